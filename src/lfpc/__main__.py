@@ -1,0 +1,7 @@
+"""`python -m lfpc` is `lfpc`."""
+
+import sys
+
+from lfpc.cli import main
+
+sys.exit(main())

@@ -1,0 +1,62 @@
+"""Is this answer right, and how was it decided. Rules only; a judge may be asked where they abstain."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lfpc.samples import Sample
+
+Method = Literal["option", "text", "number", "unparsed"]
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?(?:\s.*)?", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the answer is right and which rule decided. `unparsed` counts as wrong and stays in the denominator."""
+
+    correct: bool
+    method: Method
+
+
+def normalise(text: str) -> str:
+    """Lower case, one space between words, no article in front, no closing full stop or quotes."""
+    words = text.casefold().replace("\u2019", "'").split()
+    if len(words) > 1 and words[0] in ("a", "an", "the"):
+        words = words[1:]
+    return " ".join(words).strip(" .!\"'`*")
+
+
+def check_answer(said: str | None, sample: Sample) -> Verdict:
+    """Compare what was said with the sample's answer.
+
+    With options: a letter, a letter with its text, or the exact text of one option. Without: the same text after
+    `normalise`, or the same number. Anything else is wrong; nothing is guessed.
+    """
+    if said is None or not said.strip():
+        return Verdict(False, "unparsed")
+    boxed = _BOXED.search(said)
+    said = str(boxed.group(1) if boxed else said).strip()
+    if sample.options:
+        return _check_option(said, sample)
+    if normalise(said) == normalise(sample.answer):
+        return Verdict(True, "text")
+    numbers = _NUMBER.fullmatch(said.strip(" .")), _NUMBER.fullmatch(sample.answer.strip(" ."))
+    if all(numbers):
+        a, b = (float(match.group().replace(",", "")) for match in numbers if match)
+        return Verdict(a == b, "number")
+    return Verdict(False, "text")
+
+
+def _check_option(said: str, sample: Sample) -> Verdict:
+    letters = [chr(65 + i) for i in range(len(sample.options))]
+    by_text = {normalise(text): letter for letter, text in zip(letters, sample.options, strict=True)}
+    chosen = by_text.get(normalise(said))
+    if chosen is None and (match := _LETTER.fullmatch(said)) and match.group(1).upper() in letters:
+        rest = normalise(said[match.end(1) :].lstrip(").: "))
+        if not rest or by_text.get(rest) == match.group(1).upper():
+            chosen = match.group(1).upper()
+    if chosen is None:
+        return Verdict(False, "unparsed")
+    return Verdict(chosen == sample.answer.strip().upper() or by_text.get(normalise(sample.answer)) == chosen, "option")

@@ -1,0 +1,98 @@
+"""Rectangles on a picture, in one frame of reference.
+
+Boxes are fractions of width and height, x right, y down. A box therefore means the same region whatever resolution the
+picture is shown at. Pixels exist only in `Box.from_pixels` (what a model wrote) and `Box.to_pixels` (what the cropper needs).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite
+from statistics import fmean
+from typing import Self
+
+from lfpc.errors import BoxError
+
+Size = tuple[int, int]
+"""Picture size in pixels, (width, height), as PIL gives it."""
+
+_ROUNDING = 1e-9
+"""A product such as 0.7 * 10 may land this far beyond a whole pixel without meaning the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Axis-aligned rectangle: (x0, y0) top left, (x1, y1) bottom right, in [0, 1]."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
+            raise BoxError(f"box {self.corners} must satisfy 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1)."""
+        return self.x0, self.y0, self.x1, self.y1
+
+    @property
+    def area(self) -> float:
+        """Share of the picture, in (0, 1]."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    @classmethod
+    def from_pixels(cls, xyxy: Sequence[float], size: Size) -> Self:
+        """Read corner pixels of a picture of `size`; parts outside it are cut off, swapped corners are put in order.
+
+        Raises:
+            BoxError: not four finite numbers, or nothing of the rectangle lies inside the picture.
+        """
+        width, height = size
+        if len(xyxy) != 4 or not all(map(isfinite, xyxy)):
+            raise BoxError(f"a box needs 4 finite numbers, got {list(xyxy)}")
+        xs = sorted(min(max(x / width, 0.0), 1.0) for x in (xyxy[0], xyxy[2]))
+        ys = sorted(min(max(y / height, 0.0), 1.0) for y in (xyxy[1], xyxy[3]))
+        return cls(xs[0], ys[0], xs[1], ys[1])
+
+    def to_pixels(self, size: Size) -> tuple[int, int, int, int]:
+        """Smallest whole-pixel rectangle (x0, y0, x1, y1) of a picture of `size` that covers the box; at least one pixel."""
+        width, height = size
+        left, top = min(floor(self.x0 * width + _ROUNDING), width - 1), min(floor(self.y0 * height + _ROUNDING), height - 1)
+        right, bottom = ceil(self.x1 * width - _ROUNDING), ceil(self.y1 * height - _ROUNDING)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+"""The whole picture."""
+
+
+def intersection_area(a: Box, b: Box) -> float:
+    """Shared area as a share of the picture, in [0, 1]."""
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return max(0.0, width) * max(0.0, height)
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, in [0, 1]."""
+    shared = intersection_area(a, b)
+    return min(1.0, shared / (a.area + b.area - shared))
+
+
+def coverage(box: Box, target: Box) -> float:
+    """Share of `target` that lies inside `box`, in [0, 1]."""
+    return min(1.0, intersection_area(box, target) / target.area)
+
+
+def corner_distance(a: Box, b: Box) -> float:
+    """Mean absolute difference of the four corner coordinates, in fractions of the picture, in [0, 1]."""
+    return fmean(abs(p - q) for p, q in zip(a.corners, b.corners, strict=True))
+
+
+def union(boxes: Sequence[Box]) -> Box:
+    """The smallest box that contains all of `boxes`."""
+    if not boxes:
+        raise BoxError("the union of no boxes is not a box")
+    return Box(min(b.x0 for b in boxes), min(b.y0 for b in boxes), max(b.x1 for b in boxes), max(b.y1 for b in boxes))

@@ -1,0 +1,100 @@
+"""The one episode loop. It contains no model call: training, selection, evaluation, probes, pages and people drive it."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from lfpc.boxes import Box
+from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply, Turn
+from lfpc.images import View
+from lfpc.looks import Look
+from lfpc.protocols import ChatProtocol
+from lfpc.samples import Sample
+
+
+class Stop(StrEnum):
+    """Why an episode ended."""
+
+    ANSWERED = "answered"
+    MAX_TURNS = "max_turns"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A finished episode: everything that rewards, metrics and pages need."""
+
+    sample: Sample
+    first_view: View
+    turns: tuple[Turn, ...]
+    stop: Stop
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer's text; None if the policy never answered."""
+        last = self.turns[-1].action if self.turns else None
+        return last.text if isinstance(last, Answer) else None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Every box the policy asked for, in order."""
+        return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
+
+    @property
+    def shown_crops(self) -> int:
+        """How many crops were really shown."""
+        return sum(turn.view is not None for turn in self.turns)
+
+    @property
+    def malformed(self) -> tuple[Malformed, ...]:
+        """Every reply that was neither call nor answer, in order."""
+        return tuple(turn.action for turn in self.turns if isinstance(turn.action, Malformed))
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Every picture the policy saw, the first view first."""
+        return (self.first_view, *(turn.view for turn in self.turns if turn.view is not None))
+
+
+Game = Generator[Context, Reply, Episode]
+
+
+class Policy(Protocol):
+    """Anything that replies: a model in this process, a served one, a script, a person."""
+
+    def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, in the same order."""
+        ...
+
+
+def episode(sample: Sample, first_view: View, *, look: Look, protocol: ChatProtocol, max_turns: int = 6) -> Game:
+    """Play one question: yields what the policy may see, receives its reply, returns the Episode.
+
+    A malformed reply does not end the episode: the policy is told why and goes on, as long as it has turns left.
+    """
+    turns: tuple[Turn, ...] = ()
+    while len(turns) < max_turns:
+        reply = yield Context(sample.question, sample.options, first_view, turns)
+        match protocol.parse(reply.text, first_view.size):
+            case Crop(box) as action:
+                turns += (Turn(reply, action, look(sample, box)),)
+            case Answer() as action:
+                return Episode(sample, first_view, (*turns, Turn(reply, action)), Stop.ANSWERED)
+            case Malformed() as action:
+                turns += (Turn(reply, action),)
+    return Episode(sample, first_view, turns, Stop.MAX_TURNS)
+
+
+def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
+    """Drive many episodes together, one batched policy call a round. Episodes come back in the order of `games`."""
+    done: dict[int, Episode] = {}
+    waiting = {i: next(game) for i, game in enumerate(games)}
+    while waiting:
+        replies = policy.reply(list(waiting.values()))
+        for i, reply in zip(list(waiting), replies, strict=True):
+            try:
+                waiting[i] = games[i].send(reply)
+            except StopIteration as end:
+                done[i] = end.value
+                del waiting[i]
+    return [done[i] for i in range(len(games))]

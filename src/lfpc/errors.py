@@ -1,0 +1,38 @@
+"""Errors a caller may want to catch. The command line prints them as one sentence and exits with 1.
+
+LfpcError
+├── BoxError         a rectangle that is empty, reversed or outside its picture
+├── SampleError      a row that cannot become a Sample
+├── PictureError     a file that is not a usable picture
+├── ConfigError      an unknown preset or key, or a value outside its range
+├── CheckpointError  a folder that does not hold the weights that were asked for
+└── RunError         a run folder that cannot be written or continued
+"""
+
+
+class LfpcError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class BoxError(LfpcError, ValueError):
+    """A rectangle is empty, reversed, not finite or outside its picture."""
+
+
+class SampleError(LfpcError, ValueError):
+    """A row cannot become a Sample."""
+
+
+class PictureError(LfpcError, ValueError):
+    """A file is missing, broken, too large or too narrow to be shown."""
+
+
+class ConfigError(LfpcError, ValueError):
+    """A preset, key or value that the configuration does not know or allow."""
+
+
+class CheckpointError(LfpcError):
+    """A folder does not hold the weights that were asked for."""
+
+
+class RunError(LfpcError):
+    """A run folder cannot be written, or holds a different run."""

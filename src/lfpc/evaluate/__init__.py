@@ -1,0 +1,20 @@
+"""How well a policy answers, whether it uses its crops, and how sure that is."""
+
+from lfpc.evaluate.metrics import episode_facts, summarise
+from lfpc.evaluate.probes import PROBES, probe_differences
+from lfpc.evaluate.results import comparisons, demo_results
+from lfpc.evaluate.run import evaluate, time_single
+from lfpc.evaluate.statistics import Difference, paired_difference
+
+__all__ = [
+    "PROBES",
+    "Difference",
+    "comparisons",
+    "demo_results",
+    "episode_facts",
+    "evaluate",
+    "paired_difference",
+    "probe_differences",
+    "summarise",
+    "time_single",
+]

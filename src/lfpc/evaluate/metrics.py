@@ -1,0 +1,109 @@
+"""Facts of one episode as plain numbers, and what many of them add up to.
+
+A fact that does not exist is None (no crop: no IoU) and is left out of means; a failed question stays in the denominator.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from lfpc.answers import check_answer
+from lfpc.boxes import Box, coverage, iou
+from lfpc.episode import Episode
+from lfpc.evaluate.statistics import clustered_wilson
+from lfpc.images import visual_tokens
+
+Row = Mapping[str, Any]
+
+_MEANS = (
+    "visual_tokens", "global_tokens", "crop_tokens", "n_turns", "crops", "iou", "iou_first", "iou_best", "coverage", "seconds"
+)  # fmt: skip
+
+
+def target_iou(boxes: Sequence[Box], targets: Sequence[Sequence[Box]]) -> float | None:
+    """How well `boxes` hit the targets, in [0, 1]; None where there are no boxes or no targets.
+
+        mean over targets of max over boxes B and nested truth boxes B_i of IoU(B, B_i)
+
+    Source: rewards.grounding_reward, without its guard.
+    """
+    if not boxes or not targets:
+        return None
+    return fmean(max(iou(box, truth) for box in boxes for truth in nested) for nested in targets)
+
+
+def episode_facts(episode: Episode, *, factor: int = 28) -> dict[str, Any]:
+    """What evaluation keeps of an episode, as values that JSON can hold.
+
+    Keys: correct, said, tool (a crop was really shown), crops, n_turns, global_tokens, crop_tokens, visual_tokens (their
+    sum), iou_first, iou (of the last crop), iou_best, coverage (share of B_1 inside the last crop, mean over targets),
+    crop_area (share of the picture, last crop), malformed (reason codes in order).
+
+    Args:
+        episode: a finished episode.
+        factor: side of a visual token in pixels, as the protocol says.
+    """
+    boxes, targets = episode.boxes, episode.sample.boxes
+    global_tokens = visual_tokens(episode.first_view.size, factor)
+    crop_tokens = sum(visual_tokens(view.size, factor) for view in episode.views[1:])
+    covered = fmean(coverage(boxes[-1], nested[0]) for nested in targets) if boxes and targets else None
+    return {
+        "correct": check_answer(episode.answer, episode.sample).correct,
+        "said": episode.answer,
+        "tool": episode.shown_crops > 0,
+        "crops": episode.shown_crops,
+        "n_turns": len(episode.turns),
+        "global_tokens": global_tokens,
+        "crop_tokens": crop_tokens,
+        "visual_tokens": global_tokens + crop_tokens,
+        "iou_first": target_iou(boxes[:1], targets),
+        "iou": target_iou(boxes[-1:], targets),
+        "iou_best": target_iou(boxes, targets),
+        "coverage": covered,
+        "crop_area": boxes[-1].area if boxes else None,
+        "malformed": [action.reason for action in episode.malformed],
+    }
+
+
+def known(rows: Sequence[Row], key: str) -> list[float]:
+    """The values of `key` in those rows that have one."""
+    return [float(row[key]) for row in rows if row.get(key) is not None]
+
+
+def is_correct(row: Row) -> bool:
+    """Whether the row's answer was right; a failed question is not."""
+    return bool(row.get("correct"))
+
+
+def summarise(rows: Sequence[Row], *, by_category: bool = True) -> dict[str, Any]:
+    """Accuracy with its interval (clustered by question), means, medians and rates of evaluation rows.
+
+    Means leave out rows without the fact: `iou` is over questions with a crop, `iou_all` counts a missing crop as 0.
+    """
+    right = [float(is_correct(row)) for row in rows]
+    summary: dict[str, Any] = {
+        "n": len(rows),
+        "errors": sum("error" in row for row in rows),
+        "accuracy": fmean(right) if rows else None,
+        "accuracy_ci": list(clustered_wilson(right, [row["sample"] for row in rows])),
+        "tool_rate": fmean(bool(row.get("tool")) for row in rows) if rows else None,
+        "iou_all": _iou_all(rows),
+        "crop_area": median(areas) if (areas := known(rows, "crop_area")) else None,
+        "malformed": dict(Counter(reason for row in rows for reason in row.get("malformed", ()))),
+        "decided_by": dict(Counter(row.get("method", "error") for row in rows)),
+    }
+    for key in _MEANS:
+        summary[key] = fmean(values) if (values := known(rows, key)) else None
+    if by_category:
+        groups: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            groups[str(row.get("category", ""))].append(row)
+        summary["categories"] = {name: summarise(group, by_category=False) for name, group in sorted(groups.items())}
+    return summary
+
+
+def _iou_all(rows: Sequence[Row]) -> float | None:
+    """Mean IoU of the last crop over rows with a truth box; a question without a crop counts as 0."""
+    boxed = [row for row in rows if row.get("boxes")]
+    return fmean(row.get("iou") or 0.0 for row in boxed) if boxed else None

@@ -1,0 +1,199 @@
+"""Intervals and tests for right-or-wrong answers to questions.
+
+Rows that share a question (its rotations, its repeats with other seeds) are one cluster: they are not independent
+evidence. Intervals are at 95 % and speak about other questions of the same kind, not about other training runs.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, nan, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+_CHUNK = 1_000
+"""Resamples drawn at a time: bounds memory at 8 kB per cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """mean(a - b) of paired rows, with its interval and the p-value of "no difference"."""
+
+    delta: float
+    low: float
+    high: float
+    p: float
+    n: int
+    """Paired rows."""
+    clusters: int
+    """Questions they belong to. Below 2 the interval is infinite and p is 1: one question says nothing about others."""
+
+    def as_row(self) -> dict[str, Any]:
+        """For JSON, which knows neither infinity nor NaN: such values become None."""
+        values = {"delta": self.delta, "low": self.low, "high": self.high, "p": self.p}
+        return {**{k: v if isfinite(v) else None for k, v in values.items()}, "n": self.n, "clusters": self.clusters}
+
+
+def wilson(k: int, n: int) -> Interval:
+    """Wilson score interval of a proportion k / n; (0, 1) when n is 0.
+
+        (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),   p = k / n, z = 1.96
+
+    Source: Wilson 1927.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _by_cluster(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """(sum, count) of `values` in each cluster, each of shape (G,)."""
+    if len(clusters) != len(values):
+        raise ValueError(f"{len(values)} values have {len(clusters)} cluster names; each value needs one")
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+    sums: Floats = np.bincount(index, values, len(numbers)).astype(np.float64)
+    return sums, np.bincount(index, minlength=len(numbers)).astype(np.float64)
+
+
+def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Standard error of the mean when rows of a cluster are not independent.
+
+        SE = sqrt(G / (G - 1) * sum_c (sum_{i in c} (x_i - mean))^2) / n
+
+    With one row per cluster this is the usual std / sqrt(n). Infinite below two clusters.
+
+    Args:
+        values: x, n numbers.
+        clusters: for each value the cluster it belongs to; G distinct ones.
+    Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640) for evaluations of language models.
+    """
+    x = np.asarray(values, dtype=float)
+    sums, _ = _by_cluster(x - x.mean() if len(x) else x, clusters)
+    groups = len(sums)
+    return inf if groups < 2 else sqrt(groups / (groups - 1) * float((sums**2).sum())) / len(x)
+
+
+def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Wilson interval of a mean of zeros and ones whose rows come in clusters.
+
+        n_eff = n / max(1, SE_clustered^2 / SE_independent^2),   the Wilson interval of p at n_eff
+
+    With one row per cluster this is `wilson`. Where p is 0 or 1 the rows show no variance, and n_eff is the number of clusters.
+    Source: Korn and Graubard 1998 (effective sample size).
+    """
+    n, groups = len(values), len(set(clusters))
+    if n == 0:
+        return 0.0, 1.0
+    p = float(np.mean(values))
+    independent = p * (1 - p) / max(n - 1, 1)
+    size = groups if independent == 0 or groups < 2 else n / max(1.0, clustered_se(values, clusters) ** 2 / independent)
+    z = 1.959963984540054
+    centre, spread = p + z * z / (2 * size), z * sqrt(p * (1 - p) / size + z * z / (4 * size * size))
+    return max(0.0, (centre - spread) / (1 + z * z / size)), min(1.0, (centre + spread) / (1 + z * z / size))
+
+
+def bootstrap_interval(
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Percentile interval of the mean over resampled clusters.
+
+        mean* = sum_c w_c S_c / sum_c w_c m_c,   w ~ Multinomial(G, 1/G),   [2.5 %, 97.5 %] of mean*
+
+    S_c, m_c: sum and number of the values in cluster c. Infinite below two clusters; of no width where no value differs.
+    Source: Efron 1979; clusters as the unit, Field and Welsh 2007.
+    """
+    x = np.asarray(values, dtype=float)
+    clustered = np.stack(_by_cluster(x, range(len(x)) if clusters is None else clusters), axis=1)
+    groups = len(clustered)
+    if groups < 2:
+        return -inf, inf
+    kinds, times = np.unique(clustered, axis=0, return_counts=True)  # equal clusters are drawn together: the same law, far fewer draws
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, _CHUNK):
+        drawn = rng.multinomial(groups, times / groups, size=min(_CHUNK, resamples - start)) @ kinds
+        means[start : start + len(drawn)] = drawn[:, 0] / drawn[:, 1]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def sign_flip_p(values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, resamples: int = 10_000, seed: int = 0) -> float:
+    """p-value of "the differences are symmetric about 0", whole clusters flipped together.
+
+        p = (1 + #{|sum_c e_c S_c| >= |sum_c S_c|}) / (1 + R),   e_c = +-1 at random, R = resamples
+
+    Source: Fisher 1935; the added ones, Phipson and Smyth 2010.
+    """
+    x = np.asarray(values, dtype=float)
+    sums, _ = _by_cluster(x, range(len(x)) if clusters is None else clusters)
+    if not sums.any():
+        return 1.0
+    sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)  # clusters of one size flip together, as a binomial number
+    rng = np.random.default_rng(seed)
+    seen, extreme = abs(sums.sum()) - 1e-12, 0
+    for start in range(0, resamples, _CHUNK):
+        positive = rng.binomial(times, 0.5, size=(min(_CHUNK, resamples - start), len(sizes)))
+        extreme += int((np.abs((2 * positive - times) @ sizes) >= seen).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def paired_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value.
+
+    Args:
+        a, b: values of the same rows under two conditions, in the same order.
+        clusters: for each row the question it belongs to; None: each row is its own.
+        resamples: of the bootstrap and of the permutation.
+        seed: of both.
+    Raises:
+        ValueError: lengths differ.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired rows need two lists of one length, got {len(a)} and {len(b)}")
+    d = (np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).tolist()
+    names: Sequence[Hashable] = range(len(d)) if clusters is None else clusters
+    groups = len(set(names))
+    if groups < 2:
+        return Difference(float(np.mean(d)) if d else nan, -inf, inf, 1.0, len(d), groups)
+    low, high = bootstrap_interval(d, names, resamples=resamples, seed=seed)
+    p = sign_flip_p(d, names, resamples=resamples, seed=seed)
+    return Difference(float(np.mean(d)), low, high, p, len(d), groups)
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided McNemar p-value of two lists of verdicts on the same independent questions.
+
+        p = P(|X - n/2| >= |n10 - n/2|),   X ~ Binomial(n10 + n01, 1/2)
+
+    n10, n01: questions that only a, only b got right; 1 where they never disagree.
+    """
+    only_a = sum(bool(x and not y) for x, y in zip(a, b, strict=True))
+    only_b = sum(bool(y and not x) for x, y in zip(a, b, strict=True))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in the order given.
+
+        p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),   p_(1) <= ... <= p_(m)
+
+    Source: Holm 1979.
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted

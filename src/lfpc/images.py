@@ -1,0 +1,142 @@
+"""Pictures and views.
+
+A `View` is pixels plus the region of the original they depict: the global picture depicts the whole, a crop its box, a
+noise probe the box it stands in for. Budgets are visual tokens; one token is `factor` x `factor` pixels.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, floor, sqrt
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lfpc.boxes import WHOLE, Box, Size
+from lfpc.errors import PictureError
+
+MAX_ASPECT = 200
+"""Qwen's processors refuse pictures narrower than 1 : 200."""
+MAX_PIXELS = 400_000_000
+"""A header that claims more is taken for an attack or an error."""
+Image.MAX_IMAGE_PIXELS = None  # our own check below names the file and the size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a policy is shown: pixels, and the region of the original they depict. Compared by identity."""
+
+    image: Image.Image
+    region: Box
+
+    @property
+    def size(self) -> Size:
+        """(width, height) of the pixels."""
+        return self.image.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropRules:
+    """How a crop becomes a picture."""
+
+    factor: int = 28
+    """Side of one visual token in pixels: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
+    min_tokens: int = 16
+    """A smaller crop is enlarged to at least this many visual tokens."""
+    max_tokens: int = 1024
+    """A larger crop is reduced to at most this many visual tokens."""
+
+
+def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:
+    """The size at which a Qwen-VL processor would show a picture of `size`.
+
+        sides rounded to the factor; if the area is above max: scaled by sqrt(area / max) and floored; below min: ceiled
+
+    The result is a fixed point: resized to it, the server's own resize does nothing.
+
+    Args:
+        size: (width, height) in pixels.
+        min_tokens, max_tokens: bounds of the area, in tokens of `factor` x `factor` pixels.
+        factor: side of a token in pixels.
+    Raises:
+        PictureError: the picture is narrower than 1 : 200.
+    Source: Qwen2-VL image processing (smart_resize), where no side is rounded to nothing (as in qwen-vl-utils).
+    """
+    width, height = size
+    if max(size) / max(min(size), 1) > MAX_ASPECT:
+        raise PictureError(f"a picture of {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}; cut it into pieces first")
+    h, w = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
+    low, high = min_tokens * factor * factor, max_tokens * factor * factor
+    if h * w > high:
+        beta = sqrt(height * width / high)
+        h, w = max(factor, floor(height / beta / factor) * factor), max(factor, floor(width / beta / factor) * factor)
+    elif h * w < low:
+        beta = sqrt(low / (height * width))
+        h, w = ceil(height * beta / factor) * factor, ceil(width * beta / factor) * factor
+    return w, h
+
+
+def visual_tokens(size: Size, factor: int = 28) -> int:
+    """Tokens that a picture of `size`, already a multiple of `factor`, costs."""
+    return (size[0] // factor) * (size[1] // factor)
+
+
+@lru_cache(maxsize=64)
+def open_picture(path: Path) -> Image.Image:
+    """The picture in `path` as upright RGB, decoded once and kept in a small cache: treat it as read-only.
+
+    EXIF orientation is applied, transparency goes on white, 16-bit and other modes become 8-bit RGB.
+
+    Raises:
+        PictureError: names the file if it is missing, broken, not a picture, or claims more than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; is this a picture?")
+            file.load()
+            return _upright_rgb(file)
+    except FileNotFoundError:
+        raise PictureError(f"{path}: no such picture") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError(f"{path}: not a readable picture ({error})") from error
+
+
+def _upright_rgb(picture: Image.Image) -> Image.Image:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit, 32-bit and float greys: PIL would clip, so scale by the highest value
+        levels = np.asarray(picture, dtype=np.float64)
+        top = 65535.0 if picture.mode != "F" and levels.max(initial=0) > 255 else max(255.0, float(levels.max(initial=0)))
+        picture = Image.fromarray(np.clip(levels / top * 255, 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def global_view(picture: Image.Image, budget: int, *, factor: int = 28) -> View:
+    """The whole picture at no more than `budget` visual tokens (never enlarged beyond rounding)."""
+    size = smart_resize(picture.size, min_tokens=1, max_tokens=budget, factor=factor)
+    image = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
+    return View(image, WHOLE)
+
+
+def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
+    """`box` cut from the original picture, brought into the token range of `rules`. A sliver is widened to the shown aspect limit."""
+    left, top, right, bottom = box.to_pixels(picture.size)
+    least = ceil(max(right - left, bottom - top) / MAX_ASPECT)
+    right, bottom = max(right, left + least), max(bottom, top + least)
+    left, top = left - max(0, right - picture.width), top - max(0, bottom - picture.height)
+    region = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+    cut_size = region[2] - region[0], region[3] - region[1]
+    size = smart_resize(cut_size, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor)
+    return View(picture.resize(size, Image.Resampling.BICUBIC, box=region), box)
+
+
+def noise_view(view: View, seed: int) -> View:
+    """Uniform random noise of the same size and region as `view`; the same seed gives the same noise."""
+    width, height = view.size
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return View(Image.fromarray(pixels), view.region)

@@ -1,0 +1,68 @@
+"""Scenes on disk, as ordinary samples folders. Each split owns its seeds, for good."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from lfpc.errors import ConfigError
+from lfpc.mini.scenes import EASY, HARD, TRANSFER, Question, Scene, SceneRules, attribute_question, draw_scene, relation_question
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+
+SPLITS: dict[str, tuple[int, SceneRules]] = {
+    "train": (11, EASY),
+    "hard": (12, HARD),
+    "validation": (13, EASY),
+    "test": (14, EASY),
+    "hard-test": (15, HARD),
+    "transfer": (16, TRANSFER),
+}
+"""Split -> (first part of its scene seeds, how its scenes look). 10 belongs to pretraining."""
+RELATIONS = 0.2
+"""Share of questions about where one thing is, seen from another."""
+
+
+def write_split(folder: Path, split: str, count: int, *, relations: float = RELATIONS) -> list[Sample]:
+    """The first `count` samples of `split` as a samples folder; what is there already is kept.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    if (folder / SAMPLES_FILE).is_file() and len(there := read_samples(folder)) == count:
+        return there
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        samples = list(pool.map(lambda index: _write_sample(folder, split, index, relations), range(count)))
+    write_samples(samples, folder)
+    return samples
+
+
+def _write_sample(folder: Path, split: str, index: int, relations: float) -> Sample:
+    number, rules = SPLITS[split]
+    scene = draw_scene([number, index], rules)
+    question = ask_about(scene, np.random.default_rng([number, index, 1]), relations)
+    name = f"{split}-{index:05d}"
+    picture = folder / "pictures" / f"{name}.png"
+    if not picture.exists():
+        draft = picture.with_suffix(".part")
+        scene.image.save(draft, format="PNG", compress_level=1)
+        draft.replace(picture)
+    return Sample(
+        id=name,
+        image=picture,
+        question=question.text,
+        answer=question.answer,
+        boxes=question.boxes,
+        category=question.category,
+        source=f"lfpc-mini/{split}",
+    )
+
+
+def ask_about(scene: Scene, rng: np.random.Generator, relations: float) -> Question:
+    """A question about random things of the scene; with probability `relations` a relation."""
+    order = rng.permutation(len(scene.things))
+    if rng.random() < relations:
+        return relation_question(scene.things[int(order[0])], scene.things[int(order[1])])
+    return attribute_question(scene.things[int(order[0])])

@@ -1,0 +1,27 @@
+"""A policy that says what it was told to say: for tests, and for replaying what another policy said."""
+
+from collections.abc import Callable, Sequence
+
+from lfpc.dialogue import Context, Reply
+
+Script = Callable[[Context], str] | Sequence[str]
+"""What to say: a function of what is shown, or one text per turn (the last one is repeated)."""
+
+
+class ScriptedPolicy:
+    """Replies by script; texts only, no tokens."""
+
+    def __init__(self, script: Script) -> None:
+        """Args: script: a function of the context, or the texts of turn 0, 1, ... of every episode."""
+        if not callable(script) and not script:
+            raise ValueError("a script needs at least one text")
+        self._script = script
+
+    def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, in the same order."""
+        return [Reply(self._say(context)) for context in contexts]
+
+    def _say(self, context: Context) -> str:
+        if callable(self._script):
+            return self._script(context)
+        return self._script[min(len(context.turns), len(self._script) - 1)]

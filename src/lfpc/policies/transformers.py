@@ -1,0 +1,89 @@
+"""A policy that runs in this process: a transformers model, sampled in batches."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lfpc.dialogue import Context, Reply
+from lfpc.policies.encode import Encoded, Encoder
+from lfpc.policies.language import Heads, read
+from lfpc.policies.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.vision import ViewEncoder
+from lfpc.protocols import ChatProtocol
+
+
+class TransformersPolicy:
+    """Replies with a model's samples, and how likely each token was.
+
+    Equal contexts (the first turn of a rollout group) are read once. Within `cached_views()` pictures and first prompts are
+    read once for all rounds.
+
+    Args:
+        model, tokenizer: from `load_checkpoint`.
+        protocol: what the policy is told, and where its replies stop.
+        temperature, max_new_tokens, top_p, top_k: see `SamplingRules`.
+        batch_size: contexts that are read together.
+        generator: draws the tokens, on the model's device; None: a new one from `seed`.
+        tools: False shows the system message without the tool.
+        share: False computes every context by itself, for comparison.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        protocol: ChatProtocol,
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = 512,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        batch_size: int = 64,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        tools: bool = True,
+        share: bool = True,
+    ) -> None:
+        self.model, self.batch_size, self.share = model, batch_size, share
+        self.rules = SamplingRules(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k)
+        self.encoder = Encoder(tokenizer, protocol, tools=tools)
+        self.writer = Writer(tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0])
+        self.views = ViewEncoder(model, share=share)
+        self.generator = generator or torch.Generator(model.device).manual_seed(seed)
+        self._heads: Heads | None = None
+
+    def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One sampled reply per context, in the same order."""
+        encoded = [self.encoder.context(context) for context in contexts]
+        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].ids))
+        replies: dict[int, Reply] = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            replies.update(zip(batch, self._reply_batch([encoded[n] for n in batch]), strict=True))
+        return [replies[n] for n in range(len(encoded))]
+
+    @torch.no_grad()
+    def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
+        heads = (self._heads if self._heads is not None else {}) if self.share else None
+        start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
+        written = write(self.model, rows, start, self.writer, self.rules, self.generator)
+        return [Reply(self.writer.text(reply.ids), tuple(reply.ids), tuple(reply.logprobs)) for reply in written]
+
+    @contextmanager
+    def cached_views(self) -> Iterator[None]:
+        """Read each picture and each first prompt once while this block lasts; the weights must not change in it."""
+        with self.views.remembered():
+            self._heads = {}
+            try:
+                yield
+            finally:
+                self._heads = None
+
+
+def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:
+    """Per row, the features of its views; all rows' views go through the tower in one call."""
+    features = iter(views.features([view for row in rows for view in row.views]))
+    return [[next(features) for _ in row.views] for row in rows]

@@ -1,0 +1,168 @@
+"""Curves and bars as plain geometry; the template draws them as SVG in the page's own colours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+from typing import Any
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 48, 10, 10, 26
+"""Size of a figure and its margins, in SVG units."""
+KNOWN = {
+    "reward": "Reward",
+    "accuracy": "Accuracy",
+    "tool_rate": "Share of episodes with a crop",
+    "iou": "IoU",
+    "box_area": "Area of the crops, share of the picture",
+    "entropy": "Entropy of the replies, nats per token",
+    "validation": "Validation",
+}
+"""Titles of the quantities that come first; every other number of a metrics row comes after them under its own name."""
+_NOT_PLOTTED = ("step", "time", "seed", "seconds")
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A labelled place on an axis, in SVG units."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One arm's curve: `raw` as measured, `smooth` its running mean, as SVG point lists. `series` picks the colour."""
+
+    label: str
+    series: int
+    raw: str
+    smooth: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Curves of one quantity over training steps."""
+
+    title: str
+    main: bool
+    """Whether it is one of the quantities that come first."""
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar with its label and count, in SVG units."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    label: str
+    count: int
+
+
+def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The finite numbers of a metrics row; nested ones get a dotted name."""
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            found |= flat_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+            found[f"{prefix}{key}"] = float(value)
+    return found
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first = floor(low / step + 0.999_999)
+    return [round((first + i) * step, 12) for i in range(about * 3) if (first + i) * step <= high + step * 1e-9]
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value and the up to `window - 1` before it."""
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1) for i in range(len(values))]
+
+
+def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Figure]:
+    """One figure a quantity, all arms over each other; the well-known quantities first.
+
+    Args:
+        curves: for each arm its metrics rows, each with a "step" (else its position counts).
+    """
+    series = {arm: [(row.get("step", i), flat_numbers(row)) for i, row in enumerate(rows)] for arm, rows in curves.items()}
+    keys = dict.fromkeys(key for rows in series.values() for _, values in rows for key in values if key not in _NOT_PLOTTED)
+    order = sorted(keys, key=lambda key: _rank(key))
+    figures = [_figure(key, {arm: [(s, v[key]) for s, v in rows if key in v] for arm, rows in series.items()}) for key in order]
+    return [figure for figure in figures if any(line.smooth for line in figure.lines)]
+
+
+def _rank(key: str) -> int:
+    names = list(KNOWN)
+    return next((i for i, name in enumerate(names) if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))), len(names))
+
+
+def _title(key: str) -> str:
+    """`reward.tool` and its like are named after the quantity they are a part of."""
+    name = next((name for name in KNOWN if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))), None)
+    if name is None or key == name:
+        return KNOWN.get(key, key)
+    return f"{KNOWN[name]}: {key[len(name) + 1 :]}"
+
+
+def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Figure:
+    xs = [x for line in points.values() for x, _ in line]
+    ys = [y for line in points.values() for _, y in line]
+    low, high = min(ys), max(ys)
+    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    x_range, y_range = (min(xs), max(max(xs), min(xs) + 1)), (low - pad, high + pad)
+    lines = tuple(_line(arm, i, line, x_range, y_range) for i, (arm, line) in enumerate(points.items()) if line)
+    x_ticks = tuple(Tick(_x(v, x_range), f"{v:g}") for v in nice_ticks(*x_range))
+    y_ticks = tuple(Tick(_y(v, y_range), f"{v:g}") for v in nice_ticks(*y_range))
+    return Figure(_title(key), _rank(key) < len(KNOWN), lines, x_ticks, y_ticks)
+
+
+def _line(arm: str, series: int, points: Sequence[Point], x_range: Point, y_range: Point) -> Line:
+    points = sorted(points)
+    smooth = running_mean([y for _, y in points], max(1, len(points) // 12))
+
+    def path(ys: Sequence[float]) -> str:
+        return " ".join(f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}" for (x, _), y in zip(points, ys, strict=True))
+
+    return Line(
+        arm,
+        series,
+        path([y for _, y in points]),
+        path(smooth),
+        f"{round(smooth[-1], 2) + 0.0:.2f}" if abs(smooth[-1]) < 100 else f"{smooth[-1]:.0f}",
+    )
+
+
+def _x(value: float, span: Point) -> float:
+    return LEFT + (value - span[0]) / (span[1] - span[0]) * (WIDTH - LEFT - RIGHT)
+
+
+def _y(value: float, span: Point) -> float:
+    return HEIGHT - BOTTOM - (value - span[0]) / (span[1] - span[0]) * (HEIGHT - TOP - BOTTOM)
+
+
+def bars(counts: Mapping[str, int]) -> list[Bar]:
+    """A histogram's bars, in the order of `counts`; empty for no counts."""
+    top, slot = max(counts.values(), default=0), (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
+    room = HEIGHT - TOP - BOTTOM - 16
+    heights = [room * count / top if top else 0.0 for count in counts.values()]
+    return [
+        Bar(LEFT + slot * (i + 0.12), HEIGHT - BOTTOM - height, slot * 0.76, height, label, count)
+        for i, ((label, count), height) in enumerate(zip(counts.items(), heights, strict=True))
+    ]

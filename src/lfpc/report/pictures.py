@@ -1,0 +1,82 @@
+"""Pictures of the page: each view that an episode row tells of, made again from the original and saved once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from PIL import Image
+
+from lfpc.boxes import Box
+from lfpc.errors import LfpcError
+from lfpc.images import open_picture
+from lfpc.looks import Look
+from lfpc.samples import Sample
+
+LONGEST_SIDE = 1024
+"""Originals and first views larger than this are saved smaller, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A picture file of the page. `src` is relative to the page, (width, height) is the true size of what it shows."""
+
+    src: str
+    width: int
+    height: int
+    shrunk: bool = False
+    """Whether the file has fewer pixels than what it shows."""
+
+
+@dataclass(slots=True)
+class Pictures:
+    """Saves pictures into `folder`; the same picture asked for again is not made again."""
+
+    folder: Path
+    saved: dict[tuple[object, ...], Saved | None] = field(default_factory=dict[tuple[object, ...], "Saved | None"])
+
+    def original(self, sample: Sample) -> Saved | None:
+        """The original, small enough to browse; None if it cannot be opened."""
+        return self._once(("original", sample.image), lambda: open_picture(sample.image))
+
+    def first_view(self, sample: Sample, size: Sequence[int]) -> Saved | None:
+        """The original at `size` pixels (width, height): the first view as the policy was shown it."""
+
+        def make() -> Image.Image:
+            picture, (width, height) = open_picture(sample.image), size
+            return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
+
+        return self._once(("first", sample.image, *size), make)
+
+    def crop(self, sample: Sample, box: Box, probe: str, look: Look) -> Saved | None:
+        """What `look` shows of `box`; None if it shows nothing or its picture cannot be opened."""
+
+        def make() -> Image.Image | None:
+            view = look(sample, box)
+            return view and view.image
+
+        return self._once(("crop", probe, sample.id, box.corners), make)
+
+    def _once(self, key: tuple[object, ...], make: Callable[[], Image.Image | None]) -> Saved | None:
+        if key not in self.saved:
+            try:
+                picture = make()
+            except LfpcError:
+                picture = None
+            self.saved[key] = None if picture is None else self._save(key, picture)
+        return self.saved[key]
+
+    def _save(self, key: tuple[object, ...], picture: Image.Image) -> Saved:
+        width, height = picture.size
+        shrunk = max(picture.size) > LONGEST_SIDE
+        if shrunk:
+            picture = picture.resize(_fitted(picture.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{key[0]}-{sha256(repr(key).encode('utf-8', 'replace')).hexdigest()[:16]}.jpg"
+        picture.save(self.folder / name, quality=88)
+        return Saved(f"{self.folder.name}/{name}", width, height, shrunk)
+
+
+def _fitted(size: tuple[int, int]) -> tuple[int, int]:
+    scale = LONGEST_SIDE / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,0 +1,173 @@
+"""One question about one picture, and the samples folder that holds many.
+
+A samples folder is `samples.jsonl` beside its pictures, which rows name by relative path. Boxes are fractions, as
+everywhere; a row's `boxes` is a list with one entry per target, each a list of nested boxes, tightest first.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+from lfpc.boxes import Box, coverage
+from lfpc.errors import BoxError, SampleError
+
+SAMPLES_FILE = "samples.jsonl"
+_NEEDED = ("id", "image", "question", "answer")
+_KNOWN = {*_NEEDED, "options", "boxes", "budget", "category", "source", "meta"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One question about one picture, with its reference answer."""
+
+    id: str
+    image: Path
+    """Where the original picture is."""
+    question: str
+    answer: str
+    """The right answer: a text, or the letter of an option when there are options."""
+    options: tuple[str, ...] = ()
+    """Answer texts of a multiple choice question, in the order shown: A, B, ..."""
+    boxes: tuple[tuple[Box, ...], ...] = ()
+    """For each target its nested truth boxes B_1 c B_2 c ..., tightest first."""
+    budget: int | None = None
+    """Visual tokens of the first view, as resolution selection chose it; None: not chosen."""
+    category: str = ""
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        for name in ("id", "question", "answer"):
+            if not getattr(self, name):
+                raise SampleError(f"sample {self.id!r} has an empty {name!r}; each sample needs {', '.join(_NEEDED)}")
+        if self.budget is not None and self.budget < 1:
+            raise SampleError(f"sample {self.id!r} has budget {self.budget}; a budget is a positive number of visual tokens")
+        for nested in self.boxes:
+            if not nested:
+                raise SampleError(f"sample {self.id!r} has a target without boxes; leave the target out instead")
+            for inner, outer in pairwise(nested):
+                if coverage(outer, inner) < 1 - 1e-6:
+                    raise SampleError(
+                        f"sample {self.id!r}: box {inner.corners} is not inside {outer.corners}; boxes go from tightest to widest"
+                    )
+
+
+def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
+    """Read one row of a samples file; relative picture paths start at `folder`.
+
+    Raises:
+        SampleError: a needed field is missing, a field is unknown, or a value has the wrong shape.
+    """
+    name = row.get("id", "?")
+    missing = [key for key in _NEEDED if key not in row]
+    if missing:
+        raise SampleError(f"sample {name!r} has no {missing[0]!r}; each row needs {', '.join(_NEEDED)}")
+    unknown = sorted(set(row) - _KNOWN)
+    if unknown:
+        raise SampleError(
+            f"sample {name!r} has the unknown field {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))} (others go into 'meta')"
+        )
+    try:
+        boxes = tuple(tuple(Box(*map(float, corners)) for corners in nested) for nested in row.get("boxes", ()))
+        return Sample(
+            id=str(row["id"]),
+            image=folder / str(row["image"]),
+            question=str(row["question"]),
+            answer=str(row["answer"]),
+            options=tuple(map(str, row.get("options", ()))),
+            boxes=boxes,
+            budget=None if row.get("budget") is None else int(row["budget"]),
+            category=str(row.get("category", "")),
+            source=str(row.get("source", "")),
+            meta=dict(row.get("meta", {})),
+        )
+    except BoxError as error:
+        raise SampleError(f"sample {name!r}: {error}; boxes are fractions of the picture") from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, SampleError):
+            raise
+        raise SampleError(f"sample {name!r} has a value of the wrong shape: {error}") from error
+
+
+def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
+    """The inverse of `sample_from_row`: fields that hold nothing are left out."""
+    image = sample.image
+    row: dict[str, Any] = {
+        "id": sample.id,
+        "image": str(image.relative_to(folder)) if image.is_relative_to(folder) else str(image.absolute()),
+        "question": sample.question,
+        "answer": sample.answer,
+        "options": list(sample.options),
+        "boxes": [[list(box.corners) for box in nested] for nested in sample.boxes],
+        "budget": sample.budget,
+        "category": sample.category,
+        "source": sample.source,
+        "meta": dict(sample.meta),
+    }
+    return {key: value for key, value in row.items() if value not in (None, "", [], {})}
+
+
+def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
+    """Every row of a samples folder (or of one `.jsonl` file): a Sample, or the error that names its file and line.
+
+    Raises:
+        SampleError: there is no such file.
+    """
+    file = path / SAMPLES_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise SampleError(f"{file}: no such file; a samples folder holds {SAMPLES_FILE} beside its pictures")
+    seen: set[str] = set()
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                sample = _sample_from_line(line, file.parent)
+                if sample.id in seen:
+                    raise SampleError(f"sample id {sample.id!r} is used twice; ids name episodes, so each must be its own")
+            except SampleError as error:
+                yield SampleError(f"{file}:{number}: {error}")
+            else:
+                seen.add(sample.id)
+                yield sample
+
+
+def _sample_from_line(line: bytes, folder: Path) -> Sample:
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"not a line of JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise SampleError(f"a row is a JSON object, got {type(row).__name__}")
+    return sample_from_row(cast("dict[str, Any]", row), folder)
+
+
+def iter_samples(path: Path) -> Iterator[Sample]:
+    """Samples of a samples folder (or of one `.jsonl` file), one after the other.
+
+    Raises:
+        SampleError: names the file and line of the first row that is not a sample, or says that there is no such file.
+    """
+    for found in scan_samples(path):
+        if isinstance(found, SampleError):
+            raise found
+        yield found
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """All samples of a samples folder (or of one `.jsonl` file); see `iter_samples`."""
+    return list(iter_samples(path))
+
+
+def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
+    """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one). Returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, draft = folder / SAMPLES_FILE, folder / f".{SAMPLES_FILE}.part"
+    with draft.open("w", encoding="utf-8") as out:
+        for sample in samples:
+            out.write(json.dumps(row_of_sample(sample, folder), ensure_ascii=False) + "\n")
+    draft.replace(file)
+    return file

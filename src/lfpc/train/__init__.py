@@ -1,0 +1,13 @@
+"""Reinforcement learning of the crop policy: GRPO over episodes.
+
+config      what a run is
+presets     the paper's runs and ablations, as rows
+advantages  rewards of a rollout group -> advantages
+rows        episodes -> tokens and mask
+loss        log-probabilities and advantages -> loss
+update      one optimiser step
+local       the loop, on one device
+state       what a run needs to continue exactly
+statistics  episodes of a step -> metrics
+alarms      metrics that say a run has gone wrong
+"""

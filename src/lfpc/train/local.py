@@ -1,0 +1,271 @@
+"""The training loop on one device: play, reward, compare within groups, update.
+
+A step is a function of (weights, optimiser, seed, step), so a run that was stopped continues as if it had not been.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lfpc.boxes import Box
+from lfpc.episode import Episode, episode, play
+from lfpc.errors import ConfigError, PictureError, SampleError
+from lfpc.images import View, global_view, open_picture
+from lfpc.looks import Look, original_look
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.rewards import RewardTerms, episode_reward
+from lfpc.runs import RunFolder, episode_row
+from lfpc.samples import Sample, read_samples
+from lfpc.train.advantages import group_advantages
+from lfpc.train.alarms import TEXTS, alarms
+from lfpc.train.config import TrainConfig
+from lfpc.train.rows import rows_of_episodes
+from lfpc.train.state import best_checkpoint, checkpoint_folder, load_model, load_state, save_state, save_weights, saved_steps
+from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
+from lfpc.train.update import Learner
+
+Reward = Callable[[Episode], RewardTerms]
+FirstView = Callable[[Sample], View]
+
+
+def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None = None) -> Path:
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's checkpoint.
+
+    Args:
+        config: the run.
+        progress: show a bar on a terminal, a line now and then elsewhere.
+        reward: scores episodes in place of `config.reward`.
+    Raises:
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
+    """
+    device = pick_device(config)
+    samples = training_samples(config.data, config)
+    validation = training_samples(config.validation, config)[: config.validation_size] if config.validation else []
+    run = RunFolder.open(config.out, config, device=str(device))
+    done = max(saved_steps(config.out), default=0)
+    if done < config.steps:
+        trainer = Trainer(config, device, done, reward)
+        run.truncate_metrics(done)
+        _loop(trainer, run, samples, validation, done, progress=progress)
+    return checkpoint_folder(config.out, config.steps)
+
+
+class Trainer:
+    """Model, policy and optimiser of a run, at one step."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None) -> None:
+        model, self.tokenizer = load_model(config, done, device)
+        self.config, self.model = config, model
+        self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
+        self.policy = self._policy(temperature=config.temperature)
+        self.greedy = self._policy(temperature=0.0)
+        self.learner = Learner(self.policy, config)
+        self.first_view = first_views(config)
+        self.look = original_look(config.crop)
+        if done:
+            load_state(model, self.learner.optimizer, config, done)
+
+    def _policy(self, *, temperature: float) -> TransformersPolicy:
+        config = self.config
+        return TransformersPolicy(
+            self.model,
+            self.tokenizer,
+            config.chat,
+            temperature=temperature,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.sample_batch,
+            share=config.share,
+        )
+
+    def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Episode], list[RewardTerms], list[float]]:
+        """Play a group per question, update. Returns metrics, episodes, their rewards and advantages."""
+        started = time.perf_counter()
+        before = self.policy.views.count.pictures
+        self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
+        size = self.config.group_size
+        with self.policy.cached_views():
+            episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
+            terms = [self.reward(played) for played in episodes]
+            totals = [term.total for term in terms]
+            advantages = [a for start in range(0, len(totals), size) for a in group_advantages(totals[start : start + size])]
+            played = time.perf_counter()
+            updated = self._update(episodes, advantages, step)
+        ended = time.perf_counter()
+        numbers: Numbers = {
+            "step": step,
+            **episode_numbers(episodes, terms),
+            **sampling_numbers(episodes, advantages, size),
+            **updated,
+            "vision_passes": self.policy.views.count.pictures - before,
+            "seconds_play": played - started,
+            "seconds_update": ended - played,
+            "seconds": ended - started,
+        }
+        return numbers, episodes, terms, advantages
+
+    def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
+        """One episode per sample; a box that several rollouts ask for is cut once."""
+        look = look_once(self.look)
+        games = [episode(s, self.first_view(s), look=look, protocol=self.config.chat, max_turns=self.config.max_turns) for s in samples]
+        with self.learner.autocast():
+            return play(games, policy)
+
+    def _update(self, episodes: Sequence[Episode], advantages: Sequence[float], step: int) -> Numbers:
+        rows = rows_of_episodes(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
+        reports = [self.learner.update(rows, advantages, step=step) for _ in range(self.config.updates_per_batch)]
+        return {
+            "loss": reports[-1].loss,
+            "grad_norm": reports[-1].grad_norm,
+            "ratio_clip_share": reports[-1].clip_share,
+            "logprob_gap": reports[0].logprob_gap,
+            "trained_rows": reports[0].trained_rows,
+            "overlong": sum(row.overlong for row in rows),
+        }
+
+    def validate(self, samples: Sequence[Sample]) -> Numbers:
+        """Greedy episodes of held-out samples."""
+        with self.greedy.cached_views():
+            episodes = self.play(self.greedy, samples)
+        numbers = episode_numbers(episodes, [self.reward(played) for played in episodes])
+        return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+
+
+def _loop(trainer: Trainer, run: RunFolder, samples: list[Sample], validation: list[Sample], done: int, *, progress: bool) -> None:
+    config, history = trainer.config, run.metrics()
+    board = _tensorboard(run.path, done)
+    bar = tqdm(total=config.steps, initial=done, unit="step", desc=config.out.name, disable=None if progress else True, dynamic_ncols=True)
+    try:
+        for step in range(done + 1, config.steps + 1):
+            chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
+            numbers, episodes, terms, advantages = trainer.step(chosen, step)
+            last = step == config.steps
+            if validation and (step % config.validate_every == 0 or last):
+                numbers |= trainer.validate(validation)
+                _keep_best(trainer, numbers, history)
+            row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
+            _warn_once(row["alarms"], history)
+            _log_episodes(run, config, step, episodes, terms, advantages)
+            run.log_metrics(row)
+            history.append(row)
+            if step % config.save_every == 0 or last:
+                save_state(trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step)
+            for name, value in numbers.items():
+                if value is not None and name != "step":
+                    board.add_scalar(name, value, step)
+            _show(bar, numbers, step, config.steps, progress=progress)
+    finally:
+        bar.close()
+        board.close()
+
+
+def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
+    earlier = [row["validation_reward"] for row in history if row.get("validation_reward") is not None]
+    now = numbers["validation_reward"]
+    if now is not None and now > max(earlier, default=float("-inf")):
+        save_weights(trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config)
+
+
+def _log_episodes(run: RunFolder, config: TrainConfig, step: int, episodes: Any, terms: Any, advantages: Any) -> None:
+    """The first rollout of as many questions as asked for, then second rollouts, and so on."""
+    order = sorted(range(len(episodes)), key=lambda n: (n % config.group_size, n))
+    for n in sorted(order[: config.log_episodes]):
+        key = f"{step}/{n // config.group_size}/{n % config.group_size}"
+        run.log_episode(key, episode_row(episodes[n], terms[n], step=step, advantage=advantages[n]))
+
+
+def _warn_once(codes: Sequence[str], history: Sequence[dict[str, Any]]) -> None:
+    known = {code for row in history for code in row.get("alarms", ())}
+    for code in codes:
+        if code not in known:
+            tqdm.write(f"alarm: {TEXTS[code]}", file=sys.stderr)
+
+
+def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:
+    facts = {name: numbers[name] for name in ("reward", "accuracy", "tool_rate", "seconds") if numbers[name] is not None}
+    bar.set_postfix({name: f"{value:.2f}" for name, value in facts.items()}, refresh=False)
+    bar.update()
+    if progress and bar.disable and (step == steps or step % max(1, steps // 20) == 0):
+        tqdm.write(f"step {step}/{steps} " + " ".join(f"{name} {value:.2f}" for name, value in facts.items()), file=sys.stderr)
+
+
+def _tensorboard(path: Path, done: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(path / "tensorboard"), purge_step=done + 1)
+
+
+def pick_device(config: TrainConfig) -> torch.device:
+    """The device of `config`, with its CPU threads set."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
+    """The samples in `data`, checked for what the run needs of them: their pictures, and a budget where it is each sample's own."""
+    samples = read_samples(data)
+    if not samples:
+        raise SampleError(f"{data}: no samples")
+    for sample in samples:
+        if config.first_view == "selected" and sample.budget is None:
+            raise SampleError(f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, or use first_view=fixed or original")
+        if not sample.image.is_file():
+            raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
+    return samples
+
+
+def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
+    """Numbers of the samples of a step: the data in a new order every epoch, a function of (seed, step)."""
+    places = range((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
+    return [int(_order(count, config.seed, place // count)[place % count]) for place in places]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def first_views(config: TrainConfig) -> FirstView:
+    """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
+
+    @lru_cache(maxsize=256)
+    def view(path: Path, budget: int) -> View:
+        return global_view(open_picture(path), budget, factor=config.crop.factor)
+
+    def first_view(sample: Sample) -> View:
+        budgets = {"selected": sample.budget, "original": config.original_budget, "fixed": config.fixed_budget}
+        budget = budgets[config.first_view]
+        assert budget is not None  # checked in training_samples
+        return view(sample.image, budget)
+
+    return first_view
+
+
+def look_once(look: Look) -> Look:
+    """`look`, remembering what it showed: rollouts that ask for the same box get the very same view."""
+    shown: dict[tuple[str, Box], View | None] = {}
+
+    def once(sample: Sample, box: Box) -> View | None:
+        key = (sample.id, box)
+        if key not in shown:
+            shown[key] = look(sample, box)
+        return shown[key]
+
+    return once

@@ -1,0 +1,72 @@
+"""Episodes to training rows: tokens, and which of them the policy wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfpc.dialogue import Context
+from lfpc.episode import Episode
+from lfpc.images import View
+from lfpc.policies.encode import Encoded, Encoder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One rollout as the update reads it.
+
+        system + user    reply 0    end, user     reply 1
+        P P V V V P P    a a a      o V V o P     a a       P prompt, V picture, a reply, o observation
+        0 0 0 0 0 0 0    1 1 1      0 0 0 0 0     1 1       mask: only what the policy sampled is trained, in every turn
+    """
+
+    encoded: Encoded
+    """The whole conversation."""
+    logprobs: np.ndarray
+    """(policy tokens,) float32: log pi(token) when it was sampled."""
+    overlong: bool
+    """The conversation is longer than allowed: nothing of it is trained."""
+
+    @property
+    def input_ids(self) -> list[int]:
+        """All tokens."""
+        return self.encoded.ids.tolist()
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The pictures behind the placeholders, in order."""
+        return self.encoded.views
+
+    @property
+    def mask(self) -> list[int]:
+        """1 at tokens that are trained."""
+        mask = np.zeros(len(self.encoded.ids), dtype=int)
+        mask[self.places] = 1
+        return mask.tolist()
+
+    @property
+    def places(self) -> np.ndarray:
+        """(policy tokens,) positions of the tokens that are trained."""
+        spans = () if self.overlong else self.encoded.replies
+        return np.concatenate([np.arange(*span) for span in spans if span[1] > span[0]] or [np.zeros(0, dtype=np.int64)])
+
+
+def row_of_episode(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Row:
+    """The tokens of an episode with the log-probabilities they were sampled with.
+
+    Raises:
+        ValueError: a reply has no tokens or log-probabilities: it was not sampled by a policy that can be trained.
+    """
+    for turn in episode.turns:
+        if not turn.reply.token_ids or len(turn.reply.token_ids) != len(turn.reply.logprobs):
+            raise ValueError(f"episode of {episode.sample.id!r}: a reply without sampled tokens cannot be trained")
+    before = Context(episode.sample.question, episode.sample.options, episode.first_view, episode.turns[:-1])
+    encoded = encoder.episode(before, episode.turns[-1].reply)
+    overlong = len(encoded.ids) > max_tokens
+    sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
+    return Row(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
+
+
+def rows_of_episodes(episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int) -> list[Row]:
+    """One row per episode."""
+    return [row_of_episode(episode, encoder, max_tokens=max_tokens) for episode in episodes]

@@ -1,0 +1,64 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfpc.answers import Verdict, check_answer, normalise
+from lfpc.samples import Sample
+
+Make = Callable[..., Sample]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "verdict"),
+    [
+        ("K", "k", Verdict(True, "text")),
+        ("The red  Kite.", "red kite", Verdict(True, "text")),
+        ('"stop"', "STOP", Verdict(True, "text")),
+        (r"It is \boxed{a kite}", "kite", Verdict(True, "text")),
+        ("red kite or blue kite", "red kite", Verdict(False, "text")),
+        ("1,200", "1200.0", Verdict(True, "number")),
+        ("12", "13", Verdict(False, "number")),
+        ("", "K", Verdict(False, "unparsed")),
+        (None, "K", Verdict(False, "unparsed")),
+        ("a", "A", Verdict(True, "text")),  # the letter is no article when it stands alone
+    ],
+)
+def test_free_answers(sample: Make, said: str | None, answer: str, verdict: Verdict) -> None:
+    assert check_answer(said, sample(answer=answer)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        ("B", Verdict(True, "option")),
+        ("(b)", Verdict(True, "option")),
+        ("B. blue", Verdict(True, "option")),
+        ("blue", Verdict(True, "option")),
+        ("The blue.", Verdict(True, "option")),
+        (r"\boxed{B}", Verdict(True, "option")),
+        ("A", Verdict(False, "option")),
+        ("B. red", Verdict(False, "unparsed")),  # letter and text disagree: nothing is guessed
+        ("C", Verdict(False, "unparsed")),
+        ("either", Verdict(False, "unparsed")),
+        ("Bright", Verdict(False, "unparsed")),
+    ],
+)
+def test_multiple_choice(sample: Make, said: str, verdict: Verdict) -> None:
+    assert check_answer(said, sample(options=("red", "blue"), answer="B")) == verdict
+    assert check_answer(said, sample(options=("red", "blue"), answer="blue")) == verdict
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing_for_plain_words(text: str) -> None:
+    word = "".join(c for c in text if c.isalpha())
+    assert normalise(normalise(word)) == normalise(word)
+
+
+@given(st.text())
+def test_any_text_gets_a_verdict(said: str) -> None:
+    for answer, options in (("K", ()), ("12", ()), ("A", ("red", "blue"))):
+        question = Sample(id="s", image=Path("none.png"), question="?", answer=answer, options=options)
+        assert isinstance(check_answer(said, question), Verdict)

@@ -1,0 +1,88 @@
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from lfpc.boxes import WHOLE, Box
+from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply
+from lfpc.episode import Game, Stop, episode, play
+from lfpc.images import CropRules, global_view, open_picture
+from lfpc.looks import no_look, original_look
+from lfpc.policies.human import reply_text
+from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.protocols import PROTOCOLS
+from lfpc.samples import Sample
+
+Make = Callable[..., Sample]
+CROP = reply_text("0 0 28 28")
+
+
+def a_game(sample: Sample, max_turns: int = 6) -> Game:
+    first = global_view(open_picture(sample.image), 16)
+    return episode(sample, first, look=original_look(CropRules()), protocol=PROTOCOLS["qwen2_5_vl"], max_turns=max_turns)
+
+
+def test_crop_crop_answer(sample: Make) -> None:
+    (done,) = play([a_game(sample())], ScriptedPolicy([CROP, reply_text("28 28 56 56"), "<answer>K</answer>"]))
+    assert done.stop is Stop.ANSWERED
+    assert done.answer == "K"
+    # the 400 x 300 picture at 16 tokens: beta = sqrt(120000 / 12544) = 3.093; 129.3 -> 4 * 28 = 112, 97.0 -> 3 * 28 = 84
+    assert done.first_view.size == (112, 84)
+    assert done.boxes == (Box(0, 0, 28 / 112, 28 / 84), Box(28 / 112, 28 / 84, 56 / 112, 56 / 84))
+    assert done.shown_crops == 2
+    assert [view.region for view in done.views] == [WHOLE, *done.boxes]
+    assert done.malformed == ()
+
+
+def test_a_malformed_reply_is_explained_and_the_episode_goes_on(sample: Make) -> None:
+    heard: list[Context] = []
+
+    def script(context: Context) -> str:
+        heard.append(context)
+        return "<answer>K</answer>" if context.turns else "no idea"
+
+    (done,) = play([a_game(sample())], ScriptedPolicy(script))
+    assert done.answer == "K"
+    assert [type(turn.action) for turn in done.turns] == [Malformed, Answer]
+    last = PROTOCOLS["qwen2_5_vl"].messages(heard[1])[-1]
+    assert last.parts == ("Error: There is neither a tool call nor an answer.",)
+
+
+def test_an_episode_ends_unanswered_after_its_turns(sample: Make) -> None:
+    (done,) = play([a_game(sample(), max_turns=3)], ScriptedPolicy([CROP]))
+    assert (done.stop, done.answer, len(done.turns)) == (Stop.MAX_TURNS, None, 3)
+    assert all(isinstance(turn.action, Crop) for turn in done.turns)
+
+
+def test_a_crop_that_shows_nothing_leaves_no_view(sample: Make) -> None:
+    one = sample()
+    first = global_view(open_picture(one.image), 16)
+    (done,) = play([episode(one, first, look=no_look, protocol=PROTOCOLS["qwen2_5_vl"])], ScriptedPolicy([CROP, "<answer>K</answer>"]))
+    assert (len(done.boxes), done.shown_crops, done.views) == (1, 0, (first,))
+
+
+def test_many_games_are_one_call_a_round_and_come_back_in_order(sample: Make) -> None:
+    calls: list[list[str]] = []
+
+    class Recorder:
+        def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+            calls.append([context.question for context in contexts])
+            return [Reply(CROP if len(c.turns) < int(c.question) else f"<answer>{c.question}</answer>") for c in contexts]
+
+    samples = [sample(id=crops, question=crops) for crops in ("2", "0", "1")]
+    done = play([a_game(one) for one in samples], Recorder())
+    assert [one.answer for one in done] == ["2", "0", "1"]
+    # a game leaves the batch once it has answered
+    assert calls == [["2", "0", "1"], ["2", "1"], ["2"]]
+
+
+def test_no_games_are_no_calls() -> None:
+    assert play([], ScriptedPolicy(["x"])) == []
+
+
+def test_a_policy_that_drops_a_reply_is_caught(sample: Make) -> None:
+    class Silent:
+        def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+            return []
+
+    with pytest.raises(ValueError, match="shorter"):
+        play([a_game(sample())], Silent())

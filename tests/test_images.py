@@ -1,0 +1,162 @@
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lfpc.boxes import WHOLE, Box, Size
+from lfpc.errors import PictureError
+from lfpc.images import MAX_ASPECT, CropRules, crop_view, global_view, noise_view, open_picture, smart_resize, visual_tokens
+
+sizes = st.tuples(st.integers(1, 9000), st.integers(1, 9000)).filter(lambda size: max(size) <= MAX_ASPECT * min(size))
+factors = st.sampled_from([28, 32])
+
+
+def test_smart_resize_by_hand() -> None:
+    # 1000 x 500 at 64 tokens: beta = sqrt(1000 * 500 / (64 * 784)) = 3.1567; 316.8 -> 11 * 28 = 308, 158.4 -> 5 * 28 = 140
+    assert smart_resize((1000, 500), min_tokens=1, max_tokens=64) == (308, 140)
+    # 30 x 30 rounds to one token, below 16: beta = sqrt(16 * 784 / 900) = 3.733; 112.0 -> 4 * 28
+    assert smart_resize((30, 30), min_tokens=16, max_tokens=64) == (112, 112)
+    # inside the bounds: 100 -> 3.57 -> 4 * 28, 70 -> 2.5 -> even 2 * 28
+    assert smart_resize((100, 70), min_tokens=1, max_tokens=64) == (112, 56)
+
+
+@given(sizes, factors, st.integers(1, 64), st.integers(1, 4096))
+def test_sides_are_multiples_and_a_result_within_bounds_is_a_fixed_point(size: Size, factor: int, low: int, high: int) -> None:
+    bounds = {"min_tokens": min(low, high), "max_tokens": high, "factor": factor}
+    shown = smart_resize(size, **bounds)
+    assert shown[0] % factor == shown[1] % factor == 0
+    if bounds["min_tokens"] <= visual_tokens(shown, factor) <= high and max(shown) <= MAX_ASPECT * min(shown):
+        assert smart_resize(shown, **bounds) == shown
+
+
+@given(sizes, factors, st.integers(1, 16384))
+def test_a_budget_holds_unless_the_picture_is_narrower_than_the_budget(size: Size, factor: int, budget: int) -> None:
+    if max(size) <= budget * min(size):
+        assert visual_tokens(smart_resize(size, min_tokens=1, max_tokens=budget, factor=factor), factor) <= budget
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [28, 32])
+def test_smart_resize_agrees_with_transformers(factor: int) -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as theirs
+
+    rng = np.random.default_rng(0)
+    for width, height in rng.integers(factor, 9000, (3000, 2)).tolist():  # below half a token theirs rounds a side to 0
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            continue
+        low, high = sorted(rng.integers(1, 2000, 2).tolist())
+        h, w = theirs(height, width, factor=factor, min_pixels=low * factor**2, max_pixels=high * factor**2)
+        assert smart_resize((width, height), min_tokens=low, max_tokens=high, factor=factor) == (w, h)
+
+
+def test_a_picture_narrower_than_one_to_200_is_refused() -> None:
+    with pytest.raises(PictureError, match="narrower than 1 : 200"):
+        smart_resize((2010, 10), min_tokens=1, max_tokens=64)
+
+
+def test_the_global_view_keeps_to_its_budget(picture: Callable[..., Path]) -> None:
+    view = global_view(open_picture(picture(size=(1000, 500))), 64)
+    assert view.size == (308, 140)
+    assert view.region == WHOLE
+
+
+def test_a_crop_shows_the_original_at_its_own_resolution(picture: Callable[..., Path]) -> None:
+    original = open_picture(picture(size=(560, 560)))
+    box = Box(0.5, 0.25, 0.75, 0.5)
+    view = crop_view(original, box, CropRules(min_tokens=1))
+    # 140 x 140 pixels = 5 x 5 tokens: nothing is resized, so every pixel is the original's
+    assert view.region == box
+    assert np.array_equal(np.asarray(view.image), np.asarray(original.crop((280, 140, 420, 280))))
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(1e-12, 1), st.floats(1e-12, 1))
+def test_every_box_can_be_shown(x: float, y: float, width: float, height: float) -> None:
+    x, y = min(x, 0.999), min(y, 0.999)
+    box = Box(x, y, min(1.0, x + max(width, 1e-12)), min(1.0, y + max(height, 1e-12)))
+    view = crop_view(Image.new("RGB", (600, 3)), box, CropRules(min_tokens=4, max_tokens=64))
+    assert view.size[0] % 28 == view.size[1] % 28 == 0
+
+
+def test_noise_has_the_size_and_region_of_what_it_replaces_and_follows_its_seed(picture: Callable[..., Path]) -> None:
+    view = crop_view(open_picture(picture()), Box(0.1, 0.1, 0.4, 0.4), CropRules())
+    noise = noise_view(view, 7)
+    assert (noise.size, noise.region) == (view.size, view.region)
+    assert noise.image.tobytes() == noise_view(view, 7).image.tobytes()
+    assert noise.image.tobytes() != noise_view(view, 8).image.tobytes()
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 20), "blue")
+    picture.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to see it upright: the left half goes to the top
+    picture.save(tmp_path / "turned.png", exif=exif)
+    upright = open_picture(tmp_path / "turned.png")
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) == (255, 0, 0)
+    assert upright.getpixel((10, 35)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "name", "expected"),
+    [
+        ("RGBA", (255, 0, 0, 0), "clear.png", (255, 255, 255)),  # fully transparent red on white is white
+        ("RGBA", (0, 0, 0, 51), "faint.png", (204, 204, 204)),  # 255 * (1 - 51/255)
+        ("LA", (0, 255), "grey_alpha.png", (0, 0, 0)),
+        ("L", 77, "grey.png", (77, 77, 77)),
+        ("1", 1, "bits.png", (255, 255, 255)),
+        ("I;16", 32896, "deep.png", (128, 128, 128)),  # 32896 / 65535 * 255 = 128.0
+        ("I;16", 32896, "deep.tiff", (128, 128, 128)),
+        ("F", 1.0, "float.tiff", (1, 1, 1)),  # floats up to 255 are taken as they are
+        ("CMYK", (0, 0, 0, 0), "print.tiff", (255, 255, 255)),
+        ("YCbCr", (128, 128, 128), "video.tiff", (128, 128, 128)),
+    ],
+)
+def test_every_mode_becomes_8_bit_rgb(tmp_path: Path, mode: str, colour: object, name: str, expected: tuple[int, int, int]) -> None:
+    Image.new(mode, (30, 30), colour).save(tmp_path / name)  # pyright: ignore[reportArgumentType] - colours of all modes
+    opened = open_picture(tmp_path / name)
+    assert opened.mode == "RGB"
+    assert opened.getpixel((3, 3)) == expected
+
+
+def test_a_palette_with_a_transparent_colour_goes_on_white(tmp_path: Path) -> None:
+    picture = Image.new("P", (10, 10), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    picture.putpixel((0, 0), 0)
+    picture.save(tmp_path / "palette.png", transparency=1)
+    opened = open_picture(tmp_path / "palette.png")
+    assert opened.getpixel((0, 0)) == (255, 0, 0)
+    assert opened.getpixel((5, 5)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
+def test_a_truncated_picture_is_one_picture_error_with_its_name(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = tmp_path / f"whole.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(whole)
+    data = whole.read_bytes()
+    broken = tmp_path / f"broken.{suffix}"
+    broken.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(PictureError, match=r"broken\."):
+        open_picture(broken)
+
+
+def test_missing_files_folders_and_texts_are_picture_errors(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    for path, says in ((tmp_path / "none.png", "no such picture"), (tmp_path, "not a readable"), (tmp_path / "text.png", "not a readable")):
+        with pytest.raises(PictureError, match=says):
+            open_picture(path)
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path: Path) -> None:
+    # a BMP header of 40,000 x 40,000 pixels with no pixels behind it
+    header = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "bomb.bmp").write_bytes(header)
+    with pytest.raises(PictureError, match="40000 x 40000 pixels, more than"):
+        open_picture(tmp_path / "bomb.bmp")

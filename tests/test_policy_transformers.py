@@ -1,0 +1,264 @@
+"""Encoding, the vision tower, reading and sampling against transformers' own computation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from lfpc.dialogue import Answer, Malformed, Reply, Turn
+from lfpc.policies.encode import Encoder, rope_positions
+from lfpc.policies.language import read
+from lfpc.policies.sampling import log_softmax
+from lfpc.policies.transformers import TransformersPolicy, row_features
+from lfpc.policies.vision import ViewEncoder, encode_views, patchify
+from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
+
+
+def encoder(**options):
+    return Encoder(tiny.tokenizer(), QWEN2_5_VL, **options)
+
+
+def ids(text):
+    return tiny.tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+def batch(rows, views):
+    """What transformers wants for one batch: left-padded ids, pixels of every occurrence."""
+    longest = max(len(row.ids) for row in rows)
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for n, row in enumerate(rows):
+        tokens[n, longest - len(row.ids) :] = torch.from_numpy(row.ids)
+        mask[n, longest - len(row.ids) :] = 1
+    pictures = Qwen2VLImageProcessorPil()([v.image for v in views], do_resize=False, return_tensors="pt")
+    is_picture = (tokens == encoder().image_pad).int()
+    return {"input_ids": tokens, "attention_mask": mask, "mm_token_type_ids": is_picture, **pictures}
+
+
+def group():
+    """Three rollouts of one question and one of another; lengths and picture sizes differ."""
+    first, other = tiny.view(0), tiny.view(1, 84, 112)
+    question = "What mark is on the red kite?"
+    return [
+        tiny.context(question, first),
+        tiny.context(question, first, tiny.crop_turn(2)),
+        tiny.context(question, first, tiny.crop_turn(3, closed=True, width=84), tiny.crop_turn(4)),
+        tiny.context("Where is the blue box?", other, tiny.crop_turn(5)),
+    ]
+
+
+def test_a_conversation_becomes_the_templates_tokens_with_replies_spliced_in():
+    turn = tiny.crop_turn(2)
+    row = encoder().context(tiny.context("What mark?", tiny.view(0), turn))
+    pads = "<|image_pad|>"
+    expected = (
+        ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>{pads * 12}<|vision_end|>What mark?<|im_end|>\n")
+        + ids("<|im_start|>assistant\n")
+        + list(turn.reply.token_ids)
+        + ids(f"<|im_end|>\n<|im_start|>user\n<tool_response><|vision_start|>{pads * 4}<|vision_end|></tool_response><|im_end|>\n")
+        + ids("<|im_start|>assistant\n")
+    )
+    assert row.ids.tolist() == expected
+    ((start, end),) = row.replies
+    assert tuple(row.ids[start:end]) == turn.reply.token_ids
+    assert row.head == start - 1
+
+
+def test_a_reply_that_closed_itself_is_not_closed_twice():
+    end = encoder().end_of_turn
+    for closed in (True, False):
+        row = encoder().context(tiny.context("What mark?", tiny.view(0), tiny.crop_turn(2, closed=closed)))
+        assert row.ids.tolist().count(end) == 4
+        assert (row.ids[row.replies[0][1] - 1] == end) == closed
+
+
+def test_sampled_tokens_are_never_tokenised_again():
+    odd = Reply("12", tuple(ids("1") + ids("2")), (-1.0, -1.0))  # the tokenizer itself would write one token, "12"
+    row = encoder().context(tiny.context("What mark?", tiny.view(0), Turn(odd, Malformed("no_action", "Error: no."))))
+    assert tuple(row.ids[slice(*row.replies[0])]) == odd.token_ids != tuple(ids("12"))
+
+
+def test_each_turns_context_is_the_beginning_of_the_whole_episode():
+    rows = [encoder().context(context) for context in group()[:3:2]]
+    context = group()[2]
+    whole = encoder().episode(context, tiny.reply("<answer>7</answer>"))
+    for turns in range(3):
+        part = encoder().context(tiny.context(context.question, context.first_view, *context.turns[:turns]))
+        assert whole.ids[: len(part.ids)].tolist() == part.ids.tolist()
+    assert len(whole.replies) == 3
+    assert len(rows) == 2
+
+
+def test_text_from_outside_cannot_spell_a_picture_or_end_a_turn():
+    row = encoder().context(tiny.context("<|image_pad|><|im_end|>\0reply\0?", tiny.view(0)))
+    assert (row.ids == encoder().image_pad).sum() == 12
+    assert (row.ids == encoder().end_of_turn).sum() == 2
+
+
+def test_without_tools_the_system_message_does_not_offer_one():
+    row = encoder(tools=False).context(tiny.context("What mark?", tiny.view(0)))
+    assert row.ids[1:4].tolist() == ids(f"system\n{DIRECT_SYSTEM}<|im_end|>")
+
+
+def test_positions_equal_transformers():
+    model, rows = tiny.model(), [encoder().context(context) for context in group()]
+    for row in rows:
+        inputs = batch([row], row.views)
+        expected, _ = model.model.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"])
+        assert np.array_equal(row.positions, expected[:, 0].numpy())
+
+
+def test_positions_of_a_picture_by_hand():
+    #  tokens   t  V  V  V  V  V  V  t     2 rows, 3 columns; the text after goes on at 1 + 3
+    expected = [[0, 1, 1, 1, 1, 1, 1, 4], [0, 1, 1, 1, 2, 2, 2, 4], [0, 1, 2, 3, 1, 2, 3, 4]]
+    assert rope_positions(np.array([0, 1, 1, 1, 1, 1, 1, 0], bool), [(2, 3)]).tolist() == expected
+
+
+def test_patches_equal_the_picture_processors():
+    image = tiny.picture(0, 140, 84)
+    theirs = Qwen2VLImageProcessorPil()([image], do_resize=False, return_tensors="pt")
+    ours, grid = patchify(image)
+    frames = theirs["pixel_values"].reshape(-1, 3, 2, 14 * 14)
+    assert torch.equal(frames[:, :, 0], frames[:, :, 1])
+    assert torch.allclose(ours, frames[:, :, 0].flatten(1), atol=1e-6)
+    assert [list(grid)] == theirs["image_grid_thw"].tolist()
+
+
+def test_the_tower_equals_transformers_on_pictures_of_different_sizes():
+    model, views = tiny.model(), [tiny.view(0, 280, 224), tiny.view(1, 28, 28), tiny.view(2, 112, 308)]
+    theirs = Qwen2VLImageProcessorPil()([v.image for v in views], do_resize=False, return_tensors="pt")
+    expected = model.get_image_features(**theirs).pooler_output
+    for ours, other in zip(encode_views(model, views), expected, strict=True):
+        assert torch.allclose(ours, other, atol=1e-5)
+
+
+def test_a_shared_picture_passes_the_tower_once():
+    encoder_of_views = ViewEncoder(tiny.model())
+    first, crop = tiny.view(0), tiny.view(1)
+    features = encoder_of_views.features([first, crop, first, first])
+    assert encoder_of_views.count.pictures == 2
+    assert features[0] is features[2] is features[3]
+    plain = ViewEncoder(tiny.model(), share=False)
+    plain.features([first, crop, first, first])
+    assert plain.count.pictures == 4
+
+
+def policy_logits(model, rows, *, share):
+    views = ViewEncoder(model, share=share)
+    got = read(model, rows, row_features(views, rows), heads={} if share else None)
+    return [model.lm_head(got.hidden[n, got.hidden.shape[1] - (len(row.ids) - row.head) :]) for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
+    rows = [encoder().context(context) for context in group()]
+    plain, ours = tiny.model(), tiny.model()
+    inputs = batch(rows, [view for row in rows for view in row.views])
+    expected = plain(**inputs).logits
+    expected = [expected[n, expected.shape[1] - (len(row.ids) - row.head) :] for n, row in enumerate(rows)]
+    got = policy_logits(ours, rows, share=share)
+    loss = 0
+    for a, b in zip(got, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    for model, logits in ((plain, expected), (ours, got)):
+        loss = sum(torch.log_softmax(part, -1)[:, 5].mean() for part in logits)
+        loss.backward()
+    for (name, a), b in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        assert a.grad is not None and b.grad is not None, name
+        assert torch.allclose(a.grad, b.grad, atol=1e-5 * max(1.0, float(a.grad.abs().max()))), name
+
+
+def test_greedy_replies_equal_transformers_generate():
+    model, contexts = tiny.model(), group()
+    policy = TransformersPolicy(model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), temperature=0, max_new_tokens=12)
+    replies = policy.reply(contexts)
+    rows = [policy.encoder.context(context) for context in contexts]
+    banned = policy.writer.banned.nonzero()[:, 0].tolist()
+    for row, reply in zip(rows, replies, strict=True):
+        inputs = batch([row], row.views)
+        out = model.generate(
+            **inputs, max_new_tokens=12, do_sample=False, suppress_tokens=banned, eos_token_id=sorted(policy.writer.ends), pad_token_id=0
+        )
+        assert list(reply.token_ids) == out[0, len(row.ids) :].tolist()
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_sampled_log_probabilities_are_those_of_the_whole_sequence(share):
+    model = tiny.model()
+    policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, temperature=0.7, max_new_tokens=9, batch_size=3, share=share)
+    contexts = [group()[n] for n in (0, 0, 0, 1, 2, 3)]
+    for context, reply in zip(contexts, policy.reply(contexts), strict=True):
+        whole = policy.encoder.episode(context, reply)
+        start, end = whole.replies[-1]
+        with torch.no_grad():
+            logits = model(**batch([whole], whole.views)).logits[0, start - 1 : end - 1]
+        expected = log_softmax(logits, temperature=0.7, banned=policy.writer.banned)
+        expected = expected.gather(1, torch.tensor(reply.token_ids)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(reply.logprobs), expected, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_replies_and_another_seed_others():
+    model = tiny.model()
+
+    def replies(seed):
+        policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, seed=seed)
+        return [reply.token_ids for reply in policy.reply(group())]
+
+    assert replies(1) == replies(1) != replies(2)
+
+
+def test_a_reply_ends_with_the_protocols_stop_text():
+    model = tiny.model()
+    answer = tiny.tokenizer().get_vocab()["</answer>"]
+    policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=20)
+    policy.writer.banned[:] = True
+    policy.writer.banned[[answer, *ids("ab")]] = False  # only a, b and </answer> can be written
+    for reply in policy.reply(group()):
+        assert reply.text.endswith("</answer>") or len(reply.token_ids) == 20
+        assert reply.token_ids.count(answer) <= 1
+        assert len(reply.token_ids) == len(reply.logprobs)
+
+
+def test_a_stop_text_spread_over_several_tokens_is_found():
+    writer = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL).writer
+    tail, seen = "", []
+    for token in ids("x</answe") + ids("r>"):
+        over, tail = writer.is_over(token, tail)
+        seen.append(over)
+    assert seen == [False] * (len(seen) - 1) + [True]
+
+
+def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
+    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=4)
+    first = tiny.view(0)
+    with policy.cached_views():
+        policy.reply([tiny.context("What mark?", first)] * 4)
+        late = policy.reply([tiny.context("What mark?", first, tiny.crop_turn(2))])
+        assert policy.views.count.pictures == 2
+    assert late == policy.reply([tiny.context("What mark?", first, tiny.crop_turn(2))])
+    assert policy.views.count.pictures == 4
+
+
+def test_banned_tokens_are_never_written():
+    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=50.0, max_new_tokens=200)
+    written = [token for reply in policy.reply(group()) for token in reply.token_ids]
+    banned = set(policy.writer.banned.nonzero()[:, 0].tolist())
+    assert encoder().image_pad in banned
+    assert not banned & set(written)
+    assert max(written) < len(tiny.tokenizer())
+
+
+def test_top_k_of_one_is_greedy_and_a_small_top_p_too():
+    model = tiny.model()
+    greedy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=5).reply(group())
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        replies = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=5, **options).reply(group())
+        assert [r.token_ids for r in replies] == [r.token_ids for r in greedy]
+
+
+def test_an_answer_turn_is_part_of_the_row():
+    context = tiny.context("What mark?", tiny.view(0), Turn(tiny.reply("<answer>7</answer>"), Answer("7")))
+    assert len(encoder().context(context).replies) == 1

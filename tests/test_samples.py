@@ -1,0 +1,113 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lfpc.boxes import Box
+from lfpc.data.check import check_samples
+from lfpc.errors import SampleError
+from lfpc.samples import Sample, read_samples, row_of_sample, sample_from_row, scan_samples, write_samples
+
+ROW: dict[str, Any] = {"id": "a", "image": "a.png", "question": "Which?", "answer": "K"}
+
+
+def write_rows(folder: Path, *rows: Any) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in ROW.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (without("answer"), "has no 'answer'; each row needs id, image, question, answer"),
+        (ROW | {"anwser": "K"}, "unknown field 'anwser'"),
+        (ROW | {"answer": ""}, "empty 'answer'"),
+        (ROW | {"boxes": [[[0, 0, 1.2, 1]]]}, "boxes are fractions of the picture"),
+        (ROW | {"boxes": [[[10, 10, 20, 20]]]}, "boxes are fractions of the picture"),
+        (ROW | {"boxes": [[]]}, "a target without boxes"),
+        (ROW | {"boxes": [[[0, 0, 0.5, 0.5], [0.1, 0.1, 0.4, 0.4]]]}, "from tightest to widest"),
+        (ROW | {"boxes": [[0, 0, 1, 1]]}, "wrong shape"),
+        (ROW | {"boxes": 3}, "wrong shape"),
+        (ROW | {"budget": 0}, "positive number of visual tokens"),
+        (ROW | {"budget": "many"}, "wrong shape"),
+        ("{not json", "not a line of JSON"),
+        ("[1, 2]", "a row is a JSON object, got list"),
+        ("[" * 100_000, "not a line of JSON"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, row: Any, says: str) -> None:
+    write_rows(tmp_path, ROW | {"id": "first"}, "", row)
+    with pytest.raises(SampleError) as caught:
+        read_samples(tmp_path)
+    assert "samples.jsonl:3: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_an_id_used_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r":2: sample id 'a' is used twice"):
+        read_samples(write_rows(tmp_path, ROW, ROW))
+
+
+def test_bytes_that_are_not_text_are_an_error_of_that_line(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n\xff\xfe\n")
+    with pytest.raises(SampleError, match=":2: not a line of JSON"):
+        read_samples(tmp_path)
+
+
+def test_a_folder_without_samples_says_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"no such file; a samples folder holds samples\.jsonl"):
+        read_samples(tmp_path)
+
+
+def test_samples_survive_writing_and_reading(tmp_path: Path) -> None:
+    full = Sample(
+        id="b", image=tmp_path / "sub/b.png", question="Qué?", answer="B", options=("x", "y"), boxes=((Box(0.1, 0.1, 0.2, 0.2),),),
+        budget=64, category="relation", source="mini", meta={"seed": 3},
+    )  # fmt: skip
+    plain = sample_from_row(ROW, tmp_path)
+    write_samples([full, plain], tmp_path)
+    assert read_samples(tmp_path) == [full, plain]
+    assert row_of_sample(full, tmp_path)["image"] == "sub/b.png"
+
+
+def test_a_picture_outside_the_folder_is_named_by_its_absolute_path(tmp_path: Path) -> None:
+    row = row_of_sample(sample_from_row(ROW, tmp_path / "one"), tmp_path / "two")
+    assert row["image"] == str(tmp_path / "one/a.png")
+
+
+def test_scanning_goes_on_after_a_bad_row(tmp_path: Path) -> None:
+    found = list(scan_samples(write_rows(tmp_path, "no", ROW)))
+    assert [type(item) for item in found] == [SampleError, Sample]
+
+
+def test_the_check_names_every_problem_and_passes_what_is_sound(tmp_path: Path, picture: Callable[..., Path]) -> None:
+    picture("a.png")
+    (tmp_path / "broken.png").write_bytes(picture("b.png").read_bytes()[:200])
+    picture("sliver.png", (601, 3))
+    bad = [
+        without("answer"),
+        ROW | {"id": "gone", "image": "gone.png"},
+        ROW | {"id": "broken", "image": "broken.png"},
+        ROW | {"id": "sliver", "image": "sliver.png"},
+        ROW | {"id": "option", "options": ["x", "y"], "answer": "C"},
+    ]
+    problems = list(check_samples(write_rows(tmp_path, ROW, *bad, ROW | {"id": "z", "options": ["x", "y"], "answer": "B"})))
+    says = [
+        None,
+        "has no 'answer'",
+        "no such picture",
+        "not a readable picture",
+        "narrower than 1 : 200",
+        "neither the letter nor the text",
+        None,
+    ]
+    for problem, part in zip(problems, says, strict=True):
+        assert (problem is None) == (part is None), problem
+        assert (part or "") in (problem or "")

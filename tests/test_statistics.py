@@ -1,0 +1,134 @@
+from math import inf, isnan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfpc.evaluate.statistics import (
+    bootstrap_interval,
+    clustered_se,
+    clustered_wilson,
+    holm,
+    mcnemar,
+    paired_difference,
+    sign_flip_p,
+    wilson,
+)
+
+
+def test_wilson_interval_of_half_of_ten():
+    # z = 1.96: centre (0.5 + 3.8415/20) / 1.38415 = 0.5; spread 1.96 sqrt(0.025 + 3.8415/400) / 1.38415 = 0.26341
+    assert wilson(5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-5)
+
+
+def test_wilson_interval_of_no_success_starts_at_zero_and_of_nothing_says_nothing():
+    low, high = wilson(0, 10)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(3.8415 / 13.8415, abs=1e-4)  # z^2 / (n + z^2)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_clustered_error_of_single_rows_is_the_usual_one():
+    x = [1.0, 0.0, 1.0, 1.0]
+    assert clustered_se(x, range(4)) == pytest.approx(np.std(x, ddof=1) / sqrt(4))
+
+
+def test_clustered_error_of_two_pairs():
+    # mean 1/2; cluster sums of x - mean: 1 and -1; sqrt(2 / 1 * (1 + 1)) / 4 = 1/2
+    assert clustered_se([1, 1, 0, 0], ["a", "a", "b", "b"]) == pytest.approx(0.5)
+    assert clustered_se([1, 1], ["a", "a"]) == inf
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=40))
+def test_clustered_wilson_of_single_rows_is_wilson(verdicts):
+    expected = wilson(sum(verdicts), len(verdicts))
+    assert clustered_wilson(verdicts, range(len(verdicts))) == pytest.approx(expected, abs=1e-9)
+
+
+def test_repeating_every_question_does_not_narrow_the_interval():
+    once = [True] * 30 + [False] * 20
+    thrice, names = once * 3, list(range(50)) * 3
+    # three equal rows a question: SE_clustered^2 = p q / (G - 1), so n_eff = 150 (G - 1) / 149, a little less than G
+    low, high = clustered_wilson(thrice, names)
+    narrow, wide = wilson(90, 150), wilson(30, 50)
+    assert high - low == pytest.approx(wide[1] - wide[0], rel=0.01)
+    assert high - low > 1.6 * (narrow[1] - narrow[0])
+    assert clustered_wilson([True] * 9, [0, 1, 2] * 3) == pytest.approx(wilson(3, 3))
+
+
+def test_bootstrap_interval_is_near_the_normal_one():
+    x = np.random.default_rng(0).random(400)
+    low, high = bootstrap_interval(x.tolist())
+    half = 1.96 * x.std(ddof=1) / 20
+    assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.004)
+
+
+def test_sign_flips_of_five_equal_differences_are_extreme_in_two_of_32():
+    p = sign_flip_p([1.0] * 5 + [0.0] * 20, resamples=50_000)
+    assert p == pytest.approx(2 / 32, abs=0.005)
+
+
+def test_paired_difference_of_two_lists():
+    difference = paired_difference([1, 1, 1, 0], [0, 1, 0, 0])
+    assert difference.delta == pytest.approx(0.5)
+    assert difference.low <= 0.5 <= difference.high
+    assert (difference.n, difference.clusters) == (4, 4)
+    assert difference == paired_difference([1, 1, 1, 0], [0, 1, 0, 0])  # the same seed gives the same interval
+
+
+def test_equal_lists_do_not_differ():
+    difference = paired_difference([1, 0, 1], [1, 0, 1])
+    assert (difference.delta, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+
+
+def test_one_question_says_nothing_about_others():
+    difference = paired_difference([1, 1], [0, 0], ["q", "q"])
+    assert (difference.delta, difference.low, difference.high, difference.p) == (1, -inf, inf, 1)
+    assert difference.as_row() == {"delta": 1, "low": None, "high": None, "p": 1, "n": 2, "clusters": 1}
+    assert isnan(paired_difference([], []).delta)
+
+
+def test_seeds_of_a_question_count_as_one_cluster():
+    a, b = [1, 0, 1, 1, 0, 1, 1, 1] * 4, [0, 0, 1, 0, 0, 1, 1, 0] * 4
+    names = list(range(8)) * 4
+    apart, together = paired_difference(a, b), paired_difference(a, b, names)
+    assert together.delta == apart.delta
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+    assert together.p > apart.p
+
+
+def test_p_values_are_uniform_and_intervals_cover_when_nothing_differs():
+    rng = np.random.default_rng(1)
+    differences = []
+    for i in range(400):
+        ability = np.repeat(rng.random(60), 3)  # 60 questions of three seeds each
+        a, b = (rng.random(180) < ability for _ in range(2))
+        differences.append(paired_difference(a.tolist(), b.tolist(), np.repeat(range(60), 3).tolist(), resamples=400, seed=i))
+    p = np.array([d.p for d in differences])
+    # binomial spread of 400 draws: 2 sd are 2.2 points at 5 %, 5 points at 50 %
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.03)
+    assert (p < 0.5).mean() == pytest.approx(0.5, abs=0.07)
+    covered = np.mean([d.low <= 0 <= d.high for d in differences])
+    assert covered == pytest.approx(0.95, abs=0.035)
+
+
+def test_mcnemar_of_twelve_against_four():
+    a = [True] * 12 + [False] * 4 + [True] * 175
+    b = [False] * 12 + [True] * 4 + [True] * 175
+    # 2 * sum_{i<=4} C(16, i) / 2^16 = 2 * (1 + 16 + 120 + 560 + 1820) / 65536
+    assert mcnemar(a, b) == pytest.approx(2 * 2517 / 65536)
+    assert mcnemar(a, a) == 1
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls():
+    # sorted 0.01, 0.03, 0.04: times 3, 2, 1 = 0.03, 0.06, 0.04 -> 0.06
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([]) == []
+
+
+def test_lists_that_do_not_belong_together_are_refused():
+    with pytest.raises(ValueError, match="one length, got 2 and 1"):
+        paired_difference([1, 0], [1])
+    with pytest.raises(ValueError, match="2 values have 1 cluster"):
+        clustered_se([1, 0], ["a"])

@@ -1,0 +1,314 @@
+"""The loop: exact resume, sharing, masks and log-probabilities in the update, a task that must be learnt."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from lfpc.dialogue import Answer, Turn
+from lfpc.episode import Episode, Stop
+from lfpc.errors import CheckpointError, ConfigError, PictureError, SampleError
+from lfpc.images import CropRules
+from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
+from lfpc.rewards import RewardTerms
+from lfpc.runs import RunFolder
+from lfpc.samples import write_samples
+from lfpc.train import local
+from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.local import first_views, prompts_of_step, train
+from lfpc.train.rows import row_of_episode
+from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps
+from lfpc.train.update import Learner, micro_batches
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A checkpoint and a samples folder."""
+    folder = tmp_path_factory.mktemp("base")
+    save_checkpoint(tiny.model(), tiny.tokenizer(), folder / "init")
+    (folder / "data").mkdir()
+    write_samples([tiny.sample(folder / "data", n, answer=str(n)) for n in range(5)], folder / "data")
+    return folder
+
+
+def config(base: Path, out: Path, **changes) -> TrainConfig:
+    small = TrainConfig(
+        data=base / "data",
+        init=base / "init",
+        out=out,
+        prompts_per_step=2,
+        group_size=3,
+        steps=4,
+        save_every=2,
+        max_turns=2,
+        max_new_tokens=5,
+        learning_rate=1e-3,
+        device="cpu",
+        crop=CropRules(min_tokens=4, max_tokens=16),
+    )
+    return replace(small, **changes)
+
+
+def early_tokens(episode: Episode) -> RewardTerms:
+    """A reward that differs between rollouts of a random model: low token ids are good."""
+    ids = episode.turns[0].reply.token_ids
+    return RewardTerms(accuracy=float(np.mean([i < 400 for i in ids])))
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
+
+
+def weights(folder):
+    return AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+
+
+def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
+    whole = train(config(base, tmp_path / "whole", validation=base / "data", validate_every=2), progress=False, reward=early_tokens)
+    stopped = config(base, tmp_path / "stopped", validation=base / "data", validate_every=2)
+    steps = local.Trainer.step
+
+    def die_at_four(self, samples, step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return steps(self, samples, step)
+
+    monkeypatch.setattr(local.Trainer, "step", die_at_four)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, progress=False, reward=early_tokens)
+    assert saved_steps(stopped.out) == [2]
+    assert len(RunFolder(stopped.out).metrics()) == 3  # the line of step 3 is written again
+    monkeypatch.undo()
+    resumed = train(stopped, progress=False, reward=early_tokens)
+    a, b = (without_times(RunFolder(path).metrics()) for path in (tmp_path / "whole", stopped.out))
+    assert a == b
+    assert [row["step"] for row in b] == [1, 2, 3, 4]
+    assert any(row["grad_norm"] for row in b)
+    assert b[1]["validation_reward"] is not None
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+    assert best_checkpoint(stopped.out).is_dir()
+
+
+def test_a_finished_run_is_returned_without_work(base, tmp_path, monkeypatch):
+    short = config(base, tmp_path, steps=1)
+    folder = train(short, progress=False, reward=early_tokens)
+    monkeypatch.setattr(local, "Trainer", None)
+    assert train(short, progress=False) == folder == checkpoint_folder(tmp_path, 1)
+
+
+def test_training_leaves_a_plain_checkpoint_metrics_and_readable_episodes(base, tmp_path):
+    folder = train(config(base, tmp_path, steps=1, log_episodes=3), progress=False, reward=early_tokens)
+    assert AutoModelForImageTextToText.from_pretrained(folder).config.model_type == "qwen2_5_vl"
+    assert AutoTokenizer.from_pretrained(folder).chat_template == tiny.tokenizer().chat_template
+    assert "image_mean" in json.loads((folder / "preprocessor_config.json").read_text())
+    run = RunFolder(tmp_path)
+    assert list(run.episodes()) == ["1/0/0", "1/0/1", "1/1/0"]
+    (row,) = run.metrics()
+    wanted = "reward reward_std reward_accuracy accuracy tool_rate turns malformed box_area iou_last iou_best zero_variance entropy"
+    wanted += " ratio_clip_share grad_norm loss policy_tokens vision_passes logprob_gap overlong seconds seconds_play seconds_update alarms"
+    assert set(wanted.split()) <= set(row)
+    assert row["logprob_gap"] < 1e-5
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def rollouts(policy, contexts):
+    """Finished episodes of one reply each."""
+    replies = policy.reply(contexts)
+    sample = tiny.Sample(id="s", image=Path("none.png"), question="What mark?", answer="7")
+    return [
+        Episode(sample, c.first_view, (*c.turns, Turn(r, Answer("7"))), Stop.ANSWERED) for c, r in zip(contexts, replies, strict=True)
+    ]
+
+
+def learner(share=True, **changes):
+    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, share=share)
+    return Learner(policy, TrainConfig(share=share, learning_rate=1e-3, **changes))
+
+
+def some_rows(made):
+    first, other = tiny.view(0), tiny.view(1, 84, 112)
+    contexts = [tiny.context("What mark?", first)] * 3 + [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
+    return [row_of_episode(episode, made.policy.encoder, max_tokens=1000) for episode in rollouts(made.policy, contexts)]
+
+
+ADVANTAGES = [1.0, -0.5, -0.5, 1.0, -1.0]
+
+
+def gradients(made, rows):
+    """The gradients of one update, which the optimiser is kept from using."""
+    kept = {}
+    made.optimizer.step = lambda: kept.update({name: w.grad.clone() for name, w in made.model.named_parameters() if w.grad is not None})
+    report = made.update(rows, ADVANTAGES, step=1)
+    return kept, report
+
+
+@pytest.mark.parametrize("aggregation", ["token-mean", "sequence-mean"])
+def test_sharing_and_micro_batches_change_no_gradient(aggregation):
+    made = learner(aggregation=aggregation)
+    rows = some_rows(made)
+    shared, report = gradients(made, rows)
+    passes = made.policy.views.count.pictures
+    assert report.trained_rows == 5
+    plain = learner(share=False, aggregation=aggregation)
+    unshared, other = gradients(plain, rows)
+    small, third = gradients(learner(aggregation=aggregation, micro_batch=2), rows)
+    assert plain.policy.views.count.pictures > passes / 2
+    for name, gradient in shared.items():
+        assert torch.allclose(gradient, unshared[name], atol=1e-5), name
+        assert torch.allclose(gradient, small[name], atol=1e-5), name
+    assert report.loss == pytest.approx(other.loss, abs=1e-6) == pytest.approx(third.loss, abs=1e-6)
+    assert set(shared) == {name for name, _ in made.model.named_parameters()}
+
+
+def test_the_update_passes_each_distinct_picture_once():
+    made = learner()
+    rows = some_rows(made)
+    before = made.policy.views.count.pictures
+    made.update(rows, ADVANTAGES, step=1)
+    assert made.policy.views.count.pictures - before == 4  # two first views, two crops
+
+
+def test_log_probabilities_of_the_update_are_those_of_sampling():
+    made = learner()
+    rows = some_rows(made)
+    trained = [row for row in rows if len(row.encoded.replies) == 1]  # the crop turns of the others are made up
+    features = [made.policy.views.features(row.views) for row in trained]
+    now = made.logprobs(trained, features, {}).detach().numpy()
+    assert np.abs(now - np.concatenate([row.logprobs for row in trained])).max() < 1e-5
+
+
+def test_one_dimensional_positions_would_be_noticed():
+    made = learner()
+    rows = some_rows(made)[:3]
+    features = [made.policy.views.features(row.views) for row in rows]
+    for row in rows:
+        row.encoded.positions[:] = np.arange(len(row.encoded.ids))
+    now = made.logprobs(rows, features, {}).detach().numpy()
+    assert np.abs(now - np.concatenate([row.logprobs for row in rows])).max() > 1e-4
+
+
+def test_a_step_in_which_all_rollouts_earn_the_same_changes_nothing():
+    made = learner(weight_decay=0.1)
+    before = {name: weight.clone() for name, weight in made.model.state_dict().items()}
+    report = made.update(some_rows(made), [0.0] * 5, step=1)
+    assert report.grad_norm is None
+    assert all(torch.equal(before[name], weight) for name, weight in made.model.state_dict().items())
+
+
+def test_a_frozen_vision_tower_gets_no_gradient_and_the_rest_the_same(base, tmp_path):
+    frozen = train(config(base, tmp_path, steps=1, freeze_vision=True), progress=False, reward=early_tokens)
+    before, after = weights(base / "init"), weights(frozen)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("visual" in name for name in changed)
+
+
+def test_micro_batches_keep_the_rollouts_of_a_question_together():
+    made = learner()
+    rows = some_rows(made)
+    assert list(micro_batches(rows, [0, 3, 1, 4], 2)) == [[0, 1], [3, 4]]
+
+
+@pytest.mark.slow
+def test_a_rewarded_letter_is_learnt(base, tmp_path):
+    """Bandit: one token is written, and the reward says which. Chance is about 1 in 1,290."""
+
+    def reward(episode):
+        return RewardTerms(accuracy=float(episode.turns[0].reply.token_ids[0] in LETTERS))
+
+    likely = config(base, tmp_path, steps=30, prompts_per_step=4, group_size=8, max_turns=1, max_new_tokens=1, learning_rate=3e-3, save_every=100)
+    with torch.no_grad():
+        model = tiny.model()
+        policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=1)
+        firsts = [r.token_ids[0] for r in policy.reply([tiny.context("What mark is on the red kite?", tiny.view(9))] * 64)]
+    LETTERS = set(firsts[::4])
+    train(likely, progress=False, reward=reward)
+    rewards = [row["reward"] for row in RunFolder(tmp_path).metrics()]
+    assert np.mean(rewards[-5:]) > 0.9
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.3
+
+
+@pytest.mark.slow
+def test_lora_trains_adapters_resumes_and_saves_a_plain_checkpoint(base, tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    lora = LoraConfig(rank=4, alpha=8)
+    whole = train(config(base, tmp_path / "whole", lora=lora), progress=False, reward=early_tokens)
+    steps = local.Trainer.step
+    monkeypatch.setattr(local.Trainer, "step", lambda self, s, n: steps(self, s, n) if n < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
+    stopped = config(base, tmp_path / "stopped", lora=lora)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, progress=False, reward=early_tokens)
+    monkeypatch.undo()
+    resumed = train(stopped, progress=False, reward=early_tokens)
+    assert without_times(RunFolder(tmp_path / "whole").metrics()) == without_times(RunFolder(stopped.out).metrics())
+    before, a, b = weights(base / "init"), weights(whole), weights(resumed)
+    assert set(a) == set(before)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], before[name]) for name in a)
+
+
+def test_every_sample_comes_once_an_epoch_in_an_order_that_the_seed_decides():
+    run = TrainConfig(prompts_per_step=3)
+    drawn = [n for step in range(1, 6) for n in prompts_of_step(5, run, step)]
+    assert sorted(drawn[:5]) == sorted(drawn[5:10]) == sorted(drawn[10:]) == list(range(5))
+    assert drawn == [n for step in range(1, 6) for n in prompts_of_step(5, run, step)]
+    assert drawn != [n for step in range(1, 6) for n in prompts_of_step(5, replace(run, seed=1), step)]
+
+
+def test_the_first_view_follows_the_configuration(base):
+    sample = tiny.sample(base / "data", 0)  # 280 x 224 pixels: 80 visual tokens; its own budget is 12
+    tokens = {}
+    for name in ("selected", "original", "fixed"):
+        width, height = first_views(TrainConfig(first_view=name, fixed_budget=30))(sample).size
+        tokens[name] = width * height // 28**2
+    assert tokens["original"] == 80
+    assert tokens["selected"] <= 12 < tokens["fixed"] <= 30
+
+
+def test_what_a_run_lacks_is_said_before_it_starts(base, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_samples([tiny.sample(data, 0, budget=None)], data)
+    with pytest.raises(SampleError, match="no 'budget'"):
+        train(config(base, tmp_path / "run", data=data))
+    (data / "0.png").unlink()
+    with pytest.raises(PictureError, match=r"0\.png"):
+        train(config(base, tmp_path / "run", data=data, first_view="original"))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        train(config(base, tmp_path / "run2", init=tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="device"):
+        train(config(base, tmp_path / "run", device="nowhere"))
+
+
+def test_a_checkpoint_of_another_architecture_is_named(base, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(CheckpointError, match=r"'llama'.*qwen2_5_vl"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(base, tmp_path):
+    folder = save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "saved")
+    model, _ = load_checkpoint(folder)
+    assert torch.equal(model.lm_head.weight, tiny.model().lm_head.weight)
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_checkpoint(folder)
+
+
+def test_a_checkpoint_with_a_missing_weight_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "saved")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "layers.0" in name))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="not in the folder"):
+        load_checkpoint(folder)

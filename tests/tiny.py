@@ -1,0 +1,68 @@
+"""A tiny random Qwen2.5-VL with its tokenizer, and small contexts, for tests."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lfpc.boxes import WHOLE, Box
+from lfpc.dialogue import Context, Crop, Reply, Turn
+from lfpc.images import View
+from lfpc.mini.model import build_model, build_tokenizer
+from lfpc.samples import Sample
+
+BOX = Box(0.25, 0.25, 0.5, 0.5)
+
+
+@lru_cache(maxsize=1)
+def tokenizer() -> Any:
+    """The miniature's tokenizer."""
+    return build_tokenizer()
+
+
+def model(seed: int = 0) -> Any:
+    """A fresh random miniature in evaluation mode, with layers strong enough that it does not just echo its last token."""
+    made = build_model(tokenizer(), seed=seed).eval()
+    with torch.no_grad():
+        for layer in made.model.language_model.layers:
+            for weight in (p for p in layer.parameters() if p.ndim == 2):
+                weight.mul_(5)
+    return made
+
+
+def picture(seed: int, width: int = 112, height: int = 84) -> Image.Image:
+    """Random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def view(seed: int, width: int = 112, height: int = 84, region: Box = WHOLE) -> View:
+    """A random view."""
+    return View(picture(seed, width, height), region)
+
+
+def reply(text: str, *, closed: bool = True) -> Reply:
+    """A reply as a policy would have sampled it."""
+    ids = tuple(tokenizer()(text + ("<|im_end|>" if closed else ""), add_special_tokens=False)["input_ids"])
+    return Reply(text, ids, tuple(-1.0 for _ in ids))
+
+
+def crop_turn(seed: int, *, closed: bool = False, width: int = 56, height: int = 56) -> Turn:
+    """A crop call and the crop it earned."""
+    text = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [28, 21, 56, 42]}}</tool_call>'
+    return Turn(reply(text, closed=closed), Crop(BOX), view(seed, width, height, BOX))
+
+
+def context(question: str, first: View, *turns: Turn) -> Context:
+    """A conversation."""
+    return Context(question, (), first, tuple(turns))
+
+
+def sample(folder: Path, number: int, answer: str = "7", *, budget: int | None = 12) -> Sample:
+    """A sample whose random picture is written to `folder`."""
+    path = folder / f"{number}.png"
+    if not path.exists():
+        picture(number, 280, 224).save(path)
+    return Sample(id=f"s{number}", image=path, question="What mark is on the red kite?", answer=answer, boxes=((BOX,),), budget=budget)
