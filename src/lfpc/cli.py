@@ -9,9 +9,9 @@ Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 in
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import tyro
 from tyro.conf import Positional
@@ -71,9 +71,197 @@ class DataCheck:
         return f"{self.folder}: {rows} samples, all can be played"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation, probes, one page."""
+
+    out: Path = Path("out/demo")
+    """Folder for everything; a demo that is there is continued."""
+    seeds: int = 1
+    """Training runs per arm; with several, also 500 questions and the ablations."""
+    questions: int | None = None
+    """Held-out questions; None: 160 with one seed, 500 with several."""
+    split: Literal["test", "hard-test", "transfer"] = "test"
+    """Scenes that the questions are about."""
+    ablations: bool | None = None
+    """Whether the paper's ablations run too; None: with several seeds."""
+    base: Path | None = None
+    """Checkpoint to start from; None: the one in the package."""
+    steps: int = 40
+    """Steps of the baseline and of Stage I."""
+    stage2_steps: int = 30
+    """Further steps of Stage II."""
+
+    def run(self) -> str:
+        from lfpc.demo import DemoConfig, demo
+
+        page = demo(DemoConfig(**{field.name: getattr(self, field.name) for field in fields(self)}))
+        return f"open {page} (figures: {self.out / 'results.json'})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Reinforcement learning by a preset: `lfpc train PRESET --data FOLDER --init CHECKPOINT --out FOLDER`."""
+
+    preset: Positional[str]
+    """Row of the experiment table; `lfpc train PRESET --help` lists every option of a run."""
+    options: Positional[tuple[str, ...]] = ()
+    """Options of the run."""
+
+    def run(self) -> str:
+        from lfpc.train.config import TrainConfig
+        from lfpc.train.local import train
+        from lfpc.train.presets import preset
+
+        config = tyro.cli(TrainConfig, default=preset(self.preset), prog=f"lfpc train {self.preset}", args=self.options)
+        return f"checkpoint: {train(config)} (run: {config.out})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select:
+    """Resolution selection: choose each sample's first-view budget with the model that is going to be trained."""
+
+    data: Positional[Path]
+    """Samples folder."""
+    checkpoint: Path
+    """Model that answers."""
+    out: Path
+    """Samples folder to write; the answers are kept there, so an interrupted selection goes on."""
+    ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
+    """Budgets in visual tokens, from the original's level downwards."""
+    never: Literal["keep", "drop"] = "keep"
+    """Samples whose answer never changes."""
+    wrong: Literal["keep", "drop"] = "keep"
+    """Samples that are answered wrongly at the original."""
+    max_new_tokens: int = 128
+    """Tokens a reply may have."""
+
+    def run(self) -> str:
+        from lfpc.data.select import SelectConfig, select
+        from lfpc.policies.checkpoint import load_checkpoint
+        from lfpc.policies.transformers import TransformersPolicy
+        from lfpc.protocols import PROTOCOLS
+        from lfpc.samples import read_samples, write_samples
+
+        samples, protocol = read_samples(self.data), PROTOCOLS["qwen2_5_vl"]
+        model, tokenizer = load_checkpoint(self.checkpoint)
+        policy = TransformersPolicy(model, tokenizer, protocol, temperature=0.0, max_new_tokens=self.max_new_tokens, tools=False)
+        config = SelectConfig(ladder=self.ladder, never=self.never, wrong=self.wrong, model=str(self.checkpoint))
+        found = select(samples, policy, protocol=protocol, config=config, out=self.out)
+        for level, count in found.levels.items():
+            print(f"{level:>7} visual tokens: {count:>6} samples {'#' * round(50 * count / max(1, len(samples)))}")
+        print(f"  never changed: {found.never:>6} samples; wrong at the original: {found.wrong}; dropped: {found.dropped}")
+        return f"samples with budgets: {write_samples(found.samples, self.out)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Evaluate a checkpoint on a samples folder, under its own crops and under probes."""
+
+    data: Positional[Path]
+    """Samples folder."""
+    checkpoint: Path
+    """Model that is evaluated."""
+    out: Path
+    """Folder for the rows, one folder per probe; what is there is not asked again."""
+    budget: int | None = None
+    """Visual tokens of the first view; None: each sample's own."""
+    probes: tuple[str, ...] = ("own", "noise")
+    """What the crop tool shows: own, repeat, truth, noise, other, none."""
+    crop_tokens: tuple[int, int] = (16, 1024)
+    """Fewest and most visual tokens of a crop."""
+    max_turns: int = 6
+    """Replies an episode may have."""
+    max_new_tokens: int = 512
+    """Tokens a reply may have."""
+    seed: int = 0
+    """Of the noise and of the other pictures."""
+
+    def run(self) -> str:
+        from lfpc.images import CropRules
+        from lfpc.local_eval import EvaluationConfig, evaluate_folder
+
+        crop = CropRules(min_tokens=self.crop_tokens[0], max_tokens=self.crop_tokens[1])
+        configs = [
+            EvaluationConfig(
+                checkpoint=self.checkpoint,
+                budget=self.budget,
+                probe=probe,
+                crop=crop,
+                max_turns=self.max_turns,
+                max_new_tokens=self.max_new_tokens,
+                seed=self.seed,
+            )
+            for probe in self.probes
+        ]
+        for line in evaluate_folder(self.data, configs, self.out):
+            print(line)
+        return f"rows: {self.out}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniPretrain:
+    """Train the miniature's base checkpoint from nothing (hours on two cores; an interrupted run goes on)."""
+
+    out: Path = Path("out/mini-base")
+    """Folder of the checkpoint, its training state and curves."""
+    dense_steps: int | None = None
+    """Steps of the vision phase; None: the recipe's."""
+    dialogue_steps: int | None = None
+    """Steps of the language phase; None: the recipe's."""
+    seed: int = 0
+    """Of weights and batches."""
+
+    def run(self) -> str:
+        from lfpc.mini.pretrain import PretrainConfig, pretrain
+
+        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return f"checkpoint: {pretrain(PretrainConfig(**given))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniScenes:
+    """Write miniature scenes as an ordinary samples folder."""
+
+    out: Positional[Path]
+    """Samples folder to write."""
+    split: Literal["train", "hard", "validation", "test", "hard-test", "transfer"] = "train"
+    """Which scenes; splits never share one."""
+    count: int = 100
+    """How many samples."""
+
+    def run(self) -> str:
+        from lfpc.mini.folders import write_split
+
+        return f"{len(write_split(self.out, self.split, self.count))} samples: {self.out}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniMeasure:
+    """What a miniature checkpoint can do: reading, pointing, calling, and how much it depends on its crops."""
+
+    checkpoint: Path | None = None
+    """Checkpoint; None: the base in the package."""
+    questions: int = 200
+    """Scenes per figure."""
+
+    def run(self) -> str:
+        from lfpc.demo import base_checkpoint
+        from lfpc.mini.measure import measure
+
+        return measure(self.checkpoint or base_checkpoint(), self.questions)
+
+
 VERBS: dict[str, type[Verb]] = {
+    "demo": Demo,
+    "train": Train,
+    "select": Select,
+    "eval": Eval,
     "play": Play,
     "data check": DataCheck,
+    "mini scenes": MiniScenes,
+    "mini pretrain": MiniPretrain,
+    "mini measure": MiniMeasure,
 }
 
 
@@ -95,6 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: list[str]) -> Verb:
     for words in (2, 1):
         name = " ".join(arguments[:words])
+        if name == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
+            return Train(preset=arguments[1], options=tuple(arguments[2:]))  # a run has its own options
         if name in VERBS:
             return tyro.cli(VERBS[name], prog=f"lfpc {name}", args=arguments[words:])
     group = {name: verb for name, verb in VERBS.items() if arguments and name.startswith(f"{arguments[0]} ")}

@@ -5,6 +5,7 @@ everywhere; a row's `boxes` is a list with one entry per target, each a list of 
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -94,10 +95,9 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
 
 def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
     """The inverse of `sample_from_row`: fields that hold nothing are left out."""
-    image = sample.image
     row: dict[str, Any] = {
         "id": sample.id,
-        "image": str(image.relative_to(folder)) if image.is_relative_to(folder) else str(image.absolute()),
+        "image": os.path.relpath(sample.image, folder),
         "question": sample.question,
         "answer": sample.answer,
         "options": list(sample.options),

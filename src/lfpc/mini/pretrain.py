@@ -28,7 +28,16 @@ from lfpc.boxes import Box
 from lfpc.images import CropRules, crop_view
 from lfpc.mini.model import build_model, build_tokenizer, save_pretrained
 from lfpc.mini.scenes import (
-    COLORS, EASY, HARD, MARKS, SHAPES, Question, Scene, attribute_question, draw_scene, relation_question,
+    COLORS,
+    EASY,
+    HARD,
+    MARKS,
+    SHAPES,
+    Question,
+    Scene,
+    attribute_question,
+    draw_scene,
+    relation_question,
 )
 from lfpc.policies.encode import rope_positions
 from lfpc.policies.varlen import speed_up_vision
@@ -39,7 +48,7 @@ PRETRAIN_SEEDS = 10
 """First part of every scene seed used here; the demo's splits use others."""
 MINI_CROPS = CropRules(min_tokens=16, max_tokens=25)
 """The miniature's crops: a few tokens each."""
-READABLE = 9.0
+READABLE = 11.0
 """A capital letter at least this many pixels high in a view can be read."""
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
@@ -51,10 +60,12 @@ class PretrainConfig:
 
     out: Path = Path("out/mini-base")
     """Checkpoint folder, and the state to continue from."""
-    dense_steps: int = 2500
+    dense_steps: int = 2000
     """Steps of the vision phase."""
-    dialogue_steps: int = 6000
+    dialogue_steps: int = 3000
     """Steps of the language phase."""
+    dense_share: float = 0.3
+    """Share of the language phase's steps that go on with the dense targets."""
     learning_rate: float = 1.5e-3
     """Peak of both phases; linear warm-up over 100 steps, then cosine to a tenth."""
     scenes: int = 4000
@@ -113,7 +124,7 @@ class DenseBatch:
 
 def dense_batch(rng: np.random.Generator, progress: float, config: PretrainConfig) -> DenseBatch:
     """Whole pictures at four budgets, and crops that start at the mark itself and widen with `progress` in [0, 1]."""
-    kind = rng.choice(["crop", "small", "middle", "full"], p=[0.62, 0.16, 0.1, 0.12])
+    kind = rng.choice(["crop", "small", "middle", "full"], p=[0.62, 0.16, 0.1, 0.12] if progress < 0.5 else [0.45, 0.13, 0.14, 0.28])
     shapes = [(3, 3), (3, 3), (3, 4), (4, 3), (4, 4)] if progress < 0.5 else [(4, 4), (3, 4), (4, 5), (5, 4), (5, 5)]
     count, grid = {
         "crop": (72, shapes[int(rng.integers(5))]),
@@ -347,10 +358,10 @@ def dialogue_rows(rng: np.random.Generator, progress: float, config: PretrainCon
     if progress > 0.3:
         kinds = {"crop": 0.12, "region": 0.1, "small": 0.12, "middle": 0.06, "full": 0.17, "call": 0.23, "dialogue": 0.2}
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
-    count = {"crop": 64, "region": 32, "small": 48, "middle": 16, "full": 10, "call": 48, "dialogue": 10}[kind]
+    count = {"crop": 40, "region": 20, "small": 32, "middle": 10, "full": 6, "dialogue": 8}.get(kind, 0)
     tokens = int(rng.choice([5, 5, 5, 8, 12, 16])) if kind == "call" else 16
     if kind == "call":
-        count = {5: 48, 8: 32, 12: 16, 16: 10}[tokens]
+        count = {5: 32, 8: 20, 12: 10, 16: 6}[tokens]
     rows = []
     grid = {"crop": [(4, 4), (4, 5), (5, 4), (5, 5)][int(rng.integers(4))], "region": (8, 8), "small": (5, 5), "full": (16, 16)}.get(kind)
     if kind == "middle":
@@ -447,7 +458,8 @@ class Phase:
     name: str
     number: int
     steps: int
-    parameters: list[torch.nn.Parameter]
+    parameters: list[tuple[list[torch.nn.Parameter], float]]
+    """Groups of parameters, each with its share of the learning rate."""
     loss: Callable[[np.random.Generator, float], tuple[torch.Tensor, dict[str, float]]]
 
 
@@ -462,16 +474,19 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     image_id, pad_id = model.config.image_token_id, tokenizer.pad_token_id
 
     def dense(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
-        return dense_loss(model.model.visual, heads, dense_batch(rng, min(1.0, 1.5 * done), config))
+        return dense_loss(model.model.visual, heads, dense_batch(rng, min(1.0, max(0.0, (done - 0.35) / 0.5)), config))
 
     def dialogue(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+        if rng.random() < config.dense_share:
+            return dense_loss(model.model.visual, heads, dense_batch(rng, 1.0, config))
         kind, rows = dialogue_rows(rng, done, config)
         return dialogue_loss(model, kind, collate(rows, encode, image_id, pad_id), marks)
 
     marks = torch.tensor([encode(mark)[0] for mark in MARKS])
+    vision = [*model.model.visual.parameters(), *heads.parameters()]
     phases = [
-        Phase("dense", 1, config.dense_steps, [*model.model.visual.parameters(), *heads.parameters()], dense),
-        Phase("dialogue", 2, config.dialogue_steps, list(model.parameters()), dialogue),
+        Phase("dense", 1, config.dense_steps, [(vision, 1.0)], dense),
+        Phase("dialogue", 2, config.dialogue_steps, [(vision, 0.4), (list(model.model.language_model.parameters()), 1.0)], dialogue),
     ]
     config.out.mkdir(parents=True, exist_ok=True)
     for phase in phases:
@@ -482,23 +497,24 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
 
 def run_phase(phase: Phase, model: torch.nn.Module, heads: torch.nn.Module, config: PretrainConfig, *, progress: bool) -> None:
     """Run or continue one phase; its state is `<phase>.pt` in `config.out`, its curve `<phase>.jsonl`."""
-    optimizer = torch.optim.AdamW(phase.parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW([{"params": some} for some, _ in phase.parameters], betas=(0.9, 0.98), weight_decay=0.01)
     file, start = config.out / f"{phase.name}.pt", 0
     if file.exists():
         state = torch.load(file, weights_only=True)
         model.load_state_dict(state["model"])
         heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
+        if start < phase.steps:
+            optimizer.load_state_dict(state["optimizer"])
     curve: dict[str, list[float]] = defaultdict(list)
     began = time.perf_counter()
     for step in tqdm(range(start, phase.steps), initial=start, total=phase.steps, desc=phase.name, disable=not progress):
         done = step / phase.steps
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1, (step + 1) / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+        for group, (_, share) in zip(optimizer.param_groups, phase.parameters, strict=True):
+            group["lr"] = share * config.learning_rate * min(1, (step + 1) / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
         loss, facts = phase.loss(np.random.default_rng([config.seed, phase.number, step]), done)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_([parameter for some, _ in phase.parameters for parameter in some], 1.0)
         optimizer.step()
         optimizer.zero_grad()
         for name, value in facts.items():
@@ -514,4 +530,3 @@ def run_phase(phase: Phase, model: torch.nn.Module, heads: torch.nn.Module, conf
             state = {"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(state, draft)
             draft.replace(file)
-

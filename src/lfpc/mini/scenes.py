@@ -38,16 +38,16 @@ class SceneRules:
     """The picture is side x side pixels."""
     objects: tuple[int, int] = (3, 6)
     """Least and greatest number of objects."""
-    radius: tuple[int, int] = (24, 34)
+    radius: tuple[int, int] = (26, 36)
     """Half the side of an object."""
-    mark: tuple[int, int] = (12, 16)
+    mark: tuple[int, int] = (17, 23)
     """Height of a capital letter."""
 
 
 EASY = SceneRules()
-HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(10, 13))
+HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 """Smaller marks, more distractors: Stage II's hard samples."""
-TRANSFER = SceneRules(side=560, objects=(6, 9), radius=(24, 34), mark=(11, 15))
+TRANSFER = SceneRules(side=560, objects=(6, 9), radius=(24, 34), mark=(15, 20))
 """Larger pictures as well: never trained on."""
 
 

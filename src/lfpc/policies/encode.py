@@ -31,9 +31,9 @@ _Outline = tuple[tuple[str, tuple[str | None, ...], bool], ...]
 class Encoded:
     """A conversation as the model reads it.
 
-        system + user     reply 0   user       reply 1
-        h h V V V h h h   r r r     o V V o    r r       ids; V: placeholders of `views`, in order
-        head = 7                                         the first prompt but for its last token, which predicts reply 0
+    system + user     reply 0   user       reply 1
+    h h V V V h h h   r r r     o V V o    r r       ids; V: placeholders of `views`, in order
+    head = 7                                         the first prompt but for its last token, which predicts reply 0
     """
 
     ids: np.ndarray

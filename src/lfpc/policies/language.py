@@ -19,7 +19,6 @@ from torch import Tensor
 from lfpc.images import View
 from lfpc.policies.encode import Encoded
 
-
 UNSEEN = -1e30
 """Added to the score of a token that may not be attended to; finite in float32 and in bfloat16."""
 

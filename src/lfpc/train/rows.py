@@ -15,9 +15,9 @@ from lfpc.policies.encode import Encoded, Encoder
 class Row:
     """One rollout as the update reads it.
 
-        system + user    reply 0    end, user     reply 1
-        P P V V V P P    a a a      o V V o P     a a       P prompt, V picture, a reply, o observation
-        0 0 0 0 0 0 0    1 1 1      0 0 0 0 0     1 1       mask: only what the policy sampled is trained, in every turn
+    system + user    reply 0    end, user     reply 1
+    P P V V V P P    a a a      o V V o P     a a       P prompt, V picture, a reply, o observation
+    0 0 0 0 0 0 0    1 1 1      0 0 0 0 0     1 1       mask: only what the policy sampled is trained, in every turn
     """
 
     encoded: Encoded

@@ -51,7 +51,8 @@ def nested_iou(episode: Episode, boxes: Sequence[Box]) -> float:
 
 def sampling_numbers(episodes: Sequence[Episode], advantages: Sequence[float], group_size: int) -> Numbers:
     """`entropy` of the policy in nats per token (mean of -log pi of its samples, unbiased), `policy_tokens`, and `zero_variance`,
-    the share of groups whose rollouts all earned the same."""
+    the share of groups whose rollouts all earned the same.
+    """
     logprobs = [logprob for episode in episodes for turn in episode.turns for logprob in turn.reply.logprobs]
     groups = [advantages[start : start + group_size] for start in range(0, len(advantages), group_size)]
     return {

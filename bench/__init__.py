@@ -1,0 +1,12 @@
+"""Measurements, ratios side by side: `python -m bench [NAME ...]`. They are never tests.
+
+task               what both engines of a comparison do: pictures, crops, score
+checkpoint         the tiny model they start from
+side_by_side       two processes that take turns, step by step
+lfpc_side          a step of the local engine
+trl_side           a step of TRL's GRPOTrainer (runs in its own virtual environment)
+trl_venv           that environment
+grpo_step_vs_trl   the comparison
+vision_sharing     the local engine with and without sharing
+results            out/bench/results.json, and the table
+"""

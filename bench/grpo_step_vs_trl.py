@@ -1,0 +1,82 @@
+"""A GRPO step of the local engine against one of TRL's GRPOTrainer with `environment_factory`.
+
+Both start from the same checkpoint and see the same pictures: 8 questions, two turns with a crop of 16 to 25 visual tokens
+between them, the same number of sampled tokens, every rollout trained on, float32, the same number of threads. That they did is
+checked, not assumed. Rollouts per second are those of the median step; memory is the peak of each side's process.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from bench.side_by_side import BenchError, Facts, Worker, environment, take_turns
+from bench.task import Setup
+from bench.trl_venv import trl_python
+
+TURNS, TOOL_RATE, TOLERANCE = 2, 0.98, 0.02
+"""Replies per rollout, least share of rollouts with a crop, and how far counted work may differ between the sides."""
+COUNTED = ("turns", "policy_tokens", "context_tokens", "visual_tokens")
+
+
+def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
+    """Group 8 and 16 at 25 visual tokens of the first view, and group 8 at 256.
+
+    Raises:
+        BenchError: TRL cannot be installed, or the sides did different work.
+    """
+    python = trl_python(root)
+    variants = {"group_8": setup, "group_16": replace(setup, group=16), "budget_256": replace(setup, budget=256)}
+    rows = {name: _compare(name, variant, python, root, out, warmup) for name, variant in variants.items()}
+    return {**rows.pop("group_8"), **rows}
+
+
+def _compare(name: str, setup: Setup, python: Path, root: Path, out: Path, warmup: int) -> dict[str, Any]:
+    file, env = str(setup.save(out / f"{name}.json")), environment(setup.threads, root)
+    workers = [
+        Worker("the local engine", [sys.executable, "-m", "bench.lfpc_side", file], env, root, out / f"{name}.lfpc.log"),
+        Worker("TRL", [str(python), "-m", "bench.trl_side", file], env, root, out / f"{name}.trl.log"),
+    ]
+    ours, theirs = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title=f"step against TRL, {name}")
+    check_same_work(ours, theirs)
+    return _result(setup, ours, theirs)
+
+
+def check_same_work(ours: Sequence[Facts], theirs: Sequence[Facts]) -> None:
+    """Refuse a comparison of different work.
+
+    Raises:
+        BenchError: says what differed.
+    """
+    wrong: list[str] = []
+    for side, steps in (("the local engine", ours), ("TRL", theirs)):
+        for fact in ("tool_rate", "trained"):
+            if (least := min(step[fact] for step in steps)) < TOOL_RATE:
+                wrong.append(f"{side}: {fact} {least:.3f} in one step, {TOOL_RATE} is the least")
+    for fact in COUNTED:
+        a, b = (fmean(step[fact] for step in steps) for steps in (ours, theirs))
+        if abs(a - b) > TOLERANCE * b or (fact == "turns" and abs(b - TURNS) > TOLERANCE * TURNS):
+            wrong.append(f"{fact} per rollout: {a:.2f} here, {b:.2f} in TRL")
+    if wrong:
+        raise BenchError("the two sides did different work: " + "; ".join(wrong))
+
+
+def _result(setup: Setup, ours: Sequence[Facts], theirs: Sequence[Facts]) -> dict[str, Any]:
+    seconds = [median(step["seconds"] for step in steps) for steps in (ours, theirs)]
+    ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
+    pair = {"ours": ours[-1], "theirs": theirs[-1]}
+    return {
+        "ratio": seconds[1] / seconds[0],
+        "ours": setup.rollouts / seconds[0],
+        "theirs": setup.rollouts / seconds[1],
+        "unit": "rollouts/s",
+        "ratio_range": [min(ratios), max(ratios)],
+        "steps": len(ours),
+        "threads": setup.threads,
+        "peak_memory_mib": {side: last["peak_mib"] for side, last in pair.items()},
+        "peak_memory_above_loaded_mib": {side: last["peak_mib"] - last["loaded_mib"] for side, last in pair.items()},
+        "tool_rate": {side: fmean(s["tool_rate"] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))},
+        "per_rollout": {fact: {side: fmean(s[fact] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))} for fact in COUNTED},
+    }

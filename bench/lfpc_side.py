@@ -1,0 +1,73 @@
+"""Steps of the local engine, one whenever the parent asks: `python -m bench.lfpc_side SETUP.json`."""
+
+import sys
+import time
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from bench.side_by_side import Channel
+from bench.task import CROP, MAX_NEW_TOKENS, PROTOCOL, TURNS, Setup, score
+from lfpc.episode import Episode
+from lfpc.images import visual_tokens
+from lfpc.rewards import RewardTerms
+from lfpc.samples import read_samples
+from lfpc.train.config import TrainConfig
+from lfpc.train.local import Trainer, pick_device
+from lfpc.train.rows import rows_of_episodes
+
+
+def main() -> None:
+    """Serve steps."""
+    setup, channel = Setup.load(sys.argv[1]), Channel()
+    torch.set_num_interop_threads(1)
+    samples = read_samples(Path(setup.data))
+    config = _config(setup)
+    trainer = Trainer(config, pick_device(config), 0, _reward)
+    channel.tell()
+    for step in range(1, setup.steps + 1):
+        chosen = samples[(step - 1) * setup.prompts : step * setup.prompts]
+        started = channel.wait()
+        numbers, episodes, _, _ = trainer.step(chosen, step)
+        seconds = time.perf_counter() - started
+        rows = rows_of_episodes(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
+        channel.tell(
+            seconds=seconds,
+            turns=numbers["turns"] or 0.0,
+            tool_rate=numbers["tool_rate"] or 0.0,
+            trained=(numbers["trained_rows"] or 0.0) / setup.rollouts,
+            policy_tokens=fmean(len(row.logprobs) for row in rows),
+            context_tokens=fmean(len(row.encoded.ids) for row in rows),
+            visual_tokens=fmean(sum(visual_tokens(view.size) for view in row.views) for row in rows),
+            vision_passes=numbers["vision_passes"] or 0.0,
+        )
+
+
+def _config(setup: Setup) -> TrainConfig:
+    return TrainConfig(
+        data=Path(setup.data),
+        init=Path(setup.checkpoint),
+        first_view="fixed",
+        fixed_budget=setup.budget,
+        crop=CROP,
+        protocol=PROTOCOL,
+        max_turns=TURNS,
+        prompts_per_step=setup.prompts,
+        group_size=setup.group,
+        micro_batch=setup.micro_batch,
+        sample_batch=setup.rollouts,
+        max_new_tokens=MAX_NEW_TOKENS,
+        learning_rate=setup.learning_rate,
+        share=setup.share,
+        device="cpu",
+        threads=setup.threads,
+    )
+
+
+def _reward(played: Episode) -> RewardTerms:
+    return RewardTerms(accuracy=score(played.boxes[0] if played.boxes else None, played.answer, played.sample))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The local engine with `share` on (ours) and off (theirs): seconds a step and pictures through the vision tower a step.
+
+Off, every rollout's pictures and prompt are computed by themselves, for sampling each turn and for the update; the numbers are
+the same. `ratio` is how many times longer a step takes without sharing.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from bench.grpo_step_vs_trl import check_same_work
+from bench.side_by_side import Worker, environment, take_turns
+from bench.task import Setup
+
+
+def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
+    """Group 8, 256 visual tokens of the first view."""
+    setup = replace(setup, budget=256)
+    env, workers = environment(setup.threads, root), []
+    for share in (True, False):
+        name = f"share_{'on' if share else 'off'}"
+        file = replace(setup, share=share).save(out / f"{name}.json")
+        workers.append(Worker(name, [sys.executable, "-m", "bench.lfpc_side", str(file)], env, root, out / f"{name}.log"))
+    on, off = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title="sharing on and off")
+    check_same_work(on, off)
+    seconds, passes = [[fold(step[fact] for step in steps) for steps in (on, off)] for fact, fold in (("seconds", median), ("vision_passes", fmean))]
+    return {
+        "ratio": seconds[1] / seconds[0],
+        "ours": seconds[0],
+        "theirs": seconds[1],
+        "unit": "s/step",
+        "steps": len(on),
+        "threads": setup.threads,
+        "vision_passes": {"ratio": passes[1] / passes[0], "ours": passes[0], "theirs": passes[1], "unit": "pictures/step"},
+        "peak_memory_mib": {"ours": on[-1]["peak_mib"], "theirs": off[-1]["peak_mib"]},
+    }

@@ -1,0 +1,66 @@
+"""What a miniature checkpoint can do: read, point, call, and how much its answers depend on its crops."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+from lfpc.answers import check_answer
+from lfpc.boxes import Box
+from lfpc.demo import CROPS, MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
+from lfpc.episode import Episode, Policy, episode, play
+from lfpc.evaluate.metrics import summarise
+from lfpc.evaluate.probes import accuracy_drop
+from lfpc.images import View, crop_view, global_view, open_picture
+from lfpc.local_eval import EvaluationConfig, evaluate_probe, load_policy
+from lfpc.looks import no_look
+from lfpc.mini.folders import write_split
+from lfpc.samples import Sample
+
+
+def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> str:
+    """A table as text: direct answers by budget, reading of tight crops, and the tool at the small and the full budget."""
+    settings = EvaluationConfig(
+        checkpoint=checkpoint, budget=25, probe="own", crop=CROPS, max_turns=MAX_TURNS, max_new_tokens=MAX_NEW_TOKENS
+    )
+    lines = [f"{checkpoint}, {questions} scenes of the {split} split"]
+    with TemporaryDirectory() as folder:
+        marks = write_split(Path(folder) / "marks", split, questions, relations=0.0)
+        relations = write_split(Path(folder) / "relations", split, questions, relations=1.0)
+        direct = load_policy(settings, tools=False)
+        for budget in (256, 144, 64, 25):
+            right = [_share_right(direct, some, lambda s: global_view(open_picture(s.image), budget)) for some in (marks, relations)]
+            lines.append(f"answers at once, {budget:>3} visual tokens: marks {right[0]:.2f}, relations {right[1]:.2f}")
+        lines.append(f"reads a mark in a crop of its object:    {_share_right(direct, marks, _object_view):.2f}")
+        policy = load_policy(settings)
+        for budget in (25, 256):
+            probes = ("own", "noise", "repeat", "truth", "none")
+            rows = {
+                probe: evaluate_probe(
+                    policy, marks, replace(settings, budget=budget, probe=probe), Path(folder) / f"{budget}" / probe, progress=False
+                )
+                for probe in probes
+            }
+            own = summarise(rows["own"])
+            drop = accuracy_drop(rows["own"], rows["noise"])
+            lines.append(
+                f"with the tool, {budget:>3} visual tokens: accuracy {own['accuracy']:.2f}, tool rate {own['tool_rate']:.2f}, "
+                f"IoU {own['iou'] or 0:.2f}, median crop area {own['crop_area'] or 0:.3f}, coverage {own['coverage'] or 0:.2f}, "
+                f"lost under noise {drop.delta:+.3f} [{drop.low:+.3f}, {drop.high:+.3f}], "
+                + ", ".join(f"{probe} {summarise(rows[probe])['accuracy']:.2f}" for probe in probes[1:])
+            )
+    return "\n".join(lines)
+
+
+def _object_view(sample: Sample) -> View:
+    box = sample.boxes[0][-1]
+    x, y = (box.x1 - box.x0) * 0.15, (box.y1 - box.y0) * 0.15
+    around = Box(max(0.0, box.x0 - x), max(0.0, box.y0 - y), min(1.0, box.x1 + x), min(1.0, box.y1 + y))
+    return crop_view(open_picture(sample.image), around, CROPS)
+
+
+def _share_right(policy: Policy, samples: Sequence[Sample], view: Callable[[Sample], View]) -> float:
+    games = [episode(sample, view(sample), look=no_look, protocol=PROTOCOL, max_turns=1) for sample in samples]
+    played: list[Episode] = play(games, policy)
+    return fmean(check_answer(done.answer, done.sample).correct for done in played)
