@@ -37,7 +37,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure, side by side; ratios above 1 are in this package's favour.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure, side by side; ratios above 1 are in this package's favour."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--steps", type=int, default=7, help="timed steps per side (default: 7)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default: 2)")
@@ -46,7 +48,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
-        parser.error(f"unknown benchmark {sorted(unknown)[0]!r}; known are {', '.join(BENCHMARKS)}")
+        parser.error(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
     if min(options.steps, options.threads) < 1 or options.warmup < 0:
         parser.error("--steps and --threads must be at least 1, --warmup at least 0")
     options.out = options.out.resolve()

@@ -78,5 +78,7 @@ def _result(setup: Setup, ours: Sequence[Facts], theirs: Sequence[Facts]) -> dic
         "peak_memory_mib": {side: last["peak_mib"] for side, last in pair.items()},
         "peak_memory_above_loaded_mib": {side: last["peak_mib"] - last["loaded_mib"] for side, last in pair.items()},
         "tool_rate": {side: fmean(s["tool_rate"] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))},
-        "per_rollout": {fact: {side: fmean(s[fact] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))} for fact in COUNTED},
+        "per_rollout": {
+            fact: {side: fmean(s[fact] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))} for fact in COUNTED
+        },
     }

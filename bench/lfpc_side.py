@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 
 from bench.side_by_side import Channel
-from bench.task import CROP, MAX_NEW_TOKENS, PROTOCOL, TURNS, Setup, score
+from bench.task import CROP, MAX_NEW_TOKENS, PROTOCOL, TEMPERATURE, TURNS, Setup, score
 from lfpc.episode import Episode
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
@@ -57,6 +57,7 @@ def _config(setup: Setup) -> TrainConfig:
         group_size=setup.group,
         micro_batch=setup.micro_batch,
         sample_batch=setup.rollouts,
+        temperature=TEMPERATURE,
         max_new_tokens=MAX_NEW_TOKENS,
         learning_rate=setup.learning_rate,
         share=setup.share,

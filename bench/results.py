@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
+UNSHOWN = ("per_rollout", "tool_rate")
+"""Proof that the sides did the same work: checked before, and in the file."""
 
 
 def merge(file: Path, name: str, result: Result) -> None:
@@ -18,21 +20,21 @@ def merge(file: Path, name: str, result: Result) -> None:
 
 
 def table(results: dict[str, Result]) -> str:
-    """One line per ratio; parts of a benchmark are indented."""
-    lines = [f"{'':40}{'ours':>12}{'theirs':>12}{'ratio':>9}"]
+    """One line per figure that both sides have; parts of a benchmark are indented."""
+    lines = [f"{'':46}{'ours':>10}{'theirs':>10}{'ratio':>8}"]
     for name, result in results.items():
-        for label, part in _parts(name, result):
-            lines.append(f"{label:40}{part['ours']:12.4g}{part['theirs']:12.4g}{part['theirs'] / part['ours'] if 'ratio' not in part else part['ratio']:9.2f}")
+        for label, part in _lines(name, result, ""):
+            ratio = part.get("ratio", part["theirs"] / part["ours"])
+            lines.append(f"{label:46}{part['ours']:10.4g}{part['theirs']:10.4g}{ratio:8.2f}")
     return "\n".join(lines)
 
 
-def _parts(name: str, result: Result) -> Iterator[tuple[str, Result]]:
-    yield f"{name} [{result['unit']}]", result
+def _lines(name: str, result: Result, indent: str) -> Iterator[tuple[str, Result]]:
+    if "ours" in result:
+        yield f"{indent}{name}" + (f" [{result['unit']}]" if "unit" in result else ""), result
     for key, part in result.items():
-        if isinstance(part, dict) and "ours" in part:
-            yield f"  {key}" + (f" [{part['unit']}]" if "unit" in part else ""), part
-        if isinstance(part, dict) and "ours" in part.get("peak_memory_mib", {}):
-            yield f"  {key} peak_memory_mib", part["peak_memory_mib"]
+        if isinstance(part, dict) and key not in UNSHOWN:
+            yield from _lines(key, part, indent + "  ")
 
 
 def _short(value: Any) -> Any:

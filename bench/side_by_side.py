@@ -1,8 +1,8 @@
 """Two processes that take turns, step by step: what else the machine does meets both alike.
 
-    parent                 child
-      step\n        ->     one training step
-                    <-     {"seconds": ..., "tool_rate": ...}\n
+    parent                child
+      "step"        ->     one training step
+                    <-     {"seconds": ..., "tool_rate": ...}
 
 The child's own printing goes to a log file.
 """

@@ -22,6 +22,8 @@ TURNS = 2
 """A crop call, then an answer."""
 MAX_NEW_TOKENS = 16
 """A crop call has 12 tokens, an answer 4. A reply is cut off here, so that a malformed one does not hold up its batch on either side."""
+TEMPERATURE = 0.5
+"""Of sampling on either side: the tiny model slips in the format once in a few hundred tokens, and far more rarely at this."""
 PROTOCOL = "bench"
 PROTOCOLS[PROTOCOL] = replace(QWEN2_5_VL, name=PROTOCOL, stop=())
 """Replies run to the end-of-turn token, where TRL stops too."""
@@ -78,7 +80,7 @@ def first_view(picture: Path, budget: int) -> View:
 def score(box: Box | None, answer: str | None, sample: Sample) -> float:
     """A reward that differs between the rollouts of a question, so that every one of them is trained on.
 
-        r = [right] + x0 + 2 x1 + 4 y0 + 8 y1, corners in fractions; without a box the latter are 0
+    r = [right] + x0 + 2 x1 + 4 y0 + 8 y1, corners in fractions; without a box the latter are 0
     """
     corners = box.corners if box else (0.0, 0.0, 0.0, 0.0)
     return float(answer == sample.answer) + corners[0] + 2 * corners[2] + 4 * corners[1] + 8 * corners[3]

@@ -17,10 +17,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from trl import GRPOConfig, GRPOTrainer
 
 from bench.side_by_side import Channel
-from bench.task import CROP, MAX_NEW_TOKENS, TURNS, Setup, first_view, score
+from bench.task import CROP, MAX_NEW_TOKENS, TEMPERATURE, TURNS, Setup, first_view, score
+from lfpc.boxes import Box
 from lfpc.dialogue import Answer
 from lfpc.images import crop_view, open_picture
-from lfpc.boxes import Box
 from lfpc.protocols.qwen2_5_vl import SYSTEM, parse
 from lfpc.samples import read_samples
 
@@ -102,7 +102,10 @@ class Facts(TrainerCallback):
         count = len(completions)
         self.now["turns"] = sum(message["role"] == "assistant" for c in completions for message in c) / count
         self.now["tool_rate"] = sum(bool(env.boxes) for env in environments) / count
-        return [score(env.boxes[0] if env.boxes else None, _answer(c, env), env.sample) for c, env in zip(completions, environments, strict=True)]
+        return [
+            score(env.boxes[0] if env.boxes else None, _answer(c, env), env.sample)
+            for c, env in zip(completions, environments, strict=True)
+        ]
 
     def note(self, batch: dict[str, Any], image_pad: int) -> None:
         """What a generated batch holds, per rollout; pictures that TRL dropped count as none."""
@@ -188,7 +191,7 @@ def _config(setup: Setup, out: str) -> GRPOConfig:
         max_completion_length=256,
         generation_kwargs={"max_new_tokens": MAX_NEW_TOKENS},
         max_tool_calling_iterations=TURNS - 1,
-        temperature=1.0,
+        temperature=TEMPERATURE,
         beta=0.0,
         loss_type="dapo",
         scale_rewards="group",

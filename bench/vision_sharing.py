@@ -25,7 +25,9 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
         workers.append(Worker(name, [sys.executable, "-m", "bench.lfpc_side", str(file)], env, root, out / f"{name}.log"))
     on, off = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title="sharing on and off")
     check_same_work(on, off)
-    seconds, passes = [[fold(step[fact] for step in steps) for steps in (on, off)] for fact, fold in (("seconds", median), ("vision_passes", fmean))]
+    seconds, passes = [
+        [fold(step[fact] for step in steps) for steps in (on, off)] for fact, fold in (("seconds", median), ("vision_passes", fmean))
+    ]
     return {
         "ratio": seconds[1] / seconds[0],
         "ours": seconds[0],

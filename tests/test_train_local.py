@@ -22,10 +22,13 @@ from lfpc.runs import RunFolder
 from lfpc.samples import write_samples
 from lfpc.train import local
 from lfpc.train.config import LoraConfig, TrainConfig
-from lfpc.train.local import first_views, prompts_of_step, train
+from lfpc.train.draw import first_views, prompts_of_step
+from lfpc.train.local import train
 from lfpc.train.rows import row_of_episode
 from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps
 from lfpc.train.update import Learner, micro_batches
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +126,7 @@ def rollouts(policy, contexts):
     """Finished episodes of one reply each."""
     replies = policy.reply(contexts)
     sample = tiny.Sample(id="s", image=Path("none.png"), question="What mark?", answer="7")
-    return [
-        Episode(sample, c.first_view, (*c.turns, Turn(r, Answer("7"))), Stop.ANSWERED) for c, r in zip(contexts, replies, strict=True)
-    ]
+    return [Episode(sample, c.first_view, (*c.turns, Turn(r, Answer("7"))), Stop.ANSWERED) for c, r in zip(contexts, replies, strict=True)]
 
 
 def learner(share=True, **changes):
@@ -135,7 +136,8 @@ def learner(share=True, **changes):
 
 def some_rows(made):
     first, other = tiny.view(0), tiny.view(1, 84, 112)
-    contexts = [tiny.context("What mark?", first)] * 3 + [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
+    contexts = [tiny.context("What mark?", first)] * 3
+    contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
     return [row_of_episode(episode, made.policy.encoder, max_tokens=1000) for episode in rollouts(made.policy, contexts)]
 
 
@@ -217,26 +219,26 @@ def test_micro_batches_keep_the_rollouts_of_a_question_together():
     assert list(micro_batches(rows, [0, 3, 1, 4], 2)) == [[0, 1], [3, 4]]
 
 
-@pytest.mark.slow
 def test_a_rewarded_letter_is_learnt(base, tmp_path):
-    """Bandit: one token is written, and the reward says which. Chance is about 1 in 1,290."""
+    """A bandit: one token is written, and the reward says whether it is one of a few that the untrained policy writes at times."""
 
-    def reward(episode):
-        return RewardTerms(accuracy=float(episode.turns[0].reply.token_ids[0] in LETTERS))
-
-    likely = config(base, tmp_path, steps=30, prompts_per_step=4, group_size=8, max_turns=1, max_new_tokens=1, learning_rate=3e-3, save_every=100)
+    one_token = {"max_turns": 1, "max_new_tokens": 1, "learning_rate": 3e-3, "save_every": 100}
+    likely = config(base, tmp_path, steps=30, prompts_per_step=4, group_size=8, **one_token)
     with torch.no_grad():
         model = tiny.model()
         policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=1)
         firsts = [r.token_ids[0] for r in policy.reply([tiny.context("What mark is on the red kite?", tiny.view(9))] * 64)]
-    LETTERS = set(firsts[::4])
+    wanted = set(firsts[::4])
+
+    def reward(episode):
+        return RewardTerms(accuracy=float(episode.turns[0].reply.token_ids[0] in wanted))
+
     train(likely, progress=False, reward=reward)
     rewards = [row["reward"] for row in RunFolder(tmp_path).metrics()]
     assert np.mean(rewards[-5:]) > 0.9
     assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.3
 
 
-@pytest.mark.slow
 def test_lora_trains_adapters_resumes_and_saves_a_plain_checkpoint(base, tmp_path, monkeypatch):
     pytest.importorskip("peft")
     lora = LoraConfig(rank=4, alpha=8)
@@ -253,6 +255,28 @@ def test_lora_trains_adapters_resumes_and_saves_a_plain_checkpoint(base, tmp_pat
     assert set(a) == set(before)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], before[name]) for name in a)
+
+
+def test_bfloat16_trains_float32_weights_with_log_probabilities_close_to_those_of_sampling(base, tmp_path):
+    folder = train(config(base, tmp_path, steps=1, dtype="bfloat16"), progress=False, reward=early_tokens)
+    (row,) = RunFolder(tmp_path).metrics()
+    assert row["grad_norm"] is not None
+    assert row["logprob_gap"] < 0.1
+    assert {weight.dtype for weight in weights(folder).values()} == {torch.float32}
+
+
+def test_a_disk_that_refuses_is_said_in_one_sentence_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+    folder = save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "saved")
+    model = tiny.model()
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save_pretrained", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(model, tiny.tokenizer(), folder)
+    assert load_checkpoint(folder)[0] is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_every_sample_comes_once_an_epoch_in_an_order_that_the_seed_decides():

@@ -25,6 +25,7 @@ from lfpc.train.presets import PRESETS, preset
 from lfpc.train.rows import row_of_episode
 from lfpc.train.statistics import episode_numbers, nested_iou, sampling_numbers
 
+pytestmark = pytest.mark.slow
 SAMPLE = Sample(id="s", image=Path("s.png"), question="What mark?", answer="7", boxes=((tiny.BOX, Box(0.25, 0.25, 0.75, 0.5)),))
 
 
@@ -85,18 +86,10 @@ def test_only_replies_are_trained_and_those_of_every_turn():
     encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
     crop, last = tiny.crop_turn(1, closed=True), answer()
     row = row_of_episode(episode(crop, last), encoder, max_tokens=1000)
-    # P prompt, V picture of 2 x 2 tokens, a reply, o what the template and the observation add
-    kinds = "".join("V" if token == encoder.image_pad else "." for token in row.input_ids)
-    mask = "".join("a" if trained else kind for trained, kind in zip(row.mask, kinds, strict=True))
-    # <|im_start|> system, text, <|im_end|>, \n | <|im_start|> user, <|vision_start|> V V V V <|vision_end|> What mark? ... assistant
-    head, first, between, second = len(kinds.split("VVVV")[0]), len(crop.reply.token_ids), mask.split("a" * 8)[-1], len(last.reply.token_ids)
-    assert mask.startswith("." * head + "VVVV" + ".")
-    assert mask.count("a") == first + second
-    assert mask.endswith("a" * second)
-    assert "VVVV" in between
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
-    assert len(row.logprobs) == sum(row.mask)
+    assert len(row.logprobs) == len(trained)
+    assert not any(one for token, one in zip(row.input_ids, row.mask, strict=True) if token == encoder.image_pad)
 
 
 def test_a_mask_drawn():

@@ -7,6 +7,7 @@ Imports stay inside `run`, so that `lfpc --help` is quick and needs no torch.
 Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -246,8 +247,8 @@ class MiniMeasure:
     """Scenes per figure."""
 
     def run(self) -> str:
+        from lfpc.abilities import measure
         from lfpc.demo import base_checkpoint
-        from lfpc.mini.measure import measure
 
         return measure(self.checkpoint or base_checkpoint(), self.questions)
 
@@ -267,6 +268,7 @@ VERBS: dict[str, type[Verb]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code; wrong usage leaves through SystemExit(2)."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other on a busy machine
     try:
         verb = _parse(list(sys.argv[1:] if arguments is None else arguments))
         print(verb.run(), flush=True)

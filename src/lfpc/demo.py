@@ -11,14 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm import tqdm
+
 from lfpc.data.select import SUMMARY_FILE, SelectConfig, select
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.evaluate.probes import PROBES
 from lfpc.evaluate.results import AllRows, Setting, comparisons, demo_results
 from lfpc.evaluate.run import time_single
-from lfpc.images import CropRules
 from lfpc.local_eval import EvaluationConfig, evaluate_probe, load_policy
-from lfpc.mini.folders import write_split
+from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.checkpoint import load_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
@@ -31,8 +32,6 @@ from lfpc.train.presets import PRESETS, preset
 
 ARMS = ("baseline", "stage1", "stage2")
 ABLATIONS = ("stage1-fixed-budget", "stage2-easy-data", "stage2-no-l1", "stage2-plain-iou")
-CROPS = CropRules(min_tokens=16, max_tokens=25)
-"""The miniature's crops: a few tokens each."""
 SETTINGS: dict[str, tuple[str, ...]] = {"small": ("own", "noise", "repeat", "truth", "other", "none"), "full": ("own", "noise", "repeat")}
 """Probes at each budget."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -231,4 +230,4 @@ def _write(
 
 def _say(what: str, progress: bool) -> None:
     if progress:
-        print(f"[lfpc demo] {what}", file=sys.stderr, flush=True)
+        tqdm.write(f"[lfpc demo] {what}", file=sys.stderr)

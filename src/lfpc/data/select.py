@@ -92,7 +92,7 @@ def select(
     ]
     selection = Selection(
         samples=kept,
-        levels={level: count for level, count in sorted(Counter(budgets.values()).items(), reverse=True)},
+        levels=dict(sorted(Counter(budgets.values()).items(), reverse=True)),
         never=len(samples) - len(budgets),
         wrong=sum(not ok for ok in right.values()),
         dropped=len(samples) - len(kept),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lfpc.errors import ConfigError
+from lfpc.images import CropRules
 from lfpc.mini.scenes import EASY, HARD, TRANSFER, Question, Scene, SceneRules, attribute_question, draw_scene, relation_question
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 
@@ -18,6 +19,8 @@ SPLITS: dict[str, tuple[int, SceneRules]] = {
     "transfer": (16, TRANSFER),
 }
 """Split -> (first part of its scene seeds, how its scenes look). 10 belongs to pretraining."""
+CROPS = CropRules(min_tokens=16, max_tokens=25)
+"""The miniature's crops: a few tokens each."""
 RELATIONS = 0.2
 """Share of questions about where one thing is, seen from another."""
 

@@ -8,6 +8,7 @@ text is read byte by byte.
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -92,7 +93,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
     """A freshly initialised miniature in float32. Number tokens start out ordered: near numbers have near embeddings."""
     width = 128
-    ids = {text: tokenizer.convert_tokens_to_ids(text) for text in SPECIAL}
+    vocabulary = tokenizer.get_vocab()
+    ids = {text: vocabulary[text] for text in SPECIAL}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
@@ -130,9 +132,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VL
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():
-        table = model.get_input_embeddings().weight
+        table: Any = model.get_input_embeddings().weight
         table.normal_(0, 0.05, generator=generator)
-        table[[tokenizer.convert_tokens_to_ids(str(n)) for n in range(10, NUMBERS)]] = 0.05 * _wave_features(width, generator)[10:]
+        table[[vocabulary[str(n)] for n in range(10, NUMBERS)]] = 0.05 * _wave_features(width, generator)[10:]
     return model
 
 
@@ -146,7 +148,7 @@ def _wave_features(width: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def save_pretrained(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the plain Hugging Face folder: weights, configuration, tokenizer, picture processor. The folder changes in one step per file."""
+    """Write the plain Hugging Face folder: weights, configuration, tokenizer, picture processor; file by file, each in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as draft:
         model.save_pretrained(draft)

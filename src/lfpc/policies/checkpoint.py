@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging as transformers_logging
@@ -31,11 +32,12 @@ def load_checkpoint(
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
         )
     except Exception as error:  # each reader of a broken file has its own exception
         raise CheckpointError(f"{path}: cannot be loaded ({_first_line(error)})") from error
+    model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(f"{path}: {len(missing)} weights are not in the folder, among them {missing[0]}")
@@ -82,9 +84,9 @@ def save_checkpoint(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path
                 shutil.copyfile(source / name, draft / name)
         if not (draft / KEPT_FILES[0]).is_file():
             Qwen2VLImageProcessorPil().save_pretrained(draft)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise CheckpointError(f"{folder}: cannot be written ({_first_line(error)})") from error
     replace_folder(draft, folder)
     return folder
 

@@ -120,7 +120,7 @@ class Encoder:
     def _render(self, outline: _Outline) -> tuple[np.ndarray, ...]:
         """Token ids of what stands before, between and after the policy's replies; one placeholder per picture."""
         chat = [{"role": role, "content": _content(parts, is_reply)} for role, parts, is_reply in outline]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        text = str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         pictures = sum(part is None for _, parts, _ in outline for part in parts)
         if text.count(IMAGE_PAD) != pictures:
             raise CheckpointError(f"the chat template wrote {text.count(IMAGE_PAD)} pictures where the conversation has {pictures}")

@@ -52,7 +52,7 @@ class Writer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], vocabulary: int) -> None:
         known = tokenizer.get_vocab()
         self.tokenizer, self.stops = tokenizer, tuple(stops)
-        self.ends = {known[END_OF_TURN], tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+        self.ends = {known[token] for token in (END_OF_TURN, tokenizer.eos_token, tokenizer.pad_token) if isinstance(token, str)}
         self.banned = torch.zeros(vocabulary, dtype=torch.bool)
         self.banned[[known[token] for token in NOT_SAMPLED if token in known]] = True
         self.banned[len(tokenizer) :] = True
@@ -60,18 +60,19 @@ class Writer:
 
     def text(self, ids: Sequence[int]) -> str:
         """The reply's text, without the tokens that end it."""
-        return self.tokenizer.decode(
-            ids[:-1] if ids and ids[-1] in self.ends else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        return self._decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
 
     def is_over(self, token: int, tail: str) -> tuple[bool, str]:
         """Whether `token` ends a reply whose text so far ends in `tail`; and the tail with it."""
         if token in self.ends:
             return True, tail
         if token not in self._texts:
-            self._texts[token] = self.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            self._texts[token] = self._decode([token])
         tail += self._texts[token]
         return any(stop in tail for stop in self.stops), tail[-max(map(len, self.stops), default=1) :]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor:
@@ -170,4 +171,3 @@ def _draw(logprobs: Tensor, rules: SamplingRules, generator: torch.Generator | N
         dropped = torch.zeros_like(before, dtype=torch.bool).scatter(1, order, before >= rules.top_p * ordered.exp().sum(-1, keepdim=True))
         logprobs = logprobs.masked_fill(dropped, float("-inf"))
     return torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]
-

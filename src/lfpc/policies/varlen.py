@@ -23,7 +23,7 @@ def speed_up_vision(visual: torch.nn.Module) -> None:
     for module in visual.modules():
         if isinstance(module, Qwen2_5_VisionPatchEmbed):
             module.forward = MethodType(_embed_patches, module)
-        if isinstance(module, Qwen2_5_VLVisionAttention) and not module.config._attn_implementation.startswith("flash"):
+        if isinstance(module, Qwen2_5_VLVisionAttention) and not str(module.config._attn_implementation).startswith("flash"):
             module.forward = MethodType(_forward, module)
 
 

@@ -69,10 +69,10 @@ def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) ->
     kernel = visual.patch_embed.proj.weight
     hidden = windowed(F.linear(pixels.to(kernel.dtype), kernel.sum(2).flatten(1)))
     cos, sin = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, visual.spatial_merge_size))
-    turns = windowed(cos), windowed(sin)
+    rotary = windowed(cos), windowed(sin)
     for number, block in enumerate(visual.blocks):
         lengths = picture_lengths if number in visual.fullatt_block_indexes else window_lengths
-        hidden = block(hidden, cu_seqlens=lengths, position_embeddings=turns)
+        hidden = block(hidden, cu_seqlens=lengths, position_embeddings=rotary)
     return visual.merger(hidden)[torch.argsort(order)]
 
 

@@ -6,6 +6,7 @@ advantages  rewards of a rollout group -> advantages
 rows        episodes -> tokens and mask
 loss        log-probabilities and advantages -> loss
 update      one optimiser step
+draw        which questions a step is played on, and seen how
 local       the loop, on one device
 state       what a run needs to continue exactly
 statistics  episodes of a step -> metrics

@@ -134,7 +134,7 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.crop.factor != self.chat.factor:
-            raise ConfigError(f"crop.factor is {self.crop.factor}, but one visual token of {self.protocol} is {self.chat.factor} pixels wide")
+            raise ConfigError(f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} is {self.chat.factor} pixels wide")
 
     @property
     def chat(self) -> ChatProtocol:

@@ -6,7 +6,6 @@ A step is a function of (weights, optimiser, seed, step), so a run that was stop
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lfpc.boxes import Box
 from lfpc.episode import Episode, episode, play
-from lfpc.errors import ConfigError, PictureError, SampleError
-from lfpc.images import View, global_view, open_picture
-from lfpc.looks import Look, original_look
+from lfpc.errors import ConfigError
+from lfpc.looks import original_look
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.runs import RunFolder, episode_row
-from lfpc.samples import Sample, read_samples
+from lfpc.samples import Sample
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import TEXTS, alarms
 from lfpc.train.config import TrainConfig
+from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
 from lfpc.train.rows import rows_of_episodes
 from lfpc.train.state import best_checkpoint, checkpoint_folder, load_model, load_state, save_state, save_weights, saved_steps
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
 from lfpc.train.update import Learner
 
 Reward = Callable[[Episode], RewardTerms]
-FirstView = Callable[[Sample], View]
 
 
 def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None = None) -> Path:
@@ -214,58 +211,5 @@ def pick_device(config: TrainConfig) -> torch.device:
         raise ConfigError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
-    """The samples in `data`, checked for what the run needs of them: their pictures, and a budget where it is each sample's own."""
-    samples = read_samples(data)
-    if not samples:
-        raise SampleError(f"{data}: no samples")
-    for sample in samples:
-        if config.first_view == "selected" and sample.budget is None:
-            raise SampleError(f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, or use first_view=fixed or original")
-        if not sample.image.is_file():
-            raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
-    return samples
-
-
-def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
-    """Numbers of the samples of a step: the data in a new order every epoch, a function of (seed, step)."""
-    places = range((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
-    return [int(_order(count, config.seed, place // count)[place % count]) for place in places]
-
-
-@lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
-
-
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def first_views(config: TrainConfig) -> FirstView:
-    """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
-
-    @lru_cache(maxsize=256)
-    def view(path: Path, budget: int) -> View:
-        return global_view(open_picture(path), budget, factor=config.crop.factor)
-
-    def first_view(sample: Sample) -> View:
-        budgets = {"selected": sample.budget, "original": config.original_budget, "fixed": config.fixed_budget}
-        budget = budgets[config.first_view]
-        assert budget is not None  # checked in training_samples
-        return view(sample.image, budget)
-
-    return first_view
-
-
-def look_once(look: Look) -> Look:
-    """`look`, remembering what it showed: rollouts that ask for the same box get the very same view."""
-    shown: dict[tuple[str, Box], View | None] = {}
-
-    def once(sample: Sample, box: Box) -> View | None:
-        key = (sample.id, box)
-        if key not in shown:
-            shown[key] = look(sample, box)
-        return shown[key]
-
-    return once

@@ -25,6 +25,8 @@ from lfpc.train.config import TrainConfig
 from lfpc.train.loss import clipped_loss, token_weights
 from lfpc.train.rows import Row
 
+Leaves = dict[int, list[Tensor]]
+"""Per conversation (by identity), what stands for the features of its views."""
 PADDING = 1.4
 """The longest tail in a bucket is at most this many times its shortest."""
 
@@ -43,6 +45,15 @@ class UpdateReport:
     """Largest |log pi - log pi_sampled| of a trained token: rounding before the first update of a batch, movement after it."""
     trained_rows: int
     """Rollouts with an advantage; the others have no gradient and are not computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one bucket contributed."""
+
+    loss: float
+    clipped: int
+    gap: float
 
 
 class Learner:
@@ -83,7 +94,7 @@ class Learner:
             trained_rows=len(trained),
         )
 
-    def _picture_leaves(self, rows: Sequence[Encoded]) -> tuple[list[Tensor], "Leaves"]:
+    def _picture_leaves(self, rows: Sequence[Encoded]) -> tuple[list[Tensor], Leaves]:
         """Features with their history, and per row (by identity) the leaves that stand for them."""
         with torch.no_grad() if self.config.freeze_vision else nullcontext(), self.autocast():
             features = self.policy.views.features([view for row in rows for view in row.views])
@@ -93,7 +104,7 @@ class Learner:
         return features, leaves
 
     @contextmanager
-    def _heads(self, rows: Sequence[Encoded], leaves: "Leaves") -> Iterator[Heads | None]:
+    def _heads(self, rows: Sequence[Encoded], leaves: Leaves) -> Iterator[Heads | None]:
         """Leaves of the rows' first prompts for the time of the block; then what they gathered goes backward. None: nothing is shared."""
         if not self.policy.share:
             yield None
@@ -106,8 +117,8 @@ class Learner:
         _hand_over(zip(_tensors(computed), _tensors(detached), strict=True))
 
     def _backward(
-        self, rows: Sequence[Row], bucket: Sequence[int], leaves: "Leaves", heads: Heads | None, advantages: np.ndarray, weights: np.ndarray
-    ) -> "_Part":
+        self, rows: Sequence[Row], bucket: Sequence[int], leaves: Leaves, heads: Heads | None, advantages: np.ndarray, weights: np.ndarray
+    ) -> _Part:
         """Gradients of rollouts that are read together."""
         chosen = [rows[n] for n in bucket]
         device = self.model.device
@@ -145,19 +156,6 @@ class Learner:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return float(norm) if finite else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one bucket contributed."""
-
-    loss: float
-    clipped: int
-    gap: float
-
-
-Leaves = dict[int, list[Tensor]]
-"""Per conversation (by identity), what stands for the features of its views."""
 
 
 def micro_batches(rows: Sequence[Row], trained: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from lfpc.answers import check_answer
 from lfpc.boxes import Box
-from lfpc.demo import CROPS, MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
+from lfpc.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
 from lfpc.episode import Episode, Policy, episode, play
 from lfpc.evaluate.metrics import summarise
 from lfpc.evaluate.probes import accuracy_drop
 from lfpc.images import View, crop_view, global_view, open_picture
 from lfpc.local_eval import EvaluationConfig, evaluate_probe, load_policy
 from lfpc.looks import no_look
-from lfpc.mini.folders import write_split
+from lfpc.mini.folders import CROPS, write_split
 from lfpc.samples import Sample
 
 
@@ -30,7 +31,7 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
         relations = write_split(Path(folder) / "relations", split, questions, relations=1.0)
         direct = load_policy(settings, tools=False)
         for budget in (256, 144, 64, 25):
-            right = [_share_right(direct, some, lambda s: global_view(open_picture(s.image), budget)) for some in (marks, relations)]
+            right = [_share_right(direct, some, partial(_at_budget, budget)) for some in (marks, relations)]
             lines.append(f"answers at once, {budget:>3} visual tokens: marks {right[0]:.2f}, relations {right[1]:.2f}")
         lines.append(f"reads a mark in a crop of its object:    {_share_right(direct, marks, _object_view):.2f}")
         policy = load_policy(settings)
@@ -51,6 +52,10 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
                 + ", ".join(f"{probe} {summarise(rows[probe])['accuracy']:.2f}" for probe in probes[1:])
             )
     return "\n".join(lines)
+
+
+def _at_budget(budget: int, sample: Sample) -> View:
+    return global_view(open_picture(sample.image), budget)
 
 
 def _object_view(sample: Sample) -> View:

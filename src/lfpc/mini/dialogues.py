@@ -1,0 +1,249 @@
+"""Pretraining, second part: dialogues that teach the language model to read, point, call the crop tool sloppily, and answer.
+
+Nothing here teaches a need to crop: whenever a dialogue shows a crop, the mark is readable in the global picture too, and the
+crop often misses it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lfpc.boxes import Box
+from lfpc.images import crop_view
+from lfpc.mini.folders import CROPS
+from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches, pool_scene, show
+from lfpc.mini.scenes import Question, Scene, attribute_question, relation_question
+from lfpc.policies.encode import rope_positions
+from lfpc.policies.vision import tower
+from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
+
+Picture = np.ndarray
+Segment = tuple[str | Picture, bool]
+"""A piece of a row and whether the model is trained to write it; a picture is never trained on."""
+
+
+def reading_row(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> list[Segment]:
+    """One picture and up to six short questions about it: marks that can be read, places, names at a place, relations."""
+    pixels = show(scene, region, (grid[1] * 28, grid[0] * 28))
+    asked = _questions_in_view(rng, scene, region, grid)
+    system = [(f"<|im_start|>system\n{DIRECT_SYSTEM}<|im_end|>\n", False)] if rng.random() < 0.7 else []
+    row: list[Segment] = [*system, ("<|im_start|>user\n<|vision_start|>", False), (pixels, False), ("<|vision_end|>", False)]
+    for number, (question, answer) in enumerate(asked[:6]):
+        row.append((("<|im_start|>user\n" if number else "") + question + "<|im_end|>\n<|im_start|>assistant\n", False))
+        row.append((f"<answer>{answer}</answer><|im_end|>", True))
+        row.append(("\n", False))
+    return row
+
+
+def _questions_in_view(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> list[tuple[str, str]]:
+    rows, columns = grid
+    height = scene.image.height
+    scale = columns * 28 / (region[2] - region[0]), rows * 28 / (region[3] - region[1])
+    asked: list[tuple[str, str]] = []
+    seen = []
+    for index in rng.permutation(len(scene.things)):
+        thing = scene.things[int(index)]
+        box = _in_view(thing.box, scene, region, scale)
+        if box is None:
+            continue
+        seen.append(thing)
+        mark_box = _in_view(thing.mark_box, scene, region, scale)
+        tall = (thing.mark_box.y1 - thing.mark_box.y0) * height * scale[1]
+        kinds = ["where", "what"] + (["mark"] * 4 if mark_box and tall >= READABLE else [])
+        kind = kinds[int(rng.integers(len(kinds)))]
+        if kind == "mark":
+            asked.append((f"What mark is on the {thing.name}?", thing.mark))
+        elif kind == "where":
+            asked.append((f"Where is the {thing.name}?", _numbers(box)))
+        else:
+            asked.append((f"What is at {_numbers(box)}?", thing.name))
+    if len(seen) >= 2 and rng.random() < 0.6:
+        question = relation_question(seen[0], seen[1])
+        asked.insert(int(rng.integers(len(asked) + 1)), (question.text, question.answer))
+    return asked
+
+
+def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float]) -> tuple[int, int, int, int] | None:
+    """The box in whole pixels of the view, or None if less than 80 % of either side is inside it."""
+    width, height = scene.image.size
+    x0, x1 = ((v * width - region[0]) * scale[0] for v in (box.x0, box.x1))
+    y0, y1 = ((v * height - region[1]) * scale[1] for v in (box.y0, box.y1))
+    right, bottom = (region[2] - region[0]) * scale[0], (region[3] - region[1]) * scale[1]
+    a0, b0, a1, b1 = max(x0, 0), max(y0, 0), min(x1, right), min(y1, bottom)
+    if a1 - a0 < 0.8 * (x1 - x0) or b1 - b0 < 0.8 * (y1 - y0):
+        return None
+    return round(a0), round(b0), round(a1), round(b1)
+
+
+def _numbers(box: tuple[int, int, int, int]) -> str:
+    return "[" + ", ".join(map(str, box)) + "]"
+
+
+def sloppy_box(rng: np.random.Generator, target: Box, *, spread: float = 0.22, zoom: float = 1.8) -> Box:
+    """A box around `target`: each side `zoom` times as long give or take a third, the centre off by `spread` of a side."""
+    w, h = target.x1 - target.x0, target.y1 - target.y0
+    x = (target.x0 + target.x1) / 2 + rng.normal(0, spread) * w
+    y = (target.y0 + target.y1) / 2 + rng.normal(0, spread) * h
+    half_w, half_h = (side * zoom * np.exp(rng.normal(0, 0.3)) / 2 for side in (w, h))
+    x, y = min(max(x, 0.03), 0.97), min(max(y, 0.03), 0.97)
+    return Box(max(0.0, x - half_w), max(0.0, y - half_h), min(1.0, x + half_w), min(1.0, y + half_h))
+
+
+def call_text(box: Box, side: int) -> str:
+    """The tool call for `box` in a view of side x side pixels."""
+    corners = ", ".join(str(round(v * side)) for v in box.corners)
+    return f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [{corners}]}}}}</tool_call><|im_end|>'
+
+
+def _tool_question(rng: np.random.Generator, scene: Scene) -> Question:
+    things = [scene.things[int(i)] for i in rng.permutation(len(scene.things))]
+    return relation_question(things[0], things[1]) if rng.random() < 0.2 else attribute_question(things[0])
+
+
+def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
+    return [
+        (f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>", False),
+        (pixels, False),
+        (f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n", False),
+    ]
+
+
+def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> list[Segment]:
+    """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where the picture allows it."""
+    side = tokens * 28
+    question = _tool_question(rng, scene)
+    mark_height = (question.about[0].mark_box.y1 - question.about[0].mark_box.y0) * side
+    readable = question.category == "relation" or mark_height >= READABLE
+    at_once = readable and rng.random() < (0.5 if question.category == "relation" else 0.15)
+    reply = f"<answer>{question.answer}</answer><|im_end|>" if at_once else call_text(sloppy_box(rng, question.about[0].box), side)
+    return [*_tool_prompt(show(scene, (0, 0, *scene.image.size), (side, side)), question.text), (reply, True)]
+
+
+def crop_row(rng: np.random.Generator, scene: Scene, tokens: int, hit: float) -> list[Segment]:
+    """Global picture, call, crop, answer; trained on the answer only.
+
+    The mark is readable in the global picture. With probability `hit` the call is about the right object; otherwise the crop
+    shows another one, or nothing: in this data the global picture is the reliable source.
+    """
+    side = tokens * 28
+    question = _tool_question(rng, scene)
+    luck = rng.random()
+    if luck < hit:
+        box = sloppy_box(rng, question.about[0].box)
+    elif luck < hit + (1 - hit) / 2:
+        others = [thing for thing in scene.things if thing not in question.about] or list(scene.things)
+        box = sloppy_box(rng, others[int(rng.integers(len(others)))].box)
+    else:
+        x, y = rng.uniform(0.05, 0.95, 2)
+        box = sloppy_box(rng, Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05))
+    corners = np.round(np.array(box.corners) * side) / side  # what the call says is what is shown
+    shown = crop_view(scene.image, Box.from_pixels(corners.tolist(), (1, 1)), CROPS)
+    return [
+        *_tool_prompt(show(scene, (0, 0, *scene.image.size), (side, side)), question.text),
+        (call_text(box, side) + "\n<|im_start|>user\n<tool_response><|vision_start|>", False),
+        (np.asarray(shown.image), False),
+        ("<|vision_end|></tool_response><|im_end|>\n<|im_start|>assistant\n", False),
+        (f"<answer>{question.answer}</answer><|im_end|>", True),
+    ]
+
+
+def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, hit: float) -> tuple[str, list[list[Segment]]]:
+    """Rows of one kind for one step; first only single pictures, then more and more dialogues."""
+    kinds = {"crop": 0.3, "region": 0.2, "small": 0.25, "middle": 0.08, "full": 0.17}
+    if progress > 0.3:
+        kinds = {"crop": 0.12, "region": 0.1, "small": 0.12, "middle": 0.06, "full": 0.17, "call": 0.23, "dialogue": 0.2}
+    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    count = {"crop": 40, "region": 20, "small": 32, "middle": 10, "full": 6, "dialogue": 8}.get(kind, 0)
+    if kind == "call":
+        tokens = int(rng.choice([5, 5, 5, 8, 12, 16]))
+        count = {5: 32, 8: 20, 12: 10, 16: 6}[tokens]
+        return kind, [call_row(rng, pool_scene(int(rng.integers(scenes))), tokens) for _ in range(count)]
+    if kind == "dialogue":
+        return kind, [crop_row(rng, pool_scene(int(rng.integers(scenes))), 16, hit) for _ in range(8)]
+    count, grids = {
+        "crop": (40, [(4, 4), (4, 5), (5, 4), (5, 5)]),
+        "region": (20, [(8, 8)]),
+        "small": (32, [(5, 5)]),
+        "middle": (10, [(8, 8), (12, 12)]),
+        "full": (6, [(16, 16)]),
+    }[kind]
+    grid = grids[int(rng.integers(len(grids)))]
+    rows = []
+    for _ in range(count):
+        scene = pool_scene(int(rng.integers(scenes)))
+        region: Region = (0, 0, *scene.image.size)
+        if kind == "crop":
+            region = crop_region(rng, scene, grid, 1.0 + 1.8 * rng.random())
+        elif kind == "region":
+            x, y = (float(v) for v in rng.uniform(0, scene.image.width - 224, 2))
+            region = (x, y, x + 224, y + 224)
+        rows.append(reading_row(rng, scene, region, grid))
+    return kind, rows
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueBatch:
+    """Rows as the model reads them, padded on the right (nothing attends to what comes after it)."""
+
+    ids: torch.Tensor
+    """(rows, length) int64."""
+    labels: torch.Tensor
+    """(rows, length) int64; -100 wherever nothing is learnt."""
+    positions: torch.Tensor
+    """(3, rows, length) int64, for the rotary embedding."""
+    pixels: torch.Tensor
+    """(patches, 588) float32 of all pictures, row after row."""
+    grids: list[tuple[int, int, int]]
+    """(1, rows, columns) in patches of every picture."""
+
+
+def collate(rows: list[list[Segment]], encode: Callable[[str], list[int]], image_id: int, pad_id: int) -> DialogueBatch:
+    """Rows to one batch."""
+    ids, labels, positions, pixels, grids = [], [], [], [], []
+    for row in rows:
+        x: list[int] = []
+        y: list[int] = []
+        its_grids = []
+        for piece, trained in row:
+            if isinstance(piece, str):
+                tokens = encode(piece)
+            else:
+                its_grids.append((piece.shape[0] // 28, piece.shape[1] // 28))
+                pixels.append(patches(piece[None]))
+                tokens = [image_id] * (its_grids[-1][0] * its_grids[-1][1])
+            x += tokens
+            y += tokens if trained else [-100] * len(tokens)
+        ids.append(x)
+        labels.append(y)
+        positions.append(rope_positions(np.array(x) == image_id, its_grids))
+        grids += [(1, 2 * high, 2 * wide) for high, wide in its_grids]
+    longest = max(map(len, ids))
+    padded = np.stack([np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in positions], axis=1)
+    return DialogueBatch(
+        ids=torch.tensor([x + [pad_id] * (longest - len(x)) for x in ids]),
+        labels=torch.tensor([y + [-100] * (longest - len(y)) for y in labels]),
+        positions=torch.from_numpy(padded),
+        pixels=torch.cat(pixels),
+        grids=grids,
+    )
+
+
+def dialogue_loss(model: Any, kind: str, batch: DialogueBatch, marks: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """Cross-entropy of the trained tokens; facts: loss by kind of row, and how often a mark is named rightly."""
+    features = tower(model.model.visual, batch.pixels, batch.grids)
+    embeds = model.get_input_embeddings()(batch.ids)
+    embeds = embeds.masked_scatter((batch.ids == model.config.image_token_id)[..., None], features)
+    states = model.model.language_model(inputs_embeds=embeds, position_ids=batch.positions, use_cache=False).last_hidden_state
+    labels = batch.labels[:, 1:]
+    chosen = labels != -100
+    logits, wanted = model.lm_head(states[:, :-1][chosen]), labels[chosen]
+    loss = F.cross_entropy(logits, wanted)
+    facts = {f"loss_{kind}": loss.item()}
+    named = torch.isin(wanted, marks)
+    if named.any():
+        facts[f"mark_{kind}"] = hit_rate(logits[named], wanted[named])
+    return loss, facts

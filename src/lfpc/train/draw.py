@@ -1,0 +1,69 @@
+"""What a step is played on: which questions, seen how."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lfpc.boxes import Box
+from lfpc.errors import PictureError, SampleError
+from lfpc.images import View, global_view, open_picture
+from lfpc.looks import Look
+from lfpc.samples import Sample, read_samples
+from lfpc.train.config import TrainConfig
+
+FirstView = Callable[[Sample], View]
+
+
+def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
+    """The samples in `data`, checked for what the run needs of them: their pictures, and a budget where it is each sample's own."""
+    samples = read_samples(data)
+    if not samples:
+        raise SampleError(f"{data}: no samples")
+    for sample in samples:
+        if config.first_view == "selected" and sample.budget is None:
+            raise SampleError(f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, or use first_view=fixed or original")
+        if not sample.image.is_file():
+            raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
+    return samples
+
+
+def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
+    """Numbers of the samples of a step: the data in a new order every epoch, a function of (seed, step)."""
+    places = range((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
+    return [int(_order(count, config.seed, place // count)[place % count]) for place in places]
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def first_views(config: TrainConfig) -> FirstView:
+    """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
+
+    @lru_cache(maxsize=256)
+    def view(path: Path, budget: int) -> View:
+        return global_view(open_picture(path), budget, factor=config.crop.factor)
+
+    def first_view(sample: Sample) -> View:
+        budgets = {"selected": sample.budget, "original": config.original_budget, "fixed": config.fixed_budget}
+        budget = budgets[config.first_view]
+        assert budget is not None  # checked in training_samples
+        return view(sample.image, budget)
+
+    return first_view
+
+
+def look_once(look: Look) -> Look:
+    """`look`, remembering what it showed: rollouts that ask for the same box get the very same view."""
+    shown: dict[tuple[str, Box], View | None] = {}
+
+    def once(sample: Sample, box: Box) -> View | None:
+        key = (sample.id, box)
+        if key not in shown:
+            shown[key] = look(sample, box)
+        return shown[key]
+
+    return once
