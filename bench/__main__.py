@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
         prog="python -m bench", description="Measure, side by side; ratios above 1 are in this package's favour."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps per side (default: 7)")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per side (default: 5)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default: 2)")
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
     parser.add_argument("--threads", type=int, default=threads, help="CPU threads of either side (default: OMP_NUM_THREADS, else all)")
@@ -63,4 +63,7 @@ def _prepare(out: Path, steps: int, threads: int) -> Setup:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; results of finished benchmarks are kept")

@@ -28,6 +28,7 @@ def main() -> None:
     channel.tell()
     for step in range(1, setup.steps + 1):
         chosen = samples[(step - 1) * setup.prompts : step * setup.prompts]
+        count, before = trainer.policy.views.count, trainer.policy.views.count.tokens
         started = channel.wait()
         numbers, episodes, _, _ = trainer.step(chosen, step)
         seconds = time.perf_counter() - started
@@ -41,6 +42,7 @@ def main() -> None:
             context_tokens=fmean(len(row.encoded.ids) for row in rows),
             visual_tokens=fmean(sum(visual_tokens(view.size) for view in row.views) for row in rows),
             vision_passes=numbers["vision_passes"] or 0.0,
+            vision_tokens=count.tokens - before,
         )
 
 

@@ -87,7 +87,10 @@ def take_turns(workers: Sequence[Worker], *, warmup: int, steps: int, title: str
     try:
         loaded = [worker.answer()["peak_mib"] for worker in workers]
         rounds: list[list[Facts]] = []
-        for _ in tqdm(range(warmup + steps), desc=title, unit="round", disable=None):
+        bar = tqdm(range(warmup + steps), desc=title, unit="round", disable=None)
+        if bar.disable:
+            print(f"{title}: {warmup + steps} rounds", flush=True)
+        for _ in bar:
             rounds.append([worker.step() | {"loaded_mib": before} for worker, before in zip(workers, loaded, strict=True)])
     finally:
         for worker in workers:

@@ -75,9 +75,9 @@ def test_crop_dialogues_show_a_readable_global_picture():
     dialogues = [row for kind, rows in drawn if kind == "dialogue" for row in rows]
     assert dialogues
     for row in dialogues:
-        pictures = [piece for piece, _ in row if not isinstance(piece, str)]
+        pictures = [piece for piece, _ in row.segments if not isinstance(piece, str)]
         assert [len(pictures), pictures[0].shape] == [2, (448, 448, 3)]
-        assert [trained for _, trained in row].count(True) == 1, "only the answer is trained"
+        assert [trained for _, trained in row.segments].count(True) == 1, "only the answer is trained"
 
 
 def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):

@@ -4,6 +4,7 @@ Each visual token that lies on an object names its colour and shape and gives th
 large enough to read name it together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,28 @@ from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches,
 from lfpc.mini.scenes import COLORS, MARKS, SHAPES, Scene
 from lfpc.policies.vision import tower
 
-CLASSES = (len(COLORS) + 1, len(SHAPES) + 1, len(MARKS), 8)
-"""Widths of the heads: colour and shape (0: background), mark, box."""
+
+class Heads(torch.nn.Module):
+    """What reads the dense targets off the features; used in pretraining only.
+
+    Names are scored with the language model's own token embeddings, so that a picture's "red" and the word become one direction.
+    """
+
+    def __init__(self, width: int, encode: Callable[[str], list[int]]) -> None:
+        super().__init__()
+        self.background = torch.nn.Linear(width, 2)
+        self.box = torch.nn.Linear(width, 8)
+        self.mentioned_box = torch.nn.Linear(width, 4)
+        self.mentioned_mark = torch.nn.Linear(width, len(MARKS))
+        self.scale = torch.nn.Parameter(torch.full((3,), 10.0))
+        names = (COLORS, [f" {shape}" for shape in SHAPES], MARKS)
+        self.ids = [torch.tensor([encode(name)[0] for name in some]) for some in names]
+
+    def forward(self, features: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits of colour and shape (0: background) and mark, and the box (tokens, 8), of (tokens, width) features."""
+        color, shape, mark = (scale * features @ table[ids].T for scale, ids in zip(self.scale, self.ids, strict=True))
+        nothing = self.background(features)
+        return torch.cat([nothing[:, :1], color], dim=1), torch.cat([nothing[:, 1:], shape], dim=1), mark, self.box(features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +106,11 @@ def dense_targets(scene: Scene, region: Region, grid: tuple[int, int]) -> tuple[
     return color, shape, mark, group, box
 
 
-def dense_loss(visual: torch.nn.Module, heads: torch.nn.Linear, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, float]]:
+def dense_loss(visual: torch.nn.Module, heads: Heads, table: torch.Tensor, batch: DenseBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropies of colour, shape and mark, L1 of the box, over the tokens that have a target."""
     n, height, width, _ = batch.pixels.shape
     features = tower(visual, patches(batch.pixels), [(1, height // 14, width // 14)] * n)
-    color, shape, mark, box = heads(features).split(CLASSES, dim=1)
+    color, shape, mark, box = heads(features, table)
     wanted = [torch.from_numpy(part).flatten() for part in (batch.color, batch.shape, batch.mark)]
     on, readable = wanted[0] > 0, wanted[2] >= 0
     loss = F.cross_entropy(color, wanted[0]) + F.cross_entropy(shape, wanted[1])
@@ -97,12 +118,12 @@ def dense_loss(visual: torch.nn.Module, heads: torch.nn.Linear, batch: DenseBatc
     if on.any():
         gap = (box - torch.from_numpy(batch.box).flatten(0, 1))[on].abs()
         loss = loss + gap.mean()
-        facts |= {"box_relative": gap[:, :4].mean().item(), "box_absolute": gap[:, 4:].mean().item()}
+        facts["box_full" if height >= 400 else "box_small" if height == 140 else "box_other"] = gap[:, :4].mean().item()
     if readable.any():
         keys = (torch.arange(n)[:, None] * 100 + torch.from_numpy(batch.group)).flatten()[readable]
         _, index, counts = keys.unique(return_inverse=True, return_counts=True)
         together = torch.zeros(len(counts), len(MARKS)).index_add(0, index, mark[readable]) / counts[:, None]
         answer = torch.zeros(len(counts), dtype=torch.long).index_copy(0, index, wanted[2][readable])
         loss = loss + 2 * F.cross_entropy(together, answer)
-        facts["mark_full" if height >= 400 else "mark"] = hit_rate(together, answer)
+        facts["seen_mark_full" if height >= 400 else "seen_mark"] = hit_rate(together, answer)
     return loss, facts

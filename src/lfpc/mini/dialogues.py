@@ -14,19 +14,32 @@ import torch.nn.functional as F
 
 from lfpc.boxes import Box
 from lfpc.images import crop_view
+from lfpc.mini.dense import Heads
 from lfpc.mini.folders import CROPS
 from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches, pool_scene, show
-from lfpc.mini.scenes import Question, Scene, attribute_question, relation_question
+from lfpc.mini.scenes import COLORS, MARKS, SHAPES, Question, Scene, attribute_question, relation_question
 from lfpc.policies.encode import rope_positions
 from lfpc.policies.vision import tower
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
 
+MENTION_WEIGHT = 5.0
+"""Of the distance of a mentioned thing's corners, in fractions of the picture."""
 Picture = np.ndarray
 Segment = tuple[str | Picture, bool]
 """A piece of a row and whether the model is trained to write it; a picture is never trained on."""
+Known = dict[str, tuple[int, Box]]
+"""Name of a thing -> its mark's class (-1: not readable) and its box in the row's first picture."""
 
 
-def reading_row(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> list[Segment]:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training row. Wherever its text mentions a thing that is `known`, the mention is a further target."""
+
+    segments: list[Segment]
+    known: Known
+
+
+def reading_row(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> Row:
     """One picture and up to six short questions about it: marks that can be read, places, names at a place, relations."""
     pixels = show(scene, region, (grid[1] * 28, grid[0] * 28))
     asked = _questions_in_view(rng, scene, region, grid)
@@ -36,7 +49,7 @@ def reading_row(rng: np.random.Generator, scene: Scene, region: Region, grid: tu
         row.append((("<|im_start|>user\n" if number else "") + question + "<|im_end|>\n<|im_start|>assistant\n", False))
         row.append((f"<answer>{answer}</answer><|im_end|>", True))
         row.append(("\n", False))
-    return row
+    return Row(row, _known(scene, region, grid))
 
 
 def _questions_in_view(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> list[tuple[str, str]]:
@@ -53,7 +66,7 @@ def _questions_in_view(rng: np.random.Generator, scene: Scene, region: Region, g
         seen.append(thing)
         mark_box = _in_view(thing.mark_box, scene, region, scale)
         tall = (thing.mark_box.y1 - thing.mark_box.y0) * height * scale[1]
-        kinds = ["where", "what"] + (["mark"] * 4 if mark_box and tall >= READABLE else [])
+        kinds = ["where", "where", "what"] + (["mark"] * 5 if mark_box and tall >= READABLE else [])
         kind = kinds[int(rng.integers(len(kinds)))]
         if kind == "mark":
             asked.append((f"What mark is on the {thing.name}?", thing.mark))
@@ -65,6 +78,20 @@ def _questions_in_view(rng: np.random.Generator, scene: Scene, region: Region, g
         question = relation_question(seen[0], seen[1])
         asked.insert(int(rng.integers(len(asked) + 1)), (question.text, question.answer))
     return asked
+
+
+def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> Known:
+    """What can be said of the things that are in view."""
+    known: Known = {}
+    size = grid[1] * 28, grid[0] * 28
+    scale = size[0] / (region[2] - region[0]), size[1] / (region[3] - region[1])
+    for thing in scene.things:
+        if (box := _in_view(thing.box, scene, region, scale)) is None:
+            continue
+        tall = (thing.mark_box.y1 - thing.mark_box.y0) * scene.image.height * scale[1]
+        readable = tall >= READABLE and _in_view(thing.mark_box, scene, region, scale) is not None
+        known[thing.name] = (MARKS.index(thing.mark) if readable else -1, Box.from_pixels(box, size))
+    return known
 
 
 def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float]) -> tuple[int, int, int, int] | None:
@@ -112,7 +139,7 @@ def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
     ]
 
 
-def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> list[Segment]:
+def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> Row:
     """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where the picture allows it."""
     side = tokens * 28
     question = _tool_question(rng, scene)
@@ -120,10 +147,11 @@ def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> list[Segmen
     readable = question.category == "relation" or mark_height >= READABLE
     at_once = readable and rng.random() < (0.5 if question.category == "relation" else 0.15)
     reply = f"<answer>{question.answer}</answer><|im_end|>" if at_once else call_text(sloppy_box(rng, question.about[0].box), side)
-    return [*_tool_prompt(show(scene, (0, 0, *scene.image.size), (side, side)), question.text), (reply, True)]
+    whole = (0, 0, *scene.image.size)
+    return Row([*_tool_prompt(show(scene, whole, (side, side)), question.text), (reply, True)], _known(scene, whole, (tokens, tokens)))
 
 
-def crop_row(rng: np.random.Generator, scene: Scene, tokens: int, hit: float) -> list[Segment]:
+def crop_row(rng: np.random.Generator, scene: Scene, tokens: int, hit: float) -> Row:
     """Global picture, call, crop, answer; trained on the answer only.
 
     The mark is readable in the global picture. With probability `hit` the call is about the right object; otherwise the crop
@@ -142,20 +170,22 @@ def crop_row(rng: np.random.Generator, scene: Scene, tokens: int, hit: float) ->
         box = sloppy_box(rng, Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05))
     corners = np.round(np.array(box.corners) * side) / side  # what the call says is what is shown
     shown = crop_view(scene.image, Box.from_pixels(corners.tolist(), (1, 1)), CROPS)
-    return [
-        *_tool_prompt(show(scene, (0, 0, *scene.image.size), (side, side)), question.text),
+    whole = (0, 0, *scene.image.size)
+    segments: list[Segment] = [
+        *_tool_prompt(show(scene, whole, (side, side)), question.text),
         (call_text(box, side) + "\n<|im_start|>user\n<tool_response><|vision_start|>", False),
         (np.asarray(shown.image), False),
         ("<|vision_end|></tool_response><|im_end|>\n<|im_start|>assistant\n", False),
         (f"<answer>{question.answer}</answer><|im_end|>", True),
     ]
+    return Row(segments, _known(scene, whole, (tokens, tokens)))
 
 
-def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, hit: float) -> tuple[str, list[list[Segment]]]:
+def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, hit: float) -> tuple[str, list[Row]]:
     """Rows of one kind for one step; first only single pictures, then more and more dialogues."""
-    kinds = {"crop": 0.3, "region": 0.2, "small": 0.25, "middle": 0.08, "full": 0.17}
-    if progress > 0.3:
-        kinds = {"crop": 0.12, "region": 0.1, "small": 0.12, "middle": 0.06, "full": 0.17, "call": 0.23, "dialogue": 0.2}
+    kinds = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
+    if progress > 0.35:
+        kinds = {"crop": 0.1, "region": 0.08, "small": 0.2, "middle": 0.05, "full": 0.2, "call": 0.22, "dialogue": 0.15}
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
     count = {"crop": 40, "region": 20, "small": 32, "middle": 10, "full": 6, "dialogue": 8}.get(kind, 0)
     if kind == "call":
@@ -199,16 +229,24 @@ class DialogueBatch:
     """(patches, 588) float32 of all pictures, row after row."""
     grids: list[tuple[int, int, int]]
     """(1, rows, columns) in patches of every picture."""
+    mentions: torch.Tensor
+    """(mentions, 2): row and column of a known thing's colour, which names it: every colour is there once."""
+    mentioned_marks: torch.Tensor
+    """(mentions,): class of its mark, -1 if it cannot be read."""
+    mentioned_boxes: torch.Tensor
+    """(mentions, 4): its box in the first picture, in fractions."""
 
 
-def collate(rows: list[list[Segment]], encode: Callable[[str], list[int]], image_id: int, pad_id: int) -> DialogueBatch:
+def collate(rows: list[Row], encode: Callable[[str], list[int]], image_id: int, pad_id: int) -> DialogueBatch:
     """Rows to one batch."""
     ids, labels, positions, pixels, grids = [], [], [], [], []
-    for row in rows:
+    names = {(encode(color)[0], encode(f" {shape}")[0]): f"{color} {shape}" for color in COLORS for shape in SHAPES}
+    mentions: list[tuple[int, int, int, Box]] = []
+    for number, row in enumerate(rows):
         x: list[int] = []
         y: list[int] = []
         its_grids = []
-        for piece, trained in row:
+        for piece, trained in row.segments:
             if isinstance(piece, str):
                 tokens = encode(piece)
             else:
@@ -219,6 +257,9 @@ def collate(rows: list[list[Segment]], encode: Callable[[str], list[int]], image
             y += tokens if trained else [-100] * len(tokens)
         ids.append(x)
         labels.append(y)
+        for place in range(1, len(x)):
+            if (name := names.get((x[place - 1], x[place]))) in row.known:
+                mentions.append((number, place - 1, *row.known[name]))
         positions.append(rope_positions(np.array(x) == image_id, its_grids))
         grids += [(1, 2 * high, 2 * wide) for high, wide in its_grids]
     longest = max(map(len, ids))
@@ -229,21 +270,36 @@ def collate(rows: list[list[Segment]], encode: Callable[[str], list[int]], image
         positions=torch.from_numpy(padded),
         pixels=torch.cat(pixels),
         grids=grids,
+        mentions=torch.tensor([mention[:2] for mention in mentions]).reshape(-1, 2),
+        mentioned_marks=torch.tensor([mention[2] for mention in mentions], dtype=torch.long),
+        mentioned_boxes=torch.tensor([mention[3].corners for mention in mentions]).reshape(-1, 4),
     )
 
 
-def dialogue_loss(model: Any, kind: str, batch: DialogueBatch, marks: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the trained tokens; facts: loss by kind of row, and how often a mark is named rightly."""
+def dialogue_loss(model: Any, heads: Heads, kind: str, batch: DialogueBatch, marks: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """Cross-entropy of the trained tokens, and what half of the layers already know of the things that are mentioned.
+
+    Facts: loss by kind of row, how often a mark is named rightly (in the answer, at the mention), and the distance of corners.
+    """
     features = tower(model.model.visual, batch.pixels, batch.grids)
     embeds = model.get_input_embeddings()(batch.ids)
     embeds = embeds.masked_scatter((batch.ids == model.config.image_token_id)[..., None], features)
-    states = model.model.language_model(inputs_embeds=embeds, position_ids=batch.positions, use_cache=False).last_hidden_state
+    out = model.model.language_model(inputs_embeds=embeds, position_ids=batch.positions, use_cache=False, output_hidden_states=True)
     labels = batch.labels[:, 1:]
     chosen = labels != -100
-    logits, wanted = model.lm_head(states[:, :-1][chosen]), labels[chosen]
+    logits, wanted = model.lm_head(out.last_hidden_state[:, :-1][chosen]), labels[chosen]
     loss = F.cross_entropy(logits, wanted)
     facts = {f"loss_{kind}": loss.item()}
     named = torch.isin(wanted, marks)
     if named.any():
         facts[f"mark_{kind}"] = hit_rate(logits[named], wanted[named])
+    if len(batch.mentions):
+        states = out.hidden_states[len(model.model.language_model.layers) // 2][batch.mentions[:, 0], batch.mentions[:, 1]]
+        gap = (heads.mentioned_box(states) - batch.mentioned_boxes).abs().mean()
+        loss = loss + MENTION_WEIGHT * gap
+        facts[f"mention_box_{kind}"] = gap.item()
+        if (readable := batch.mentioned_marks >= 0).any():
+            guesses = heads.mentioned_mark(states[readable])
+            loss = loss + 0.5 * F.cross_entropy(guesses, batch.mentioned_marks[readable])
+            facts[f"mention_mark_{kind}"] = hit_rate(guesses, batch.mentioned_marks[readable])
     return loss, facts

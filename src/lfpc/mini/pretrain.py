@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lfpc.mini.dense import CLASSES, dense_batch, dense_loss
+from lfpc.mini.dense import Heads, dense_batch, dense_loss
 from lfpc.mini.dialogues import collate, dialogue_loss, dialogue_rows
 from lfpc.mini.model import build_model, build_tokenizer, save_pretrained
 from lfpc.mini.scenes import MARKS
@@ -36,7 +36,7 @@ class PretrainConfig:
     """Steps of the vision phase."""
     dialogue_steps: int = 3000
     """Steps of the language phase."""
-    dense_share: float = 0.3
+    dense_share: float = 0.2
     """Share of the language phase's steps that go on with the dense targets."""
     learning_rate: float = 1.5e-3
     """Peak of both phases; linear warm-up over 100 steps, then cosine to a tenth."""
@@ -68,24 +68,25 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     tokenizer = build_tokenizer()
     model: Any = build_model(tokenizer, config.seed)
     speed_up_vision(model.model.visual)
-    heads = torch.nn.Linear(model.config.text_config.hidden_size, sum(CLASSES))
     encode = lru_cache(maxsize=100_000)(lambda text: tokenizer(text, add_special_tokens=False).input_ids)
+    heads = Heads(model.config.text_config.hidden_size, encode)
+    table = model.get_input_embeddings().weight
     image_id, pad_id = model.config.image_token_id, tokenizer.get_vocab()["<|endoftext|>"]
 
     def dense(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
-        return dense_loss(model.model.visual, heads, dense_batch(rng, min(1.0, max(0.0, (done - 0.35) / 0.5)), config.scenes))
+        return dense_loss(model.model.visual, heads, table, dense_batch(rng, min(1.0, max(0.0, (done - 0.35) / 0.5)), config.scenes))
 
     def dialogue(rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         if rng.random() < config.dense_share:
-            return dense_loss(model.model.visual, heads, dense_batch(rng, 1.0, config.scenes))
+            return dense_loss(model.model.visual, heads, table, dense_batch(rng, 1.0, config.scenes))
         kind, rows = dialogue_rows(rng, done, scenes=config.scenes, hit=config.hit)
-        return dialogue_loss(model, kind, collate(rows, encode, image_id, pad_id), marks)
+        return dialogue_loss(model, heads, kind, collate(rows, encode, image_id, pad_id), marks)
 
     marks = torch.tensor([encode(mark)[0] for mark in MARKS])
     vision = [*model.model.visual.parameters(), *heads.parameters()]
     phases = [
         Phase("dense", 1, config.dense_steps, [(vision, 1.0)], dense),
-        Phase("dialogue", 2, config.dialogue_steps, [(vision, 0.4), (list(model.model.language_model.parameters()), 1.0)], dialogue),
+        Phase("dialogue", 2, config.dialogue_steps, [(vision, 0.7), (list(model.model.language_model.parameters()), 1.0)], dialogue),
     ]
     config.out.mkdir(parents=True, exist_ok=True)
     for phase in phases:

@@ -47,7 +47,7 @@ class SceneRules:
 EASY = SceneRules()
 HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 """Smaller marks, more distractors: Stage II's hard samples."""
-TRANSFER = SceneRules(side=560, objects=(6, 9), radius=(24, 34), mark=(15, 20))
+TRANSFER = SceneRules(side=560, objects=(6, 8), radius=(24, 34), mark=(15, 20))
 """Larger pictures as well: never trained on."""
 
 
@@ -97,15 +97,15 @@ def draw_scene(seed: int | Sequence[int], rules: SceneRules = EASY) -> Scene:
     rng = np.random.default_rng(seed)
     image = _texture(rng, rules.side)
     pen = ImageDraw.Draw(image)
-    names = [(color, shape) for color in COLORS for shape in SHAPES]
-    chosen = rng.permutation(len(names))[: int(rng.integers(rules.objects[0], rules.objects[1] + 1))]
+    count = int(rng.integers(rules.objects[0], rules.objects[1] + 1))
+    colors = rng.permutation(list(COLORS))[:count]  # every object its own: a colour and a shape name it twice over
     placed: list[tuple[int, int, int]] = []
     things: list[Thing] = []
-    for index in chosen:
+    for color in colors:
         spot = _free_spot(rng, rules, placed)
         if spot is not None:
             placed.append(spot)
-            things.append(_draw_thing(pen, rng, rules, spot, *names[index]))
+            things.append(_draw_thing(pen, rng, rules, spot, str(color), SHAPES[int(rng.integers(len(SHAPES)))]))
     return Scene(image, tuple(things))
 
 
