@@ -3,10 +3,11 @@
 Both start from the same checkpoint and see the same pictures: 8 questions, two turns with a crop of 16 to 25 visual tokens
 between them, the same number of sampled tokens, every rollout trained on, float32, the same number of threads. That they did is
 checked, not assumed. Rollouts per second are those of the median step; memory is the peak of each side's process.
+On a machine that does other things too, CPU seconds say more than seconds.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -64,21 +65,24 @@ def check_same_work(ours: Sequence[Facts], theirs: Sequence[Facts]) -> None:
 
 
 def _result(setup: Setup, ours: Sequence[Facts], theirs: Sequence[Facts]) -> dict[str, Any]:
-    seconds = [median(step["seconds"] for step in steps) for steps in (ours, theirs)]
+    seconds = both(ours, theirs, "seconds", median)
     ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)]
-    pair = {"ours": ours[-1], "theirs": theirs[-1]}
+    peak, loaded = (both(ours, theirs, fact, max) for fact in ("peak_mib", "loaded_mib"))
     return {
-        "ratio": seconds[1] / seconds[0],
-        "ours": setup.rollouts / seconds[0],
-        "theirs": setup.rollouts / seconds[1],
+        "ratio": seconds["theirs"] / seconds["ours"],
+        **{side: setup.rollouts / spent for side, spent in seconds.items()},
         "unit": "rollouts/s",
         "ratio_range": [min(ratios), max(ratios)],
         "steps": len(ours),
         "threads": setup.threads,
-        "peak_memory_mib": {side: last["peak_mib"] for side, last in pair.items()},
-        "peak_memory_above_loaded_mib": {side: last["peak_mib"] - last["loaded_mib"] for side, last in pair.items()},
-        "tool_rate": {side: fmean(s["tool_rate"] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))},
-        "per_rollout": {
-            fact: {side: fmean(s[fact] for s in steps) for side, steps in (("ours", ours), ("theirs", theirs))} for fact in COUNTED
-        },
+        "cpu_seconds_per_step": both(ours, theirs, "cpu_seconds", median),
+        "peak_memory_mib": peak,
+        "peak_memory_above_loaded_mib": {side: peak[side] - loaded[side] for side in peak},
+        "tool_rate": both(ours, theirs, "tool_rate", fmean),
+        "per_rollout": {fact: both(ours, theirs, fact, fmean) for fact in COUNTED},
     }
+
+
+def both(ours: Sequence[Facts], theirs: Sequence[Facts], fact: str, fold: Callable[[Iterable[float]], float]) -> dict[str, float]:
+    """One fact over the steps of either side."""
+    return {side: fold([step[fact] for step in steps]) for side, steps in (("ours", ours), ("theirs", theirs))}

@@ -1,7 +1,6 @@
 """Steps of the local engine, one whenever the parent asks: `python -m bench.lfpc_side SETUP.json`."""
 
 import sys
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -29,12 +28,12 @@ def main() -> None:
     for step in range(1, setup.steps + 1):
         chosen = samples[(step - 1) * setup.prompts : step * setup.prompts]
         count, before = trainer.policy.views.count, trainer.policy.views.count.tokens
-        started = channel.wait()
+        clock = channel.wait()
         numbers, episodes, _, _ = trainer.step(chosen, step)
-        seconds = time.perf_counter() - started
+        spent = clock.read()
         rows = rows_of_episodes(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
         channel.tell(
-            seconds=seconds,
+            **spent,
             turns=numbers["turns"] or 0.0,
             tool_rate=numbers["tool_rate"] or 0.0,
             trained=(numbers["trained_rows"] or 0.0) / setup.rollouts,

@@ -24,7 +24,7 @@ def table(results: dict[str, Result]) -> str:
     lines = [f"{'':46}{'ours':>10}{'theirs':>10}{'ratio':>8}"]
     for name, result in results.items():
         for label, part in _lines(name, result, ""):
-            ratio = part.get("ratio", part["theirs"] / part["ours"])
+            ratio = part["ratio"] if "ratio" in part else part["theirs"] / part["ours"]
             lines.append(f"{label:46}{part['ours']:10.4g}{part['theirs']:10.4g}{ratio:8.2f}")
     return "\n".join(lines)
 

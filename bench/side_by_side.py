@@ -72,14 +72,33 @@ class Channel:
 
     def tell(self, **facts: float) -> None:
         """Answer the parent; the peak memory so far, in MiB, is added."""
-        facts["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        facts["peak_mib"] = peak_memory_mib()
         print(json.dumps(facts), file=self.out, flush=True)
 
-    def wait(self) -> float:
-        """Wait until the parent wants a step; the time at which it starts. Ends the process when the parent is gone."""
+    def wait(self) -> "Clock":
+        """Wait until the parent wants a step; a clock that starts then. Ends the process when the parent is gone."""
         if not sys.stdin.readline():
             os._exit(0)
-        return time.perf_counter()
+        return Clock()
+
+
+class Clock:
+    """Started when made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Facts:
+        """Seconds since the start, on the wall and of this process's CPU time (which other processes hardly change)."""
+        return {"seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.cpu}
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process had resident. Not ru_maxrss where avoidable: on Linux a child's starts at that of its parent."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return float(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def take_turns(workers: Sequence[Worker], *, warmup: int, steps: int, title: str) -> list[list[Facts]]:

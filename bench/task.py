@@ -77,10 +77,14 @@ def first_view(picture: Path, budget: int) -> View:
     return global_view(open_picture(picture), budget)
 
 
+WEIGHTS = (1.0, 2**0.5, 3**0.5, 5**0.5)
+"""No ratio of two is rational: the score of one rollout does not happen to be the mean of its group."""
+
+
 def score(box: Box | None, answer: str | None, sample: Sample) -> float:
     """A reward that differs between the rollouts of a question, so that every one of them is trained on.
 
-    r = [right] + x0 + 2 x1 + 4 y0 + 8 y1, corners in fractions; without a box the latter are 0
+    r = [right] + x0 + sqrt(2) y0 + sqrt(3) x1 + sqrt(5) y1, corners in fractions; without a box they are 0
     """
     corners = box.corners if box else (0.0, 0.0, 0.0, 0.0)
-    return float(answer == sample.answer) + corners[0] + 2 * corners[2] + 4 * corners[1] + 8 * corners[3]
+    return float(answer == sample.answer) + sum(weight * corner for weight, corner in zip(WEIGHTS, corners, strict=True))

@@ -5,7 +5,6 @@ pictures decoded and resized once (TRL's own processor then prepares them as oft
 """
 
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -118,11 +117,11 @@ class Facts(TrainerCallback):
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Wait."""
-        self.started = self.channel.wait()
+        self.clock = self.channel.wait()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Tell."""
-        self.channel.tell(seconds=time.perf_counter() - self.started, **self.now)
+        self.channel.tell(**self.clock.read(), **self.now)
 
 
 def _answer(completion: Any, env: Any) -> str | None:

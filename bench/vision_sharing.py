@@ -1,18 +1,17 @@
 """The local engine with `share` on (ours) and off (theirs): seconds a step and what passes through the vision tower a step.
 
 Off, every rollout's pictures and prompt are computed by themselves, for sampling each turn and for the update; the numbers are
-the same. `ratio` is how many times longer a step takes without sharing.
+the same. `ratio` is how many times longer a step takes without sharing; passes and tokens are those of a step.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from bench.grpo_step_vs_trl import check_same_work
-from bench.side_by_side import Facts, Worker, environment, take_turns
+from bench.grpo_step_vs_trl import both, check_same_work
+from bench.side_by_side import Worker, environment, take_turns
 from bench.task import Setup
 
 
@@ -26,17 +25,15 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
         workers.append(Worker(name, [sys.executable, "-m", "bench.lfpc_side", str(file)], env, root, out / f"{name}.log"))
     on, off = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title="sharing on and off")
     check_same_work(on, off)
+    seconds = both(on, off, "seconds", median)
     return {
-        **_pair(on, off, "seconds", median),
+        "ratio": seconds["theirs"] / seconds["ours"],
+        **seconds,
         "unit": "s/step",
         "steps": len(on),
         "threads": setup.threads,
-        "vision_passes": {**_pair(on, off, "vision_passes", fmean), "unit": "pictures/step"},
-        "vision_tokens": {**_pair(on, off, "vision_tokens", fmean), "unit": "tokens/step"},
-        "peak_memory_mib": {"ours": on[-1]["peak_mib"], "theirs": off[-1]["peak_mib"]},
+        "cpu_seconds_per_step": both(on, off, "cpu_seconds", median),
+        "vision_passes": both(on, off, "vision_passes", fmean),
+        "vision_tokens": both(on, off, "vision_tokens", fmean),
+        "peak_memory_mib": both(on, off, "peak_mib", max),
     }
-
-
-def _pair(on: Sequence[Facts], off: Sequence[Facts], fact: str, fold: Callable[[Iterable[float]], float]) -> dict[str, float]:
-    ours, theirs = (fold([step[fact] for step in steps]) for steps in (on, off))
-    return {"ratio": theirs / ours, "ours": ours, "theirs": theirs}

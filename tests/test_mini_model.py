@@ -115,6 +115,19 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     assert json.loads((whole / "config.json").read_text())["model_type"] == "qwen2_5_vl"
 
 
+def test_new_run_may_start_from_a_checkpoint(tmp_path):
+    import torch
+
+    from lfpc.demo import base_checkpoint
+    from lfpc.mini.pretrain import PretrainConfig, pretrain
+    from lfpc.policies.checkpoint import load_checkpoint
+
+    none = {"dense_steps": 0, "dialogue_steps": 0}
+    started = pretrain(PretrainConfig(out=tmp_path, init=base_checkpoint(), **none), progress=False)
+    a, b = (load_checkpoint(folder)[0].state_dict() for folder in (base_checkpoint(), started))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_shipped_base_loads_with_the_ordinary_classes_and_is_small():
     from transformers import AutoModelForImageTextToText
 

@@ -206,6 +206,8 @@ class MiniPretrain:
 
     out: Path = Path("out/mini-base")
     """Folder of the checkpoint, its training state and curves."""
+    init: Path | None = None
+    """Checkpoint whose weights a new run starts from; None: fresh ones."""
     dense_steps: int | None = None
     """Steps of the vision phase; None: the recipe's."""
     dialogue_steps: int | None = None

@@ -58,10 +58,10 @@ def dense_batch(rng: np.random.Generator, progress: float, scenes: int) -> Dense
     kind = rng.choice(["crop", "small", "middle", "full"], p=[0.62, 0.16, 0.1, 0.12] if progress < 0.5 else [0.45, 0.13, 0.14, 0.28])
     shapes = [(3, 3), (3, 3), (3, 4), (4, 3), (4, 4)] if progress < 0.5 else [(4, 4), (3, 4), (4, 5), (5, 4), (5, 5)]
     count, grid = {
-        "crop": (72, shapes[int(rng.integers(5))]),
-        "small": (40, (5, 5)),
-        "middle": (12, [(8, 8), (12, 12)][int(rng.integers(2))]),
-        "full": (5, (16, 16)),
+        "crop": (32, shapes[int(rng.integers(5))]),
+        "small": (24, (5, 5)),
+        "middle": (6, [(8, 8), (12, 12)][int(rng.integers(2))]),
+        "full": (3, (16, 16)),
     }[str(kind)]
     views, targets = [], []
     for _ in range(count):

@@ -190,16 +190,16 @@ def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, hit
     count = {"crop": 40, "region": 20, "small": 32, "middle": 10, "full": 6, "dialogue": 8}.get(kind, 0)
     if kind == "call":
         tokens = int(rng.choice([5, 5, 5, 8, 12, 16]))
-        count = {5: 32, 8: 20, 12: 10, 16: 6}[tokens]
+        count = {5: 16, 8: 10, 12: 5, 16: 3}[tokens]
         return kind, [call_row(rng, pool_scene(int(rng.integers(scenes))), tokens) for _ in range(count)]
     if kind == "dialogue":
-        return kind, [crop_row(rng, pool_scene(int(rng.integers(scenes))), 16, hit) for _ in range(8)]
+        return kind, [crop_row(rng, pool_scene(int(rng.integers(scenes))), 16, hit) for _ in range(4)]
     count, grids = {
-        "crop": (40, [(4, 4), (4, 5), (5, 4), (5, 5)]),
-        "region": (20, [(8, 8)]),
-        "small": (32, [(5, 5)]),
-        "middle": (10, [(8, 8), (12, 12)]),
-        "full": (6, [(16, 16)]),
+        "crop": (16, [(4, 4), (4, 5), (5, 4), (5, 5)]),
+        "region": (8, [(8, 8)]),
+        "small": (12, [(5, 5)]),
+        "middle": (4, [(8, 8), (12, 12)]),
+        "full": (3, [(16, 16)]),
     }[kind]
     grid = grids[int(rng.integers(len(grids)))]
     rows = []

@@ -23,6 +23,7 @@ from lfpc.mini.dense import Heads, dense_batch, dense_loss
 from lfpc.mini.dialogues import collate, dialogue_loss, dialogue_rows
 from lfpc.mini.model import build_model, build_tokenizer, save_pretrained
 from lfpc.mini.scenes import MARKS
+from lfpc.policies.checkpoint import load_checkpoint
 from lfpc.policies.varlen import speed_up_vision
 
 
@@ -32,13 +33,15 @@ class PretrainConfig:
 
     out: Path = Path("out/mini-base")
     """Checkpoint folder, and the state to continue from."""
-    dense_steps: int = 2000
+    init: Path | None = None
+    """Checkpoint whose weights a new run starts from; None: fresh ones."""
+    dense_steps: int = 6000
     """Steps of the vision phase."""
-    dialogue_steps: int = 3000
+    dialogue_steps: int = 10_000
     """Steps of the language phase."""
     dense_share: float = 0.2
     """Share of the language phase's steps that go on with the dense targets."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     """Peak of both phases; linear warm-up over 100 steps, then cosine to a tenth."""
     scenes: int = 4000
     """Distinct pictures drawn from."""
@@ -67,6 +70,8 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer()
     model: Any = build_model(tokenizer, config.seed)
+    if config.init is not None:
+        model.load_state_dict(load_checkpoint(config.init)[0].state_dict())
     speed_up_vision(model.model.visual)
     encode = lru_cache(maxsize=100_000)(lambda text: tokenizer(text, add_special_tokens=False).input_ids)
     heads = Heads(model.config.text_config.hidden_size, encode)
