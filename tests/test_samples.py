@@ -77,9 +77,11 @@ def test_samples_survive_writing_and_reading(tmp_path: Path) -> None:
     assert row_of_sample(full, tmp_path)["image"] == "sub/b.png"
 
 
-def test_a_picture_outside_the_folder_is_named_by_its_absolute_path(tmp_path: Path) -> None:
-    row = row_of_sample(sample_from_row(ROW, tmp_path / "one"), tmp_path / "two")
-    assert row["image"] == str(tmp_path / "one/a.png")
+def test_a_picture_outside_the_folder_keeps_a_relative_path_so_that_both_can_be_moved_together(tmp_path: Path) -> None:
+    sample = sample_from_row(ROW, tmp_path / "one")
+    row = row_of_sample(sample, tmp_path / "two")
+    assert row["image"] == "../one/a.png"
+    assert sample_from_row(row, tmp_path / "two") == sample
 
 
 def test_scanning_goes_on_after_a_bad_row(tmp_path: Path) -> None:

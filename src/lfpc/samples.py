@@ -75,7 +75,7 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
         boxes = tuple(tuple(Box(*map(float, corners)) for corners in nested) for nested in row.get("boxes", ()))
         return Sample(
             id=str(row["id"]),
-            image=folder / str(row["image"]),
+            image=Path(os.path.normpath(folder / str(row["image"]))),
             question=str(row["question"]),
             answer=str(row["answer"]),
             options=tuple(map(str, row.get("options", ()))),
