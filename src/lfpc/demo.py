@@ -170,18 +170,13 @@ def _evaluate_arm(
     """Rows of every budget and probe, and seconds per question one at a time."""
     rows: dict[Setting, list[dict[str, Any]]] = {}
     timed: dict[str, float] = {}
+    any_setting = EvaluationConfig(
+        checkpoint=checkpoint, budget=None, probe="own", crop=CROPS, max_turns=MAX_TURNS, max_new_tokens=MAX_NEW_TOKENS, seed=seed
+    )
+    policy = load_policy(any_setting)
     for budget, probes in SETTINGS.items():
         folder = config.out / f"seed{seed}" / "evaluate" / arm / budget
-        settings = EvaluationConfig(
-            checkpoint=checkpoint,
-            budget=config.small if budget == "small" else config.full,
-            probe="own",
-            crop=CROPS,
-            max_turns=MAX_TURNS,
-            max_new_tokens=MAX_NEW_TOKENS,
-            seed=seed,
-        )
-        policy = load_policy(settings)
+        settings = replace(any_setting, budget=config.small if budget == "small" else config.full)
         for probe in probes:
             rows[arm, budget, probe, seed] = evaluate_probe(
                 policy, questions, replace(settings, probe=probe), folder / probe, extra={"arm": arm, "size": budget}, progress=progress

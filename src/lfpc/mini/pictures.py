@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from lfpc.mini.scenes import EASY, HARD, Scene, draw_scene
+from lfpc.policies.vision import MEAN, STD
 
 PRETRAIN_SEEDS = 10
 """First part of every scene seed used here; the demo's splits use others."""
@@ -14,8 +15,6 @@ READABLE = 11.0
 """A capital letter at least this many pixels high in a view can be read."""
 Region = tuple[float, float, float, float]
 """Part of a scene in pixels of the original, xyxy."""
-_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
 @lru_cache(maxsize=8000)
@@ -33,7 +32,7 @@ def patches(pixels: np.ndarray) -> torch.Tensor:
         (batch * height/14 * width/14, 588) float32, for `lfpc.policies.vision.tower`; patches of one token are neighbours.
     """
     n, height, width, _ = pixels.shape
-    x = ((pixels.astype(np.float32) / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2)
+    x = ((pixels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
     x = x.reshape(n, 3, height // 28, 2, 14, width // 28, 2, 14).transpose(0, 2, 5, 3, 6, 1, 4, 7)
     return torch.from_numpy(np.ascontiguousarray(x).reshape(n * (height // 14) * (width // 14), 588))
 
