@@ -32,7 +32,7 @@ def patches(pixels: np.ndarray) -> torch.Tensor:
         (batch * height/14 * width/14, 588) float32, for `lfpc.policies.vision.tower`; patches of one token are neighbours.
     """
     n, height, width, _ = pixels.shape
-    x = ((pixels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
+    x = ((pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(0, 3, 1, 2)
     x = x.reshape(n, 3, height // 28, 2, 14, width // 28, 2, 14).transpose(0, 2, 5, 3, 6, 1, 4, 7)
     return torch.from_numpy(np.ascontiguousarray(x).reshape(n * (height // 14) * (width // 14), 588))
 
