@@ -1,4 +1,4 @@
-"""The options by which a verb is told which model to ask. Imports stay inside, as in `cli`."""
+"""The options by which a verb is told which model to ask. Imports stay inside, see `lfpc.cli`."""
 
 import json
 from collections.abc import Sequence

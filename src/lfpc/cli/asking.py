@@ -1,0 +1,71 @@
+"""One question at a time: asked of a model, or of you. Imports stay inside `run`, see `lfpc.cli`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lfpc.cli.model import AskedModel
+from lfpc.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(AskedModel):
+    """Ask a model one question about one picture; prints the turns, saves the crops and a page."""
+
+    picture: Positional[Path]
+    """The picture."""
+    question: Positional[str]
+    """The question."""
+    options: tuple[str, ...] = ()
+    """Answers to choose from, shown as A, B, ..."""
+    budget: int = 1024
+    """Visual tokens of the first view."""
+    out: Path = Path("out/ask")
+    """Folder for the crops and the page."""
+
+    def run(self) -> str:
+        from lfpc.ask import ask
+        from lfpc.evaluation import any_policy
+
+        config, server = self.asked()
+        page = ask(
+            self.picture,
+            self.question,
+            any_policy(config, server),
+            self.out,
+            protocol=config.chat,
+            model=config.model,
+            crop=config.crop_rules,
+            options=self.options,
+            budget=self.budget,
+            max_turns=self.max_turns,
+        )
+        return f"open {page}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    """Answer the questions of a samples folder yourself, shown and told exactly what a model would be."""
+
+    folder: Positional[Path]
+    """Samples folder: samples.jsonl beside its pictures."""
+    out: Path = Path("out/play")
+    """Folder for the pictures that are shown."""
+    budget: int | None = None
+    """Visual tokens of the first picture; None: each sample's own, or 1024 if it has none."""
+    questions: int | None = None
+    """How many questions to ask; None: all."""
+    max_turns: int = 6
+    """Replies after which a question ends unanswered."""
+
+    def run(self) -> str:
+        from lfpc.policies.human import play_folder
+
+        return play_folder(self.folder, self.out, budget=self.budget, questions=self.questions, max_turns=self.max_turns)
+
+
+VERBS: dict[str, type[Verb]] = {
+    "ask": Ask,
+    "play": Play,
+}

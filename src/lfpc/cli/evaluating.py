@@ -1,0 +1,156 @@
+"""Evaluate a model, probe it, score and compare what it answered. Imports stay inside `run`, see `lfpc.cli`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lfpc.cli.model import AskedModel, ServerOptions, several, whole_numbers
+from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(AskedModel):
+    """Evaluate a model on a samples folder or on published benchmarks, under its own crops and under probes."""
+
+    folder: Positional[Path | None] = None
+    """Samples folder; or give --tasks and --data."""
+    tasks: tuple[str, ...] = ()
+    """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench, mme-realworld-lite, samples."""
+    data: Path | None = None
+    """Folder of the benchmarks' files, one folder per benchmark; `lfpc data fetch-instructions TASK` says where to get them."""
+    work: Path | None = None
+    """Folder for pictures out of table files, which evaluations may share; None: in the output folder."""
+    out: Path
+    """Folder for the rows, one folder per task, budget and probe; what is there is not asked again."""
+    budget: tuple[str, ...] = ()
+    """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384 if it has none."""
+    probes: tuple[str, ...] = ("own", "noise")
+    """What the crop tool shows: own, and the looks of `lfpc probe`."""
+    seed: int = 0
+    """Of the noise and of the other pictures."""
+    option_seed: int = 0
+    """Of the order of options, where a benchmark's own order gives the answer away."""
+    timed: int = 0
+    """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
+
+    def run(self) -> str:
+        from lfpc.eval_run import benchmark_task, eval_run, samples_task
+        from lfpc.evaluate.benchmarks import benchmark
+
+        names, data = several(self.tasks), self.data
+        if {bool(names), data is not None} != {self.folder is None}:
+            raise ConfigError("give either a samples folder, or --tasks and --data")
+        config, server = self.asked(seed=self.seed)
+        budgets = whole_numbers("--budget", self.budget)
+        for name in names:
+            benchmark(name)  # an unknown one is told of before any is read
+        if self.folder is not None:
+            tasks = [samples_task(self.folder)]
+        else:
+            work = self.work or self.out / "work"
+            tasks = [benchmark_task(name, data or Path(), work, seed=self.option_seed) for name in dict.fromkeys(names)]
+        for line in eval_run(
+            tasks, config, self.out, budgets=budgets or (None,), probes=several(self.probes), server=server, timed=self.timed
+        ):
+            print(line)
+        return f"results: {self.out / 'results.json'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(ServerOptions):
+    """Does the model look at its crops? Asks a run's questions again and shows something else for every crop.
+
+    Model, protocol and sampling are the run's; a served model is looked for where it was, or at --base-url.
+    """
+
+    run_folder: Positional[Path]
+    """What `lfpc eval` wrote; the probes' rows and their results go there too, and what is there is not asked again."""
+    looks: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
+    """What is shown: noise, truth, truth-wide (padded by half), truth-each (one target a call), other (another picture), mean
+    (colour), blur, none, repeat (the own crop once more: base against base)."""
+    replay: bool = False
+    """Give the recorded replies up to the first crop again, word for word, and let the model go on: cheaper, and every
+    difference comes from what was shown."""
+    draws: int = 1
+    """Seeds of noise and of other pictures; they are averaged question by question."""
+
+    def run(self) -> str:
+        from lfpc.evaluate.recorded import probed_runs
+        from lfpc.probe_run import probe_run, results_file, served_at
+
+        runs = probed_runs(self.run_folder).values()
+        for run in runs:
+            address = self.base_url or served_at(run)
+            server = self.server(address) if address else None
+            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, server=server), sep="\n")
+        return f"results: {', '.join(str(results_file(run, replay=self.replay)) for run in runs)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """How two runs differ on the questions that both were asked: paired differences with intervals, tests, and their power."""
+
+    run_a: Positional[Path]
+    """What `lfpc eval` (and `lfpc probe`) wrote."""
+    run_b: Positional[Path]
+    """The run that it is compared with."""
+    replay: bool = False
+    """Compare the replayed probes; otherwise those that ran freely."""
+    out: Path = Path("out/compare.json")
+    """File for the figures."""
+
+    def run(self) -> str:
+        from lfpc.evaluate.compare import compare_folders
+        from lfpc.evaluate.terminal import compare_lines
+        from lfpc.runs import write_json
+
+        results = compare_folders(self.run_a, self.run_b, replay=self.replay)
+        for name, found in results.items():
+            print(*compare_lines(found, (str(self.run_a / name), str(self.run_b / name))), sep="\n")
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.out, results)
+        return f"figures: {self.out}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore:
+    """Score an evaluation again from its rows, without asking the model again; a judge decides where no rule can."""
+
+    run_folder: Positional[Path]
+    """Folder of one or several evaluations: every episodes.jsonl below it is scored."""
+    judge: str | None = None
+    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
+    judge_model: str | None = None
+    """Name of the judging model on that server."""
+    judge_cache: Path | None = None
+    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the run folder."""
+    judge_concurrency: int = 8
+    """Questions that the judge is asked at once."""
+
+    def run(self) -> str:
+        from contextlib import nullcontext
+
+        from lfpc.evaluate.judge import Judge, JudgeConfig
+        from lfpc.evaluate.rescore import figure_lines, rescore_run
+
+        if (self.judge is None) != (self.judge_model is None):
+            raise ConfigError("a judge is an address and a model: give both --judge and --judge-model, or neither")
+        cache = self.judge_cache or self.run_folder / "judge.jsonl"
+        judge = nullcontext()
+        if self.judge and self.judge_model:
+            judge = Judge(JudgeConfig(url=self.judge, model=self.judge_model, cache=cache, concurrency=self.judge_concurrency))
+        with judge as asked:
+            figures = rescore_run(self.run_folder, asked)
+        for line in figure_lines(figures):
+            print(line)
+        return f"results: {self.run_folder / 'results.json'}"
+
+
+VERBS: dict[str, type[Verb]] = {
+    "eval": Eval,
+    "probe": Probe,
+    "compare": Compare,
+    "rescore": Rescore,
+}
