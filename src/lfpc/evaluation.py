@@ -99,9 +99,9 @@ def served_policy(config: EvaluationConfig, server: Server, *, tools: bool = Tru
     return ServedPolicy(server, config.model, config.chat, sampling=sampling, tools=tools)
 
 
-def any_policy(config: EvaluationConfig, server: Server | None) -> "TransformersPolicy | ServedPolicy":
+def any_policy(config: EvaluationConfig, server: Server | None, *, tools: bool = True) -> "TransformersPolicy | ServedPolicy":
     """The model of `server`; None: the checkpoint in this process."""
-    return load_policy(config) if server is None else served_policy(config, server)
+    return load_policy(config, tools=tools) if server is None else served_policy(config, server, tools=tools)
 
 
 def evaluate_probe(

@@ -87,7 +87,11 @@ class RunFolder:
 
     def episodes(self) -> dict[str, dict[str, Any]]:
         """Episodes by key, in the order first written; of several lines with one key the last counts."""
-        return {row["key"]: row for row in _read_lines(self.path / EPISODES_FILE)}
+        return {row["key"]: row for row in self.episode_lines()}
+
+    def episode_lines(self) -> Iterator[dict[str, Any]]:
+        """Every line of episodes as it was written, one at a time."""
+        return _read_lines(self.path / EPISODES_FILE)
 
 
 def episode_row(episode: Episode, terms: RewardTerms | None = None, **extra: Any) -> dict[str, Any]:

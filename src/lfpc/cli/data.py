@@ -1,8 +1,7 @@
-"""Samples folders: checks, where published files are, resolution selection. Imports stay inside `run`, see `lfpc.cli`."""
+"""Samples folders: checks, where published files are. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import Positional
 
@@ -44,45 +43,7 @@ class FetchInstructions:
         return fetch_instructions(self.task)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Select:
-    """Resolution selection: choose each sample's first-view budget with the model that is going to be trained."""
-
-    data: Positional[Path]
-    """Samples folder."""
-    checkpoint: Path
-    """Model that answers."""
-    out: Path
-    """Samples folder to write; the answers are kept there, so an interrupted selection goes on."""
-    ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
-    """Budgets in visual tokens, from the original's level downwards."""
-    never: Literal["keep", "drop"] = "keep"
-    """Samples whose answer never changes."""
-    wrong: Literal["keep", "drop"] = "keep"
-    """Samples that are answered wrongly at the original."""
-    max_new_tokens: int = 128
-    """Tokens a reply may have."""
-
-    def run(self) -> str:
-        from lfpc.data.select import SelectConfig, select
-        from lfpc.policies.checkpoint import load_checkpoint
-        from lfpc.policies.transformers import TransformersPolicy
-        from lfpc.protocols import PROTOCOLS
-        from lfpc.samples import read_samples, write_samples
-
-        samples, protocol = read_samples(self.data), PROTOCOLS["qwen2_5_vl"]
-        model, tokenizer = load_checkpoint(self.checkpoint)
-        policy = TransformersPolicy(model, tokenizer, protocol, temperature=0.0, max_new_tokens=self.max_new_tokens, tools=False)
-        config = SelectConfig(ladder=self.ladder, never=self.never, wrong=self.wrong, model=str(self.checkpoint))
-        found = select(samples, policy, protocol=protocol, config=config, out=self.out)
-        for level, count in found.levels.items():
-            print(f"{level:>7} visual tokens: {count:>6} samples {'#' * round(50 * count / max(1, len(samples)))}")
-        print(f"  never changed: {found.never:>6} samples; wrong at the original: {found.wrong}; dropped: {found.dropped}")
-        return f"samples with budgets: {write_samples(found.samples, self.out)}"
-
-
 VERBS: dict[str, type[Verb]] = {
-    "select": Select,
     "data check": DataCheck,
     "data fetch-instructions": FetchInstructions,
 }

@@ -7,6 +7,9 @@ from typing import Any
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 48, 10, 10, 26
 """Size of a figure and its margins, in SVG units."""
+ROW, LABELS, COUNTS = 22, 130, 56
+"""Of bars that lie: height of one with its gap, room for labels at the left and for counts at the right, in SVG units."""
+LONGEST_LABEL = 22
 KNOWN = {
     "reward": "Reward",
     "accuracy": "Accuracy",
@@ -166,3 +169,21 @@ def bars(counts: Mapping[str, int]) -> list[Bar]:
         Bar(LEFT + slot * (i + 0.12), HEIGHT - BOTTOM - height, slot * 0.76, height, label, count)
         for i, ((label, count), height) in enumerate(zip(counts.items(), heights, strict=True))
     ]
+
+
+def rows(counts: Mapping[str, int]) -> list[Bar]:
+    """Bars that lie under each other, in the order of `counts`; long names are shortened."""
+    top, room = max(counts.values(), default=0) or 1, WIDTH - LABELS - COUNTS
+    return [Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count) for i, (label, count) in enumerate(counts.items())]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Figure:
+    """Curves of shares over the levels of a ladder; x is a place in `names`."""
+    x_range, y_range = (-0.2, len(names) - 0.8), (0.0, 1.02)
+    lines = tuple(_line(label, i + 1, line, x_range, y_range) for i, (label, line) in enumerate(points.items()) if line)
+    x_ticks = tuple(Tick(_x(i, x_range), name) for i, name in enumerate(names))
+    return Figure(title, True, lines, x_ticks, tuple(Tick(_y(v, y_range), f"{v:.0%}") for v in nice_ticks(0, 1)))
