@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.data.pictures import PictureStore
-from lfpc.evaluate.benchmarks.base import Found, files_like, need, samples_of
+from lfpc.data.rows import Found, files_like, need, samples_of
 from lfpc.samples import Sample
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
