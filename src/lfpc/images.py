@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
-from lfpc.errors import PictureError
+from lfpc.errors import MissingPicture, PictureError
 
 _ORIENTATION = 0x0112
 """EXIF tag."""
@@ -140,7 +140,7 @@ def picture_file(path: Path) -> Iterator[Image.Image]:
                 raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; is this a picture?")
             yield file
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such picture") from None
+        raise MissingPicture(f"{path}: no such picture") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
         if isinstance(error, PictureError):
             raise

@@ -7,12 +7,13 @@ A `Walk` is a generator, as an episode is: it yields Questions, receives what wa
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import file_digest, sha256
 from json import dumps
+from pathlib import Path
 
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
-from lfpc.caches import byte_cache
 from lfpc.errors import PictureError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.protocols import ChatProtocol
@@ -141,11 +142,11 @@ def _key(sample: Sample, size: Size, protocol: ChatProtocol) -> str:
     return sha256(dumps(asked).encode()).hexdigest()[:32]
 
 
-@byte_cache(2**20, lambda digest: 64)
-def _digest(file: object) -> str:
+@lru_cache(maxsize=4096)
+def _digest(file: Path) -> str:
     """Hash of a picture file, remembered for the levels and questions that follow."""
     try:
-        with open(str(file), "rb") as content:
+        with file.open("rb") as content:
             return file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise PictureError(f"{file}: cannot be read ({error.strerror or error})") from error

@@ -32,8 +32,8 @@ class Record:
 def read_records(file: Path) -> Iterator[Record | SampleError]:
     """Rows of a `.tsv`, `.csv`, `.parquet`, `.jsonl` or `.json` file (a list of objects), in their order; rows count from 1.
 
-    Also of a folder that Hugging Face's `save_to_disk` wrote. Memory holds a row of a TSV or JSONL file (a cell takes some seven times its length), a page of a parquet file, the whole
-    of a JSON file.
+    Also of a folder that Hugging Face's `save_to_disk` wrote. Memory holds a row of a TSV or JSONL file (a cell takes some seven
+    times its length), a page of a parquet file, the whole of a JSON file.
 
     Raises:
         SampleError: no such file, or an ending that is not one of these.
