@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
-from lfpc.errors import MissingPicture, PictureError
+from lfpc.errors import LfpcError, MissingPicture, PictureError
 
 _ORIENTATION = 0x0112
 """EXIF tag."""
@@ -142,7 +142,7 @@ def picture_file(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise MissingPicture(f"{path}: no such picture") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
-        if isinstance(error, PictureError):
+        if isinstance(error, LfpcError):
             raise
         raise PictureError(f"{path}: not a readable picture ({error})") from error
 

@@ -19,7 +19,7 @@ def importer(name: str, seed: int = 0) -> Importer:
         return IMPORTERS[name]
     if name not in BENCHMARKS:
         raise ConfigError(f"unknown format {name!r}; known are {', '.join(formats())}")
-    benchmark = BENCHMARKS[name]
+    benchmark = BENCHMARKS[name]  # "samples", a samples folder, among them
 
     def read(src: Path, places: Places) -> Found:
         yield from benchmark.read(src, places.pictures.parent, seed)

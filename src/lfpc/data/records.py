@@ -77,7 +77,7 @@ def _read_table(file: Path) -> Iterator[Record | SampleError]:
 def _read_parquet(file: Path) -> Iterator[Record | SampleError]:
     number = 0
     try:
-        with pq.ParquetFile(file, buffer_size=1 << 20) as table:
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:  # pre-buffered, all that was read stays in memory
             for batch in table.iter_batches(batch_size=8):
                 for i in range(batch.num_rows):
                     number += 1
