@@ -132,12 +132,12 @@ def upright_size(path: Path) -> Size:
 
 
 @contextmanager
-def picture_file(path: Path) -> Iterator[Image.Image]:
+def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
     """The picture file, opened and not yet decoded; whatever goes wrong with it becomes a PictureError that names it."""
     try:
         with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; is this a picture?")
+            if max_pixels is not None and file.width * file.height > max_pixels:
+                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {max_pixels:,}; is this a picture?")
             yield file
     except FileNotFoundError:
         raise MissingPicture(f"{path}: no such picture") from None

@@ -13,24 +13,78 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """Read every row of a samples folder and open every picture; one line per problem."""
+    """Read every row of a samples folder and every picture; a line per problem. Fails if a sample cannot be played."""
 
     folder: Positional[Path]
     """Samples folder: samples.jsonl beside its pictures."""
+    against: tuple[Path, ...] = ()
+    """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is one of theirs are named."""
+    page: Path | None = None
+    """Folder for a page with counts, the worst samples and random ones; None: no page."""
+    looks: Path | None = None
+    """Folder for the looks of pictures, which checks may share; None: out/looks."""
 
     def run(self) -> str:
-        from lfpc.data.check import check_samples
+        from lfpc.data.check import Report, check_samples
+        from lfpc.data.likeness import known_looks, leak_finder
         from lfpc.errors import SampleError
+        from lfpc.report.check_page import write_check_page
 
-        rows = wrong = 0
-        for problem in check_samples(self.folder):
-            rows += 1
-            if problem:
-                wrong += 1
-                print(problem)
-        if wrong or not rows:
-            raise SampleError(f"{self.folder}: {wrong} of {rows} samples cannot be played")
-        return f"{self.folder}: {rows} samples, all can be played"
+        leak = leak_finder(known_looks(self.against, self.looks or Path("out/looks"))) if self.against else None
+        report = Report()
+        for checked in check_samples(self.folder, leak):
+            report.add(checked)
+            for line in checked.lines:
+                print(line)
+        if self.page:
+            print(f"page: {write_check_page(self.page, report, self.folder)}")
+        if report.unplayable or not report.rows:
+            raise SampleError(f"{self.folder}: {report.unplayable} of {report.rows} samples cannot be played")
+        notes = f"; of {report.notes} there is something to say" if report.notes else ""
+        return f"{self.folder}: {report.rows} samples, all can be played{notes}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataMix:
+    """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and benchmarks' pictures."""
+
+    folder: Positional[Path]
+    """Holds a samples folder for each part, by its name: pixel-reasoner, chain-of-focus, thinklite-vl for the preset stage1."""
+    out: Positional[Path]
+    """Samples folder to write."""
+    preset: Literal["stage1"] = "stage1"
+    """stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100, ThinkLite-VL all."""
+    parts: tuple[str, ...] = ()
+    """Parts in place of the preset's: NAME=COUNT or NAME=all."""
+    against: tuple[Path, ...] = ()
+    """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture of theirs."""
+    min_tokens: int = 64
+    """Visual tokens of the original, at the least."""
+    max_distance: int = 18
+    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
+    per_picture: int | None = None
+    """Questions about one picture, at the most; None: any number."""
+    seed: int = 0
+    """Of the drawing."""
+
+    def run(self) -> str:
+        from lfpc.data.mix import PRESETS, MixConfig, mix, parts_named
+        from lfpc.report.check_page import write_mix_page
+
+        named = pairs("--parts", self.parts, "NAME=COUNT or NAME=all")
+        config = MixConfig(
+            parts=parts_named(named) if named else PRESETS[self.preset],
+            min_tokens=self.min_tokens,
+            max_distance=self.max_distance,
+            per_picture=self.per_picture,
+            seed=self.seed,
+        )
+        mixed = mix(self.folder, config, self.out, against=self.against)
+        for name, counts in mixed.parts.items():
+            print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
+        if not self.against:
+            print("not compared with any benchmark: name their folders with --against")
+        return f"{len(mixed.samples):,} samples: {self.out} (figures: {write_mix_page(self.out / 'report', mixed)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +182,7 @@ class FetchInstructions:
 VERBS: dict[str, type[Verb]] = {
     "data import": DataImport,
     "data export": DataExport,
+    "data mix": DataMix,
     "data check": DataCheck,
     "data fetch-instructions": FetchInstructions,
 }

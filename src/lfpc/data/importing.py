@@ -5,33 +5,26 @@ whole line. Only rows under way are in memory; `samples.jsonl` and `rejected.jso
 """
 
 import json
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 from lfpc.data.importers import Importer, Pending, Places
 from lfpc.data.pictures import PictureStore
 from lfpc.data.rejections import Reason, Rejected, reason_of
+from lfpc.data.side_by_side import THREADS, in_order
+from lfpc.data.soundness import sound_picture
 from lfpc.errors import LfpcError, SampleError
-from lfpc.images import MAX_ASPECT, picture_file
 from lfpc.progress import progress_bar
 from lfpc.runs import RunFolder, write_json
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
 
 REJECTED_FILE, SUMMARY_FILE, JOURNAL, PICTURES = "rejected.jsonl", "summary.json", "journal", "pictures"
-THREADS = min(8, os.cpu_count() or 1)
-"""That check and copy pictures."""
-LARGE = 50_000_000
-"""Pixels of a picture above which only one is decoded at a time."""
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +76,7 @@ def import_samples(importer: Importer, config: ImportConfig, out: Path, *, progr
     for line in journal.episode_lines():
         done += 1
         if "sample" in line:
-            seen.add(_short_hash(line["sample"]["id"]))
+            seen.add(short_hash(line["sample"]["id"]))
     places = Places(pictures=pictures, roots=(*config.roots, _folder(config.src)), strip=config.strip, columns=config.columns or {})
     found = islice(importer.read(config.src, places), done, None)
     keeper = Keeper(config, pictures)
@@ -92,17 +85,6 @@ def import_samples(importer: Importer, config: ImportConfig, out: Path, *, progr
             journal.log_episode(str(number), _line(made, number, seen, out))
             advance(1)
     return _finish(journal, out, config)
-
-
-def in_order(threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], window: int) -> Iterator[R]:
-    """`work` on every item, in the order of `items`; no more than `window` of them are under way."""
-    running: deque[Future[R]] = deque()
-    for item in items:
-        running.append(threads.submit(work, item))
-        if len(running) >= window:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +103,6 @@ class Keeper:
     def __init__(self, config: ImportConfig, pictures: Path) -> None:
         self._config, self._store = config, PictureStore(pictures)
         self._inside = [folder.resolve() for folder in (*config.roots, _folder(config.src), pictures)]
-        self._large = Lock()
 
     def keep(self, found: Pending | Sample | SampleError) -> Sample | Rejection:
         """The sample, or why there is none."""
@@ -141,32 +122,16 @@ class Keeper:
         real = picture.resolve()
         if not any(real.is_relative_to(folder) for folder in self._inside):
             raise Rejected(Reason.OUTSIDE, f"{picture} is in none of the folders that were given; name its folder with --root")
-        return self._store.adopt(picture, self._sound(picture), link=self._config.link)
-
-    def _sound(self, picture: Path) -> str:
-        """Decode the whole file, so that damage shows now and not in training. Returns the ending for its kind."""
-        with picture_file(picture) as file:
-            width, height = file.size
-            if min(width, height) < self._config.min_side:
-                raise Rejected(Reason.TINY, f"{picture}: {width} x {height} pixels; the shorter side needs {self._config.min_side}")
-            if max(width, height) > MAX_ASPECT * min(width, height):
-                raise Rejected(Reason.NARROW, f"{picture}: {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}")
-            file.draft("RGB", (width // 8, height // 8))  # a JPEG file is read to its end, at an eighth of the size
-            if file.width * file.height > LARGE:
-                with self._large:
-                    file.load()
-            else:
-                file.load()
-            return (file.format or "png").lower()
+        return self._store.adopt(picture, sound_picture(picture, self._config.min_side), link=self._config.link)
 
 
 def _line(made: Sample | Rejection, number: int, seen: set[int], out: Path) -> dict[str, Any]:
     if isinstance(made, Rejection):
         where = {"where": made.where} if made.where else {}
         return {"rejected": {"row": number, **where, "reason": made.reason.value, "detail": made.detail, "source": made.source}}
-    if _short_hash(made.id) in seen:
+    if short_hash(made.id) in seen:
         made = replace(made, id=f"{made.id}#{number}")
-    seen.add(_short_hash(made.id))
+    seen.add(short_hash(made.id))
     return {"sample": row_of_sample(made, out.absolute())}
 
 
@@ -218,7 +183,7 @@ class _Counts:
         return {name: {fact: found[fact] for fact in names} for name, found in sorted(self._by_source.items())}
 
 
-def _short_hash(text: str) -> int:
+def short_hash(text: str) -> int:
     """Eight bytes in place of a long id: millions of them fit into memory."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
