@@ -93,7 +93,7 @@ ROWS = [{"problem": "Which?", "gold": {"answer": "b"}, "pic": "a.png", "choices"
 MAP = {"question": "problem", "answer": "gold.answer", "image": "pic", "options": "choices", "boxes": "where"}
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "saved"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", pytest.param("saved", marks=pytest.mark.slow)])
 def test_any_table_is_read_with_its_columns_named(tmp_path: Path, kind: str) -> None:
     src = tmp_path / "in"
     published.write_picture(src / "a.png")
@@ -114,6 +114,7 @@ def test_any_table_is_read_with_its_columns_named(tmp_path: Path, kind: str) -> 
     assert sample.boxes == ((Box(0.25, 0.25, 0.5, 0.5),),)  # 16 of 64, 12 of 48; 32 of 64, 24 of 48
 
 
+@pytest.mark.slow
 def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the package `datasets` is not installed")
     rows = {"question": ["a?", "b?"], "answer": ["1", "2"], "image": [Image.new("RGB", (40, 40), name) for name in ("red", "blue")]}
