@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test fast check bench fuzz
+.PHONY: setup demo test test-vllm fast check bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -15,10 +15,15 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not vllm"
+
+# Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
+test-vllm: setup
+	$(BIN)/python -m environments vllm
+	$(BIN)/python -m pytest -m vllm
 
 fast: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not vllm"
 
 check: setup
 	$(BIN)/ruff check .

@@ -67,9 +67,9 @@ class DemoConfig:
     """Scenes the questions are about: those of `hard-test` have smaller marks and more distractors than Stage I's."""
     ablations: bool | None = None
     """Whether the paper's ablations run too; None: with several seeds."""
-    steps: int = 60
+    steps: int = 80
     """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 50
+    stage2_steps: int = 120
     """Further steps of Stage II, from Stage I's checkpoint."""
     train_samples: int = 320
     """Questions the baseline and Stage I learn from."""
