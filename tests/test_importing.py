@@ -134,6 +134,8 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
     published.write_json(tmp_path / "in" / "x.json", ROWS)
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})
+    with pytest.raises(ConfigError, match="so what is written would be read; name a folder outside"):
+        bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):
         bring("table", tmp_path / "gone", tmp_path / "out2")
     assert {"deepeyes", "table", "vstar", "hrbench-8k", "treebench", "zoombench"} <= set(formats())

@@ -12,8 +12,10 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+from chat_server import ChatServer
 from PIL import Image
 
+from lfpc import cli
 from lfpc.answers import normalise
 from lfpc.data.ladder import majority
 from lfpc.data.select import SelectConfig, cost_line, select
@@ -24,7 +26,7 @@ from lfpc.evaluate.judge import JudgeConfig, Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.samples import Sample
+from lfpc.samples import Sample, read_samples, write_samples
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -328,6 +330,24 @@ def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_pat
     assert json.loads(done.stdout) == naive(samples, LADDER)
     lines = rows.read_text().splitlines()
     assert len({json.loads(line)["key"] for line in lines}) == len(lines), "no answer is asked for twice"
+
+
+def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_path, capsys):
+    folder = write_samples(samples, tmp_path / "data").parent
+    with ChatServer(say=lambda question, turn, pictures: f"<answer>{crc32(pictures[0].encode()) % 9}</answer>") as server:
+        command = ["select", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
+        assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
+        heard = capsys.readouterr()
+        assert "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens together" in heard.err
+        assert "4 of 4 samples" in heard.err
+        assert "\r" not in heard.err, "no bar where there is no terminal"
+        asked = len(server.requests)
+        assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
+        assert len(server.requests) == asked, "everything is known"
+    assert {sample.budget for sample in read_samples(tmp_path / "out")} == {16}
+    assert "Level at which the answer first changed" in (tmp_path / "out" / "report" / "index.html").read_text()
+    assert cli.main([*command, "--votes", "3"]) == 1
+    assert "--votes are sampled answers: give a --temperature above 0" in capsys.readouterr().err
 
 
 def test_cost_is_told_before(tmp_path):

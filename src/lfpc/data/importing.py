@@ -19,7 +19,7 @@ from lfpc.data.pictures import PictureStore
 from lfpc.data.rejections import Reason, Rejected, reason_of
 from lfpc.data.side_by_side import THREADS, in_order
 from lfpc.data.soundness import sound_picture
-from lfpc.errors import LfpcError, SampleError
+from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.progress import progress_bar
 from lfpc.runs import RunFolder, write_json
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
@@ -66,9 +66,12 @@ def import_samples(importer: Importer, config: ImportConfig, out: Path, *, progr
     """Read everything that `importer` finds and write a samples folder with its pictures.
 
     Raises:
+        ConfigError: `out` lies inside the folder that is read.
         SampleError: the files are not there, or of another layout.
         RunError: `out` holds another import, or the disk refuses.
     """
+    if config.src.is_dir() and out.resolve().is_relative_to(config.src.resolve()):
+        raise ConfigError(f"{out} lies in {config.src}, so what is written would be read; name a folder outside")
     pictures = (out / PICTURES).absolute()
     config = replace(config, files=_sizes(config.src))
     journal = RunFolder.open(out / JOURNAL, config)
