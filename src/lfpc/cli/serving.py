@@ -1,0 +1,46 @@
+"""A model on a page and behind an endpoint. Imports stay inside `run`, see `lfpc.cli`."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lfpc.cli.model import AskedModel
+from lfpc.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(AskedModel):
+    """Serve a page where one asks a model about a picture and swaps its crops, and an OpenAI-compatible endpoint at /v1.
+
+    Without a model named, the miniature's base checkpoint answers. docs/serve.md says more.
+    """
+
+    budget: int | None = None
+    """Visual tokens of the first view; None: 25 for a miniature, else 1024."""
+    port: int = 8017
+    """Port to answer at; 0: a free one."""
+    public: bool = False
+    """Answer other machines too, if they know the key in LFPC_API_KEY. Nothing is encrypted: put a proxy in front that does."""
+
+    def run(self) -> str:
+        from lfpc.demo import base_checkpoint, is_miniature, miniature_settings
+        from lfpc.live import live_model
+        from lfpc.web.ask_app import LARGEST_BODY, ask_app
+        from lfpc.web.keys import KEY_VARIABLE, checked_key, keyed
+        from lfpc.web.serving import serve
+
+        key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
+        default = self.checkpoint is None and self.base_url is None and self.model is None
+        given = replace(self, checkpoint=base_checkpoint()) if default else self
+        config, server = given.asked()
+        small = given.checkpoint is not None and is_miniature(given.checkpoint)
+        config = replace(miniature_settings(config) if small else config, budget=self.budget or (25 if small else 1024))
+        name = "lfpc-mini" if default else given.model or Path(config.model).resolve().name
+        with TemporaryDirectory(prefix="lfpc-serve-") as folder:
+            app = ask_app(live_model(name, config, server), Path(folder), examples="test" if small else "large")
+            serve(keyed(app, key) if key else app, f"model {name}", port=self.port, largest_body=LARGEST_BODY, public=self.public)
+        return "stopped"
+
+
+VERBS: dict[str, type[Verb]] = {"serve": Serve}

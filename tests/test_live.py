@@ -1,0 +1,143 @@
+"""Episodes told step by step, and played again with another look; without a server."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+
+from lfpc import live
+from lfpc.boxes import Box
+from lfpc.dialogue import Crop, Reply, Usage
+from lfpc.episode import Episode, Stop
+from lfpc.errors import RunError, SampleError
+from lfpc.evaluation import EvaluationConfig
+from lfpc.images import CropRules
+from lfpc.live import Asked, Busy, LiveModel, swapped
+from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.policies.threaded import ThreadedPolicy
+
+CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 56, 56]}}</tool_call>'
+CONFIG = EvaluationConfig(model="script", budget=16, probe="own", crop=CropRules(min_tokens=1, max_tokens=16), max_turns=4)
+
+
+def looks_at(context):
+    """Two crops, then an answer that tells how bright each crop is in red and green (the picture grows red with x, green with y)."""
+    if len(context.turns) < 2:
+        return CALL
+    colours = [turn.view.image.resize((1, 1)).getpixel((0, 0)) if turn.view else None for turn in context.turns]
+    return f"<answer>{colours}</answer>"
+
+
+def scripted_model(script=looks_at, config=CONFIG, concurrency=8):
+    thread = ThreadPoolExecutor(1)
+    return LiveModel("script", config, lambda config: ThreadedPolicy(ScriptedPolicy(script), thread), concurrency=concurrency)
+
+
+def told(model, asked):
+    """Every step of the episode."""
+
+    async def all_steps():
+        async with aclosing(model.tell(asked)) as steps:
+            return [step async for step in steps]
+
+    return asyncio.run(all_steps())
+
+
+def test_an_episode_is_told_turn_by_turn(sample):
+    steps = told(scripted_model(), Asked(sample=sample(), config=CONFIG))
+    assert [len(step.turns) for step in steps] == [0, 1, 2, 3]
+    assert isinstance(steps[-1], Episode)
+    assert steps[-1].stop is Stop.ANSWERED
+
+
+@pytest.mark.parametrize(("what", "region"), [("own", (0, 0, 56)), ("truth", (0.3, 0.3, 0.6)), (Box(0.5, 0.5, 1, 1), (0.5, 0.5, 1))])
+def test_the_swapped_crop_shows_something_else_and_the_others_what_they_asked_for(sample, what, region):
+    asked = Asked(sample=sample(), config=CONFIG)
+    own = told(scripted_model(), asked)[-1]
+    other = told(scripted_model(), swapped(asked, own.turns, 2, what))[-1]
+    assert other.turns[0].reply == own.turns[0].reply
+    assert other.turns[0].view.region == own.turns[0].view.region == own.turns[1].view.region
+    shown = other.turns[1].view.region.corners
+    assert shown[:2] == pytest.approx(region[:2])
+    assert (other.answer == own.answer) == (what == "own")
+
+
+def test_noise_and_nothing_are_shown_for_one_call_only(sample):
+    asked = Asked(sample=sample(), config=CONFIG)
+    own = told(scripted_model(), asked)[-1]
+    noise = told(scripted_model(), swapped(asked, own.turns, 1, "noise"))[-1]
+    assert noise.turns[0].view.size == own.turns[0].view.size
+    assert noise.turns[0].view.image.tobytes() != own.turns[0].view.image.tobytes()
+    assert noise.turns[1].view.image.tobytes() == own.turns[1].view.image.tobytes()
+    nothing = told(scripted_model(), swapped(asked, own.turns, 1, "none"))[-1]
+    assert [turn.view is None for turn in nothing.turns[:2]] == [True, False]
+    assert nothing.answer.startswith("[None, (")
+
+
+def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
+    first = Asked(sample=sample(), config=CONFIG)
+    own = told(scripted_model(), first)[-1]
+    second = swapped(first, own.turns, 1, "none")
+    third = swapped(second, told(scripted_model(), second)[-1].turns, 2, "none")
+    assert third.shown == {1: "none", 2: "none"}
+    assert told(scripted_model(), third)[-1].answer == "[None, None]"
+    assert swapped(third, own.turns, 1, "own").shown == {1: "own"}  # what came after is asked for anew
+
+
+def test_the_policy_is_asked_only_after_the_swapped_crop(sample):
+    asked, contexts = Asked(sample=sample(), config=CONFIG), []
+
+    def counting(context):
+        contexts.append(len(context.turns))
+        return looks_at(context)
+
+    own = told(scripted_model(), asked)[-1]
+    told(scripted_model(counting), swapped(asked, own.turns, 2, "noise"))
+    assert contexts == [2]
+
+
+def test_a_crop_that_nothing_follows_cannot_be_swapped(sample):
+    asked = Asked(sample=sample(), config=replace(CONFIG, max_turns=2))
+    turns = told(scripted_model(), asked)[-1].turns
+    with pytest.raises(RunError, match="crop 2 came with the last of 2 turns"):
+        swapped(asked, turns, 2, "noise")
+    with pytest.raises(RunError, match="no crop 3 to swap; the model made 2"):
+        swapped(asked, turns, 3, "noise")
+
+
+def test_truth_of_a_picture_without_boxes_is_one_sentence(sample):
+    asked = Asked(sample=sample(boxes=()), config=CONFIG)
+    turns = told(scripted_model(), asked)[-1].turns
+    with pytest.raises(SampleError, match="has no boxes"):
+        told(scripted_model(), swapped(asked, turns, 1, "truth"))
+
+
+def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkeypatch):
+    monkeypatch.setattr(live, "LONGEST_QUEUE", 1)
+    model, asked = scripted_model(), Asked(sample=sample(), config=CONFIG)
+
+    async def two():
+        async with aclosing(model.tell(asked)) as steps:
+            await anext(steps)
+            with pytest.raises(Busy, match="ask again in a moment"):
+                await anext(model.tell(asked))
+        return [step async for step in model.tell(asked)]
+
+    assert isinstance(asyncio.run(two())[-1], Episode)
+
+
+def test_a_threaded_policy_counts_tokens_where_its_policy_can(sample):
+    class Counting(ScriptedPolicy):
+        def prompt_tokens(self, context):
+            return 100 + len(context.turns)
+
+        def reply(self, contexts):
+            return [Reply(reply.text, token_ids=(1, 2, 3)) for reply in super().reply(contexts)]
+
+    thread = ThreadPoolExecutor(1)
+    model = LiveModel("script", CONFIG, lambda config: ThreadedPolicy(Counting(looks_at), thread))
+    turns = told(model, Asked(sample=sample(), config=CONFIG))[-1].turns
+    assert [turn.reply.usage for turn in turns] == [Usage(100, 3), Usage(101, 3), Usage(102, 3)]
+    assert isinstance(turns[0].action, Crop)
