@@ -96,7 +96,9 @@ def test_a_data_uri_that_is_no_base64_is_refused(url):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*body(), "n", "role", "content", "type", "text", "tools"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*body(), "n", "role", "content", "type", "text", "tools"]), inner)
+    ),
     max_leaves=12,
 )
 

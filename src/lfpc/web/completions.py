@@ -102,8 +102,8 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
 
 async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, Any]:
     """The completion as one JSON object."""
-    async with aclosing(model.tell(completion.asked)) as steps:
-        played = [step async for step in steps if isinstance(step, Episode)][0]
+    played = [step async for step in model.tell(completion.asked)][-1]
+    assert isinstance(played, Episode)
     message = {"role": "assistant", "content": played.answer or "", "reasoning_content": _written(played.turns)}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason(played, completion), "logprobs": None}
     facts = {"turns": [turn_row(turn) for turn in played.turns], **_facts(played, completion)}

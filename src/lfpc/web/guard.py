@@ -34,12 +34,13 @@ ANSWER_HEADERS = {
 }
 
 
-def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY) -> "ASGIApp":
+def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY, public: bool = False) -> "ASGIApp":
     """`app`, asked only by this machine's own pages and programs, with `ANSWER_HEADERS` on every answer, refusals included.
 
     Args:
         app: a Starlette application.
         largest_body: bytes a request may have.
+        public: other machines may ask too, by any name of this one; `app` has to check who they are.
     """
 
     async def checked(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -51,14 +52,14 @@ def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY) -> "ASGIApp":
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
         elif scope["type"] == "http":
-            status, sentence = refusal(scope["method"], Headers(scope=scope), scope["server"][1], largest_body)
+            status, sentence = refusal(scope["method"], Headers(scope=scope), scope["server"][1], largest_body, public=public)
             answer = PlainTextResponse(sentence, status) if status else app
             await answer(scope, receive, with_headers)
 
     return checked  # a websocket gets no answer: nothing here speaks it
 
 
-def refusal(method: str, headers: "Headers", port: int, largest_body: int = LARGEST_BODY) -> tuple[int, str]:
+def refusal(method: str, headers: "Headers", port: int, largest_body: int = LARGEST_BODY, *, public: bool = False) -> tuple[int, str]:
     """(HTTP status, sentence) of why a request is refused; (0, "") where it is not.
 
     Programs send neither Origin nor Sec-Fetch-Site, browsers send one of them with everything that another site can start.
@@ -68,12 +69,14 @@ def refusal(method: str, headers: "Headers", port: int, largest_body: int = LARG
         headers: of the request.
         port: where the server listens.
         largest_body: bytes the request may have.
+        public: any Host is this server's own; the site that asks must still be that one.
     """
-    allowed = {f"{name}:{port}" for name in NAMES}
+    allowed = {headers.get("host", "")} if public else {f"{name}:{port}" for name in NAMES}
+    schemes = ("http://", "https://") if public else ("http://",)  # https: by a proxy in front
     if headers.get("host", "") not in allowed:
         return 403, f"this server answers at {' and '.join(sorted(allowed))} only"
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-    if origin is not None and (not origin.startswith("http://") or urlsplit(origin).netloc not in allowed):
+    if origin is not None and (not origin.startswith(schemes) or urlsplit(origin).netloc not in allowed):
         return 403, "another site's page asked; open this server's own page"
     reads = method in ("GET", "HEAD")
     followed_link = reads and headers.get("sec-fetch-mode") == "navigate"

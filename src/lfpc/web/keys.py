@@ -37,7 +37,9 @@ def keyed(app: "ASGIApp", key: str) -> "ASGIApp":
 
     async def checked(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http" and not knows_key(Headers(scope=scope).get("authorization", ""), key):
-            error = ApiError("this server asks for its key, as a bearer token or as the password to any name", status=401, code="invalid_api_key")
+            error = ApiError(
+                "this server asks for its key, as a bearer token or as the password to any name", status=401, code="invalid_api_key"
+            )
             answer = JSONResponse(error.body, error.status, headers={"www-authenticate": 'Basic realm="lfpc", charset="UTF-8"'})
             await answer(scope, receive, send)
         else:

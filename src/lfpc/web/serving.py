@@ -14,6 +14,8 @@ from lfpc.web.guard import LARGEST_BODY, LOOPBACK, guarded
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+EVERYWHERE = "0.0.0.0"
+"""Every address of this machine."""
 SECONDS_TO_FINISH = 2
 """How long answers under way may take after Ctrl-C."""
 
@@ -24,7 +26,14 @@ def shared_files() -> StaticFiles:
 
 
 def serve(
-    app: "ASGIApp", name: str, *, port: int = 0, largest_body: int = LARGEST_BODY, path: str = "/", say: Callable[[str], None] = print
+    app: "ASGIApp",
+    name: str,
+    *,
+    port: int = 0,
+    largest_body: int = LARGEST_BODY,
+    path: str = "/",
+    public: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Serve `app`, guarded, until Ctrl-C; one line says where.
 
@@ -34,16 +43,18 @@ def serve(
         port: 0 takes a free one.
         largest_body: bytes a request may have.
         path: of the address to open.
+        public: whether other machines may ask; `app` has to check who they are.
         say: prints the line, once the port answers.
     Raises:
         ConfigError: the port is taken or not allowed.
     """
-    with bound_socket(port) as listening:
+    with bound_socket(port, EVERYWHERE if public else LOOPBACK) as listening:
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}{path}"
-        say(f"{name}: {address} (Ctrl-C ends it)")
+        others = ", and at this machine's other addresses" if public else ""
+        say(f"{name}: {address}{others} (Ctrl-C ends it)")
         sys.stdout.flush()
         config = uvicorn.Config(
-            guarded(app, largest_body=largest_body),
+            guarded(app, largest_body=largest_body, public=public),
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # no header may say that the request came from elsewhere
@@ -56,8 +67,8 @@ def serve(
             return
 
 
-def bound_socket(port: int) -> socket.socket:
-    """A socket that listens on 127.0.0.1; connections wait in it until the server takes them.
+def bound_socket(port: int, host: str = LOOPBACK) -> socket.socket:
+    """A socket that listens at `host`; connections wait in it until the server takes them.
 
     Raises:
         ConfigError: the port is taken or not allowed.
@@ -65,10 +76,10 @@ def bound_socket(port: int) -> socket.socket:
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((LOOPBACK, port))
+        listening.bind((host, port))
         listening.listen()
     except (OSError, OverflowError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"port {port} of {LOOPBACK} cannot be used: {reason}; name another --port, or none for a free one") from error
+        raise ConfigError(f"port {port} of {host} cannot be used: {reason}; name another --port, or none for a free one") from error
     return listening
