@@ -6,33 +6,18 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from chat_server import ChatServer
+from live_server import CONFIG, looks_at, scripted_model
 
 from lfpc import live
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop, Reply, Usage
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
-from lfpc.evaluation import EvaluationConfig
-from lfpc.images import CropRules
-from lfpc.live import Asked, Busy, LiveModel, swapped
+from lfpc.live import Asked, Busy, LiveModel, live_model, swapped
 from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.policies.served import Server
 from lfpc.policies.threaded import ThreadedPolicy
-
-CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 56, 56]}}</tool_call>'
-CONFIG = EvaluationConfig(model="script", budget=16, probe="own", crop=CropRules(min_tokens=1, max_tokens=16), max_turns=4)
-
-
-def looks_at(context):
-    """Two crops, then an answer that tells how bright each crop is in red and green (the picture grows red with x, green with y)."""
-    if len(context.turns) < 2:
-        return CALL
-    colours = [turn.view.image.resize((1, 1)).getpixel((0, 0)) if turn.view else None for turn in context.turns]
-    return f"<answer>{colours}</answer>"
-
-
-def scripted_model(script=looks_at, config=CONFIG, concurrency=8):
-    thread = ThreadPoolExecutor(1)
-    return LiveModel("script", config, lambda config: ThreadedPolicy(ScriptedPolicy(script), thread), concurrency=concurrency)
 
 
 def told(model, asked):
@@ -141,3 +126,13 @@ def test_a_threaded_policy_counts_tokens_where_its_policy_can(sample):
     turns = told(model, Asked(sample=sample(), config=CONFIG))[-1].turns
     assert [turn.reply.usage for turn in turns] == [Usage(100, 3), Usage(101, 3), Usage(102, 3)]
     assert isinstance(turns[0].action, Crop)
+
+
+def test_a_served_model_is_told_the_same_way(sample):
+    config = replace(CONFIG, model="scripted")
+    with ChatServer() as server:
+        model = live_model("scripted", config, Server(base_url=server.base_url))
+        turns = told(model, Asked(sample=sample(), config=replace(config, temperature=0.5, max_new_tokens=7)))[-1].turns
+    assert isinstance(turns[0].action, Crop)
+    assert turns[0].reply.usage.prompt_tokens == 200  # of the system and the user's message, 100 each
+    assert {(request["temperature"], request["max_tokens"]) for request in server.requests} == {(0.5, 7)}

@@ -1,7 +1,7 @@
 """One model, asked while somebody watches: an episode told step by step, and played again with another thing shown for a crop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -65,7 +65,7 @@ class LiveModel:
         self.name, self.config, self._make = name, config, make
         self._slots, self._asked = asyncio.Semaphore(concurrency), 0
 
-    async def tell(self, asked: Asked) -> AsyncIterator[Context | Episode]:
+    async def tell(self, asked: Asked) -> AsyncGenerator[Context | Episode, None]:
         """Each context that the policy is asked in, and at last the Episode. Close it (`aclosing`) to stop asking.
 
         Raises:

@@ -1,7 +1,8 @@
 """The demo page's routes: drop a picture, ask, watch the turns come, swap a crop, see what the answer becomes."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -88,11 +89,12 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
     ]
 
 
-async def _lines(told: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+async def _lines(told: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
     """Events as lines of JSON; a failure is the last of them."""
     try:
-        async for event in told:
-            yield json.dumps(event).encode() + b"\n"
+        async with aclosing(told):
+            async for event in told:
+                yield json.dumps(event).encode() + b"\n"
     except Exception as error:
         yield json.dumps({"kind": "problem", "problem": str(api_error(error))}).encode() + b"\n"
 

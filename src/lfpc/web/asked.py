@@ -4,9 +4,9 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lfpc.boxes import Box
@@ -28,6 +28,7 @@ class Played:
 
     asked: Asked
     turns: tuple[Turn, ...] = ()
+    """Without their views, which would fill the memory, and are made again for a swap."""
 
 
 class Questions:
@@ -49,7 +50,7 @@ class Questions:
         return self._kept.get(name)
 
 
-async def events(model: LiveModel, name: str, played: Played, views: Shelf) -> AsyncIterator[dict[str, Any]]:
+async def events(model: LiveModel, name: str, played: Played, views: Shelf) -> AsyncGenerator[dict[str, Any], None]:
     """What a page is told: "first", then a "turn" each, then "end".
 
     Args:
@@ -70,7 +71,7 @@ async def events(model: LiveModel, name: str, played: Played, views: Shelf) -> A
             while told < len(step.turns):
                 told += 1
                 yield await asyncio.to_thread(turn_event, step.turns[:told], asked, views)
-            played.turns = step.turns
+            played.turns = tuple(replace(turn, view=None) for turn in step.turns)
             if isinstance(step, Episode):
                 yield {
                     "kind": "end",

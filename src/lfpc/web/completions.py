@@ -8,7 +8,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -110,7 +110,7 @@ async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, An
     return {**_head(completion, "chat.completion"), "choices": [choice], "usage": usage(played.turns), "lfpc": facts}
 
 
-async def streamed_answer(completion: Completion, model: LiveModel) -> AsyncIterator[dict[str, Any]]:
+async def streamed_answer(completion: Completion, model: LiveModel) -> AsyncGenerator[dict[str, Any], None]:
     """The completion as chunks: one a turn, then the answer, why it ended, and what was used."""
     told = 0
     async with aclosing(model.tell(completion.asked)) as steps:
@@ -168,11 +168,12 @@ def _chunk(completion: Completion, delta: dict[str, Any] | None, finish: str | N
     return {**_head(completion, "chat.completion.chunk"), "choices": choices}
 
 
-async def _server_sent(first: dict[str, Any], events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+async def _server_sent(first: dict[str, Any], events: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
     yield _data(first)
     try:
-        async for event in events:
-            yield _data(event)
+        async with aclosing(events):
+            async for event in events:
+                yield _data(event)
     except Exception as error:  # the status is sent already
         yield _data(api_error(error).body)
     yield b"data: [DONE]\n\n"

@@ -80,11 +80,9 @@ function choosePicture(chosen) {
 function showPicture(image, caption, src, name, size, more = "") {
   image.src = src;
   image.alt = `${name}, with the boxes of the crops that were asked for`;
-  if (size) {
-    image.width = size[0];
-    image.height = size[1];
-  }
-  caption.textContent = size ? `${name}, ${size[0]} × ${size[1]} pixels${more}` : name;
+  [image.width, image.height] = size;
+  image.closest("figure").style.maxWidth = `max(14rem, ${(60 * size[0]) / size[1]}vh)`; // a tall picture fits the window
+  caption.textContent = `${name}, ${size[0]} × ${size[1]} pixels${more}`;
 }
 
 function exampleButton(example) {
@@ -188,7 +186,7 @@ function addTurn(run, turn) {
 
 function finish(run, end) {
   const answer = run.element.querySelector(".answer");
-  answer.textContent = end.answer ?? "No answer";
+  answer.textContent = end.answer === null ? "No answer" : `Answer: ${end.answer}`;
   answer.classList.toggle("problem", end.answer === null);
   run.element.querySelector(":scope > .facts").textContent =
     `${end.turns} ${end.turns === 1 ? "reply" : "replies"} · ${end.visual_tokens} visual tokens · ${end.seconds.toFixed(1)} s`;
@@ -212,7 +210,7 @@ function offerSwaps(run) {
     }
     row.replaceChildren("Swap for");
     for (const name of run.swaps) if (name !== turn.shown) row.append(button(SWAP_NAMES[name], () => swap(run, turn, name)));
-    row.append(button("a crop of your own …", () => ownBox(run, turn, row)));
+    row.append(button("a crop of your own …", () => ownBox(run, turn)));
   }
 }
 
@@ -231,11 +229,12 @@ function swap(run, turn, shown) {
   next.element.scrollIntoView({ block: "nearest" });
 }
 
-function ownBox(run, turn, row) {
+function ownBox(run, turn) {
   editing?.();
   select(run);
   const form = byId("own-box").content.firstElementChild.cloneNode(true);
-  row.after(form);
+  form.querySelector("legend").textContent = `A crop of your own, in place of crop ${turn.call}`;
+  byId("canvas").closest("figure").append(form);
   const stopEditing = editBox(byId("canvas"), [...form.querySelectorAll("input")], run.boxes[turn.call - 1]);
   editing = () => {
     stopEditing();
