@@ -1,7 +1,6 @@
 """A scripted model that tells what it was shown, and `lfpc serve`'s application about it, listening in this process."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,12 +43,15 @@ class CountingScript(ScriptedPolicy):
         return [replace(reply, usage=Usage(100, len(reply.text))) for reply in super().reply(contexts)]
 
 
-def scripted_model(script: Callable[[Context], str] = looks_at, config: EvaluationConfig = CONFIG, *, delay_s: float = 0.0) -> LiveModel:
-    """A model that says what `script` says, each time after `delay_s` seconds; `asked_with` are the configs it was asked with."""
+def scripted_model(
+    script: Callable[[Context], str] = looks_at, config: EvaluationConfig = CONFIG, *, gate: threading.Semaphore | None = None
+) -> LiveModel:
+    """A model that says what `script` says, each time once `gate` lets it; `asked_with` are the configs it was asked with."""
     thread = ThreadPoolExecutor(1)
 
     def say(context: Context) -> str:
-        time.sleep(delay_s)
+        if gate:
+            gate.acquire()
         return script(context)
 
     def make(config: EvaluationConfig) -> ThreadedPolicy:

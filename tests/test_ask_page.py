@@ -100,6 +100,7 @@ def test_what_cannot_be_asked_is_one_sentence(address, fields, sentence):
     ("fields", "sentence"),
     [
         ({"id": "0" * 32}, "no longer remembered here; ask it again"),
+        ({"call": 0}, "there is no crop 0 to swap; the model made 2"),
         ({"call": 3}, "there is no crop 3 to swap; the model made 2"),
         ({"call": "1"}, "call must be the number"),
         ({"shown": "other"}, "swapped for own, noise, none, mean, blur, truth or a box"),

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 from chat_server import ChatServer
-from live_server import CONFIG, looks_at, scripted_model
+from live_server import CALL, CONFIG, looks_at, scripted_model
 
 from lfpc import live
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop, Reply, Usage
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
-from lfpc.live import Asked, Busy, LiveModel, live_model, swapped
+from lfpc.live import Asked, Busy, LiveModel, led, live_model, swapped
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import Server
 from lfpc.policies.threaded import ThreadedPolicy
@@ -69,6 +69,16 @@ def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
     assert third.shown == {1: "none", 2: "none"}
     assert told(scripted_model(), third)[-1].answer == "[None, None]"
     assert swapped(third, own.turns, 1, "own").shown == {1: "own"}  # what came after is asked for anew
+
+
+def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
+    asked, box = Asked(sample=sample(), config=CONFIG), Box(0.21, 0.52, 0.49, 0.98)
+    played = told(scripted_model(), led(asked, box))[-1]
+    assert played.turns[0].view.region == box
+    assert played.turns[0].action.box.corners == pytest.approx(box.corners, abs=1 / 84)  # in whole pixels of the first view, 112 x 84
+    assert played.turns[1].reply.text == CALL
+    with pytest.raises(RunError, match="does not take this region"):
+        led(replace(asked, config=replace(CONFIG, protocol="deepeyes", crop=None)), Box(0, 0, 0.01, 0.01))
 
 
 def test_the_policy_is_asked_only_after_the_swapped_crop(sample):

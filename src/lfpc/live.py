@@ -126,6 +126,24 @@ def swapped(asked: Asked, turns: Sequence[Turn], call: int, what: Shown) -> Aske
     return Asked(sample=asked.sample, config=asked.config, shown={**shown, call: what}, before=replies)
 
 
+def led(asked: Asked, region: Box) -> Asked:
+    """The question asked again, begun with a call for `region` as if the model had written it: it goes on from that crop.
+
+    Raises:
+        PictureError: the picture is not usable.
+        RunError: the model's protocol has no such call, or its tool does not take this region.
+    """
+    chat = asked.config.chat
+    view = first_view(asked.sample, asked.config.budget, factor=chat.factor)
+    if chat.write_call is None:
+        raise RunError(f"how a call is written is not known for {chat.name}; swap a crop that the model makes itself")
+    reply = Reply(chat.write_call(region, view))
+    action = chat.parse(reply.text, (view,))
+    if not isinstance(action, Crop):
+        raise RunError(f"the model's crop tool does not take this region ({getattr(action, 'detail', '')}); draw a larger one")
+    return Asked(sample=asked.sample, config=asked.config, shown={1: region}, before=(reply,))
+
+
 def live_model(name: str, config: EvaluationConfig, server: Server | None) -> LiveModel:
     """The model of `server`; None: the checkpoint in this process, which is loaded now.
 

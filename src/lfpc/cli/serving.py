@@ -4,9 +4,14 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from lfpc.evaluation import EvaluationConfig
+    from lfpc.policies.served import Server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +29,29 @@ class Serve(AskedModel):
     """Answer other machines too, if they know the key in LFPC_API_KEY. Nothing is encrypted: put a proxy in front that does."""
 
     def run(self) -> str:
-        from lfpc.demo import base_checkpoint, is_miniature, miniature_settings
         from lfpc.live import live_model
         from lfpc.web.ask_app import LARGEST_BODY, ask_app
         from lfpc.web.keys import KEY_VARIABLE, checked_key, keyed
         from lfpc.web.serving import serve
 
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
-        default = self.checkpoint is None and self.base_url is None and self.model is None
-        given = replace(self, checkpoint=base_checkpoint()) if default else self
-        config, server = given.asked()
-        small = given.checkpoint is not None and is_miniature(given.checkpoint)
-        config = replace(miniature_settings(config) if small else config, budget=self.budget or (25 if small else 1024))
-        name = "lfpc-mini" if default else given.model or Path(config.model).resolve().name
+        name, config, server, small = self._chosen()
         with TemporaryDirectory(prefix="lfpc-serve-") as folder:
             app = ask_app(live_model(name, config, server), Path(folder), examples="test" if small else "large")
             serve(keyed(app, key) if key else app, f"model {name}", port=self.port, largest_body=LARGEST_BODY, public=self.public)
         return "stopped"
+
+    def _chosen(self) -> "tuple[str, EvaluationConfig, Server | None, bool]":
+        """The model's name, how it is asked, where it is served (None: here), and whether it is a miniature."""
+        if self.base_url is not None or (self.checkpoint is None and self.model is not None):
+            config, server = self.asked()
+            return config.model, replace(config, budget=self.budget or 1024), server, False
+        from lfpc.demo import base_checkpoint, is_miniature, miniature_settings  # imports torch, which a served model does without
+
+        config, _ = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
+        small = is_miniature(Path(config.model))
+        config = replace(miniature_settings(config) if small else config, budget=self.budget or (25 if small else 1024))
+        return Path(config.model).resolve().name if self.checkpoint else "lfpc-mini", config, None, small
 
 
 VERBS: dict[str, type[Verb]] = {"serve": Serve}

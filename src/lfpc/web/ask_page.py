@@ -70,7 +70,7 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
 
     async def swap(request: Request) -> Response:
         try:
-            return _told(read_swap(await _wish(request), questions))
+            return _told(await run_in_threadpool(read_swap, await _wish(request), questions))
         except Exception as error:
             return _problem(error)
 

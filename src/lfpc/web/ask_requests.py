@@ -9,7 +9,7 @@ from lfpc.boxes import Box
 from lfpc.errors import SampleError
 from lfpc.evaluate.run import UNLIMITED
 from lfpc.evaluation import EvaluationConfig
-from lfpc.live import SWAPS, Asked, swapped
+from lfpc.live import SWAPS, Asked, led, swapped
 from lfpc.samples import Sample
 from lfpc.web.asked import Questions
 from lfpc.web.uploads import Uploads
@@ -73,10 +73,10 @@ def text_of(wish: Mapping[str, Any], name: str, longest: int) -> str:
 
 
 def read_swap(wish: Mapping[str, Any], questions: Questions) -> Asked:
-    """The question that is played again.
+    """The question that is played again: with another thing shown for a call, or (call 0) begun with a call for a box.
 
     Raises:
-        RunError, SampleError, BoxError: it cannot be.
+        PictureError, RunError, SampleError, BoxError: it cannot be.
     """
     played, call, what = questions.find(text_of(wish, "id", 100)), wish.get("call"), wish.get("shown")
     if played is None:
@@ -85,6 +85,8 @@ def read_swap(wish: Mapping[str, Any], questions: Questions) -> Asked:
         what = Box(*map(float, what))
     if not isinstance(what, Box) and what not in SWAPS:
         raise SampleError(f"a crop can be swapped for {', '.join(SWAPS)} or a box of four fractions")
-    if not isinstance(call, int):
+    if isinstance(call, bool) or not isinstance(call, int):
         raise SampleError("call must be the number of a crop")
+    if call == 0 and isinstance(what, Box):
+        return led(played.asked, what)
     return swapped(played.asked, played.turns, call, what)

@@ -190,7 +190,6 @@ function finish(run, end) {
   answer.classList.toggle("problem", end.answer === null);
   run.element.querySelector(":scope > .facts").textContent =
     `${end.turns} ${end.turns === 1 ? "reply" : "replies"} · ${end.visual_tokens} visual tokens · ${end.seconds.toFixed(1)} s`;
-  if (!run.boxes.length) run.element.querySelector(":scope > .facts").textContent += " · no crop, so there is nothing to swap";
   const before = runs[0] !== run && runs[0].answer !== undefined ? ` Before: ${runs[0].answer ?? "no answer"}.` : "";
   run.answer = end.answer;
   say(`Answer: ${end.answer ?? "none"}.${before}`);
@@ -209,9 +208,12 @@ function offerSwaps(run) {
       continue;
     }
     row.replaceChildren("Swap for");
-    for (const name of run.swaps) if (name !== turn.shown) row.append(button(SWAP_NAMES[name], () => swap(run, turn, name)));
-    row.append(button("a crop of your own …", () => ownBox(run, turn)));
+    for (const name of run.swaps) if (name !== turn.shown) row.append(button(SWAP_NAMES[name], () => swap(run, turn.call, name)));
+    row.append(button("a crop of your own …", () => ownBox(run, turn.call)));
   }
+  const lead = run.element.querySelector(".lead");
+  lead.hidden = run !== runs[0] || !run.id;
+  lead.replaceChildren(button("Begin with a crop of your own …", () => ownBox(run, 0)));
 }
 
 function button(text, act) {
@@ -222,20 +224,21 @@ function button(text, act) {
   return made;
 }
 
-function swap(run, turn, shown) {
+// Play a run again: something else is shown for its nth crop, or (call 0) it begins with a call for a box.
+function swap(run, call, shown) {
   const what = Array.isArray(shown) ? `a crop of your own (${shown.map(percent).join(", ")})` : SWAP_NAMES[shown];
-  const next = addRun(`Crop ${turn.call}: ${what}`);
-  follow(next, "/swap", { id: run.id, call: turn.call, shown });
+  const next = addRun(call ? `Crop ${call}: ${what}` : `Begun with ${what}`);
+  follow(next, "/swap", { id: run.id, call, shown });
   next.element.scrollIntoView({ block: "nearest" });
 }
 
-function ownBox(run, turn) {
+function ownBox(run, call) {
   editing?.();
   select(run);
   const form = byId("own-box").content.firstElementChild.cloneNode(true);
-  form.querySelector("legend").textContent = `A crop of your own, in place of crop ${turn.call}`;
+  form.querySelector("legend").textContent = `A crop of your own, ${call ? `in place of crop ${call}` : "as if the model had asked for it first"}`;
   byId("canvas").closest("figure").append(form);
-  const stopEditing = editBox(byId("canvas"), [...form.querySelectorAll("input")], run.boxes[turn.call - 1]);
+  const stopEditing = editBox(byId("canvas"), [...form.querySelectorAll("input")], run.boxes[call - 1]);
   editing = () => {
     stopEditing();
     form.remove();
@@ -249,7 +252,7 @@ function ownBox(run, turn) {
       return;
     }
     editing();
-    swap(run, turn, corners);
+    swap(run, call, corners);
   });
   form.querySelector("input").focus();
 }
