@@ -1,14 +1,17 @@
 """The endpoint, asked by the official client."""
 
 import base64
+import gc
 import io
 import json
 import re
 import threading
 import time
+import warnings
 import zlib
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import openai
@@ -181,6 +184,18 @@ def test_too_many_questions_are_asked_to_come_again(tmp_path, monkeypatch):
     with listening(scripted_model(), tmp_path) as address:
         answer = httpx.post(f"{address}/v1/chat/completions", json={"model": "script", "messages": messages()})
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["error"]["type"]) == (429, "1", "rate_limit_error")
+
+
+def test_the_documented_program_runs_as_written(tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[1] / "docs" / "serve.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    (tmp_path / "picture.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    with listening(scripted_model(), tmp_path / "served") as address, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a script leaves its client to the end of the process
+        exec(program.replace("http://127.0.0.1:8017", address), {})
+        gc.collect()
+    assert capsys.readouterr().out.splitlines()[1:] == ["crop [0.0, 0.0, 0.5, 0.5]"] * 2 + ["answer None"]
 
 
 def test_unknown_paths_and_other_sites_are_refused(client):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lfpc.evaluation import EvaluationConfig
@@ -34,6 +35,8 @@ class Serve(AskedModel):
         from lfpc.web.keys import KEY_VARIABLE, checked_key, keyed
         from lfpc.web.serving import serve
 
+        if self.budget is not None and self.budget < 1:
+            raise ConfigError(f"budget must be at least 1 visual token, got {self.budget}")
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
         name, config, server, small = self._chosen()
         with TemporaryDirectory(prefix="lfpc-serve-") as folder:
