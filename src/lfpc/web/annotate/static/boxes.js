@@ -51,40 +51,32 @@ export function replaced(targets, { t, b }, box) {
   return targets.toSpliced(t, 1, targets[t].toSpliced(b, 1, box));
 }
 
-// How far each edge of a box may go: no further in than the next tighter box, no further out than the next wider one.
-function limits(targets, { t, b }) {
-  return { inner: targets[t][b - 1] ?? null, outer: targets[t][b + 1] ?? [0, 0, 1, 1] };
+// The box with its edges moved by (dx, dy), as far as its neighbours allow: {box, stopped}. `edges` says which of x0, y0, x1, y1
+// move; where both of an axis do, the box keeps its size. The next tighter box stays inside it, and it inside the next wider one.
+export function moved(targets, { t, b }, edges, dx, dy, size) {
+  const box = targets[t][b], inner = targets[t][b - 1], outer = targets[t][b + 1] ?? [0, 0, 1, 1];
+  const axes = [
+    [0, dx, size.width],
+    [1, dy, size.height],
+  ].map(([i, by, side]) => movedAxis(box[i], box[i + 2], [edges[i], edges[i + 2]], by, [outer[i], outer[i + 2]], inner && [inner[i], inner[i + 2]], side));
+  const [x, y] = axes;
+  return { box: [x.low, y.low, x.high, y.high], stopped: x.stopped || y.stopped };
 }
 
-// The box with its edges moved by (dx, dy), as far as the neighbours allow. `edges` says which of x0, y0, x1, y1 move.
-export function moved(targets, at, edges, dx, dy, size) {
-  const box = targets[at.t][at.b];
-  const { inner, outer } = limits(targets, at);
-  const shift = [dx, dy, dx, dy].map((d, i) => (edges[i] ? d : 0));
-  const least = [1 / size.width, 1 / size.height];
-  let next = box.map((value, i) => value + shift[i]);
-  if (edges.every(Boolean)) next = slid(box, dx, dy, inner, outer);
-  for (const i of [0, 1]) {
-    const low = i, high = i + 2;
-    if (edges[low]) next[low] = clamp(next[low], outer[low], Math.min(inner ? inner[low] : 1, next[high] - least[i]));
-    if (edges[high]) next[high] = clamp(next[high], Math.max(inner ? inner[high] : 0, next[low] + least[i]), outer[high]);
-  }
-  const snapped = snap(next, edges, size);
-  const fits = contains(outer, snapped) && (!inner || contains(snapped, inner)) && snapped[0] < snapped[2] && snapped[1] < snapped[3];
-  const stopped = Math.abs(next[0] - box[0] - shift[0]) + Math.abs(next[1] - box[1] - shift[1]) +
-    Math.abs(next[2] - box[2] - shift[2]) + Math.abs(next[3] - box[3] - shift[3]) > 1e-12;
-  return { box: fits ? snapped : contains(outer, next) && (!inner || contains(next, inner)) ? next : box, stopped };
-}
-
-// Moved as a whole: the shape stays, so the shift itself is cut.
-function slid(box, dx, dy, inner, outer) {
-  const x = clamp(dx, Math.max(outer[0] - box[0], inner ? inner[2] - box[2] : -1), Math.min(outer[2] - box[2], inner ? inner[0] - box[0] : 1));
-  const y = clamp(dy, Math.max(outer[1] - box[1], inner ? inner[3] - box[3] : -1), Math.min(outer[3] - box[3], inner ? inner[1] - box[1] : 1));
-  return [box[0] + x, box[1] + y, box[2] + x, box[3] + y];
-}
-
-function snap(box, edges, { width, height }) {
-  return box.map((value, i) => (edges[i] ? Math.round(value * (i % 2 ? height : width)) / (i % 2 ? height : width) : value));
+// One axis: low and high edge, in whole pixels of `side` where that keeps the nesting.
+function movedAxis(low, high, [lowMoves, highMoves], by, outer, inner, side) {
+  if (!by || !(lowMoves || highMoves)) return { low, high, stopped: false };
+  const pixel = 1 / side;
+  const lowRange = [outer[0], inner ? inner[0] : (highMoves ? outer[1] : high) - pixel];
+  const highRange = [inner ? inner[1] : (lowMoves ? outer[0] : low) + pixel, outer[1]];
+  let least = -1, most = 1;
+  if (lowMoves) [least, most] = [lowRange[0] - low, lowRange[1] - low];
+  if (highMoves) [least, most] = [Math.max(least, highRange[0] - high), Math.min(most, highRange[1] - high)];
+  const shift = least > most ? 0 : clamp(by, least, most); // a box thinner than a pixel stays as it is
+  const snapped = (value, range) => clamp(Math.round((value + shift) * side) / side, ...range);
+  const next = { low: lowMoves ? snapped(low, lowRange) : low, high: highMoves ? snapped(high, highRange) : high };
+  const sound = least <= most && next.low < next.high;
+  return { low: sound ? next.low : low, high: sound ? next.high : high, stopped: Math.abs(shift - by) > 1e-12 };
 }
 
 function clamp(value, low, high) {
