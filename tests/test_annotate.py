@@ -288,5 +288,5 @@ def test_whatever_is_accepted_reads_back_the_same(corners, state, note):
 def test_meta_that_is_no_boxing_is_refused_with_the_sample(tmp_path: Path, picture: Callable[..., Path]):
     for wrong in ("done", {"state": "finished"}, {"colour": "red"}):
         write_samples([Sample(id="s1", image=picture(), question="?", answer="K", meta={"boxing": wrong})], tmp_path)
-        with pytest.raises(SampleError, match="s1|state"), open_desk(tmp_path):
+        with pytest.raises(SampleError, match=r"s1|state"), open_desk(tmp_path):
             pass

@@ -14,8 +14,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from lfpc.data.box_merge import other_proposals
 from lfpc.data.boxing import boxing_of
-from lfpc.data.proposals import Proposal
+from lfpc.data.proposals import MOST, Proposal
 from lfpc.errors import LfpcError, PictureError
 from lfpc.samples import Sample
 from lfpc.web.annotate.desk import Change, ChangedElsewhere, Desk, as_json
@@ -59,7 +60,7 @@ class _Routes:
         sample = self.desk.sample(number)
         shown = {"id": sample.id, "question": sample.question, "answer": sample.answer, "options": sample.options,
                  "category": sample.category, "source": sample.source}  # fmt: skip
-        proposals = _proposals(self.desk.proposals.get(sample.id, ()))
+        proposals = _proposals([*other_proposals(sample), *self.desk.proposals.get(sample.id, ())][:MOST])
         return _json({**shown, **as_json(sample), **self._picture(number), "proposals": proposals})
 
     def _picture(self, number: int) -> dict[str, Any]:
