@@ -3,7 +3,9 @@
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import uvicorn
 from starlette.staticfiles import StaticFiles
@@ -65,6 +67,16 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # the server has finished its answers, then passes the signal on
             return
+
+
+def usual_port(folder: Path) -> int:
+    """A port that `folder` always gets, so that an open page finds a server that was started again; 0 (any) where it is taken."""
+    port = 20_000 + crc32(str(folder.resolve()).encode("utf-8", "surrogateescape")) % 10_000
+    try:
+        bound_socket(port).close()
+    except ConfigError:
+        return 0
+    return port
 
 
 def bound_socket(port: int, host: str = LOOPBACK) -> socket.socket:
