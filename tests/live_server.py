@@ -16,7 +16,7 @@ from lfpc.images import CropRules
 from lfpc.live import LiveModel
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.threaded import ThreadedPolicy
-from lfpc.web.ask_app import LARGEST_BODY, ask_app
+from lfpc.web.ask.app import LARGEST_BODY, ask_app
 from lfpc.web.guard import LOOPBACK, guarded
 from lfpc.web.serving import bound_socket
 

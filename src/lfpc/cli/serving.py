@@ -30,9 +30,12 @@ class Serve(AskedModel):
     """Answer other machines too, if they know the key in LFPC_API_KEY. Nothing is encrypted: put a proxy in front that does."""
 
     def run(self) -> str:
+        from lfpc.web import need_web
+
+        need_web()
         from lfpc.live import live_model
-        from lfpc.web.ask_app import LARGEST_BODY, ask_app
-        from lfpc.web.keys import KEY_VARIABLE, checked_key, keyed
+        from lfpc.web.ask.app import LARGEST_BODY, ask_app
+        from lfpc.web.ask.keys import KEY_VARIABLE, checked_key, keyed
         from lfpc.web.serving import serve
 
         if self.budget is not None and self.budget < 1:

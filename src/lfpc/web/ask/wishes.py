@@ -11,8 +11,8 @@ from lfpc.evaluate.run import UNLIMITED
 from lfpc.evaluation import EvaluationConfig
 from lfpc.live import SWAPS, Asked, led, swapped
 from lfpc.samples import Sample
-from lfpc.web.asked import Questions
-from lfpc.web.uploads import Uploads
+from lfpc.web.ask.asked import Questions
+from lfpc.web.ask.uploads import Uploads
 
 LONGEST_QUESTION, LONGEST_OPTION, MOST_OPTIONS = 4_000, 500, 26
 

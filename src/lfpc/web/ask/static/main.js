@@ -1,5 +1,5 @@
 // The demo page. Whatever the model, the server or a file says is set with textContent: it is text, never markup.
-import { drawBoxes, editBox, percent } from "./ask-boxes.js";
+import { drawBoxes, editBox, percent } from "./boxes.js";
 
 const byId = (id) => document.getElementById(id);
 const SWAP_NAMES = { own: "what it asked for", noise: "noise", none: "nothing", mean: "its mean colour", blur: "a blur", truth: "the true place", box: "a crop of your own" };
@@ -278,7 +278,8 @@ function listen() {
     byId("runs").replaceChildren();
     const options = byId("options").value.split("\n").map((line) => line.trim()).filter(Boolean);
     const question = byId("question").value;
-    follow(addRun("Its own crops"), "/ask", { picture: picture.id, question, options, budget: byId("budget").valueAsNumber });
+    const budget = byId("budget").valueAsNumber || undefined; // left empty: as the server has it
+    follow(addRun("Its own crops"), "/ask", { picture: picture.id, question, options, budget });
   });
 }
 
@@ -287,7 +288,7 @@ async function start() {
   try {
     const about = await (await fetch("/about")).json();
     byId("model").textContent = about.model;
-    byId("budget").value = about.budget;
+    byId("budget").value ||= about.budget;
     byId("examples").replaceChildren(...about.examples.map(exampleButton));
   } catch (error) {
     say("", reasonOf(error));

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, open_picture
-from lfpc.web.shelf import Shelf
+from lfpc.web.ask.shelf import Shelf
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 """What is taken, and the ending of its files. Not Pillow's others: some hand the bytes to another program."""

@@ -10,8 +10,8 @@ from PIL import Image
 
 from lfpc.errors import PictureError
 from lfpc.images import open_picture
-from lfpc.web.shelf import Shelf
-from lfpc.web.uploads import Uploads, checked_ending
+from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.uploads import Uploads, checked_ending
 
 
 def encoded(kind="PNG", size=(40, 30), mode="RGB", **options):

@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 
 from lfpc import live
 from lfpc.errors import ConfigError
+from lfpc.web.ask.keys import checked_key, keyed, knows_key
 from lfpc.web.guard import guarded
-from lfpc.web.keys import checked_key, keyed, knows_key
 
 KEY = "a key of some length"
 

@@ -64,6 +64,11 @@ def test_a_dropped_picture_is_asked_about_and_the_box_appears_on_both_views(page
     assert all(image.get_attribute("alt") for image in page.locator("img:visible").all())
 
 
+def test_a_question_does_not_wait_for_the_examples(page, address, picture):
+    page.route("**/about", lambda route: None)  # it never comes
+    assert ask(page, address, picture()).startswith("Answer: (")
+
+
 def test_a_crop_swapped_for_noise_gives_another_answer_beside_the_first(page, address, picture):
     own = ask(page, address, picture())
     page.get_by_role("group", name="Swap crop 1").get_by_role("button", name="noise").click()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfpc.web.chat_request import ApiError, picture_of_url, read_request
+from lfpc.web.ask.chat_request import ApiError, picture_of_url, read_request
 
 PICTURE = "data:image/png;base64," + base64.b64encode(b"PNG bytes").decode()
 

@@ -16,7 +16,7 @@ from lfpc.images import View, png_bytes, visual_tokens
 from lfpc.live import SWAPS, Asked, LiveModel
 from lfpc.report.cards import LONGEST_TEXT
 from lfpc.runs import turn_row
-from lfpc.web.shelf import Shelf
+from lfpc.web.ask.shelf import Shelf
 
 MOST_KEPT = 500
 """Questions that are remembered."""

@@ -18,11 +18,12 @@ from lfpc.caches import byte_cache
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import open_picture
 from lfpc.live import Asked, Busy, LiveModel
-from lfpc.web.ask_requests import Pictures, read_question, read_swap
-from lfpc.web.asked import Questions, events
-from lfpc.web.completions import api_error
-from lfpc.web.shelf import Shelf
+from lfpc.web.ask.asked import Questions, events
+from lfpc.web.ask.completions import api_error
+from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.wishes import Pictures, read_question, read_swap
 
+PAGE = Path(str(files("lfpc.web.ask") / "static" / "index.html"))
 LONGEST_SIDE = 1600
 """Pixels of an original as the page shows it."""
 BROWSABLE_BYTES = 2**27
@@ -33,7 +34,7 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
     questions = Questions()
 
     async def index(request: Request) -> Response:
-        return FileResponse(str(files("lfpc.web") / "static" / "ask.html"))
+        return FileResponse(PAGE)
 
     async def about(request: Request) -> Response:
         examples = [

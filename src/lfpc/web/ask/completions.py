@@ -27,8 +27,8 @@ from lfpc.images import visual_tokens
 from lfpc.live import Asked, Busy, LiveModel
 from lfpc.runs import turn_row
 from lfpc.samples import Sample
-from lfpc.web.chat_request import ApiError, ChatRequest, read_request
-from lfpc.web.uploads import Uploads
+from lfpc.web.ask.chat_request import ApiError, ChatRequest, read_request
+from lfpc.web.ask.uploads import Uploads
 
 log = logging.getLogger(__name__)
 

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from lfpc.live import LiveModel
 from lfpc.mini.folders import write_split
-from lfpc.web.ask_page import ask_routes
-from lfpc.web.ask_requests import Pictures
-from lfpc.web.completions import completions_app
+from lfpc.web.ask.completions import completions_app
+from lfpc.web.ask.page import ask_routes
+from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.uploads import LARGEST_FILE, Uploads
+from lfpc.web.ask.wishes import Pictures
 from lfpc.web.serving import shared_files
-from lfpc.web.shelf import Shelf
-from lfpc.web.uploads import LARGEST_FILE, Uploads
 
 LARGEST_BODY = LARGEST_FILE * 4 // 3 + 2**20
 """Bytes of a request: a picture in base64, and what is said about it."""
@@ -35,6 +36,7 @@ def ask_app(model: LiveModel, folder: Path, *, examples: str) -> Starlette:
         routes=[
             *ask_routes(model, pictures, Shelf(folder / "views", VIEW_BYTES)),
             Mount("/v1", completions_app(model, pictures.uploads)),
+            Mount("/static", StaticFiles(packages=[("lfpc.web.ask", "static")])),
             Mount("/shared", shared_files()),
         ]
     )

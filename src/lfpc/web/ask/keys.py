@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
 from lfpc.errors import ConfigError
-from lfpc.web.chat_request import ApiError
+from lfpc.web.ask.chat_request import ApiError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
