@@ -1,6 +1,6 @@
 """One evaluation: any model, in this process or served, at one budget under one probe, in one run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,20 +71,29 @@ class EvaluationConfig:
 
 def load_policy(config: EvaluationConfig, *, tools: bool = True) -> "TransformersPolicy":
     """The checkpoint `config.model` as a policy in this process."""
+    return local_policies(config)(config, tools=tools)
+
+
+def local_policies(config: EvaluationConfig) -> "Callable[..., TransformersPolicy]":
+    """Loads the checkpoint `config.model`, and makes policies of it: (config, tools=True) -> a policy sampled as that config says."""
     from lfpc.policies.checkpoint import load_checkpoint  # here, because torch is slow to import and a served model needs none
     from lfpc.policies.transformers import TransformersPolicy
 
     model, tokenizer = load_checkpoint(Path(config.model))
-    return TransformersPolicy(
-        model,
-        tokenizer,
-        config.chat,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_new_tokens=config.max_new_tokens,
-        seed=config.sampling_seed or 0,
-        tools=tools,
-    )
+
+    def policy(config: EvaluationConfig, *, tools: bool = True) -> TransformersPolicy:
+        return TransformersPolicy(
+            model,
+            tokenizer,
+            config.chat,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            seed=config.sampling_seed or 0,
+            tools=tools,
+        )
+
+    return policy
 
 
 def served_policy(config: EvaluationConfig, server: Server, *, tools: bool = True) -> ServedPolicy:

@@ -65,6 +65,10 @@ class TransformersPolicy:
             replies.update(zip(batch, self._reply_batch([encoded[n] for n in batch]), strict=True))
         return [replies[n] for n in range(len(encoded))]
 
+    def prompt_tokens(self, context: Context) -> int:
+        """Tokens of the conversation that a reply to `context` is made from, pictures included."""
+        return len(self.encoder.context(context).ids)
+
     @torch.no_grad()
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
         heads = (self._heads if self._heads is not None else {}) if self.share else None
