@@ -22,8 +22,7 @@ from lfpc.evaluate.stored import write_stored
 from lfpc.evaluate.summary import data_block, protocol_block
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
-from lfpc.evaluation import EvaluationConfig, any_policy, evaluate_probe
-from lfpc.policies.served import Server
+from lfpc.evaluation import EvaluationConfig, Host, any_policy, device_of, evaluate_probe
 from lfpc.runs import write_json
 from lfpc.samples import Sample, read_samples
 
@@ -70,7 +69,7 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
-    server: Server | None = None,
+    host: Host = None,
     timed: int = 0,
     progress: bool = True,
 ) -> Iterator[str]:
@@ -85,7 +84,7 @@ def eval_run(
         out: folder for everything.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
-        server: where the model is served; None: a checkpoint in this process.
+        host: who computes the replies; None: transformers in this process.
         timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Raises:
@@ -98,7 +97,7 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    policy = any_policy(config, server)
+    policy = any_policy(config, host)
     configs: dict[str, dict[str, Any]] = {}
     original: dict[str, int] = {}
     for task in tasks:
@@ -115,7 +114,7 @@ def eval_run(
                     here,
                     folder / one.probe,
                     extra={**({"task": task.name} if task.name else {}), "size": name},
-                    device=server.base_url if server else "",
+                    device=device_of(host),
                     progress=progress,
                 )
                 key = (folder / one.probe).relative_to(out).as_posix()
