@@ -34,6 +34,8 @@ class Eval(AskedModel):
     """Of the order of options, where a benchmark's own order gives the answer away."""
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
+    repeats: int = 1
+    """How often every question is asked, each time with another sampling seed: Avg@k. Several need --temperature."""
 
     def run(self) -> str:
         from lfpc.eval_run import benchmark_task, eval_run, samples_task
@@ -51,7 +53,16 @@ class Eval(AskedModel):
         else:
             work = self.work or self.out / "work"
             tasks = [benchmark_task(name, data or Path(), work, seed=self.option_seed) for name in dict.fromkeys(names)]
-        for line in eval_run(tasks, config, self.out, budgets=budgets or (None,), probes=several(self.probes), host=host, timed=self.timed):
+        for line in eval_run(
+            tasks,
+            config,
+            self.out,
+            budgets=budgets or (None,),
+            probes=several(self.probes),
+            host=host,
+            timed=self.timed,
+            repeats=self.repeats,
+        ):
             print(line)
         return f"results: {self.out / 'results.json'}"
 

@@ -111,6 +111,12 @@ class ServedPolicy:
         """Episodes that may be in play at once."""
         return self.server.concurrency
 
+    def reseed(self, seed: int | None) -> None:
+        """Send `seed` with each request from now on; None: none."""
+        self._settings.pop("seed", None)
+        if seed is not None:
+            self._settings["seed"] = seed
+
     async def __aenter__(self) -> Self:
         self._client = openai.AsyncOpenAI(
             base_url=self.server.base_url,

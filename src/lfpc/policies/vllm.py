@@ -75,6 +75,10 @@ class VllmPolicy:
             raise CheckpointError(f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})") from error
         self.protocol, self.tools, self._urls = protocol, tools, PictureUrls()
 
+    def reseed(self, seed: int | None) -> None:
+        """Draw each reply from the stream of `seed` from now on; None: from vLLM's own."""
+        self._rules.seed = seed
+
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context, in the same order; vLLM decides how many are computed together.
 
