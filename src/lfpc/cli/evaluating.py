@@ -131,7 +131,7 @@ class Rescore:
     judge: str | None = None
     """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
     judge_model: str | None = None
-    """Name of the judging model on that server."""
+    """Name of the judging model on that server; None: the only one it has."""
     judge_cache: Path | None = None
     """File of the judge's verdicts, which runs may share; None: judge.jsonl in the run folder."""
     judge_concurrency: int = 8
@@ -140,15 +140,16 @@ class Rescore:
     def run(self) -> str:
         from contextlib import nullcontext
 
-        from lfpc.evaluate.judge import Judge, JudgeConfig
+        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
         from lfpc.evaluate.rescore import figure_lines, rescore_run
 
-        if (self.judge is None) != (self.judge_model is None):
-            raise ConfigError("a judge is an address and a model: give both --judge and --judge-model, or neither")
+        if self.judge_model and not self.judge:
+            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
         cache = self.judge_cache or self.run_folder / "judge.jsonl"
         judge = nullcontext()
-        if self.judge and self.judge_model:
-            judge = Judge(JudgeConfig(url=self.judge, model=self.judge_model, cache=cache, concurrency=self.judge_concurrency))
+        if self.judge:
+            model = self.judge_model or only_model(self.judge)
+            judge = Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
         with judge as asked:
             figures = rescore_run(self.run_folder, asked)
         for line in figure_lines(figures):
