@@ -14,6 +14,7 @@ from lfpc.evaluate.replay import begin_replay
 from lfpc.evaluate.run import evaluate
 from lfpc.images import CropRules
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
+from lfpc.policies.vllm import VllmEngine, VllmPolicy
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
@@ -108,9 +109,34 @@ def served_policy(config: EvaluationConfig, server: Server, *, tools: bool = Tru
     return ServedPolicy(server, config.model, config.chat, sampling=sampling, tools=tools)
 
 
-def any_policy(config: EvaluationConfig, server: Server | None) -> "TransformersPolicy | ServedPolicy":
-    """The model of `server`; None: the checkpoint in this process."""
-    return load_policy(config) if server is None else served_policy(config, server)
+Host = Server | VllmEngine | None
+"""Who computes the replies: a server, vLLM in this process, or (None) transformers in this process."""
+IN_VLLM = "vllm"
+"""What a run's environment names as its device where vLLM computed the replies in this process."""
+
+
+def any_policy(config: EvaluationConfig, host: Host) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+    """The model `config.model`, asked where `host` says."""
+    match host:
+        case Server():
+            return served_policy(config, host)
+        case VllmEngine():
+            return VllmPolicy(
+                Path(config.model),
+                config.chat,
+                engine=host,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                max_tokens=config.max_new_tokens,
+                seed=config.sampling_seed or 0,
+            )
+        case None:
+            return load_policy(config)
+
+
+def device_of(host: Host) -> str:
+    """What a run's environment says of `host`; empty: this process."""
+    return host.base_url if isinstance(host, Server) else IN_VLLM if host else ""
 
 
 def evaluate_probe(

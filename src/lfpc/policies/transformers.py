@@ -55,6 +55,10 @@ class TransformersPolicy:
         self.generator = generator or torch.Generator(model.device).manual_seed(seed)
         self._heads: Heads | None = None
 
+    def reseed(self, seed: int | None) -> None:
+        """Draw tokens from a new stream of random numbers; None: that of 0."""
+        self.generator.manual_seed(seed or 0)
+
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One sampled reply per context, in the same order."""
         encoded = [self.encoder.context(context) for context in contexts]
