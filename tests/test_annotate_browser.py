@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browser import Served, open_page, served
+from chat_server import ChatServer
 from PIL import Image, ImageDraw
 
-from lfpc.boxes import coverage
+from lfpc.boxes import Box, coverage
 from lfpc.data.boxing import boxing_of
+from lfpc.runs import RunFolder
 from lfpc.samples import Sample, read_samples, write_samples
 
 pytestmark = pytest.mark.browser
@@ -30,8 +32,6 @@ def samples_folder(folder: Path) -> Path:
     ImageDraw.Draw(picture).rectangle((900, 500, 1000, 560), fill="white")
     folder.mkdir(exist_ok=True)
     picture.save(folder / "picture.png")
-    from lfpc.boxes import Box
-
     fields = {
         "hostile": {
             "id": HOSTILE,
@@ -346,6 +346,37 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
     second.reload()
     settled(second)
     assert second.locator("#targets li").count() == count
+
+
+def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_path):
+    folder, run = samples_folder(tmp_path / "samples"), tmp_path / "<b>run"
+    run.mkdir()
+    turns = [{"action": {"kind": "crop", "box": box}, "view": [28, 28]} for box in ([0.55, 0.5, 0.65, 0.58], [0.5, 0.4, 0.7, 0.7])]
+    RunFolder(run).log_episode("1", {"sample": "nest", "correct": True, "turns": turns})
+    RunFolder(run).log_episode("2", {"sample": "draw", "correct": False, "turns": turns})
+    reply = '{"bbox_2d": [0, 0, 100, 100]}'
+    with ChatServer(say=lambda *shown: reply) as model:
+        asking = ("--base-url", model.base_url, "--model", "scripted", "--protocol", "qwen3_vl")
+        with (
+            served("annotate", str(folder), "--proposals", str(run), "--hardest", str(run), "--questions", "2", *asking) as server,
+            open_page(browser, viewport={"width": 1280, "height": 800}) as page,
+        ):
+            page.goto(server.address)
+            settled(page)
+            assert page.locator("#question").inner_text() == "What is at draw?"  # the one that failed comes first
+            page.keyboard.press("k")
+            playwright.expect(page.locator("#proposals li")).to_have_count(2)
+            assert "crops of <b>run" in page.locator("#proposals").inner_text()
+            assert page.locator("#overlay .proposal").count() == 2
+            page.keyboard.press("2")  # the wider one first: the tighter one still becomes B1
+            page.keyboard.press("1")
+            page.keyboard.press("m")
+            playwright.expect(page.locator("#status")).to_have_text("1 proposed", timeout=20_000)
+            page.keyboard.press("3")  # far away from the others: a target of its own
+            settled(page)
+            assert [len(nested) for nested in stored(folder, "nest").boxes] == [2, 1]
+            assert stored(folder, "nest").boxes[1][0].corners == (0, 0, 0.1, 0.1)
+            assert "of 2 done" in page.locator("#progress").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
