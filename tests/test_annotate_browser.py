@@ -69,24 +69,29 @@ def server(folder: Path) -> Iterator[Served]:
 @pytest.fixture
 def at(server: Served, browser: "Browser") -> "Iterator[Callable[..., Page]]":
     """Opens the page at a sample by its name."""
-    opened = []
+    openers = []
 
     def go(name: str, **options: object) -> "Page":
         opener = open_page(browser, expected=["Failed to load resource"], **{"viewport": {"width": 1280, "height": 800}, **options})
-        opened.append(opener)
+        openers.append(opener)
         page = opener.__enter__()
         page.goto(f"{server.address}/#{NAMES.index(name) + 1}")
-        settled(page)
+        opened(page)
         return page
 
     yield go
-    for opener in opened:
+    for opener in openers:
         opener.__exit__(None, None, None)
 
 
 def settled(page: "Page") -> None:
-    """The picture is open and every change is on disk."""
+    """Every change is on disk."""
     playwright.expect(page.locator("#saved")).to_have_text("Saved")
+
+
+def opened(page: "Page") -> None:
+    """The picture is there, at rest."""
+    settled(page)
     time.sleep(0.4)  # the zoom to the whole picture is an animation
 
 
@@ -122,7 +127,7 @@ def test_a_box_that_is_drawn_is_in_the_file_where_it_was_drawn(at, folder):
     assert status(page).startswith("Target 1, B1: ")
     assert pixels(stored(folder, "draw")) == pytest.approx((900, 500, 1000, 560), abs=2)
     page.reload()
-    settled(page)
+    opened(page)
     assert page.locator("#targets button").all_inner_texts() == ["B1"]
 
 
@@ -313,7 +318,7 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
     with open_page(browser, expected=["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"], viewport={"width": 1280, "height": 800}) as page:
         with served("annotate", str(folder)) as first:
             page.goto(first.address)
-            settled(page)
+            opened(page)
             page.keyboard.press("b")
             settled(page)
             first.kill()
@@ -326,10 +331,10 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
             playwright.expect(page.locator("#saved")).to_have_text("Saved")
             assert [len(nested) for nested in stored(folder, "draw").boxes] == [3]
             page.reload()
-            settled(page)
+            opened(page)
             assert page.locator("#targets button").all_inner_texts() == ["B1", "B2", "B3"]
             page.keyboard.press("Enter")
-            settled(page)
+            opened(page)
             assert second.interrupt() == f"{folder}: 1 of {len(NAMES)} samples done\n"
 
 
@@ -344,7 +349,7 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
     playwright.expect(second.locator("#saved")).to_contain_text("changed in another window")
     count = len(stored(folder, "hostile").boxes)
     second.reload()
-    settled(second)
+    opened(second)
     assert second.locator("#targets li").count() == count
 
 
@@ -362,7 +367,7 @@ def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_pa
             open_page(browser, viewport={"width": 1280, "height": 800}) as page,
         ):
             page.goto(server.address)
-            settled(page)
+            opened(page)
             assert page.locator("#question").inner_text() == "What is at draw?"  # the one that failed comes first
             page.keyboard.press("k")
             playwright.expect(page.locator("#proposals li")).to_have_count(2)
