@@ -252,7 +252,7 @@ def test_hostile_text_is_shown_as_text_and_runs_nothing(at, folder):
     assert page.locator("#question").inner_text().startswith("<img src=x onerror=")
     assert page.locator("#answer").inner_text().endswith("x" * 100)
     assert page.title().startswith("Boxes: ")
-    assert page.evaluate("document.querySelectorAll('aside img, aside script').length") == 0
+    assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("b")
     settled(page)
