@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIZE = (1600, 1000)
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script>\u202e😀 {{7*7}}"
-NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "gone")
+NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "mouse", "gone")
 
 
 def samples_folder(folder: Path) -> Path:
@@ -211,6 +211,58 @@ def test_keyboard_alone_draws_nests_moves_resizes_and_goes_on(at, folder):
     assert boxing_of(stored(folder, "keys")).state == "done"
     assert [len(nested) for nested in stored(folder, "keys").boxes] == [2]
     assert page.url.endswith(f"#{NAMES.index('keys') + 2}")
+
+
+def corner_of_box(page: "Page") -> tuple[float, float, float]:
+    """x, y and width of the first box on the screen."""
+    time.sleep(0.6)  # the picture comes to rest
+    box = page.locator("#overlay .line").first.bounding_box()
+    return box["x"], box["y"], box["width"]
+
+
+def test_the_picture_moves_and_zooms_without_drawing(at, folder):
+    page = at("boxed")
+    x, y, width = corner_of_box(page)
+    page.mouse.move(470, 400)
+    page.mouse.wheel(0, -300)
+    zoomed_x, zoomed_y, zoomed = corner_of_box(page)
+    assert zoomed > 1.1 * width
+    page.mouse.down(button="right")
+    page.mouse.move(520, 430, steps=4)
+    page.mouse.up(button="right")
+    assert corner_of_box(page)[:2] == pytest.approx((zoomed_x + 50, zoomed_y + 30), abs=2)
+    page.keyboard.down(" ")
+    drag(page, (520, 430), (470, 400))
+    page.keyboard.up(" ")
+    assert corner_of_box(page)[:2] == pytest.approx((zoomed_x, zoomed_y), abs=2)
+    page.keyboard.press("0")
+    assert corner_of_box(page) == pytest.approx((x, y, width), abs=2)
+    assert len(stored(folder, "boxed").boxes[0]) == 1
+
+
+def test_edges_and_corners_are_dragged_and_a_click_selects(at, folder):
+    page = at("mouse")
+    drag(page, (400, 350), (480, 420))
+    drag(page, (300, 250), (600, 550))
+    settled(page)
+    before = pixels(stored(folder, "mouse"), b=1)
+    scale = SIZE[0] / page.locator("#stage").bounding_box()["width"]
+    drag(page, (600, 550), (630, 560))  # the lower right corner of B2
+    settled(page)
+    after = pixels(stored(folder, "mouse"), b=1)
+    assert after == pytest.approx((before[0], before[1], before[2] + 30 * scale, before[3] + 10 * scale), abs=2)
+    drag(page, (300, 330), (320, 340))  # a place on its left edge moves all of it
+    settled(page)
+    assert pixels(stored(folder, "mouse"), b=1) == pytest.approx(
+        (after[0] + 20 * scale, after[1] + 10 * scale, after[2] + 20 * scale, after[3] + 10 * scale), abs=2
+    )
+    page.mouse.click(440, 380)
+    assert status(page).startswith("Target 1, B1")
+    page.mouse.click(560, 500)
+    assert status(page).startswith("Target 1, B2")
+    page.mouse.click(880, 400)
+    assert page.locator("#overlay .chosen").count() == 0
+    assert [len(nested) for nested in stored(folder, "mouse").boxes] == [2]
 
 
 def test_every_control_is_reached_with_tab_and_has_a_name(at):
