@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browser import Served, open_page, served
+from chat_server import ChatServer
 from PIL import Image, ImageDraw
 
-from lfpc.boxes import coverage
+from lfpc.boxes import Box, coverage
 from lfpc.data.boxing import boxing_of
+from lfpc.runs import RunFolder
 from lfpc.samples import Sample, read_samples, write_samples
 
 pytestmark = pytest.mark.browser
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 SIZE = (1600, 1000)
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script>\u202e😀 {{7*7}}"
-NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "gone")
+NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "mouse", "gone")
 
 
 def samples_folder(folder: Path) -> Path:
@@ -30,8 +32,6 @@ def samples_folder(folder: Path) -> Path:
     ImageDraw.Draw(picture).rectangle((900, 500, 1000, 560), fill="white")
     folder.mkdir(exist_ok=True)
     picture.save(folder / "picture.png")
-    from lfpc.boxes import Box
-
     fields = {
         "hostile": {
             "id": HOSTILE,
@@ -69,24 +69,29 @@ def server(folder: Path) -> Iterator[Served]:
 @pytest.fixture
 def at(server: Served, browser: "Browser") -> "Iterator[Callable[..., Page]]":
     """Opens the page at a sample by its name."""
-    opened = []
+    openers = []
 
     def go(name: str, **options: object) -> "Page":
         opener = open_page(browser, expected=["Failed to load resource"], **{"viewport": {"width": 1280, "height": 800}, **options})
-        opened.append(opener)
+        openers.append(opener)
         page = opener.__enter__()
         page.goto(f"{server.address}/#{NAMES.index(name) + 1}")
-        settled(page)
+        opened(page)
         return page
 
     yield go
-    for opener in opened:
+    for opener in openers:
         opener.__exit__(None, None, None)
 
 
 def settled(page: "Page") -> None:
-    """The picture is open and every change is on disk."""
+    """Every change is on disk."""
     playwright.expect(page.locator("#saved")).to_have_text("Saved")
+
+
+def opened(page: "Page") -> None:
+    """The picture is there, at rest."""
+    settled(page)
     time.sleep(0.4)  # the zoom to the whole picture is an animation
 
 
@@ -122,7 +127,7 @@ def test_a_box_that_is_drawn_is_in_the_file_where_it_was_drawn(at, folder):
     assert status(page).startswith("Target 1, B1: ")
     assert pixels(stored(folder, "draw")) == pytest.approx((900, 500, 1000, 560), abs=2)
     page.reload()
-    settled(page)
+    opened(page)
     assert page.locator("#targets button").all_inner_texts() == ["B1"]
 
 
@@ -208,6 +213,58 @@ def test_keyboard_alone_draws_nests_moves_resizes_and_goes_on(at, folder):
     assert page.url.endswith(f"#{NAMES.index('keys') + 2}")
 
 
+def corner_of_box(page: "Page") -> tuple[float, float, float]:
+    """x, y and width of the first box on the screen."""
+    time.sleep(0.6)  # the picture comes to rest
+    box = page.locator("#overlay .line").first.bounding_box()
+    return box["x"], box["y"], box["width"]
+
+
+def test_the_picture_moves_and_zooms_without_drawing(at, folder):
+    page = at("boxed")
+    x, y, width = corner_of_box(page)
+    page.mouse.move(470, 400)
+    page.mouse.wheel(0, -300)
+    zoomed_x, zoomed_y, zoomed = corner_of_box(page)
+    assert zoomed > 1.1 * width
+    page.mouse.down(button="right")
+    page.mouse.move(520, 430, steps=4)
+    page.mouse.up(button="right")
+    assert corner_of_box(page)[:2] == pytest.approx((zoomed_x + 50, zoomed_y + 30), abs=2)
+    page.keyboard.down(" ")
+    drag(page, (520, 430), (470, 400))
+    page.keyboard.up(" ")
+    assert corner_of_box(page)[:2] == pytest.approx((zoomed_x, zoomed_y), abs=2)
+    page.keyboard.press("0")
+    assert corner_of_box(page) == pytest.approx((x, y, width), abs=2)
+    assert len(stored(folder, "boxed").boxes[0]) == 1
+
+
+def test_edges_and_corners_are_dragged_and_a_click_selects(at, folder):
+    page = at("mouse")
+    drag(page, (400, 350), (480, 420))
+    drag(page, (300, 250), (600, 550))
+    settled(page)
+    before = pixels(stored(folder, "mouse"), b=1)
+    scale = SIZE[0] / page.locator("#stage").bounding_box()["width"]
+    drag(page, (600, 550), (630, 560))  # the lower right corner of B2
+    settled(page)
+    after = pixels(stored(folder, "mouse"), b=1)
+    assert after == pytest.approx((before[0], before[1], before[2] + 30 * scale, before[3] + 10 * scale), abs=2)
+    drag(page, (300, 330), (320, 340))  # a place on its left edge moves all of it
+    settled(page)
+    assert pixels(stored(folder, "mouse"), b=1) == pytest.approx(
+        (after[0] + 20 * scale, after[1] + 10 * scale, after[2] + 20 * scale, after[3] + 10 * scale), abs=2
+    )
+    page.mouse.click(440, 380)
+    assert status(page).startswith("Target 1, B1")
+    page.mouse.click(560, 500)
+    assert status(page).startswith("Target 1, B2")
+    page.mouse.click(880, 400)
+    assert page.locator("#overlay .chosen").count() == 0
+    assert [len(nested) for nested in stored(folder, "mouse").boxes] == [2]
+
+
 def test_every_control_is_reached_with_tab_and_has_a_name(at):
     page = at("draw")
     seen = []
@@ -247,7 +304,7 @@ def test_hostile_text_is_shown_as_text_and_runs_nothing(at, folder):
     assert page.locator("#question").inner_text().startswith("<img src=x onerror=")
     assert page.locator("#answer").inner_text().endswith("x" * 100)
     assert page.title().startswith("Boxes: ")
-    assert page.evaluate("document.querySelectorAll('aside img, aside script').length") == 0
+    assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("b")
     settled(page)
@@ -313,7 +370,7 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
     with open_page(browser, expected=["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"], viewport={"width": 1280, "height": 800}) as page:
         with served("annotate", str(folder)) as first:
             page.goto(first.address)
-            settled(page)
+            opened(page)
             page.keyboard.press("b")
             settled(page)
             first.kill()
@@ -326,10 +383,10 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
             playwright.expect(page.locator("#saved")).to_have_text("Saved")
             assert [len(nested) for nested in stored(folder, "draw").boxes] == [3]
             page.reload()
-            settled(page)
+            opened(page)
             assert page.locator("#targets button").all_inner_texts() == ["B1", "B2", "B3"]
             page.keyboard.press("Enter")
-            settled(page)
+            opened(page)
             assert second.interrupt() == f"{folder}: 1 of {len(NAMES)} samples done\n"
 
 
@@ -344,8 +401,39 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
     playwright.expect(second.locator("#saved")).to_contain_text("changed in another window")
     count = len(stored(folder, "hostile").boxes)
     second.reload()
-    settled(second)
+    opened(second)
     assert second.locator("#targets li").count() == count
+
+
+def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_path):
+    folder, run = samples_folder(tmp_path / "samples"), tmp_path / "<b>run"
+    run.mkdir()
+    turns = [{"action": {"kind": "crop", "box": box}, "view": [28, 28]} for box in ([0.55, 0.5, 0.65, 0.58], [0.5, 0.4, 0.7, 0.7])]
+    RunFolder(run).log_episode("1", {"sample": "nest", "correct": True, "turns": turns})
+    RunFolder(run).log_episode("2", {"sample": "draw", "correct": False, "turns": turns})
+    reply = '{"bbox_2d": [0, 0, 100, 100]}'
+    with ChatServer(say=lambda *shown: reply) as model:
+        asking = ("--base-url", model.base_url, "--model", "scripted", "--protocol", "qwen3_vl")
+        with (
+            served("annotate", str(folder), "--proposals", str(run), "--hardest", str(run), "--questions", "2", *asking) as server,
+            open_page(browser, viewport={"width": 1280, "height": 800}) as page,
+        ):
+            page.goto(server.address)
+            opened(page)
+            assert page.locator("#question").inner_text() == "What is at draw?"  # the one that failed comes first
+            page.keyboard.press("k")
+            playwright.expect(page.locator("#proposals li")).to_have_count(2)
+            assert "crops of <b>run" in page.locator("#proposals").inner_text()
+            assert page.locator("#overlay .proposal").count() == 2
+            page.keyboard.press("2")  # the wider one first: the tighter one still becomes B1
+            page.keyboard.press("1")
+            page.keyboard.press("m")
+            playwright.expect(page.locator("#status")).to_have_text("1 proposed", timeout=20_000)
+            page.keyboard.press("3")  # far away from the others: a target of its own
+            settled(page)
+            assert [len(nested) for nested in stored(folder, "nest").boxes] == [2, 1]
+            assert stored(folder, "nest").boxes[1][0].corners == (0, 0, 0.1, 0.1)
+            assert "of 2 done" in page.locator("#progress").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -105,6 +105,12 @@ def test_an_entry_about_no_sample_is_handed_back(samples: list[Sample], tmp_path
     assert with_entries(samples, [strange], tmp_path) == (samples, [strange])
 
 
+def test_an_entry_that_nobody_checked_replaces_no_decision(samples: list[Sample], tmp_path: Path):
+    entries = [Entry(sample.id, "", ((INNER,),), "todo") for sample in samples] + [Entry("not checked", "", (), "todo")]
+    back, _ = with_entries(samples, entries, tmp_path)
+    assert [sample.boxes for sample in back] == [*(sample.boxes for sample in samples[:2]), ((INNER,),), (), ((INNER,),)]
+
+
 @pytest.mark.parametrize("picture_name", ["/data/upload/1/c.png", "https://host/x/c.png?d=3", "/data/local-files/?d=deep/c.png"])
 def test_label_studio_tasks_without_a_sample_are_found_by_their_picture(samples: list[Sample], tmp_path: Path, picture_name: str):
     tasks = FORMATS["label-studio"].exported(samples[1:2], tmp_path)

@@ -9,14 +9,14 @@ from itertools import count
 from lfpc.boxes import Box
 from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.episode import AsyncPolicy, Episode, Game, advance, episode
-from lfpc.errors import PolicyError, RunError
+from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.evaluate.probes import PROBES
 from lfpc.evaluate.replay import replayed
 from lfpc.evaluate.run import first_view
-from lfpc.evaluation import EvaluationConfig, local_policies, served_policy
+from lfpc.evaluation import EvaluationConfig, Host, local_policies, served_policy
 from lfpc.looks import Look, fixed_look
-from lfpc.policies.served import Server
 from lfpc.policies.threaded import ThreadedPolicy
+from lfpc.policies.vllm import VllmEngine
 from lfpc.samples import Sample
 
 SWAPS = ("own", "noise", "none", "mean", "blur", "truth")
@@ -144,13 +144,16 @@ def led(asked: Asked, region: Box) -> Asked:
     return Asked(sample=asked.sample, config=asked.config, shown={1: region}, before=(reply,))
 
 
-def live_model(name: str, config: EvaluationConfig, server: Server | None) -> LiveModel:
-    """The model of `server`; None: the checkpoint in this process, which is loaded now.
+def live_model(name: str, config: EvaluationConfig, host: Host) -> LiveModel:
+    """The model that `host` has; None: the checkpoint in this process, which is loaded now.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: `host` is vLLM in this process, which takes its sampling once and for all.
     """
-    if server is not None:
-        return LiveModel(name, config, lambda config: served_policy(config, server), concurrency=server.concurrency)
+    if isinstance(host, VllmEngine):
+        raise ConfigError("questions one by one are for transformers or a server; start vLLM's own server and give --base-url and --model")
+    if host is not None:
+        return LiveModel(name, config, lambda config: served_policy(config, host), concurrency=host.concurrency)
     policies, thread = local_policies(config), ThreadPoolExecutor(1, thread_name_prefix="model")
     return LiveModel(name, config, lambda config: ThreadedPolicy(policies(config), thread))

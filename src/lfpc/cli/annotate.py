@@ -45,6 +45,7 @@ class Annotate(AskedModel):
         from lfpc.web import need_web
 
         need_web()
+        from lfpc.data.boxing import boxing_of
         from lfpc.web.annotate import annotation_app, open_desk
         from lfpc.web.serving import serve, usual_port
 
@@ -57,7 +58,7 @@ class Annotate(AskedModel):
             ask=self._asking(),
         ) as desk:
             serve(annotation_app(desk), "lfpc annotate", port=self.port or usual_port(self.folder))
-            done = sum(sample.meta.get("boxing", {}).get("state") == "done" for sample in desk.samples())
+            done = sum(boxing_of(sample).state == "done" for sample in desk.samples())
         return f"{self.folder}: {done} of {len(desk.order)} samples done"
 
     def _proposals(self) -> "dict[str, list[Proposal]]":
@@ -75,8 +76,8 @@ class Annotate(AskedModel):
         from lfpc.data.grounding import asked_boxes
         from lfpc.evaluation import any_policy
 
-        config, server = self.asked()
-        policy, one_at_a_time = any_policy(config, server), Lock()
+        config, host = self.asked()
+        policy, one_at_a_time = any_policy(config, host), Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":
             with one_at_a_time:

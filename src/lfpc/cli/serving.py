@@ -11,8 +11,7 @@ from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lfpc.evaluation import EvaluationConfig
-    from lfpc.policies.served import Server
+    from lfpc.evaluation import EvaluationConfig, Host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +40,23 @@ class Serve(AskedModel):
         if self.budget is not None and self.budget < 1:
             raise ConfigError(f"budget must be at least 1 visual token, got {self.budget}")
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
-        name, config, server, small = self._chosen()
+        name, config, host, small = self._chosen()
         with TemporaryDirectory(prefix="lfpc-serve-") as folder:
-            app = ask_app(live_model(name, config, server), Path(folder), examples="test" if small else "large")
+            app = ask_app(live_model(name, config, host), Path(folder), examples="test" if small else "large")
             serve(keyed(app, key) if key else app, f"model {name}", port=self.port, largest_body=LARGEST_BODY, public=self.public)
         return "stopped"
 
-    def _chosen(self) -> "tuple[str, EvaluationConfig, Server | None, bool]":
-        """The model's name, how it is asked, where it is served (None: here), and whether it is a miniature."""
+    def _chosen(self) -> "tuple[str, EvaluationConfig, Host, bool]":
+        """The model's name, how it is asked, who computes its replies, and whether it is a miniature."""
         if self.base_url is not None or (self.checkpoint is None and self.model is not None):
-            config, server = self.asked()
-            return config.model, replace(config, budget=self.budget or 1024), server, False
+            config, host = self.asked()
+            return config.model, replace(config, budget=self.budget or 1024), host, False
         from lfpc.demo import base_checkpoint, is_miniature, miniature_settings  # imports torch, which a served model does without
 
-        config, _ = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
+        config, host = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
         small = is_miniature(Path(config.model))
         config = replace(miniature_settings(config) if small else config, budget=self.budget or (25 if small else 1024))
-        return Path(config.model).resolve().name if self.checkpoint else "lfpc-mini", config, None, small
+        return Path(config.model).resolve().name if self.checkpoint else "lfpc-mini", config, host, small
 
 
 VERBS: dict[str, type[Verb]] = {"serve": Serve}

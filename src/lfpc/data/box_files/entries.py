@@ -59,6 +59,8 @@ def grouped(boxes: Iterable[Box]) -> Nested:
 def with_entries(samples: Sequence[Sample], entries: Iterable[Entry], folder: Path) -> tuple[list[Sample], list[Entry]]:
     """`samples` with the boxes of `entries`, and the entries that are about none of them.
 
+    An entry that is still "todo" never replaces what a person has decided.
+
     Args:
         samples: of `folder`.
         entries: what was read; of several about one sample the last counts.
@@ -73,8 +75,9 @@ def with_entries(samples: Sequence[Sample], entries: Iterable[Entry], folder: Pa
         if name is None:
             unknown.append(entry)
             continue
-        boxing = replace(boxing_of(changed[name]), state=entry.state)
-        changed[name] = with_boxing(changed[name], entry.boxes, boxing)
+        boxing = boxing_of(changed[name])
+        if entry.state != "todo" or (entry.boxes and boxing.state == "todo"):
+            changed[name] = with_boxing(changed[name], entry.boxes, replace(boxing, state=entry.state))
     return [changed[sample.id] for sample in samples], unknown
 
 

@@ -7,7 +7,8 @@ const CURSORS = { "1000": "ew", "0010": "ew", "0100": "ns", "0001": "ns", "1100"
 export const WHOLE = [true, true, true, true];
 
 export class Stage {
-  // `on` has: state() -> {targets, at, proposals, size, draft}, select(at), draw(box), drawing(box), drag(at, edges, dx, dy, isLast), moved()
+  // `on` has state() -> {targets, at, draft, proposals, showProposals}, and what a gesture does: select(at), drawing(box), draw(box),
+  // drag(at, edges, dx, dy), dropped().
   constructor(root, on) {
     Object.assign(this, { root, on, panning: false, gesture: null, overlay: root.querySelector("#overlay") });
     this.viewer = OpenSeadragon({
@@ -18,6 +19,8 @@ export class Stage {
       maxZoomPixelRatio: 16,
       visibilityRatio: 0.2,
       imageSmoothingEnabled: true,
+      tileRetryMax: 100, // a server that was started again gives what is missing
+      tileRetryDelay: 2000,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: false, flickEnabled: false },
       gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: false, flickEnabled: false },
       gestureSettingsPen: { clickToZoom: false, dblClickToZoom: false },
