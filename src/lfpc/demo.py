@@ -117,6 +117,25 @@ def base_checkpoint() -> Path:
     return folder
 
 
+def is_miniature(checkpoint: Path) -> bool:
+    """Whether a checkpoint's folder holds weights of the miniature, by its vocabulary."""
+    try:
+        found, own = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (checkpoint, base_checkpoint()))
+        return found["text_config"]["vocab_size"] == own["text_config"]["vocab_size"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # what is wrong with it is said where it is loaded
+
+
+def miniature_settings(config: EvaluationConfig) -> EvaluationConfig:
+    """`config` within what the miniature's runs know: their crops, and no more turns and tokens than they had."""
+    return replace(
+        config,
+        crop=config.crop or CROPS,
+        max_turns=min(config.max_turns, MAX_TURNS),
+        max_new_tokens=min(config.max_new_tokens, MAX_NEW_TOKENS),
+    )
+
+
 def demo(config: DemoConfig, *, progress: bool = True) -> Path:
     """Run the demo, or what is missing of it. Returns the page; `results.json` lies two folders above it."""
     base = config.base or base_checkpoint()

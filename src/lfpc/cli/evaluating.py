@@ -34,6 +34,8 @@ class Eval(AskedModel):
     """Of the order of options, where a benchmark's own order gives the answer away."""
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
+    repeats: int = 1
+    """How often every question is asked, each time with another sampling seed: Avg@k. Several need --temperature."""
 
     def run(self) -> str:
         from lfpc.eval_run import benchmark_task, eval_run, samples_task
@@ -42,7 +44,7 @@ class Eval(AskedModel):
         names, data = several(self.tasks), self.data
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
-        config, server = self.asked(seed=self.seed)
+        config, host = self.asked(seed=self.seed)
         budgets = whole_numbers("--budget", self.budget)
         for name in names:
             benchmark(name)  # an unknown one is told of before any is read
@@ -52,7 +54,14 @@ class Eval(AskedModel):
             work = self.work or self.out / "work"
             tasks = [benchmark_task(name, data or Path(), work, seed=self.option_seed) for name in dict.fromkeys(names)]
         for line in eval_run(
-            tasks, config, self.out, budgets=budgets or (None,), probes=several(self.probes), server=server, timed=self.timed
+            tasks,
+            config,
+            self.out,
+            budgets=budgets or (None,),
+            probes=several(self.probes),
+            host=host,
+            timed=self.timed,
+            repeats=self.repeats,
         ):
             print(line)
         return f"results: {self.out / 'results.json'}"
@@ -82,9 +91,8 @@ class Probe(ServerOptions):
 
         runs = probed_runs(self.run_folder).values()
         for run in runs:
-            address = self.base_url or served_at(run)
-            server = self.server(address) if address else None
-            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, server=server), sep="\n")
+            host = self.host(self.base_url or served_at(run))
+            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, host=host), sep="\n")
         return f"results: {', '.join(str(results_file(run, replay=self.replay)) for run in runs)}"
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lfpc.evaluate.judge import Judge
-    from lfpc.evaluation import EvaluationConfig
+    from lfpc.evaluation import EvaluationConfig, Host
     from lfpc.policies.served import Server
 
 
@@ -30,6 +30,8 @@ class ServerOptions:
     """How often a failed request is made again."""
     picture_folder: Path | None = None
     """Folder through which the server gets pictures as files (vLLM: --allowed-local-media-path); None: inside the request."""
+    engine_options: str = "{}"
+    """Arguments of vLLM in this process, as JSON: {"max_model_len": 32768}."""
 
     def server(self, base_url: str) -> "Server":
         """The server at `base_url`, asked as these options say."""
@@ -43,6 +45,15 @@ class ServerOptions:
             picture_folder=self.picture_folder,
         )
 
+    def host(self, address: str | None) -> "Host":
+        """Who computes the replies: the server at `address`, vLLM in this process ("vllm"), or transformers in this process (None)."""
+        from lfpc.evaluation import IN_VLLM
+        from lfpc.policies.vllm import VllmEngine
+
+        if address == IN_VLLM:
+            return VllmEngine(options=json_object("engine_options", self.engine_options))
+        return None if address is None else self.server(address)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringModel(ServerOptions):
@@ -50,6 +61,8 @@ class AnsweringModel(ServerOptions):
 
     checkpoint: Path | None = None
     """Checkpoint to load into this process; or give --base-url and --model."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What computes a checkpoint's replies in this process."""
     model: str | None = None
     """Name of the served model."""
     protocol: str = "qwen2_5_vl"
@@ -65,19 +78,15 @@ class AnsweringModel(ServerOptions):
     extra_body: str = "{}"
     """Further fields of each request to the server, as JSON."""
 
-    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Server | None]":
-        """The settings, of no particular budget or probe yet, and the server (None: a checkpoint)."""
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
+        """The settings, of no particular budget or probe yet, and who computes the replies."""
         from lfpc.evaluation import EvaluationConfig
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
             raise ConfigError("give either --checkpoint, or --base-url and --model")
-        try:
-            extra = json.loads(self.extra_body)
-        except ValueError:
-            extra = None
-        if not isinstance(extra, dict):
-            raise ConfigError(f"extra_body must be a JSON object, got {self.extra_body!r}")
+        if served and self.engine != "transformers":
+            raise ConfigError(f"--engine {self.engine} computes a checkpoint's replies; with --base-url the server does")
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
             budget=None,
@@ -87,11 +96,26 @@ class AnsweringModel(ServerOptions):
             temperature=self.temperature,
             top_p=self.top_p,
             sampling_seed=self.sampling_seed,
-            extra_body=extra,
+            extra_body=json_object("extra_body", self.extra_body),
             seed=seed,
             **settings,
         )
-        return config, None if self.base_url is None else self.server(self.base_url)
+        return config, self.host(self.base_url or ("vllm" if self.engine == "vllm" else None))
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option holds.
+
+    Raises:
+        ConfigError: it holds something else; names the option.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{option} must be a JSON object, got {text!r}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +129,7 @@ class AskedModel(AnsweringModel):
     max_turns: int = 6
     """Replies an episode may have."""
 
-    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Server | None]":
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
         """The settings, with what holds for crops."""
         from lfpc.protocols import protocol_named
 
@@ -121,7 +145,7 @@ class JudgeOptions:
     judge: str | None = None
     """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
     judge_model: str | None = None
-    """Name of the judging model on that server."""
+    """Name of the judging model on that server; None: the only one it has."""
     judge_cache: Path | None = None
     """File of the judge's verdicts, which runs may share; None: judge.jsonl in the output folder."""
     judge_concurrency: int = 8
@@ -131,14 +155,14 @@ class JudgeOptions:
         """The judge, to be used in a `with`; None inside it if there is none."""
         from contextlib import nullcontext
 
-        from lfpc.evaluate.judge import Judge, JudgeConfig
+        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
 
-        if (self.judge is None) != (self.judge_model is None):
-            raise ConfigError("a judge is an address and a model: give both --judge and --judge-model, or neither")
-        if self.judge is None or self.judge_model is None:
+        if self.judge_model and not self.judge:
+            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
+        if not self.judge:
             return nullcontext()
-        cache = self.judge_cache or folder / "judge.jsonl"
-        return Judge(JudgeConfig(url=self.judge, model=self.judge_model, cache=cache, concurrency=self.judge_concurrency))
+        model, cache = self.judge_model or only_model(self.judge), self.judge_cache or folder / "judge.jsonl"
+        return Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
 
 
 def several(words: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ class Select(AnsweringModel, JudgeOptions):
 
         if self.votes > 1 and self.temperature == 0:
             raise ConfigError("--votes are sampled answers: give a --temperature above 0, as in 0.7")
-        settings, server = self.asked()
+        settings, host = self.asked()
         config = SelectConfig(
             ladder=self.ladder,
             ratios=self.ratios,
@@ -56,9 +56,9 @@ class Select(AnsweringModel, JudgeOptions):
             model=settings.model,
             sampling=self._sampling(),
             votes=self.votes,
-            judge=self.judge_model or "",
+            judge=self.judge_model or self.judge or "",
         )
-        samples, policy = read_samples(self.data), any_policy(settings, server, tools=False)
+        samples, policy = read_samples(self.data), any_policy(settings, host, tools=False)
         with self.asked_judge(self.out) as judge:
             found = select(
                 samples,
