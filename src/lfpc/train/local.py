@@ -25,7 +25,16 @@ from lfpc.train.alarms import TEXTS, alarms
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
 from lfpc.train.rows import rows_of_episodes
-from lfpc.train.state import best_checkpoint, checkpoint_folder, load_model, load_state, save_state, save_weights, saved_steps
+from lfpc.train.state import (
+    best_checkpoint,
+    check_engine,
+    checkpoint_folder,
+    load_model,
+    load_state,
+    save_state,
+    save_weights,
+    saved_steps,
+)
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
 from lfpc.train.update import Learner
 
@@ -45,6 +54,7 @@ def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None =
     device = pick_device(config)
     samples = training_samples(config.data, config)
     validation = training_samples(config.validation, config)[: config.validation_size] if config.validation else []
+    check_engine(config.out, "local")
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:

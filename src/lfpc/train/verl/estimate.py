@@ -1,0 +1,2 @@
+def estimate(*a): return None
+def report(*a): return ""
