@@ -58,14 +58,21 @@ def publish(config: TrainConfig, step: int) -> Path:
     folder = checkpoint_folder(config.out, step)
     if not list(written.glob("*.safetensors")):
         raise CheckpointError(f"{written}: verl wrote no weights there")
-    for name in KEPT_FILES:
+    for name in ("config.json", *KEPT_FILES):  # verl's config.json says bfloat16 whatever the weights are
         if (config.init / name).is_file():
             shutil.copyfile(config.init / name, written / name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(written, folder)
     for old in step_folders(config.out)[: -config.keep]:
         shutil.rmtree(checkpoint_folder(config.out, old))
+    for old in _state_folders(config.out)[: -config.keep]:
+        shutil.rmtree(old)
     return folder
+
+
+def _state_folders(out: Path) -> list[Path]:
+    """What verl can continue from, oldest first. verl itself would forget those of before a resume, and delete before it writes."""
+    return sorted(Files(out).state.glob("global_step_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))
 
 
 def keep_best(out: Path, step: int) -> Path:

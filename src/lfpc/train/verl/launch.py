@@ -68,6 +68,7 @@ def composed(values: Mapping[str, Any], cluster: Cluster) -> Any:
     """
     import verl
     from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -84,8 +85,8 @@ def composed(values: Mapping[str, Any], cluster: Cluster) -> Any:
             OmegaConf.update(config, key.lstrip("+"), OmegaConf.create(f"value: {value}").value, force_add=key.startswith("+"))
         auto_set_device(config)
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    except (OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"verl refuses the settings: {_first_line(error)}") from error
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f"verl refuses the settings: {_first_line(error.__cause__ or error)}") from error
     return config
 
 

@@ -97,6 +97,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         # method: advantages as in the paper, no KL term, no entropy bonus, one clip
         "algorithm.adv_estimator": NAME,
         "algorithm.use_kl_in_reward": False,
+        "critic.enable": False,
         f"{actor}.use_kl_loss": False,
         f"{actor}.entropy_coeff": 0,
         f"{actor}.clip_ratio": config.clip,
@@ -154,7 +155,6 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.test_freq": config.validate_every if config.validation else -1,
         "trainer.val_before_train": False,
         "trainer.default_local_dir": str(files.state),
-        "trainer.max_actor_ckpt_to_keep": config.keep,
         "trainer.resume_mode": "auto",
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),

@@ -125,7 +125,9 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
     sound = all(turn.reply.token_ids and len(turn.reply.token_ids) == len(turn.reply.logprobs) for turn in finished.turns)
     if len(encoded.ids) > config.max_tokens or not sound:
         first = Context(finished.sample.question, finished.sample.options, finished.first_view, ())
-        return _output(encoder.episode(first, finished.turns[0].reply), (), len(finished.turns))
+        wrote = finished.turns[0].reply
+        wrote = wrote if wrote.token_ids else Reply("", (encoder.end_of_turn,))  # verl knows no empty response
+        return _output(encoder.episode(first, wrote), (), len(finished.turns))
     logprobs = tuple(logprob for turn in finished.turns for logprob in turn.reply.logprobs)
     return _output(encoded, logprobs, len(finished.turns))
 
