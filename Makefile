@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test fast check bench fuzz
+.PHONY: setup demo test test-verl fast check bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -16,6 +16,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The cluster engine: the real verl on this machine's CPU, through the double in tests/verl_cpu.py, in an environment of its own.
+test-verl: setup
+	$(BIN)/python -m environments verl
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda \
+		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
 
 fast: setup
 	$(BIN)/python -m pytest -m "not slow"

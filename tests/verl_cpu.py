@@ -1,6 +1,7 @@
 """A test double that lets the real verl run without a GPU: a platform called cpu, and a rollout engine called lfpc_cpu.
 
-verl loads this module in each of its processes (VERL_USE_EXTERNAL_MODULES=verl_cpu) and finds both in its registries:
+verl loads this module in each of its processes (VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda, as
+`make test-verl` sets them) and finds both in its registries:
 
 * the platform answers what verl asks about devices; its GPUs are logical ones that Ray is told of;
 * the rollout engine is one Ray actor per rank with a model in it. It samples as vLLM would with the same `sampling_params`: stop
@@ -33,8 +34,6 @@ from lfpc.policies.sampling import ROOM, SamplingRules, Writer, write
 from lfpc.policies.transformers import row_features
 from lfpc.policies.vision import ViewEncoder
 
-ENVIRONMENT = {"VERL_USE_EXTERNAL_MODULES": "verl_cpu", "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda", "OMP_NUM_THREADS": "1"}
-"""What a process needs so that verl, and all that verl starts, uses this module."""
 ENGINE = "lfpc_cpu"
 NAME = "lfpc_cpu_server_{}"
 

@@ -1,6 +1,5 @@
 """Small runs on verl for tests: scenes, the shipped base, two logical GPUs."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from lfpc.train.config import TrainConfig
 from lfpc.train.verl.clusters import Cluster
 
 BASE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
-os.environ.update(verl_cpu.ENVIRONMENT)
 
 
 def scenes(folder: Path, count: int, split: str = "train") -> Path:
