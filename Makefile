@@ -20,6 +20,7 @@ test: setup
 # The cluster engine: the real verl on this machine's CPU, through the double in tests/verl_cpu.py, in an environment of its own.
 test-verl: setup
 	$(BIN)/python -m environments verl
+	$(BIN)/pyright -p environments/pyright-verl.json --pythonpath .venv-verl/bin/python
 	PYTHONPATH=src:tests OMP_NUM_THREADS=1 VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda \
 		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
 

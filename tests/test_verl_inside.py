@@ -19,14 +19,14 @@ from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.dialogue import Reply
-from lfpc.errors import CheckpointError, ConfigError
 from lfpc.episode import Stop
+from lfpc.errors import CheckpointError, ConfigError
 from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import prompts_of_step
 from lfpc.train.verl.export import export_samples
 from lfpc.train.verl.inside import loop, pixels, plugin, workers
 from lfpc.train.verl.inside.dataset import ScheduledSamples
-from lfpc.train.verl.launch import composed
+from lfpc.train.verl.inside.start import composed
 from lfpc.train.verl.recording import Played
 from lfpc.train.verl.translate import NAME, Files, settings
 
@@ -100,7 +100,10 @@ def export_and_read(run, data):
 def test_unpacked_pixels_are_those_of_the_processor():
     from verl.utils import hf_processor
 
-    pictures = [Image.fromarray(np.random.default_rng(n).integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8)) for n, h, w in ((0, 2, 3), (1, 4, 2))]
+    pictures = [
+        Image.fromarray(np.random.default_rng(n).integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8))
+        for n, h, w in ((0, 2, 3), (1, 4, 2))
+    ]
     packed = pixels.pack(pictures)
     wanted = hf_processor(str(BASE)).image_processor(images=pictures, return_tensors="pt")
     assert torch.equal(packed["image_grid_thw"], wanted["image_grid_thw"])
@@ -274,7 +277,10 @@ def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_r
     shutil.copytree(BASE, broken)
     (broken / "preprocessor_config.json").write_text("{")
     whole = verl_config(replace(config(data, tmp_path), init=broken))
-    with pytest.warns(UserWarning, match="Failed to create processor"), pytest.raises(CheckpointError, match="picture processor cannot be loaded"):
+    with (
+        pytest.warns(UserWarning, match="Failed to create processor"),
+        pytest.raises(CheckpointError, match="picture processor cannot be loaded"),
+    ):
         workers.check_processor(whole)
 
 

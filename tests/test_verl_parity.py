@@ -39,8 +39,8 @@ from lfpc.train.rows import rows_of_episodes
 from lfpc.train.update import Learner
 from lfpc.train.verl.inside import plugin
 from lfpc.train.verl.inside.loop import rollout_output
+from lfpc.train.verl.inside.start import composed
 from lfpc.train.verl.inside.workers import EpisodeWorker
-from lfpc.train.verl.launch import composed
 from lfpc.train.verl.translate import settings
 
 pytestmark = pytest.mark.verl
@@ -87,8 +87,13 @@ class Both:
             ids = torch.tensor(output.prompt_ids + output.response_ids)
             inputs = self.worker._compute_multi_modal_inputs(output, ids)
             found = self.worker._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs).squeeze(0)
-            rows.append({**output.as_dict(), "input_ids": ids, "position_ids": found if positions is None else positions(found), "pictures": inputs})
-        tensors = {name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged) for name in ("input_ids", "position_ids", "prompts", "responses")}
+            rows.append(
+                {**output.as_dict(), "input_ids": ids, "position_ids": found if positions is None else positions(found), "pictures": inputs}
+            )
+        tensors = {
+            name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+            for name in ("input_ids", "position_ids", "prompts", "responses")
+        }
         masks = [mask(row["response_mask"]) for row in rows]
         rewards = torch.nested.as_nested_tensor([_last(m, r) for m, r in zip(masks, self.rewards, strict=True)], layout=torch.jagged)
         padded = torch.nested.as_nested_tensor(masks, layout=torch.jagged).to_padded_tensor(0)
@@ -103,7 +108,9 @@ class Both:
         tensors |= {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
         batch = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack(*[row["pictures"] for row in rows])}, batch_size=[len(rows)])
         facts = {"temperature": self.run.temperature, "dp_size": 1, "global_batch_size": len(rows), "use_remove_padding": False}
-        tu.assign_non_tensor(batch, batch_num_tokens=int(padded.sum()), pad_mode=DatasetPadMode.NO_PADDING, calculate_entropy=False, **facts)
+        tu.assign_non_tensor(
+            batch, batch_num_tokens=int(padded.sum()), pad_mode=DatasetPadMode.NO_PADDING, calculate_entropy=False, **facts
+        )
         return batch
 
     def verl_step(self, batch):
@@ -112,7 +119,10 @@ class Both:
         loss_function = partial(ppo_loss, omega_conf_to_dataclass(self.config.actor_rollout_ref.actor))
         loss, output = self.verl.forward_step(batch, loss_function, forward_only=False)
         logprobs = output["model_output"]["log_probs"].unbind()
-        kept = [row[len(p.prompt_ids) - 1 : -1][torch.tensor(p.response_mask, dtype=torch.bool)] for row, p in zip(logprobs, self.outputs, strict=True)]
+        kept = [
+            row[len(p.prompt_ids) - 1 : -1][torch.tensor(p.response_mask, dtype=torch.bool)]
+            for row, p in zip(logprobs, self.outputs, strict=True)
+        ]
         return loss, torch.cat(kept).numpy(), output["metrics"]
 
 
@@ -191,7 +201,7 @@ def test_a_shifted_mask_is_detected(both):
 
 
 def test_what_is_banned_moves_a_log_probability_by_its_mass_alone(both):
-    """Sampling leaves out the placeholders of pictures, verl's training does not: log pi differs by log(1 - their mass), the same for each token."""
+    """Sampling leaves out the placeholders of pictures, verl's training does not: log pi differs by log(1 - their mass)."""
     policy = both.learner.policy
     rows = both.rows[:2]
     features = [policy.views.features(row.views) for row in rows]
@@ -201,5 +211,3 @@ def test_what_is_banned_moves_a_log_probability_by_its_mass_alone(both):
     with_all = both.learner.logprobs(rows, features, {}).detach()
     assert bool((without >= with_all - 1e-6).all())
     assert float((without - with_all).max()) < 1e-2
-
-

@@ -67,7 +67,9 @@ def test_metrics_have_every_reward_term_and_the_local_engines_names(finished):
     run, _ = finished
     row = RunFolder(run.out).metrics()[-1]
     wanted = "reward reward_std reward_accuracy reward_format reward_tool reward_grounding accuracy tool_rate turns malformed unanswered"
-    wanted += " box_area iou_last iou_best zero_variance entropy ratio_clip_share grad_norm loss policy_tokens logprob_gap overlong trained_rows"
+    wanted += (
+        " box_area iou_last iou_best zero_variance entropy ratio_clip_share grad_norm loss policy_tokens logprob_gap overlong trained_rows"
+    )
     wanted += " seconds seconds_play seconds_update alarms validation_reward validation_accuracy validation_tool_rate"
     assert set(wanted.split()) <= set(row)
 

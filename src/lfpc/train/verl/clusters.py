@@ -92,7 +92,11 @@ def _small(config: TrainConfig) -> TrainConfig:
 
 HARDWARE: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], Cluster]] = {
     "paper": ("the paper's: 7B on one node of 8 GPUs of 80 GB, 256 questions x 16 rollouts a step", _paper, Cluster()),
-    "node4": ("one node of 4 GPUs of 80 GB: the paper's run, at half the speed", _paper, Cluster(gpus_per_node=4, host_gib=500.0, workers=4)),
+    "node4": (
+        "one node of 4 GPUs of 80 GB: the paper's run, at half the speed",
+        _paper,
+        Cluster(gpus_per_node=4, host_gib=500.0, workers=4),
+    ),
     "gpu1": (
         "one GPU of 80 GB: a 3B model, 64 questions x 8 rollouts a step",
         _small,

@@ -12,7 +12,7 @@
     time of a step        play:   2 P tokens read / (0.4 peak) + tokens written * (2 P / copies in memory) / bandwidth
                           update: 2 P (old log-probabilities) + 8 P (6 P, and 2 P again for activations), times tokens / (0.35 peak)
 
-They are estimates: allocators, fragmentation and stragglers come on top, so nine tenths of a GPU count as all of it. None was checked on a GPU.
+Allocators, fragmentation and stragglers come on top, so nine tenths of a GPU count as all of it. None of this was checked on a GPU.
 """
 
 from collections.abc import Iterator
@@ -161,14 +161,15 @@ def _advice(config: TrainConfig, cluster: Cluster, *, training_gib: float, sampl
     if sampling_gib > cluster.sampling_share * cluster.gpu_gib:
         yield "sampling: raise --cluster.sampling-share or --cluster.tensor-parallel"
     if host_gib > USABLE * cluster.host_gib:
-        yield "machine: lower --prompts-per-step, --group-size or --crop.max-tokens; or --cluster.offload False where the GPUs have room"
+        yield "machine: lower --prompts-per-step, --group-size or --crop.max-tokens; or --cluster.no-offload where the GPUs have room"
 
 
 def report(found: Estimate, cluster: Cluster) -> str:
     """An estimate for people."""
     load = found.load
     lines = [
-        f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters on {cluster.nodes} x {cluster.gpus_per_node} GPUs of {cluster.gpu_gib:g} GiB",
+        f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters on {cluster.nodes} x {cluster.gpus_per_node} GPUs "
+        f"of {cluster.gpu_gib:g} GiB",
         f"  a rollout is taken to have {load.tokens} tokens: first view {load.first_view}, {load.crops} crop of {load.crop}, "
         f"text {load.text}, written {load.written}",
         f"  training    {found.training_gib:7.1f} GiB a GPU",

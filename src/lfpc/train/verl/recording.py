@@ -55,9 +55,7 @@ class Played:
 def played(episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool) -> Played:
     """The report of `episode`."""
     row = episode_row(episode, terms)
-    return Played(
-        episode=_without_pixels(episode), terms=terms, row=row, question=question, rollout=rollout, overlong=overlong
-    )
+    return Played(episode=_without_pixels(episode), terms=terms, row=row, question=question, rollout=rollout, overlong=overlong)
 
 
 def _without_pixels(episode: Episode) -> Episode:
@@ -84,7 +82,9 @@ def check_complete(count: int, config: TrainConfig) -> int:
     """
     wanted = config.prompts_per_step * config.group_size
     if wanted - count > MOST_FAILED * wanted:
-        raise RunError(f"{wanted - count} of the {wanted} rollouts of a step failed; the log above says why (search for 'Error in _run_prompt')")
+        raise RunError(
+            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above says why (search for 'Error in _run_prompt')"
+        )
     return wanted - count
 
 
@@ -120,9 +120,3 @@ def log_episodes(run: RunFolder, config: TrainConfig, step: int, rollouts: Seque
     chosen = sorted(found, key=lambda one: one[:2])[: config.log_episodes]
     for number, place, rollout, advantage in sorted(chosen, key=lambda one: (one[1], one[0])):
         run.log_episode(f"{step}/{place}/{number}", {**rollout.row, "step": step, "advantage": advantage})
-
-
-def validation_numbers(rollouts: Sequence[Played]) -> Numbers:
-    """Metrics of greedy episodes of held-out samples."""
-    numbers = episode_numbers([one.episode for one in rollouts], [one.terms for one in rollouts])
-    return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}

@@ -101,7 +101,9 @@ def shape_of_checkpoint(folder: Path) -> ModelShape:
     try:
         return _shape(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not the configuration of a Qwen2.5-VL ({type(error).__name__}: {error})") from error
+        raise CheckpointError(
+            f"{folder / 'config.json'}: not the configuration of a Qwen2.5-VL ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _shape(config: Mapping[str, Any]) -> ModelShape:

@@ -41,7 +41,7 @@ class Files:
 
     @property
     def state(self) -> Path:
-        """verl's own checkpoints: what a run continues from."""
+        """Verl's own checkpoints: what a run continues from."""
         return self.out / "verl"
 
 
@@ -51,19 +51,20 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     Raises:
         ConfigError: it cannot; the sentence says what to change.
     """
-    rollouts = config.prompts_per_step * config.group_size
+    rollouts, chat = config.prompts_per_step * config.group_size, config.chat
     budget = {"fixed": config.fixed_budget, "original": config.original_budget, "selected": 0}[config.first_view]
-    refusals = {
-        "LoRA is trained by the local engine only; leave out --lora": config.lora is not None,
-        "verl trains the vision tower with the rest; leave out --freeze-vision": config.freeze_vision,
-        f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; change prompts_per_step or group_size": rollouts
-        % cluster.gpus,
-        f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens} do not fit into max_tokens {config.max_tokens}": budget
-        + config.max_new_tokens
-        > config.max_tokens,
-        f"{config.protocol} cannot be played by this engine; use a protocol without native tools": not config.chat.plain_chat,
-    }
-    for sentence, refused in refusals.items():
+    view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
+    refusals = (
+        (config.lora is not None, "LoRA is trained by the local engine only; leave out --lora"),
+        (config.freeze_vision, "verl trains the vision tower with the rest; leave out --freeze-vision"),
+        (
+            rollouts % cluster.gpus,
+            f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; change prompts_per_step or group_size",
+        ),
+        (budget + config.max_new_tokens > config.max_tokens, f"{view} do not fit into max_tokens {config.max_tokens}"),
+        (not chat.plain_chat, f"{config.protocol} cannot be played by this engine; use a protocol without native tools"),
+    )
+    for refused, sentence in refusals:
         if refused:
             raise ConfigError(sentence)
 
@@ -74,7 +75,7 @@ def save_every(config: TrainConfig) -> int:
 
 
 def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
-    """verl's keys and their values; everything else keeps verl's default. A key with + is one that verl does not list.
+    """Verl's keys and their values; everything else keeps verl's default. A key with + is one that verl does not list.
 
     Raises:
         ConfigError: verl cannot do what `config` says.
@@ -127,7 +128,11 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.entropy_from_logits_with_chunking": True,
         f"{actor}.fsdp_config.param_offload": cluster.offload,
         f"{actor}.fsdp_config.optimizer_offload": cluster.offload,
-        **({f"+{actor}.fsdp_config.mixed_precision": dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")} if exact else {}),
+        **(
+            {f"+{actor}.fsdp_config.mixed_precision": dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")}
+            if exact
+            else {}
+        ),
         # sampling
         f"{rollout}.name": cluster.rollout,
         f"{rollout}.n": config.group_size,

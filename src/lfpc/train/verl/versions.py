@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from lfpc.errors import ConfigError
+from lfpc.train.verl.clusters import Cluster
 
 NEEDED: Mapping[str, tuple[str, str]] = {
     "verl": ("0.9.1", "0.9.2"),
@@ -13,19 +14,24 @@ NEEDED: Mapping[str, tuple[str, str]] = {
     "transformers": ("5.9", "5.11"),
 }
 """Package -> first version that will do, and the first that will not."""
+VLLM = {"vllm": ("0.24", "0.25")}
+FLASH_ATTENTION = {"flash-attn": ("2.8", "3")}
 
 
-def check_versions(needed: Mapping[str, tuple[str, str]] = NEEDED) -> None:
-    """See to it that `needed` is installed.
+def needed(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    """What a run on `cluster` needs."""
+    return {**NEEDED, **(VLLM if cluster.rollout == "vllm" else {}), **(FLASH_ATTENTION if cluster.padding_free else {})}
+
+
+def check_versions(packages: Mapping[str, tuple[str, str]]) -> None:
+    """See to it that `packages` are installed.
 
     Raises:
         ConfigError: a package is missing, too old or too new; all of them are named in one sentence.
     """
-    wrong = [sentence for name, bounds in needed.items() if (sentence := _wrong(name, *bounds))]
+    wrong = [sentence for name, bounds in packages.items() if (sentence := _wrong(name, *bounds))]
     if wrong:
-        raise ConfigError(
-            f"--engine verl cannot run here: {'; '.join(wrong)}. Set up its own environment as docs/cluster.md says, and start lfpc from there"
-        )
+        raise ConfigError(f"--engine verl cannot run here: {'; '.join(wrong)}. Start lfpc from an environment made as docs/cluster.md says")
 
 
 def installed_verl() -> str | None:

@@ -1,8 +1,8 @@
 """One rollout: our episode, played against verl's sampling server. The same protocol, look and limits as in the local engine.
 
-    prompt                 response
-    h h V V V h h h        r r r  o V V o  r r         as in lfpc.policies.encode.Encoded
-                           1 1 1  0 0 0 0  1 1         response_mask: only what the policy sampled is trained, in every turn
+prompt                 response
+h h V V V h h h        r r r  o V V o  r r         as in lfpc.policies.encode.Encoded
+1 1 1  0 0 0 0  1 1         response_mask: only what the policy sampled is trained, in every turn
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """verl's synchronous trainer, writing our run folder: metrics, episodes, checkpoints, the best one, alarms."""
 
-import sys
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Mapping, Sized
+from typing import Any, cast
 
 import transfer_queue as tq
 from omegaconf import DictConfig
@@ -11,12 +11,14 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from lfpc.errors import RunError
 from lfpc.runs import RunFolder
-from lfpc.train.alarms import TEXTS, alarms
-from lfpc.train.statistics import Numbers
+from lfpc.train.alarms import alarms, unheard
+from lfpc.train.statistics import Numbers, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.train.verl.inside.section import run_config, run_folder
-from lfpc.train.verl.recording import Played, advantages_of, groups_of, log_episodes, step_numbers, validation_numbers
+from lfpc.train.verl.recording import Played, advantages_of, groups_of, log_episodes, step_numbers
 from lfpc.train.verl.translate import NAME
+
+logger = logging.getLogger(__name__)
 
 
 class RecordingTrainer(PPOTrainerSync):
@@ -31,9 +33,9 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        wanted = self.run_config.steps * self.run_config.prompts_per_step
-        if len(self.train_dataset) != wanted or len(self.train_dataloader) != self.run_config.steps:
-            raise RunError(f"verl reads {len(self.train_dataset)} questions where the run has {wanted}: it dropped or repeated some")
+        wanted, questions = self.run_config.steps * self.run_config.prompts_per_step, cast("Sized", self.train_dataset)
+        if len(questions) != wanted or len(self.train_dataloader) != self.run_config.steps:
+            raise RunError(f"verl reads {len(questions)} questions where the run has {wanted}: it dropped or repeated some")
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         self.rollouts = _reported(batch)
@@ -64,7 +66,7 @@ class RecordingTrainer(PPOTrainerSync):
             super()._validate()
         finally:
             self.replay_buffer.sample = sample
-        numbers = validation_numbers(found)
+        numbers = validation_numbers([one.episode for one in found], [one.terms for one in found])
         earlier = [row["validation_reward"] for row in self.history if row.get("validation_reward") is not None]
         best = numbers["validation_reward"]
         if best is not None and best > max(earlier, default=float("-inf")) and saved_step(self.run_config.out) == self.global_steps:
@@ -77,9 +79,8 @@ class RecordingTrainer(PPOTrainerSync):
         numbers |= _update_numbers(metrics) | {"logprob_gap": self.gap} | _seconds(timing_raw)
         numbers |= {name: value for name, value in metrics.items() if name.startswith("validation_")}
         codes = alarms([*self.history, numbers])
-        for code in codes:
-            if not any(code in row.get("alarms", ()) for row in self.history):
-                print(f"alarm: {TEXTS[code]}", file=sys.stderr, flush=True)
+        for text in unheard(codes, self.history):
+            logger.warning("alarm: %s", text)
         row = {**numbers, "alarms": codes}
         log_episodes(self.folder, self.run_config, global_steps, self.rollouts)
         self.folder.log_metrics(row)
@@ -90,14 +91,14 @@ class RecordingTrainer(PPOTrainerSync):
 def _reported(batch: Any) -> list[Played]:
     """What the workers told of the rollouts of `batch`, without verl's filling."""
     keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-    fields = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])["extra_fields"]
+    fields: Any = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])["extra_fields"]
     return [Played.from_bytes(getattr(field, "data", field)[NAME]) for field in fields]
 
 
 def _largest_gap(batch: Any) -> float | None:
     """Largest |log pi - log pi_sampled| of a trained token."""
     names = ["old_log_probs", "rollout_log_probs", "response_mask"]
-    found = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
+    found: Any = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
     now, sampled, mask = (found[name].values() for name in names)
     gaps = (now - sampled).abs()[mask.bool()]
     return float(gaps.max()) if len(gaps) else None

@@ -25,7 +25,10 @@ def check_processor(config: DictConfig) -> None:
         raise CheckpointError(f"{path}: its picture processor cannot be loaded, so there would be no pictures; is the folder whole?")
 
 
-class EpisodeWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+_Worker: Any = AgentLoopWorkerTQ  # Ray's handle; the class behind it is what is derived from
+
+
+class EpisodeWorker(_Worker.__ray_metadata__.modified_class):
     """Plays the rollouts of its share of a step's questions, all at the same time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
