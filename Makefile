@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test test-verl fast check bench fuzz
+.PHONY: setup demo test test-vllm test-verl fast check bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -15,7 +15,12 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not vllm and not verl"
+
+# Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
+test-vllm: setup
+	$(BIN)/python -m environments vllm
+	$(BIN)/python -m pytest -m vllm
 
 # The cluster engine: the real verl on this machine's CPU, through the double in tests/verl_cpu.py, in an environment of its own.
 test-verl: setup
@@ -25,7 +30,7 @@ test-verl: setup
 		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
 
 fast: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

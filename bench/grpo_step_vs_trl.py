@@ -9,13 +9,14 @@ On a machine that does other things too, CPU seconds say more than seconds.
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from bench.side_by_side import BenchError, Facts, Worker, environment, take_turns
 from bench.task import Setup
-from bench.trl_venv import trl_python
+from environments import SetupError, make
 
 TURNS, TOOL_RATE, TOLERANCE = 2, 0.98, 0.02
 """Replies per rollout, least share of rollouts with a crop, and how far counted work may differ between the sides."""
@@ -28,10 +29,18 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
     Raises:
         BenchError: TRL cannot be installed, or the sides did different work.
     """
-    python = trl_python(root)
+    python = _trl_python()
     variants = {"group_8": setup, "group_16": replace(setup, group=16), "budget_256": replace(setup, budget=256)}
     rows = {name: _compare(name, variant, python, root, out, warmup) for name, variant in variants.items()}
     return {**rows.pop("group_8"), **rows}
+
+
+def _trl_python() -> Path:
+    """TRL in an environment of its own, with the versions in use here."""
+    try:
+        return make("trl", [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "transformers", "numpy", "pillow")])
+    except SetupError as error:
+        raise BenchError(str(error)) from error
 
 
 def _compare(name: str, setup: Setup, python: Path, root: Path, out: Path, warmup: int) -> dict[str, Any]:
