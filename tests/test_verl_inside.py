@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -13,6 +12,7 @@ if os.environ.get("VERL_PLATFORM") != "cpu":
     pytest.skip("needs verl, in an environment of its own: make test-verl", allow_module_level=True)
 
 import torch
+import verl.utils
 import verl_cpu
 from PIL import Image
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
@@ -276,12 +276,11 @@ def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_r
     broken = tmp_path / "broken"
     shutil.copytree(BASE, broken)
     (broken / "preprocessor_config.json").write_text("{")
-    whole = verl_config(replace(config(data, tmp_path), init=broken))
     with (
         pytest.warns(UserWarning, match="Failed to create processor"),
         pytest.raises(CheckpointError, match="picture processor cannot be loaded"),
     ):
-        workers.check_processor(whole)
+        workers.check_processor(verl.utils.hf_processor(str(broken)), str(broken))
 
 
 def test_a_question_that_leaves_no_room_is_not_asked(data, tmp_path):

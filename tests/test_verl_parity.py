@@ -37,7 +37,7 @@ from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import first_views
 from lfpc.train.rows import rows_of_episodes
 from lfpc.train.update import Learner
-from lfpc.train.verl.inside import plugin
+from lfpc.train.verl.inside import pixels, plugin
 from lfpc.train.verl.inside.loop import rollout_output
 from lfpc.train.verl.inside.start import composed
 from lfpc.train.verl.inside.workers import EpisodeWorker
@@ -198,6 +198,35 @@ def test_a_shifted_mask_is_detected(both):
     loss, _, _ = both.verl_step(both.batch(mask=lambda mask: mask.roll(1)))
     report, _ = both.local_gradient()
     assert abs(float(loss.detach()) - report.loss) > 1e-4  # ten times the tolerance
+
+
+def filling(batch):
+    """A micro-batch of what verl puts in the place of failed rollouts: text alone, nothing trained."""
+    ids = [torch.full((8,), 258)] * 2
+    nested = {
+        "input_ids": ids,
+        "position_ids": [torch.arange(8).expand(4, -1)] * 2,
+        "prompts": [row[:7] for row in ids],
+        "responses": [row[7:] for row in ids],
+        **dict.fromkeys(("response_mask", "loss_mask"), [torch.zeros(1, dtype=torch.long)] * 2),
+        **dict.fromkeys(("old_log_probs", "advantages"), [torch.zeros(1)] * 2),
+    }
+    tensors = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
+    made = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack({}, {})}, batch_size=[2])
+    facts = ("temperature", "dp_size", "global_batch_size", "use_remove_padding", "batch_num_tokens", "pad_mode", "calculate_entropy")
+    tu.assign_non_tensor(made, **{name: tu.get_non_tensor_data(batch, name, None) for name in facts})
+    return made
+
+
+def test_a_micro_batch_of_filling_alone_survives_and_did_not_in_verl_itself(both, monkeypatch):
+    loss_function = partial(ppo_loss, omega_conf_to_dataclass(both.config.actor_rollout_ref.actor))
+    batch = filling(both.batch())
+    loss, _ = both.verl.forward_step(batch, loss_function, forward_only=False)
+    assert float(loss.detach()) == 0
+    loss.backward()
+    monkeypatch.setattr(pixels.qwen2_vl, "_get_input_embeds", pixels._ORIGINAL)
+    with pytest.raises(AttributeError, match="mean"):
+        both.verl.forward_step(batch, loss_function, forward_only=False)
 
 
 def test_what_is_banned_moves_a_log_probability_by_its_mass_alone(both):

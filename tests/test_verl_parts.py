@@ -370,3 +370,92 @@ def test_validation_has_the_local_engines_names(step):
 def test_rewards_keep_their_terms(step):
     _, _, reports = step
     assert all(isinstance(one.terms, RewardTerms) and one.terms.grounding > 0 for one in reports if one.episode.boxes)
+
+
+# ---- before a run
+
+
+@pytest.mark.slow
+def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(sample):
+    from lfpc.train.verl.launch import check_bounds
+
+    run = TrainConfig(init=MINIATURE, crop=CropRules(max_tokens=1024))  # the miniature's processor ends at 1,024 tokens
+    check_bounds(run, [sample(budget=1024)])
+    with pytest.raises(CheckpointError, match="of 1024 visual tokens only, the run has 2048; raise max_pixels there to 1605632"):
+        check_bounds(run, [sample(budget=2048)])
+    with pytest.raises(CheckpointError, match="the run has 1025"):
+        check_bounds(replace(run, crop=CropRules(max_tokens=1025)), [sample(budget=25)])
+
+
+@pytest.mark.slow
+def test_each_engine_leaves_the_others_runs_alone(tmp_path):
+    from lfpc.train.state import check_engine
+
+    (tmp_path / "verl").mkdir()
+    check_engine(tmp_path, "verl")
+    with pytest.raises(RunError, match="run of the verl engine"):
+        check_engine(tmp_path, "local")
+    other = tmp_path / "other"
+    (other / "checkpoints" / "step-000001").mkdir(parents=True)
+    (other / "checkpoints" / "step-000001.pt").touch()
+    check_engine(other, "local")
+    with pytest.raises(RunError, match="run of the local engine"):
+        check_engine(other, "verl")
+
+
+@pytest.mark.slow
+def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
+    from lfpc.train.verl.checkpoints import check_ranks, keep_best, publish, saved_step
+
+    run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
+    assert saved_step(tmp_path) == 0
+    check_ranks(tmp_path, 8)
+    for step in (1, 2):
+        actor = tmp_path / "verl" / f"global_step_{step}" / "actor"
+        (actor / "huggingface").mkdir(parents=True)
+        (actor / "model_world_size_2_rank_0.pt").touch()
+        (actor / "huggingface" / "config.json").write_text("of verl")
+        (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
+        assert (publish(run, step) / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
+    assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
+    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
+    assert saved_step(tmp_path) == 2
+    check_ranks(tmp_path, 2)
+    with pytest.raises(CheckpointError, match="written by 2 GPUs"):
+        check_ranks(tmp_path, 8)
+    with pytest.raises(CheckpointError, match="wrote no weights"):
+        publish(run, 2)
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
+    from lfpc.cli import main
+
+    words = "train stage1 --engine verl --hardware gpu1 --dry-run --data no --out no --reward.tool 0.4 --cluster.workers 3"
+    assert main(words.split()) == 0
+    shown = capsys.readouterr().out
+    assert "actor_rollout_ref.rollout.agent.num_workers" in shown
+    assert "estimate for 3.8 billion parameters on 1 x 1 GPUs" in shown
+    assert "  fits" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("train stage1 --dry-run", "belong to --engine verl"),
+        ("train stage1 --engine verl --hardware nope", "unknown hardware 'nope'"),
+        ("train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run", "workers must be at least 1"),
+    ],
+)
+def test_wrong_words_end_in_a_sentence(words, sentence, capsys):
+    from lfpc.cli import main
+
+    try:
+        code = main(words.split())
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code in (1, 2)
+    assert sentence in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_checkpoints_are_plain_folders_and_only_the_newest_are_kept(finished):
     assert config_from_json(TrainConfig, run.out / "config.json") == run
 
 
-def test_a_checkpoint_is_evaluated_like_any_other_and_starts_stage_two(finished, tmp_path):
+def test_a_checkpoint_is_evaluated_like_any_other(finished, tmp_path):
     run, _ = finished
     samples = read_samples(run.data)
     for folder in (checkpoint_folder(run.out, 4), best_checkpoint(run.out)):

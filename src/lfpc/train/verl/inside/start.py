@@ -14,12 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from ray.exceptions import RayError
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils import hf_processor
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
 from lfpc.errors import ConfigError, LfpcError, RunError
 from lfpc.train.verl.clusters import Cluster
 from lfpc.train.verl.inside.runner import remote_runner
+from lfpc.train.verl.inside.workers import check_processor
 
 
 def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
@@ -47,9 +49,12 @@ def run_to_the_end(config: DictConfig) -> None:
     """Have verl run.
 
     Raises:
+        CheckpointError: the picture processor of the checkpoint to start from cannot be loaded.
         RunError: it stopped with an error of its own; errors of ours come through as they are.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    path = str(config.actor_rollout_ref.model.path)
+    check_processor(hf_processor(path), path)
     try:
         run_ppo(config, task_runner_class=remote_runner)
     except RayError as error:

@@ -4,24 +4,21 @@ from typing import Any
 
 import ray
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
-from verl.utils import hf_processor
 
 from lfpc.errors import CheckpointError
 from lfpc.train.verl.inside.pixels import pack
 
 
-def check_processor(config: DictConfig) -> None:
-    """See to it that the checkpoint's picture processor loads: without it verl would go on with text alone.
+def check_processor(processor: Any, path: str) -> None:
+    """See to it that verl could load the picture processor in `path`: without it verl would go on with text alone.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: it could not.
     """
-    path = config.actor_rollout_ref.model.path
-    if hf_processor(path) is None:
+    if processor is None:
         raise CheckpointError(f"{path}: its picture processor cannot be loaded, so there would be no pictures; is the folder whole?")
 
 
@@ -33,7 +30,7 @@ class EpisodeWorker(_Worker.__ray_metadata__.modified_class):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_processor(self.config)
+        check_processor(self.processor, self.config.actor_rollout_ref.model.path)
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: Tensor) -> dict[str, Tensor]:
         inputs = pack(output.multi_modal_data["images"])
