@@ -12,6 +12,7 @@ import torch
 import verl.models.transformers.qwen2_vl as qwen2_vl
 from PIL import Image
 from torch import Tensor
+from verl.utils.transformers_compat import unpack_visual_output
 
 from lfpc.policies.vision import MEAN, STD
 
@@ -76,7 +77,7 @@ def _taking_bytes(embeds_of: Any) -> Any:
         embeds = model.get_input_embeddings()(input_ids)
         # the tower computes on a blank picture all the same, so that every rank takes part in gathering its weights
         blank = torch.zeros((16, 3 * 2 * 14 * 14), dtype=embeds.dtype, device=embeds.device)
-        features, _ = qwen2_vl.unpack_visual_output(model.visual(blank, grid_thw=torch.tensor([[1, 4, 4]], device=embeds.device)))
+        features, _ = unpack_visual_output(model.visual(blank, grid_thw=torch.tensor([[1, 4, 4]], device=embeds.device)))
         return embeds + 0.0 * features.mean(), attention_mask
 
     return get_input_embeds
