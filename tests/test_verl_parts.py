@@ -1,10 +1,12 @@
 """The cluster engine outside verl: hardware, estimate, versions, translation, export, recording. Needs no verl."""
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+import lfpc
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
@@ -24,6 +26,17 @@ from lfpc.train.verl.translate import check_translatable, save_every, settings, 
 from lfpc.train.verl.versions import check_versions, needed
 
 MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
+
+# ---- where verl is
+
+
+def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
+    kin = re.compile(r"^\s*(?:from|import) (verl|ray|hydra|omegaconf|tensordict|transfer_queue)\b", re.MULTILINE)
+    source = Path(lfpc.__file__).parent
+    found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if kin.search(path.read_text(encoding="utf-8"))}
+    assert found
+    assert all(path.startswith("train/verl/inside/") for path in found), found
+
 
 # ---- versions
 
