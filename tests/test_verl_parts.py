@@ -156,7 +156,7 @@ def test_pixels_of_the_papers_step_take_eight_times_less_than_float_frames():
     load = Load(first_view=1024, crops=1, crop=1024, text=0, written=0)
     run, cluster = hardware("paper", preset("stage1"))
     bare = replace(cluster, offload=False, workers=8)
-    assert host_bytes(SHAPES["7B"], load, run, bare) == 2 * 4096 * 2048 * 2352 + 8 * GIB
+    assert host_bytes(SHAPES["7B"], load, run, bare) == 2 * 4096 * 2048 * 2352 + 16 * GIB
     assert pytest.approx(158e9, rel=0.01) == 4096 * 2048 * 18816
 
 

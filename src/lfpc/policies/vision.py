@@ -37,10 +37,15 @@ def patchify(image: Image.Image, *, patch: int = 14, merge: int = 2) -> tuple[Te
     Source: equal to the first frame of transformers' Qwen2VLImageProcessor.
     """
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) * _SCALE - _SHIFT
+    return in_patches(pixels, patch, merge), (1, pixels.shape[0] // patch, pixels.shape[1] // patch)
+
+
+def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
+    """(height, width, 3) pixels as (patches, 3 * patch * patch), blocks of `merge` x `merge` patches together."""
     height, width = pixels.shape[0] // patch, pixels.shape[1] // patch
     blocks = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
     flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3 * patch * patch)
-    return torch.from_numpy(np.ascontiguousarray(flat)), (1, height, width)
+    return torch.from_numpy(np.ascontiguousarray(flat))
 
 
 def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:

@@ -1,6 +1,7 @@
 """The same runs on clusters: verl (Ray, FSDP2, vLLM) plays and updates, with our episode, rewards, advantages and presets.
 
 clusters     on what a run computes, and presets for common hardware
+shape        parameters and key-value bytes of a Qwen2.5-VL
 estimate     what that needs: memory and time, by formula
 versions     are the packages those this was written for
 translate    a run and a cluster -> verl's configuration

@@ -1,9 +1,11 @@
 """verl's checkpoints as ours.
 
-verl/global_step_10/           what verl continues from: a shard of weights and optimiser per rank
-verl/latest_checkpointed_iteration.txt
-checkpoints/step-000010/       the whole weights: loads anywhere, Stage II starts from it
-checkpoints/best/              the weights with the best validation so far
+    verl/global_step_10/           what verl continues from: a shard of weights and optimiser per rank
+    verl/latest_checkpointed_iteration.txt
+    checkpoints/step-000010/       the whole weights: loads anywhere, Stage II starts from it
+    checkpoints/best/              the weights with the best validation so far
+
+All of it lies on a disk that every machine of the run sees.
 """
 
 import shutil

@@ -44,7 +44,7 @@ class Cluster:
     padding_free: bool = True
     """Whether rollouts are packed without padding, which needs flash attention; False: padded, with torch's own attention."""
     workers: int = 8
-    """Processes that play episodes: decoding, cropping, tokenising. Each keeps up to 1 GiB of decoded pictures."""
+    """Processes that play episodes: decoding, cropping, tokenising. Each keeps up to 2 GiB of pictures."""
     rollout: str = "vllm"
     """verl's rollout engine."""
     stop_at: int | None = None

@@ -7,7 +7,7 @@
     sampling, per GPU     2 P / tensor_parallel    bfloat16 weights; what is left of the share holds keys and values
     machine               12 P / nodes             offloaded weights and moments
                         + pixels of a step / nodes, 2,352 bytes a visual token, twice (in the queue, and on the way to a rank)
-                        + 1 GiB a worker           decoded pictures
+                        + 2 GiB a worker           decoded pictures and first views
 
     time of a step        play:   2 P tokens read / (0.4 peak) + tokens written * (2 P / copies in memory) / bandwidth
                           update: 2 P (old log-probabilities) + 8 P (6 P, and 2 P again for activations), times tokens / (0.35 peak)
@@ -104,7 +104,7 @@ def host_bytes(shape: ModelShape, load: Load, config: TrainConfig, cluster: Clus
     """Per machine."""
     offloaded = 12 * shape.parameters / cluster.nodes if cluster.offload else 0
     pixels = 2 * config.prompts_per_step * config.group_size * load.visual * PIXEL_BYTES / cluster.nodes
-    return offloaded + pixels + cluster.workers / cluster.nodes * GIB
+    return offloaded + pixels + 2 * GIB * cluster.workers / cluster.nodes
 
 
 def rollouts_at_once(shape: ModelShape, load: Load, cluster: Cluster) -> int:

@@ -1,8 +1,10 @@
 """One rollout: our episode, played against verl's sampling server. The same protocol, look and limits as in the local engine.
 
-prompt                 response
-h h V V V h h h        r r r  o V V o  r r         as in lfpc.policies.encode.Encoded
-1 1 1  0 0 0 0  1 1         response_mask: only what the policy sampled is trained, in every turn
+    prompt            | response
+    h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.encode.Encoded
+                      | 1 1 1  0 0 0 0  1 1      response_mask: only what the policy sampled is trained, in every turn
+
+It is the mask of `lfpc.train.rows`, from the first reply on.
 """
 
 import asyncio
@@ -57,7 +59,7 @@ class ServerPolicy:
             "include_stop_str_in_output": True,
             "logit_bias": dict.fromkeys(banned, NEVER),
         }
-        self.seconds, self.weights_of = 0.0, None
+        self.seconds, self.weights_of = 0.0, 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,7 +80,7 @@ class ServerPolicy:
             image_data=[view.image for view in encoded.views],
         )
         self.seconds += time.perf_counter() - started
-        self.weights_of = output.extra_fields.get("global_steps")
+        self.weights_of = output.extra_fields.get("global_steps") or 0
         ids = tuple(output.token_ids)
         return Reply(self.writer.text(ids), ids, tuple(output.log_probs or ()))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from verl.utils.transformers_compat import unpack_visual_output
 
-from lfpc.policies.vision import MEAN, STD
+from lfpc.policies.vision import MEAN, STD, in_patches
 
 _ORIGINAL = qwen2_vl._get_input_embeds
 
@@ -28,7 +28,7 @@ def pack(images: Sequence[Image.Image], *, patch: int = 14, merge: int = 2) -> d
         pixel_values: (patches, 3 * patch * patch) uint8, blocks of `merge` x `merge` patches together, pictures one after the other.
         image_grid_thw: (pictures, 3) int64, frames, rows and columns in patches.
     """
-    packed = [_patches(image, patch, merge) for image in images]
+    packed = [in_patches(np.asarray(image.convert("RGB")), patch, merge) for image in images]
     grids = [(1, image.height // patch, image.width // patch) for image in images]
     return {"pixel_values": torch.cat(packed), "image_grid_thw": torch.tensor(grids)}
 
@@ -40,14 +40,6 @@ def unpack(patches: Tensor, *, frames: int = 2) -> Tensor:
     shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=patches.device)[None, :, None]
     channels = patches.reshape(count, 3, -1).float() * scale - shift
     return channels[:, :, None].expand(-1, -1, frames, -1).reshape(count, -1)
-
-
-def _patches(image: Image.Image, patch: int, merge: int) -> Tensor:
-    pixels = np.asarray(image.convert("RGB"))
-    height, width = pixels.shape[0] // patch, pixels.shape[1] // patch
-    blocks = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
-    flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3 * patch * patch)
-    return torch.from_numpy(np.ascontiguousarray(flat))
 
 
 def accept_bytes() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sized
 from typing import Any, cast
 
 import transfer_queue as tq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
@@ -15,7 +15,7 @@ from lfpc.train.alarms import alarms, unheard
 from lfpc.train.statistics import Numbers, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.train.verl.inside.section import run_config, run_folder
-from lfpc.train.verl.recording import Played, advantages_of, groups_of, log_episodes, step_numbers
+from lfpc.train.verl.recording import Played, advantages_of, check_complete, groups_of, log_episodes, step_numbers
 from lfpc.train.verl.translate import NAME
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,12 @@ class RecordingTrainer(PPOTrainerSync):
         wanted, questions = self.run_config.steps * self.run_config.prompts_per_step, cast("Sized", self.train_dataset)
         if len(questions) != wanted or len(self.train_dataloader) != self.run_config.steps:
             raise RunError(f"verl reads {len(questions)} questions where the run has {wanted}: it dropped or repeated some")
+        with open_dict(self.config):  # of the whole run, also where this call stops earlier
+            self.config.actor_rollout_ref.actor.optim.total_training_steps = self.run_config.steps
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         self.rollouts = _reported(batch)
+        check_complete(len(self.rollouts), self.run_config)
         self.gap = _largest_gap(batch)
         return super()._compute_advantage(batch, metrics)
 
