@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+FUZZ_REPLIES ?= 1000000
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
@@ -38,8 +40,11 @@ check: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+# Mutated replies, then coverage-guided ones; the second is left out, and says so, where atheris cannot be installed.
 fuzz: setup
-	$(BIN)/python tests/fuzz_parsers.py
+	$(BIN)/python tests/fuzz_parsers.py --replies $(FUZZ_REPLIES)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	$(BIN)/python tests/fuzz_coverage.py --seconds $(FUZZ_SECONDS)
 
 bench: setup
 	$(BIN)/python -m bench

@@ -3,13 +3,7 @@
     python tests/fuzz_parsers.py --replies 1000000 --seed 0        # make fuzz
 
 Replies are mutations of a seed corpus. An audit hook ends the run at the first file, process, socket or `exec` while a parser is
-at work. `one_input` takes bytes, so a coverage-guided fuzzer drives the same checks; with atheris, which is no dependency here:
-
-    import atheris, sys
-    with atheris.instrument_imports(): import fuzz_parsers
-    atheris.Setup(sys.argv, fuzz_parsers.one_input); atheris.Fuzz()
-
-    python that_file.py corpus/ -max_len=20000        # corpus/: one file per reply, `write_corpus(Path("corpus"))` makes it
+at work. `one_input` takes bytes: `fuzz_coverage` drives the same checks with a coverage-guided fuzzer.
 """
 
 import argparse

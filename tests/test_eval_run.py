@@ -110,6 +110,30 @@ def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
     assert [row["metric"] for row in found["vstar/4"]["tests"]] == ["accuracy", "lost under none", "lost under repeat"]
 
 
+def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked_again(tmp_path, data, capsys):
+    def sometimes(question, turn, pictures):
+        return f"<answer>{'A' if len(server.requests) % 2 else 'B'}</answer>"
+
+    out, more = tmp_path / "run", ("--probes", "own", "--temperature", "1", "--repeats", "3", "--sampling-seed", "5")
+    with ChatServer(say=sometimes) as server:
+        asked = [*command(data, out, server, *more), "--concurrency", "1"]
+        assert cli.main(asked) == 0
+        assert len(server.requests) == 2 * 3 * 8
+        assert {request["seed"] for request in server.requests} == {5, 6, 7}
+        assert cli.main(asked) == 0
+        assert len(server.requests) == 2 * 3 * 8
+        assert cli.main([*asked, "--temperature", "0"]) == 1
+    assert "several need a temperature above 0" in capsys.readouterr().err
+    results = json.loads((out / "results.json").read_text())["results"]
+    runs = [results[f"vstar/16/own{repeat}"] for repeat in ("", "-repeat1", "-repeat2")]
+    assert runs[0]["avg@k,none"] == pytest.approx(sum(run["acc,none"] for run in runs) / 3)
+    assert (runs[0]["k,none"], runs[0]["clusters,none"]) == (3, 4)
+    assert runs[0]["avg@k_low,none"] < runs[0]["avg@k,none"] < runs[0]["avg@k_high,none"]
+    assert "avg@k,none" not in runs[1]
+    own = evaluations(out / "vstar" / "16")["own"]
+    assert sum(row["correct"] for row in own) / 4 == pytest.approx(runs[0]["avg@k,none"])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shown import FIRST
 
-from lfpc.dialogue import Context, Malformed, Reason
+from lfpc.boxes import Box
+from lfpc.dialogue import Context, Crop, Malformed, Reason
 from lfpc.errors import ConfigError
 from lfpc.protocols import PROTOCOLS, protocol_named
 from lfpc.protocols.base import LONGEST_REPLY
@@ -139,3 +140,12 @@ def test_mutated_replies_reach_every_kind_of_action() -> None:
     counts = run(4000, seed=3)
     assert {"Crop", "Answer", "bad_json", "bad_box", "empty_box", "bad_source", "bad_code", "unknown_tool", "no_action"} <= set(counts)
     assert set(counts) <= {"Crop", "Answer", *Reason}
+
+
+@given(left=st.floats(0, 0.6), top=st.floats(0, 0.6), width=st.floats(0.35, 0.4), height=st.floats(0.35, 0.4))
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_written_call_asks_for_its_box(protocol: Any, left: float, top: float, width: float, height: float) -> None:
+    box = Box(left, top, left + width, top + height)
+    action = protocol.parse(protocol.write_call(box, FIRST), (FIRST,))
+    assert isinstance(action, Crop)
+    assert action.box.corners == pytest.approx(box.corners, abs=0.0101)  # a pixel of the first view, which is 200 x 100

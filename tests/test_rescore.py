@@ -43,7 +43,13 @@ def judge(tmp_path: Path) -> Iterator[Judge]:
             asked.append(prompt)
             said = json.loads(prompt[prompt.index("{") : prompt.rindex("}") + 1])["answer to check"]
             verdict = "" if "maybe" in said else "VERDICT: correct" if "kite" in said else "VERDICT: incorrect"
-            body = json.dumps({"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": {"content": verdict}}]}).encode()
+            self.answer({"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": {"content": verdict}}]})
+
+        def do_GET(self) -> None:
+            self.answer({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}]})
+
+        def answer(self, found: dict[str, Any]) -> None:
+            body = json.dumps(found).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -190,9 +196,13 @@ def test_the_verb_prints_a_line_a_task_and_where_the_results_are(tmp_path: Path,
     assert f"results: {tmp_path / 'run' / 'results.json'}" in out
 
 
-def test_the_verb_asks_a_judge(tmp_path: Path, sample: Make, judge: Any, capsys: Any) -> None:
+@pytest.mark.parametrize("model", [("--judge-model", "m"), ()])
+def test_the_verb_asks_a_judge_by_name_or_the_only_one_there_is(
+    tmp_path: Path, sample: Make, judge: Any, capsys: Any, model: tuple[str, ...]
+) -> None:
     write_run(tmp_path / "run", rows_of(sample, "some kite"))
-    assert cli.main(["rescore", str(tmp_path / "run"), "--judge", judge.config.url, "--judge-model", "m"]) == 0
+    assert cli.main(["rescore", str(tmp_path / "run"), "--judge", judge.config.url, *model]) == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["configs"]["run"]["judge"]["model"] == "m"
     assert "accuracy 1.000" in capsys.readouterr().out
     assert (tmp_path / "run" / "judge.jsonl").read_text().count("\n") == 1
 
@@ -201,7 +211,8 @@ def test_the_verb_asks_a_judge(tmp_path: Path, sample: Make, judge: Any, capsys:
     ("arguments", "says"),
     [
         (["rescore", "{}"], "no episodes.jsonl below it"),
-        (["rescore", "{}", "--judge", "http://127.0.0.1:9/v1"], "give both --judge and --judge-model"),
+        (["rescore", "{}", "--judge", "http://127.0.0.1:9/v1"], "does not say which models it has"),
+        (["rescore", "{}", "--judge-model", "m"], "give --judge, its address, too"),
         (["data", "fetch-instructions", "nonsense"], "unknown benchmark 'nonsense'; known are vstar"),
     ],
 )

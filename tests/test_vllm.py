@@ -1,23 +1,29 @@
 """A real vLLM server with the shipped checkpoint: it says what the same weights say in this process. `make test-vllm` runs these."""
 
+import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import openai
 import pytest
 
-from environments import ROOT, made
-from environments.vllm_server import MODEL, VllmServer
+from environments import ROOT, interpreter, made
+from environments.vllm_server import ENV, MODEL, VllmServer
 from lfpc.dialogue import Context
 from lfpc.errors import PolicyError
+from lfpc.evaluate.recorded import evaluations
 from lfpc.evaluate.run import first_view
 from lfpc.evaluation import EvaluationConfig, evaluate_probe, load_policy, served_policy
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.chat_api import chat_messages
+from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.encode import Encoder
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.served import KEEP_STOP, ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
+from lfpc.samples import write_samples
 
 pytestmark = [
     pytest.mark.vllm,
@@ -195,3 +201,25 @@ def test_what_the_server_refuses_is_one_sentence(server, samples, settings, says
     context = Context(samples[0].question, (), first_view(samples[0], asked.budget), ())
     with pytest.raises(PolicyError, match=says):
         served_policy(asked, Server(base_url=server.base_url, retries=0)).reply([context])
+
+
+def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(samples, here, tmp_path):
+    """A folder without any file of its source but the weights' and tokenizer's, as `save_checkpoint` writes it."""
+    model, tokenizer = load_checkpoint(CHECKPOINT)
+    saved = save_checkpoint(model, tokenizer, tmp_path / "saved")
+    write_samples(samples[:16], samples[0].image.parents[1] / "some")
+    engine = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "limit_mm_per_prompt": {"image": 4, "video": 0}}
+    asked = ["--checkpoint", saved, "--engine", "vllm", "--engine-options", json.dumps(engine), "--budget", "25"]
+    rules = ["--crop-tokens", "16", "25", "--max-turns", "3", "--max-new-tokens", "24", "--probes", "own"]
+    command = [interpreter("vllm"), "-m", "lfpc", "eval", samples[0].image.parents[1] / "some", *asked, *rules, "--out", tmp_path / "run"]
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **ENV, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = evaluations(tmp_path / "run" / "25")["own"]
+    assert said(rows) == said(here[:16])
+    assert [[turn["tokens"] for turn in row["turns"]] for row in rows] == [[turn["tokens"] for turn in row["turns"]] for row in here[:16]]

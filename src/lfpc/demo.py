@@ -67,9 +67,9 @@ class DemoConfig:
     """Scenes the questions are about: those of `hard-test` have smaller marks and more distractors than Stage I's."""
     ablations: bool | None = None
     """Whether the paper's ablations run too; None: with several seeds."""
-    steps: int = 60
+    steps: int = 80
     """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 50
+    stage2_steps: int = 120
     """Further steps of Stage II, from Stage I's checkpoint."""
     train_samples: int = 320
     """Questions the baseline and Stage I learn from."""
@@ -115,6 +115,25 @@ def base_checkpoint() -> Path:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: the base checkpoint is not there; make it with `lfpc mini pretrain --out {folder}`")
     return folder
+
+
+def is_miniature(checkpoint: Path) -> bool:
+    """Whether a checkpoint's folder holds weights of the miniature, by its vocabulary."""
+    try:
+        found, own = (json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (checkpoint, base_checkpoint()))
+        return found["text_config"]["vocab_size"] == own["text_config"]["vocab_size"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # what is wrong with it is said where it is loaded
+
+
+def miniature_settings(config: EvaluationConfig) -> EvaluationConfig:
+    """`config` within what the miniature's runs know: their crops, and no more turns and tokens than they had."""
+    return replace(
+        config,
+        crop=config.crop or CROPS,
+        max_turns=min(config.max_turns, MAX_TURNS),
+        max_new_tokens=min(config.max_new_tokens, MAX_NEW_TOKENS),
+    )
 
 
 def demo(config: DemoConfig, *, progress: bool = True) -> Path:

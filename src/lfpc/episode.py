@@ -118,16 +118,21 @@ def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
     return [done[i] for i in range(len(games))]
 
 
-async def play_async(game: Game, policy: AsyncPolicy) -> Episode:
-    """Drive one episode. Its picture work (the look) runs in a thread, so that other episodes go on."""
+async def advance(game: Game, reply: Reply | None = None) -> Context | Episode:
+    """What comes after `reply` (None: the episode's beginning). Picture work (the look) runs in a thread, so that other episodes go on."""
 
-    def step(reply: Reply | None) -> Context | Episode:
+    def step() -> Context | Episode:
         try:
             return next(game) if reply is None else game.send(reply)
         except StopIteration as end:
             return end.value
 
-    found = await asyncio.to_thread(step, None)
+    return await asyncio.to_thread(step)
+
+
+async def play_async(game: Game, policy: AsyncPolicy) -> Episode:
+    """Drive one episode."""
+    found = await advance(game)
     while isinstance(found, Context):
-        found = await asyncio.to_thread(step, await policy.reply_to(found))
+        found = await advance(game, await policy.reply_to(found))
     return found

@@ -1,6 +1,7 @@
 """Evaluate a model on several tasks, at several budgets, under several probes: rows, figures, results.json.
 
 OUT/TASK/BUDGET/PROBE/episodes.jsonl   rows; a samples folder of one's own has no TASK
+OUT/TASK/BUDGET/PROBE-repeatN/         the same questions asked again with another sampling seed
 OUT/TASK/BUDGET/probes.json            what the questions cost, and what each probe loses
 OUT/results.json                       figures of every task, budget and probe, with the protocol of each
 """
@@ -12,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.episode import AsyncPolicy, Policy
-from lfpc.errors import SampleError
+from lfpc.errors import ConfigError, SampleError
 from lfpc.evaluate.benchmarks import read_benchmark
 from lfpc.evaluate.compare import probe_results
 from lfpc.evaluate.probes import PROBES, samples_of_probe
-from lfpc.evaluate.recorded import OWN, evaluations
+from lfpc.evaluate.recorded import OWN, evaluations, repeat_folder
 from lfpc.evaluate.rescore import figure_lines
 from lfpc.evaluate.stored import write_stored
 from lfpc.evaluate.summary import data_block, protocol_block
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
-from lfpc.evaluation import EvaluationConfig, any_policy, evaluate_probe
+from lfpc.evaluation import EvaluationConfig, Host, any_policy, device_of, evaluate_probe
 from lfpc.policies.served import Server
 from lfpc.runs import write_json
 from lfpc.samples import Sample, read_samples
@@ -70,8 +71,9 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
-    server: Server | None = None,
+    host: Host = None,
     timed: int = 0,
+    repeats: int = 1,
     progress: bool = True,
 ) -> Iterator[str]:
     """Ask what is not in `out` yet, then write the results; yields lines for a person as they become known.
@@ -85,20 +87,23 @@ def eval_run(
         out: folder for everything.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
-        server: where the model is served; None: a checkpoint in this process.
+        host: who computes the replies; None: transformers in this process.
         timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
+        repeats: how often every question is asked, each time with another sampling seed and in a folder of its own.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Raises:
-        ConfigError: an unknown probe.
+        ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not sampled.
         SampleError: a probe that no task has the boxes for.
         RunError: too many questions failed, or the disk refuses.
     """
+    if repeats < 1 or (repeats > 1 and config.temperature == 0):
+        raise ConfigError(f"repeats must be at least 1, and several need a temperature above 0; got {repeats} at {config.temperature}")
     settings = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
     asked = {task.name: _asked(task, [one.probe for one in settings]) for task in tasks}
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    policy = any_policy(config, server)
+    policy = any_policy(config, host)
     configs: dict[str, dict[str, Any]] = {}
     original: dict[str, int] = {}
     for task in tasks:
@@ -108,19 +113,23 @@ def eval_run(
             for one in settings:
                 if one.probe not in asked[task.name]:
                     continue
-                here = replace(one, budget=budget)
-                evaluate_probe(
-                    policy,
-                    asked[task.name][one.probe],
-                    here,
-                    folder / one.probe,
-                    extra={**({"task": task.name} if task.name else {}), "size": name},
-                    device=server.base_url if server else "",
-                    progress=progress,
-                )
-                key = (folder / one.probe).relative_to(out).as_posix()
-                configs[key] = _protocol(here, task)
-                original[key] = len(task.samples) + task.data["skipped"]
+                for number in range(repeats):
+                    here = replace(one, budget=budget, sampling_seed=repeat_seed(config, number, host))
+                    if repeats > 1:
+                        policy.reseed(here.sampling_seed)
+                    inner = folder / repeat_folder(one.probe, number)
+                    evaluate_probe(
+                        policy,
+                        asked[task.name][one.probe],
+                        here,
+                        inner,
+                        extra={**({"task": task.name} if task.name else {}), "size": name},
+                        device=device_of(host),
+                        progress=progress,
+                    )
+                    key = inner.relative_to(out).as_posix()
+                    configs[key] = _protocol(here, task)
+                    original[key] = len(task.samples) + task.data["skipped"]
             if timed and not read_timings(folder):
                 _time(policy, task, replace(config, budget=budget), folder, timed)
             results = probe_results(evaluations(folder), read_timings(folder))
@@ -130,6 +139,13 @@ def eval_run(
             yield from (f"{one.probe}: left out, as no question has boxes" for one in settings if one.probe not in asked[task.name])
     figures = write_stored(out, configs, original=original)
     yield from figure_lines({task: figures[task] for task in configs})
+
+
+def repeat_seed(config: EvaluationConfig, number: int, host: Host) -> int | None:
+    """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server without a seed draws anew each time."""
+    if number == 0 or (config.sampling_seed is None and isinstance(host, Server)):
+        return config.sampling_seed
+    return (config.sampling_seed or 0) + number
 
 
 def _asked(task: Task, probes: Sequence[str]) -> dict[str, list[Sample]]:

@@ -1,6 +1,6 @@
 """One evaluation: any model, in this process or served, at one budget under one probe, in one run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from lfpc.evaluate.replay import begin_replay
 from lfpc.evaluate.run import evaluate
 from lfpc.images import CropRules
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
+from lfpc.policies.vllm import VllmEngine, VllmPolicy
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
@@ -71,20 +72,29 @@ class EvaluationConfig:
 
 def load_policy(config: EvaluationConfig, *, tools: bool = True) -> "TransformersPolicy":
     """The checkpoint `config.model` as a policy in this process."""
+    return local_policies(config)(config, tools=tools)
+
+
+def local_policies(config: EvaluationConfig) -> "Callable[..., TransformersPolicy]":
+    """Loads the checkpoint `config.model`, and makes policies of it: (config, tools=True) -> a policy sampled as that config says."""
     from lfpc.policies.checkpoint import load_checkpoint  # here, because torch is slow to import and a served model needs none
     from lfpc.policies.transformers import TransformersPolicy
 
     model, tokenizer = load_checkpoint(Path(config.model))
-    return TransformersPolicy(
-        model,
-        tokenizer,
-        config.chat,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_new_tokens=config.max_new_tokens,
-        seed=config.sampling_seed or 0,
-        tools=tools,
-    )
+
+    def policy(config: EvaluationConfig, *, tools: bool = True) -> TransformersPolicy:
+        return TransformersPolicy(
+            model,
+            tokenizer,
+            config.chat,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_new_tokens=config.max_new_tokens,
+            seed=config.sampling_seed or 0,
+            tools=tools,
+        )
+
+    return policy
 
 
 def served_policy(config: EvaluationConfig, server: Server, *, tools: bool = True) -> ServedPolicy:
@@ -99,9 +109,34 @@ def served_policy(config: EvaluationConfig, server: Server, *, tools: bool = Tru
     return ServedPolicy(server, config.model, config.chat, sampling=sampling, tools=tools)
 
 
-def any_policy(config: EvaluationConfig, server: Server | None) -> "TransformersPolicy | ServedPolicy":
-    """The model of `server`; None: the checkpoint in this process."""
-    return load_policy(config) if server is None else served_policy(config, server)
+Host = Server | VllmEngine | None
+"""Who computes the replies: a server, vLLM in this process, or (None) transformers in this process."""
+IN_VLLM = "vllm"
+"""What a run's environment names as its device where vLLM computed the replies in this process."""
+
+
+def any_policy(config: EvaluationConfig, host: Host) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+    """The model `config.model`, asked where `host` says."""
+    match host:
+        case Server():
+            return served_policy(config, host)
+        case VllmEngine():
+            return VllmPolicy(
+                Path(config.model),
+                config.chat,
+                engine=host,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                max_tokens=config.max_new_tokens,
+                seed=config.sampling_seed or 0,
+            )
+        case None:
+            return load_policy(config)
+
+
+def device_of(host: Host) -> str:
+    """What a run's environment says of `host`; empty: this process."""
+    return host.base_url if isinstance(host, Server) else IN_VLLM if host else ""
 
 
 def evaluate_probe(

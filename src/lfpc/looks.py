@@ -41,6 +41,11 @@ def truth_look(rules: CropRules, *, level: int = 1, padding: float = 0.0, each: 
     return look
 
 
+def fixed_look(rules: CropRules, region: Box) -> Look:
+    """`region` of the original, whatever was requested: what a person chose instead."""
+    return lambda sample, box: crop_view(open_picture(sample.image), region, rules)
+
+
 def noise_look(rules: CropRules, *, seed: int = 0) -> Look:
     """Noise of the size the requested crop would have had, drawn from `seed`, the sample's id and the box."""
     shown = original_look(rules)

@@ -12,13 +12,12 @@ from lfpc.evaluate.recorded import evaluations, own_folder
 from lfpc.evaluate.replay import samples_of_rows
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
-from lfpc.evaluation import EvaluationConfig, any_policy, evaluate_probe
-from lfpc.policies.served import Server
+from lfpc.evaluation import IN_VLLM, EvaluationConfig, Host, any_policy, device_of, evaluate_probe
 from lfpc.runs import CONFIG_FILE, ENVIRONMENT_FILE, RunFolder, config_from_json, write_json
 
 
 def probe_run(
-    run: Path, looks: Sequence[str], *, replay: bool = False, draws: int = 1, server: Server | None = None, progress: bool = True
+    run: Path, looks: Sequence[str], *, replay: bool = False, draws: int = 1, host: Host = None, progress: bool = True
 ) -> list[str]:
     """Ask the questions of `run` again under every look; rows go into folders of `run`, results into probes.json there.
 
@@ -29,7 +28,7 @@ def probe_run(
         looks: names in `PROBES`.
         replay: whether the recorded replies up to the first crop are given again; see `lfpc.evaluate.replay`.
         draws: seeds per look that depends on one; their verdicts are averaged question by question.
-        server: where the model is served; None: a checkpoint in this process.
+        host: who computes the replies; None: transformers in this process.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Returns:
         A table, and what it could show.
@@ -49,14 +48,13 @@ def probe_run(
         raise RunError(f"{folder} holds no episode yet; give its lfpc eval command again")
     samples = samples_of_rows(own)
     asked = {look: samples_of_probe(samples, look) for look in looks}
-    policy = any_policy(config, server)
+    policy = any_policy(config, host)
     extra = {key: own[0][key] for key in ("task", "size") if key in own[0]}
     for look, some in asked.items():
         for draw in range(draws if look in RANDOM else 1):
             settings = replace(config, probe=look, replay=replay, seed=config.seed + draw)
             name = "-".join([look, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
-            device = server.base_url if server else ""
-            evaluate_probe(policy, some, settings, run / name, own=own, extra=extra, device=device, progress=progress)
+            evaluate_probe(policy, some, settings, run / name, own=own, extra=extra, device=device_of(host), progress=progress)
     results = probe_results(evaluations(run, replay=replay), read_timings(run))
     write_json(results_file(run, replay=replay), results)
     return probe_lines(results)
@@ -68,7 +66,7 @@ def results_file(run: Path, *, replay: bool) -> Path:
 
 
 def served_at(run: Path) -> str | None:
-    """The address at which the model of `run` was served; None: it was a checkpoint, or that is not known.
+    """The address at which the model of `run` was served, or `IN_VLLM`; None: it was a checkpoint, or that is not known.
 
     Raises:
         RunError: `run` holds no evaluation.
@@ -77,4 +75,4 @@ def served_at(run: Path) -> str | None:
         address = json.loads((own_folder(run) / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["device"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return address if isinstance(address, str) and address.startswith("http") else None
+    return address if isinstance(address, str) and address.startswith(("http", IN_VLLM)) else None

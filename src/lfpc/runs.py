@@ -108,7 +108,7 @@ def episode_row(episode: Episode, terms: RewardTerms | None = None, **extra: Any
         "meta": dict(sample.meta),
         "boxes": [[list(box.corners) for box in nested] for nested in sample.boxes],
         "first_view": list(episode.first_view.size),
-        "turns": [_turn_row(turn) for turn in episode.turns],
+        "turns": [turn_row(turn) for turn in episode.turns],
         "stop": episode.stop.value,
         "said": episode.answer,
         "correct": verdict.correct,
@@ -119,7 +119,8 @@ def episode_row(episode: Episode, terms: RewardTerms | None = None, **extra: Any
     return {**row, **extra}
 
 
-def _turn_row(turn: Turn) -> dict[str, Any]:
+def turn_row(turn: Turn) -> dict[str, Any]:
+    """A turn as `episode_row` has it."""
     reply = turn.reply
     row: dict[str, Any] = {
         "text": reply.text,

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import tyro
 
 import lfpc
-from lfpc.cli import asking, data, evaluating, story, training
+from lfpc.cli import annotate, asking, data, evaluating, serving, story, training
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
 
-VERBS: dict[str, type[Verb]] = story.VERBS | training.VERBS | evaluating.VERBS | asking.VERBS | data.VERBS
+VERBS: dict[str, type[Verb]] = story.VERBS | training.VERBS | evaluating.VERBS | asking.VERBS | serving.VERBS | data.VERBS | annotate.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

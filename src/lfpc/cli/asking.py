@@ -28,11 +28,11 @@ class Ask(AskedModel):
         from lfpc.ask import ask
         from lfpc.evaluation import any_policy
 
-        config, server = self.asked()
+        config, host = self.asked()
         page = ask(
             self.picture,
             self.question,
-            any_policy(config, server),
+            any_policy(config, host),
             self.out,
             protocol=config.chat,
             model=config.model,

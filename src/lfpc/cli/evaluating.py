@@ -34,6 +34,8 @@ class Eval(AskedModel):
     """Of the order of options, where a benchmark's own order gives the answer away."""
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
+    repeats: int = 1
+    """How often every question is asked, each time with another sampling seed: Avg@k. Several need --temperature."""
 
     def run(self) -> str:
         from lfpc.eval_run import benchmark_task, eval_run, samples_task
@@ -42,7 +44,7 @@ class Eval(AskedModel):
         names, data = several(self.tasks), self.data
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
-        config, server = self.asked(seed=self.seed)
+        config, host = self.asked(seed=self.seed)
         budgets = whole_numbers("--budget", self.budget)
         for name in names:
             benchmark(name)  # an unknown one is told of before any is read
@@ -52,7 +54,14 @@ class Eval(AskedModel):
             work = self.work or self.out / "work"
             tasks = [benchmark_task(name, data or Path(), work, seed=self.option_seed) for name in dict.fromkeys(names)]
         for line in eval_run(
-            tasks, config, self.out, budgets=budgets or (None,), probes=several(self.probes), server=server, timed=self.timed
+            tasks,
+            config,
+            self.out,
+            budgets=budgets or (None,),
+            probes=several(self.probes),
+            host=host,
+            timed=self.timed,
+            repeats=self.repeats,
         ):
             print(line)
         return f"results: {self.out / 'results.json'}"
@@ -82,9 +91,8 @@ class Probe(ServerOptions):
 
         runs = probed_runs(self.run_folder).values()
         for run in runs:
-            address = self.base_url or served_at(run)
-            server = self.server(address) if address else None
-            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, server=server), sep="\n")
+            host = self.host(self.base_url or served_at(run))
+            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, host=host), sep="\n")
         return f"results: {', '.join(str(results_file(run, replay=self.replay)) for run in runs)}"
 
 
@@ -123,7 +131,7 @@ class Rescore:
     judge: str | None = None
     """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
     judge_model: str | None = None
-    """Name of the judging model on that server."""
+    """Name of the judging model on that server; None: the only one it has."""
     judge_cache: Path | None = None
     """File of the judge's verdicts, which runs may share; None: judge.jsonl in the run folder."""
     judge_concurrency: int = 8
@@ -132,15 +140,16 @@ class Rescore:
     def run(self) -> str:
         from contextlib import nullcontext
 
-        from lfpc.evaluate.judge import Judge, JudgeConfig
+        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
         from lfpc.evaluate.rescore import figure_lines, rescore_run
 
-        if (self.judge is None) != (self.judge_model is None):
-            raise ConfigError("a judge is an address and a model: give both --judge and --judge-model, or neither")
+        if self.judge_model and not self.judge:
+            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
         cache = self.judge_cache or self.run_folder / "judge.jsonl"
         judge = nullcontext()
-        if self.judge and self.judge_model:
-            judge = Judge(JudgeConfig(url=self.judge, model=self.judge_model, cache=cache, concurrency=self.judge_concurrency))
+        if self.judge:
+            model = self.judge_model or only_model(self.judge)
+            judge = Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
         with judge as asked:
             figures = rescore_run(self.run_folder, asked)
         for line in figure_lines(figures):

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lfpc.evaluation import EvaluationConfig
+    from lfpc.evaluation import EvaluationConfig, Host
     from lfpc.policies.served import Server
 
 
@@ -27,6 +27,8 @@ class ServerOptions:
     """How often a failed request is made again."""
     picture_folder: Path | None = None
     """Folder through which the server gets pictures as files (vLLM: --allowed-local-media-path); None: inside the request."""
+    engine_options: str = "{}"
+    """Arguments of vLLM in this process, as JSON: {"max_model_len": 32768}."""
 
     def server(self, base_url: str) -> "Server":
         """The server at `base_url`, asked as these options say."""
@@ -40,6 +42,15 @@ class ServerOptions:
             picture_folder=self.picture_folder,
         )
 
+    def host(self, address: str | None) -> "Host":
+        """Who computes the replies: the server at `address`, vLLM in this process ("vllm"), or transformers in this process (None)."""
+        from lfpc.evaluation import IN_VLLM
+        from lfpc.policies.vllm import VllmEngine
+
+        if address == IN_VLLM:
+            return VllmEngine(options=json_object("engine_options", self.engine_options))
+        return None if address is None else self.server(address)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AskedModel(ServerOptions):
@@ -47,6 +58,8 @@ class AskedModel(ServerOptions):
 
     checkpoint: Path | None = None
     """Checkpoint to load into this process; or give --base-url and --model."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What computes a checkpoint's replies in this process."""
     model: str | None = None
     """Name of the served model."""
     protocol: str = "qwen2_5_vl"
@@ -68,20 +81,16 @@ class AskedModel(ServerOptions):
     extra_body: str = "{}"
     """Further fields of each request to the server, as JSON."""
 
-    def asked(self, *, seed: int = 0) -> "tuple[EvaluationConfig, Server | None]":
-        """The settings, of no particular budget or probe yet, and the server (None: a checkpoint)."""
+    def asked(self, *, seed: int = 0) -> "tuple[EvaluationConfig, Host]":
+        """The settings, of no particular budget or probe yet, and who computes the replies."""
         from lfpc.evaluation import EvaluationConfig
         from lfpc.protocols import protocol_named
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
             raise ConfigError("give either --checkpoint, or --base-url and --model")
-        try:
-            extra = json.loads(self.extra_body)
-        except ValueError:
-            extra = None
-        if not isinstance(extra, dict):
-            raise ConfigError(f"extra_body must be a JSON object, got {self.extra_body!r}")
+        if served and self.engine != "transformers":
+            raise ConfigError(f"--engine {self.engine} computes a checkpoint's replies; with --base-url the server does")
         rules, limits = protocol_named(self.protocol, self.coords).crop, self.crop_tokens
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
@@ -95,10 +104,25 @@ class AskedModel(ServerOptions):
             temperature=self.temperature,
             top_p=self.top_p,
             sampling_seed=self.sampling_seed,
-            extra_body=extra,
+            extra_body=json_object("extra_body", self.extra_body),
             seed=seed,
         )
-        return config, None if self.base_url is None else self.server(self.base_url)
+        return config, self.host(self.base_url or ("vllm" if self.engine == "vllm" else None))
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option holds.
+
+    Raises:
+        ConfigError: it holds something else; names the option.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{option} must be a JSON object, got {text!r}")
+    return found
 
 
 def several(words: Sequence[str]) -> list[str]:

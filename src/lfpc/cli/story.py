@@ -25,9 +25,9 @@ class Demo:
     """Whether the paper's ablations run too; None: with several seeds."""
     base: Path | None = None
     """Checkpoint to start from; None: the one in the package."""
-    steps: int = 60
+    steps: int = 80
     """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 50
+    stage2_steps: int = 120
     """Further steps of Stage II."""
     processes: int | None = None
     """Runs side by side; None: one per core, at most 4."""

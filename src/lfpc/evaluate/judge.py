@@ -75,6 +75,22 @@ class Judgement:
     why: str = ""
 
 
+def only_model(url: str) -> str:
+    """The name of the one model that the server at `url` has.
+
+    Raises:
+        RunError: it does not say, or has none or several.
+    """
+    try:
+        with openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), timeout=30.0, max_retries=1) as client:
+            names = [model.id for model in client.models.list().data]
+    except (openai.OpenAIError, AttributeError, TypeError) as error:
+        raise RunError(f"{url} does not say which models it has ({' '.join(str(error).split())}); give --judge-model") from error
+    if len(names) != 1:
+        raise RunError(f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with --judge-model")
+    return names[0]
+
+
 class Judge:
     """Asks the server about cases it has no verdict for yet. Use it as a context manager: the connection is closed at the end."""
 

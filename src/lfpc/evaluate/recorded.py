@@ -15,6 +15,18 @@ from lfpc.evaluate.probes import average_draws
 from lfpc.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
 
 OWN = "own"
+_REPEAT = "-repeat"
+
+
+def repeat_folder(first: str, number: int) -> str:
+    """What the folder of a repeat is called, beside that of the `first` time the questions were asked (number 0)."""
+    return f"{first}{_REPEAT}{number}" if number else first
+
+
+def first_of(folder: str) -> str:
+    """The folder that `folder` is a repeat of; itself where it is none."""
+    first, _, number = folder.rpartition(_REPEAT)
+    return first if first and number.isdigit() else folder
 
 
 def probed_runs(folder: Path) -> dict[str, Path]:
@@ -41,7 +53,7 @@ def own_folder(run: Path) -> Path:
 
 
 def evaluations(run: Path, *, replay: bool = False) -> dict[str, list[Row]]:
-    """Rows by probe name, "own" first; several draws of a probe are averaged into one row a question.
+    """Rows by probe name, "own" first; several draws or repeats of a probe are averaged into one row a question.
 
     Args:
         run: an evaluation, or a folder of them.
@@ -53,7 +65,9 @@ def evaluations(run: Path, *, replay: bool = False) -> dict[str, list[Row]]:
     found[OWN].append(_rows(own_folder(run)))
     for folder in sorted(path.parent for path in run.glob(f"*/{CONFIG_FILE}")):
         probe, was_replayed = _setting(folder)
-        if probe not in (OWN, None) and was_replayed == replay:
+        if probe == OWN and first_of(folder.name) == OWN != folder.name:
+            found[OWN].append(_rows(folder))
+        elif probe not in (OWN, None) and was_replayed == replay:
             found[probe].append(_rows(folder))
     return {probe: average_draws(draws) for probe, draws in found.items()}
 

@@ -103,6 +103,9 @@ def figure_lines(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
         interval = f"[{found['acc_low']:.3f}, {found['acc_high']:.3f}]"
         if found["n"]:
             lines.append(f"{task}: accuracy {found['acc']:.3f} {interval} of {found['n']} rows; decided by {shares}")
+            if "avg@k" in found:
+                sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
+                lines.append(f"{task}: avg@{found['k']} {found['avg@k']:.3f} {sure}, any {found['any@k']:.3f}, all {found['all@k']:.3f}")
         else:
             lines.append(f"{task}: no rows")
     return lines

@@ -64,7 +64,8 @@ def average_at_k(runs: Sequence[Sequence[Row]]) -> dict[str, Any]:
     Args:
         runs: the rows of each run.
     Returns:
-        "avg@k" with "avg@k_stderr" (clustered), "any@k" and "all@k" (right in at least one, in every run), "k", "clusters".
+        "avg@k" with "avg@k_stderr" (clustered), "avg@k_low" and "avg@k_high" (95 %), "any@k" and "all@k" (right in at least one,
+        in every run), "k", "clusters".
     Raises:
         ConfigError: the runs do not hold the same samples, once each.
     """
@@ -79,7 +80,9 @@ def average_at_k(runs: Sequence[Sequence[Row]]) -> dict[str, Any]:
     for row in (row for rows in runs for row in rows):
         right[str(row["sample"])].append(score(row) == 1)
     shares = [fmean(values) for values in right.values()]
-    figures = mean_figures("avg@k", shares, [clusters[name] for name in right])
+    groups = [clusters[name] for name in right]
+    low, high = clustered_wilson(shares, groups)
+    figures = mean_figures("avg@k", shares, groups) | {"avg@k_low": low, "avg@k_high": high}
     return figures | {
         "any@k": fmean(map(any, right.values())) if right else None,
         "all@k": fmean(map(all, right.values())) if right else None,

@@ -18,6 +18,8 @@ from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.errors import RunError
 from lfpc.evaluate.benchmarks import score_benchmark
 from lfpc.evaluate.metrics import Row
+from lfpc.evaluate.recorded import first_of
+from lfpc.evaluate.scoring import average_at_k
 from lfpc.images import CropRules, View
 from lfpc.protocols import ChatProtocol
 from lfpc.runs import environment, plain, write_json
@@ -44,6 +46,8 @@ def write_results(
         The figures of each task, as `score_benchmark` gives them.
     """
     figures = {task: score_benchmark(task, some) for task, some in rows.items()}
+    for task, runs in _repeated(rows).items():
+        figures[task] |= average_at_k(runs)
     table = {
         "results": {task: {"alias": task} | {f"{name},none": value for name, value in found.items()} for task, found in figures.items()},
         "configs": {task: plain(configs.get(task, {})) for task in rows},
@@ -51,6 +55,16 @@ def write_results(
     }
     write_json(path, table)
     return figures
+
+
+def _repeated(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Sequence[Row]]]:
+    """The runs of each task that was repeated, by the task of the first; repeats that are not whole yet are left out."""
+    runs: dict[str, list[Sequence[Row]]] = {}
+    for task, some in rows.items():
+        first = first_of(task)
+        if first in rows and {row["sample"] for row in some} == {row["sample"] for row in rows[first]}:
+            runs.setdefault(first, []).append(some)
+    return {task: some for task, some in runs.items() if len(some) > 1}
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
-from lfpc.mini.scenes import EASY, HARD, TRANSFER, Question, Scene, SceneRules, attribute_question, draw_scene, relation_question
+from lfpc.mini.scenes import EASY, HARD, LARGE, TRANSFER, Question, Scene, SceneRules, attribute_question, draw_scene, relation_question
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 
 SPLITS: dict[str, tuple[int, SceneRules]] = {
@@ -17,6 +17,7 @@ SPLITS: dict[str, tuple[int, SceneRules]] = {
     "test": (14, EASY),
     "hard-test": (15, HARD),
     "transfer": (16, TRANSFER),
+    "large": (17, LARGE),
 }
 """Split -> (first part of its scene seeds, how its scenes look). 10 belongs to pretraining."""
 CROPS = CropRules(min_tokens=16, max_tokens=25)

@@ -49,6 +49,8 @@ HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 """Smaller marks, more distractors: Stage II's hard samples."""
 TRANSFER = SceneRules(side=560, objects=(6, 8), radius=(24, 34), mark=(15, 20))
 """Larger pictures as well: never trained on."""
+LARGE = SceneRules(side=1680, objects=(6, 8), radius=(26, 38), mark=(13, 17))
+"""For models of usual size: a mark is 7 to 9 pixels high in a view of 1,024 visual tokens (896 x 896 pixels)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from lfpc.errors import PolicyError
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.protocols import Message, Part
 
+WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
+"""vLLM's and SGLang's words for: the last message is the model's own, and unfinished."""
 _STOPPED_BY = ("stop_reason", "matched_stop")
 """Where vLLM and SGLang say which stop text ended a reply (null: none did)."""
 

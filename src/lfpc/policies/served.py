@@ -21,12 +21,10 @@ import openai
 
 from lfpc.dialogue import Context, Reply
 from lfpc.errors import ConfigError, PolicyError
-from lfpc.policies.chat_api import NoReply, chat_messages, read_reply
+from lfpc.policies.chat_api import WRITE_ON, NoReply, chat_messages, read_reply
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.protocols import ChatProtocol
 
-WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
-"""vLLM's and SGLang's words for: the last message is the model's own, and unfinished."""
 KEEP_STOP = "include_stop_str_in_output"
 """vLLM's switch for leaving the stop text in the reply; other servers ignore or refuse it."""
 CONNECT_S = 60.0
@@ -112,6 +110,12 @@ class ServedPolicy:
     def concurrency(self) -> int:
         """Episodes that may be in play at once."""
         return self.server.concurrency
+
+    def reseed(self, seed: int | None) -> None:
+        """Send `seed` with each request from now on; None: none."""
+        self._settings.pop("seed", None)
+        if seed is not None:
+            self._settings["seed"] = seed
 
     async def __aenter__(self) -> Self:
         self._client = openai.AsyncOpenAI(

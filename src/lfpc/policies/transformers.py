@@ -55,6 +55,10 @@ class TransformersPolicy:
         self.generator = generator or torch.Generator(model.device).manual_seed(seed)
         self._heads: Heads | None = None
 
+    def reseed(self, seed: int | None) -> None:
+        """Draw tokens from a new stream of random numbers; None: that of 0."""
+        self.generator.manual_seed(seed or 0)
+
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One sampled reply per context, in the same order."""
         encoded = [self.encoder.context(context) for context in contexts]
@@ -64,6 +68,10 @@ class TransformersPolicy:
             batch = order[start : start + self.batch_size]
             replies.update(zip(batch, self._reply_batch([encoded[n] for n in batch]), strict=True))
         return [replies[n] for n in range(len(encoded))]
+
+    def prompt_tokens(self, context: Context) -> int:
+        """Tokens of the conversation that a reply to `context` is made from, pictures included."""
+        return len(self.encoder.context(context).ids)
 
     @torch.no_grad()
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from lfpc.boxes import Box
 from lfpc.dialogue import Action, Context, Malformed, Turn
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, View
@@ -65,6 +66,8 @@ class ChatProtocol:
     call_text: Callable[[str, str], str] | None = None
     """(tool's name, arguments as JSON) -> the call as the policy writes it, where a server may hand out calls apart from the text;
     None: its calls are always text."""
+    write_call: Callable[[Box, View], str] | None = None
+    """(region, first view) -> a reply that asks for it, as the policy itself would write it; None: not known."""
     crop: CropRules = field(default_factory=CropRules)
     """How the family's crops become pictures."""
     turns: int | None = None

@@ -6,11 +6,11 @@ The published HR-Bench script cuts the original with those same numbers, unscale
 import json
 from collections.abc import Sequence
 
-from lfpc.boxes import Size
+from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Malformed
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
-from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, check_shape, crop_of, four_numbers, tool_arguments
+from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, check_shape, crop_of, four_numbers, hermes_call, tool_arguments
 
 TOOL = "image_zoom_in_tool"
 SIDES_ABOVE = 30
@@ -66,6 +66,11 @@ def parse_as_released(text: str, views: Sequence[View]) -> Action:
     return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views, views[0].original_size), answer_wins=True)
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """A call for `box`, in whole pixels of the first view."""
+    return hermes_call(TOOL, {"bbox_2d": list(box.to_pixels(first_view.size))})
+
+
 def _read_call(body: str, views: Sequence[View], frame: Size) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
@@ -81,6 +86,7 @@ DEEPEYES = ChatProtocol(
     parser=parse,
     ask=ask,
     remind=lambda first_view: REMINDER,
+    write_call=write_call,
     observe=observe,
     observe_nothing="<tool_response>No picture.</tool_response>",
     stop=("</tool_call>", "</answer>"),

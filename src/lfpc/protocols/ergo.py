@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lfpc.boxes import WHOLE
+from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
@@ -49,6 +49,11 @@ def parse_as_released(text: str, views: Sequence[View]) -> Action:
     return Crop(WHOLE) if isinstance(action, Malformed) and len(views) == 1 else action
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """A zoom on `box`, in whole pixels of the first view."""
+    return f"<zoom>{list(box.to_pixels(first_view.size))}</zoom>"
+
+
 def _read_zoom(body: str, views: Sequence[View]) -> Action:
     lists = _LIST.findall(body)
     if len(lists) != 1:
@@ -63,6 +68,7 @@ ERGO = ChatProtocol(
     parser=parse,
     ask=ask,
     remind=lambda first_view: FIRST,
+    write_call=write_call,
     observe=observe,
     observe_nothing="There is no region to see. Write <answer>your answer</answer>",
     stop=("</zoom>", "</answer>"),

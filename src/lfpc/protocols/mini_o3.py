@@ -1,9 +1,11 @@
 """Mini-o3: a box in fractions of a picture that the call names, so a crop may be cut from a crop."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
@@ -41,6 +43,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
     return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views))
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """A grounding of `box`, in fractions of the original."""
+    return f"<grounding>{json.dumps({'bbox_2d': [round(corner, 4) for corner in box.corners], 'source': ORIGINAL})}</grounding>"
+
+
 def _read_call(body: str, views: Sequence[View]) -> Action:
     try:
         call: Any = read_json(body)
@@ -62,6 +69,7 @@ MINI_O3 = ChatProtocol(
     direct_system=DIRECT_SYSTEM,
     parser=parse,
     ask=ask,
+    write_call=write_call,
     observe=observe,
     observe_nothing="No picture.",
     stop=("</grounding>", "</answer>"),

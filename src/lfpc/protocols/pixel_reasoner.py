@@ -20,6 +20,7 @@ from lfpc.protocols.reading import (
     check_shape,
     crop_of,
     four_numbers,
+    hermes_call,
     malformed,
     said,
     tool_arguments,
@@ -63,6 +64,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
     """As `parse`, with the published script's reading of numbers."""
     return _parse(text, views, released=True)
+
+
+def write_call(box: Box, first_view: View) -> str:
+    """A call for `box`, in fractions of the original."""
+    return hermes_call(TOOL, {"bbox_2d": [round(corner, 4) for corner in box.corners], "target_image": 1})
 
 
 def _parse(text: str, views: Sequence[View], *, released: bool) -> Action:
@@ -133,6 +139,7 @@ PIXEL_REASONER = ChatProtocol(
     direct_system=DIRECT_SYSTEM,
     parser=parse,
     ask=ask_for_box,
+    write_call=write_call,
     observe=observe,
     observe_nothing="No picture.",
     stop=("</tool_call>",),

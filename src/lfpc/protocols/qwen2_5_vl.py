@@ -7,7 +7,7 @@ from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import View
 from lfpc.protocols.base import ChatProtocol
-from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, four_numbers, malformed, observe_tagged, tool_arguments
+from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, four_numbers, hermes_call, malformed, observe_tagged, tool_arguments
 
 TOOL = "image_zoom_in_tool"
 
@@ -32,6 +32,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
     return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views[0]))
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """A call for `box`, in whole pixels of the first view."""
+    return hermes_call(TOOL, {"bbox_2d": list(box.to_pixels(first_view.size))})
+
+
 def _read_call(body: str, shown: View) -> Action:
     arguments = tool_arguments(body, TOOL, repair=False)
     if isinstance(arguments, Malformed):
@@ -52,6 +57,7 @@ QWEN2_5_VL = ChatProtocol(
     direct_system=DIRECT_SYSTEM,
     parser=parse,
     ask=ask,
+    write_call=write_call,
     observe=observe_tagged,
     observe_nothing="<tool_response>No picture.</tool_response>",
     stop=("</tool_call>", "</answer>"),

@@ -5,11 +5,13 @@ Three records, one parser: `qwen3_vl` leaves the tool's description to the chat 
 tool in the system message, for servers and templates without tools.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
@@ -106,6 +108,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
     return said(text)
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """A call for `box`, in thousandths of the original."""
+    return call_text(TOOL, json.dumps({"bbox_2d": list(box.to_pixels(FRAME))}))
+
+
 def _is_call(text: str) -> bool:
     try:
         value = read_json(text)
@@ -144,6 +151,7 @@ QWEN3_VL = ChatProtocol(
     direct_system=DIRECT_SYSTEM,
     parser=parse,
     ask=ask,
+    write_call=write_call,
     observe=observe,
     observe_nothing="No picture.",
     observation_role="tool",

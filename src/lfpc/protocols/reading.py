@@ -5,7 +5,7 @@ Every function takes whatever a model wrote, returns a value, and raises nothing
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lfpc.boxes import Box, Size
@@ -107,6 +107,11 @@ def _repaired(text: str) -> str:
     if open_brackets and (quoted or len(open_brackets) > MOST_CLOSERS or done[-1] in "0123456789.-+eE"):
         raise ValueError("cut off")
     return "".join(done).rstrip().rstrip(",") + "".join(_CLOSER[bracket] for bracket in reversed(open_brackets))
+
+
+def hermes_call(tool: str, arguments: Mapping[str, Any]) -> str:
+    """The inverse of `tool_arguments`: a call between its tags."""
+    return f"<tool_call>{json.dumps({'name': tool, 'arguments': arguments})}</tool_call>"
 
 
 def tool_arguments(body: str, tool: str, *, repair: bool = True) -> dict[str, Any] | Malformed:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lfpc.boxes import Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import View
 from lfpc.protocols.base import ChatProtocol, Part
@@ -46,6 +47,14 @@ def parse(text: str, views: Sequence[View]) -> Action:
     return replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>") if isinstance(action, Malformed) else action
 
 
+def write_call(box: Box, first_view: View) -> str:
+    """Code that cuts `box`, in whole pixels of the original."""
+    return (
+        f"<code>\n```python\nfrom PIL import Image\nimage = Image.open({FILE!r})\n"
+        f"image.crop({box.to_pixels(first_view.original_size)}).save('crop.jpg')\nprint('crop.jpg')\n```\n</code>"
+    )
+
+
 def _read_code(body: str, views: Sequence[View]) -> Action:
     code = body.strip().removeprefix("```").removeprefix("python").removesuffix("```").strip()
     try:
@@ -66,6 +75,7 @@ THYME = ChatProtocol(
     parser=parse,
     ask=ask,
     remind=remind,
+    write_call=write_call,
     observe=observe,
     observe_nothing="<sandbox_output></sandbox_output>",
     observation_role="assistant",

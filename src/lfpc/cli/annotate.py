@@ -1,0 +1,222 @@
+"""Truth boxes drawn by people: the page, and what becomes of its files. Imports stay inside `run`, see `lfpc.cli`."""
+
+import getpass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
+
+from tyro.conf import Positional
+
+from lfpc.cli.model import AskedModel
+from lfpc.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from lfpc.data.proposals import Proposal
+    from lfpc.samples import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotate(AskedModel):
+    """Draw nested truth boxes on the pictures of a samples folder, on a page in your browser; every change is kept at once.
+
+    With --checkpoint, or --base-url and --model, the page can ask that model where to look.
+    """
+
+    folder: Positional[Path]
+    """Samples folder: samples.jsonl beside its pictures. It is changed."""
+    proposals: tuple[Path, ...] = ()
+    """Run folders whose crops are proposed where they led to the right answer."""
+    hardest: tuple[Path, ...] = ()
+    """Run folders by which the samples are ordered: the ones answered wrongly most often come first."""
+    questions: int | None = None
+    """How many samples to work on, from the first; None: all."""
+    pictures: tuple[Path, ...] = ()
+    """Further folders whose pictures may be shown; those inside FOLDER always are."""
+    by: str = ""
+    """Name kept with each change; empty: your login name."""
+    budget: int = 1024
+    """Visual tokens of the picture that the model is asked about."""
+    port: int = 0
+    """Port of the page; 0: one that FOLDER always gets, so that an open page goes on when this is started again."""
+
+    def run(self) -> str:
+        from lfpc.web import need_web
+
+        need_web()
+        from lfpc.data.boxing import boxing_of
+        from lfpc.web.annotate import annotation_app, open_desk
+        from lfpc.web.serving import serve, usual_port
+
+        with open_desk(
+            self.folder,
+            by=self.by or getpass.getuser(),
+            pictures=self.pictures,
+            arrange=self._arrangement(),
+            proposals=self._proposals(),
+            ask=self._asking(),
+        ) as desk:
+            serve(annotation_app(desk), "lfpc annotate", port=self.port or usual_port(self.folder))
+            done = sum(boxing_of(sample).state == "done" for sample in desk.samples())
+        return f"{self.folder}: {done} of {len(desk.order)} samples done"
+
+    def _proposals(self) -> "dict[str, list[Proposal]]":
+        from lfpc.data.proposals import MOST, crop_proposals, recorded_rows
+
+        found: dict[str, list[Proposal]] = {}
+        for run in self.proposals:
+            for name, some in crop_proposals(recorded_rows(run), f"crops of {run.name}").items():
+                found[name] = (found.get(name, []) + some)[:MOST]
+        return found
+
+    def _asking(self) -> "Callable[[Sample], Sequence[Proposal]] | None":
+        if self.checkpoint is None and self.base_url is None and self.model is None:
+            return None
+        from lfpc.data.grounding import asked_boxes
+        from lfpc.evaluation import any_policy
+
+        config, host = self.asked()
+        policy, one_at_a_time = any_policy(config, host), Lock()
+
+        def ask(sample: "Sample") -> "Sequence[Proposal]":
+            with one_at_a_time:
+                return asked_boxes(sample, policy, config.chat, budget=self.budget, source=f"asked {config.model}")
+
+        return ask
+
+    def _arrangement(self) -> "Callable[[Sequence[Sample]], Sequence[Sample]]":
+        from lfpc.data.proposals import failure_records, hardest_first, recorded_rows
+
+        records = failure_records(row for run in self.hardest for row in recorded_rows(run))
+        return lambda samples: (hardest_first(samples, records) if records else samples)[: self.questions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardest:
+    """Pick the samples that a model answers wrongly most often in recorded runs: the ones worth drawing boxes for."""
+
+    folder: Positional[Path]
+    """Samples folder to pick from."""
+    runs: tuple[Path, ...]
+    """Run folders in which the samples were asked: training runs or evaluations."""
+    out: Path
+    """Samples folder to write; it names the pictures where they are."""
+    count: int = 256
+    """How many to pick."""
+
+    def run(self) -> str:
+        from lfpc.data.proposals import failure_records, hardest_first, recorded_rows
+        from lfpc.samples import read_samples, write_samples
+
+        samples = read_samples(self.folder)
+        records = failure_records(row for run in self.runs for row in recorded_rows(run))
+        known = [sample for sample in samples if sample.id in records]
+        picked = hardest_first(known, records)[: self.count]
+        failed, asked = sum(records[one.id].failed for one in picked), sum(records[one.id].asked for one in picked)
+        print(
+            f"{len(known)} of {len(samples)} samples were asked; the {len(picked)} picked were answered wrongly {failed} of {asked} times"
+        )
+        return f"hardest samples: {write_samples(picked, self.out)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeBoxes:
+    """Make two people's copies of a samples folder one again, and tell how far their boxes agree."""
+
+    first: Positional[Path]
+    """Samples folder of one person."""
+    second: Positional[Path]
+    """Samples folder of the other."""
+    out: Path | None = None
+    """Samples folder to write, with agreement.json; None: only tell."""
+    least: float = 0.5
+    """Mean IoU of the tightest boxes below which a sample is flagged."""
+
+    def run(self) -> str:
+        from lfpc.data.box_merge import merged, summary
+        from lfpc.runs import write_json
+        from lfpc.samples import read_samples, write_samples
+
+        found = merged(read_samples(self.first), read_samples(self.second), least=self.least)
+        numbers = summary(found.agreements.values())
+        print(f"both boxed: {numbers['samples']} samples, {numbers['targets']} targets, {numbers['one_sided']} seen by one of them only")
+        for name, title in (
+            ("iou_tightest", "IoU of B1"),
+            ("at_least_half", "share of B1 with IoU of at least 0.5"),
+            ("iou_wider", "IoU of B2 and wider"),
+        ):
+            print(f"{title}: {'none' if numbers[name] is None else format(numbers[name], '.3f')}")
+        flagged = f"{len(found.flagged)} samples to look at again" + (f": {', '.join(found.flagged[:10])}" if found.flagged else "")
+        if self.out is None:
+            return f"{flagged}; give --out to write the merged samples"
+        file = write_samples(found.samples, self.out)
+        write_json(self.out / "agreement.json", {**numbers, "by_sample": dict(found.agreements), "flagged": found.flagged})
+        print(flagged)
+        return f"merged samples: {file}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportBoxes:
+    """Write the boxes of a samples folder as a file of another tool."""
+
+    folder: Positional[Path]
+    """Samples folder."""
+    out: Positional[Path]
+    """JSON file to write. Picture paths in it start at FOLDER."""
+    format: Literal["coco", "label-studio"] = "coco"
+    """The tool's format."""
+
+    def run(self) -> str:
+        from lfpc.data.box_files import FORMATS
+        from lfpc.data.box_files.label_studio import CONFIG
+        from lfpc.runs import write_json
+        from lfpc.samples import read_samples
+
+        samples = read_samples(self.folder)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.out, FORMATS[self.format].exported(samples, self.folder))
+        if self.format == "label-studio":
+            print(f"labelling interface for the project:\n{CONFIG}")
+        return f"boxes of {len(samples)} samples: {self.out}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportBoxes:
+    """Take the boxes of another tool's file into a samples folder; samples that the file does not name stay as they are."""
+
+    folder: Positional[Path]
+    """Samples folder that the file is about."""
+    file: Positional[Path]
+    """JSON file of the tool."""
+    format: Literal["coco", "label-studio"] = "coco"
+    """The tool's format."""
+    out: Path | None = None
+    """Samples folder to write; None: FOLDER itself."""
+
+    def run(self) -> str:
+        import json
+
+        from lfpc.data.box_files import FORMATS, with_entries
+        from lfpc.errors import SampleError
+        from lfpc.samples import read_samples, write_samples
+
+        samples = read_samples(self.folder)
+        try:
+            entries = FORMATS[self.format].imported(json.loads(self.file.read_bytes()))
+            changed, unknown = with_entries(samples, entries, self.folder)
+        except (ValueError, RecursionError) as error:  # a SampleError is a ValueError
+            raise SampleError(f"{self.file}: {error}") from error
+        for entry in unknown[:10]:
+            print(f"{self.file}: no sample is about {entry.sample or entry.picture!r}")
+        written = write_samples(changed, self.out or self.folder)
+        return f"boxes for {len(entries) - len(unknown)} of {len(samples)} samples ({len(unknown)} entries about none): {written}"
+
+
+VERBS: dict[str, type[Verb]] = {
+    "annotate": Annotate,
+    "data hardest": Hardest,
+    "data merge-boxes": MergeBoxes,
+    "data export-boxes": ExportBoxes,
+    "data import-boxes": ImportBoxes,
+}

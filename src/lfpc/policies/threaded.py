@@ -1,0 +1,43 @@
+"""A policy of this process, asked from an event loop: one thread replies, so that the loop goes on meanwhile."""
+
+import asyncio
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from lfpc.dialogue import Context, Reply, Usage
+from lfpc.episode import Policy
+
+
+class ThreadedPolicy:
+    """An AsyncPolicy around `policy`.
+
+    Args:
+        policy: who replies, one context at a time.
+        thread: an executor of one thread, the same for all policies of a model. Replies that nobody waits for any more are left out.
+        concurrency: episodes that may take turns.
+    """
+
+    def __init__(self, policy: Policy, thread: Executor, *, concurrency: int = 8) -> None:
+        self.policy, self.concurrency, self._thread = policy, concurrency, thread
+        self._cached = getattr(policy, "cached_views", nullcontext)()
+        self._count = getattr(policy, "prompt_tokens", None)
+
+    async def __aenter__(self) -> Self:
+        self._cached.__enter__()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._cached.__exit__(kind, error, trace)
+
+    async def reply_to(self, context: Context) -> Reply:
+        """The reply to one context, with its tokens counted where the policy can count them."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reply, context)
+
+    def _reply(self, context: Context) -> Reply:
+        reply = self.policy.reply([context])[0]
+        if reply.usage is not None or self._count is None:
+            return reply
+        return replace(reply, usage=Usage(self._count(context), len(reply.token_ids)))

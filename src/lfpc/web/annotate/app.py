@@ -1,0 +1,116 @@
+"""What the annotation page asks its server for: the list, a sample, tiles of its picture; and a change to be kept."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from lfpc.data.box_merge import other_proposals
+from lfpc.data.boxing import boxing_of
+from lfpc.data.proposals import MOST, Proposal
+from lfpc.errors import LfpcError, PictureError
+from lfpc.samples import Sample
+from lfpc.web.annotate.desk import Change, ChangedElsewhere, Desk, as_json
+from lfpc.web.annotate.tiles import TILE, last_level, original, tile
+from lfpc.web.serving import shared_files
+
+PAGE = Path(str(files("lfpc.web.annotate") / "static" / "index.html"))
+KEPT = {"cache-control": "private, max-age=86400, immutable"}
+"""For tiles: their address changes when the picture does."""
+
+
+def annotation_app(desk: Desk) -> Starlette:
+    """The page on `desk`; serve it with `lfpc.web.serving.serve`, which guards it."""
+    routes = _Routes(desk)
+    return Starlette(
+        routes=[
+            Route("/", lambda request: FileResponse(PAGE)),
+            Mount("/static", StaticFiles(packages=[("lfpc.web.annotate", "static")])),
+            Mount("/vendor", StaticFiles(packages=[("lfpc.web", "vendor")])),
+            Mount("/shared", shared_files()),
+            Route("/api/samples", routes.listing),
+            Route("/api/samples/{number:int}", routes.sample, methods=["GET"]),
+            Route("/api/samples/{number:int}", routes.save, methods=["PUT"]),
+            Route("/api/samples/{number:int}/ask", routes.ask, methods=["POST"]),
+            Route("/tiles/{number:int}/{key}/{level:int}/{column:int}_{row:int}.jpg", routes.tile),
+        ],
+        exception_handlers={LfpcError: _refused, OSError: _refused},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    desk: Desk
+
+    def listing(self, request: Request) -> Response:
+        samples = [{"id": sample.id, "question": sample.question[:200], **_progress(sample)} for sample in self.desk.samples()]
+        return _json({"folder": str(self.desk.folder), "asks": self.desk.ask is not None, "samples": samples})
+
+    def sample(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        sample = self.desk.sample(number)
+        shown = {"id": sample.id, "question": sample.question, "answer": sample.answer, "options": sample.options,
+                 "category": sample.category, "source": sample.source}  # fmt: skip
+        proposals = _proposals([*other_proposals(sample), *self.desk.proposals.get(sample.id, ())][:MOST])
+        return _json({**shown, **as_json(sample), **self._picture(number), "proposals": proposals})
+
+    def _picture(self, number: int) -> dict[str, Any]:
+        try:
+            path = self.desk.picture(number)
+            width, height = original(path).size
+        except LfpcError as error:
+            return {"picture": None, "problem": str(error)}
+        tiles = f"/tiles/{number}/{_key(path)}"
+        return {"picture": {"width": width, "height": height, "tiles": tiles, "tile": TILE, "levels": last_level((width, height))}}
+
+    async def save(self, request: Request) -> Response:
+        change = Change.from_json(await request.body(), self.desk.by)
+        return _json(as_json(await run_in_threadpool(self.desk.save, request.path_params["number"], change)))
+
+    def ask(self, request: Request) -> Response:
+        sample = self.desk.sample(request.path_params["number"])
+        return _json({"proposals": _proposals(self.desk.ask(sample) if self.desk.ask else ())})
+
+    def tile(self, request: Request) -> Response:
+        at = request.path_params
+        try:
+            path = self.desk.picture(at["number"])
+            if _key(path) != at["key"]:
+                raise PictureError("this is another picture by now; load the page again")
+            return Response(tile(path, at["level"], at["column"], at["row"]), media_type="image/jpeg", headers=KEPT)
+        except LfpcError as error:
+            return _json({"problem": str(error)}, 404)
+
+
+def _progress(sample: Sample) -> dict[str, Any]:
+    boxing = boxing_of(sample)
+    return {"state": boxing.state, "flagged": boxing.flagged, "targets": len(sample.boxes)}
+
+
+def _proposals(proposals: Any) -> list[dict[str, Any]]:
+    found: list[Proposal] = list(proposals)
+    return [{"box": list(one.box.corners), "source": one.source, "count": one.count} for one in found]
+
+
+def _key(path: Path) -> str:
+    found = path.stat()
+    return sha256(f"{path}:{found.st_mtime_ns}:{found.st_size}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    """ASCII, so that no text of a data set, lone surrogates included, can fail to be sent."""
+    return Response(json.dumps(value), status, media_type="application/json", headers={"cache-control": "no-store"})
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status = 409 if isinstance(error, ChangedElsewhere) else 400 if isinstance(error, LfpcError) else 500
+    return _json({"problem": str(error)}, status)

@@ -1,0 +1,198 @@
+"""The samples folder on the desk: which sample is the n-th, what a person changed, and the file that keeps it.
+
+Every change is written at once, in one step (`write_samples`). A change names what it was made on, so that two windows never
+overwrite each other unseen; rows that another program changed meanwhile are read again first.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from lfpc.data.boxing import Boxing, Nested, boxing_of, lists_of_nested, nested_from_lists, with_boxing
+from lfpc.data.proposals import Proposal
+from lfpc.errors import RunError, SampleError
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.web.guard import file_within
+
+LOCK_FILE = f".{SAMPLES_FILE}.lock"
+Ask = Callable[[Sample], Sequence[Proposal]]
+"""Asks a model where the answer to a sample's question is."""
+
+
+class ChangedElsewhere(SampleError):
+    """A change was made on boxes that are no longer those on disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a page sends: the boxes and the decision, for a sample as it was at `revision`."""
+
+    id: str
+    revision: str
+    boxes: Nested
+    boxing: Boxing
+
+    @classmethod
+    def from_json(cls, content: bytes, by: str) -> "Change":
+        """Read a page's message.
+
+        Raises:
+            SampleError: it is not one.
+        """
+        try:
+            found = json.loads(content)
+            boxes = nested_from_lists(found["boxes"])
+            boxing = Boxing(state=found["state"], flagged=found["flagged"], note=found["note"], by=by)
+            return cls(id=str(found["id"]), revision=str(found["revision"]), boxes=boxes, boxing=boxing)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, SampleError):
+                raise
+            raise SampleError(f"a change is an object with id, revision, boxes, state, flagged and note ({error!r})") from error
+
+
+def revision(sample: Sample) -> str:
+    """Names the boxes and the decision of a sample: the same ones have the same name, also after a restart."""
+    boxing = boxing_of(sample)
+    content = [lists_of_nested(sample.boxes), boxing.state, boxing.flagged, boxing.note]
+    return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Desk:
+    """One samples folder while a person works on it; get it with `open_desk`. Threads may share it."""
+
+    folder: Path
+    by: str
+    """Name that changes are kept under."""
+    roots: tuple[Path, ...]
+    """Folders whose pictures may be shown."""
+    order: tuple[str, ...]
+    """Ids in the order of the work."""
+    proposals: Mapping[str, Sequence[Proposal]]
+    ask: Ask | None = None
+    _samples: dict[str, Sample] = field(default_factory=dict[str, Sample])
+    _known: tuple[int, ...] = ()
+    """What the file looked like when `_samples` was read or written."""
+    _lock: Lock = field(default_factory=Lock)
+
+    def samples(self) -> list[Sample]:
+        """All of them, as they are on disk, in the order of the work.
+
+        Raises:
+            SampleError: a row is not a sample, or one that was there at the start is gone.
+        """
+        with self._lock:
+            self._refresh()
+            return [self._samples[name] for name in self.order]
+
+    def sample(self, number: int) -> Sample:
+        """The `number`-th, from 0.
+
+        Raises:
+            SampleError: there is none.
+        """
+        samples = self.samples()
+        if not 0 <= number < len(samples):
+            raise SampleError(f"there is no sample number {number + 1}; the folder has {len(samples)}")
+        return samples[number]
+
+    def picture(self, number: int) -> Path:
+        """Path of the `number`-th sample's picture.
+
+        Raises:
+            SampleError: there is no such sample.
+            PictureError: the picture is outside the folders that may be shown.
+        """
+        return file_within(self.sample(number).image, self.roots)
+
+    def save(self, number: int, change: Change) -> Sample:
+        """Write a change; a change that is on disk already is no conflict.
+
+        Raises:
+            ChangedElsewhere: the sample is no longer what the change was made on.
+            SampleError: the boxes are not nested, or there is no such sample.
+            OSError: the disk refuses; the file is as it was.
+        """
+        with self._lock:
+            self._refresh()
+            before = self._samples.get(change.id)
+            if before is None or self.order[number : number + 1] != (change.id,):
+                raise ChangedElsewhere("the samples are in another order now; load the page again")
+            after = with_boxing(before, change.boxes, change.boxing)
+            if revision(after) == revision(before):
+                return before
+            if change.revision != revision(before):
+                raise ChangedElsewhere("this sample was changed in another window; load it again to see how")
+            write_samples({**self._samples, change.id: after}.values(), self.folder)
+            self._samples[change.id] = after
+            self._known = _signature(self.folder)
+            return after
+
+    def _refresh(self) -> None:
+        if self._known == (now := _signature(self.folder)):
+            return
+        samples = {sample.id: sample for sample in read_samples(self.folder)}
+        for sample in samples.values():
+            boxing_of(sample)
+        if missing := [name for name in self.order if name not in samples]:
+            raise SampleError(f"{self.folder / SAMPLES_FILE} no longer has sample {missing[0]!r}; start lfpc annotate again")
+        self._samples, self._known = samples, now
+
+
+def _signature(folder: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(folder / SAMPLES_FILE)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+@contextmanager
+def open_desk(
+    folder: Path,
+    *,
+    by: str = "",
+    pictures: Sequence[Path] = (),
+    arrange: Callable[[Sequence[Sample]], Sequence[Sample]] = lambda samples: samples,
+    proposals: Mapping[str, Sequence[Proposal]] | None = None,
+    ask: Ask | None = None,
+) -> Iterator[Desk]:
+    """The desk of `folder`, which no other process may have open meanwhile.
+
+    Args:
+        folder: samples folder.
+        by: name of the person.
+        pictures: further folders whose pictures may be shown.
+        arrange: the samples to work on, in the order of the work.
+        proposals: boxes to take, by sample id.
+        ask: asks a model for further ones.
+    Raises:
+        SampleError: the folder holds no samples, or a row is not one.
+        RunError: another process has it open.
+    """
+    if not folder.is_dir():
+        raise SampleError(f"{folder}: no such folder; a samples folder holds {SAMPLES_FILE} beside its pictures")
+    samples = read_samples(folder)
+    if not samples:
+        raise SampleError(f"{folder / SAMPLES_FILE} holds no samples")
+    order = tuple(sample.id for sample in arrange(samples))
+    with (folder / LOCK_FILE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{folder} is open in another lfpc annotate; end that one, or work on a copy and merge the boxes") from None
+        desk = Desk(folder, by, (folder, *pictures), order, proposals or {}, ask)
+        desk.samples()
+        yield desk
+
+
+def as_json(sample: Sample) -> dict[str, Any]:
+    """What of a sample changes: boxes, decision, revision."""
+    return {"boxes": lists_of_nested(sample.boxes), **asdict(boxing_of(sample)), "revision": revision(sample)}

@@ -1,0 +1,55 @@
+// Messages to the server. Changes are sent one after the other; of several that wait, the last one counts. A server that is
+// away is tried again until it is back.
+const RETRY_MS = 1500;
+
+export async function request(path, method = "GET", body = undefined) {
+  const answer = await fetch(path, {
+    method,
+    body: body === undefined ? (method === "GET" ? undefined : "") : JSON.stringify(body),
+    headers: { "content-type": "application/json" },
+  });
+  const found = await answer.json().catch(() => ({ problem: `the server answered ${answer.status}` }));
+  if (!answer.ok) throw Object.assign(new Error(found.problem), { status: answer.status });
+  return found;
+}
+
+export class Saver {
+  // tell(text, isProblem): what the person is told; kept(sample, answer): a change is on disk.
+  constructor(tell, kept) {
+    Object.assign(this, { tell, kept, waiting: new Map(), busy: null });
+  }
+
+  get pending() {
+    return this.waiting.size > 0 || this.busy !== null;
+  }
+
+  // `sample` is the page's record of it; its revision is read when the change is sent.
+  change(sample) {
+    this.waiting.set(sample.number, sample);
+    this.busy ??= this.#send().finally(() => (this.busy = null));
+    return this.busy;
+  }
+
+  async #send() {
+    while (this.waiting.size) {
+      const [number, sample] = this.waiting.entries().next().value;
+      this.waiting.delete(number);
+      this.tell("Saving", false);
+      try {
+        const { id, revision, targets, state, flagged, note } = sample;
+        const answer = await request(`/api/samples/${number}`, "PUT", { id, revision, boxes: targets, state, flagged, note });
+        sample.revision = answer.revision;
+        this.kept(sample);
+        if (!this.waiting.size) this.tell("Saved", false);
+      } catch (error) {
+        if (error.status && error.status < 500) {
+          this.tell(`Not saved: ${error.message}`, true);
+          continue;
+        }
+        if (!this.waiting.has(number)) this.waiting.set(number, sample);
+        this.tell(error.status ? `Not saved: ${error.message}` : "Not saved: the server is away; start it again, this page goes on", true);
+        await new Promise((done) => setTimeout(done, RETRY_MS));
+      }
+    }
+  }
+}

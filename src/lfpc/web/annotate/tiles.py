@@ -1,0 +1,48 @@
+"""Deep zoom: a picture as tiles at halved sizes, cut when they are asked for. Level 0 is the smallest, one tile; the last the original."""
+
+from io import BytesIO
+from math import ceil, log2
+from pathlib import Path
+
+from PIL import Image
+
+from lfpc.boxes import Size
+from lfpc.caches import byte_cache
+from lfpc.errors import PictureError
+from lfpc.images import MAX_PIXELS, open_picture, picture_bytes
+
+TILE = 512
+"""Side of a tile in pixels."""
+QUALITY = 92
+"""Of the JPEG files; colours are not subsampled, small red letters stay readable."""
+
+original = byte_cache(4 * MAX_PIXELS, picture_bytes)(open_picture)
+"""The picture, decoded once even where it is larger than what `open_picture` keeps."""
+
+
+def last_level(size: Size) -> int:
+    """Level at which a picture of `size` has all its pixels; at level 0 it fits into one tile."""
+    return max(0, ceil(log2(max(size) / TILE)))
+
+
+@byte_cache(4 * MAX_PIXELS, picture_bytes)
+def _halved(path: Path, times: int) -> Image.Image:
+    return (original(path) if times == 1 else _halved(path, times - 1)).reduce(2)
+
+
+def tile(path: Path, level: int, column: int, row: int) -> bytes:
+    """One tile as a JPEG file.
+
+    Raises:
+        PictureError: the picture cannot be opened, or has no such tile.
+    """
+    whole = original(path)
+    halvings = last_level(whole.size) - level
+    picture = whole if halvings == 0 else _halved(path, halvings) if 0 < halvings <= last_level(whole.size) else None
+    left, top = TILE * column, TILE * row
+    if picture is None or not (0 <= left < picture.width and 0 <= top < picture.height):
+        raise PictureError(f"{path}: no tile {column}, {row} at level {level}")
+    out = BytesIO()
+    cut = picture.crop((left, top, min(left + TILE, picture.width), min(top + TILE, picture.height)))
+    cut.save(out, "JPEG", quality=QUALITY, subsampling=0)
+    return out.getvalue()

@@ -1,0 +1,42 @@
+"""The application of `lfpc serve`: the demo page and the endpoint, about the same model and the same pictures."""
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from lfpc.live import LiveModel
+from lfpc.mini.folders import write_split
+from lfpc.web.ask.completions import completions_app
+from lfpc.web.ask.page import ask_routes
+from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.uploads import LARGEST_FILE, Uploads
+from lfpc.web.ask.wishes import Pictures
+from lfpc.web.serving import shared_files
+
+LARGEST_BODY = LARGEST_FILE * 4 // 3 + 2**20
+"""Bytes of a request: a picture in base64, and what is said about it."""
+VIEW_BYTES = 2**28
+"""Of all views that pages may still ask for, as PNG files."""
+EXAMPLES = 6
+
+
+def ask_app(model: LiveModel, folder: Path, *, examples: str) -> Starlette:
+    """The application.
+
+    Args:
+        model: who answers.
+        folder: where pictures are kept while it runs; the caller removes it.
+        examples: split of the miniature's scenes (`lfpc.mini.folders.SPLITS`) that the example pictures are from.
+    """
+    samples = write_split(folder / "examples", examples, EXAMPLES)
+    pictures = Pictures({sample.id: sample for sample in samples}, Uploads(folder / "uploads"))
+    return Starlette(
+        routes=[
+            *ask_routes(model, pictures, Shelf(folder / "views", VIEW_BYTES)),
+            Mount("/v1", completions_app(model, pictures.uploads)),
+            Mount("/static", StaticFiles(packages=[("lfpc.web.ask", "static")])),
+            Mount("/shared", shared_files()),
+        ]
+    )

@@ -1,0 +1,47 @@
+"""Files that a server keeps for a while: named after what they hold, the longest unused dropped when there are too many bytes."""
+
+from collections import OrderedDict
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+
+
+class Shelf:
+    """Files in `folder`, which belongs to the shelf, up to `max_bytes` together. Threads may share it."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        """By name, the longest unused first."""
+        self._lock = Lock()
+
+    def put(self, data: bytes, ending: str) -> str:
+        """Keep `data`; returns its name, which is the same for the same bytes. `ending` is one of the caller's, as in ".png"."""
+        name = sha256(data).hexdigest()[:32] + ending
+        with self._lock:
+            if name not in self._sizes:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / name).write_bytes(data)
+                self._sizes[name] = len(data)
+            self._sizes.move_to_end(name)
+            while sum(self._sizes.values()) > self.max_bytes and len(self._sizes) > 1:
+                self._forget(next(iter(self._sizes)))
+        return name
+
+    def find(self, name: str) -> Path | None:
+        """Where `name` is; None if it was never kept, or has been dropped."""
+        with self._lock:
+            if name not in self._sizes:
+                return None
+            self._sizes.move_to_end(name)
+            return self.folder / name
+
+    def drop(self, name: str) -> None:
+        """Keep `name` no longer."""
+        with self._lock:
+            if name in self._sizes:
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._sizes[name]
+        (self.folder / name).unlink(missing_ok=True)
