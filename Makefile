@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test test-vllm fast check bench fuzz
+.PHONY: setup demo test test-vllm test-verl fast check bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -17,15 +17,22 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not vllm"
+	$(BIN)/python -m pytest -m "not vllm and not verl"
 
 # Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
 test-vllm: setup
 	$(BIN)/python -m environments vllm
 	$(BIN)/python -m pytest -m vllm
 
+# The cluster engine: the real verl on this machine's CPU, through the double in tests/verl_cpu.py, in an environment of its own.
+test-verl: setup
+	$(BIN)/python -m environments verl
+	$(BIN)/pyright -p environments/pyright-verl.json --pythonpath .venv-verl/bin/python
+	PYTHONPATH=src:tests OMP_NUM_THREADS=1 VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda \
+		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
+
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	$(BIN)/python -m pytest -m "not slow and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

@@ -204,7 +204,12 @@ def config_from_json(cls: type[C], path: Path) -> C:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable configuration ({error})") from error
-    return _typed(cls, found, str(path))
+    return config_from_plain(cls, found, str(path))
+
+
+def config_from_plain(cls: type[C], found: Any, where: str) -> C:
+    """A frozen dataclass from what `plain` made of it; `where` names it in errors. Raises as `config_from_json` does."""
+    return _typed(cls, found, where)
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import tyro
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
@@ -18,12 +17,22 @@ class Train:
     """Options of the run."""
 
     def run(self) -> str:
-        from lfpc.train.config import TrainConfig
-        from lfpc.train.local import train
+        from lfpc.errors import ConfigError
+        from lfpc.train.options import parsed
         from lfpc.train.presets import preset
 
-        config = tyro.cli(TrainConfig, default=preset(self.preset), prog=f"lfpc train {self.preset}", args=self.options)
-        return f"checkpoint: {train(config)} (run: {config.out})"
+        asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
+        if asked.engine == "verl":
+            from lfpc.train.verl import launch
+
+            if asked.dry_run:
+                return launch.preview(asked.run, asked.cluster)
+            return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
+        if asked.dry_run or asked.hardware:
+            raise ConfigError("--dry-run and --hardware belong to --engine verl")
+        from lfpc.train.local import train
+
+        return f"checkpoint: {train(asked.run)} (run: {asked.run.out})"
 
 
 VERBS: dict[str, type[Verb]] = {

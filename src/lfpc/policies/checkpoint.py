@@ -28,7 +28,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: no such folder, another architecture, weights missing or unreadable, no chat template.
     """
-    _check_folder(path)
+    check_folder(path)
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -48,7 +48,12 @@ def load_checkpoint(
     return model.to(device).eval(), tokenizer
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """See to it that `path` is a checkpoint of a supported architecture, without loading it.
+
+    Raises:
+        CheckpointError: it is not.
+    """
     file = path / "config.json"
     if not file.is_file():
         raise CheckpointError(f"{path}: no config.json there; a checkpoint is a Hugging Face folder (download one with `hf download`)")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids, get_vision_window_index
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from lfpc.images import View
 
@@ -37,10 +37,15 @@ def patchify(image: Image.Image, *, patch: int = 14, merge: int = 2) -> tuple[Te
     Source: equal to the first frame of transformers' Qwen2VLImageProcessor.
     """
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32) * _SCALE - _SHIFT
+    return in_patches(pixels, patch, merge), (1, pixels.shape[0] // patch, pixels.shape[1] // patch)
+
+
+def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
+    """(height, width, 3) pixels as (patches, 3 * patch * patch), blocks of `merge` x `merge` patches together."""
     height, width = pixels.shape[0] // patch, pixels.shape[1] // patch
     blocks = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
     flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3 * patch * patch)
-    return torch.from_numpy(np.ascontiguousarray(flat)), (1, height, width)
+    return torch.from_numpy(np.ascontiguousarray(flat))
 
 
 def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
@@ -61,19 +66,27 @@ def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) ->
     order, window_lengths = get_vision_window_index(
         grid, spatial_merge_size=visual.spatial_merge_size, window_size=visual.window_size, patch_size=visual.patch_size
     )
-    picture_lengths, _ = get_vision_attention_seqlens(grid, visual.config)
+    picture_lengths = get_vision_cu_seqlens(grid)
 
     def windowed(rows: Tensor) -> Tensor:
         return rows.reshape(count // unit, unit, -1)[order].reshape(count, -1)
 
     kernel = visual.patch_embed.proj.weight
     hidden = windowed(F.linear(pixels.to(kernel.dtype), kernel.sum(2).flatten(1)))
-    cos, sin = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, visual.spatial_merge_size))
-    rotary = windowed(cos), windowed(sin)
+    angles = windowed(_rotary_angles(visual, get_vision_position_ids(grid, visual.spatial_merge_size)))
+    rotary = angles.cos(), angles.sin()
     for number, block in enumerate(visual.blocks):
         lengths = picture_lengths if number in visual.fullatt_block_indexes else window_lengths
         hidden = block(hidden, cu_seqlens=lengths, position_embeddings=rotary)
     return visual.merger(hidden)[torch.argsort(order)]
+
+
+def _rotary_angles(visual: Any, positions: Tensor) -> Tensor:
+    """(patches, head width) angles of the rotary embedding at (patches, 2) rows and columns. What the tower's own module returns
+    depends on the version of transformers; its frequencies do not.
+    """
+    angles = (positions[..., None].float() * visual.rotary_pos_emb.inv_freq.float()).flatten(1)
+    return torch.cat([angles, angles], dim=-1)
 
 
 @dataclass(slots=True)

@@ -11,4 +11,6 @@ local       the loop, on one device
 state       what a run needs to continue exactly
 statistics  episodes of a step -> metrics
 alarms      metrics that say a run has gone wrong
+options     what the command line can be told: run, engine, machines
+verl        the same runs on clusters
 """

@@ -45,5 +45,11 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def unheard(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Texts of those of `codes` that no step of `history` has told of."""
+    known = {code for row in history for code in row.get("alarms", ())}
+    return [TEXTS[code] for code in codes if code not in known]
+
+
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return mean(row[key] for row in rows if row.get(key) is not None)

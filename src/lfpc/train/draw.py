@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from lfpc.boxes import Box
+from lfpc.caches import byte_cache
 from lfpc.errors import PictureError, SampleError
-from lfpc.images import View, global_view, open_picture
+from lfpc.images import View, global_view, open_picture, picture_bytes
 from lfpc.looks import Look
 from lfpc.samples import Sample, read_samples
 from lfpc.train.config import TrainConfig
 
+VIEW_BYTES = 2**30
+"""Memory for first views: 20 of 16,384 visual tokens, or 300 of 1,024."""
 FirstView = Callable[[Sample], View]
 
 
@@ -43,7 +46,7 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 def first_views(config: TrainConfig) -> FirstView:
     """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
 
-    @lru_cache(maxsize=256)
+    @byte_cache(VIEW_BYTES, lambda view: picture_bytes(view.image))
     def view(path: Path, budget: int) -> View:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 

@@ -21,12 +21,21 @@ from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.runs import RunFolder, episode_row
 from lfpc.samples import Sample
 from lfpc.train.advantages import group_advantages
-from lfpc.train.alarms import TEXTS, alarms
+from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
 from lfpc.train.rows import rows_of_episodes
-from lfpc.train.state import best_checkpoint, checkpoint_folder, load_model, load_state, save_state, save_weights, saved_steps
-from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
+from lfpc.train.state import (
+    best_checkpoint,
+    check_engine,
+    checkpoint_folder,
+    load_model,
+    load_state,
+    save_state,
+    save_weights,
+    saved_steps,
+)
+from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers, validation_numbers
 from lfpc.train.update import Learner
 
 Reward = Callable[[Episode], RewardTerms]
@@ -45,6 +54,7 @@ def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None =
     device = pick_device(config)
     samples = training_samples(config.data, config)
     validation = training_samples(config.validation, config)[: config.validation_size] if config.validation else []
+    check_engine(config.out, "local")
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:
@@ -130,8 +140,7 @@ class Trainer:
         """Greedy episodes of held-out samples."""
         with self.greedy.cached_views():
             episodes = self.play(self.greedy, samples)
-        numbers = episode_numbers(episodes, [self.reward(played) for played in episodes])
-        return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+        return validation_numbers(episodes, [self.reward(played) for played in episodes])
 
 
 def _loop(trainer: Trainer, run: RunFolder, samples: list[Sample], validation: list[Sample], done: int, *, progress: bool) -> None:
@@ -147,7 +156,8 @@ def _loop(trainer: Trainer, run: RunFolder, samples: list[Sample], validation: l
                 numbers |= trainer.validate(validation)
                 _keep_best(trainer, numbers, history)
             row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
-            _warn_once(row["alarms"], history)
+            for text in unheard(row["alarms"], history):
+                tqdm.write(f"alarm: {text}", file=sys.stderr)
             _log_episodes(run, config, step, episodes, terms, advantages)
             run.log_metrics(row)
             history.append(row)
@@ -175,13 +185,6 @@ def _log_episodes(run: RunFolder, config: TrainConfig, step: int, episodes: Any,
     for n in sorted(order[: config.log_episodes]):
         key = f"{step}/{n // config.group_size}/{n % config.group_size}"
         run.log_episode(key, episode_row(episodes[n], terms[n], step=step, advantage=advantages[n]))
-
-
-def _warn_once(codes: Sequence[str], history: Sequence[dict[str, Any]]) -> None:
-    known = {code for row in history for code in row.get("alarms", ())}
-    for code in codes:
-        if code not in known:
-            tqdm.write(f"alarm: {TEXTS[code]}", file=sys.stderr)
 
 
 def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:

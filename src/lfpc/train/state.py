@@ -11,12 +11,12 @@ import copy
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.errors import CheckpointError, ConfigError
+from lfpc.errors import CheckpointError, ConfigError, RunError
 from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.train.config import LoraConfig, TrainConfig
 
@@ -33,11 +33,26 @@ def best_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "best"
 
 
+def step_folders(out: Path) -> list[int]:
+    """Steps whose weights are there, oldest first."""
+    folders = (out / "checkpoints").glob("step-*")
+    return sorted(int(match.group(1)) for folder in folders if folder.is_dir() and (match := _STEP.fullmatch(folder.name)))
+
+
 def saved_steps(out: Path) -> list[int]:
     """Steps that a run can continue from, oldest first."""
-    folders = (out / "checkpoints").glob("step-*")
-    steps = [int(match.group(1)) for folder in folders if folder.is_dir() and (match := _STEP.fullmatch(folder.name))]
-    return sorted(step for step in steps if checkpoint_folder(out, step).with_suffix(".pt").is_file())
+    return [step for step in step_folders(out) if checkpoint_folder(out, step).with_suffix(".pt").is_file()]
+
+
+def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
+    """See to it that `engine` continues no run of the other one, whose optimiser it cannot read.
+
+    Raises:
+        RunError: it would.
+    """
+    other = {"local": "verl", "verl": "local"}[engine]
+    if {"local": saved_steps(out), "verl": (out / "verl").is_dir()}[other]:
+        raise RunError(f"{out} holds a run of the {other} engine; continue it with --engine {other}, or name another folder")
 
 
 def load_model(config: TrainConfig, step: int, device: torch.device) -> tuple[Any, PreTrainedTokenizerBase]:

@@ -44,6 +44,12 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
     }
 
 
+def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
+    """What is told of greedy episodes of held-out samples."""
+    numbers = episode_numbers(episodes, terms)
+    return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+
+
 def nested_iou(episode: Episode, boxes: Sequence[Box]) -> float:
     """Mean over targets of the best IoU of any of `boxes` with any nested truth box of the target."""
     return fmean(max(iou(box, truth) for box in boxes for truth in nested) for nested in episode.sample.boxes)

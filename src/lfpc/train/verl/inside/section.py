@@ -1,0 +1,34 @@
+"""Our own section of verl's configuration: how every process of a run knows the run."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lfpc.runs import config_from_plain
+from lfpc.train.config import TrainConfig
+from lfpc.train.verl.translate import NAME
+
+
+def run_config(config: DictConfig) -> TrainConfig:
+    """The run that verl's configuration (or any section of it) belongs to."""
+    return _typed(json.dumps(OmegaConf.to_container(_section(config).train)))
+
+
+def run_folder(config: DictConfig) -> Path:
+    """Where it is recorded."""
+    return Path(_section(config).out)
+
+
+def _section(config: DictConfig) -> Any:
+    root: Any = config
+    while root._get_parent() is not None:
+        root = root._get_parent()
+    return root[NAME]
+
+
+@lru_cache(maxsize=4)
+def _typed(text: str) -> TrainConfig:
+    return config_from_plain(TrainConfig, json.loads(text), "the run's configuration")

@@ -1,0 +1,87 @@
+"""A run on verl, from a configuration to a checkpoint; or, with `preview`, what would be run.
+
+verl is imported inside the functions, once it is known to be there.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import CheckpointError, RunError
+from lfpc.policies.checkpoint import check_folder
+from lfpc.runs import RunFolder, write_json
+from lfpc.samples import Sample
+from lfpc.train.config import TrainConfig
+from lfpc.train.draw import training_samples
+from lfpc.train.state import check_engine, checkpoint_folder
+from lfpc.train.verl.checkpoints import check_ranks, saved_step
+from lfpc.train.verl.clusters import Cluster
+from lfpc.train.verl.estimate import estimate, report
+from lfpc.train.verl.export import export_samples, exported_samples
+from lfpc.train.verl.translate import Files, check_translatable, settings, settings_lines
+from lfpc.train.verl.versions import NEEDED, check_versions, installed_verl, needed
+
+SETTINGS_FILE, PROCESSOR_FILE = "settings.json", "preprocessor_config.json"
+
+
+def preview(config: TrainConfig, cluster: Cluster) -> str:
+    """What would be run: verl's settings, checked by verl where it is installed, and what they need."""
+    values = settings(config, cluster)
+    if installed_verl() is None:
+        checked = "not checked: verl is not installed here"
+    else:
+        check_versions(NEEDED)
+        from lfpc.train.verl.inside.start import composed
+
+        composed(values, cluster)
+        checked = f"checked by verl {installed_verl()}"
+    return f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings of verl: {checked}"
+
+
+def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
+    """See to it that the checkpoint's picture processor leaves views of the run's sizes alone: vLLM would show them resized.
+
+    Raises:
+        CheckpointError: it would not.
+    """
+    file, token = config.init / PROCESSOR_FILE, config.crop.factor**2
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    size = found.get("size", {})
+    most = int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget) // token
+    selected = max((sample.budget or 1 for sample in samples), default=1)
+    first = {"selected": selected, "original": config.original_budget, "fixed": config.fixed_budget}[config.first_view]
+    needed = max(first, config.crop.max_tokens)
+    if needed > most:
+        room = f"raise max_pixels there to {needed * token}"
+        raise CheckpointError(f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}")
+
+
+def train(config: TrainConfig, cluster: Cluster) -> Path:
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's checkpoint.
+
+    Raises:
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
+    """
+    check_versions(needed(cluster))
+    check_translatable(config, cluster)
+    samples = training_samples(config.data, config)
+    held_out = training_samples(config.validation, config)[: config.validation_size] if config.validation else samples[:1]
+    check_engine(config.out, "verl")
+    check_folder(config.init)
+    check_bounds(config, samples + held_out)
+    files, last = Files(config.out.absolute()), min(config.steps, cluster.stop_at or config.steps)
+    run = RunFolder.open(config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs")
+    done = saved_step(config.out)
+    if done < last:
+        check_ranks(config.out, cluster.gpus)
+        for part, file in ((samples, files.train), (held_out, files.validation)):
+            if len(exported_samples(export_samples(part, file))) != len(part):
+                raise RunError(f"{file} does not hold the {len(part)} samples that were written to it; is the disk full?")
+        values = settings(config, cluster)
+        write_json(files.state / SETTINGS_FILE, values)
+        run.truncate_metrics(done)
+        from lfpc.train.verl.inside.start import composed, run_to_the_end
+
+        run_to_the_end(composed(values, cluster))
+    return checkpoint_folder(config.out, last)

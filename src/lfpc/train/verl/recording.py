@@ -1,0 +1,122 @@
+"""What a worker tells of an episode, and what a step of such episodes becomes in `metrics.jsonl` and `episodes.jsonl`.
+
+Knows nothing of verl: the numbers are those of the local engine, by the same functions.
+"""
+
+import pickle
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+from PIL import Image
+
+from lfpc.episode import Episode
+from lfpc.errors import RunError
+from lfpc.images import View
+from lfpc.rewards import RewardTerms
+from lfpc.runs import RunFolder, episode_row
+from lfpc.train.advantages import group_advantages
+from lfpc.train.config import TrainConfig
+from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
+
+MOST_FAILED = 0.05
+"""Share of a step's rollouts that may fail, for a server that stumbles; more is an error in the set-up or the data."""
+_BLANK = Image.new("1", (1, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """One rollout as its worker reports it."""
+
+    episode: Episode
+    """Without pixels."""
+    terms: RewardTerms
+    row: Mapping[str, Any]
+    """As it stands in `episodes.jsonl`."""
+    question: int
+    """Its question's place in the run's schedule."""
+    rollout: int
+    """Its number among the rollouts of the question."""
+    overlong: bool
+    """Nothing of it is trained."""
+
+    def to_bytes(self) -> bytes:
+        """For the way through verl's queue."""
+        return pickle.dumps(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Played":
+        """The inverse, for bytes of this run's own workers."""
+        return pickle.loads(data)
+
+
+def played(episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool) -> Played:
+    """The report of `episode`."""
+    row = episode_row(episode, terms)
+    return Played(episode=_without_pixels(episode), terms=terms, row=row, question=question, rollout=rollout, overlong=overlong)
+
+
+def _without_pixels(episode: Episode) -> Episode:
+    def bare(view: View | None) -> View | None:
+        return view and replace(view, image=_BLANK)
+
+    turns = tuple(replace(turn, view=bare(turn.view)) for turn in episode.turns)
+    return replace(episode, first_view=replace(episode.first_view, image=_BLANK), turns=turns)
+
+
+def groups_of(rollouts: Sequence[Played]) -> list[list[Played]]:
+    """Rollouts by question, questions and rollouts in the order of the schedule."""
+    groups: defaultdict[int, list[Played]] = defaultdict(list)
+    for one in sorted(rollouts, key=lambda one: (one.question, one.rollout)):
+        groups[one.question].append(one)
+    return list(groups.values())
+
+
+def check_complete(count: int, config: TrainConfig) -> int:
+    """How many of a step's rollouts failed, when `count` came back.
+
+    Raises:
+        RunError: too many.
+    """
+    wanted = config.prompts_per_step * config.group_size
+    if wanted - count > MOST_FAILED * wanted:
+        raise RunError(
+            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above says why (search for 'Error in _run_prompt')"
+        )
+    return wanted - count
+
+
+def step_numbers(rollouts: Sequence[Played], config: TrainConfig) -> Numbers:
+    """Metrics of a step's episodes; those of sampling are of the questions of which no rollout failed."""
+    groups = groups_of(rollouts)
+    whole = [group for group in groups if len(group) == config.group_size]
+    episodes = [one.episode for group in whole for one in group]
+    advantages = list(chain.from_iterable(advantages_of(group) for group in whole))
+    everyone = [one for group in groups for one in group]
+    return {
+        **episode_numbers([one.episode for one in everyone], [one.terms for one in everyone]),
+        **sampling_numbers(episodes, advantages, config.group_size),
+        "trained_rows": sum(a != 0 for a in advantages),
+        "overlong": sum(one.overlong for one in everyone),
+        "failed": check_complete(len(rollouts), config),
+    }
+
+
+def advantages_of(group: Sequence[Played]) -> list[float]:
+    """Advantages of the rollouts of one question."""
+    return group_advantages([one.terms.total for one in group])
+
+
+def log_episodes(run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[Played]) -> None:
+    """Write as many episodes of the step as asked for: the first rollout of every question, then second rollouts, and so on."""
+    groups = groups_of(rollouts)
+    found = [
+        (rollout.rollout, place, rollout, advantage)
+        for place, group in enumerate(groups)
+        for rollout, advantage in zip(group, advantages_of(group), strict=True)
+    ]
+    chosen = sorted(found, key=lambda one: one[:2])[: config.log_episodes]
+    for number, place, rollout, advantage in sorted(chosen, key=lambda one: (one[1], one[0])):
+        run.log_episode(f"{step}/{place}/{number}", {**rollout.row, "step": step, "advantage": advantage})

@@ -1,0 +1,242 @@
+"""The same episodes through verl's functions and through the local engine: masks, positions, advantages, log-probabilities, loss, gradient.
+
+Both engines compute in float32, so that what is left is rounding: 1e-4 in a log-probability (sums of 1,344 exponentials in another
+order, over dozens of layers' rounding), 1e-5 in the loss. Nothing is banned here, so that both softmaxes are over all tokens.
+"""
+
+import os
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+if os.environ.get("VERL_PLATFORM") != "cpu":
+    pytest.skip("needs verl, in an environment of its own: make test-verl", allow_module_level=True)
+
+import torch
+import verl_cpu  # noqa: F401  (its platform)
+from tensordict import NonTensorStack, TensorDict
+from transformers import AutoModelForImageTextToText
+from verl.models.transformers.monkey_patch import apply_monkey_patch
+from verl.utils import hf_processor, hf_tokenizer
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.dataset.dataset_utils import DatasetPadMode
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.utils.losses import ppo_loss
+from verl_runs import BASE, cluster, config, scenes
+
+from lfpc.episode import episode, play
+from lfpc.looks import original_look
+from lfpc.policies.checkpoint import load_checkpoint
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.rewards import episode_reward
+from lfpc.samples import read_samples
+from lfpc.train.advantages import group_advantages
+from lfpc.train.draw import first_views
+from lfpc.train.rows import rows_of_episodes
+from lfpc.train.update import Learner
+from lfpc.train.verl.inside import pixels, plugin
+from lfpc.train.verl.inside.loop import rollout_output
+from lfpc.train.verl.inside.start import composed
+from lfpc.train.verl.inside.workers import EpisodeWorker
+from lfpc.train.verl.translate import settings
+
+pytestmark = pytest.mark.verl
+GROUP = 4
+
+
+class Both:
+    """Episodes of two questions, and how each engine sees them."""
+
+    def __init__(self, folder, aggregation):
+        run = config(scenes(folder / "data", 2), folder / "run", group_size=GROUP, prompts_per_step=2)
+        self.run = replace(run, aggregation=aggregation, max_grad_norm=1e9)
+        model, tokenizer = load_checkpoint(BASE)
+        policy = TransformersPolicy(model, tokenizer, self.run.chat, max_new_tokens=self.run.max_new_tokens, seed=3)
+        policy.writer.banned[:] = False
+        view, look = first_views(self.run), original_look(self.run.crop)
+        samples = [sample for sample in read_samples(self.run.data) for _ in range(GROUP)]
+        turns = [1 if n % GROUP == 3 else self.run.max_turns for n in range(len(samples))]  # rollouts of different lengths
+        games = [episode(s, view(s), look=look, protocol=self.run.chat, max_turns=most) for s, most in zip(samples, turns, strict=True)]
+        self.episodes = play(games, policy)
+        self.rewards = [episode_reward(played, self.run.reward).total + 0.1 * (n % 3) for n, played in enumerate(self.episodes)]
+        self.advantages = [a for start in (0, GROUP) for a in group_advantages(self.rewards[start : start + GROUP])]
+        self.sampled = np.concatenate([turn.reply.logprobs for played in self.episodes for turn in played.turns])
+        older = [as_if_sampled_before(played, n) for n, played in enumerate(self.episodes)]
+        self.rows = rows_of_episodes(older, policy.encoder, max_tokens=self.run.max_tokens)
+        self.outputs = [rollout_output(played, policy.encoder, self.run) for played in older]
+        self.learner = Learner(policy, self.run)
+        self.verl = verl_engine()
+        self.config = composed(settings(self.run, cluster(1)), cluster(1))
+        self.worker = object.__new__(EpisodeWorker)
+        self.worker.processor, self.worker.tokenizer = hf_processor(str(BASE)), hf_tokenizer(str(BASE))
+
+    def local_gradient(self):
+        """Loss and gradients of the local engine's update, which its optimiser is kept from using."""
+        kept = {}
+        weights = self.learner.model.named_parameters()
+        self.learner.optimizer.step = lambda: kept.update({name: w.grad.clone() for name, w in weights if w.grad is not None})
+        return self.learner.update(self.rows, self.advantages, step=1), kept
+
+    def batch(self, *, positions=None, mask=lambda mask: mask):
+        """The rollouts as verl's queue hands them to a rank, in one micro-batch."""
+        rows = []
+        for output in self.outputs:
+            ids = torch.tensor(output.prompt_ids + output.response_ids)
+            inputs = self.worker._compute_multi_modal_inputs(output, ids)
+            found = self.worker._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs).squeeze(0)
+            rows.append(
+                {**output.as_dict(), "input_ids": ids, "position_ids": found if positions is None else positions(found), "pictures": inputs}
+            )
+        tensors = {
+            name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
+            for name in ("input_ids", "position_ids", "prompts", "responses")
+        }
+        masks = [mask(row["response_mask"]) for row in rows]
+        rewards = torch.nested.as_nested_tensor([_last(m, r) for m, r in zip(masks, self.rewards, strict=True)], layout=torch.jagged)
+        padded = torch.nested.as_nested_tensor(masks, layout=torch.jagged).to_padded_tensor(0)
+        names = np.array([played.sample.id for played in self.episodes], dtype=object)
+        spread, _ = plugin.advantages(rewards.to_padded_tensor(0.0), padded, names)
+        nested = {
+            "response_mask": masks,
+            "loss_mask": masks,
+            "old_log_probs": [row["rollout_log_probs"] for row in rows],
+            "advantages": [spread[n, : len(m)] for n, m in enumerate(masks)],
+        }
+        tensors |= {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
+        batch = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack(*[row["pictures"] for row in rows])}, batch_size=[len(rows)])
+        facts = {"temperature": self.run.temperature, "dp_size": 1, "global_batch_size": len(rows), "use_remove_padding": False}
+        tu.assign_non_tensor(
+            batch, batch_num_tokens=int(padded.sum()), pad_mode=DatasetPadMode.NO_PADDING, calculate_entropy=False, **facts
+        )
+        return batch
+
+    def verl_step(self, batch):
+        """verl's forward and loss: the loss with its graph, log-probabilities of trained tokens, metrics."""
+        self.verl.module.zero_grad()
+        loss_function = partial(ppo_loss, omega_conf_to_dataclass(self.config.actor_rollout_ref.actor))
+        loss, output = self.verl.forward_step(batch, loss_function, forward_only=False)
+        logprobs = output["model_output"]["log_probs"].unbind()
+        kept = [
+            row[len(p.prompt_ids) - 1 : -1][torch.tensor(p.response_mask, dtype=torch.bool)]
+            for row, p in zip(logprobs, self.outputs, strict=True)
+        ]
+        return loss, torch.cat(kept).numpy(), output["metrics"]
+
+
+def as_if_sampled_before(played, number):
+    """`played` with other log-probabilities, so that ratios are not 1 and some are clipped."""
+    rng = np.random.default_rng(number)
+    turns = []
+    for turn in played.turns:
+        moved = tuple(float(np.float32(logprob + rng.normal(0, 0.2))) for logprob in turn.reply.logprobs)
+        turns.append(replace(turn, reply=replace(turn.reply, logprobs=moved)))
+    return replace(played, turns=tuple(turns))
+
+
+def _last(mask, reward):
+    values = torch.zeros(len(mask))
+    values[-1] = reward
+    return values
+
+
+def verl_engine():
+    """verl's FSDP engine around a plain model: its forward pass without its processes."""
+    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32, attn_implementation="sdpa").eval()
+    apply_monkey_patch(model, use_remove_padding=False)
+    engine = object.__new__(FSDPEngineWithLMHead)
+    engine.module, engine.pad_to_length, engine.use_ulysses_sp, engine._autocast_dtype = model, False, False, torch.float32
+    engine.get_data_parallel_group = lambda: None
+    return engine
+
+
+@pytest.fixture(scope="module", params=["token-mean", "sequence-mean"])
+def both(request, tmp_path_factory):
+    return Both(tmp_path_factory.mktemp("parity"), request.param)
+
+
+def test_masks_positions_and_advantages_are_equal(both):
+    batch = both.batch()
+    for row, output, positions, spread, advantage in zip(
+        both.rows, both.outputs, batch["position_ids"].unbind(), batch["advantages"].unbind(), both.advantages, strict=True
+    ):
+        assert [0] * len(output.prompt_ids) + output.response_mask == row.mask
+        assert output.prompt_ids + output.response_ids == row.input_ids
+        assert torch.equal(positions[1:], torch.from_numpy(row.encoded.positions))  # row 0 is verl's running number
+        mask = torch.tensor(output.response_mask)
+        assert torch.allclose(spread, advantage * mask)
+    assert any(both.advantages)
+    assert any(played.shown_crops for played in both.episodes)
+
+
+def test_log_probabilities_loss_and_gradient_agree(both):
+    loss, logprobs, metrics = both.verl_step(both.batch())
+    assert np.abs(logprobs - both.sampled).max() < 1e-4
+    loss.backward()
+    report, gradients = both.local_gradient()
+    assert abs(report.loss) > 1e-2
+    assert float(loss.detach()) == pytest.approx(report.loss, abs=1e-5)
+    assert 0 < metrics["actor/pg_clipfrac"].values[0] < 1
+    theirs = dict(both.verl.module.named_parameters())
+    assert set(gradients) == {name for name, weight in theirs.items() if weight.grad is not None}
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        assert (gradient - theirs[name].grad).abs().max() < 1e-3 * largest, name
+
+
+def test_one_dimensional_positions_are_detected(both):
+    def flat(positions):
+        return positions[:1].expand_as(positions)
+
+    _, logprobs, _ = both.verl_step(both.batch(positions=flat))
+    assert np.abs(logprobs - both.sampled).max() > 1e-2
+
+
+def test_a_shifted_mask_is_detected(both):
+    loss, _, _ = both.verl_step(both.batch(mask=lambda mask: mask.roll(1)))
+    report, _ = both.local_gradient()
+    assert abs(float(loss.detach()) - report.loss) > 1e-4  # ten times the tolerance
+
+
+def filling(batch):
+    """A micro-batch of what verl puts in the place of failed rollouts: text alone, nothing trained."""
+    ids = [torch.full((8,), 258)] * 2
+    nested = {
+        "input_ids": ids,
+        "position_ids": [torch.arange(8).expand(4, -1)] * 2,
+        "prompts": [row[:7] for row in ids],
+        "responses": [row[7:] for row in ids],
+        **dict.fromkeys(("response_mask", "loss_mask"), [torch.zeros(1, dtype=torch.long)] * 2),
+        **dict.fromkeys(("old_log_probs", "advantages"), [torch.zeros(1)] * 2),
+    }
+    tensors = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
+    made = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack({}, {})}, batch_size=[2])
+    facts = ("temperature", "dp_size", "global_batch_size", "use_remove_padding", "batch_num_tokens", "pad_mode", "calculate_entropy")
+    tu.assign_non_tensor(made, **{name: tu.get_non_tensor_data(batch, name, None) for name in facts})
+    return made
+
+
+def test_a_micro_batch_of_filling_alone_survives_and_did_not_in_verl_itself(both, monkeypatch):
+    loss_function = partial(ppo_loss, omega_conf_to_dataclass(both.config.actor_rollout_ref.actor))
+    batch = filling(both.batch())
+    loss, _ = both.verl.forward_step(batch, loss_function, forward_only=False)
+    assert float(loss.detach()) == 0
+    loss.backward()
+    monkeypatch.setattr(pixels.qwen2_vl, "_get_input_embeds", pixels._ORIGINAL)
+    with pytest.raises(AttributeError, match="mean"):
+        both.verl.forward_step(batch, loss_function, forward_only=False)
+
+
+def test_what_is_banned_moves_a_log_probability_by_its_mass_alone(both):
+    """Sampling leaves out the placeholders of pictures, verl's training does not: log pi differs by log(1 - their mass)."""
+    policy = both.learner.policy
+    rows = both.rows[:2]
+    features = [policy.views.features(row.views) for row in rows]
+    policy.writer.banned[policy.encoder.image_pad] = True
+    without = both.learner.logprobs(rows, features, {}).detach()
+    policy.writer.banned[:] = False
+    with_all = both.learner.logprobs(rows, features, {}).detach()
+    assert bool((without >= with_all - 1e-6).all())
+    assert float((without - with_all).max()) < 1e-2

@@ -1,0 +1,474 @@
+"""The cluster engine outside verl: hardware, estimate, versions, translation, export, recording. Needs no verl."""
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+import lfpc
+from lfpc.boxes import WHOLE, Box
+from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
+from lfpc.episode import Episode, Stop
+from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
+from lfpc.images import CropRules, View
+from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
+from lfpc.runs import RunFolder
+from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.presets import PRESETS, preset
+from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
+from lfpc.train.verl.clusters import HARDWARE, Cluster, hardware
+from lfpc.train.verl.estimate import GIB, Load, estimate, host_bytes, report, rollouts_at_once, training_bytes
+from lfpc.train.verl.export import export_samples, exported_samples
+from lfpc.train.verl.recording import Played, log_episodes, played, step_numbers
+from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
+from lfpc.train.verl.translate import check_translatable, save_every, settings, settings_lines
+from lfpc.train.verl.versions import check_versions, needed
+
+MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
+
+# ---- where verl is
+
+
+def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
+    kin = re.compile(r"^\s*(?:from|import) (verl|ray|hydra|omegaconf|tensordict|transfer_queue)\b", re.MULTILINE)
+    source = Path(lfpc.__file__).parent
+    found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if kin.search(path.read_text(encoding="utf-8"))}
+    assert found
+    assert all(path.startswith("train/verl/inside/") for path in found), found
+
+
+# ---- versions
+
+
+def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
+    with pytest.raises(ConfigError) as found:
+        check_versions({"no-such-package": ("1", "2"), "numpy": ("99", "100"), "pillow": ("1", "2"), "pytest": ("1", "999")})
+    text = str(found.value)
+    assert "no-such-package is not installed (needed: 1 or newer, below 2)" in text
+    assert "numpy is " in text
+    assert "pillow is " in text
+    assert "pytest" not in text
+    assert "docs/cluster.md" in text
+
+
+def test_a_local_build_of_a_version_is_that_version():
+    check_versions({"torch": ("2.11", "99")})  # torch is 2.13.0+cpu on machines without a GPU
+
+
+def test_vllm_and_flash_attention_are_needed_where_they_are_used():
+    assert "vllm" in needed(Cluster())
+    assert "flash-attn" in needed(Cluster())
+    assert not {"vllm", "flash-attn"} & set(needed(Cluster(rollout="another", padding_free=False)))
+
+
+# ---- hardware
+
+
+def test_unknown_hardware_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'node4'"):
+        hardware("nod4", TrainConfig())
+
+
+def test_the_paper_hardware_is_the_published_setting():
+    run, cluster = hardware("paper", preset("stage1"))
+    assert (run.prompts_per_step, run.group_size, run.steps, run.learning_rate) == (256, 16, 80, 1e-6)
+    assert (cluster.gpus, run.dtype, run.max_new_tokens) == (8, "bfloat16", 2048)
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+@pytest.mark.parametrize("arm", PRESETS)
+def test_every_preset_translates_for_every_hardware(name, arm):
+    run, cluster = hardware(name, preset(arm))
+    check_translatable(run, cluster)
+    assert settings(run, cluster)["trainer.n_gpus_per_node"] == cluster.gpus_per_node
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+@pytest.mark.parametrize("arm", ["stage1", "stage2"])
+def test_stages_one_and_two_fit_the_hardware_they_are_preset_for(name, arm):
+    assert estimate(*hardware(name, preset(arm))).advice == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"gpus_per_node": 0}, "gpus_per_node must be at least 1"),
+        ({"tensor_parallel": 3}, "8 GPUs cannot be shared out among copies of 3"),
+        ({"sampling_share": 1.0}, "sampling_share must lie between 0 and 1"),
+        ({"verl": ("trainer.save_freq",)}, "written KEY=VALUE"),
+    ],
+)
+def test_impossible_clusters_are_refused(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Cluster(**changes)
+
+
+# ---- estimate
+
+
+def test_parameter_counts_are_those_of_the_released_models_and_of_the_miniature():
+    assert SHAPES["7B"].parameters == 8_292_166_656
+    assert SHAPES["3B"].parameters == 3_754_622_976
+    assert shape_of_checkpoint(MINIATURE).parameters == 1_672_128
+
+
+def test_keys_and_values_of_a_token():
+    assert SHAPES["7B"].cache_bytes == 57_344  # 2 (keys, values) * 2 bytes * 28 layers * 4 heads * 128
+
+
+def test_a_folder_of_another_architecture_has_no_shape(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    with pytest.raises(CheckpointError, match="not the configuration of a Qwen"):
+        shape_of_checkpoint(tmp_path)
+
+
+TOY = ModelShape(
+    hidden=10,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    intermediate=20,
+    vocabulary=100,
+    tied=True,
+    vision_hidden=4,
+    vision_depth=1,
+    vision_intermediate=6,
+)
+
+
+def test_training_memory_by_hand():
+    # a layer: q, o 2 * 100; k, v 2 * 10 * 5; biases 10 + 2 * 5; gate, up, down 3 * 10 * 20; norms 2 * 10
+    assert TOY.layer_parameters == 200 + 100 + 20 + 600 + 20
+    # block: 4 * 16 + 4 * 4 + 3 * 4 * 6 + 2 * 6 + 4 + 2 * 4 = 176; merger: 4 + 16 * 16 + 16 + 4 * 4 * 10 + 10 = 446; patches: 1176 * 4
+    assert TOY.vision_parameters == 4704 + 176 + 446
+    assert TOY.parameters == 1000 + 2 * 940 + 10 + 5326
+    cluster = Cluster(gpus_per_node=2)
+    weights = 16 * TOY.parameters / 2
+    gathered = 2 * (1000 + 2 * 940)
+    activations = 50 * (2 * 10 * 2 + 16 * 10 + 6 * 20)
+    logits = 10 * 50 * 100
+    assert training_bytes(TOY, TrainConfig(max_tokens=50), cluster) == weights + gathered + activations + logits
+
+
+def test_pixels_of_the_papers_step_take_eight_times_less_than_float_frames():
+    # 256 x 16 rollouts of 1,024 + 1,024 visual tokens: 158 GB as verl sends them (18,816 bytes a token), 19.7 GB as bytes; twice
+    load = Load(first_view=1024, crops=1, crop=1024, text=0, written=0)
+    run, cluster = hardware("paper", preset("stage1"))
+    bare = replace(cluster, offload=False, workers=8)
+    assert host_bytes(SHAPES["7B"], load, run, bare) == 2 * 4096 * 2048 * 2352 + 16 * GIB
+    assert pytest.approx(158e9, rel=0.01) == 4096 * 2048 * 18816
+
+
+def test_rollouts_at_once_are_what_the_cache_holds_up_to_vllms_limit():
+    load = Load(first_view=16384, crops=0, crop=0, text=0, written=0)
+    memory = 0.6 * 80 * GIB - 2 * SHAPES["7B"].parameters
+    assert rollouts_at_once(SHAPES["7B"], load, Cluster()) == int(memory / (16384 * 57_344))
+    assert rollouts_at_once(SHAPES["7B"], Load(first_view=1, crops=0, crop=0, text=0, written=0), Cluster()) == 256
+    assert rollouts_at_once(SHAPES["7B"], load, Cluster(gpu_gib=8)) == 0
+
+
+def test_what_does_not_fit_says_what_to_turn_down():
+    run, cluster = hardware("paper", preset("stage1"))
+    small = replace(cluster, gpu_gib=24, host_gib=64, checkpointing=False, tokens_per_gpu=65536)
+    text = report(estimate(run, small), small)
+    for part in ("--cluster.tokens-per-gpu", "--cluster.checkpointing", "--max-tokens", "--cluster.sampling-share", "--prompts-per-step"):
+        assert part in text
+    assert "fits" not in text.replace("does not fit", "")
+
+
+def test_twice_the_gpus_halve_the_time():
+    run, cluster = hardware("paper", preset("stage1"))
+    assert estimate(run, cluster).hours == pytest.approx(2 * estimate(run, replace(cluster, nodes=2)).hours, rel=0.01)
+
+
+# ---- translation
+
+READ_BY_OUR_OWN_PARTS = {
+    "data",  # exported
+    "out",  # run folder
+    "first_view",
+    "fixed_budget",
+    "original_budget",
+    "crop",
+    "reward",
+    "seed",  # order of questions; vLLM draws its own random numbers
+    "validation_size",
+    "log_episodes",
+    "keep",
+}
+OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}
+REFUSED = {"lora", "freeze_vision"}
+
+
+def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_elsewhere():
+    run = replace(preset("stage1"), validation=Path("held-out"), first_view="fixed")
+    other = {
+        "validation": None,
+        "init": Path("elsewhere"),
+        "aggregation": "sequence-mean",
+        "dtype": "bfloat16",
+        "decay": True,
+        "steps": 81,
+        "protocol": None,
+    }
+    before = seen_by_verl(run)
+    for name in (field.name for field in fields(TrainConfig)):
+        if name in READ_BY_OUR_OWN_PARTS | OF_THE_LOCAL_ENGINE_ALONE | REFUSED | {"protocol"}:
+            continue
+        value = other.get(name, None if name in other else getattr(run, name) * 2 + 3 if name in ("save_every", "validate_every") else None)
+        value = value if name in other else value or getattr(run, name) + 1
+        assert seen_by_verl(replace(run, **{name: value})) != before, name
+
+
+def seen_by_verl(run):
+    return {key: value for key, value in settings(run, Cluster()).items() if key != "+lfpc"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"lora": LoraConfig()}, "leave out --lora"),
+        ({"freeze_vision": True}, "leave out --freeze-vision"),
+        ({"prompts_per_step": 3, "group_size": 3}, "9 rollouts a step cannot be shared out among 8 GPUs"),
+        ({"first_view": "original"}, "a first view of 16384 visual tokens and a reply of 512 do not fit into max_tokens 8192"),
+        ({"protocol": "qwen3_vl", "crop": CropRules(factor=32)}, "qwen3_vl cannot be played by this engine"),
+    ],
+)
+def test_what_verl_would_do_otherwise_is_refused(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        settings(replace(preset("stage1"), **changes), Cluster())
+
+
+def test_the_method_reaches_verl_as_the_paper_has_it():
+    found = settings(replace(preset("stage1"), clip=0.3), Cluster())
+    actor = "actor_rollout_ref.actor"
+    assert found["algorithm.adv_estimator"] == "lfpc"
+    assert (found[f"{actor}.use_kl_loss"], found["algorithm.use_kl_in_reward"], found[f"{actor}.entropy_coeff"]) == (False, False, 0)
+    assert [found[f"{actor}.clip_ratio{end}"] for end in ("", "_low", "_high")] == [0.3] * 3
+    assert found[f"{actor}.clip_ratio_c"] > 1e6
+    assert found["data.shuffle"] is False
+
+
+def test_there_is_a_checkpoint_whenever_a_validation_may_find_the_best():
+    assert save_every(TrainConfig(save_every=10, validate_every=4)) == 10
+    assert save_every(TrainConfig(save_every=10, validate_every=4, validation=Path("v"))) == 2
+
+
+def test_a_stop_ends_the_call_and_not_the_schedule():
+    found = settings(TrainConfig(steps=80), Cluster(stop_at=20))
+    assert found["trainer.total_training_steps"] == 20
+    assert found["+lfpc"]["train"]["steps"] == 80
+
+
+def test_several_nodes_join_the_ray_that_runs():
+    assert settings(TrainConfig(), Cluster(nodes=2))["+ray_kwargs.ray_init.address"] == "auto"
+    assert "+ray_kwargs.ray_init.address" not in settings(TrainConfig(), Cluster())
+
+
+def test_settings_are_shown_a_line_a_key():
+    lines = settings_lines(settings(TrainConfig(), Cluster())).splitlines()
+    assert any(line.split() == ["actor_rollout_ref.rollout.n", "8"] for line in lines)
+    assert not any(line.startswith("+lfpc") for line in lines)
+
+
+# ---- export
+
+
+def test_exported_samples_come_back_whole_with_absolute_paths_and_without_pixels(sample, tmp_path):
+    one = sample(budget=25, options=("a", "b"), answer="A", meta={"k": [1]}, category="c")
+    file = export_samples([one, replace(one, id="s2", budget=None)], tmp_path / "deep" / "train.parquet")
+    again = exported_samples(file)
+    assert again == [replace(one, image=one.image.absolute()), replace(one, id="s2", budget=None, image=one.image.absolute())]
+    assert file.stat().st_size < 10_000
+
+
+def test_a_cut_file_of_exported_samples_is_named(sample, tmp_path):
+    file = export_samples([sample()], tmp_path / "train.parquet")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(SampleError, match=r"train\.parquet"):
+        exported_samples(file)
+
+
+# ---- recording
+
+
+def an_episode(sample, view, answer, *, crop=True, malformed=False):
+    """One crop or malformed reply, and an answer."""
+    first = Reply("call", (1, 2), (-0.5, -1.5))
+    turns = [Turn(first, Crop(Box(0.3, 0.3, 0.6, 0.6)), view)] if crop else []
+    turns += [Turn(first, Malformed(Reason.BAD_JSON, "not JSON"))] if malformed else []
+    turns.append(Turn(Reply(answer, (3,), (-1.0,)), Answer(answer)))
+    return Episode(sample, view, tuple(turns), Stop.ANSWERED)
+
+
+@pytest.fixture
+def step(sample, picture):
+    """Two questions of three rollouts: episodes, their rewards, and the reports of them in another order."""
+    from PIL import Image
+
+    view = View(Image.open(picture()).convert("RGB"), WHOLE, (400, 300))
+    one, two = sample(id="one"), sample(id="two")
+    episodes = [an_episode(one, view, "K"), an_episode(one, view, "L"), an_episode(one, view, "K", crop=False)]
+    episodes += [an_episode(two, view, "K", malformed=True)] * 3
+    terms = [episode_reward(episode, RewardConfig(grounding=1.0)) for episode in episodes]
+    reports = [
+        played(episode, term, question=n // 3, rollout=n % 3, overlong=n == 4)
+        for n, (episode, term) in enumerate(zip(episodes, terms, strict=True))
+    ]
+    return episodes, terms, [reports[n] for n in (5, 0, 3, 2, 4, 1)]
+
+
+RUN = TrainConfig(prompts_per_step=2, group_size=3, log_episodes=3)
+
+
+def test_numbers_of_a_step_are_those_the_local_engine_writes(step):
+    episodes, terms, reports = step
+    found = step_numbers(reports, RUN)
+    for name, value in episode_numbers(episodes, terms).items():
+        assert found[name] == pytest.approx(value), name
+    assert found["policy_tokens"] == 3 + 3 + 1 + 3 * 5
+    assert found["zero_variance"] == 0.5  # the rollouts of the second question earn the same
+    assert (found["overlong"], found["failed"], found["trained_rows"]) == (1, 0, 3)
+
+
+def test_a_few_lost_rollouts_are_counted_and_many_are_an_error(step):
+    _, _, reports = step
+    run = replace(RUN, prompts_per_step=10)  # 30 wanted, so 1 may be lost
+    found = step_numbers((reports * 5)[:29], run)
+    assert found["failed"] == 1
+    with pytest.raises(RunError, match="2 of the 30 rollouts of a step failed"):
+        step_numbers((reports * 5)[:28], run)
+
+
+def test_sampling_numbers_leave_out_a_question_that_lost_a_rollout(step):
+    episodes, _, reports = step
+    run = replace(RUN, prompts_per_step=10, group_size=3)
+    rest = [replace(one, question=one.question + 2 * n) for n in range(1, 5) for one in reports]
+    cut = [one for one in reports if (one.question, one.rollout) != (0, 2)]
+    found = step_numbers(cut + rest, run)
+    assert found["failed"] == 1
+    whole = [one for group in range(4) for one in episodes] + episodes[3:]
+    assert found["policy_tokens"] == sampling_numbers(whole, [0.0] * len(whole), 3)["policy_tokens"]
+
+
+def test_a_report_travels_without_pixels(step):
+    _, _, reports = step
+    data = reports[0].to_bytes()
+    assert len(data) < 5_000
+    again = Played.from_bytes(data)
+    assert again.terms == reports[0].terms
+    assert again.row == reports[0].row
+    assert again.episode.boxes == reports[0].episode.boxes
+
+
+def test_first_rollouts_are_logged_first_with_their_advantages(step, tmp_path):
+    _, terms, reports = step
+    run = RunFolder.open(tmp_path / "run", RUN)
+    log_episodes(run, RUN, 7, reports)
+    rows = run.episodes()
+    assert list(rows) == ["7/0/0", "7/0/1", "7/1/0"]
+    assert rows["7/0/0"]["reward"]["total"] == terms[0].total
+    assert rows["7/0/0"]["advantage"] > 0 > rows["7/0/1"]["advantage"]
+    assert rows["7/1/0"]["advantage"] == 0
+
+
+def test_validation_has_the_local_engines_names(step):
+    _, _, reports = step
+    found = validation_numbers([one.episode for one in reports], [one.terms for one in reports])
+    assert set(found) == {f"validation_{name}" for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+    assert found["validation_accuracy"] == pytest.approx(5 / 6)
+
+
+def test_rewards_keep_their_terms(step):
+    _, _, reports = step
+    assert all(isinstance(one.terms, RewardTerms) and one.terms.grounding > 0 for one in reports if one.episode.boxes)
+
+
+# ---- before a run
+
+
+@pytest.mark.slow
+def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(sample):
+    from lfpc.train.verl.launch import check_bounds
+
+    run = TrainConfig(init=MINIATURE, crop=CropRules(max_tokens=1024))  # the miniature's processor ends at 1,024 tokens
+    check_bounds(run, [sample(budget=1024)])
+    with pytest.raises(CheckpointError, match="of 1024 visual tokens only, the run has 2048; raise max_pixels there to 1605632"):
+        check_bounds(run, [sample(budget=2048)])
+    with pytest.raises(CheckpointError, match="the run has 1025"):
+        check_bounds(replace(run, crop=CropRules(max_tokens=1025)), [sample(budget=25)])
+
+
+@pytest.mark.slow
+def test_each_engine_leaves_the_others_runs_alone(tmp_path):
+    from lfpc.train.state import check_engine
+
+    (tmp_path / "verl").mkdir()
+    check_engine(tmp_path, "verl")
+    with pytest.raises(RunError, match="run of the verl engine"):
+        check_engine(tmp_path, "local")
+    other = tmp_path / "other"
+    (other / "checkpoints" / "step-000001").mkdir(parents=True)
+    (other / "checkpoints" / "step-000001.pt").touch()
+    check_engine(other, "local")
+    with pytest.raises(RunError, match="run of the local engine"):
+        check_engine(other, "verl")
+
+
+@pytest.mark.slow
+def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
+    from lfpc.train.verl.checkpoints import check_ranks, keep_best, publish, saved_step
+
+    run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
+    assert saved_step(tmp_path) == 0
+    check_ranks(tmp_path, 8)
+    for step in (1, 2):
+        actor = tmp_path / "verl" / f"global_step_{step}" / "actor"
+        (actor / "huggingface").mkdir(parents=True)
+        (actor / "model_world_size_2_rank_0.pt").touch()
+        (actor / "huggingface" / "config.json").write_text("of verl")
+        (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
+        assert (publish(run, step) / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
+    assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
+    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
+    assert saved_step(tmp_path) == 2
+    check_ranks(tmp_path, 2)
+    with pytest.raises(CheckpointError, match="written by 2 GPUs"):
+        check_ranks(tmp_path, 8)
+    with pytest.raises(CheckpointError, match="wrote no weights"):
+        publish(run, 2)
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
+    from lfpc.cli import main
+
+    words = "train stage1 --engine verl --hardware gpu1 --dry-run --data no --out no --reward.tool 0.4 --cluster.workers 3"
+    assert main(words.split()) == 0
+    shown = capsys.readouterr().out
+    assert "actor_rollout_ref.rollout.agent.num_workers" in shown
+    assert "estimate for 3.8 billion parameters on 1 x 1 GPUs" in shown
+    assert "  fits" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("train stage1 --dry-run", "belong to --engine verl"),
+        ("train stage1 --engine verl --hardware nope", "unknown hardware 'nope'"),
+        ("train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run", "workers must be at least 1"),
+    ],
+)
+def test_wrong_words_end_in_a_sentence(words, sentence, capsys):
+    from lfpc.cli import main
+
+    try:
+        code = main(words.split())
+    except SystemExit as leaving:
+        code = leaving.code
+    assert code in (1, 2)
+    assert sentence in capsys.readouterr().err

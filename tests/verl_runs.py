@@ -1,0 +1,53 @@
+"""Small runs on verl for tests: scenes, the shipped base, two logical GPUs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import verl_cpu
+
+from lfpc.mini.folders import CROPS, write_split
+from lfpc.samples import write_samples
+from lfpc.train.config import TrainConfig
+from lfpc.train.verl.clusters import Cluster
+
+BASE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
+
+
+def scenes(folder: Path, count: int, split: str = "train") -> Path:
+    """A samples folder; first views of 25 and 36 visual tokens take turns."""
+    samples = write_split(folder, split, count)
+    write_samples([replace(sample, budget=(25, 36)[n % 2]) for n, sample in enumerate(samples)], folder)
+    return folder
+
+
+def config(data: Path, out: Path, **changes) -> TrainConfig:
+    """A run of four steps with four questions of four rollouts."""
+    small = TrainConfig(
+        data=data,
+        init=BASE,
+        out=out,
+        prompts_per_step=4,
+        group_size=4,
+        steps=4,
+        save_every=1,
+        max_turns=3,
+        max_new_tokens=24,
+        max_tokens=600,
+        learning_rate=1e-3,
+        crop=CROPS,
+    )
+    return replace(small, **changes)
+
+
+def cluster(gpus: int, **changes) -> Cluster:
+    """So many logical GPUs of this machine, with the double in place of vLLM."""
+    machine = Cluster(
+        gpus_per_node=gpus,
+        offload=False,
+        checkpointing=False,
+        padding_free=False,
+        rollout=verl_cpu.ENGINE,
+        workers=1,
+        verl=verl_cpu.settings(gpus),
+    )
+    return replace(machine, **changes)
