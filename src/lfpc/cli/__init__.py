@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import tyro
 
 import lfpc
-from lfpc.cli import asking, data, evaluating, story, training
+from lfpc.cli import asking, data, evaluating, reporting, story, training
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
 
-VERBS: dict[str, type[Verb]] = story.VERBS | training.VERBS | evaluating.VERBS | asking.VERBS | data.VERBS
+VERBS: dict[str, type[Verb]] = story.VERBS | training.VERBS | evaluating.VERBS | reporting.VERBS | asking.VERBS | data.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

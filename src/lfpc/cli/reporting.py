@@ -1,0 +1,37 @@
+"""What was found, as pages, figures and tables. Imports stay inside `run`, see `lfpc.cli`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lfpc.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Runs as pages that open from disk: tables, curves, every episode; figures as SVG and CSV, tables as Markdown and LaTeX.
+
+    A run is what lfpc demo, lfpc train or lfpc eval wrote. Several are shown side by side, with paired differences to the first.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path = Path("out/report")
+    """Folder of the report; an earlier report in it is replaced."""
+    title: str | None = None
+    """Of the page; None: the names of the runs."""
+    pictures: int = 200
+    """Questions whose pictures are put into the report, of all kinds in turn; the others are there with their texts."""
+
+    def run(self) -> str:
+        from lfpc.report import read_runs, write_report
+
+        evidence = read_runs(self.runs)
+        title = self.title or ", ".join(evidence.runs or [run.resolve().name for run in self.runs])
+        return f"open {write_report(self.out, evidence, title=title, shown=self.pictures)}"
+
+
+VERBS: dict[str, type[Verb]] = {
+    "report": Report,
+}
