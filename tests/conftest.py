@@ -1,13 +1,30 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from browser import chromium, open_page
 from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.samples import Sample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")  # while it is open, asyncio.run works in no test of this thread
+def browser() -> "Iterator[Browser]":
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: "Browser") -> "Iterator[Page]":
+    """An empty page, 1280 x 800; a complaint in its console fails the test."""
+    with open_page(browser, viewport={"width": 1280, "height": 800}) as opened:
+        yield opened
 
 
 @pytest.fixture

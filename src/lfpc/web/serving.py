@@ -1,0 +1,74 @@
+"""An application served on 127.0.0.1 until Ctrl-C, and the files that all pages share."""
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.staticfiles import StaticFiles
+
+from lfpc.errors import ConfigError
+from lfpc.web.guard import LARGEST_BODY, LOOPBACK, guarded
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+SECONDS_TO_FINISH = 2
+"""How long answers under way may take after Ctrl-C."""
+
+
+def shared_files() -> StaticFiles:
+    """`web.css` and the other files of `lfpc/web/static`, and the report's style sheet that they build on."""
+    return StaticFiles(packages=[("lfpc.web", "static"), ("lfpc.report", "static")])
+
+
+def serve(
+    app: "ASGIApp", name: str, *, port: int = 0, largest_body: int = LARGEST_BODY, path: str = "/", say: Callable[[str], None] = print
+) -> None:
+    """Serve `app`, guarded, until Ctrl-C; one line says where.
+
+    Args:
+        app: a Starlette application.
+        name: what the line calls it.
+        port: 0 takes a free one.
+        largest_body: bytes a request may have.
+        path: of the address to open.
+        say: prints the line, once the port answers.
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+    with bound_socket(port) as listening:
+        address = f"http://{LOOPBACK}:{listening.getsockname()[1]}{path}"
+        say(f"{name}: {address} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        config = uvicorn.Config(
+            guarded(app, largest_body=largest_body),
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # no header may say that the request came from elsewhere
+            server_header=False,
+            timeout_graceful_shutdown=SECONDS_TO_FINISH,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:  # the server has finished its answers, then passes the signal on
+            return
+
+
+def bound_socket(port: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1; connections wait in it until the server takes them.
+
+    Raises:
+        ConfigError: the port is taken or not allowed.
+    """
+    listening = socket.socket()
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((LOOPBACK, port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"port {port} of {LOOPBACK} cannot be used: {reason}; name another --port, or none for a free one") from error
+    return listening
