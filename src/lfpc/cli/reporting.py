@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +25,27 @@ class Report:
     pictures: int = 200
     """Questions whose pictures are put into the report, of all kinds in turn; the others are there with their texts."""
 
+    watch: bool = False
+    """Serve the report on 127.0.0.1 in place of writing it, and follow the runs while they go on."""
+    port: int = 0
+    """Where it is served, with --watch; 0: a free port."""
+
     def run(self) -> str:
         from lfpc.report import read_runs, write_report
 
+        if self.watch:
+            return self._follow()
         evidence = read_runs(self.runs)
         title = self.title or ", ".join(evidence.runs or [run.resolve().name for run in self.runs])
         return f"open {write_report(self.out, evidence, title=title, shown=self.pictures)}"
+
+    def _follow(self) -> str:
+        try:
+            from lfpc.web.watching import watch
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"--watch needs {error.name}: pip install 'lfpc[web]'") from error
+        watch(self.runs, title=self.title or ", ".join(run.resolve().name for run in self.runs), port=self.port)
+        return "the report is no longer served; without --watch it is written to a folder"
 
 
 VERBS: dict[str, type[Verb]] = {
