@@ -10,5 +10,6 @@ draw        which questions a step is played on, and seen how
 local       the loop, on one device
 state       what a run needs to continue exactly
 statistics  episodes of a step -> metrics
+trackers    where numbers and episodes are shown while a run goes on
 alarms      metrics that say a run has gone wrong
 """
