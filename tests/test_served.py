@@ -35,6 +35,7 @@ from lfpc.samples import Sample, write_samples
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
+REWARD_TERMS = {"accuracy", "format", "tool", "grounding"}
 HERE = Path(__file__).parent
 
 
@@ -361,7 +362,7 @@ def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
     assert Counter(row["key"] for row in rows) == Counter(sample.id for sample in samples)
     by_key = {row.pop("key"): row for row in rows}
     for row in rows:
-        assert (row.pop("probe"), row.pop("seed")) == ("own", 0)
+        assert (row.pop("probe"), row.pop("seed"), set(row.pop("reward"))) == ("own", 0, REWARD_TERMS | {"total"})
     assert comparable(by_key[sample.id] for sample in samples) == comparable(undisturbed)
 
 

@@ -15,11 +15,15 @@ from lfpc.evaluate.run import evaluate
 from lfpc.images import CropRules
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
+from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
+
+SHOWN_REWARD = RewardConfig(grounding=1.0)
+"""Whose terms an evaluation row keeps for a reader, whatever the model was trained with: Stage II's, which has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +136,7 @@ def evaluate_probe(
             run=run,
             max_turns=config.max_turns,
             before=before,
+            reward=lambda played: episode_reward(played, SHOWN_REWARD),
             extra=facts,
             progress=progress,
             label=" ".join([*map(str, (extra or {}).values()), config.probe]),
