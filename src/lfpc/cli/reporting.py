@@ -48,6 +48,23 @@ class Report:
         return "the report is no longer served; without --watch it is written to a folder"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MiniGallery:
+    """The paper's three kinds of episode, found in a demo's own: the right crop read rightly, read wrongly, and a wrong crop."""
+
+    demo: Positional[Path] = Path("out/demo")
+    """Folder of the demo."""
+    out: Path = Path("docs")
+    """Folder that gets gallery.md and gallery/."""
+
+    def run(self) -> str:
+        from lfpc.report.gallery import write_gallery
+        from lfpc.report.reading import read_runs
+
+        return f"gallery: {write_gallery(self.out, read_runs([self.demo]))}"
+
+
 VERBS: dict[str, type[Verb]] = {
     "report": Report,
+    "mini gallery": MiniGallery,
 }

@@ -62,7 +62,7 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
     """Ids of up to `shown` questions, one of each group's kinds in turn, so that each filter finds something that has pictures."""
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for group in groups:
-        for row, others in _episodes(group):
+        for row, others in episodes_of(group):
             for kind in kinds_of(row, others.get("noise"), others.get("truth")):
                 piles[group.arm, group.budget, group.seed, kind].append(row["sample"])
     for key, pile in piles.items():
@@ -77,7 +77,7 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
     return picked
 
 
-def _episodes(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
+def episodes_of(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
     """Each row under the own crops, and the rows of the same question by probe."""
     by_probe = {probe: {row["sample"]: row for row in rows} for probe, rows in group.probes.items() if probe != "own"}
     for row in group.own:
@@ -127,7 +127,7 @@ def _write_group(
     numbers = {name: i for i, name in enumerate(questions)}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
     entries: list[Any] = []
-    for sample, (own, others) in zip(samples_of_rows(group.own), _episodes(group), strict=True):
+    for sample, (own, others) in zip(samples_of_rows(group.own), episodes_of(group), strict=True):
         here = pictures if sample.id in picked else None
         if sample.id not in numbers:
             numbers[sample.id] = len(numbers)

@@ -218,22 +218,22 @@ def results_markdown(results: Mapping[str, Any], comparisons: Mapping[str, Any] 
         )
         for arm, budget, found in settings(results)
     ]
-    text = _markdown(columns, rows, left=2)
+    text = markdown(columns, rows, left=2)
     if not comparisons:
         return text
     text += "\n" + table_markdown(difference_table("differences", "Differences", comparisons.get("differences", ())))
     ratios = comparisons.get("ratios", {})
     names = {"visual_tokens": "visual tokens", "seconds_per_question": "seconds a question", "noise_drop": "accuracy lost under noise"}
     saved = [(name, f"{number(ratios[key])} times") for key, name in names.items() if ratios.get(key) is not None]
-    return text + ("\n" + _markdown(("full baseline / small Stage II; noise: Stage I / baseline", "ratio"), saved, left=1) if saved else "")
+    return text + ("\n" + markdown(("full baseline / small Stage II; noise: Stage I / baseline", "ratio"), saved, left=1) if saved else "")
 
 
 def table_markdown(table: Table) -> str:
     """A table as Markdown, its first column to the left."""
-    return _markdown(table.columns, [[cell.text for cell in row] for row in table.rows], left=1)
+    return markdown(table.columns, [[cell.text for cell in row] for row in table.rows], left=1)
 
 
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
     """A Markdown table whose first `left` columns are aligned to the left."""
     lines = [columns, ["---"] * left + ["---:"] * (len(columns) - left), *rows]
     return "".join("| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |\n" for line in lines)
