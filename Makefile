@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test test-vllm test-verl fast check bench fuzz
+.PHONY: setup demo test test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -39,6 +39,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # Mutated replies, then coverage-guided ones; the second is left out, and says so, where atheris cannot be installed.
 fuzz: setup

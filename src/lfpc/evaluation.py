@@ -16,11 +16,15 @@ from lfpc.images import CropRules
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.policies.vllm import VllmEngine, VllmPolicy
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
+from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
+
+SHOWN_REWARD = RewardConfig(grounding=1.0)
+"""Whose terms an evaluation row keeps for a reader, whatever the model was trained with: Stage II's, which has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +172,7 @@ def evaluate_probe(
             run=run,
             max_turns=config.max_turns,
             before=before,
+            reward=lambda played: episode_reward(played, SHOWN_REWARD),
             extra=facts,
             progress=progress,
             label=" ".join([*map(str, (extra or {}).values()), config.probe]),

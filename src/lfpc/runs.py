@@ -9,7 +9,9 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -160,6 +162,7 @@ def environment(device: str = "") -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": device,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.report import figures
-from lfpc.report.cards import copy_static, templates
+from lfpc.report.exports import write_exports
+from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import Pictures, Saved
 from lfpc.samples import Sample
 
@@ -53,7 +54,7 @@ def write_data_page(
         title: of the page.
         facts: paragraphs at its top.
         bars: counts by name, a figure each.
-        curves: further figures.
+        curves: further figures, each written as SVG and CSV files too.
         tables: under the figures.
         groups: samples to look at, by what they are examples of.
     Raises:
@@ -77,6 +78,7 @@ def write_data_page(
             )
         )
         copy_static(out)
+        write_exports(out, (), curves)
         (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{out}: the page cannot be written: {error.strerror or error}") from error
