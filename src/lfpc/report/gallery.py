@@ -20,6 +20,7 @@ from lfpc.report.tables import markdown
 
 COVERED = 0.9
 """Share of the target that a crop has to contain to count as one of it."""
+SHOWN_ARM = "stage2"
 Rows = Mapping[str, Row]
 
 
@@ -63,7 +64,7 @@ CASES = (
 def write_gallery(out: Path, evidence: Evidence) -> Path:
     """Write `out`/gallery.md and a picture of each case into `out`/gallery; returns the page.
 
-    Each case is shown by the last evaluated arm at its first budget that has one about a mark; a table counts all.
+    Each case is shown by Stage II, else by the last evaluated arm that has one about a mark, at the first budget; a table counts all.
 
     Raises:
         RunError: there are no evaluated episodes, or the folder cannot be written.
@@ -102,7 +103,7 @@ def _by_question(group: Group) -> Iterator[Rows]:
 
 def _shown(out: Path, case: Case, groups: list[Group], evidence: Evidence) -> str:
     heading = f"## {case.title}\n\n{case.text}\n"
-    for group in sorted(groups, key=lambda group: (group.budget != groups[0].budget, -groups.index(group))):
+    for group in sorted(groups, key=lambda group: (group.budget != groups[0].budget, group.arm != SHOWN_ARM, -groups.index(group))):
         look = evidence.shown(group.setting("own"))
         for rows in _by_question(group):
             own = rows["own"]
