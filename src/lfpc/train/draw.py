@@ -46,7 +46,10 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 def first_views(config: TrainConfig) -> FirstView:
     """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
 
-    @byte_cache(VIEW_BYTES, lambda view: picture_bytes(view.image))
+    def size(view: View) -> int:
+        return picture_bytes(view.image)
+
+    @byte_cache(VIEW_BYTES, size)
     def view(path: Path, budget: int) -> View:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 
