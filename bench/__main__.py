@@ -38,12 +38,22 @@ def _large_picture(options: argparse.Namespace, *, fast: bool = False) -> Result
     return measure(options.out, options.steps, fast=fast)
 
 
+def _selection(options: argparse.Namespace) -> Result:
+    import torch
+
+    from bench.selection import measure
+
+    torch.set_num_threads(options.threads)
+    return measure(options.out, options.steps)
+
+
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "grpo_step_vs_trl": _grpo_step_vs_trl,
     "vision_sharing": _vision_sharing,
     "eval_overhead": _eval_overhead,
     "large_picture": _large_picture,
     "large_picture_fast": partial(_large_picture, fast=True),
+    "selection": _selection,
 }
 
 

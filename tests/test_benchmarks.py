@@ -19,9 +19,9 @@ from PIL import Image, ImageOps
 from lfpc.boxes import Box
 from lfpc.data.pictures import PictureStore, pixel_boxes
 from lfpc.data.records import read_records
+from lfpc.data.rows import split_options
 from lfpc.errors import ConfigError, PictureError, SampleError
 from lfpc.evaluate.benchmarks import BENCHMARKS, fetch_instructions, read_benchmark, score_benchmark
-from lfpc.evaluate.benchmarks.base import split_options
 from lfpc.evaluate.scoring import average_at_k, score_rows
 from lfpc.samples import Sample, write_samples
 

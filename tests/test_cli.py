@@ -91,7 +91,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 
 def test_a_sound_folder_passes_and_a_bad_one_lists_its_problems(tmp_path: Path, capsys: Capture, sample: Callable[..., Sample]) -> None:
-    good = write_samples([sample(id="a"), sample(id="b")], tmp_path).parent
+    good = write_samples([sample(id="a"), sample(id="b", question="Which number?")], tmp_path).parent
     assert cli.main(["data", "check", str(good)]) == 0
     assert capsys.readouterr().out == f"{good}: 2 samples, all can be played\n"
     bad = write_samples([sample(id="a"), sample(id="b", image=tmp_path / "gone.png")], tmp_path / "bad").parent

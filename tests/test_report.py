@@ -1,21 +1,27 @@
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import parse_qsl
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.errors import RunError
-from lfpc.evaluate import PROBES, comparisons, demo_results, evaluate
+from lfpc.evaluate import PROBES, demo_results, evaluate
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.report import results_markdown, write_report
-from lfpc.report.figures import bars, flat_numbers, nice_ticks, running_mean, training_figures
-from lfpc.report.page import kinds_of, pick_questions
+from lfpc.report.browser import CHUNK, Group, pick_questions
+from lfpc.report.cards import kinds_of
+from lfpc.report.evidence import DataFacts, Evidence, Origin
+from lfpc.report.exports import figure_csv
+from lfpc.report.figures import Estimate, bars, flat_numbers, nice_ticks, points, running_mean, training_figures
 from lfpc.report.strip import ASKED, TRUTH, episode_strip
-from lfpc.report.tables import percent, with_interval
+from lfpc.report.tables import Cell, Table, percent, table_latex, table_markdown, with_interval
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
@@ -84,88 +90,142 @@ def rows(tmp_path, samples):
     return found
 
 
-def report(out, rows, samples, **options):
-    looks = {name: make(samples, RULES, 0) for name, make in PROBES.items()}
+def evidence_of(rows, samples, **more):
+    """What a report would read of the rows' run folders."""
+    config = {"crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16}, "seed": 0, "protocol": "qwen2_5_vl", "model": HOSTILE[:-1]}
     given = {
-        "title": "A <report>",
-        "results": demo_results(rows),
-        "comparisons": comparisons(rows),
+        "rows": rows,
+        "origins": {key: Origin({**config, "probe": key[2]}, {"python": "3.11"}) for key in rows},
         "curves": {"stage1": [{"step": i, "accuracy": i / 4, "reward": {"tool": 0.1}} for i in range(4)]},
-        "histogram": {"16": 3, "64": 1},
-        "notes": ["made by a test"],
+        "data": {"train": DataFacts(count=4, budgets={"16": 3, "64": 1}, categories={"a": 4}, areas=[0.01, 0.25])},
     }
-    return write_report(out, episodes=rows, samples=samples, looks=looks, **{**given, **options})
+    return Evidence(**{**given, **more})
 
 
-def test_everything_the_page_names_lies_beside_it_and_nothing_else_is_asked_for(tmp_path, rows, samples):
+def report(out, rows, samples, **options):
+    more = options.pop("more", {})
+    return write_report(out, evidence_of(rows, samples, **more), **{"title": "A <report>", "notes": ["made by a test"], **options})
+
+
+def data_of(folder, name):
+    """The value of a data file."""
+    text = (folder / "data" / f"{name}.js").read_text(encoding="ascii")
+    start = f'lfpc.chunk("{name}", ' if name != "index" else "lfpc.index("
+    assert text.startswith(start)
+    assert text.endswith(");\n")
+    return json.loads(text[len(start) : -3])
+
+
+def texts_in(value):
+    """Every text in a JSON value."""
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in texts_in(inner)]
+    return [text for inner in value for text in texts_in(inner)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
+def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_for(tmp_path, rows, samples):
     index = report(tmp_path / "report", rows, samples)
-    page = Page(index)
-    sources = [image["src"] for image in page.all("img")] + [page.all("link")[0]["href"], page.all("script")[0]["src"]]
-    assert len(sources) > 10
-    for source in sources:
-        assert (index.parent / source).is_file()
-    assert "http" not in index.read_text().replace("http-equiv", "")
-    assert str(tmp_path) not in index.read_text()
+    for file in (index, index.parent / "episodes.html"):
+        page = Page(file)
+        sources = [link["href"] for link in page.all("link")] + [script["src"] for script in page.all("script")]
+        sources += [a["href"].split("#")[0] for a in page.all("a")]
+        assert len(sources) > 3
+        for source in filter(None, sources):
+            assert (index.parent / source).is_file(), source
+        assert "http" not in file.read_text().replace("http-equiv", "")
+        assert str(tmp_path) not in file.read_text()
+        assert "default-src 'none'" in page.all("meta")[1]["content"]
+    pictures = [text for text in texts_in(data_of(index.parent, "0-0")) if text.startswith("pictures/")]
+    assert len(pictures) == 3 * (2 + 2), "two views, the own crop and the noise of each question"
+    assert all((index.parent / source).is_file() for source in pictures)
 
 
 def test_hostile_texts_stay_texts(tmp_path, rows, samples):
-    page = Page(report(tmp_path / "report", rows, samples))
-    assert [script.get("src") for script in page.all("script")] == ["report.js"]
-    assert all("onerror" not in attributes for _, attributes in page.tags)
-    assert all(attributes.get("id") != "x" for _, attributes in page.tags)
-    assert all(image["src"].startswith("pictures/") for image in page.all("img"))
-    assert HOSTILE[:-1] in page.text
-    assert "default-src 'none'" in page.all("meta")[1]["content"]
-
-
-def test_a_lone_surrogate_does_not_stop_the_report(tmp_path, rows, samples):
     index = report(tmp_path / "report", rows, samples, notes=[HOSTILE])
-    assert "{{ 7 * 7 }} ?" in Page(index).text
+    page = Page(index)
+    assert not page.all("script")
+    assert all("onerror" not in attributes for _, attributes in page.tags)
+    assert "{{ 7 * 7 }} ?" in page.text, "a lone surrogate does not stop the report"
+    assert HOSTILE[:-1] in page.text, "the model's name"
+    found = data_of(index.parent, "0-0")
+    assert found[2]["question"] == HOSTILE[:-1]
+    assert found[2]["columns"][1]["said"] == HOSTILE[:-1].strip()
+    assert data_of(index.parent, "index")["questions"]["id"][2] == '"><b id="x'
+    for text in texts_in(found):
+        assert not text.startswith("pictures/") or re.fullmatch(r"pictures/[a-z]+-[0-9a-f]{16}\.jpg", text)
 
 
-def test_every_picture_has_a_text_and_boxes_are_drawn_over_both_views(tmp_path, rows, samples):
-    page = Page(report(tmp_path / "report", rows, samples))
-    assert all(image["alt"] for image in page.all("img"))
-    crops = [rect for rect in page.all("rect") if rect.get("class") == "crop"]
-    truths = [rect for rect in page.all("rect") if rect.get("class") == "truth"]
-    assert len(crops) == 3 * 2  # a crop of each question, on the first view and on the original
-    assert len(truths) == 3 * 2 * 2
-    assert (crops[0]["x"], crops[0]["width"]) == ("0.0", "0.25")  # 28 of the 112 pixels that 8 tokens show
+def test_long_replies_are_cut_and_say_so(tmp_path, rows, samples):
+    first = rows["stage1", "small", "own", 0][0]
+    first["turns"][-1]["text"] = "\u202e\U0001f600" + "x" * 100_000
+    index = report(tmp_path / "report", rows, samples)
+    text, left = data_of(index.parent, "0-0")[0]["columns"][0]["turns"][-1]["text"]
+    assert (len(text), left) == (3_000, 97_002)
+    assert (index.parent / "data" / "0-0.js").stat().st_size < 50_000
 
 
 def test_a_picture_is_saved_once_and_the_probe_shows_its_own_crop(tmp_path, rows, samples):
     index = report(tmp_path / "report", rows, samples)
     names = sorted(path.name.split("-")[0] for path in (index.parent / "pictures").iterdir())
-    # two pictures with a view and an original each; three questions with their crop and their noise; "none" shows nothing
-    assert names == ["crop"] * 6 + ["first"] * 2 + ["original"] * 2
-    assert "no picture" in Page(index).text
+    # two pictures with a view, an original and a thumbnail each; three questions with their crop and their noise; "none" shows nothing
+    assert names == ["crop"] * 6 + ["first"] * 2 + ["original"] * 2 + ["thumbnail"] * 2
+    own, noise, none = data_of(index.parent, "0-0")[0]["columns"]
+    assert own["turns"][0]["crop"]["src"] != noise["turns"][0]["crop"]["src"]
+    assert none["turns"][0]["crop"] is None
 
 
-def test_numbers_lead_to_episodes_that_the_filters_know(tmp_path, rows, samples):
-    page = Page(report(tmp_path / "report", rows, samples))
-    links = [a["href"] for a in page.all("a") if a["href"].startswith("#episodes?")]
-    assert "#episodes?arm=stage1&budget=small&show=wrong" in links
-    known = {option.get("value") for option in page.all("option")}
-    assert {re.search(r"show=([\w-]+)", link)[1] for link in links} <= known
-    article = page.all("article")[0]
-    assert (article["data-arm"], article["data-budget"], article["data-kinds"]) == ("stage1", "small", "right fooled")
+def test_boxes_are_fractions_of_the_picture(tmp_path, rows, samples):
+    found = data_of(report(tmp_path / "report", rows, samples).parent, "0-0")[0]
+    assert found["boxes"] == [[0.0, 0.0, 0.25, 0.5]]  # 28 of the 112 x 56 pixels that 8 tokens show
+    assert found["truth"] == [[0.1, 0.1, 0.2, 0.2], [0.0, 0.0, 0.3, 0.3]]
+    assert found["first"]["width"] == 112
 
 
-def test_a_question_whose_picture_is_gone_is_still_on_the_page(tmp_path, rows, samples):
+def test_pictures_are_bounded_and_the_other_episodes_keep_their_texts(tmp_path, rows, samples):
+    index = report(tmp_path / "report", rows, samples, shown=1)
+    found = data_of(index.parent, "0-0")
+    assert sum(one["pictures"] for one in found) == 1
+    assert len([file for file in (index.parent / "pictures").iterdir() if file.name.startswith("original")]) == 1
+    assert all(one["columns"][0]["turns"] for one in found)
+
+
+def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, rows, samples):
+    index = report(tmp_path / "report", rows, samples)
+    page = Page(index)
+    links = [dict(parse_qsl(a["href"].split("#")[1])) for a in page.all("a") if a["href"].startswith("episodes.html#")]
+    assert {"arm": "stage1", "budget": "small", "show": "wrong"} in links
+    known = data_of(index.parent, "index")
+    kinds = {kind for kind, _ in known["kinds"]} | {"all", "gained", "lost", "differ"}
+    assert {link["show"] for link in links} <= kinds
+    assert {(link["arm"], link["budget"]) for link in links} == {(group["arm"], group["budget"]) for group in known["groups"]}
+    columns = known["groups"][0]["columns"]
+    names = [kind for kind, _ in known["kinds"]]
+    assert [[name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]] == [
+        ["right", "fooled"],
+        ["right", "fooled"],
+        ["wrong", "misread"],
+    ]
+    assert {link["sort"] for link in links if "sort" in link} <= set(columns) | {"order"}
+
+
+def test_a_question_whose_picture_is_gone_is_still_in_the_browser(tmp_path, rows, samples):
     for sample in samples:
         sample.image.unlink(missing_ok=True)
     open_picture.cache_clear()
-    page = Page(report(tmp_path / "report", rows, samples))
-    assert len(page.all("article")) == 3
-    assert "the picture cannot be shown" in page.text
+    found = data_of(report(tmp_path / "report", rows, samples).parent, "0-0")
+    assert [one["original"] for one in found] == [None] * 3
+    assert all(one["columns"][0]["turns"][0]["crop"] is None for one in found)
 
 
 def test_a_failed_question_is_shown_with_its_reason(tmp_path, rows, samples):
-    failed = {"sample": "a", "turns": [], "correct": False, "error": "a.png: no such picture", "boxes": [], "category": ""}
-    rows["stage1", "small", "own", 0][0] = failed
-    page = Page(report(tmp_path / "report", rows, samples))
-    assert "a.png: no such picture" in page.text
-    assert "wrong no-crop failed" in [article["data-kinds"] for article in page.all("article")]
+    own = rows["stage1", "small", "own", 0]
+    kept = ("sample", "question", "answer", "image", "boxes", "category")
+    own[0] = {key: own[0][key] for key in kept} | {"turns": [], "correct": False, "error": "a.png: no such picture"}
+    index = report(tmp_path / "report", rows, samples)
+    assert data_of(index.parent, "0-0")[0]["columns"][0]["error"] == "a.png: no such picture"
+    known = data_of(index.parent, "index")
+    failed = 1 << [kind for kind, _ in known["kinds"]].index("failed")
+    assert [bool(kinds & failed) for kinds in known["groups"][0]["columns"]["kinds"]] == [True, False, False]
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, rows, samples):
@@ -174,26 +234,66 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, rows, samples
         report(tmp_path / "file", rows, samples)
 
 
-def test_a_report_of_nothing_but_results_has_no_empty_sections(tmp_path):
-    results = {"questions": 0, "seeds": [], "arms": {}}
-    index = write_report(tmp_path, title="empty", results=results, comparisons={}, curves={}, episodes={}, samples=[], looks={})
+def test_a_report_of_nothing_has_no_empty_sections(tmp_path):
+    index = write_report(tmp_path, Evidence(), title="empty")
     assert not Page(index).all("section")
 
 
-def test_kinds_name_what_the_filters_show():
+def test_episodes_come_in_files_of_a_hundred(tmp_path, rows, samples):
+    own = rows["stage1", "small", "own", 0][0]
+    many = {("stage1", "small", "own", 0): [{**own, "sample": f"q{n}"} for n in range(CHUNK + 1)]}
+    folder = report(tmp_path / "report", many, samples, shown=0).parent
+    assert sorted(file.name for file in (folder / "data").iterdir()) == ["0-0.js", "0-1.js", "index.js"]
+    assert [one["id"] for one in data_of(folder, "0-1")] == [f"q{CHUNK}"]
+
+
+def test_a_table_and_a_figure_are_files_too(tmp_path, rows, samples):
+    folder = report(tmp_path / "report", rows, samples).parent
+    assert (folder / "tables" / "accuracy.md").read_text().splitlines()[2].startswith("| stage1 | 66.7 % [")
+    latex = (folder / "tables" / "accuracy.tex").read_text()
+    assert r"stage1 & 66.7 \% [" in latex
+    assert latex.count("&") == 2, "two rows of two columns"
+    assert (folder / "figures" / "budgets-1.csv").read_text().splitlines() == ["budget,count", "16,3", "64,1"]
+    assert (folder / "figures" / "training-accuracy.csv").read_text().splitlines()[:3] == ["step,stage1", "0,0.0", "1,0.25"]
+    for drawing in (folder / "figures").glob("*.svg"):
+        assert ElementTree.parse(drawing).getroot().tag.endswith("svg")
+
+
+def test_hostile_names_in_exported_tables_and_figures_stay_texts():
+    table = Table("t", "A & B", "50 % of_it", ("a", "b"), ((Cell("x|y\n\\input{/etc/passwd}"), Cell("\u22121.0 [\u22122, 1]")),))
+    assert table_markdown(table).splitlines()[2] == "| x\\|y \\input{/etc/passwd} | \u22121.0 [\u22122, 1] |"
+    latex = table_latex(table)
+    assert r"x|y \textbackslash{}input\{/etc/passwd\} & $-$1.0 [$-$2, 1] \\" in latex
+    assert r"\caption{A \& B. 50 \% of\_it}" in latex
+    assert figure_csv(bars("b", "t", {"=1+1": 2, "a": 1}, of="n")).splitlines() == ["n,count", "'=1+1,2", "a,1"]
+
+
+def test_kinds_name_what_the_filters_find():
     right, wrong = {"correct": True, "tool": True}, {"correct": False}
     assert kinds_of(right, wrong) == ("right", "fooled")
     assert kinds_of(right, right) == ("right",)
-    assert kinds_of(wrong, None) == ("wrong", "no-crop")
+    assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")
+    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == ("wrong", "low-iou", "misread")
+    assert kinds_of({"correct": None, "tool": True, "stop": "max_turns", "malformed": ["no_call"]}) == ("malformed", "unanswered")
 
 
 def test_rare_kinds_are_among_the_picked(samples):
-    many = [dataclasses.replace(samples[0], id=str(i)) for i in range(50)]
-    own = {sample.id: {"correct": sample.id != "7", "tool": True} for sample in many}
-    picked = pick_questions({("stage1", "small"): {"own": own}}, many, 6, seed=0)
+    own = [{"sample": str(n), "correct": n != 7, "tool": True} for n in range(50)]
+    picked = pick_questions([Group("stage1", "small", 0, {"own": own})], 6)
     assert len(picked) == 6
-    assert "7" in [sample.id for sample in picked]
-    assert picked == sorted(picked, key=lambda sample: int(sample.id))
+    assert "7" in picked
+
+
+def test_estimates_stand_beside_each_other_with_their_intervals():
+    places = {"small": {"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(1.0, None, None)}, "full": {"b": Estimate(0.0, None, None, "#x")}}
+    figure = points("p", "Points", places, of="budget")
+    assert [mark.series for mark in figure.marks] == [0, 1, 1]
+    first, second, third = figure.marks
+    assert first.x < second.x < third.x
+    assert first.low - first.y == pytest.approx(first.y - first.high)
+    assert second.low == second.high == second.y < first.y < third.y, "larger is higher up"
+    assert figure.values[0] == ("small", "a", 0.5, 0.4, 0.6)
+    assert points("p", "Points", {}, of="budget").marks == ()
 
 
 def test_markdown_has_a_row_for_each_arm_and_budget(rows):
@@ -262,7 +362,7 @@ def test_curves_of_all_arms_lie_over_each_other_and_known_quantities_come_first(
 
 
 def test_bars_are_as_high_as_their_counts():
-    high, low = bars({"16": 4, "64": 1})
+    high, low = bars("b", "Budgets", {"16": 4, "64": 1}, of="budget").bars
     assert high.height == pytest.approx(4 * low.height)
     assert high.y + high.height == low.y + low.height
-    assert bars({}) == []
+    assert bars("b", "Budgets", {}, of="budget").bars == ()

@@ -100,7 +100,8 @@ def test_the_check_names_every_problem_and_passes_what_is_sound(tmp_path: Path, 
         ROW | {"id": "sliver", "image": "sliver.png"},
         ROW | {"id": "option", "options": ["x", "y"], "answer": "C"},
     ]
-    problems = list(check_samples(write_rows(tmp_path, ROW, *bad, ROW | {"id": "z", "options": ["x", "y"], "answer": "B"})))
+    checked = check_samples(write_rows(tmp_path, ROW, *bad, ROW | {"id": "z", "question": "Other?", "options": ["x", "y"], "answer": "B"}))
+    problems = ["; ".join(each.lines) or None for each in checked]
     says = [
         None,
         "has no 'answer'",

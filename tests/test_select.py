@@ -1,17 +1,34 @@
 """Resolution selection: the first level at which the answer is no longer the one at the original."""
 
+import asyncio
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from zlib import crc32
 
 import pytest
+from chat_server import ChatServer
 from PIL import Image
 
-from lfpc.data.select import SelectConfig, select
+from lfpc import cli
+from lfpc.answers import normalise
+from lfpc.data.ladder import majority
+from lfpc.data.select import SelectConfig, cost_line, select
+from lfpc.dialogue import Answer, Context, Reply
 from lfpc.errors import ConfigError, RunError
-from lfpc.images import visual_tokens
+from lfpc.evaluate.agreement import judged_rules
+from lfpc.evaluate.judge import JudgeConfig, Judgement
+from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.samples import Sample
+from lfpc.samples import Sample, read_samples, write_samples
 
+HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 LADDER = (64, 16, 4)
 
@@ -41,7 +58,12 @@ def reader(asked):
 
 
 def run(samples, out, asked, **options):
-    return select(samples, reader(asked), protocol=PROTOCOL, config=SelectConfig(ladder=LADDER, **options), out=out, progress=False)
+    return choose(samples, reader(asked), out, **options)
+
+
+def choose(samples, policy, out, *, batch=64, **options):
+    config = SelectConfig(**{"ladder": LADDER} | options)
+    return select(samples, policy, protocol=PROTOCOL, config=config, out=out, batch=batch, progress=False)
 
 
 def test_budget_is_the_first_level_whose_answer_differs_from_the_one_at_the_original(samples, tmp_path):
@@ -61,7 +83,13 @@ def test_options_drop_samples_and_the_counts_are_written(samples, tmp_path, opti
     found = run(samples, tmp_path / "out", [], **options)
     assert {s.id for s in found.samples} == kept
     summary = json.loads((tmp_path / "out" / "selection.json").read_text())
-    assert summary == {"samples": 4, "levels": {"16": 2, "4": 1}, "never": 1, "wrong": 1, "dropped": 4 - len(kept)}
+    assert {key: summary[key] for key in ("samples", "levels", "never", "wrong", "dropped", "failed")} == {
+        "samples": 4, "levels": {"16": 2, "4": 1}, "never": 1, "wrong": 1, "dropped": 4 - len(kept), "failed": {},
+    }  # fmt: skip
+    #          of the four: "wrong" is wrong at 64; at 16 "early" says B; at 4 only "late" (C) and "never" (A) are left
+    assert [(level["name"], level["asked"], level["right"], level["right_before"], level["changed"]) for level in summary["ladder"]] == [
+        (64, 4, 3, 3, 0), (16, 4, 3, 3, 2), (4, 2, 1, 2, 1),
+    ]  # fmt: skip
 
 
 def test_second_run_asks_nothing_and_chooses_the_same(samples, tmp_path):
@@ -80,3 +108,256 @@ def test_another_model_may_not_use_the_same_answers(samples, tmp_path):
 def test_ladder_must_fall():
     with pytest.raises(ConfigError, match=r"falling positive budgets, got \(4, 16\)"):
         SelectConfig(ladder=(4, 16))
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------------------
+
+
+def guess(context):
+    """An answer that depends on the question and on what is shown, and on nothing else."""
+    shown = context.first_view
+    chance = crc32(repr((context.question, shown.size, shown.image.getpixel((0, 0)))).encode())
+    return f"<answer>{'AB'[chance % 5 == 0]}</answer>"
+
+
+class Served:
+    """A policy that answers at its own pace, many at a time."""
+
+    concurrency = 7
+
+    def __init__(self):
+        self.running = self.most = self.asked = 0
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        pass
+
+    async def reply_to(self, context):
+        self.running, self.asked = self.running + 1, self.asked + 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(random.Random(context.question).uniform(0.003, 0.01))
+        self.running -= 1
+        return Reply(guess(context))
+
+
+def many(folder, count=60, sizes=((224, 224), (112, 84), (40, 30))):
+    folder.mkdir()
+    for i in range(count // 2):
+        Image.new("RGB", sizes[i % len(sizes)], (i, 255 - i, 7)).save(folder / f"{i}.png")
+    return [Sample(id=f"s{i}", image=folder / f"{i // 2}.png", question=f"q{i}", answer="A") for i in range(count)]
+
+
+def naive(samples, ladder):
+    """Level by level, one at a time, nothing shared: the definition."""
+    budgets = {}
+    for sample in samples:
+        said = []
+        for level in ladder:
+            context = Context(sample.question, (), global_view(open_picture(sample.image), level), ())
+            action = PROTOCOL.parse(guess(context), context.views)
+            assert isinstance(action, Answer)
+            said.append(action.text)
+        changed = [level for level, text in zip(ladder, said, strict=True) if normalise(text) != normalise(said[0])]
+        budgets[sample.id] = changed[0] if changed else ladder[-1]
+    return budgets
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_batches_choose_what_the_naive_loop_chooses(tmp_path, batch):
+    samples, asked = many(tmp_path / "p"), []
+    policy = ScriptedPolicy(lambda context: asked.append(visual_tokens(context.first_view.size)) or guess(context))
+    found = choose(samples, policy, tmp_path / "out", batch=batch)
+    assert {s.id: s.budget for s in found.samples} == naive(samples, LADDER)
+    assert [s.id for s in found.samples] == [s.id for s in samples]
+
+
+def test_many_requests_at_once_choose_what_the_naive_loop_chooses(tmp_path):
+    samples, policy = many(tmp_path / "p"), Served()
+    found = choose(samples, policy, tmp_path / "out")
+    assert {s.id: s.budget for s in found.samples} == naive(samples, LADDER)
+    assert 3 < policy.most <= 7
+
+
+def test_batches_are_full_until_the_samples_run_out(tmp_path):
+    samples, sizes = many(tmp_path / "p", sizes=((224, 224),)), []
+
+    class Counting(ScriptedPolicy):
+        def reply(self, contexts):
+            sizes.append(Counter(visual_tokens(context.first_view.size) for context in contexts))
+            return super().reply(contexts)
+
+    choose(samples, Counting(guess), tmp_path / "out", batch=8)
+    assert all(sum(size.values()) == 8 for size in sizes[:-3])
+    assert all(len(size) == 1 for size in sizes[:-3]), "one level at a time, so that no row waits for a longer one"
+
+
+def test_picture_that_looks_the_same_at_two_levels_is_asked_about_once(tmp_path):
+    Image.new("RGB", (56, 56), "grey").save(tmp_path / "small.png")  # 2 x 2 = 4 tokens: whole at every level
+    asked = []
+    sample = Sample(id="s", image=tmp_path / "small.png", question="never", answer="A")
+    found = choose([sample], reader(asked), tmp_path / "out")
+    assert asked == [("never", 4)]
+    assert (found.never, found.samples[0].budget) == (1, 4)
+
+
+def test_ratios_are_shares_of_each_original(tmp_path):
+    samples = many(tmp_path / "p", 4, sizes=((448, 448), (224, 224)))  # 256 and 64 tokens
+    config = SelectConfig(ladder=(1024, 4), ratios=(1, 0.25, 1 / 16))
+    found = select(samples, ScriptedPolicy(lambda c: f"<answer>{c.first_view.size}</answer>"), protocol=PROTOCOL, config=config,
+                   out=tmp_path / "out", progress=False)  # fmt: skip
+    assert [s.budget for s in found.samples] == [64, 64, 16, 16]
+    assert found.levels == {0.25: 4}
+
+
+def test_without_early_stop_every_level_is_asked(samples, tmp_path):
+    asked = []
+    found = run(samples, tmp_path / "out", asked, early=False)
+    assert {s.id: s.budget for s in found.samples} == {"early": 16, "late": 4, "never": 4, "wrong": 16}
+    assert ("early", 4) in asked
+    assert [level.asked for level in found.ladder] == [4, 4, 4]
+
+
+def test_the_most_frequent_answer_counts_and_the_first_of_equals():
+    assert majority(["b", "The A.", "a", "b", "A"]) == "The A."  # a three times
+    assert majority(["C", "B", "b", "c"]) == "C"
+    assert majority(["(B)", "red", "B. blue"], options=("red", "blue")) == "(B)"
+
+
+def test_votes_are_asked_that_often_and_decide(samples, tmp_path):
+    said = {64: "AAB", 16: "ABA", 4: "BBA"}  # A, A, B
+    count = Counter()
+
+    def reply(context):
+        level = visual_tokens(context.first_view.size)
+        count[level] += 1
+        return f"<answer>{said[level][count[level] - 1]}</answer>"
+
+    found = choose(samples[:1], ScriptedPolicy(reply), tmp_path / "out", votes=3)
+    assert count == {64: 3, 16: 3, 4: 3}
+    assert found.samples[0].budget == 4
+
+
+def test_letter_and_text_of_an_option_are_one_answer(samples, tmp_path):
+    said = {64: "B", 16: "(B) blue", 4: "red"}
+    policy = ScriptedPolicy(lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>")
+    sample = Sample(id="o", image=samples[0].image, question="?", answer="B", options=("red", "blue"))
+    found = choose([sample], policy, tmp_path / "out")
+    assert (found.samples[0].budget, found.wrong) == (4, 0)
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_broken_picture_loses_only_its_own_sample(samples, tmp_path, served):
+    (tmp_path / "broken.png").write_bytes((tmp_path / "p.png").read_bytes()[:60])
+    bad = Sample(id="bad", image=tmp_path / "broken.png", question="never", answer="A")
+    policy = Served() if served else reader([])
+    found = choose([*samples, bad], policy, tmp_path / "out")
+    assert [s.id for s in found.samples] == ["early", "late", "never", "wrong"]
+    assert found.failed is not None
+    assert list(found.failed) == ["bad"]
+    assert str(tmp_path / "broken.png") in found.failed["bad"]
+
+
+def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_fails_ends_the_run(samples, tmp_path):
+    def reply(context):
+        if context.question == "late":
+            raise RuntimeError("out of memory")
+        return "<answer>A</answer>"
+
+    found = choose(samples, ScriptedPolicy(reply), tmp_path / "a")
+    assert found.failed == {"late": "RuntimeError: out of memory"}
+    with pytest.raises(RunError, match="1 of 1 samples failed, the last with: RuntimeError: out of memory"):
+        choose(samples[1:2], ScriptedPolicy(reply), tmp_path / "b")
+
+
+def test_answers_serve_another_ladder_and_other_rules(samples, tmp_path):
+    shared, asked = tmp_path / "answers", []
+    options = {"protocol": PROTOCOL, "answers": shared, "progress": False}
+    select(samples, reader([]), config=SelectConfig(ladder=LADDER), out=tmp_path / "a", **options)
+    found = select(samples, reader(asked), config=SelectConfig(ladder=(64, 4), wrong="drop"), out=tmp_path / "b", **options)
+    assert asked == [("early", 4), ("wrong", 4)], "they had stopped at 16"
+    assert {s.id: s.budget for s in found.samples} == {"early": 4, "late": 4, "never": 4}
+
+
+class Asked:
+    """A judge that finds that colours mean the same, and does not decide about shapes."""
+
+    def __init__(self):
+        self.cases, self.config = [], JudgeConfig(url="http://x/v1", model="m", cache=Path("none"), give_up_after=3)
+
+    def decide(self, cases):
+        self.cases += cases
+        return [Judgement(None, "silence") if "shape" in case.question else Judgement("crimson" in case.reply) for case in cases]
+
+
+def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_path):
+    said = {64: "red", 16: "it is crimson", 4: "blue"}
+    judge, policy = Asked(), ScriptedPolicy(lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>")
+    sample = Sample(id="s", image=samples[0].image, question="Which colour?", answer="Red.")
+    config = SelectConfig(ladder=LADDER, judge="m")
+    found = select([sample], policy, protocol=PROTOCOL, config=config, out=tmp_path, rules=judged_rules(judge), progress=False)  # pyright: ignore[reportArgumentType]
+    assert found.samples[0].budget == 4
+    assert [(case.reference, case.reply) for case in judge.cases] == [
+        ("red", "it is crimson"), ("Red.", "it is crimson"), ("red", "blue"), ("Red.", "blue"),
+    ]  # fmt: skip
+
+
+def test_judge_that_decides_nothing_ends_the_run(samples):
+    rules = judged_rules(Asked())  # pyright: ignore[reportArgumentType]
+    sample = Sample(id="s", image=samples[0].image, question="Which shape?", answer="round")
+    assert not rules.same(sample, "round", "a ball")
+    assert rules.same(sample, "round", "Round."), "a rule matches: not asked"
+    assert not rules.right(sample, "a ball")
+    with pytest.raises(RunError, match="did not decide 3 answers in a row, the last with: silence"):
+        rules.same(sample, "round", "a globe")
+
+
+def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):
+    many(tmp_path / "p")
+    command = [sys.executable, str(HERE / "select_slowly.py"), str(tmp_path / "p"), str(tmp_path / "out")]
+    rows = tmp_path / "out" / "answers" / "episodes.jsonl"
+    for goal in (5, 40):
+        with subprocess.Popen(command) as process:
+            while not rows.exists() or rows.read_bytes().count(b"\n") < goal:
+                assert process.poll() is None
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+    with rows.open("ab") as out:
+        out.write(b'{"key": "half a li')
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    samples = many(tmp_path / "again")
+    assert json.loads(done.stdout) == naive(samples, LADDER)
+    lines = rows.read_text().splitlines()
+    assert len({json.loads(line)["key"] for line in lines}) == len(lines), "no answer is asked for twice"
+
+
+def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_path, capsys):
+    folder = write_samples(samples, tmp_path / "data").parent
+    with ChatServer(say=lambda question, turn, pictures: f"<answer>{crc32(pictures[0].encode()) % 9}</answer>") as server:
+        command = ["select", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
+        assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
+        heard = capsys.readouterr()
+        assert "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens together" in heard.err
+        assert "4 of 4 samples" in heard.err
+        assert "\r" not in heard.err, "no bar where there is no terminal"
+        asked = len(server.requests)
+        assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
+        assert len(server.requests) == asked, "everything is known"
+    assert {sample.budget for sample in read_samples(tmp_path / "out")} == {16}
+    assert "Level at which the answer first changed" in (tmp_path / "out" / "report" / "index.html").read_text()
+    assert cli.main([*command, "--votes", "3"]) == 1
+    assert "--votes are sampled answers: give a --temperature above 0" in capsys.readouterr().err
+
+
+def test_cost_is_told_before(tmp_path):
+    samples = many(tmp_path / "p", 6)
+    # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then (2 x 1) 2; 1 x 1: one view
+    line = cost_line(samples, SelectConfig(ladder=LADDER), PROTOCOL, 3)
+    assert line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens together; 3 answers are there already"
+
+
+@pytest.mark.parametrize("ratios", [(1,), (0.5, 0.25), (1, 0), (1, 0.5, 0.5)])
+def test_ratios_must_fall_from_one(ratios):
+    with pytest.raises(ConfigError, match="ratios must fall from 1"):
+        SelectConfig(ratios=ratios)

@@ -1,6 +1,7 @@
 """Is this answer right, and how was it decided. Rules only; a judge may be asked where they abstain."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,13 +62,24 @@ def check_answer(said: str | None, sample: Sample) -> Verdict:
 
 
 def _check_option(said: str, sample: Sample) -> Verdict:
-    letters = [chr(65 + i) for i in range(len(sample.options))]
-    by_text = {normalise(text): letter for letter, text in zip(letters, sample.options, strict=True)}
+    chosen = _chosen_option(said, sample.options)
+    if chosen is None:
+        return Verdict(False, "unparsed")
+    return Verdict(chosen in (sample.answer.strip().upper(), _chosen_option(sample.answer, sample.options)), "option")
+
+
+def _chosen_option(said: str, options: Sequence[str]) -> str | None:
+    """The letter of the one option that `said` names: a letter, a letter with its text, or the exact text."""
+    letters = [chr(65 + i) for i in range(len(options))]
+    by_text = {normalise(text): letter for letter, text in zip(letters, options, strict=True)}
     chosen = by_text.get(normalise(said))
     if chosen is None and (match := _LETTER.fullmatch(said)) and match.group(1).upper() in letters:
         rest = normalise(said[match.end(1) :].lstrip(").: "))
         if not rest or by_text.get(rest) == match.group(1).upper():
             chosen = match.group(1).upper()
-    if chosen is None:
-        return Verdict(False, "unparsed")
-    return Verdict(chosen == sample.answer.strip().upper() or by_text.get(normalise(sample.answer)) == chosen, "option")
+    return chosen
+
+
+def answer_key(said: str, options: Sequence[str] = ()) -> str:
+    """What two answers to one question have in common if they say the same: the option they name, else their normalised text."""
+    return (_chosen_option(stated_answer(said), options) if options else None) or normalise(said)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from lfpc.data.select import SUMMARY_FILE, SelectConfig, select
+from lfpc.data.select import SelectConfig, select
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.evaluate.probes import PROBES
 from lfpc.evaluate.results import AllRows, Setting, comparisons, demo_results
@@ -27,6 +27,7 @@ from lfpc.policies.checkpoint import load_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.report.page import write_report
+from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
 from lfpc.runs import EPISODES_FILE, METRICS_FILE, RunFolder, write_json
@@ -152,7 +153,7 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
     _say("seconds per question, one at a time", progress)
     seconds = {(arm, size): _seconds(config, runs, arm, size, questions) for arm in config.arms for size in _settings(arm, 0)}
     curves = {arm: RunFolder(runs[arm, 0].out).metrics() for arm in config.arms}
-    return _write(config, rows, seconds, curves, questions, train_folder)
+    return _write(config, rows, seconds, curves, questions)
 
 
 Run = tuple[str, int]
@@ -273,7 +274,6 @@ def _write(
     seconds: dict[tuple[str, str], float],
     curves: Mapping[str, Sequence[dict[str, Any]]],
     questions: Sequence[Sample],
-    train_folder: Path,
 ) -> Path:
     results, compared = demo_results(rows, seconds), comparisons(rows, seconds)
     ablations = {arm: results["arms"].pop(arm) for arm in ABLATIONS if arm in results["arms"]}
@@ -281,18 +281,12 @@ def _write(
     every = {**results, "arms": results["arms"] | ablations}
     (config.out / TABLE_FILE).write_text(results_markdown(every, compared), encoding="utf-8")
     _picture(rows["stage2", "small", "own", 0], questions, config.out / "episode.png")
-    chosen = json.loads((train_folder / SUMMARY_FILE).read_text())
-    histogram = {**chosen["levels"], "never": chosen["never"]}
     return write_report(
         config.out / "report",
+        replace(read_runs([config.out]), rows=rows, seconds=seconds, curves=curves),
         title="LFPC in miniature",
         results=every,
-        comparisons=compared,
-        curves=curves,
-        episodes={key: some for key, some in rows.items() if key[0] in ARMS},
-        samples=questions,
-        looks={name: make(questions, CROPS, 0) for name, make in PROBES.items()},
-        histogram=histogram,
+        compared=compared,
         notes=[
             f"{len(questions)} held-out questions, {config.seeds} training seed(s), {config.small} against {config.full} visual tokens. "
             "Crops always come from the original. Every arm starts from the same base checkpoint.",

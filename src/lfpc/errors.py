@@ -27,6 +27,10 @@ class PictureError(LfpcError, ValueError):
     """A file is missing, broken, too large or too narrow to be shown."""
 
 
+class MissingPicture(PictureError):
+    """There is no file where a picture should be."""
+
+
 class ConfigError(LfpcError, ValueError):
     """A preset, key or value that the configuration does not know or allow."""
 

@@ -16,11 +16,15 @@ from lfpc.images import CropRules
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.policies.vllm import VllmEngine, VllmPolicy
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
+from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.runs import RunFolder
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
+
+SHOWN_REWARD = RewardConfig(grounding=1.0)
+"""Whose terms an evaluation row keeps for a reader, whatever the model was trained with: Stage II's, which has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +119,11 @@ IN_VLLM = "vllm"
 """What a run's environment names as its device where vLLM computed the replies in this process."""
 
 
-def any_policy(config: EvaluationConfig, host: Host) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+def any_policy(config: EvaluationConfig, host: Host, *, tools: bool = True) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
     """The model `config.model`, asked where `host` says."""
     match host:
         case Server():
-            return served_policy(config, host)
+            return served_policy(config, host, tools=tools)
         case VllmEngine():
             return VllmPolicy(
                 Path(config.model),
@@ -129,9 +133,10 @@ def any_policy(config: EvaluationConfig, host: Host) -> "TransformersPolicy | Se
                 top_p=config.top_p,
                 max_tokens=config.max_new_tokens,
                 seed=config.sampling_seed or 0,
+                tools=tools,
             )
         case None:
-            return load_policy(config)
+            return load_policy(config, tools=tools)
 
 
 def device_of(host: Host) -> str:
@@ -167,6 +172,7 @@ def evaluate_probe(
             run=run,
             max_turns=config.max_turns,
             before=before,
+            reward=lambda played: episode_reward(played, SHOWN_REWARD),
             extra=facts,
             progress=progress,
             label=" ".join([*map(str, (extra or {}).values()), config.probe]),

@@ -5,6 +5,8 @@ noise probe the box it stands in for. Budgets are visual tokens; one token is `f
 """
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil, floor, sqrt
@@ -15,8 +17,10 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
-from lfpc.errors import PictureError
+from lfpc.errors import LfpcError, MissingPicture, PictureError
 
+_ORIENTATION = 0x0112
+"""EXIF tag."""
 MAX_ASPECT = 200
 """Qwen's processors refuse pictures narrower than 1 : 200."""
 MAX_PIXELS = 400_000_000
@@ -111,16 +115,34 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         PictureError: names the file if it is missing, broken, not a picture, or claims more than `MAX_PIXELS`.
     """
+    with picture_file(path) as file:
+        file.load()
+        return _upright_rgb(file)  # stays valid when the file is closed
+
+
+def upright_size(path: Path) -> Size:
+    """(width, height) of the picture in `path` as `open_picture` would show it; only its header is read.
+
+    Raises:
+        PictureError: as `open_picture`, as far as a header tells.
+    """
+    with picture_file(path) as file:
+        turned = int(file.getexif().get(_ORIENTATION, 1)) >= 5  # rows of the file are columns of the picture
+        return (file.height, file.width) if turned else file.size
+
+
+@contextmanager
+def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The picture file, opened and not yet decoded; whatever goes wrong with it becomes a PictureError that names it."""
     try:
         with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {MAX_PIXELS:,}; is this a picture?")
-            file.load()
-            return _upright_rgb(file)  # stays valid when the file is closed
+            if max_pixels is not None and file.width * file.height > max_pixels:
+                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {max_pixels:,}; is this a picture?")
+            yield file
     except FileNotFoundError:
-        raise PictureError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, PictureError):
+        raise MissingPicture(f"{path}: no such picture") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
+        if isinstance(error, LfpcError):
             raise
         raise PictureError(f"{path}: not a readable picture ({error})") from error
 

@@ -9,7 +9,9 @@ import dataclasses
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -87,7 +89,11 @@ class RunFolder:
 
     def episodes(self) -> dict[str, dict[str, Any]]:
         """Episodes by key, in the order first written; of several lines with one key the last counts."""
-        return {row["key"]: row for row in _read_lines(self.path / EPISODES_FILE)}
+        return {row["key"]: row for row in self.episode_lines()}
+
+    def episode_lines(self) -> Iterator[dict[str, Any]]:
+        """Every line of episodes as it was written, one at a time."""
+        return _read_lines(self.path / EPISODES_FILE)
 
 
 def episode_row(episode: Episode, terms: RewardTerms | None = None, **extra: Any) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def environment(device: str = "") -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": device,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 

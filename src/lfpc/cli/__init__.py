@@ -14,12 +14,22 @@ from collections.abc import Sequence
 import tyro
 
 import lfpc
-from lfpc.cli import annotate, asking, data, evaluating, serving, story, training
+from lfpc.cli import annotate, asking, data, evaluating, reporting, selecting, serving, story, training
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
 
-VERBS: dict[str, type[Verb]] = story.VERBS | training.VERBS | evaluating.VERBS | asking.VERBS | serving.VERBS | data.VERBS | annotate.VERBS
+VERBS: dict[str, type[Verb]] = {
+    **story.VERBS,
+    **training.VERBS,
+    **evaluating.VERBS,
+    **reporting.VERBS,
+    **asking.VERBS,
+    **serving.VERBS,
+    **data.VERBS,
+    **selecting.VERBS,
+    **annotate.VERBS,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
-"""Samples folders: checks, where published files are, resolution selection. Imports stay inside `run`, see `lfpc.cli`."""
+"""Samples folders: checks, where published files are. Imports stay inside `run`, see `lfpc.cli`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -7,28 +8,162 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """Read every row of a samples folder and open every picture; one line per problem."""
+    """Read every row of a samples folder and every picture; a line per problem. Fails if a sample cannot be played."""
 
     folder: Positional[Path]
     """Samples folder: samples.jsonl beside its pictures."""
+    against: tuple[Path, ...] = ()
+    """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is one of theirs are named."""
+    page: Path | None = None
+    """Folder for a page with counts, the worst samples and random ones; None: no page."""
+    looks: Path | None = None
+    """Folder for the looks of pictures, which checks may share; None: out/looks."""
 
     def run(self) -> str:
-        from lfpc.data.check import check_samples
+        from lfpc.data.check import Report, check_samples
+        from lfpc.data.likeness import known_looks, leak_finder
         from lfpc.errors import SampleError
+        from lfpc.report.check_page import write_check_page
 
-        rows = wrong = 0
-        for problem in check_samples(self.folder):
-            rows += 1
-            if problem:
-                wrong += 1
-                print(problem)
-        if wrong or not rows:
-            raise SampleError(f"{self.folder}: {wrong} of {rows} samples cannot be played")
-        return f"{self.folder}: {rows} samples, all can be played"
+        leak = leak_finder(known_looks(self.against, self.looks or Path("out/looks"))) if self.against else None
+        report = Report()
+        for checked in check_samples(self.folder, leak):
+            report.add(checked)
+            for line in checked.lines:
+                print(line)
+        if self.page:
+            print(f"page: {write_check_page(self.page, report, self.folder)}")
+        if report.unplayable or not report.rows:
+            raise SampleError(f"{self.folder}: {report.unplayable} of {report.rows} samples cannot be played")
+        notes = f"; of {report.notes} there is something to say" if report.notes else ""
+        return f"{self.folder}: {report.rows} samples, all can be played{notes}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataMix:
+    """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and benchmarks' pictures."""
+
+    folder: Positional[Path]
+    """Holds a samples folder for each part, by its name: pixel-reasoner, chain-of-focus, thinklite-vl for the preset stage1."""
+    out: Positional[Path]
+    """Samples folder to write."""
+    preset: Literal["stage1"] = "stage1"
+    """stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100, ThinkLite-VL all."""
+    parts: tuple[str, ...] = ()
+    """Parts in place of the preset's: NAME=COUNT or NAME=all."""
+    against: tuple[Path, ...] = ()
+    """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture of theirs."""
+    min_tokens: int = 64
+    """Visual tokens of the original, at the least."""
+    max_distance: int = 18
+    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
+    per_picture: int | None = None
+    """Questions about one picture, at the most; None: any number."""
+    seed: int = 0
+    """Of the drawing."""
+
+    def run(self) -> str:
+        from lfpc.data.mix import PRESETS, MixConfig, mix, parts_named
+        from lfpc.report.check_page import write_mix_page
+
+        named = pairs("--parts", self.parts, "NAME=COUNT or NAME=all")
+        config = MixConfig(
+            parts=parts_named(named) if named else PRESETS[self.preset],
+            min_tokens=self.min_tokens,
+            max_distance=self.max_distance,
+            per_picture=self.per_picture,
+            seed=self.seed,
+        )
+        mixed = mix(self.folder, config, self.out, against=self.against)
+        for name, counts in mixed.parts.items():
+            print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
+        if not self.against:
+            print("not compared with any benchmark: name their folders with --against")
+        return f"{len(mixed.samples):,} samples: {self.out} (figures: {write_mix_page(self.out / 'report', mixed)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataImport:
+    """Read a published data set into a samples folder. Rows that cannot be samples are listed with their reasons in rejected.jsonl."""
+
+    format: Positional[str]
+    """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl, visualprobe, mini-o3, table (any columns,
+    see --map), or a benchmark (vstar, hrbench-4k, hrbench-8k, treebench, zoombench, ...). docs/data.md says what each needs."""
+    src: Positional[Path]
+    """Folder of the files, or one file. Nothing in it is changed."""
+    out: Positional[Path]
+    """Samples folder to write; an import that was interrupted goes on."""
+    map: tuple[str, ...] = ()
+    """For the format table: FIELD=COLUMN, as in question=problem answer=extra_info.answer; see docs/data.md for the fields."""
+    root: tuple[Path, ...] = ()
+    """Further folders in which picture names are looked for."""
+    strip: tuple[str, ...] = ()
+    """Beginnings of picture names to take off, as in /authors/disk/."""
+    min_side: int = 28
+    """Pixels that the shorter side of a picture needs."""
+    link: bool = False
+    """Make hard links to picture files, where the disk allows it, in place of copies."""
+    option_seed: int = 0
+    """Of the order of options, where a benchmark's own order gives the answer away."""
+
+    def run(self) -> str:
+        from lfpc.data.importing import REJECTED_FILE, ImportConfig
+        from lfpc.importing import import_published
+        from lfpc.report.import_page import import_lines, write_import_page
+
+        config = ImportConfig(
+            format=self.format,
+            src=self.src,
+            roots=self.root,
+            strip=self.strip,
+            columns=pairs("--map", self.map, "FIELD=COLUMN, as in question=problem") or None,
+            min_side=self.min_side,
+            link=self.link,
+            seed=self.option_seed,
+        )
+        found = import_published(config, self.out)
+        print(*import_lines(found), sep="\n")
+        if found.rejected:
+            print(f"rejected rows: {self.out / REJECTED_FILE}")
+        return f"samples: {self.out} (figures: {write_import_page(self.out / 'report', found)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataExport:
+    """Write a samples folder in a layout that others read."""
+
+    format: Positional[Literal["samples", "verl", "deepeyes", "mini-o3"]]
+    """samples: a folder with copies of its pictures; verl and deepeyes: parquet with the pictures inside; mini-o3: a JSON list."""
+    folder: Positional[Path]
+    """Samples folder."""
+    out: Positional[Path]
+    """Folder to write."""
+
+    def run(self) -> str:
+        from lfpc.data.exporters import EXPORTERS
+        from lfpc.samples import iter_samples
+
+        if self.out.resolve() == self.folder.resolve():
+            raise ConfigError("the export needs a folder of its own")
+        return f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
+
+
+def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
+    """Words of the form NAME=VALUE.
+
+    Raises:
+        ConfigError: one is not; it names the option.
+    """
+    split = [word.partition("=") for word in words]
+    for name, equals, value in split:
+        if not (name and equals and value):
+            raise ConfigError(f"{option} takes {form}; got {name}{equals}{value}")
+    return {name: value for name, _, value in split}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,45 +179,10 @@ class FetchInstructions:
         return fetch_instructions(self.task)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Select:
-    """Resolution selection: choose each sample's first-view budget with the model that is going to be trained."""
-
-    data: Positional[Path]
-    """Samples folder."""
-    checkpoint: Path
-    """Model that answers."""
-    out: Path
-    """Samples folder to write; the answers are kept there, so an interrupted selection goes on."""
-    ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
-    """Budgets in visual tokens, from the original's level downwards."""
-    never: Literal["keep", "drop"] = "keep"
-    """Samples whose answer never changes."""
-    wrong: Literal["keep", "drop"] = "keep"
-    """Samples that are answered wrongly at the original."""
-    max_new_tokens: int = 128
-    """Tokens a reply may have."""
-
-    def run(self) -> str:
-        from lfpc.data.select import SelectConfig, select
-        from lfpc.policies.checkpoint import load_checkpoint
-        from lfpc.policies.transformers import TransformersPolicy
-        from lfpc.protocols import PROTOCOLS
-        from lfpc.samples import read_samples, write_samples
-
-        samples, protocol = read_samples(self.data), PROTOCOLS["qwen2_5_vl"]
-        model, tokenizer = load_checkpoint(self.checkpoint)
-        policy = TransformersPolicy(model, tokenizer, protocol, temperature=0.0, max_new_tokens=self.max_new_tokens, tools=False)
-        config = SelectConfig(ladder=self.ladder, never=self.never, wrong=self.wrong, model=str(self.checkpoint))
-        found = select(samples, policy, protocol=protocol, config=config, out=self.out)
-        for level, count in found.levels.items():
-            print(f"{level:>7} visual tokens: {count:>6} samples {'#' * round(50 * count / max(1, len(samples)))}")
-        print(f"  never changed: {found.never:>6} samples; wrong at the original: {found.wrong}; dropped: {found.dropped}")
-        return f"samples with budgets: {write_samples(found.samples, self.out)}"
-
-
 VERBS: dict[str, type[Verb]] = {
-    "select": Select,
+    "data import": DataImport,
+    "data export": DataExport,
+    "data mix": DataMix,
     "data check": DataCheck,
     "data fetch-instructions": FetchInstructions,
 }

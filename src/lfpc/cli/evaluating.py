@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lfpc.cli.model import AskedModel, ServerOptions, several, whole_numbers
+from lfpc.cli.model import AskedModel, JudgeOptions, ServerOptions, several, whole_numbers
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
@@ -123,35 +123,17 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescore:
+class Rescore(JudgeOptions):
     """Score an evaluation again from its rows, without asking the model again; a judge decides where no rule can."""
 
     run_folder: Positional[Path]
     """Folder of one or several evaluations: every episodes.jsonl below it is scored."""
-    judge: str | None = None
-    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
-    judge_model: str | None = None
-    """Name of the judging model on that server; None: the only one it has."""
-    judge_cache: Path | None = None
-    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the run folder."""
-    judge_concurrency: int = 8
-    """Questions that the judge is asked at once."""
 
     def run(self) -> str:
-        from contextlib import nullcontext
-
-        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
         from lfpc.evaluate.rescore import figure_lines, rescore_run
 
-        if self.judge_model and not self.judge:
-            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
-        cache = self.judge_cache or self.run_folder / "judge.jsonl"
-        judge = nullcontext()
-        if self.judge:
-            model = self.judge_model or only_model(self.judge)
-            judge = Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
-        with judge as asked:
-            figures = rescore_run(self.run_folder, asked)
+        with self.asked_judge(self.run_folder) as judge:
+            figures = rescore_run(self.run_folder, judge)
         for line in figure_lines(figures):
             print(line)
         return f"results: {self.run_folder / 'results.json'}"

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from lfpc.evaluate.judge import Judge
     from lfpc.evaluation import EvaluationConfig, Host
     from lfpc.policies.served import Server
 
@@ -53,7 +56,7 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedModel(ServerOptions):
+class AnsweringModel(ServerOptions):
     """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds what it asks."""
 
     checkpoint: Path | None = None
@@ -64,12 +67,6 @@ class AskedModel(ServerOptions):
     """Name of the served model."""
     protocol: str = "qwen2_5_vl"
     """What the model reads and writes; docs/protocols.md lists the names."""
-    coords: Literal["mapped", "as-released"] = "mapped"
-    """mapped: boxes mean what the model was told. as-released: what the family's published script made of them."""
-    crop_tokens: tuple[int, int] | None = None
-    """Fewest and most visual tokens of a crop; None: as the protocol has it."""
-    max_turns: int = 6
-    """Replies an episode may have."""
     max_new_tokens: int = 512
     """Tokens a reply may have."""
     temperature: float = 0.0
@@ -81,31 +78,27 @@ class AskedModel(ServerOptions):
     extra_body: str = "{}"
     """Further fields of each request to the server, as JSON."""
 
-    def asked(self, *, seed: int = 0) -> "tuple[EvaluationConfig, Host]":
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
         """The settings, of no particular budget or probe yet, and who computes the replies."""
         from lfpc.evaluation import EvaluationConfig
-        from lfpc.protocols import protocol_named
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
             raise ConfigError("give either --checkpoint, or --base-url and --model")
         if served and self.engine != "transformers":
             raise ConfigError(f"--engine {self.engine} computes a checkpoint's replies; with --base-url the server does")
-        rules, limits = protocol_named(self.protocol, self.coords).crop, self.crop_tokens
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
             budget=None,
             probe="own",
-            crop=replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None,
             protocol=self.protocol,
-            coords=self.coords,
-            max_turns=self.max_turns,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             sampling_seed=self.sampling_seed,
             extra_body=json_object("extra_body", self.extra_body),
             seed=seed,
+            **settings,
         )
         return config, self.host(self.base_url or ("vllm" if self.engine == "vllm" else None))
 
@@ -123,6 +116,53 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{option} must be a JSON object, got {text!r}")
     return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedModel(AnsweringModel):
+    """A model that is asked with the crop tool."""
+
+    coords: Literal["mapped", "as-released"] = "mapped"
+    """mapped: boxes mean what the model was told. as-released: what the family's published script made of them."""
+    crop_tokens: tuple[int, int] | None = None
+    """Fewest and most visual tokens of a crop; None: as the protocol has it."""
+    max_turns: int = 6
+    """Replies an episode may have."""
+
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
+        """The settings, with what holds for crops."""
+        from lfpc.protocols import protocol_named
+
+        rules, limits = protocol_named(self.protocol, self.coords).crop, self.crop_tokens
+        crop = replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None
+        return super().asked(seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """Who judges free answers, if anybody does."""
+
+    judge: str | None = None
+    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
+    judge_model: str | None = None
+    """Name of the judging model on that server; None: the only one it has."""
+    judge_cache: Path | None = None
+    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the output folder."""
+    judge_concurrency: int = 8
+    """Questions that the judge is asked at once."""
+
+    def asked_judge(self, folder: Path) -> "AbstractContextManager[Judge | None]":
+        """The judge, to be used in a `with`; None inside it if there is none."""
+        from contextlib import nullcontext
+
+        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
+
+        if self.judge_model and not self.judge:
+            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
+        if not self.judge:
+            return nullcontext()
+        model, cache = self.judge_model or only_model(self.judge), self.judge_cache or folder / "judge.jsonl"
+        return Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
 
 
 def several(words: Sequence[str]) -> list[str]:

@@ -25,6 +25,10 @@ class Train:
         if asked.engine == "verl":
             from lfpc.train.verl import launch
 
+            if asked.trackers:
+                raise ConfigError(
+                    "--wandb and --trackio belong to the local engine; verl has loggers of its own (--cluster.verl trainer.logger=...)"
+                )
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
@@ -32,7 +36,7 @@ class Train:
             raise ConfigError("--dry-run and --hardware belong to --engine verl")
         from lfpc.train.local import train
 
-        return f"checkpoint: {train(asked.run)} (run: {asked.run.out})"
+        return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -5,15 +5,18 @@ import binascii
 import hashlib
 import io
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from PIL import Image, UnidentifiedImageError
 
 from lfpc.boxes import Box, Size
-from lfpc.errors import BoxError, PictureError, SampleError
+from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
 
 _ORIENTATION = 0x0112
 _LONGEST_PATH = 250
@@ -23,10 +26,11 @@ _LONGEST_PATH = 250
 class PictureStore:
     """A folder of pictures named by the hash of their bytes: equal pictures are written once, an interrupted import goes on."""
 
-    def __init__(self, folder: Path, roots: Sequence[Path] = ()) -> None:
-        """Keep pictures in `folder`; look for relative paths under `roots`, in that order."""
+    def __init__(self, folder: Path, roots: Sequence[Path] = (), strip: Sequence[str] = ()) -> None:
+        """Keep pictures in `folder`; look for relative paths under `roots`, in that order, without the beginnings in `strip`."""
         self._folder = folder
         self._roots = tuple(roots)
+        self._strip = tuple(strip)
 
     def file_of(self, cell: Any) -> Path:
         """The file of a picture cell: a path (absolute, under a root, `file://`), bytes, `{"bytes", "path"}`, base64 or a data URI.
@@ -51,14 +55,14 @@ class PictureStore:
             return self._keep(_decoded(text.partition(",")[2]))
         if len(text) > _LONGEST_PATH:
             return self._keep(_decoded(text))
-        path = Path(unquote(urlparse(text).path)) if text.startswith("file://") else Path(text)
+        path = Path(self._stripped(unquote(urlparse(text).path) if text.startswith("file://") else text))
         tried = [path] if path.is_absolute() else [root / path for root in self._roots]
         for file in tried:
-            if file.is_file():
+            if _is_file(file):
                 return file
         if len(text) % 4 == 0 and not path.suffix:
             return self._keep(_decoded(text))
-        raise PictureError(f"no such picture: {text} (looked for {', '.join(map(str, tried)) or 'nothing: no folder was given'})")
+        raise MissingPicture(f"no such picture: {text} (looked for {', '.join(map(str, tried)) or 'nothing: no folder was given'})")
 
     def _keep(self, content: bytes) -> Path:
         name = hashlib.sha256(content).hexdigest()
@@ -67,13 +71,64 @@ class PictureStore:
                 ending = (picture.format or "png").lower()
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise PictureError(f"{len(content)} bytes that are not a picture ({error})") from error
-        file = self._folder / name[:2] / f"{name}.{ending}"
+        file = self._file(name, ending)
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft = file.with_suffix(".part")
+            draft = self._draft(file)
             draft.write_bytes(content)
             draft.replace(file)
         return file
+
+    def adopt(self, file: Path, ending: str, *, link: bool = False) -> Path:
+        """The stored copy of a picture file that lies elsewhere, named by its content; one in the store already is left as it is.
+
+        Args:
+            file: the picture.
+            ending: of its name in the store, as "png".
+            link: make a hard link where the disk allows it, in place of a copy.
+        Raises:
+            PictureError: it cannot be read or written.
+        """
+        if self._folder in file.parents:
+            return file
+        try:
+            with file.open("rb") as content:
+                name = hashlib.file_digest(content, "sha256").hexdigest()
+            kept = self._file(name, ending)
+            if not kept.exists():
+                draft = self._draft(kept)
+                if not (link and _linked(file, draft)):
+                    shutil.copyfile(file, draft)
+                draft.replace(kept)
+        except OSError as error:
+            raise PictureError(f"{file}: cannot be copied into {self._folder} ({error.strerror or error})") from error
+        return kept
+
+    def _stripped(self, path: str) -> str:
+        front = next((front for front in self._strip if path.startswith(front)), "")
+        return path.removeprefix(front).lstrip("/") if front else path
+
+    def _file(self, name: str, ending: str) -> Path:
+        return self._folder / name[:2] / f"{name}.{ending}"
+
+    def _draft(self, file: Path) -> Path:
+        """A name that no other thread or process writes to."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}.part")
+
+
+def _linked(file: Path, draft: Path) -> bool:
+    try:
+        draft.hardlink_to(file.resolve())
+    except OSError:
+        return False
+    return True
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _decoded(text: str) -> bytes:

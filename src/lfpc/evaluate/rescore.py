@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.answers import check_answer
+from lfpc.data.rows import LETTERS
 from lfpc.errors import SampleError
-from lfpc.evaluate.benchmarks.base import LETTERS
 from lfpc.evaluate.judge import Case, Judge
 from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.scoring import DECIDERS

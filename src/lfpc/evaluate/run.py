@@ -1,14 +1,9 @@
 """Play every sample once and keep a row an episode. Runs continue where they stopped; one bad question loses only itself."""
 
 import asyncio
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from lfpc.caches import byte_cache
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
@@ -18,6 +13,7 @@ from lfpc.evaluate.playing import Failure, Played, play_batches, play_concurrent
 from lfpc.evaluate.replay import replayed, replies_of, with_counts
 from lfpc.images import View, global_view, open_picture, picture_bytes
 from lfpc.looks import Look
+from lfpc.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.rewards import RewardFunction
 from lfpc.runs import RunFolder, episode_row
@@ -27,7 +23,6 @@ UNLIMITED = 16_384
 """Budget of the first view where neither the caller nor the sample names one: Qwen2.5-VL's own upper limit, in visual tokens."""
 VIEW_BYTES = 2**28
 """Memory for first views, which several questions about one picture share."""
-_LINE_EVERY_S = 30.0
 
 
 def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
@@ -116,7 +111,7 @@ def evaluate(
             raise RunError(f"{run.path}: {len(failed)} of {played} questions failed, the last with: {failed[-1]}")
         advance(len(some))
 
-    with _progress(len(samples), len(samples) - len(todo), label, shown=progress) as advance:
+    with progress_bar(len(samples), len(samples) - len(todo), label, unit="question", shown=progress) as advance:
         if isinstance(policy, AsyncPolicy):
             asyncio.run(play_concurrently(todo, policy, start, record))
         else:
@@ -140,22 +135,3 @@ def _result_row(sample: Sample, result: Episode | Failure, factor: int, reward: 
         "correct": False,
         "error": result.why,
     }
-
-
-@contextmanager
-def _progress(total: int, already: int, label: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many more are done. A bar on a terminal; elsewhere a line now and then."""
-    terminal = sys.stderr.isatty()
-    bar = tqdm(total=total, initial=already, desc=label, unit="question", disable=not (shown and terminal))
-    count, said = already, time.monotonic()
-
-    def advance(more: int) -> None:
-        nonlocal count, said
-        count += more
-        bar.update(more)
-        if shown and not terminal and (count == total or time.monotonic() - said > _LINE_EVERY_S):
-            said = time.monotonic()
-            tqdm.write(f"{label}: {count} of {total} questions", file=sys.stderr)
-
-    with bar:
-        yield advance

@@ -1,6 +1,7 @@
-"""What was found, as a page that opens from disk and as Markdown."""
+"""What was found, as pages that open from disk, as figures and as tables."""
 
 from lfpc.report.page import write_report
+from lfpc.report.reading import read_runs
 from lfpc.report.tables import results_markdown
 
-__all__ = ["results_markdown", "write_report"]
+__all__ = ["read_runs", "results_markdown", "write_report"]

@@ -1,122 +1,127 @@
-"""An episode as the pages show it: its views, each reply, and what came back. Also the templates they all use."""
+"""An episode as the pages show it, as plain JSON: its views, each reply, what came back, and which filters find it."""
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from lfpc.boxes import Box
-from lfpc.looks import Look
-from lfpc.report.pictures import Pictures, Saved
+from lfpc.evaluate.metrics import text_tokens
+from lfpc.report.evidence import Shown
+from lfpc.report.pictures import Pictures
 from lfpc.report.tables import PROBE_NAMES
 from lfpc.samples import Sample
 
 Row = Mapping[str, Any]
+Entry = dict[str, Any]
 LONGEST_TEXT = 3_000
-"""Characters of a reply that the page shows."""
+"""Characters of a text that the page shows."""
+LOW_IOU = 0.1
+"""Below this a crop counts as one of the wrong thing."""
+KINDS = {
+    "wrong": "wrong",
+    "right": "right",
+    "fooled": "right, but wrong under noise",
+    "truth-helps": "wrong, but right with the true crop",
+    "malformed": "a malformed reply",
+    "no-crop": "no crop shown",
+    "low-iou": f"IoU below {LOW_IOU}",
+    "misread": "wrong although the crop shows the target",
+    "early": "answered before the crop",
+    "unanswered": "no answer",
+    "failed": "failed",
+}
+"""What the filters find, and how they are called."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownTurn:
-    """One reply and the picture that came back."""
-
-    text: str
-    left_out: int
-    """Characters of the reply beyond `LONGEST_TEXT`."""
-    box: tuple[float, ...]
-    crop: Saved | None
-    told: str
-    """What a malformed reply was told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """The question under one probe."""
-
-    probe: str
-    label: str
-    row: Row
-    turns: tuple[ShownTurn, ...]
+def kinds_of(own: Row, noise: Row | None = None, truth: Row | None = None) -> tuple[str, ...]:
+    """Names of the filters that find an episode."""
+    right, known = bool(own.get("correct")), own.get("correct") is not None
+    malformed = own.get("malformed") or [turn for turn in own.get("turns", ()) if turn["action"]["kind"] == "malformed"]
+    iou, covered = own.get("iou"), own.get("coverage")
+    found = {
+        "wrong": known and not right,
+        "right": right,
+        "fooled": right and noise is not None and not noise.get("correct"),
+        "truth-helps": not right and truth is not None and bool(truth.get("correct")),
+        "malformed": bool(malformed),
+        "no-crop": not shows_crop(own),
+        "low-iou": iou is not None and iou < LOW_IOU,
+        "misread": known and not right and covered is not None and covered > 0.9,
+        "early": bool(own.get("answered_before_crop")),
+        "unanswered": "error" not in own and own.get("stop") not in (None, "answered"),
+        "failed": "error" in own,
+    }
+    return tuple(kind for kind, holds in found.items() if holds)
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """One question as one arm answered it at one budget, under each probe."""
-
-    number: int
-    sample: Sample
-    arm: str
-    budget: str
-    kinds: tuple[str, ...]
-    """Names of the filters that show it."""
-    first: Saved | None
-    original: Saved | None
-    boxes: tuple[Box, ...]
-    columns: tuple[Column, ...]
-
-    @property
-    def judged(self) -> bool:
-        """Whether the right answer is known."""
-        return all(column.row["correct"] is not None for column in self.columns)
+def shows_crop(row: Row) -> bool:
+    """Whether a crop came back in the episode."""
+    return bool(row.get("tool")) or any(turn.get("view") for turn in row.get("turns", ()))
 
 
-def kinds_of(own: Row, noise: Row | None) -> tuple[str, ...]:
-    """Names of the filters that show an episode: right or wrong, fooled (right, but wrong under noise), no-crop, failed."""
-    kinds = ["right" if own.get("correct") else "wrong"]
-    if own.get("correct") and noise is not None and not noise.get("correct"):
-        kinds.append("fooled")
-    if not own.get("tool"):
-        kinds.append("no-crop")
-    if "error" in own:
-        kinds.append("failed")
-    return tuple(kinds)
+def entry(sample: Sample, rows: Mapping[str, Row], pictures: Pictures | None, shown: Mapping[str, Shown | None]) -> Entry:
+    """One question as one arm answered it at one budget, under each probe.
 
-
-def make_card(
-    number: int, sample: Sample, setting: tuple[str, str], rows: Mapping[str, Row], pictures: Pictures, looks: Mapping[str, Look]
-) -> Card:
+    Args:
+        sample: the question.
+        rows: its row by probe; "own" is there.
+        pictures: where pictures go; None: this question's pictures are left out.
+        shown: what each probe showed.
+    """
     own = rows["own"]
-    columns = tuple(
-        Column(
-            probe,
-            PROBE_NAMES.get(probe, "own crops"),
-            row,
-            tuple(_turn(turn, sample, probe, pictures, looks) for turn in row["turns"]),
-        )
-        for probe, row in rows.items()
-    )
-    return Card(
-        number,
-        sample,
-        *setting,
-        kinds_of(own, rows.get("noise")),
-        pictures.first_view(sample, own["first_view"]) if "first_view" in own else None,
-        pictures.original(sample),
-        tuple(Box(*turn["action"]["box"]) for turn in own["turns"] if "box" in turn["action"]),
-        columns,
-    )
+    boxes = [turn["action"]["box"] for turn in own["turns"] if "box" in turn["action"]]
+    return {
+        "id": sample.id,
+        "question": _cut(sample.question),
+        "options": [_cut(option) for option in sample.options],
+        "answer": None if own.get("correct") is None else _cut(sample.answer),
+        "category": sample.category,
+        "truth": [list(box.corners) for nested in sample.boxes for box in nested],
+        "boxes": boxes,
+        "pictures": pictures is not None,
+        "original": pictures and pictures.original(sample),
+        "first": pictures.first_view(sample, own["first_view"]) if pictures and "first_view" in own else None,
+        "firstSize": own.get("first_view"),
+        "columns": [_column(probe, row, sample, pictures, shown.get(probe)) for probe, row in rows.items()],
+    }
 
 
-def _turn(turn: Mapping[str, Any], sample: Sample, probe: str, pictures: Pictures, looks: Mapping[str, Look]) -> ShownTurn:
-    text, action = turn["text"], turn["action"]
-    box = tuple(action.get("box", ()))
-    crop = pictures.crop(sample, Box(*box), probe, looks[probe]) if box and turn["view"] and probe in looks else None
-    return ShownTurn(text[:LONGEST_TEXT], max(0, len(text) - LONGEST_TEXT), box, crop, action.get("detail", ""))
+def _column(probe: str, row: Row, sample: Sample, pictures: Pictures | None, shown: Shown | None) -> Entry:
+    return {
+        "probe": probe,
+        "label": PROBE_NAMES.get(probe, "own crops" if probe == "own" else probe),
+        "correct": row.get("correct"),
+        "said": None if row.get("said") is None else _cut(str(row["said"])),
+        "stop": row.get("stop"),
+        "method": row.get("method"),
+        "error": row.get("error"),
+        "facts": facts(row),
+        "reward": row.get("reward"),
+        "advantage": row.get("advantage"),
+        "turns": [_turn(turn, sample, probe, pictures, shown) for turn in row["turns"]],
+    }
 
 
-def templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lfpc.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-    return environment
+def facts(row: Row) -> dict[str, float]:
+    """The numbers of an episode that are known."""
+    keys = ("visual_tokens", "n_turns", "iou", "coverage", "crop_area", "seconds", "step")
+    found = {key: row.get(key) for key in keys} | {"text_tokens": text_tokens(row)}
+    return {key: round(float(value), 4) for key, value in found.items() if value is not None}
 
 
-def copy_static(out: Path) -> None:
-    """Put the pages' style sheet and script into `out`."""
-    with as_file(files("lfpc.report") / "static") as static:
-        shutil.copytree(static, out, dirs_exist_ok=True)
+def _turn(turn: Row, sample: Sample, probe: str, pictures: Pictures | None, shown: Shown | None) -> Entry:
+    action = turn["action"]
+    box = action.get("box")
+    crop = pictures.crop(sample, Box(*box), shown) if pictures and box and turn["view"] and shown else None
+    return {
+        "text": _cut(turn["text"]),
+        "kind": action["kind"],
+        "box": box,
+        "view": turn.get("view"),
+        "crop": crop,
+        "told": _cut(action.get("detail", "")),
+    }
+
+
+def _cut(text: str) -> Any:
+    """`text`, or of a long one its beginning and how many characters follow."""
+    return text if len(text) <= LONGEST_TEXT else [text[:LONGEST_TEXT], len(text) - LONGEST_TEXT]

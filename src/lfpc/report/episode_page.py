@@ -6,13 +6,15 @@ from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.looks import Look
-from lfpc.report.cards import copy_static, make_card, templates
+from lfpc.report.browser import Group, write_groups
+from lfpc.report.evidence import Shown
+from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import Pictures
 from lfpc.samples import Sample
 
 
 def write_episode_page(out: Path, sample: Sample, row: Mapping[str, Any], look: Look, *, model: str) -> Path:
-    """Write the page and its pictures into `out`; returns the path of `index.html`.
+    """Write the page, its data and its pictures into `out`; returns the path of `index.html`.
 
     Args:
         out: folder; made if needed.
@@ -23,11 +25,12 @@ def write_episode_page(out: Path, sample: Sample, row: Mapping[str, Any], look: 
     Raises:
         RunError: the folder cannot be written.
     """
+    group = Group(model, f"{row['global_tokens']} tokens", 0, {"own": [{**row, "image": str(sample.image)}]})
     try:
-        card = make_card(0, sample, (model, str(row["global_tokens"])), {"own": row}, Pictures(out / "pictures"), {"own": look})
-        page = templates().get_template("episode.html.j2").render(card=card)
         out.mkdir(parents=True, exist_ok=True)
+        write_groups(out, [group], lambda _: Shown("own", look), Pictures(out / "pictures"), {sample.id})
         copy_static(out)
+        page = templates().get_template("episodes.html.j2").render(title=sample.question[:100], alone=True)
         (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{out}: the page cannot be written: {error.strerror or error}") from error

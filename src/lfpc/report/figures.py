@@ -1,19 +1,27 @@
-"""Curves and bars as plain geometry; the template draws them as SVG in the page's own colours."""
+"""Curves, bars and points with intervals as plain geometry; a template draws them as SVG, in the page's colours or in a file's.
+
+Every figure keeps the numbers it shows: `columns` and `values` are its CSV file.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
-from typing import Any
+from typing import Any, ClassVar
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 48, 10, 10, 26
 """Size of a figure and its margins, in SVG units."""
+ROW, LABELS, COUNTS = 22, 130, 56
+"""Of bars that lie: height of one with its gap, room for labels at the left and for counts at the right, in SVG units."""
+LONGEST_LABEL = 22
 KNOWN = {
     "reward": "Reward",
     "accuracy": "Accuracy",
     "tool_rate": "Share of episodes with a crop",
+    "turns": "Turns",
     "iou": "IoU",
     "box_area": "Area of the crops, share of the picture",
     "entropy": "Entropy of the replies, nats per token",
+    "zero_variance": "Share of groups without a signal (zero variance)",
     "validation": "Validation",
 }
 """Titles of the quantities that come first; every other number of a metrics row comes after them under its own name."""
@@ -41,16 +49,30 @@ class Line:
     last: str
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Curves of one quantity over training steps."""
+Values = tuple[tuple[str | float | None, ...], ...]
 
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Curves of one quantity over training steps, or over something else in order."""
+
+    kind: ClassVar[str] = "curves"
+    name: str
+    """Of its files."""
     title: str
     main: bool
     """Whether it is one of the quantities that come first."""
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    columns: tuple[str, ...]
+    values: Values
+    over: str = "training step"
+
+    @property
+    def text(self) -> str:
+        """What the figure says, for those who do not see it."""
+        return f"{self.title} by {self.over}; last values: " + ", ".join(f"{line.label} {line.last}" for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +85,69 @@ class Bar:
     height: float
     label: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A histogram."""
+
+    kind: ClassVar[str] = "bars"
+    name: str
+    title: str
+    bars: tuple[Bar, ...]
+    columns: tuple[str, ...]
+    values: Values
+
+    @property
+    def text(self) -> str:
+        """What the figure says, for those who do not see it."""
+        return f"{self.title}: " + ", ".join(f"{bar.label}: {bar.count}" for bar in self.bars)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval, and the episodes behind it."""
+
+    value: float
+    low: float | None
+    high: float | None
+    href: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An estimate on the canvas, in SVG units. `series` picks the colour."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    series: int
+    label: str
+    href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Estimates of several series at the same places."""
+
+    kind: ClassVar[str] = "points"
+    name: str
+    title: str
+    marks: tuple[Mark, ...]
+    series: tuple[str, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    columns: tuple[str, ...]
+    values: Values
+
+    @property
+    def text(self) -> str:
+        """What the figure says, for those who do not see it."""
+        return f"{self.title}: " + "; ".join(mark.label for mark in self.marks)
+
+
+Figure = Curves | Bars | Points
 
 
 def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -95,7 +180,7 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1) for i in range(len(values))]
 
 
-def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Figure]:
+def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curves]:
     """One figure a quantity, all arms over each other; the well-known quantities first.
 
     Args:
@@ -121,16 +206,26 @@ def _title(key: str) -> str:
     return f"{KNOWN[name]}: {key[len(name) + 1 :]}"
 
 
-def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Figure:
+def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Curves:
     xs = [x for line in points.values() for x, _ in line]
     ys = [y for line in points.values() for _, y in line]
-    low, high = min(ys), max(ys)
-    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    x_range, y_range = (min(xs), max(max(xs), min(xs) + 1)), (low - pad, high + pad)
+    x_range, y_range = (min(xs), max(max(xs), min(xs) + 1)), _padded(ys)
     lines = tuple(_line(arm, i, line, x_range, y_range) for i, (arm, line) in enumerate(points.items()) if line)
     x_ticks = tuple(Tick(_x(v, x_range), f"{v:g}") for v in nice_ticks(*x_range))
-    y_ticks = tuple(Tick(_y(v, y_range), f"{v:g}") for v in nice_ticks(*y_range))
-    return Figure(_title(key), _rank(key) < len(KNOWN), lines, x_ticks, y_ticks)
+    by_step = {arm: dict(line) for arm, line in points.items() if line}
+    values = tuple((step, *(line.get(step) for line in by_step.values())) for step in sorted(set(xs)))
+    name = "training-" + "".join(sign if sign.isalnum() else "-" for sign in key)
+    return Curves(name, _title(key), _rank(key) < len(KNOWN), lines, x_ticks, _y_ticks(y_range), ("step", *by_step), values)
+
+
+def _padded(ys: Sequence[float]) -> Point:
+    low, high = min(ys), max(ys)
+    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return low - pad, high + pad
+
+
+def _y_ticks(y_range: Point) -> tuple[Tick, ...]:
+    return tuple(Tick(_y(v, y_range), f"{v:g}") for v in nice_ticks(*y_range))
 
 
 def _line(arm: str, series: int, points: Sequence[Point], x_range: Point, y_range: Point) -> Line:
@@ -157,12 +252,61 @@ def _y(value: float, span: Point) -> float:
     return HEIGHT - BOTTOM - (value - span[0]) / (span[1] - span[0]) * (HEIGHT - TOP - BOTTOM)
 
 
-def bars(counts: Mapping[str, int]) -> list[Bar]:
-    """A histogram's bars, in the order of `counts`; empty for no counts."""
+def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
+    """A histogram, in the order of `counts`; `of` says what is counted."""
     top, slot = max(counts.values(), default=0), (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
     room = HEIGHT - TOP - BOTTOM - 16
     heights = [room * count / top if top else 0.0 for count in counts.values()]
-    return [
+    drawn = tuple(
         Bar(LEFT + slot * (i + 0.12), HEIGHT - BOTTOM - height, slot * 0.76, height, label, count)
         for i, ((label, count), height) in enumerate(zip(counts.items(), heights, strict=True))
-    ]
+    )
+    return Bars(name, title, drawn, (of, "count"), tuple(counts.items()))
+
+
+def points(name: str, title: str, places: Mapping[str, Mapping[str, Estimate]], *, of: str) -> Points:
+    """Estimates of several series at named places, side by side at each.
+
+    Args:
+        name, title: of the figure.
+        places: for each place its estimates by series; a series may be missing.
+        of: what the places are.
+    """
+    series = list(dict.fromkeys(label for found in places.values() for label in found))
+    known = [estimate for found in places.values() for estimate in found.values()]
+    ends = [end for one in known for end in (one.value, one.low, one.high) if end is not None]
+    y_range, slot = _padded([*ends, 0.0]), (WIDTH - LEFT - RIGHT) / max(len(places), 1)
+    marks: list[Mark] = []
+    for i, (place, found) in enumerate(places.items()):
+        for label, one in found.items():
+            x = LEFT + slot * (i + 0.15 + 0.7 * (series.index(label) + 0.5) / len(series))
+            low, high = (one.value if end is None else end for end in (one.low, one.high))
+            text = f"{label}, {place}: {one.value:.3g}" + (f" [{low:.3g}, {high:.3g}]" if one.low is not None else "")
+            marks.append(Mark(x, _y(one.value, y_range), _y(low, y_range), _y(high, y_range), series.index(label), text, one.href))
+    letters = max(3, int(slot / 6))
+    x_ticks = tuple(
+        Tick(LEFT + slot * (i + 0.5), place if len(place) <= letters else f"{place[: letters - 1]}…") for i, place in enumerate(places)
+    )
+    values = tuple((place, label, one.value, one.low, one.high) for place, found in places.items() for label, one in found.items())
+    return Points(name, title, tuple(marks), tuple(series), x_ticks, _y_ticks(y_range), (of, "series", "value", "low", "high"), values)
+
+
+def rows(counts: Mapping[str, int]) -> list[Bar]:
+    """Bars that lie under each other, in the order of `counts`; long names are shortened."""
+    top, room = max(counts.values(), default=0) or 1, WIDTH - LABELS - COUNTS
+    return [Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count) for i, (label, count) in enumerate(counts.items())]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Curves:
+    """Curves of shares over the levels of a ladder; x is a place in `names`."""
+    x_range, y_range = (-0.2, len(names) - 0.8), (0.0, 1.02)
+    lines = tuple(_line(label, i + 1, line, x_range, y_range) for i, (label, line) in enumerate(points.items()) if line)
+    x_ticks = tuple(Tick(_x(i, x_range), name) for i, name in enumerate(names))
+    y_ticks = tuple(Tick(_y(v, y_range), f"{v:.0%}") for v in nice_ticks(0, 1))
+    by_level = {label: dict(line) for label, line in points.items()}
+    values = tuple((name, *(line.get(i) for line in by_level.values())) for i, name in enumerate(names))
+    return Curves("levels", title, True, lines, x_ticks, y_ticks, ("level", *by_level), values, over="level")

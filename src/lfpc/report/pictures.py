@@ -4,28 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.errors import LfpcError
 from lfpc.images import open_picture
-from lfpc.looks import Look
+from lfpc.report.evidence import Shown
 from lfpc.samples import Sample
 
 LONGEST_SIDE = 1024
 """Originals and first views larger than this are saved smaller, in pixels."""
+THUMBNAIL = 72
+"""Longest side of a thumbnail, in pixels."""
 
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A picture file of the page. `src` is relative to the page, (width, height) is the true size of what it shows."""
-
-    src: str
-    width: int
-    height: int
-    shrunk: bool = False
-    """Whether the file has fewer pixels than what it shows."""
+Saved = dict[str, Any]
+"""A picture file of the page: "src" relative to the page, "width" and "height" the true size of what it shows in pixels,
+"shrunk" whether the file has fewer pixels than that."""
 
 
 @dataclass(slots=True)
@@ -39,6 +35,15 @@ class Pictures:
         """The original, small enough to browse; None if it cannot be opened."""
         return self._once(("original", sample.image), lambda: open_picture(sample.image))
 
+    def thumbnail(self, sample: Sample) -> str:
+        """Where the original's thumbnail is; "" if it cannot be opened."""
+
+        def make() -> Image.Image:
+            picture = open_picture(sample.image)
+            return picture.resize(_fitted(picture.size, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+        return (self._once(("thumbnail", sample.image), make) or {"src": ""})["src"]
+
     def first_view(self, sample: Sample, size: Sequence[int]) -> Saved | None:
         """The original at `size` pixels (width, height): the first view as the policy was shown it."""
 
@@ -48,14 +53,14 @@ class Pictures:
 
         return self._once(("first", sample.image, *size), make)
 
-    def crop(self, sample: Sample, box: Box, probe: str, look: Look) -> Saved | None:
-        """What `look` shows of `box`; None if it shows nothing or its picture cannot be opened."""
+    def crop(self, sample: Sample, box: Box, shown: Shown) -> Saved | None:
+        """What is shown for `box`; None if it shows nothing or its picture cannot be opened."""
 
         def make() -> Image.Image | None:
-            view = look(sample, box)
+            view = shown.look(sample, box)
             return view and view.image
 
-        return self._once(("crop", probe, sample.id, box.corners), make)
+        return self._once(("crop", shown.name.replace("repeat/", "own/"), sample.image, sample.id, box.corners), make)
 
     def _once(self, key: tuple[object, ...], make: Callable[[], Image.Image | None]) -> Saved | None:
         if key not in self.saved:
@@ -70,13 +75,14 @@ class Pictures:
         width, height = picture.size
         shrunk = max(picture.size) > LONGEST_SIDE
         if shrunk:
-            picture = picture.resize(_fitted(picture.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            picture = picture.resize(_fitted(picture.size, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{key[0]}-{sha256(repr(key).encode('utf-8', 'replace')).hexdigest()[:16]}.jpg"
-        picture.save(self.folder / name, quality=88)
-        return Saved(f"{self.folder.name}/{name}", width, height, shrunk)
+        sharp = key[0] == "first"  # a small picture, looked at closely
+        picture.save(self.folder / name, quality=92 if sharp else 85, subsampling=0 if sharp else 2)
+        return {"src": f"{self.folder.name}/{name}", "width": width, "height": height, "shrunk": shrunk}
 
 
-def _fitted(size: tuple[int, int]) -> tuple[int, int]:
-    scale = LONGEST_SIDE / max(size)
+def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

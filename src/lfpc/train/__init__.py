@@ -10,6 +10,7 @@ draw        which questions a step is played on, and seen how
 local       the loop, on one device
 state       what a run needs to continue exactly
 statistics  episodes of a step -> metrics
+trackers    where numbers and episodes are shown while a run goes on
 alarms      metrics that say a run has gone wrong
 options     what the command line can be told: run, engine, machines
 verl        the same runs on clusters

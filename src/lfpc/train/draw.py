@@ -43,13 +43,14 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
+def _bytes_of(view: View) -> int:
+    return picture_bytes(view.image)
+
+
 def first_views(config: TrainConfig) -> FirstView:
     """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
 
-    def size(view: View) -> int:
-        return picture_bytes(view.image)
-
-    @byte_cache(VIEW_BYTES, size)
+    @byte_cache(VIEW_BYTES, _bytes_of)
     def view(path: Path, budget: int) -> View:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 

@@ -36,18 +36,20 @@ from lfpc.train.state import (
     saved_steps,
 )
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers, validation_numbers
+from lfpc.train.trackers import Tracker, TrackerName, opened
 from lfpc.train.update import Learner
 
 Reward = Callable[[Episode], RewardTerms]
 
 
-def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None = None) -> Path:
+def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None = None, trackers: Sequence[TrackerName] = ()) -> Path:
     """Train, or continue the run that `config.out` holds. Returns the folder of the last step's checkpoint.
 
     Args:
         config: the run.
         progress: show a bar on a terminal, a line now and then elsewhere.
         reward: scores episodes in place of `config.reward`.
+        trackers: where numbers and a few episodes go beside the run folder and its TensorBoard files.
     Raises:
         ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
     """
@@ -58,9 +60,10 @@ def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None =
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:
-        trainer = Trainer(config, device, done, reward)
-        run.truncate_metrics(done)
-        _loop(trainer, run, samples, validation, done, progress=progress)
+        with opened(config.out, done, config, trackers) as boards:
+            trainer = Trainer(config, device, done, reward)
+            run.truncate_metrics(done)
+            _loop(trainer, run, samples, validation, done, boards, progress=progress)
     return checkpoint_folder(config.out, config.steps)
 
 
@@ -143,9 +146,17 @@ class Trainer:
         return validation_numbers(episodes, [self.reward(played) for played in episodes])
 
 
-def _loop(trainer: Trainer, run: RunFolder, samples: list[Sample], validation: list[Sample], done: int, *, progress: bool) -> None:
+def _loop(
+    trainer: Trainer,
+    run: RunFolder,
+    samples: list[Sample],
+    validation: list[Sample],
+    done: int,
+    boards: Sequence[Tracker],
+    *,
+    progress: bool,
+) -> None:
     config, history = trainer.config, run.metrics()
-    board = _tensorboard(run.path, done)
     bar = tqdm(total=config.steps, initial=done, unit="step", desc=config.out.name, disable=None if progress else True, dynamic_ncols=True)
     try:
         for step in range(done + 1, config.steps + 1):
@@ -163,13 +174,13 @@ def _loop(trainer: Trainer, run: RunFolder, samples: list[Sample], validation: l
             history.append(row)
             if step % config.save_every == 0 or last:
                 save_state(trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step)
-            for name, value in numbers.items():
-                if value is not None and name != "step":
-                    board.add_scalar(name, value, step)
+            for board in boards:
+                board.numbers(numbers, step)
+                if step % config.validate_every == 0 or last:
+                    board.episode(episodes[0], step)
             _show(bar, numbers, step, config.steps, progress=progress)
     finally:
         bar.close()
-        board.close()
 
 
 def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
@@ -193,12 +204,6 @@ def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) 
     bar.update()
     if progress and bar.disable and (step == steps or step % max(1, steps // 20) == 0):
         tqdm.write(f"step {step}/{steps} " + " ".join(f"{name} {value:.2f}" for name, value in facts.items()), file=sys.stderr)
-
-
-def _tensorboard(path: Path, done: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(path / "tensorboard"), purge_step=done + 1)
 
 
 def pick_device(config: TrainConfig) -> torch.device:

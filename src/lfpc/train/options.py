@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lfpc.train.config import TrainConfig
+from lfpc.train.trackers import TrackerName
 from lfpc.train.verl.clusters import Cluster, hardware
 
 HARDWARE_OPTION = "--hardware"
@@ -23,8 +24,18 @@ class TrainOptions:
     """Preset for the verl engine: batch, lengths and machines for paper, node4, gpu1 or nodes2; other options change it."""
     cluster: Cluster = field(default_factory=Cluster)
     """Machines of the verl engine."""
+    wandb: bool = False
+    """Show numbers and a few episodes in Weights & Biases too."""
+    trackio: bool = False
+    """Show them in trackio too."""
     dry_run: bool = False
     """With the verl engine: show what would be run, have verl check it, and estimate memory and time."""
+
+    @property
+    def trackers(self) -> list[TrackerName]:
+        """Where the local engine's numbers go beside the run folder."""
+        names: tuple[TrackerName, ...] = ("wandb", "trackio")
+        return [name for name in names if getattr(self, name)]
 
 
 def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOptions:

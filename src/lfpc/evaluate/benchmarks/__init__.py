@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfpc.data.rows import Found
 from lfpc.errors import ConfigError, SampleError
-from lfpc.evaluate.benchmarks.base import Benchmark, Found
+from lfpc.evaluate.benchmarks.base import Benchmark
 from lfpc.evaluate.benchmarks.hrbench import read_hrbench, score_hrbench
 from lfpc.evaluate.benchmarks.mme_realworld import read_mme_realworld
 from lfpc.evaluate.benchmarks.treebench import read_treebench, score_treebench

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from lfpc.data.pictures import PictureStore
-from lfpc.evaluate.benchmarks.base import Found, column_options, files_like, lettered, need, samples_of, some_options
+from lfpc.data.rows import Found, column_options, files_like, lettered, need, samples_of, some_options
 from lfpc.evaluate.metrics import Row, cluster_of, score
 from lfpc.evaluate.scoring import mean_figures, score_rows
 from lfpc.samples import Sample

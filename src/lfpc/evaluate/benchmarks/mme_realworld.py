@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.data.pictures import PictureStore
-from lfpc.evaluate.benchmarks.base import Found, column_options, files_like, lettered, need, samples_of, some_options, split_options
+from lfpc.data.rows import Found, column_options, files_like, lettered, need, samples_of, some_options, split_options
 from lfpc.samples import Sample
 
 

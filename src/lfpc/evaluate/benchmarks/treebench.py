@@ -6,7 +6,7 @@ from typing import Any
 
 from lfpc.boxes import Box
 from lfpc.data.pictures import PictureStore, pixel_boxes
-from lfpc.evaluate.benchmarks.base import Found, column_options, files_like, lettered, need, samples_of, some_options, split_options
+from lfpc.data.rows import Found, column_options, files_like, lettered, need, samples_of, some_options, split_options
 from lfpc.evaluate.metrics import Row, target_iou
 from lfpc.evaluate.scoring import mean_figures, score_rows
 from lfpc.samples import Sample

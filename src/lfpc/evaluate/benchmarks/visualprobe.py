@@ -3,16 +3,15 @@
 Published as a JSON list per part beside a folder of pictures. Answers are free text: a judge decides what no rule can.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lfpc.data.importers.base import plain_question
+from lfpc.data.importers.visualprobe import unwrapped
 from lfpc.data.pictures import PictureStore
-from lfpc.evaluate.benchmarks.base import Found, files_like, need, samples_of
+from lfpc.data.rows import Found, files_like, need, samples_of
 from lfpc.samples import Sample
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def read_visualprobe(folder: Path, work: Path, seed: int) -> Found:
@@ -24,13 +23,11 @@ def read_visualprobe(folder: Path, work: Path, seed: int) -> Found:
 
 
 def _sample(row: Mapping[str, Any], store: PictureStore, part: str) -> Sample:
-    solution = str(need(row, "solution"))
-    wrapped = _ANSWER.search(solution)
     return Sample(
         id=f"{part}/{need(row, 'doc_id')}",
         image=store.file_of(need(row, "images", "image")),
-        question=str(need(row, "problem")).replace("<image>", "").strip(),
-        answer=(wrapped.group(1) if wrapped else solution).strip(),
+        question=plain_question(str(need(row, "problem"))),
+        answer=unwrapped(str(need(row, "solution"))),
         category=part,
         source=str(row.get("data_source") or "visualprobe"),
     )

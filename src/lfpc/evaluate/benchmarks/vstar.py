@@ -10,8 +10,8 @@ from typing import Any
 
 from lfpc.data.pictures import PictureStore, pixel_boxes
 from lfpc.data.records import Record, read_records
+from lfpc.data.rows import LETTERS, Found, files_like, lettered, need, sample_of, shuffled, some_options, split_options
 from lfpc.errors import SampleError
-from lfpc.evaluate.benchmarks.base import LETTERS, Found, files_like, lettered, need, sample_of, shuffled, some_options, split_options
 from lfpc.samples import Sample
 
 CATEGORIES = ("direct_attributes", "relative_position")

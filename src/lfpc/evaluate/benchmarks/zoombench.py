@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.data.pictures import PictureStore, pixel_boxes
-from lfpc.evaluate.benchmarks.base import Found, files_like, lettered, need, samples_of, split_options
+from lfpc.data.rows import Found, files_like, lettered, need, samples_of, split_options
 from lfpc.samples import Sample
 
 

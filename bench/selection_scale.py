@@ -1,0 +1,55 @@
+"""Selects resolutions of many samples with a policy that answers at once: `python -m bench.selection_scale FOLDER COUNT`."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from shutil import rmtree
+from zlib import crc32
+
+from PIL import Image
+
+from lfpc.data.select import SelectConfig, select
+from lfpc.dialogue import Context
+from lfpc.images import open_picture
+from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.protocols import PROTOCOLS
+from lfpc.samples import Sample
+
+PICTURE_MEMORY = 2**26
+"""Bytes; 130 pictures of this benchmark."""
+
+
+def main(folder: Path, count: int) -> None:
+    """Print samples, seconds, CPU seconds and the peak of this process's memory as JSON."""
+    samples = [_sample(folder, i) for i in range(count)]
+    open_picture.max_bytes = PICTURE_MEMORY
+    rmtree(folder / "run", ignore_errors=True)
+    began = time.perf_counter(), time.process_time()
+    config = SelectConfig(ladder=(256, 64, 36, 25))
+    select(samples, ScriptedPolicy(_guess), protocol=PROTOCOLS["qwen2_5_vl"], config=config, out=folder / "run", progress=False)
+    seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+    print(json.dumps({"samples": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib()}))
+
+
+def peak_mib() -> float:
+    """The most memory this process has held. The operating system's own counter would include the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _sample(folder: Path, i: int) -> Sample:
+    picture = folder / "pictures" / f"{i}.png"
+    if not picture.exists():
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (448, 280), (i % 256, i // 256, 99)).save(picture, compress_level=1)
+    return Sample(id=str(i), image=picture, question="Which colour?", answer="A")
+
+
+def _guess(context: Context) -> str:
+    chance = crc32(repr((context.first_view.size, context.first_view.image.getpixel((0, 0)))).encode())
+    return f"<answer>{'AB'[chance % 5 == 0]}</answer>"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

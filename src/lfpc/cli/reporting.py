@@ -1,0 +1,70 @@
+"""What was found, as pages, figures and tables. Imports stay inside `run`, see `lfpc.cli`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Runs as pages that open from disk: tables, curves, every episode; figures as SVG and CSV, tables as Markdown and LaTeX.
+
+    A run is what lfpc demo, lfpc train or lfpc eval wrote. Several are shown side by side, with paired differences to the first.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path = Path("out/report")
+    """Folder of the report; an earlier report in it is replaced."""
+    title: str | None = None
+    """Of the page; None: the names of the runs."""
+    pictures: int = 200
+    """Questions whose pictures are put into the report, of all kinds in turn; the others are there with their texts."""
+
+    watch: bool = False
+    """Serve the report on 127.0.0.1 in place of writing it, and follow the runs while they go on."""
+    port: int = 0
+    """Where it is served, with --watch; 0: a free port."""
+
+    def run(self) -> str:
+        from lfpc.report import read_runs, write_report
+
+        if self.watch:
+            return self._follow()
+        evidence = read_runs(self.runs)
+        title = self.title or ", ".join(evidence.runs or [run.resolve().name for run in self.runs])
+        return f"open {write_report(self.out, evidence, title=title, shown=self.pictures)}"
+
+    def _follow(self) -> str:
+        try:
+            from lfpc.web.watching import watch
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"--watch needs {error.name}: pip install 'lfpc[web]'") from error
+        watch(self.runs, title=self.title or ", ".join(run.resolve().name for run in self.runs), port=self.port)
+        return "the report is no longer served; without --watch it is written to a folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniGallery:
+    """The paper's three kinds of episode, found in a demo's own: the right crop read rightly, read wrongly, and a wrong crop."""
+
+    demo: Positional[Path] = Path("out/demo")
+    """Folder of the demo."""
+    out: Path = Path("docs")
+    """Folder that gets gallery.md and gallery/."""
+
+    def run(self) -> str:
+        from lfpc.report.gallery import write_gallery
+        from lfpc.report.reading import read_runs
+
+        return f"gallery: {write_gallery(self.out, read_runs([self.demo]))}"
+
+
+VERBS: dict[str, type[Verb]] = {
+    "report": Report,
+    "mini gallery": MiniGallery,
+}

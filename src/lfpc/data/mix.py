@@ -1,0 +1,199 @@
+"""A mixture of training sets: filtered, without duplicates and without the benchmarks' pictures, drawn evenly over categories.
+
+`stage1` is the paper's: Pixel Reasoner 2.7k, Chain-of-Focus 2.1k and ThinkLite-VL, pictures with questions and answers only. How
+it was filtered is not published; every choice here is a field.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from lfpc.answers import check_answer
+from lfpc.data.check import question_key
+from lfpc.data.likeness import MAX_DISTANCE, SIDE, Looks, known_looks, looks_of
+from lfpc.data.rejections import Reason, Rejected, reason_of
+from lfpc.errors import ConfigError, LfpcError, SampleError
+from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.runs import write_json
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+
+LEFT_OUT_FILE, SUMMARY_FILE, LOOKS = "left_out.jsonl", "mix.json", "looks"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One training set of a mixture."""
+
+    name: str
+    """Of its samples folder."""
+    count: int | None
+    """Samples that are drawn from it; None: all that are left."""
+
+
+PRESETS: dict[str, tuple[Part, ...]] = {
+    "stage1": (Part("pixel-reasoner", 2700), Part("chain-of-focus", 2100), Part("thinklite-vl", None)),
+}
+"""Name -> parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixConfig:
+    """What is mixed, and what is left out."""
+
+    parts: tuple[Part, ...]
+    min_tokens: int = 64
+    """Visual tokens of the original, at the least: a smaller picture cannot be reduced by much."""
+    max_distance: int = MAX_DISTANCE
+    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
+    per_picture: int | None = None
+    """Questions about one picture, at the most; None: any number."""
+    seed: int = 0
+    """Of the drawing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A sample that is not in the mixture."""
+
+    part: str
+    sample: Sample
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A mixture."""
+
+    samples: list[Sample]
+    left_out: list[LeftOut]
+    parts: dict[str, dict[str, int]]
+    """By part: how many were there ("read"), are in ("samples"), and were left out, by reason."""
+
+
+def mix(folder: Path, config: MixConfig, out: Path, *, against: Sequence[Path] = (), progress: bool = True) -> Mixed:
+    """Mix the samples folders in `folder` and write the samples, what was left out, and the counts into `out`.
+
+    Pictures stay where they are; ids get the name of their part in front. Of samples that are the same, the first part's stays.
+
+    Args:
+        folder: holds a samples folder for each part, by its name.
+        config: parts and filters.
+        out: samples folder to write; looks of pictures are kept there, so a mixture that was interrupted goes on.
+        against: folders of benchmarks whose pictures must not be in the mixture.
+        progress: whether to say how far it is.
+    Raises:
+        SampleError: a part is missing or not sound.
+    """
+    missing = [part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()]
+    if missing:
+        first = folder / missing[0]
+        raise SampleError(f"{first}: no {SAMPLES_FILE} there; import the set first: lfpc data import {missing[0]} FILES {first}")
+    known = known_looks(against, out / LOOKS, progress=progress) if against else None
+    kept: list[Sample] = []
+    left_out: list[LeftOut] = []
+    parts: dict[str, dict[str, int]] = {}
+    seen: set[int] = set()
+    for part in config.parts:
+        samples = read_samples(folder / part.name)
+        sieve = _sieve(part.name, samples, config, known, seen, out, progress=progress)
+        fit: list[Sample] = []
+        for found in sieve:
+            (fit if isinstance(found, Sample) else left_out).append(found)  # pyright: ignore[reportArgumentType]
+        drawn = draw_evenly(fit, part.count, config.seed)
+        chosen = {sample.id for sample in drawn}
+        left_out += [LeftOut(part.name, sample, Reason.NOT_DRAWN) for sample in fit if sample.id not in chosen]
+        kept += [replace(sample, id=f"{part.name}/{sample.id}", source=sample.source or part.name) for sample in drawn]
+        reasons = Counter(each.reason.value for each in left_out if each.part == part.name)
+        parts[part.name] = {"read": len(samples), "samples": len(drawn), **reasons}
+    mixed = Mixed(kept, left_out, parts)
+    _write(mixed, config, out, known)
+    return mixed
+
+
+def _sieve(
+    part: str, samples: Sequence[Sample], config: MixConfig, known: Looks | None, seen: set[int], out: Path, *, progress: bool
+) -> Iterator[Sample | LeftOut]:
+    """Every sample, as it is or with the first reason to leave it out."""
+    looks: Mapping[Path, bytes | None] = {}
+    if known is not None:
+        pictures = dict.fromkeys(sample.image for sample in samples)
+        looks = dict(looks_of(pictures, out / LOOKS, label=f"looks of {part}", progress=progress))
+    questions: Counter[Path] = Counter()
+    for sample in samples:
+        try:
+            _refuse(sample, config)
+            if known is not None and (near := known.like(looks.get(sample.image), config.max_distance)):
+                raise Rejected(Reason.LEAK, f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)")
+            key = question_key(sample)
+            if key in seen:
+                raise Rejected(Reason.DUPLICATE, "the same question about the same picture was there before")
+            if config.per_picture is not None and questions[sample.image] >= config.per_picture:
+                raise Rejected(Reason.NOT_DRAWN, f"there are {config.per_picture} questions about the picture already")
+        except LfpcError as error:
+            yield LeftOut(part, sample, reason_of(error), str(error))
+        else:
+            seen.add(key)
+            questions[sample.image] += 1
+            yield sample
+
+
+def _refuse(sample: Sample, config: MixConfig) -> None:
+    """Raise what speaks against a sample by itself."""
+    size = upright_size(sample.image)
+    tokens = visual_tokens(smart_resize(size, min_tokens=1, max_tokens=1 << 30))
+    if tokens < config.min_tokens:
+        raise Rejected(Reason.TINY, f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; {config.min_tokens} are needed")
+    if not check_answer(sample.answer, sample).correct:
+        raise Rejected(Reason.ANSWER, f"answer {sample.answer!r} can be matched by no reply")
+
+
+def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> list[Sample]:
+    """`wanted` samples in their order, as evenly over categories as there are samples: small categories are taken whole.
+
+    Args:
+        samples: what to draw from.
+        wanted: how many; None: all.
+        seed: decides which ones of a category.
+    """
+    if wanted is None or wanted >= len(samples):
+        return list(samples)
+    piles: defaultdict[str, list[int]] = defaultdict(list)
+    for place, sample in enumerate(samples):
+        piles[sample.category].append(place)
+    taken: list[int] = []
+    by_size = sorted(piles.items(), key=lambda pile: (len(pile[1]), pile[0]))
+    for number, (name, places) in enumerate(by_size):
+        share = min(len(places), (wanted - len(taken)) // (len(by_size) - number))
+        taken += Random(f"{seed}/{name}").sample(places, share)
+    return [samples[place] for place in sorted(taken)]
+
+
+def parts_named(words: Mapping[str, str]) -> tuple[Part, ...]:
+    """Parts from NAME=COUNT, where COUNT may be "all".
+
+    Raises:
+        ConfigError: a count is neither a number above 0 nor "all".
+    """
+    parts: list[Part] = []
+    for name, count in words.items():
+        if count != "all" and not (count.isdecimal() and int(count) > 0):
+            raise ConfigError(f"--parts {name}={count}: a count is a number above 0, or all")
+        parts.append(Part(name, None if count == "all" else int(count)))
+    return tuple(parts)
+
+
+def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> None:
+    write_samples(mixed.samples, out)
+    draft = out / f".{LEFT_OUT_FILE}.part"
+    with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+        for each in mixed.left_out:
+            row: dict[str, Any] = {"part": each.part, "sample": each.sample.id, "reason": each.reason.value, "detail": each.detail}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    draft.replace(out / LEFT_OUT_FILE)
+    compared = None if known is None else len(known)
+    write_json(out / SUMMARY_FILE, {"config": config, "samples": len(mixed.samples), "parts": mixed.parts, "compared_with": compared})

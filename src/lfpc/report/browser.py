@@ -1,0 +1,164 @@
+"""The episodes of a report as data files that a page loads from disk when it needs them.
+
+`data/index.js` holds what filters, sorting and search need of every episode, `data/SETTING-N.js` all of `CHUNK` episodes. They are
+scripts with one call and one JSON value, in ASCII, as a page from disk may load scripts and no other data.
+"""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lfpc.evaluate.replay import samples_of_rows
+from lfpc.evaluate.results import Setting
+from lfpc.report.cards import KINDS, Row, entry, facts, kinds_of
+from lfpc.report.evidence import TRAINING, Evidence, Shown
+from lfpc.report.pictures import Pictures
+from lfpc.report.tables import PROBE_NAMES
+
+CHUNK = 100
+"""Episodes of a data file."""
+_SHORT = 160
+"""Characters of a question or answer in the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The episodes of one arm at one budget with one seed: rows by probe, "own" first."""
+
+    arm: str
+    budget: str
+    seed: int
+    probes: Mapping[str, Sequence[Row]]
+
+    @property
+    def own(self) -> Sequence[Row]:
+        """The rows under the policy's own crops."""
+        return self.probes["own"]
+
+    def setting(self, probe: str) -> Setting:
+        """The key of one probe's rows."""
+        return self.arm, self.budget, probe, self.seed
+
+
+def groups_of(evidence: Evidence) -> list[Group]:
+    """Every group with episodes: what was evaluated, then what was kept in training."""
+    found: defaultdict[tuple[str, str, int], dict[str, Sequence[Row]]] = defaultdict(dict)
+    for (arm, budget, probe, seed), rows in evidence.rows.items():
+        found[arm, budget, seed][probe] = rows
+    order = ["own", *PROBE_NAMES]
+    by_order = {
+        key: dict(sorted(some.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+        for key, some in found.items()
+    }
+    groups = [Group(*key, probes) for key, probes in by_order.items() if "own" in probes]
+    return groups + [Group(arm, TRAINING, seed, {"own": rows}) for (arm, seed), rows in evidence.training.items()]
+
+
+def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[str]:
+    """Ids of up to `shown` questions, one of each group's kinds in turn, so that each filter finds something that has pictures."""
+    piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
+    for group in groups:
+        for row, others in episodes_of(group):
+            for kind in kinds_of(row, others.get("noise"), others.get("truth")):
+                piles[group.arm, group.budget, group.seed, kind].append(row["sample"])
+    for key, pile in piles.items():
+        random.Random(f"{seed}/{key}").shuffle(pile)
+    picked: set[str] = set()
+    while len(picked) < shown and any(piles.values()):
+        for pile in piles.values():
+            while pile and pile[-1] in picked:
+                pile.pop()
+            if pile and len(picked) < shown:
+                picked.add(pile.pop())
+    return picked
+
+
+def episodes_of(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
+    """Each row under the own crops, and the rows of the same question by probe."""
+    by_probe = {probe: {row["sample"]: row for row in rows} for probe, rows in group.probes.items() if probe != "own"}
+    for row in group.own:
+        yield row, {probe: rows[row["sample"]] for probe, rows in by_probe.items() if row["sample"] in rows}
+
+
+def write_browser(out: Path, evidence: Evidence, pictures: Pictures, *, shown: int, seed: int = 0) -> None:
+    """Write the data files of every episode into `out`/data, with the pictures of up to `shown` questions.
+
+    Raises:
+        OSError: the disk refuses.
+        RunError: a row is not one that an evaluation or a training run writes.
+    """
+    groups = groups_of(evidence)
+    write_groups(out, groups, evidence.shown, pictures, pick_questions(groups, shown, seed))
+
+
+def write_groups(
+    out: Path, groups: Sequence[Group], shown: Callable[[Setting], Shown | None], pictures: Pictures, picked: set[str]
+) -> None:
+    """`write_browser` of these groups, with the pictures of the questions `picked`."""
+    folder = out / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    questions: dict[str, list[str]] = {}
+    columns = [_write_group(folder, n, group, shown, pictures, picked, questions) for n, group in enumerate(groups)]
+    ids = list(questions)
+    index = {
+        "chunk": CHUNK,
+        "kinds": list(KINDS.items()),
+        "questions": {"id": ids, **{key: [questions[name][n] for name in ids] for n, key in enumerate(("text", "category", "thumbnail"))}},
+        "groups": columns,
+    }
+    (folder / "index.js").write_text(_call("index", index), encoding="ascii")
+
+
+def _write_group(
+    folder: Path,
+    n: int,
+    group: Group,
+    shown: Callable[[Setting], Shown | None],
+    pictures: Pictures,
+    picked: set[str],
+    questions: dict[str, list[str]],
+) -> dict[str, Any]:
+    """Write the group's data files; returns its columns of the index and adds its questions."""
+    looks = {probe: shown(group.setting(probe)) for probe in group.probes}
+    numbers = {name: i for i, name in enumerate(questions)}
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
+    entries: list[Any] = []
+    for sample, (own, others) in zip(samples_of_rows(group.own), episodes_of(group), strict=True):
+        here = pictures if sample.id in picked else None
+        if sample.id not in numbers:
+            numbers[sample.id] = len(numbers)
+            questions[sample.id] = [sample.question[:_SHORT], sample.category, here.thumbnail(sample) if here else ""]
+        columns["question"].append(numbers[sample.id])
+        for key, value in _index_row(own, others).items():
+            columns[key].append(value)
+        entries.append(entry(sample, {"own": own, **others}, here, looks))
+        if len(entries) == CHUNK or len(columns["question"]) == len(group.own):
+            name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
+            (folder / f"{name}.js").write_text(_call("chunk", name, entries), encoding="ascii")
+            entries = []
+    return {"arm": group.arm, "budget": group.budget, "seed": group.seed, "probes": list(group.probes), "columns": columns}
+
+
+def _index_row(own: Row, others: Mapping[str, Row]) -> dict[str, Any]:
+    """What filters, sorting and search need of an episode; "kinds" is a bit for each of `KINDS`."""
+    kinds, known = kinds_of(own, others.get("noise"), others.get("truth")), facts(own)
+    return {
+        "kinds": sum(1 << n for n, kind in enumerate(KINDS) if kind in kinds),
+        "correct": None if own.get("correct") is None else round(float(own["correct"]), 3),
+        "said": str(own.get("said") or "")[:_SHORT],
+        "iou": known.get("iou"),
+        "area": known.get("crop_area"),
+        "tokens": known.get("visual_tokens"),
+        "turns": len(own["turns"]),
+        "seconds": known.get("seconds"),
+        "reward": (own.get("reward") or {}).get("total"),
+        "step": own.get("step"),
+    }
+
+
+def _call(name: str, *values: Any) -> str:
+    return f"lfpc.{name}({', '.join(json.dumps(value, separators=(',', ':')) for value in values)});\n"

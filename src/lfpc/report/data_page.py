@@ -1,0 +1,85 @@
+"""A page about data: facts, bars, curves, tables and samples with their boxes. It opens from disk, as every page here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfpc.errors import RunError
+from lfpc.report import figures
+from lfpc.report.exports import write_exports
+from lfpc.report.pages import copy_static, templates
+from lfpc.report.pictures import Pictures, Saved
+from lfpc.samples import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a title; the first cell of a row names it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A sample on the page."""
+
+    sample: Sample
+    notes: tuple[str, ...] = ()
+    """What is to be said about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    shown: Shown
+    picture: Saved | None
+
+
+def write_data_page(
+    out: Path,
+    *,
+    title: str,
+    facts: Sequence[str],
+    bars: Mapping[str, Mapping[str, int]] | None = None,
+    curves: Sequence[figures.Figure] = (),
+    tables: Sequence[Table] = (),
+    groups: Mapping[str, Sequence[Shown]] | None = None,
+) -> Path:
+    """Write the page and its pictures into `out`; returns the path of `index.html`.
+
+    Args:
+        out: folder; made if needed.
+        title: of the page.
+        facts: paragraphs at its top.
+        bars: counts by name, a figure each.
+        curves: further figures, each written as SVG and CSV files too.
+        tables: under the figures.
+        groups: samples to look at, by what they are examples of.
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    pictures = Pictures(out / "pictures")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        cards = {name: [_Card(shown, pictures.original(shown.sample)) for shown in some] for name, some in (groups or {}).items() if some}
+        page = (
+            templates()
+            .get_template("data.html.j2")
+            .render(
+                title=title,
+                facts=facts,
+                bars={name: figures.rows(counts) for name, counts in (bars or {}).items() if counts},
+                curves=curves,
+                canvas=figures,
+                tables=[table for table in tables if table.rows],
+                groups=cards,
+            )
+        )
+        copy_static(out)
+        write_exports(out, (), curves)
+        (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{out}: the page cannot be written: {error.strerror or error}") from error
+    return out / "index.html"

@@ -1,0 +1,35 @@
+"""Figures as SVG and CSV files, tables as Markdown and LaTeX, for a paper or a repository."""
+
+import csv
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from lfpc.report import figures
+from lfpc.report.figures import Figure
+from lfpc.report.pages import templates
+from lfpc.report.tables import Table, table_latex, table_markdown
+
+
+def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -> None:
+    """Write `out`/figures/NAME.svg and .csv, `out`/tables/NAME.md and .tex."""
+    for folder, some in (("figures", drawn), ("tables", tables)):
+        if some:
+            (out / folder).mkdir(parents=True, exist_ok=True)
+    template = templates().get_template("figure.svg.j2")
+    for figure in drawn:
+        svg = template.render(figure=figure, canvas=figures)
+        (out / "figures" / f"{figure.name}.svg").write_text(svg, encoding="utf-8", errors="replace")
+        (out / "figures" / f"{figure.name}.csv").write_text(figure_csv(figure), encoding="utf-8", errors="replace", newline="")
+    for table in tables:
+        (out / "tables" / f"{table.name}.md").write_text(table_markdown(table), encoding="utf-8", errors="replace")
+        (out / "tables" / f"{table.name}.tex").write_text(table_latex(table), encoding="utf-8", errors="replace")
+
+
+def figure_csv(figure: Figure) -> str:
+    """The figure's numbers, a header first. Texts that a spreadsheet would take for a formula get a quote in front."""
+    out = StringIO()
+    writer = csv.writer(out)
+    for row in (figure.columns, *figure.values):
+        writer.writerow([f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value for value in row])
+    return out.getvalue()

@@ -1,0 +1,115 @@
+"""The paper's three kinds of episode, found in a demo's own: a gallery for the documentation.
+
+right-crop-right    the crop shows the target, the answer is right, and wrong when noise is shown in its place
+right-crop-misread  the crop shows the target, and the answer is wrong
+wrong-crop          the crop shows something else, and the answer is wrong
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfpc.errors import RunError
+from lfpc.evaluate.metrics import Row
+from lfpc.evaluate.replay import samples_of_rows
+from lfpc.report.browser import Group, episodes_of, groups_of
+from lfpc.report.cards import LOW_IOU
+from lfpc.report.evidence import TRAINING, Evidence
+from lfpc.report.strip import episode_strip
+from lfpc.report.tables import markdown
+
+COVERED = 0.9
+"""Share of the target that a crop has to contain to count as one of it."""
+SHOWN_ARM = "stage2"
+Rows = Mapping[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kind of episode."""
+
+    name: str
+    title: str
+    text: str
+    holds: Callable[[Rows], bool]
+    """Rows of a question by probe -> whether it is one."""
+
+
+def _covers(row: Row) -> bool:
+    return (row.get("coverage") or 0) > COVERED
+
+
+CASES = (
+    Case(
+        "right-crop-right",
+        "The right crop, read rightly",
+        "What the two stages are for: the crop shows the target, and the answer comes from the crop. With noise in its place it is wrong.",
+        lambda rows: bool(rows["own"]["correct"]) and _covers(rows["own"]) and "noise" in rows and not rows["noise"]["correct"],
+    ),
+    Case(
+        "right-crop-misread",
+        "The right crop, read wrongly",
+        "The crop holds the target, and the answer is wrong all the same.",
+        lambda rows: not rows["own"]["correct"] and _covers(rows["own"]),
+    ),
+    Case(
+        "wrong-crop",
+        "A crop of the wrong thing",
+        "The box misses the target, and the answer with it. This is what the grounding reward of Stage II is against.",
+        lambda rows: not rows["own"]["correct"] and rows["own"].get("iou") is not None and rows["own"]["iou"] < LOW_IOU,
+    ),
+)
+
+
+def write_gallery(out: Path, evidence: Evidence) -> Path:
+    """Write `out`/gallery.md and a picture of each case into `out`/gallery; returns the page.
+
+    Each case is shown by Stage II, else by the last evaluated arm that has one about a mark, at the first budget; a table counts all.
+
+    Raises:
+        RunError: there are no evaluated episodes, or the folder cannot be written.
+    """
+    groups = [group for group in groups_of(evidence) if group.budget != TRAINING and group.seed == 0]
+    if not groups:
+        raise RunError("the run holds no evaluated episodes; name the folder of lfpc demo")
+    parts = [
+        "# Gallery\n",
+        "Episodes of the miniature, found in a demo's own rows by `lfpc mini gallery out/demo --out docs`. "
+        "Green: the truth; red: what the model asked for.\n",
+        _counts(groups),
+    ]
+    try:
+        (out / "gallery").mkdir(parents=True, exist_ok=True)
+        for case in CASES:
+            parts.append(_shown(out, case, groups, evidence))
+        (out / "gallery.md").write_text("\n".join(parts), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"{out}: the gallery cannot be written: {error.strerror or error}") from error
+    return out / "gallery.md"
+
+
+def _counts(groups: list[Group]) -> str:
+    rows = [
+        (group.arm, group.budget, *(f"{sum(map(case.holds, _by_question(group)))} of {len(group.own)}" for case in CASES))
+        for group in groups
+    ]
+    return markdown(("arm", "budget", *(case.title.lower() for case in CASES)), rows, left=2)
+
+
+def _by_question(group: Group) -> Iterator[Rows]:
+    for own, others in episodes_of(group):
+        yield {"own": own, **others}
+
+
+def _shown(out: Path, case: Case, groups: list[Group], evidence: Evidence) -> str:
+    heading = f"## {case.title}\n\n{case.text}\n"
+    for group in sorted(groups, key=lambda group: (group.budget != groups[0].budget, group.arm != SHOWN_ARM, -groups.index(group))):
+        look = evidence.shown(group.setting("own"))
+        for rows in _by_question(group):
+            own = rows["own"]
+            if look and case.holds(rows) and own["turns"] and own.get("category") != "relation":
+                sample = samples_of_rows([own])[0]
+                episode_strip(own, sample, look.look).save(out / "gallery" / f"{case.name}.jpg", quality=85)
+                told = f"{group.arm}, {group.budget} budget, `{sample.id}`: IoU {own['iou']:.2f}, {own['visual_tokens']} visual tokens."
+                return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{told}\n"
+    return f"{heading}\nNo evaluated episode is one.\n"

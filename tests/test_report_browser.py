@@ -1,0 +1,189 @@
+"""The report in a real browser, opened from disk: what a person can do with the episodes, and how soon."""
+
+import re
+import sys
+
+import pytest
+from browser import open_page
+from reports import made_up_evidence, made_up_row, noise_pictures
+
+from lfpc.report import write_report
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert(2)">"""
+TURNED, LONG = "\u202eright to left", "\U0001f600" + "word " * 20_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report of two arms: `good` is right but on questions 1 and 2, `poor` is right on question 2 alone."""
+    tmp_path = tmp_path_factory.mktemp("report")
+    pictures = noise_pictures(tmp_path / "pictures", 3)
+    texts = {3: {"question": HOSTILE, "sample": HOSTILE}, 4: {"question": TURNED, "says": LONG}}
+
+    def rows(right, **more):
+        return [made_up_row(n, pictures[n % 3], correct=right(n), **texts.get(n, {}), **more) for n in range(6)]
+
+    found = {
+        ("good", "small", "own", 0): rows(lambda n: n not in (1, 2)),
+        ("good", "small", "noise", 0): rows(lambda n: n == 0),
+        ("poor", "small", "own", 0): rows(lambda n: n == 2),
+    }
+    return write_report(tmp_path / "out", made_up_evidence(found), title="Made up").parent
+
+
+def opened(page, folder, fragment="", name="episodes.html"):
+    page.goto("about:blank")
+    page.goto(f"{(folder / name).as_uri()}#{fragment}")
+    if name == "episodes.html":
+        page.wait_for_selector("body[data-ready]")
+        page.wait_for_selector("article")
+    return page
+
+
+def listed(page):
+    return [int(text) for text in re.findall(r"thing (\d)", page.inner_text("#list"))]
+
+
+def test_an_episode_shows_its_pictures_boxes_replies_and_probes(page, folder):
+    opened(page, folder, "arm=good&budget=small&at=q00000")
+    assert page.inner_text("article h3") == "Which colour is thing 0?"
+    assert page.locator("h4").all_inner_texts() == ["own crops right", "noise right"]
+    images = page.locator("article img")
+    assert images.count() == 4, "two views, the crop and the noise"
+    page.wait_for_function("[...document.querySelectorAll('article img')].every(image => image.complete && image.naturalWidth > 0)")
+    assert all(images.nth(n).get_attribute("alt") for n in range(4))
+    assert page.locator("article rect.crop").count() == 2
+    frame, box = page.locator(".frame").first.bounding_box(), page.locator("article rect.crop").first.bounding_box()
+    assert box["width"] == pytest.approx(0.1 * frame["width"], abs=5)
+    assert "answered" in page.inner_text(".probe >> nth=0")
+    assert "IoU 0.04" in page.inner_text(".probe >> nth=0")
+
+
+def test_filters_and_sorting_and_search_change_the_list(page, folder):
+    opened(page, folder, "arm=good&budget=small")
+    assert page.inner_text("output") == "6 of 6 episodes (100.0 %)"
+    page.select_option("select[name=show]", "wrong")
+    assert listed(page) == [1, 2]
+    page.select_option("select[name=show]", "all")
+    page.select_option("select[name=sort]", "tokens")
+    page.check("input[name=descending]")
+    assert listed(page) == [5, 2, 1, 0], "questions 3 and 4 have other texts"
+    page.fill("input[name=q]", "THING 2")
+    assert listed(page) == [2]
+    page.select_option("select[name=category]", "odd")
+    assert "No episode is like this." in page.inner_text("#episode")
+
+
+def test_keys_step_through_and_the_address_leads_back(page, folder):
+    opened(page, folder, "arm=poor&budget=small&show=wrong")
+    assert page.inner_text("article h3") == "Which colour is thing 0?"
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 1')")
+    page.keyboard.press("k")
+    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 0')")
+    page.keyboard.press("j")
+    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 1')")
+    address = page.url
+    assert "at=q00001" in address
+    opened(page, folder, address.split("#")[1])
+    assert page.inner_text("article h3") == "Which colour is thing 1?"
+    assert "poor, small" in page.inner_text("article .facts")
+    page.keyboard.press("/")
+    page.keyboard.type("jk")
+    assert page.input_value("input[name=q]") == "jk", "letters in the search are letters"
+
+
+def test_two_settings_beside_each_other_show_where_they_differ(page, folder):
+    opened(page, folder, "arm=good&budget=small&with-arm=poor&with-budget=small&show=lost")
+    assert listed(page) == [2], "right only for the other"
+    assert page.locator("article").count() == 2
+    assert [text.split()[-1] for text in page.locator("h4").all_inner_texts() if "own" in text] == ["wrong", "right"]
+    page.select_option("select[name=show]", "gained")
+    assert page.inner_text("output").startswith("4 of 6")
+    page.select_option("select[name=with]", "")
+    assert page.input_value("select[name=show]") == "all", "nothing to compare with"
+
+
+def test_hostile_texts_stay_texts_in_the_browser(page, folder):
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    opened(page, folder, "arm=good&budget=small")
+    page.click("#list li:nth-child(4) a")
+    page.wait_for_function("document.querySelector('article h3').textContent.includes('alert')")
+    assert page.inner_text("article h3") == HOSTILE
+    assert page.locator("article h3 img").count() == 0
+    page.keyboard.press("j")
+    page.wait_for_function("document.querySelector('article h3').textContent.includes('right to left')")
+    assert "right answer red" in page.inner_text("article .facts >> nth=0"), "the turned text ends with its own element"
+    assert page.locator("pre").nth(1).inner_text().endswith("more characters)")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_number_leads_to_its_episodes(page, folder):
+    opened(page, folder, name="index.html")
+    page.click("#table-accuracy tbody tr:nth-child(2) td a")
+    page.wait_for_selector("body[data-ready]")
+    assert page.inner_text("output").startswith("5 of 6")
+    page.go_back()
+    page.click("#figure-accuracy a[aria-label^='poor']")
+    page.wait_for_selector("body[data-ready]")
+    assert page.inner_text("output").startswith("5 of 6")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index.html", "episodes.html"])
+def test_narrow_screens_need_no_sideways_scrolling(browser, folder, scheme, name):
+    with open_page(browser, viewport={"width": 360, "height": 740}, color_scheme=scheme) as page:
+        opened(page, folder, name=name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(browser, folder, scheme):
+    with open_page(browser, color_scheme=scheme) as page:
+        opened(page, folder)
+        read = "name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()"
+        colors = {name: page.evaluate(read, name) for name in ("ground", "card", "ink", "quiet", "link", "good", "bad")}
+    for text in ("ink", "quiet", "link", "good", "bad"):
+        for behind in ("ground", "card"):
+            assert contrast(colors[text], colors[behind]) >= 4.5, (text, behind)
+
+
+def contrast(a, b):
+    """Ratio of two colours as WCAG 2 defines it."""
+
+    def luminance(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.slow
+def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
+    pictures = noise_pictures(tmp_path / "pictures", 20)
+    rows = {
+        (arm, "small", probe, 0): [made_up_row(n, pictures[n % 20], correct=n % 3 == 0) for n in range(5_000)]
+        for arm in ("a", "b")
+        for probe in ("own", "noise")
+    }
+    folder = write_report(tmp_path / "out", made_up_evidence(rows), title="Many").parent
+    paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    times = {}
+    for name in ("index.html", "episodes.html"):
+        with open_page(browser, viewport={"width": 1280, "height": 800}) as page:
+            page.goto((folder / name).as_uri())
+            page.wait_for_function(f"performance.getEntriesByName('first-contentful-paint').length && {paint} > 0")
+            times[f"{name} painted"] = page.evaluate(paint)
+            if name == "episodes.html":
+                page.wait_for_selector("body[data-ready]")
+                times["first episode shown"] = page.evaluate("performance.now()")
+                started = page.evaluate("performance.now()")
+                page.select_option("select[name=sort]", "iou")
+                times["sorted"] = page.evaluate("performance.now()") - started
+    with capsys.disabled():
+        sys.stderr.write("\n10,000 episodes: " + ", ".join(f"{name} {value:.0f} ms" for name, value in times.items()) + "\n")
+    assert max(times.values()) < 1_000
