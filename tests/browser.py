@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,14 @@ class Served:
         """Ctrl-C; returns what was printed after the address."""
         self.process.send_signal(signal.SIGINT)
         return self.process.communicate(timeout=20)[0]
+
+
+def wait_until(page: "Page", holds: str, *, seconds: float = 15.0) -> None:
+    """Wait until a JavaScript expression is true; the content policy of the pages refuses Playwright's own wait_for_function."""
+    ends = time.monotonic() + seconds
+    while not page.evaluate(holds):
+        assert time.monotonic() < ends, f"not true within {seconds:g} s: {holds}"
+        page.wait_for_timeout(20)
 
 
 def served(*arguments: str) -> AbstractContextManager[Served]:

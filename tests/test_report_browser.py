@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from browser import open_page
+from browser import open_page, wait_until
 from reports import made_up_evidence, made_up_row, noise_pictures
 
 from lfpc.report import write_report
@@ -52,7 +52,7 @@ def test_an_episode_shows_its_pictures_boxes_replies_and_probes(page, folder):
     assert page.locator("h4").all_inner_texts() == ["own crops right", "noise right"]
     images = page.locator("article img")
     assert images.count() == 4, "two views, the crop and the noise"
-    page.wait_for_function("[...document.querySelectorAll('article img')].every(image => image.complete && image.naturalWidth > 0)")
+    wait_until(page, "[...document.querySelectorAll('article img')].every(image => image.complete && image.naturalWidth > 0)")
     assert all(images.nth(n).get_attribute("alt") for n in range(4))
     assert page.locator("article rect.crop").count() == 2
     frame, box = page.locator(".frame").first.bounding_box(), page.locator("article rect.crop").first.bounding_box()
@@ -80,11 +80,11 @@ def test_keys_step_through_and_the_address_leads_back(page, folder):
     opened(page, folder, "arm=poor&budget=small&show=wrong")
     assert page.inner_text("article h3") == "Which colour is thing 0?"
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 1')")
+    wait_until(page, "document.querySelector('article h3').textContent.includes('thing 1')")
     page.keyboard.press("k")
-    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 0')")
+    wait_until(page, "document.querySelector('article h3').textContent.includes('thing 0')")
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('article h3').textContent.includes('thing 1')")
+    wait_until(page, "document.querySelector('article h3').textContent.includes('thing 1')")
     address = page.url
     assert "at=q00001" in address
     opened(page, folder, address.split("#")[1])
@@ -110,11 +110,11 @@ def test_hostile_texts_stay_texts_in_the_browser(page, folder):
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
     opened(page, folder, "arm=good&budget=small")
     page.click("#list li:nth-child(4) a")
-    page.wait_for_function("document.querySelector('article h3').textContent.includes('alert')")
+    wait_until(page, "document.querySelector('article h3').textContent.includes('alert')")
     assert page.inner_text("article h3") == HOSTILE
     assert page.locator("article h3 img").count() == 0
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('article h3').textContent.includes('right to left')")
+    wait_until(page, "document.querySelector('article h3').textContent.includes('right to left')")
     assert "right answer red" in page.inner_text("article .facts >> nth=0"), "the turned text ends with its own element"
     assert page.locator("pre").nth(1).inner_text().endswith("more characters)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -176,7 +176,7 @@ def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     for name in ("index.html", "episodes.html"):
         with open_page(browser, viewport={"width": 1280, "height": 800}) as page:
             page.goto((folder / name).as_uri())
-            page.wait_for_function(f"performance.getEntriesByName('first-contentful-paint').length && {paint} > 0")
+            wait_until(page, f"performance.getEntriesByName('first-contentful-paint').length && {paint} > 0")
             times[f"{name} painted"] = page.evaluate(paint)
             if name == "episodes.html":
                 page.wait_for_selector("body[data-ready]")
