@@ -23,6 +23,7 @@ from lfpc.policies.encode import Encoder
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.served import KEEP_STOP, ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
+from lfpc.protocols.reading import hermes_call
 from lfpc.samples import write_samples
 
 pytestmark = [
@@ -39,7 +40,7 @@ CALLS = {
     "qwen2_5_vl": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, 90]}}</tool_call>',
     "deepeyes": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, 90]}}</tool_call>',
     "mini_o3": '<grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": "original_image"}</grounding>',
-    "pixel_reasoner": '<tool_call>{"name": "crop_image_normalized", "arguments": {"bbox_2d": [0.1, 0.2, 0.5, 0.6]}}</tool_call>',
+    "pixel_reasoner": hermes_call("crop_image_normalized", {"bbox_2d": [0.1, 0.2, 0.5, 0.6], "target_image": 1}),
     "ergo": "<zoom>[10, 0, 100, 100]</zoom>",
     "thyme": "<code>img = Image.open('image.jpg')\nimg.crop((0, 20, 200, 300)).save('a.png')\n</code>",
 }
