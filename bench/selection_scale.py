@@ -9,6 +9,7 @@ from zlib import crc32
 
 from PIL import Image
 
+from bench.side_by_side import peak_memory_mib
 from lfpc.data.select import SelectConfig, select
 from lfpc.dialogue import Context
 from lfpc.images import open_picture
@@ -29,13 +30,7 @@ def main(folder: Path, count: int) -> None:
     config = SelectConfig(ladder=(256, 64, 36, 25))
     select(samples, ScriptedPolicy(_guess), protocol=PROTOCOLS["qwen2_5_vl"], config=config, out=folder / "run", progress=False)
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-    print(json.dumps({"samples": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib()}))
-
-
-def peak_mib() -> float:
-    """The most memory this process has held. The operating system's own counter would include the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    print(json.dumps({"samples": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_memory_mib()}))
 
 
 def _sample(folder: Path, i: int) -> Sample:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 if os.environ.get("VERL_PLATFORM") != "cpu":
-    pytest.skip("needs verl, in an environment of its own: make test-verl", allow_module_level=True)
+    pytest.skip("verl pins other versions, so it has an environment of its own: make test-verl", allow_module_level=True)
 
 import torch
 import verl_cpu  # noqa: F401  (its platform)

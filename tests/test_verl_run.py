@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 if os.environ.get("VERL_PLATFORM") != "cpu":
-    pytest.skip("needs verl, in an environment of its own: make test-verl", allow_module_level=True)
+    pytest.skip("verl pins other versions, so it has an environment of its own: make test-verl", allow_module_level=True)
 
 import torch
 from safetensors.torch import load_file

@@ -28,7 +28,7 @@ from lfpc.samples import write_samples
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.skipif(not made("vllm"), reason="there is no .venv-vllm of today's requirements; `make test-vllm` makes it"),
+    pytest.mark.skipif(not made("vllm"), reason="vLLM pins other versions; .venv-vllm is missing or out of date: make test-vllm"),
 ]
 CHECKPOINT = ROOT / "src" / "lfpc" / "mini" / "checkpoint"
 LOGPROB_BOUND = 2e-3

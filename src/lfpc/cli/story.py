@@ -29,6 +29,8 @@ class Demo:
     """Steps of the baseline and of Stage I."""
     stage2_steps: int = 120
     """Further steps of Stage II."""
+    train_samples: int = 320
+    """Questions that the baseline and Stage I learn from."""
     processes: int | None = None
     """Runs side by side; None: one per core, at most 4."""
 
