@@ -9,6 +9,8 @@ grpo_step_vs_trl   the comparison
 vision_sharing     the local engine with and without sharing
 eval_overhead      evaluating a served model, beside a bare loop of the same requests
 served_miniature   the demo's arms through a real vLLM server (`python -m bench.served_miniature out/demo`)
+selection          resolution selection, beside a loop over transformers' generate
+selection_scale    selection of many samples by a policy that answers at once
 large_picture      a large JPEG to a view and crops as PNG, exact and fast
 results            out/bench/results.json, and the table
 """

@@ -82,7 +82,7 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
     print(f"selection: {ratio:.1f} times the samples a second of a loop over generate, same budgets (target: at least 10)")
     print(
         f"selection: {1000 / per_second:.0f} ms a sample in the loop, {1000 / median(ours):.0f} ms here; the vision tower alone takes "
-        f"{tower:.0f} ms for a picture of the first level, so nothing could win more than {1000 / per_second / tower:.1f} times"
+        f"{tower:.0f} ms for a picture of the first level at its best batch, which allows {1000 / per_second / tower:.1f} times at most"
     )
     print(
         f"selection: {MANY:,} samples took {times:.1f} times the CPU seconds of {FEW:,}; peak memory {scale[0].peak_mib:.0f} and "
@@ -102,12 +102,15 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _tower_ms(policy: TransformersPolicy, samples: Sequence[Sample]) -> float:
-    """Milliseconds of the vision tower for a picture of the first level, one at a time, which no way of selecting gets around."""
+    """Milliseconds of the vision tower for a picture of the first level, at the best of several batch sizes."""
     views = [global_view(open_picture(sample.image), LADDER[0]) for sample in samples]
-    began = time.perf_counter()
-    for view in views:
-        policy.views.features([view])
-    return 1000 * (time.perf_counter() - began) / len(views)
+    spent: list[float] = []
+    for size in (1, 4, 16, 64):
+        began = time.perf_counter()
+        for start in range(0, len(views), size):
+            policy.views.features(views[start : start + size])
+        spent.append(1000 * (time.perf_counter() - began) / len(views))
+    return min(spent)
 
 
 @torch.no_grad()

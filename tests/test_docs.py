@@ -28,17 +28,18 @@ def example(heading):
     return names
 
 
-def test_the_benchmark_of_the_docs_is_read(tmp_path, picture, monkeypatch):
-    monkeypatch.delitem(BENCHMARKS, "signs", raising=False)
+def test_the_benchmark_of_the_docs_is_read(tmp_path, picture):
     picture("sign.png")
     (tmp_path / "signs.jsonl").write_text('{"n": 1, "file": "sign.png", "q": "What does it say?", "a": "stop"}\n')
     example("A benchmark")
-    (found,) = read_benchmark("signs", tmp_path, tmp_path / "work")
+    try:
+        (found,) = read_benchmark("signs", tmp_path, tmp_path / "work")
+    finally:
+        del BENCHMARKS["signs"]  # the other tests' table is as it was
     assert (found.id, found.answer, found.image) == ("1", "stop", tmp_path / "sign.png")
-    monkeypatch.delitem(BENCHMARKS, "signs")
 
 
-def test_the_protocol_of_the_docs_reads_a_crop_an_answer_and_nonsense(picture, monkeypatch):
+def test_the_protocol_of_the_docs_reads_a_crop_an_answer_and_nonsense(picture):
     example("A protocol")
     protocol = PROTOCOLS.pop("plain")
     view = global_view(open_picture(picture(size=(112, 56))), 8)

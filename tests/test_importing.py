@@ -87,6 +87,7 @@ def test_benchmarks_are_imported_by_their_readers_with_boxes(tmp_path: Path) -> 
     assert sample.boxes == ((Box(0.1, 0.1, 0.3, 0.3),),)
     assert sample.image.is_relative_to(tmp_path / "out" / "pictures")
     assert "no picture sa_2.jpg" in rejected[0]["detail"]
+    assert rejected[0]["reason"] == "missing picture"
 
 
 ROWS = [{"problem": "Which?", "gold": {"answer": "b"}, "pic": "a.png", "choices": ["a", "b"], "where": [16, 12, 32, 24]}]
@@ -134,6 +135,7 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
     published.write_json(tmp_path / "in" / "x.json", ROWS)
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})
+    assert not (tmp_path / "out").exists()  # so that the corrected command may use it
     with pytest.raises(ConfigError, match="so what is written would be read; name a folder outside"):
         bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):

@@ -79,6 +79,8 @@ def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
     assert played.turns[1].reply.text == CALL
     with pytest.raises(RunError, match="does not take this region"):
         led(replace(asked, config=replace(CONFIG, protocol="deepeyes", crop=None)), Box(0, 0, 0.01, 0.01))
+    with pytest.raises(RunError, match="allow more turns"):
+        led(replace(asked, config=replace(CONFIG, max_turns=1)), Box(0, 0, 0.5, 0.5))
 
 
 def test_the_policy_is_asked_only_after_the_swapped_crop(sample):

@@ -113,14 +113,15 @@ def test_a_model_that_locates_proposes_every_box_it_names(asked: Sample):
     assert [one.box for one in found] == [Box(0.25, 0.25, 0.5, 0.5), Box(0.0, 0.0, 0.25, 0.25)]
 
 
-def test_boxes_of_qwen3_are_thousandths_and_others_pixels_of_the_shown_picture():
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_user", "qwen3_vl_text"])
+def test_boxes_of_qwen3_are_thousandths_and_others_pixels_of_the_shown_picture(name: str):
     text = '{"bbox_2d": [10, 20, 50, 40]}'
-    assert boxes_of_reply(text, SHOWN, "qwen3_vl") == [Box(0.01, 0.02, 0.05, 0.04)]
-    assert boxes_of_reply(text, SHOWN, "qwen2_5_vl") == [Box(0.1, 0.4, 0.5, 0.8)]
+    assert boxes_of_reply(text, SHOWN, PROTOCOLS[name]) == [Box(0.01, 0.02, 0.05, 0.04)]
+    assert boxes_of_reply(text, SHOWN, PROTOCOL) == [Box(0.1, 0.4, 0.5, 0.8)]
 
 
 @pytest.mark.parametrize(
     "text", ["", "nothing", '"bbox_2d": [1, 2, 3]', '"bbox_2d": [5, 5, 5, 5]', '"bbox_2d": [900, 900, 901, 901]', '"bbox_2d": ["' * 50_000]
 )
 def test_a_reply_without_a_box_proposes_nothing(text: str):
-    assert boxes_of_reply(text, SHOWN, "qwen2_5_vl") == []
+    assert boxes_of_reply(text, SHOWN, PROTOCOL) == []

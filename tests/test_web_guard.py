@@ -68,6 +68,7 @@ def test_what_another_site_embeds_or_writes_is_refused_but_a_link_may_be_followe
 def test_a_request_larger_than_allowed_or_of_unknown_length_is_refused():
     assert asked(APP, "PUT", "/", content=b"x" * 101).status_code == 413
     assert refusal("PUT", Headers({"host": HOST, "transfer-encoding": "chunked"}), 8000)[0] == 411
+    assert refusal("PUT", Headers({"host": HOST, "content-length": "5", "transfer-encoding": "chunked"}), 8000)[0] == 411
     for nonsense in ("-1", "1e3", "²", "9" * 400):
         assert refusal("PUT", Headers({"host": HOST, "content-length": nonsense}), 8000)[0] == 413
 

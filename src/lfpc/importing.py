@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from lfpc.data.importers import IMPORTERS, Importer, Places
-from lfpc.data.importers.base import Found
+from lfpc.data.importers import IMPORTERS, Importer
 from lfpc.data.importing import ImportConfig, Imported, import_samples
 from lfpc.errors import ConfigError
 from lfpc.evaluate.benchmarks import BENCHMARKS
@@ -21,10 +20,7 @@ def importer(name: str, seed: int = 0) -> Importer:
         raise ConfigError(f"unknown format {name!r}; known are {', '.join(formats())}")
     benchmark = BENCHMARKS[name]  # "samples", a samples folder, among them
 
-    def read(src: Path, places: Places) -> Found:
-        yield from benchmark.read(src, places.pictures.parent, seed)
-
-    return Importer(read=read, about=benchmark.fetch)
+    return lambda src, places: benchmark.read(src, places.pictures.parent, seed)
 
 
 def formats() -> tuple[str, ...]:

@@ -131,9 +131,11 @@ def led(asked: Asked, region: Box) -> Asked:
 
     Raises:
         PictureError: the picture is not usable.
-        RunError: the model's protocol has no such call, or its tool does not take this region.
+        RunError: the model's protocol has no such call, its tool does not take this region, or no turn is left after it.
     """
     chat = asked.config.chat
+    if asked.most_turns < 2:
+        raise RunError("the crop would come with the last turn, so the model says nothing after it; allow more turns")
     view = first_view(asked.sample, asked.config.budget, factor=chat.factor)
     if chat.write_call is None:
         raise RunError(f"how a call is written is not known for {chat.name}; swap a crop that the model makes itself")

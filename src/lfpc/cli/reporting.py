@@ -6,7 +6,6 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
-from lfpc.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +39,11 @@ class Report:
         return f"open {write_report(self.out, evidence, title=title, shown=self.pictures)}"
 
     def _follow(self) -> str:
-        try:
-            from lfpc.web.watching import watch
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"--watch needs {error.name}: pip install 'lfpc[web]'") from error
+        from lfpc.web import need_web
+
+        need_web()
+        from lfpc.web.watching import watch
+
         watch(self.runs, title=self.title or ", ".join(run.resolve().name for run in self.runs), port=self.port)
         return "the report is no longer served; without --watch it is written to a folder"
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lfpc.boxes import iou
-from lfpc.data.boxing import Boxing, Nested, boxing_of, lists_of_nested, nested_from_lists, with_boxing
+from lfpc.data.boxing import LONGEST_NOTE, Boxing, Nested, boxing_of, lists_of_nested, nested_from_lists, with_boxing
 from lfpc.data.proposals import Proposal
 from lfpc.errors import SampleError
 from lfpc.samples import Sample
@@ -115,13 +115,13 @@ def _resolved(a: Sample, b: Sample, fit: Agreement | None, least: float) -> tupl
     kept, left = (b, a) if _boxed(b) and not _boxed(a) else (a, b)
     mine, theirs = boxing_of(kept), boxing_of(left)
     boxing = replace(
-        mine, flagged=mine.flagged or theirs.flagged, note="; ".join(filter(None, dict.fromkeys((mine.note, theirs.note))))[:1000]
+        mine, flagged=mine.flagged or theirs.flagged, note="; ".join(filter(None, dict.fromkeys((mine.note, theirs.note))))[:LONGEST_NOTE]
     )
     both_open = "todo" in (mine.state, theirs.state)
     if (fit is not None and fit.mean >= least) or (fit is None and both_open):
         return with_boxing(a, kept.boxes, boxing), False
     reason = f"boxes differ, IoU {fit.mean:.2f}" if fit else f"{mine.by or 'one'}: {mine.state}, {theirs.by or 'the other'}: {theirs.state}"
-    found = with_boxing(a, kept.boxes, replace(boxing, flagged=True, note="; ".join(filter(None, (reason, boxing.note)))[:1000]))
+    found = with_boxing(a, kept.boxes, replace(boxing, flagged=True, note="; ".join(filter(None, (reason, boxing.note)))[:LONGEST_NOTE]))
     others = {"by": theirs.by, "boxes": lists_of_nested(left.boxes)}
     return replace(found, meta={**found.meta, OTHER_KEY: others}) if left.boxes else found, True
 

@@ -17,8 +17,6 @@ from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
 
 PROMPT = 'Where in the picture is what answers this question: "{question}" Reply with the box around it, and with nothing else.'
-THOUSANDS = ("qwen3_vl",)
-"""Protocols of models that write boxes in thousandths of the picture; others write pixels of the picture they were shown."""
 _NUMBER = r"\s*(-?\d{1,6}(?:\.\d{1,6})?)\s*"
 _BOX = re.compile(rf'"bbox_2d"\s*:\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]', re.ASCII)
 
@@ -40,13 +38,13 @@ def asked_boxes(sample: Sample, policy: Policy, protocol: ChatProtocol, *, budge
     asking = Sample(id=sample.id, image=sample.image, question=PROMPT.format(question=sample.question), answer=sample.answer)
     game = episode(asking, view, look=no_look, protocol=protocol, max_turns=1)
     turn = play([game], policy)[0].turns[0]
-    boxes = [turn.action.box] if isinstance(turn.action, Crop) else boxes_of_reply(turn.reply.text, view, protocol.name)
+    boxes = [turn.action.box] if isinstance(turn.action, Crop) else boxes_of_reply(turn.reply.text, view, protocol)
     return [Proposal(box, source) for box in dict.fromkeys(boxes)][:MOST]
 
 
-def boxes_of_reply(text: str, shown: View, protocol: str) -> list[Box]:
+def boxes_of_reply(text: str, shown: View, protocol: ChatProtocol) -> list[Box]:
     """Every "bbox_2d" of a reply about `shown` that has an area inside it."""
-    frame = (1000, 1000) if protocol in THOUSANDS else shown.size
+    frame = protocol.frame or shown.size
     found: list[Box] = []
     for numbers in _BOX.findall(text[:100_000]):
         try:

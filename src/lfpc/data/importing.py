@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Imported:
     rejected: dict[str, int]
     """Rows by reason."""
     sources: dict[str, dict[str, Any]]
-    """By source: "samples", "with_options", "with_boxes", "rejected", "median_pixels"."""
+    """By source: "samples", "with_options", "with_boxes", "rejected"."""
 
 
 def import_samples(importer: Importer, config: ImportConfig, out: Path, *, progress: bool = True) -> Imported:
@@ -74,14 +74,16 @@ def import_samples(importer: Importer, config: ImportConfig, out: Path, *, progr
         raise ConfigError(f"{out} lies in {config.src}, so what is written would be read; name a folder outside")
     pictures = (out / PICTURES).absolute()
     config = replace(config, files=_sizes(config.src))
+    places = Places(pictures=pictures, roots=(*config.roots, _folder(config.src)), strip=config.strip, columns=config.columns or {})
+    rows = importer(config.src, places)
+    first = list(islice(rows, 1))  # a wrong folder or option is told of here, before `out` is this import's
     journal = RunFolder.open(out / JOURNAL, config)
     done, seen = 0, set[int]()
     for line in journal.episode_lines():
         done += 1
         if "sample" in line:
             seen.add(short_hash(line["sample"]["id"]))
-    places = Places(pictures=pictures, roots=(*config.roots, _folder(config.src)), strip=config.strip, columns=config.columns or {})
-    found = islice(importer.read(config.src, places), done, None)
+    found = islice(chain(first, rows), done, None)
     keeper = Keeper(config, pictures)
     with progress_bar(None, done, f"import {config.format}", unit="row", shown=progress) as advance, ThreadPoolExecutor(THREADS) as threads:
         for number, made in enumerate(in_order(threads, keeper.keep, found, 2 * THREADS), done + 1):

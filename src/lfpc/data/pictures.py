@@ -202,13 +202,3 @@ def _upright(box: Box, orientation: int) -> Box:
     if orientation in (3, 4, 7, 8):
         y0, y1 = 1 - y1, 1 - y0
     return Box(x0, y0, x1, y1)
-
-
-def upright_size(picture: Path) -> Size:
-    """(width, height) in pixels of the upright picture; only the file's header is read.
-
-    Raises:
-        PictureError: the file is not a picture.
-    """
-    size, orientation = _frame(picture)
-    return (size[1], size[0]) if orientation >= 5 else size

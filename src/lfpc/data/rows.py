@@ -10,6 +10,7 @@ from typing import Any
 
 from lfpc.data.pictures import PictureStore
 from lfpc.data.records import Record, read_records
+from lfpc.data.rejections import Rejected, reason_of
 from lfpc.errors import LfpcError, SampleError
 from lfpc.samples import Sample
 
@@ -48,7 +49,7 @@ def sample_of(record: Record, store: PictureStore, make: Callable[[Mapping[str, 
     try:
         return make(record.values, store)
     except LfpcError as error:
-        return SampleError(f"{record.where}: {error}")
+        return Rejected(reason_of(error), f"{record.where}: {error}")
     except (TypeError, ValueError, LookupError, AttributeError) as error:  # a value of another kind than the layout has
         return SampleError(f"{record.where}: a value of the wrong kind ({type(error).__name__}: {error})")
 

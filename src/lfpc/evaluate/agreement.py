@@ -30,9 +30,9 @@ def judged_rules(judge: Judge) -> AnswerRules:
         return bool(judgement.correct)
 
     def same(sample: Sample, first: str, said: str) -> bool:
-        if RULES.same(sample, first, said) or sample.options or not first.strip() or not said.strip():
-            return RULES.same(sample, first, said)
-        return means(sample, first, said)
+        if RULES.same(sample, first, said):
+            return True
+        return not sample.options and bool(first.strip() and said.strip()) and means(sample, first, said)
 
     def right(sample: Sample, said: str) -> bool:
         verdict = check_answer(said, sample)

@@ -66,6 +66,8 @@ class ChatProtocol:
     call_text: Callable[[str, str], str] | None = None
     """(tool's name, arguments as JSON) -> the call as the policy writes it, where a server may hand out calls apart from the text;
     None: its calls are always text."""
+    frame: tuple[int, int] | None = None
+    """What the corners of a box the model is asked to locate run to; None: pixels of the picture it is shown."""
     write_call: Callable[[Box, View], str] | None = None
     """(region, first view) -> a reply that asks for it, as the policy itself would write it; None: not known."""
     crop: CropRules = field(default_factory=CropRules)

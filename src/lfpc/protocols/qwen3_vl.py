@@ -158,6 +158,7 @@ QWEN3_VL = ChatProtocol(
     stop=("</tool_call>",),
     native_tools=(SCHEMA,),
     call_text=call_text,
+    frame=FRAME,
     crop=CropRules(factor=32, min_tokens=256),
 )
 QWEN3_VL_USER = replace(

@@ -12,7 +12,7 @@ Places = dict[str, dict[str, Estimate]]
 
 
 def result_figures(results: Mapping[str, Any]) -> list[Points]:
-    """Accuracy and IoU by budget, accuracy over cost, and what each probe costs."""
+    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and what each probe costs."""
     found = [
         points("accuracy", "Accuracy by budget", _by_budget(results, "accuracy", "wrong"), of="budget"),
         points("noise-drop", "Accuracy lost under noise", _by_budget(results, "noise_drop", "fooled"), of="budget"),

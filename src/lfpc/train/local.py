@@ -35,7 +35,7 @@ from lfpc.train.state import (
     save_weights,
     saved_steps,
 )
-from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers, validation_numbers
+from lfpc.train.statistics import Numbers, episode_numbers, is_best, sampling_numbers, validation_numbers
 from lfpc.train.trackers import Tracker, TrackerName, opened
 from lfpc.train.update import Learner
 
@@ -60,7 +60,7 @@ def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None =
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:
-        with opened(config.out, done, config, trackers) as boards:
+        with opened(done, config, trackers) as boards:
             trainer = Trainer(config, device, done, reward)
             run.truncate_metrics(done)
             _loop(trainer, run, samples, validation, done, boards, progress=progress)
@@ -184,9 +184,7 @@ def _loop(
 
 
 def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
-    earlier = [row["validation_reward"] for row in history if row.get("validation_reward") is not None]
-    now = numbers["validation_reward"]
-    if now is not None and now > max(earlier, default=float("-inf")):
+    if is_best(numbers, history):
         save_weights(trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config)
 
 

@@ -1,9 +1,10 @@
 """What the episodes of a step were like, as numbers. An absent quantity is None."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from statistics import fmean, median, pstdev
+from typing import Any
 
 from lfpc.answers import check_answer
 from lfpc.boxes import Box, iou
@@ -48,6 +49,12 @@ def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]
     """What is told of greedy episodes of held-out samples."""
     numbers = episode_numbers(episodes, terms)
     return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+
+
+def is_best(numbers: Numbers, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a validation earned more than every one in the metrics rows `history`."""
+    now, earlier = numbers["validation_reward"], [row["validation_reward"] for row in history if row.get("validation_reward") is not None]
+    return now is not None and now > max(earlier, default=float("-inf"))
 
 
 def nested_iou(episode: Episode, boxes: Sequence[Box]) -> float:

@@ -112,11 +112,10 @@ def _run_id(path: Path) -> str:
 
 
 @contextmanager
-def opened(path: Path, done: int, config: TrainConfig, names: Sequence[TrackerName]) -> Iterator[list[Tracker]]:
+def opened(done: int, config: TrainConfig, names: Sequence[TrackerName]) -> Iterator[list[Tracker]]:
     """TensorBoard and the trackers called `names`, closed at the end.
 
     Args:
-        path: the run folder.
         done: steps that were made before.
         config: the run.
         names: of further trackers.
@@ -125,7 +124,7 @@ def opened(path: Path, done: int, config: TrainConfig, names: Sequence[TrackerNa
     """
     with ExitStack() as stack:
         found: list[Tracker] = []
-        for make in (*(partial(Hosted, name, config) for name in names), partial(TensorBoard, path, done)):
+        for make in (*(partial(Hosted, name, config) for name in names), partial(TensorBoard, config.out, done)):
             found.append(make())
             stack.callback(found[-1].close)
         yield found

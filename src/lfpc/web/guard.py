@@ -82,7 +82,7 @@ def refusal(method: str, headers: "Headers", port: int, largest_body: int = LARG
     followed_link = reads and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("none", "same-origin") and not followed_link:
         return 403, "another site's page asked; open this server's own page"
-    if not reads and "content-length" not in headers:
+    if not reads and ("content-length" not in headers or "transfer-encoding" in headers):  # of both, the second would be read
         return 411, "a request that writes says how long it is (Content-Length)"
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdecimal() or int(length) > largest_body:

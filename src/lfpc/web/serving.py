@@ -1,8 +1,6 @@
 """An application served on 127.0.0.1 until Ctrl-C, and the files that all pages share."""
 
 import socket
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -33,9 +31,7 @@ def serve(
     *,
     port: int = 0,
     largest_body: int = LARGEST_BODY,
-    path: str = "/",
     public: bool = False,
-    say: Callable[[str], None] = print,
 ) -> None:
     """Serve `app`, guarded, until Ctrl-C; one line says where.
 
@@ -44,17 +40,14 @@ def serve(
         name: what the line calls it.
         port: 0 takes a free one.
         largest_body: bytes a request may have.
-        path: of the address to open.
         public: whether other machines may ask; `app` has to check who they are.
-        say: prints the line, once the port answers.
     Raises:
         ConfigError: the port is taken or not allowed.
     """
     with bound_socket(port, EVERYWHERE if public else LOOPBACK) as listening:
-        address = f"http://{LOOPBACK}:{listening.getsockname()[1]}{path}"
+        address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
         others = ", and at this machine's other addresses" if public else ""
-        say(f"{name}: {address}{others} (Ctrl-C ends it)")
-        sys.stdout.flush()
+        print(f"{name}: {address}{others} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(
             guarded(app, largest_body=largest_body, public=public),
             log_level="warning",

@@ -64,8 +64,9 @@ def watching_app(report: LiveReport) -> Starlette:
     async def file(request: "Request") -> Response:
         path = request.path_params["path"] or "index.html"
         try:
-            stale = path == "index.html" or report.pages is None  # the other files are those of the index that was sent last
-            pages = (await run_in_threadpool(report.fresh) if stale else report.pages) or report.folder
+            pages = report.pages
+            if path == "index.html" or pages is None:  # the other files are those of the index that was sent last
+                pages = await run_in_threadpool(report.fresh)
             found = file_within(pages / path, [pages])
         except PictureError:
             return PlainTextResponse("no such file", 404)

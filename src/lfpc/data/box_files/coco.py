@@ -13,8 +13,8 @@ from typing import Any
 from lfpc.boxes import Box
 from lfpc.data.box_files.entries import Entry, Placed, nested
 from lfpc.data.boxing import boxing_of
-from lfpc.data.pictures import upright_size
 from lfpc.errors import BoxError, SampleError
+from lfpc.images import upright_size
 from lfpc.samples import Sample
 
 

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 from lfpc.boxes import Box
 from lfpc.data.box_files.entries import Entry, Placed, nested
 from lfpc.data.boxing import State, boxing_of
-from lfpc.data.pictures import upright_size
 from lfpc.errors import BoxError, SampleError
+from lfpc.images import upright_size
 from lfpc.samples import Sample
 
 CONFIG = """<View>

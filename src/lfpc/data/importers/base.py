@@ -49,14 +49,8 @@ class Places:
         return PictureStore(self.pictures, roots=(beside, *self.roots), strip=self.strip)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Importer:
-    """A published layout."""
-
-    read: Callable[[Path, Places], Found]
-    """(folder or file, places) -> what is in it, in its order."""
-    about: str
-    """What a person has to know about it, in a line."""
+Importer = Callable[[Path, Places], Found]
+"""Of a published layout: (folder or file, places) -> what is in it, in its order."""
 
 
 def pending_rows(files: Iterable[Path], places: Places, make: Make) -> Found:

@@ -11,7 +11,7 @@ from typing import Any
 from lfpc.data.pictures import PictureStore, pixel_boxes
 from lfpc.data.records import Record, read_records
 from lfpc.data.rows import LETTERS, Found, files_like, lettered, need, sample_of, shuffled, some_options, split_options
-from lfpc.errors import SampleError
+from lfpc.errors import MissingPicture, SampleError
 from lfpc.samples import Sample
 
 CATEGORIES = ("direct_attributes", "relative_position")
@@ -37,7 +37,7 @@ def read_vstar(folder: Path, work: Path, seed: int) -> Found:
 def _from_file(row: Mapping[str, Any], file: Path, seed: int) -> Sample:
     picture = next((file.with_suffix(ending) for ending in _ENDINGS if file.with_suffix(ending).is_file()), None)
     if picture is None:
-        raise SampleError(f"no picture {file.stem}.jpg beside it")
+        raise MissingPicture(f"no picture {file.stem}.jpg beside it")
     name = f"{file.parent.name}/{file.stem}"
     options, answer, order = shuffled(some_options(need(row, "options")), 0, seed=seed, key=name)
     return Sample(

@@ -15,11 +15,11 @@ from lfpc.samples import Sample
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import training_samples
 from lfpc.train.state import check_engine, checkpoint_folder
-from lfpc.train.verl.checkpoints import check_ranks, saved_step
+from lfpc.train.verl.checkpoints import check_ranks, publish, saved_step
 from lfpc.train.verl.clusters import Cluster
 from lfpc.train.verl.estimate import estimate, report
 from lfpc.train.verl.export import export_samples, exported_samples
-from lfpc.train.verl.translate import Files, check_translatable, settings, settings_lines
+from lfpc.train.verl.translate import Files, settings, settings_lines
 from lfpc.train.verl.versions import NEEDED, check_versions, installed_verl, needed
 
 SETTINGS_FILE, PROCESSOR_FILE = "settings.json", "preprocessor_config.json"
@@ -64,7 +64,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
         ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
     """
     check_versions(needed(cluster))
-    check_translatable(config, cluster)
+    values = settings(config, cluster)
     samples = training_samples(config.data, config)
     held_out = training_samples(config.validation, config)[: config.validation_size] if config.validation else samples[:1]
     check_engine(config.out, "verl")
@@ -73,12 +73,13 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     files, last = Files(config.out.absolute()), min(config.steps, cluster.stop_at or config.steps)
     run = RunFolder.open(config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs")
     done = saved_step(config.out)
+    if done and not checkpoint_folder(config.out, done).is_dir():
+        publish(config, done)  # the run was killed after verl had written its checkpoint, and before it was ours
     if done < last:
         check_ranks(config.out, cluster.gpus)
         for part, file in ((samples, files.train), (held_out, files.validation)):
             if len(exported_samples(export_samples(part, file))) != len(part):
                 raise RunError(f"{file} does not hold the {len(part)} samples that were written to it; is the disk full?")
-        values = settings(config, cluster)
         write_json(files.state / SETTINGS_FILE, values)
         run.truncate_metrics(done)
         from lfpc.train.verl.inside.start import composed, run_to_the_end

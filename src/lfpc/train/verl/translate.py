@@ -4,7 +4,7 @@ What verl cannot do, or would do differently without saying so, is an error here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Files:
 
     @property
     def validation(self) -> Path:
-        """Exported validation samples; the training samples again where there is no validation (verl wants a file, and reads it only)."""
+        """Exported validation samples; one training sample where there is no validation (verl wants a file, and reads it only)."""
         return self.state / "validation.parquet"
 
     @property
@@ -164,7 +164,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # what our own parts read inside verl's processes
-        f"+{NAME}": {"train": plain(config), "out": str(files.out)},
+        f"+{NAME}": {"train": plain(replace(config, out=files.out, init=config.init.absolute()))},  # they may start in another folder
     }
 
 

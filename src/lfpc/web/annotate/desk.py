@@ -98,10 +98,11 @@ class Desk:
         Raises:
             SampleError: there is none.
         """
-        samples = self.samples()
-        if not 0 <= number < len(samples):
-            raise SampleError(f"there is no sample number {number + 1}; the folder has {len(samples)}")
-        return samples[number]
+        with self._lock:
+            self._refresh()
+            if not 0 <= number < len(self.order):
+                raise SampleError(f"there is no sample number {number + 1}; the folder has {len(self.order)}")
+            return self._samples[self.order[number]]
 
     def picture(self, number: int) -> Path:
         """Path of the `number`-th sample's picture.

@@ -5,7 +5,6 @@ cannot have is refused where the answer would be another kind of thing, and name
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +143,7 @@ def picture_of_url(url: str) -> bytes:
         raise ApiError("the picture's data URI is not in base64", param="messages", code="invalid_image_url")
     try:
         return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ApiError("the picture's data URI is no valid base64", param="messages", code="invalid_image_url") from error
 
 

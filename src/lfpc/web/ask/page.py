@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from lfpc.caches import byte_cache
 from lfpc.errors import LfpcError, PictureError
-from lfpc.images import open_picture
+from lfpc.images import open_picture, upright_size
 from lfpc.live import Asked, Busy, LiveModel
 from lfpc.web.ask.asked import Questions, events
 from lfpc.web.ask.completions import api_error
@@ -44,7 +44,7 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
         return JSONResponse({"model": model.name, "budget": model.config.budget, "examples": examples})
 
     async def size_of(name: str) -> tuple[int, int]:
-        return (await run_in_threadpool(open_picture, pictures.find(name))).size
+        return await run_in_threadpool(upright_size, pictures.find(name))
 
     async def send_in(request: Request) -> Response:
         try:

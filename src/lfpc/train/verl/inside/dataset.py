@@ -25,7 +25,7 @@ class ScheduledSamples(Dataset):
         config: verl's `data` section.
         max_samples: verl's limit; ours is the schedule.
     Raises:
-        SampleError: there are fewer samples than were exported.
+        SampleError: the file is not one of exported samples, or holds none.
     """
 
     def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
@@ -35,9 +35,9 @@ class ScheduledSamples(Dataset):
         if not self.samples:
             raise SampleError(f"{file}: no samples")
         self.split = "train" if str(file) == str(config.train_files) else "validation"
-        steps = range(1, run.steps + 1)
-        scheduled = [n for step in steps for n in prompts_of_step(len(self.samples), run, step)]
-        self.places = scheduled if self.split == "train" else list(range(len(self.samples)))
+        self.places = list(range(len(self.samples)))
+        if self.split == "train":
+            self.places = [n for step in range(1, run.steps + 1) for n in prompts_of_step(len(self.samples), run, step)]
 
     def __len__(self) -> int:
         return len(self.places)

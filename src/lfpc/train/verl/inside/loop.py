@@ -158,11 +158,7 @@ def _reading(tokenizer: PreTrainedTokenizerBase, protocol: str) -> tuple[Encoder
     return encoder, Writer(tokenizer, PROTOCOLS[protocol].stop, len(tokenizer))
 
 
-_LAST: list[tuple[TrainConfig, tuple[FirstView, Look]]] = []
-
-
+@lru_cache(maxsize=1)
 def _showing(config: TrainConfig) -> tuple[FirstView, Look]:
     """How first views and crops are made, with caches that all episodes of the process share."""
-    if not _LAST or _LAST[0][0] != config:
-        _LAST[:] = [(config, (first_views(config), original_look(config.crop)))]
-    return _LAST[0][1]
+    return first_views(config), original_look(config.crop)

@@ -2,7 +2,6 @@
 
 import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,11 +14,6 @@ from lfpc.train.verl.translate import NAME
 def run_config(config: DictConfig) -> TrainConfig:
     """The run that verl's configuration (or any section of it) belongs to."""
     return _typed(json.dumps(OmegaConf.to_container(_section(config).train)))
-
-
-def run_folder(config: DictConfig) -> Path:
-    """Where it is recorded."""
-    return Path(_section(config).out)
 
 
 def _section(config: DictConfig) -> Any:

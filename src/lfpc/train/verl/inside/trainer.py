@@ -12,9 +12,9 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from lfpc.errors import RunError
 from lfpc.runs import RunFolder
 from lfpc.train.alarms import alarms, unheard
-from lfpc.train.statistics import Numbers, validation_numbers
+from lfpc.train.statistics import Numbers, is_best, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
-from lfpc.train.verl.inside.section import run_config, run_folder
+from lfpc.train.verl.inside.section import run_config
 from lfpc.train.verl.recording import Played, advantages_of, check_complete, groups_of, log_episodes, step_numbers
 from lfpc.train.verl.translate import NAME
 
@@ -26,7 +26,8 @@ class RecordingTrainer(PPOTrainerSync):
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
-        self.run_config, self.folder = run_config(config), RunFolder(run_folder(config))
+        self.run_config = run_config(config)
+        self.folder = RunFolder(self.run_config.out)
         self.history = self.folder.metrics()
         self.rollouts: list[Played] = []
         self.gap: float | None = None
@@ -70,9 +71,7 @@ class RecordingTrainer(PPOTrainerSync):
         finally:
             self.replay_buffer.sample = sample
         numbers = validation_numbers([one.episode for one in found], [one.terms for one in found])
-        earlier = [row["validation_reward"] for row in self.history if row.get("validation_reward") is not None]
-        best = numbers["validation_reward"]
-        if best is not None and best > max(earlier, default=float("-inf")) and saved_step(self.run_config.out) == self.global_steps:
+        if is_best(numbers, self.history) and saved_step(self.run_config.out) == self.global_steps:
             keep_best(self.run_config.out, self.global_steps)
         return numbers
 

@@ -35,10 +35,10 @@ export function refresh() {
 }
 
 export async function go(number) {
-  if (number < 0 || number >= page.list.length) return;
+  if (!page.list[number]) return; // out of range, or no number at all
   page.number = number;
   window.history.replaceState(null, "", `#${number + 1}`);
-  if (saver.busy && saver.waiting.has(number)) await saver.busy;
+  if (saver.holds(number)) await saver.busy;
   let found;
   try {
     found = await request(`/api/samples/${number}`);

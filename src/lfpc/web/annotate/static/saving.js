@@ -16,11 +16,16 @@ export async function request(path, method = "GET", body = undefined) {
 export class Saver {
   // tell(text, isProblem): what the person is told; kept(sample, answer): a change is on disk.
   constructor(tell, kept) {
-    Object.assign(this, { tell, kept, waiting: new Map(), busy: null });
+    Object.assign(this, { tell, kept, waiting: new Map(), busy: null, sending: null });
   }
 
   get pending() {
     return this.waiting.size > 0 || this.busy !== null;
+  }
+
+  // Whether a change of this sample waits or is on its way.
+  holds(number) {
+    return this.sending === number || this.waiting.has(number);
   }
 
   // `sample` is the page's record of it; its revision is read when the change is sent.
@@ -34,6 +39,7 @@ export class Saver {
     while (this.waiting.size) {
       const [number, sample] = this.waiting.entries().next().value;
       this.waiting.delete(number);
+      this.sending = number;
       this.tell("Saving", false);
       try {
         const { id, revision, targets, state, flagged, note } = sample;
@@ -49,6 +55,8 @@ export class Saver {
         if (!this.waiting.has(number)) this.waiting.set(number, sample);
         this.tell(error.status ? `Not saved: ${error.message}` : "Not saved: the server is away; start it again, this page goes on", true);
         await new Promise((done) => setTimeout(done, RETRY_MS));
+      } finally {
+        this.sending = null;
       }
     }
   }
