@@ -14,6 +14,7 @@ from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
 from lfpc.images import CropRules, View
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
 from lfpc.runs import RunFolder
+from lfpc.samples import write_samples
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
@@ -443,6 +444,29 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(sample, tmp_path, monkeypatch):
+    from lfpc.train.verl import launch
+
+    monkeypatch.setattr(launch, "check_versions", lambda needed: None)  # nothing of verl is asked: its last step is on disk
+    data = write_samples([sample(budget=16)], tmp_path / "data").parent
+    run = replace(
+        preset("stage1"), data=data, init=MINIATURE, out=tmp_path / "run", steps=2, original_budget=256, crop=CropRules(max_tokens=25)
+    )
+    written = run.out / "verl" / "global_step_2" / "actor" / "huggingface"
+    written.mkdir(parents=True)
+    (written / "model.safetensors").write_bytes(b"weights")
+    (run.out / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
+    folder = launch.train(run, Cluster())
+    assert (folder.name, (folder / "model.safetensors").read_bytes()) == ("step-000002", b"weights")
+
+
+def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = settings(replace(preset("stage1"), init=Path("base"), out=Path("runs/a")), Cluster())["+lfpc"]["train"]
+    assert (run["init"], run["out"]) == (str(tmp_path / "base"), str(tmp_path / "runs" / "a"))
+
+
 def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
     from lfpc.cli import main
 
