@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import file_digest
+from functools import lru_cache
 from heapq import heappush, heappushpop
 from itertools import count
 from pathlib import Path
@@ -12,7 +12,7 @@ from random import Random
 
 from lfpc.answers import check_answer, normalise
 from lfpc.data.importing import short_hash
-from lfpc.data.soundness import sound_picture
+from lfpc.data.soundness import picture_digest, sound_picture
 from lfpc.errors import LfpcError, SampleError
 from lfpc.images import upright_size
 from lfpc.samples import Sample, scan_samples
@@ -78,21 +78,25 @@ def check_samples(path: Path, leak: Callable[[Path], str | None] | None = None) 
         SampleError: there is no such file.
     """
     asked: dict[int, tuple[str, str]] = {}
+    trouble = lru_cache(maxsize=4096)(_picture_trouble)  # a picture with many questions is read once
     for found in scan_samples(path):
         if isinstance(found, SampleError):
             yield Checked(None, (Problem(Kind.ROW, str(found), fatal=True),))
             continue
-        problems = [*_picture_problems(found)]
-        if not problems:
+        if broken := trouble(found.image):
+            problems = [Problem(Kind.PICTURE, broken, fatal=True)]
+        else:
             problems = [*_box_problems(found), *_repeats(found, asked), *_leaks(found, leak)]
         yield Checked(found, (*problems, *_answer_problems(found)))
 
 
-def _picture_problems(sample: Sample) -> Iterator[Problem]:
+def _picture_trouble(picture: Path) -> str:
+    """What is wrong with a picture; empty: nothing."""
     try:
-        sound_picture(sample.image)
+        sound_picture(picture)
     except LfpcError as error:
-        yield Problem(Kind.PICTURE, str(error), fatal=True)
+        return str(error)
+    return ""
 
 
 def _answer_problems(sample: Sample) -> Iterator[Problem]:
@@ -131,9 +135,7 @@ def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Prob
 
 def question_key(sample: Sample) -> int:
     """Names the content of the picture file and the question. Options count, whatever their order."""
-    with sample.image.open("rb") as content:
-        picture = file_digest(content, "sha256").hexdigest()
-    return short_hash("\n".join([picture, normalise(sample.question), *sorted(map(normalise, sample.options))]))
+    return short_hash("\n".join([picture_digest(sample.image), normalise(sample.question), *sorted(map(normalise, sample.options))]))
 
 
 def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterator[Problem]:

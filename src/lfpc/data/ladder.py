@@ -7,14 +7,12 @@ A `Walk` is a generator, as an episode is: it yields Questions, receives what wa
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from json import dumps
-from pathlib import Path
 
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
-from lfpc.errors import PictureError
+from lfpc.data.soundness import picture_digest
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
@@ -138,15 +136,5 @@ def ladder_of_ratios(ratios: Sequence[float], most: int, factor: int) -> Callabl
 
 
 def _key(sample: Sample, size: Size, protocol: ChatProtocol) -> str:
-    asked = [_digest(sample.image), *size, protocol.name, protocol.direct_system, protocol.ask(sample.question, sample.options)]
+    asked = [picture_digest(sample.image), *size, protocol.name, protocol.direct_system, protocol.ask(sample.question, sample.options)]
     return sha256(dumps(asked).encode()).hexdigest()[:32]
-
-
-@lru_cache(maxsize=4096)
-def _digest(file: Path) -> str:
-    """Hash of a picture file, remembered for the levels and questions that follow."""
-    try:
-        with file.open("rb") as content:
-            return file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise PictureError(f"{file}: cannot be read ({error.strerror or error})") from error

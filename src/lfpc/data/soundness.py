@@ -1,9 +1,12 @@
-"""Is a picture file whole and of a usable size: it is read to its end, so that damage shows now and not in training."""
+"""Is a picture file whole and of a usable size (it is read to its end, so that damage shows now and not in training), and what names it."""
 
+from functools import lru_cache
+from hashlib import file_digest
 from pathlib import Path
 from threading import Lock
 
 from lfpc.data.rejections import Reason, Rejected
+from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
 
 LARGE = 50_000_000
@@ -36,3 +39,17 @@ def sound_picture(picture: Path, min_side: int = 1) -> str:
         else:
             file.load()
         return (file.format or "png").lower()
+
+
+@lru_cache(maxsize=4096)
+def picture_digest(picture: Path) -> str:
+    """Hash of a picture file, remembered for further questions about it.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    try:
+        with picture.open("rb") as content:
+            return file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise PictureError(f"{picture}: cannot be read ({error.strerror or error})") from error

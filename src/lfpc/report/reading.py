@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lfpc.evaluate.recorded import OWN, evaluations, probed_runs
 from lfpc.evaluate.results import Setting, budget_histogram
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
 from lfpc.runs import CONFIG_FILE, ENVIRONMENT_FILE, EPISODES_FILE, METRICS_FILE, RunFolder
-from lfpc.samples import read_samples
+from lfpc.samples import SAMPLES_FILE, read_samples
 
 SECONDS_FILE = "seconds.json"
 
@@ -124,18 +125,22 @@ def _training_run(folder: Path, arm: str, seed: int) -> Evidence:
 def _data_facts(folder: Path) -> dict[str, DataFacts]:
     """Facts of the samples folder, by its name; empty where it is not there any more."""
     try:
-        samples = read_samples(folder)
+        facts = _facts_of(folder, (folder / SAMPLES_FILE).stat().st_mtime_ns)
     except (SampleError, OSError):
         return {}
-    name = folder.parent.name if folder.name == "selected" else folder.name
-    return {
-        name: DataFacts(
-            count=len(samples),
-            budgets=budget_histogram([sample.budget for sample in samples]),
-            categories=dict(Counter(sample.category or "none" for sample in samples).most_common()),
-            areas=[nested[0].area for sample in samples for nested in sample.boxes],
-        )
-    }
+    return {folder.parent.name if folder.name == "selected" else folder.name: facts}
+
+
+@lru_cache(maxsize=32)
+def _facts_of(folder: Path, written: int) -> DataFacts:
+    """Facts of a samples folder as it was `written`; the runs of a demo share theirs."""
+    samples = read_samples(folder)
+    return DataFacts(
+        count=len(samples),
+        budgets=budget_histogram([sample.budget for sample in samples]),
+        categories=dict(Counter(sample.category or "none" for sample in samples).most_common()),
+        areas=[nested[0].area for sample in samples for nested in sample.boxes],
+    )
 
 
 def _origin(folder: Path) -> Origin:
