@@ -210,14 +210,14 @@ def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, sha
     """Rows of one kind for one step; first only single pictures, then more and more dialogues."""
     kinds = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
     if progress > 0.35:
-        kinds = {"crop": 0.08, "region": 0.05, "small": 0.08, "middle": 0.04, "full": 0.23, "call": 0.37, "dialogue": 0.15}
+        kinds = {"crop": 0.08, "region": 0.05, "small": 0.12, "middle": 0.04, "full": 0.23, "call": 0.33, "dialogue": 0.15}
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
 
     def scene() -> Scene:
         return pool_scene(int(rng.integers(scenes)))
 
     if kind == "call":
-        tokens = int(rng.choice([5, 6, 8, 16], p=[0.2, 0.1, 0.3, 0.4]))
+        tokens = int(rng.choice([5, 6, 8, 16], p=[0.3, 0.1, 0.25, 0.35]))
         count = {5: 16, 6: 12, 8: 8, 16: 3}[tokens]
         return kind, [call_row(rng, scene(), tokens) for _ in range(count)]
     if kind == "dialogue":
