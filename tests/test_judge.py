@@ -166,6 +166,18 @@ def test_a_dead_server_ends_the_run_but_what_was_decided_is_kept(server: Server,
     assert judge().decide(CASES[:1]) == [Judgement(True)]
 
 
+def test_failures_in_a_row_are_counted_over_calls_and_a_verdict_ends_the_row(server: Server, judge: Callable[..., Judge]) -> None:
+    def answer(prompt: str, before: int) -> tuple[int, str]:
+        return says_right_if_alike(prompt, before) if "cow" in prompt else (503, "{}")
+
+    server.answer, asked = answer, judge(retries=0, give_up_after=3)
+    for reply in ("cat", "dog", "cow", "cat", "dog"):
+        decided = asked.decide([Case("?", "dog", reply)])[0].correct
+        assert decided == (False if reply == "cow" else None)
+    with pytest.raises(RunError, match="did not decide 3 questions in a row"):
+        asked.decide([Case("?", "dog", "hen")])
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refused_key_or_model_is_said_at_once(server: Server, judge: Callable[..., Judge], status: int) -> None:
     server.answer = lambda prompt, before: (status, '{"error": {"message": "no such model"}}')

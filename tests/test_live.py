@@ -1,7 +1,6 @@
 """Episodes told step by step, and played again with another look; without a server."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -11,13 +10,11 @@ from live_server import CALL, CONFIG, looks_at, scripted_model
 
 from lfpc import live
 from lfpc.boxes import Box
-from lfpc.dialogue import Crop, Reply, Usage
+from lfpc.dialogue import Crop
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
-from lfpc.live import Asked, Busy, LiveModel, led, live_model, swapped
-from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.live import Asked, Busy, led, live_model, swapped
 from lfpc.policies.served import Server
-from lfpc.policies.threaded import ThreadedPolicy
 
 
 def told(model, asked):
@@ -123,21 +120,6 @@ def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkey
         return [step async for step in model.tell(asked)]
 
     assert isinstance(asyncio.run(two())[-1], Episode)
-
-
-def test_a_threaded_policy_counts_tokens_where_its_policy_can(sample):
-    class Counting(ScriptedPolicy):
-        def prompt_tokens(self, context):
-            return 100 + len(context.turns)
-
-        def reply(self, contexts):
-            return [Reply(reply.text, token_ids=(1, 2, 3)) for reply in super().reply(contexts)]
-
-    thread = ThreadPoolExecutor(1)
-    model = LiveModel("script", CONFIG, lambda config: ThreadedPolicy(Counting(looks_at), thread))
-    turns = told(model, Asked(sample=sample(), config=CONFIG))[-1].turns
-    assert [turn.reply.usage for turn in turns] == [Usage(100, 3), Usage(101, 3), Usage(102, 3)]
-    assert isinstance(turns[0].action, Crop)
 
 
 def test_a_served_model_is_told_the_same_way(sample):

@@ -8,7 +8,7 @@ import tiny
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from lfpc.dialogue import Answer, Malformed, Reply, Turn
+from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.errors import ConfigError
 from lfpc.policies.encode import Encoder, rope_positions
 from lfpc.policies.language import read
@@ -191,6 +191,7 @@ def test_greedy_replies_equal_transformers_generate():
             **inputs, max_new_tokens=12, do_sample=False, suppress_tokens=banned, eos_token_id=sorted(policy.writer.ends), pad_token_id=0
         )
         assert list(reply.token_ids) == out[0, len(row.ids) :].tolist()
+        assert reply.usage == Usage(len(row.ids), len(reply.token_ids))
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -201,9 +201,9 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, rows, samples
     columns = known["groups"][0]["columns"]
     names = [kind for kind, _ in known["kinds"]]
     assert [[name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]] == [
-        ["right", "fooled"],
-        ["right", "fooled"],
-        ["wrong", "misread"],
+        ["right", "fooled", "covers"],
+        ["right", "fooled", "covers"],
+        ["wrong", "covers", "misread"],
     ]
     assert {link["sort"] for link in links if "sort" in link} <= set(columns) | {"order"}
 
@@ -273,7 +273,7 @@ def test_kinds_name_what_the_filters_find():
     assert kinds_of(right, wrong) == ("right", "fooled")
     assert kinds_of(right, right) == ("right",)
     assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")
-    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == ("wrong", "low-iou", "misread")
+    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == ("wrong", "low-iou", "covers", "misread")
     assert kinds_of({"correct": None, "tool": True, "stop": "max_turns", "malformed": ["no_call"]}) == ("malformed", "unanswered")
 
 

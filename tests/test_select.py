@@ -22,7 +22,7 @@ from lfpc.data.select import SelectConfig, cost_line, select
 from lfpc.dialogue import Answer, Context, Reply
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluate.agreement import judged_rules
-from lfpc.evaluate.judge import JudgeConfig, Judgement
+from lfpc.evaluate.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
@@ -284,11 +284,11 @@ class Asked:
     """A judge that finds that colours mean the same, and does not decide about shapes."""
 
     def __init__(self):
-        self.cases, self.config = [], JudgeConfig(url="http://x/v1", model="m", cache=Path("none"), give_up_after=3)
+        self.cases = []
 
     def decide(self, cases):
         self.cases += cases
-        return [Judgement(None, "silence") if "shape" in case.question else Judgement("crimson" in case.reply) for case in cases]
+        return [Judgement("crimson" in case.reply) for case in cases]
 
 
 def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_path):
@@ -301,16 +301,6 @@ def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_pat
     assert [(case.reference, case.reply) for case in judge.cases] == [
         ("red", "it is crimson"), ("Red.", "it is crimson"), ("red", "blue"), ("Red.", "blue"),
     ]  # fmt: skip
-
-
-def test_judge_that_decides_nothing_ends_the_run(samples):
-    rules = judged_rules(Asked())  # pyright: ignore[reportArgumentType]
-    sample = Sample(id="s", image=samples[0].image, question="Which shape?", answer="round")
-    assert not rules.same(sample, "round", "a ball")
-    assert rules.same(sample, "round", "Round."), "a rule matches: not asked"
-    assert not rules.right(sample, "a ball")
-    with pytest.raises(RunError, match="did not decide 3 answers in a row, the last with: silence"):
-        rules.same(sample, "round", "a globe")
 
 
 def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):

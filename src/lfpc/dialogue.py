@@ -76,7 +76,7 @@ Action = Crop | Answer | Malformed
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a server counted for one reply."""
+    """What a reply took, as whoever made it counted."""
 
     prompt_tokens: int
     """Text and pictures that were read, the whole conversation each turn."""
@@ -94,7 +94,7 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     """log pi(token) at the sampling temperature, one per token."""
     usage: Usage | None = None
-    """Tokens as a server counted them; None: no server counted."""
+    """Tokens read and written; None: nobody counted."""
     finish: str = ""
     """Why a server's model stopped: "stop", "length", ...; empty: not said."""
 

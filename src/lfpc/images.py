@@ -106,6 +106,11 @@ def picture_bytes(picture: Image.Image) -> int:
     return 4 * picture.width * picture.height
 
 
+def view_bytes(view: View) -> int:
+    """What a view costs to keep."""
+    return picture_bytes(view.image)
+
+
 @byte_cache(PICTURE_BYTES, picture_bytes)
 def open_picture(path: Path) -> Image.Image:
     """The picture in `path` as upright RGB, decoded once and kept in a cache of `PICTURE_BYTES`: treat it as read-only.

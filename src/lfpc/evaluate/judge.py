@@ -122,9 +122,9 @@ class Judge:
         """A judgement per case, in order. Equal cases are asked about once, known ones never again.
 
         Raises:
-            RunError: the server refuses the key or does not know the model, or so many questions in a row failed that it is dead.
+            RunError: the server refuses the key or does not know the model, or so many questions in a row failed that it is dead,
+                those of earlier calls included.
         """
-        self._failures = 0
         new = [case for case in dict.fromkeys(cases) if self._key(case) not in self._verdicts]
         failed: dict[Case, str] = {}
         with ThreadPoolExecutor(self.config.concurrency) as threads:

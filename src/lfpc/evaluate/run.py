@@ -11,7 +11,7 @@ from lfpc.errors import RunError
 from lfpc.evaluate.metrics import Row, episode_facts
 from lfpc.evaluate.playing import Failure, Played, play_batches, play_concurrently
 from lfpc.evaluate.replay import replayed, replies_of, with_counts
-from lfpc.images import View, global_view, open_picture, picture_bytes
+from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.progress import progress_bar
 from lfpc.protocols import ChatProtocol
@@ -34,11 +34,7 @@ def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
     return _view(sample.image, budget or sample.budget or UNLIMITED, factor)
 
 
-def _view_bytes(view: View) -> int:
-    return picture_bytes(view.image)
-
-
-@byte_cache(VIEW_BYTES, _view_bytes)
+@byte_cache(VIEW_BYTES, view_bytes)
 def _view(path: Path, budget: int, factor: int) -> View:
     return global_view(open_picture(path), budget, factor=factor)
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedT
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging as transformers_logging
 
-from lfpc.errors import CheckpointError
+from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.varlen import speed_up_vision
 
 SUPPORTED = ("qwen2_5_vl",)
@@ -36,7 +36,7 @@ def load_checkpoint(
             path, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True
         )
     except Exception as error:  # each reader of a broken file has its own exception
-        raise CheckpointError(f"{path}: cannot be loaded ({_first_line(error)})") from error
+        raise CheckpointError(f"{path}: cannot be loaded ({first_line(error)})") from error
     model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
@@ -60,13 +60,9 @@ def check_folder(path: Path) -> None:
     try:
         found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{file}: not a model configuration ({_first_line(error)})") from error
+        raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
     if found not in SUPPORTED:
         raise CheckpointError(f"{path}: architecture {found!r} is not supported; supported: {', '.join(SUPPORTED)}")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def save_checkpoint(
@@ -94,7 +90,7 @@ def save_checkpoint(
             (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise CheckpointError(f"{folder}: cannot be written ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
     replace_folder(draft, folder)
     return folder
 

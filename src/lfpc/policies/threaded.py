@@ -3,11 +3,10 @@
 import asyncio
 from concurrent.futures import Executor
 from contextlib import nullcontext
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from lfpc.dialogue import Context, Reply, Usage
+from lfpc.dialogue import Context, Reply
 from lfpc.episode import Policy
 
 
@@ -23,7 +22,6 @@ class ThreadedPolicy:
     def __init__(self, policy: Policy, thread: Executor, *, concurrency: int = 8) -> None:
         self.policy, self.concurrency, self._thread = policy, concurrency, thread
         self._cached = getattr(policy, "cached_views", nullcontext)()
-        self._count = getattr(policy, "prompt_tokens", None)
 
     async def __aenter__(self) -> Self:
         self._cached.__enter__()
@@ -33,11 +31,5 @@ class ThreadedPolicy:
         self._cached.__exit__(kind, error, trace)
 
     async def reply_to(self, context: Context) -> Reply:
-        """The reply to one context, with its tokens counted where the policy can count them."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._reply, context)
-
-    def _reply(self, context: Context) -> Reply:
-        reply = self.policy.reply([context])[0]
-        if reply.usage is not None or self._count is None:
-            return reply
-        return replace(reply, usage=Usage(self._count(context), len(reply.token_ids)))
+        """The reply to one context."""
+        return (await asyncio.get_running_loop().run_in_executor(self._thread, self.policy.reply, [context]))[0]

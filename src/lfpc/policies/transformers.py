@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.dialogue import Context, Reply
+from lfpc.dialogue import Context, Reply, Usage
 from lfpc.policies.encode import Encoded, Encoder
 from lfpc.policies.language import Heads, read
 from lfpc.policies.sampling import ROOM, SamplingRules, Writer, write
@@ -69,16 +69,15 @@ class TransformersPolicy:
             replies.update(zip(batch, self._reply_batch([encoded[n] for n in batch]), strict=True))
         return [replies[n] for n in range(len(encoded))]
 
-    def prompt_tokens(self, context: Context) -> int:
-        """Tokens of the conversation that a reply to `context` is made from, pictures included."""
-        return len(self.encoder.context(context).ids)
-
     @torch.no_grad()
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
         heads = (self._heads if self._heads is not None else {}) if self.share else None
         start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.rules, self.generator)
-        return [Reply(self.writer.text(reply.ids), tuple(reply.ids), tuple(reply.logprobs)) for reply in written]
+        return [
+            Reply(self.writer.text(reply.ids), tuple(reply.ids), tuple(reply.logprobs), Usage(len(row.ids), len(reply.ids)))
+            for row, reply in zip(rows, written, strict=True)
+        ]
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:

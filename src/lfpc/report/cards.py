@@ -16,6 +16,8 @@ LONGEST_TEXT = 3_000
 """Characters of a text that the page shows."""
 LOW_IOU = 0.1
 """Below this a crop counts as one of the wrong thing."""
+COVERED = 0.9
+"""Share of the target that a crop has to contain to count as one of it."""
 KINDS = {
     "wrong": "wrong",
     "right": "right",
@@ -24,6 +26,7 @@ KINDS = {
     "malformed": "a malformed reply",
     "no-crop": "no crop shown",
     "low-iou": f"IoU below {LOW_IOU}",
+    "covers": "the crop shows the target",
     "misread": "wrong although the crop shows the target",
     "early": "answered before the crop",
     "unanswered": "no answer",
@@ -36,7 +39,7 @@ def kinds_of(own: Row, noise: Row | None = None, truth: Row | None = None) -> tu
     """Names of the filters that find an episode."""
     right, known = bool(own.get("correct")), own.get("correct") is not None
     malformed = own.get("malformed") or [turn for turn in own.get("turns", ()) if turn["action"]["kind"] == "malformed"]
-    iou, covered = own.get("iou"), own.get("coverage")
+    iou, covers = own.get("iou"), (own.get("coverage") or 0) > COVERED
     found = {
         "wrong": known and not right,
         "right": right,
@@ -45,7 +48,8 @@ def kinds_of(own: Row, noise: Row | None = None, truth: Row | None = None) -> tu
         "malformed": bool(malformed),
         "no-crop": not shows_crop(own),
         "low-iou": iou is not None and iou < LOW_IOU,
-        "misread": known and not right and covered is not None and covered > 0.9,
+        "covers": covers,
+        "misread": known and not right and covers,
         "early": bool(own.get("answered_before_crop")),
         "unanswered": "error" not in own and own.get("stop") not in (None, "answered"),
         "failed": "error" in own,

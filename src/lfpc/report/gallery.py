@@ -5,7 +5,7 @@ right-crop-misread  the crop shows the target, and the answer is wrong
 wrong-crop          the crop shows something else, and the answer is wrong
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,11 @@ from lfpc.errors import RunError
 from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.replay import samples_of_rows
 from lfpc.report.browser import Group, episodes_of, groups_of
-from lfpc.report.cards import LOW_IOU
+from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
 from lfpc.report.strip import episode_strip
 from lfpc.report.tables import markdown
 
-COVERED = 0.9
-"""Share of the target that a crop has to contain to count as one of it."""
 SHOWN_ARM = "stage2"
 Rows = Mapping[str, Row]
 
@@ -31,12 +29,12 @@ class Case:
     name: str
     title: str
     text: str
-    holds: Callable[[Rows], bool]
-    """Rows of a question by probe -> whether it is one."""
+    kinds: frozenset[str]
+    """Of `cards.KINDS`; an episode that is all of them is one."""
 
-
-def _covers(row: Row) -> bool:
-    return (row.get("coverage") or 0) > COVERED
+    def holds(self, rows: Rows) -> bool:
+        """Whether a question is one, from its rows by probe."""
+        return self.kinds <= set(kinds_of(rows["own"], rows.get("noise")))
 
 
 CASES = (
@@ -44,19 +42,19 @@ CASES = (
         "right-crop-right",
         "The right crop, read rightly",
         "What the two stages are for: the crop shows the target, and the answer comes from the crop. With noise in its place it is wrong.",
-        lambda rows: bool(rows["own"]["correct"]) and _covers(rows["own"]) and "noise" in rows and not rows["noise"]["correct"],
+        frozenset({"fooled", "covers"}),
     ),
     Case(
         "right-crop-misread",
         "The right crop, read wrongly",
         "The crop holds the target, and the answer is wrong all the same.",
-        lambda rows: not rows["own"]["correct"] and _covers(rows["own"]),
+        frozenset({"misread"}),
     ),
     Case(
         "wrong-crop",
         "A crop of the wrong thing",
         "The box misses the target, and the answer with it. This is what the grounding reward of Stage II is against.",
-        lambda rows: not rows["own"]["correct"] and rows["own"].get("iou") is not None and rows["own"]["iou"] < LOW_IOU,
+        frozenset({"wrong", "low-iou"}),
     ),
 )
 

@@ -143,6 +143,10 @@ class TrainConfig:
         """The protocol by its name."""
         return PROTOCOLS[self.protocol]
 
+    def first_budget(self, selected: int) -> int:
+        """Most visual tokens of the first view of a sample for which selection chose `selected`."""
+        return {"selected": selected, "original": self.original_budget, "fixed": self.fixed_budget}[self.first_view]
+
 
 def _at_least(config: TrainConfig, least: int, *names: str) -> None:
     for name in names:

@@ -9,7 +9,7 @@ import numpy as np
 from lfpc.boxes import Box
 from lfpc.caches import byte_cache
 from lfpc.errors import PictureError, SampleError
-from lfpc.images import View, global_view, open_picture, picture_bytes
+from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.samples import Sample, read_samples
 from lfpc.train.config import TrainConfig
@@ -43,22 +43,15 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
-def _bytes_of(view: View) -> int:
-    return picture_bytes(view.image)
-
-
 def first_views(config: TrainConfig) -> FirstView:
     """How a sample's first view is made; the same sample gets the same view for as long as the cache holds it."""
 
-    @byte_cache(VIEW_BYTES, _bytes_of)
+    @byte_cache(VIEW_BYTES, view_bytes)
     def view(path: Path, budget: int) -> View:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 
     def first_view(sample: Sample) -> View:
-        budgets = {"selected": sample.budget, "original": config.original_budget, "fixed": config.fixed_budget}
-        budget = budgets[config.first_view]
-        assert budget is not None  # checked in training_samples
-        return view(sample.image, budget)
+        return view(sample.image, config.first_budget(sample.budget or 0))  # training_samples saw to it that it is there where it is used
 
     return first_view
 

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import RewardTerms, episode_reward
@@ -214,7 +214,7 @@ def pick_device(config: TrainConfig) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"device {config.device!r} cannot be used: {first_line(error)}") from error
 
 
 def _seed(*parts: int) -> int:

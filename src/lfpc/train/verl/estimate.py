@@ -82,8 +82,8 @@ class Estimate:
 
 def typical_load(config: TrainConfig) -> Load:
     """One crop, two replies of 150 tokens; a first view of 1,024 tokens where every sample has its own budget."""
-    first = {"fixed": config.fixed_budget, "original": config.original_budget, "selected": 1024}[config.first_view]
-    return Load(first_view=first, crops=1, crop=config.crop.max_tokens, text=256, written=min(300, 2 * config.max_new_tokens))
+    written = min(300, 2 * config.max_new_tokens)
+    return Load(first_view=config.first_budget(1024), crops=1, crop=config.crop.max_tokens, text=256, written=written)
 
 
 def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:

@@ -50,8 +50,7 @@ def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
     size = found.get("size", {})
     most = int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget) // token
     selected = max((sample.budget or 1 for sample in samples), default=1)
-    first = {"selected": selected, "original": config.original_budget, "fixed": config.fixed_budget}[config.first_view]
-    needed = max(first, config.crop.max_tokens)
+    needed = max(config.first_budget(selected), config.crop.max_tokens)
     if needed > most:
         room = f"raise max_pixels there to {needed * token}"
         raise CheckpointError(f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}")

@@ -52,7 +52,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         ConfigError: it cannot; the sentence says what to change.
     """
     rollouts, chat = config.prompts_per_step * config.group_size, config.chat
-    budget = {"fixed": config.fixed_budget, "original": config.original_budget, "selected": 0}[config.first_view]
+    budget = config.first_budget(0)
     view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
     refusals = (
         (config.lora is not None, "LoRA is trained by the local engine only; leave out --lora"),

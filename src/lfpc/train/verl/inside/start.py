@@ -18,7 +18,7 @@ from verl.utils import hf_processor
 from verl.utils.config import validate_config
 from verl.utils.device import auto_set_device
 
-from lfpc.errors import ConfigError, LfpcError, RunError
+from lfpc.errors import ConfigError, LfpcError, RunError, first_line
 from lfpc.train.verl.clusters import Cluster
 from lfpc.train.verl.inside.runner import remote_runner
 from lfpc.train.verl.inside.workers import check_processor
@@ -41,7 +41,7 @@ def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
         auto_set_device(config)
         validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"verl refuses the settings: {_first_line(error.__cause__ or error)}") from error
+        raise ConfigError(f"verl refuses the settings: {first_line(error.__cause__ or error)}") from error
     return config
 
 
@@ -60,15 +60,11 @@ def run_to_the_end(config: DictConfig) -> None:
     except RayError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, LfpcError):
-            raise type(cause)(_first_line(cause)) from error
-        reason = _first_line(cause) if isinstance(cause, Exception) else _last_line(error)
+            raise type(cause)(first_line(cause)) from error
+        reason = first_line(cause) if isinstance(cause, Exception) else _last_line(error)
         raise RunError(f"verl stopped: {reason}; the log above says where, docs/cluster.md what to do about the usual causes") from error
     finally:
         ray.shutdown()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _last_line(error: BaseException) -> str:
