@@ -7,7 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TINY = {"dense_steps": 2, "dialogue_steps": 2, "scenes": 6, "save_every": 1}
+TINY = {"dense_steps": 2, "dialogue_steps": 2, "settle_steps": 2, "scenes": 6, "save_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,16 @@ def test_crop_dialogues_show_a_readable_global_picture():
     assert EASY.mark[0] >= READABLE
     rng = np.random.default_rng(0)
     shares = CropShares(hit=0.3, contradict=0.4)
-    drawn = [dialogue_rows(rng, 0.9, scenes=40, shares=shares) for _ in range(40)]
-    dialogues = [row for kind, rows in drawn if kind == "dialogue" for row in rows]
-    assert dialogues
+    dialogues = [row for _ in range(16) for row in dialogue_rows(rng, {"dialogue": 1.0}, scenes=40, shares=shares)[1]]
+    sides = set()
     for row in dialogues:
         pictures = [piece for piece, _ in row.segments if not isinstance(piece, str)]
-        assert [len(pictures), pictures[0].shape] == [2, (448, 448, 3)]
+        assert len(pictures) == 2
+        sides.add(len(pictures[0]))
+        asks_relation = any(isinstance(piece, str) and "Is the" in piece for piece, _ in row.segments)
+        assert len(pictures[0]) == 448 or asks_relation, "a mark is asked about where it can be read, a relation can be read at every size"
         assert [trained for _, trained in row.segments].count(True) == 1, "only the answer is trained"
+    assert sides > {448}
 
 
 def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
@@ -96,18 +99,19 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 
     ordinary, calls = module.dialogue_rows, []
 
-    def stop_at_second(*arguments, **options):
+    def stop_twice(*arguments, **options):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) in (2, 5):  # the second step of the dialogues; it again, both steps of the last phase
             raise Stopped
         return ordinary(*arguments, **options)
 
     config = PretrainConfig(out=tmp_path / "parts", dense_share=0.0, **TINY)
     straight = pretrain(PretrainConfig(out=tmp_path / "straight", dense_share=0.0, **TINY), progress=False)
-    module.dialogue_rows = stop_at_second
+    module.dialogue_rows = stop_twice
     try:
-        with pytest.raises(Stopped):
-            pretrain(config, progress=False)
+        for _ in range(2):
+            with pytest.raises(Stopped):
+                pretrain(config, progress=False)
     finally:
         module.dialogue_rows = ordinary
     parts = pretrain(config, progress=False)
@@ -123,7 +127,7 @@ def test_new_run_may_start_from_a_checkpoint(tmp_path):
     from lfpc.mini.pretrain import PretrainConfig, pretrain
     from lfpc.policies.checkpoint import load_checkpoint
 
-    none = {"dense_steps": 0, "dialogue_steps": 0}
+    none = {"dense_steps": 0, "dialogue_steps": 0, "settle_steps": 0}
     started = pretrain(PretrainConfig(out=tmp_path, init=base_checkpoint(), **none), progress=False)
     a, b = (load_checkpoint(folder)[0].state_dict() for folder in (base_checkpoint(), started))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -62,7 +62,7 @@ class MiniScenes:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniPretrain:
-    """Train the miniature's base checkpoint from nothing (hours on two cores; an interrupted run goes on)."""
+    """Train the miniature's base checkpoint from nothing (about an hour on two cores with two workers; an interrupted run goes on)."""
 
     out: Path = Path("out/mini-base")
     """Folder of the training state and curves, and at the end of `checkpoint/`."""
@@ -72,14 +72,16 @@ class MiniPretrain:
     """Steps of the vision phase; None: the recipe's."""
     dialogue_steps: int | None = None
     """Steps of the language phase; None: the recipe's."""
+    settle_steps: int | None = None
+    """Steps of the last phase, which teaches not to trust crops; None: the recipe's."""
     hit: float | None = None
     """Share of two-picture dialogues whose crop is about the right object; None: the recipe's."""
     contradict: float | None = None
-    """Share whose crop shows a lookalike from another picture; None: the recipe's."""
+    """Share, in the last phase, whose crop shows a lookalike from another picture; None: the recipe's."""
     unreadable: float | None = None
     """Share whose global picture is too small to read; None: the recipe's."""
     learning_rate: float | None = None
-    """Peak of both phases; None: the recipe's."""
+    """Peak of every phase; None: the recipe's."""
     workers: int = 1
     """Processes that train the same weights, a thread each: about as many times faster, no longer repeated bit for bit."""
     seed: int = 0

@@ -4,7 +4,7 @@ Nothing here teaches a need to crop: whenever a dialogue shows a crop, the mark 
 crop often misses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,9 +141,9 @@ def call_text(box: Box, side: int) -> str:
     return f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [{corners}]}}}}</tool_call><|im_end|>'
 
 
-def _tool_question(rng: np.random.Generator, scene: Scene) -> Question:
+def _tool_question(rng: np.random.Generator, scene: Scene, relations: float = 0.2) -> Question:
     things = [scene.things[int(i)] for i in rng.permutation(len(scene.things))]
-    return relation_question(things[0], things[1]) if rng.random() < 0.2 else attribute_question(things[0])
+    return relation_question(things[0], things[1]) if rng.random() < relations else attribute_question(things[0])
 
 
 def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
@@ -160,19 +160,22 @@ def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> Row:
     question = _tool_question(rng, scene)
     mark_height = (question.about[0].mark_box.y1 - question.about[0].mark_box.y0) * side
     readable = question.category == "relation" or mark_height >= READABLE
-    at_once = readable and rng.random() < (0.5 if question.category == "relation" else 0.15)
+    at_once = readable and rng.random() < (0.3 if question.category == "relation" else 0.15)
     reply = f"<answer>{question.answer}</answer><|im_end|>" if at_once else call_text(sloppy_box(rng, question.about[0].box), side)
     whole = (0, 0, *scene.image.size)
     return Row([*_tool_prompt(show(scene, whole, (side, side)), question.text), (reply, True)], _known(scene, whole, (tokens, tokens)))
 
 
-def crop_row(rng: np.random.Generator, scene: Scene, tokens: int, shares: CropShares, another: Callable[[], Scene]) -> Row:
+def crop_row(
+    rng: np.random.Generator, scene: Scene, tokens: int, shares: CropShares, another: Callable[[], Scene], *, relations: float = 0.2
+) -> Row:
     """Global picture, call, crop, answer; trained on the answer only.
 
-    The answer is always the true one: `shares` says how far either picture can be relied on.
+    The answer is always the true one: `shares` says how far either picture can be relied on, `relations` how many questions are
+    about a relation.
     """
     side = tokens * 28
-    question = _tool_question(rng, scene)
+    question = _tool_question(rng, scene, relations)
     box, source = sloppy_box(rng, question.about[0].box), scene
     luck = rng.random() - shares.hit
     if 0 <= luck < shares.contradict:
@@ -206,11 +209,22 @@ def _lookalike(rng: np.random.Generator, color: str, another: Callable[[], Scene
     raise ValueError(f"no scene of the pool shows a {color} thing; draw from more scenes")
 
 
-def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, shares: CropShares = CropShares()) -> tuple[str, list[Row]]:
-    """Rows of one kind for one step; first only single pictures, then more and more dialogues."""
-    kinds = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
-    if progress > 0.35:
-        kinds = {"crop": 0.08, "region": 0.05, "small": 0.12, "middle": 0.04, "full": 0.23, "call": 0.33, "dialogue": 0.15}
+SINGLE = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
+"""How often a step has rows of each kind: only single pictures."""
+MIXED = {"crop": 0.08, "region": 0.05, "small": 0.12, "middle": 0.04, "full": 0.23, "call": 0.33, "dialogue": 0.15}
+"""Calls and dialogues too."""
+SETTLED = {"crop": 0.06, "region": 0.04, "small": 0.1, "middle": 0.03, "full": 0.24, "call": 0.28, "dialogue": 0.25}
+"""More dialogues, for a model that reads the whole picture."""
+
+
+SMALL_ROWS = {5: 16, 6: 12, 8: 8}
+"""Visual tokens along a side of a small global picture -> rows a step."""
+
+
+def dialogue_rows(
+    rng: np.random.Generator, kinds: Mapping[str, float], *, scenes: int, shares: CropShares = CropShares()
+) -> tuple[str, list[Row]]:
+    """Rows of one kind for one step, `kinds` saying how often it is which."""
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
 
     def scene() -> Scene:
@@ -218,8 +232,11 @@ def dialogue_rows(rng: np.random.Generator, progress: float, *, scenes: int, sha
 
     if kind == "call":
         tokens = int(rng.choice([5, 6, 8, 16], p=[0.3, 0.1, 0.25, 0.35]))
-        count = {5: 16, 6: 12, 8: 8, 16: 3}[tokens]
+        count = (SMALL_ROWS | {16: 3})[tokens]
         return kind, [call_row(rng, scene(), tokens) for _ in range(count)]
+    if kind == "dialogue" and rng.random() < 0.3:  # a relation is readable in the global picture at every budget
+        tokens = int(rng.choice(list(SMALL_ROWS)))
+        return kind, [crop_row(rng, scene(), tokens, shares, scene, relations=1.0) for _ in range(SMALL_ROWS[tokens])]
     if kind == "dialogue":
         tokens, count = (8, 8) if rng.random() < shares.unreadable else (16, 4)
         return kind, [crop_row(rng, scene(), tokens, shares, scene) for _ in range(count)]

@@ -1,8 +1,9 @@
 """`lfpc mini pretrain`: the base checkpoint from nothing, by supervision on generated scenes.
 
-Two phases: dense targets for the vision tower (`dense`), then dialogues for the whole model (`dialogues`), in which some steps
-go on with the dense targets. Every batch is a function of (seed, phase, step), so a run that was stopped continues as if it
-had not been.
+Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model (`dialogues`), in which some steps go
+on with the dense targets; then more two-picture dialogues, in which a crop cannot be trusted (`settle`): to a model that is just
+learning to read a crop is easier than the whole picture, and this phase undoes that. Every batch is a function of (seed, phase,
+step), so a run that was stopped continues as if it had not been.
 """
 
 import json
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
 from lfpc.mini.dense import Heads, dense_batch, dense_loss
-from lfpc.mini.dialogues import CropShares, collate, dialogue_loss, dialogue_rows
+from lfpc.mini.dialogues import MIXED, SETTLED, SINGLE, CropShares, collate, dialogue_loss, dialogue_rows
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
 from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
@@ -39,16 +40,18 @@ class PretrainConfig:
     """Steps of the vision phase."""
     dialogue_steps: int = 10_000
     """Steps of the language phase."""
+    settle_steps: int = 4000
+    """Steps of the last phase."""
     dense_share: float = 0.2
-    """Share of the language phase's steps that go on with the dense targets."""
+    """Share of the later phases' steps that go on with the dense targets."""
     learning_rate: float = 1e-3
-    """Peak of both phases; linear warm-up over 100 steps, then cosine to a tenth."""
+    """Peak of a phase, of the last one half of it; linear warm-up over 100 steps, then cosine to a tenth."""
     scenes: int = 4000
     """Distinct pictures drawn from."""
     hit: float = 0.3
     """Share of two-picture dialogues whose crop is about the right object."""
-    contradict: float = 0.0
-    """Share whose crop shows a lookalike from another picture, so that only the global picture is right."""
+    contradict: float = 0.2
+    """Share, in the last phase, whose crop shows a lookalike from another picture, so that only the global picture is right."""
     unreadable: float = 0.0
     """Share whose global picture is too small to read, so that only the crop can be right."""
     seed: int = 0
@@ -59,9 +62,13 @@ class PretrainConfig:
     """Processes that train the same weights, a thread each; above 1 a run is no longer repeated bit for bit."""
 
     @property
-    def shares(self) -> CropShares:
-        """How far two-picture dialogues can rely on either picture."""
-        return CropShares(self.hit, self.contradict, self.unreadable)
+    def phases(self) -> dict[str, int]:
+        """Steps of every phase, in their order."""
+        return {"dense": self.dense_steps, "dialogue": self.dialogue_steps, "settle": self.settle_steps}
+
+    def shares(self, phase: str) -> CropShares:
+        """How far the two-picture dialogues of a phase can rely on either picture."""
+        return CropShares(self.hit, self.contradict if phase == "settle" else 0.0, self.unreadable)
 
 
 class Learner:
@@ -91,7 +98,8 @@ class Learner:
     def groups(self, phase: str) -> list[tuple[list[torch.nn.Parameter], float]]:
         """What a phase trains: groups of parameters, each with its share of the learning rate."""
         vision = [*self.model.model.visual.parameters(), *self.heads.parameters()]
-        return [(vision, 1.0)] if phase == "dense" else [(vision, 0.7), (list(self.model.model.language_model.parameters()), 1.0)]
+        whole = 0.5 if phase == "settle" else 1.0  # the rate of a fresh start would undo what is there
+        return [(vision, 1.0)] if phase == "dense" else [(vision, 0.7 * whole), (list(self.model.model.language_model.parameters()), whole)]
 
     def loss(self, phase: str, rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and facts of one step, `done` in [0, 1] into its phase."""
@@ -99,8 +107,8 @@ class Learner:
         if phase == "dense" or rng.random() < self.config.dense_share:
             progress = min(1.0, max(0.0, (done - 0.35) / 0.5)) if phase == "dense" else 1.0
             return dense_loss(self.model.model.visual, self.heads, table, dense_batch(rng, progress, scenes))
-        progress = done if self.config.init is None else 1.0
-        kind, rows = dialogue_rows(rng, progress, scenes=scenes, shares=self.config.shares)
+        kinds = SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
+        kind, rows = dialogue_rows(rng, kinds, scenes=scenes, shares=self.config.shares(phase))
         image_id, pad_id = self.model.config.image_token_id, self.tokenizer.get_vocab()["<|endoftext|>"]
         return dialogue_loss(self.model, self.heads, kind, collate(rows, self.encode, image_id, pad_id), self.marks)
 
@@ -109,7 +117,7 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     """Train the base checkpoint, continuing from the state in `config.out` if there is one. Returns `config.out / "checkpoint"`."""
     config.out.mkdir(parents=True, exist_ok=True)
     learner = Learner(config)
-    for number, (phase, steps) in enumerate({"dense": config.dense_steps, "dialogue": config.dialogue_steps}.items(), 1):
+    for number, (phase, steps) in enumerate(config.phases.items(), 1):
         job = Job(config, phase, number, steps)
         if job.state(0).exists():
             state = torch.load(job.state(0), weights_only=True)
