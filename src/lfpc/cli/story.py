@@ -31,6 +31,12 @@ class Demo:
     """Further steps of Stage II."""
     train_samples: int = 320
     """Questions that the baseline and Stage I learn from."""
+    hard_samples: int = 256
+    """Boxed hard questions that Stage II learns from."""
+    ladder: tuple[int, ...] = (256, 64, 36, 25)
+    """Levels of resolution selection, in visual tokens."""
+    learning_rate: float = 3e-4
+    """Of every run, at its highest."""
     processes: int | None = None
     """Runs side by side; None: one per core, at most 4."""
 
@@ -81,7 +87,7 @@ class MiniPretrain:
     unreadable: float | None = None
     """Share whose global picture is too small to read; None: the recipe's."""
     learning_rate: float | None = None
-    """Peak of every phase; None: the recipe's."""
+    """Peak of a phase, of the last one half of it; None: the recipe's."""
     workers: int = 1
     """Processes that train the same weights, a thread each: about as many times faster, no longer repeated bit for bit."""
     seed: int = 0
@@ -102,12 +108,14 @@ class MiniMeasure:
     """Checkpoint; None: the base in the package."""
     questions: int = 200
     """Scenes per figure."""
+    split: Literal["validation", "test", "hard-test", "transfer"] = "validation"
+    """Scenes that are asked about."""
 
     def run(self) -> str:
         from lfpc.abilities import measure
         from lfpc.demo import base_checkpoint
 
-        return measure(self.checkpoint or base_checkpoint(), self.questions)
+        return measure(self.checkpoint or base_checkpoint(), self.questions, split=self.split)
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -1,6 +1,6 @@
 """Pretraining, second part: dialogues that teach the language model to read, point, call the crop tool sloppily, and answer.
 
-Nothing here teaches a need to crop: whenever a dialogue shows a crop, the mark is readable in the global picture too, and the
+Nothing here teaches a need to crop: whenever a dialogue shows a crop, what is asked is readable in the global picture too, and the
 crop often misses it.
 """
 
@@ -215,8 +215,6 @@ MIXED = {"crop": 0.08, "region": 0.05, "small": 0.12, "middle": 0.04, "full": 0.
 """Calls and dialogues too."""
 SETTLED = {"crop": 0.06, "region": 0.04, "small": 0.1, "middle": 0.03, "full": 0.24, "call": 0.28, "dialogue": 0.25}
 """More dialogues, for a model that reads the whole picture."""
-
-
 SMALL_ROWS = {5: 16, 6: 12, 8: 8}
 """Visual tokens along a side of a small global picture -> rows a step."""
 

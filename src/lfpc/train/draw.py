@@ -51,7 +51,8 @@ def first_views(config: TrainConfig) -> FirstView:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 
     def first_view(sample: Sample) -> View:
-        return view(sample.image, config.first_budget(sample.budget or 0))  # training_samples saw to it that it is there where it is used
+        assert sample.budget is not None or config.first_view != "selected"  # checked in training_samples
+        return view(sample.image, config.first_budget(sample.budget or 0))
 
     return first_view
 
