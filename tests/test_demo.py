@@ -29,3 +29,15 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
     demo(config, progress=False)
     assert trained == {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
     assert episodes == {file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")}
+
+
+def test_help_shows_the_demo_as_it_is():
+    from dataclasses import fields
+
+    from lfpc.cli.story import Demo
+    from lfpc.demo import DemoConfig
+
+    shown, real = Demo(), DemoConfig()
+    for field in fields(Demo):
+        if (default := getattr(shown, field.name)) is not None:  # None: the demo decides
+            assert default == getattr(real, field.name), field.name

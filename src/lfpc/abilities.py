@@ -8,7 +8,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from lfpc.answers import check_answer
-from lfpc.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL, DemoConfig
+from lfpc.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
 from lfpc.episode import Episode, Policy, episode, play
 from lfpc.evaluate.metrics import episode_facts, summarise
 from lfpc.evaluate.probes import accuracy_drop
@@ -19,6 +19,9 @@ from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.checkpoint import load_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.samples import Sample
+
+BUDGETS = (256, 64, 36, 25)
+"""Visual tokens of a first view, readable to hardly readable."""
 
 
 def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> str:
@@ -31,11 +34,11 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
         marks = write_split(Path(folder) / "marks", split, questions, relations=0.0)
         relations = write_split(Path(folder) / "relations", split, questions, relations=1.0)
         direct = load_policy(settings, tools=False)
-        for budget in DemoConfig().ladder:
+        for budget in BUDGETS:
             right = [_share_right(direct, some, partial(_at_budget, budget)) for some in (marks, relations)]
             lines.append(f"answers at once, {budget:>3} visual tokens: marks {right[0]:.2f}, relations {right[1]:.2f}")
         lines.append(f"reads a mark in a crop of its object:    {_share_right(direct, marks, _object_view):.2f}")
-        for budget in DemoConfig().ladder:
+        for budget in BUDGETS:
             lines.append(f"samples, {budget:>3} visual tokens: {_sampled(settings, marks, budget)}")
         policy = load_policy(settings)
         for budget in (25, 256):

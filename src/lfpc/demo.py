@@ -70,18 +70,19 @@ class DemoConfig:
     """Whether the paper's ablations run too; None: with several seeds."""
     steps: int = 80
     """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 120
+    stage2_steps: int = 80
     """Further steps of Stage II, from Stage I's checkpoint."""
     train_samples: int = 320
     """Questions the baseline and Stage I learn from."""
-    hard_samples: int = 256
+    hard_samples: int = 768
     """Boxed hard questions of Stage II."""
     small: int = 25
     """Visual tokens of the small budget."""
     full: int = 256
     """Visual tokens of the full budget: the original's resolution."""
-    ladder: tuple[int, ...] = (256, 64, 36, 25)
-    """Levels of resolution selection, in visual tokens; the base checkpoint has seen pictures of these sizes."""
+    ladder: tuple[int, ...] = (256, 36, 25)
+    """Levels of resolution selection, in visual tokens; the base checkpoint has seen pictures of these sizes. Without 64: most hard samples
+    would be trained there, while the small budget is `small`."""
     learning_rate: float = 3e-4
     """Of every run, at its highest."""
     temperature: float = 0.6

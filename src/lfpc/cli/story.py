@@ -27,13 +27,13 @@ class Demo:
     """Checkpoint to start from; None: the one in the package."""
     steps: int = 80
     """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 120
+    stage2_steps: int = 80
     """Further steps of Stage II."""
     train_samples: int = 320
     """Questions that the baseline and Stage I learn from."""
-    hard_samples: int = 256
+    hard_samples: int = 768
     """Boxed hard questions that Stage II learns from."""
-    ladder: tuple[int, ...] = (256, 64, 36, 25)
+    ladder: tuple[int, ...] = (256, 36, 25)
     """Levels of resolution selection, in visual tokens."""
     learning_rate: float = 3e-4
     """Of every run, at its highest."""
@@ -87,7 +87,9 @@ class MiniPretrain:
     unreadable: float | None = None
     """Share whose global picture is too small to read; None: the recipe's."""
     learning_rate: float | None = None
-    """Peak of a phase, of the last one half of it; None: the recipe's."""
+    """Peak of a phase; None: the recipe's."""
+    settle_rate: float | None = None
+    """The last phase's share of it; None: the recipe's."""
     workers: int = 1
     """Processes that train the same weights, a thread each: about as many times faster, no longer repeated bit for bit."""
     seed: int = 0

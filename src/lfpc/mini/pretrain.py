@@ -45,7 +45,9 @@ class PretrainConfig:
     dense_share: float = 0.2
     """Share of the later phases' steps that go on with the dense targets."""
     learning_rate: float = 1e-3
-    """Peak of a phase, of the last one half of it; linear warm-up over 100 steps, then cosine to a tenth."""
+    """Peak of a phase; linear warm-up over 100 steps, then cosine to a tenth."""
+    settle_rate: float = 0.5
+    """The last phase's share of it: the rate of a fresh start would undo what is there."""
     scenes: int = 4000
     """Distinct pictures drawn from."""
     hit: float = 0.3
@@ -98,7 +100,7 @@ class Learner:
     def groups(self, phase: str) -> list[tuple[list[torch.nn.Parameter], float]]:
         """What a phase trains: groups of parameters, each with its share of the learning rate."""
         vision = [*self.model.model.visual.parameters(), *self.heads.parameters()]
-        whole = 0.5 if phase == "settle" else 1.0  # the rate of a fresh start would undo what is there
+        whole = self.config.settle_rate if phase == "settle" else 1.0
         return [(vision, 1.0)] if phase == "dense" else [(vision, 0.7 * whole), (list(self.model.model.language_model.parameters()), whole)]
 
     def loss(self, phase: str, rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
