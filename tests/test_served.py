@@ -366,13 +366,22 @@ def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
     assert comparable(by_key[sample.id] for sample in samples) == comparable(undisturbed)
 
 
+def hear_ctrl_c():
+    """What a shell starts in the background inherits deaf ears: the tests, too, may have been started so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer(delay_s=0.2) as server:
         command = ["eval", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
         command += ["--probes", "own", "--budget", "16", "--crop-tokens", "1", "16"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lfpc", *command, "--concurrency", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "lfpc", *command, "--concurrency", "2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=hear_ctrl_c,
         )
         file = tmp_path / "out/16/own/episodes.jsonl"
         while process.poll() is None and not (file.exists() and file.read_bytes().count(b"\n") >= 2):
