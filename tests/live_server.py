@@ -50,8 +50,8 @@ def scripted_model(
     thread = ThreadPoolExecutor(1)
 
     def say(context: Context) -> str:
-        if gate:
-            gate.acquire()
+        if gate and not gate.acquire(timeout=60):
+            raise TimeoutError("nobody opened the gate")  # a thread that waits for ever would keep the tests from ending
         return script(context)
 
     def make(config: EvaluationConfig) -> ThreadedPolicy:

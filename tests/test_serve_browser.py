@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import open_page, served
-from live_server import CALL, colour_of, listening, scripted_model
+from live_server import CALL, CONFIG, colour_of, listening, scripted_model
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script> \N{RIGHT-TO-LEFT OVERRIDE}\N{PILE OF POO}"
@@ -185,7 +185,7 @@ def test_turns_come_one_by_one_and_can_be_stopped(page, tmp_path):
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Stopped.").wait_for()
         assert not page.get_by_role("button", name="Stop").is_visible()
-        gate.release()  # the reply that was being made is told to nobody
+        gate.release(CONFIG.max_turns)  # what was being said, and what the server began before it noticed, is told to nobody
         assert page.locator(".run li").count() == 2
 
 
