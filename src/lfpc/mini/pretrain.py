@@ -1,9 +1,9 @@
 """`lfpc mini pretrain`: the base checkpoint from nothing, by supervision on generated scenes.
 
-Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model (`dialogues`), in which some steps go
-on with the dense targets; then more two-picture dialogues, in which a crop cannot be trusted (`settle`): to a model that is just
-learning to read a crop is easier than the whole picture, and this phase undoes that. Every batch is a function of (seed, phase,
-step), so a run that was stopped continues as if it had not been.
+Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model (`dialogue`), in which some steps go
+on with the dense targets; then more two-picture dialogues, in which a crop cannot be trusted (`settle`). A model that is just
+learning to read finds crops easier than the whole picture and leans on them; this phase undoes that. Every batch is a function of
+(seed, phase, step), so a run that was stopped continues as if it had not been.
 """
 
 import json
