@@ -4,11 +4,13 @@ task               what both engines of a comparison do: pictures, crops, score
 checkpoint         the tiny model they start from
 side_by_side       two processes that take turns, step by step
 lfpc_side          a step of the local engine
-trl_side           a step of TRL's GRPOTrainer (runs in its own virtual environment, see `environments`)
+trl_side           a step of TRL's GRPOTrainer (runs in its own virtual environment, see
+                   `environments`)
 grpo_step_vs_trl   the comparison
 vision_sharing     the local engine with and without sharing
 eval_overhead      evaluating a served model, beside a bare loop of the same requests
-served_miniature   the demo's arms through a real vLLM server (`python -m bench.served_miniature out/demo`)
+served_miniature   the demo's arms through a real vLLM server
+                   (`python -m bench.served_miniature out/demo`)
 selection          resolution selection, beside a loop over transformers' generate
 selection_scale    selection of many samples by a policy that answers at once
 large_picture      a large JPEG to a view and crops as PNG, exact and fast

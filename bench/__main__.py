@@ -1,4 +1,6 @@
-"""`python -m bench [NAME ...]`: run benchmarks, print one table, merge the figures into out/bench/results.json."""
+"""`python -m bench [NAME ...]`: run benchmarks, print one table, merge the figures into
+out/bench/results.json.
+"""
 
 import argparse
 import os
@@ -17,13 +19,23 @@ ROOT = Path(__file__).resolve().parents[1]
 def _grpo_step_vs_trl(options: argparse.Namespace) -> Result:
     from bench.grpo_step_vs_trl import measure
 
-    return measure(_prepare(options.out, options.warmup + options.steps, options.threads), ROOT, options.out, options.warmup)
+    return measure(
+        _prepare(options.out, options.warmup + options.steps, options.threads),
+        ROOT,
+        options.out,
+        options.warmup,
+    )
 
 
 def _vision_sharing(options: argparse.Namespace) -> Result:
     from bench.vision_sharing import measure
 
-    return measure(_prepare(options.out, options.warmup + options.steps, options.threads), ROOT, options.out, options.warmup)
+    return measure(
+        _prepare(options.out, options.warmup + options.steps, options.threads),
+        ROOT,
+        options.out,
+        options.warmup,
+    )
 
 
 def _eval_overhead(options: argparse.Namespace) -> Result:
@@ -78,14 +90,29 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure, side by side; ratios above 1 are in this package's favour."
+        prog="python -m bench",
+        description="Measure, side by side; ratios above 1 are in this package's favour.",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to run: {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps or rounds per side (default: 5)")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"what to run: {', '.join(BENCHMARKS)} (default: all)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=5, help="timed steps or rounds per side (default: 5)"
+    )
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default: 2)")
     threads = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
-    parser.add_argument("--threads", type=int, default=threads, help="CPU threads of either side (default: OMP_NUM_THREADS, else all)")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=threads,
+        help="CPU threads of either side (default: OMP_NUM_THREADS, else all)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")

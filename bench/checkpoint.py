@@ -1,7 +1,8 @@
-"""The tiny model that the engines start from: fresh weights, taught nothing but to call once and then answer.
+"""The tiny model that the engines start from: fresh weights, taught nothing but to call once and
+then answer.
 
-A random model would hardly ever write a call, and then the engines would not do two turns with pictures. Boxes stay random, so
-rollouts of a question differ.
+A random model would hardly ever write a call, and then the engines would not do two turns with
+pictures. Boxes stay random, so rollouts of a question differ.
 """
 
 import hashlib
@@ -19,10 +20,10 @@ from lfpc.dialogue import Context, Reply
 from lfpc.episode import Game, episode, play
 from lfpc.looks import original_look
 from lfpc.mini import model as mini_model
-from lfpc.policies.checkpoint import save_checkpoint
-from lfpc.policies.encode import Encoder
+from lfpc.policies.qwen.checkpoint import save_checkpoint
+from lfpc.policies.qwen.encode import Encoder
+from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.transformers import TransformersPolicy, row_features
-from lfpc.policies.varlen import speed_up_vision
 from lfpc.protocols import PROTOCOLS, qwen2_5_vl
 from lfpc.protocols.qwen2_5_vl import TOOL
 from lfpc.samples import Sample
@@ -45,18 +46,28 @@ def warm_checkpoint(out: Path, samples: Sequence[Sample]) -> Path:
 
 
 class Teacher:
-    """Writes a call with a random box, then a random mark; every reply ends with the end-of-turn token."""
+    """Writes a call with a random box, then a random mark; every reply ends with the end-of-turn
+    token.
+    """
 
     def __init__(self, encoder: Encoder, rng: np.random.Generator) -> None:
         self.encoder, self.rng = encoder, rng
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context."""
-        return [self._reply(f"<answer>{self.rng.choice(list('ACEH'))}</answer>" if c.turns else self._call()) for c in contexts]
+        return [
+            self._reply(
+                f"<answer>{self.rng.choice(list('ACEH'))}</answer>" if c.turns else self._call()
+            )
+            for c in contexts
+        ]
 
     def _call(self) -> str:
         corners = [*self.rng.integers(10, 40, 2), *self.rng.integers(100, 140, 2)]
-        return f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [{", ".join(map(str, corners))}]}}}}</tool_call>'
+        return (
+            f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": '
+            f"[{', '.join(map(str, corners))}]}}}}</tool_call>"
+        )
 
     def _reply(self, text: str) -> Reply:
         ids = (*self.encoder.reply_ids(Reply(text)).tolist(), self.encoder.end_of_turn)
@@ -72,7 +83,9 @@ def _teach(folder: Path, samples: Sequence[Sample]) -> None:
     rng = np.random.default_rng(0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(learner.optimizer, 3e-3, total_steps=STEPS)
     with policy.cached_views():
-        for _ in trange(STEPS, desc="teaching the tiny model the format", unit="step", disable=None):
+        for _ in trange(
+            STEPS, desc="teaching the tiny model the format", unit="step", disable=None
+        ):
             rows = _dialogues(samples, policy.encoder, rng)
             with torch.no_grad():
                 features = row_features(policy.views, [row.encoded for row in rows])
@@ -81,7 +94,10 @@ def _teach(folder: Path, samples: Sequence[Sample]) -> None:
             learner.optimizer.step()
             schedule.step()
             learner.optimizer.zero_grad()
-    print(f"the tiny model writes the format with {loss.item():.2f} nats a token (random boxes alone are about 1)")
+    print(
+        f"the tiny model writes the format with {loss.item():.2f} nats a token (random "
+        f"boxes alone are about 1)"
+    )
     save_checkpoint(model, tokenizer, folder, processor=mini_model.picture_processor())
 
 
@@ -91,5 +107,13 @@ def _dialogues(samples: Sequence[Sample], encoder: Encoder, rng: np.random.Gener
     for budget in chosen:
         sample = samples[int(rng.integers(len(samples)))]
         view = first_view(sample.image, budget)
-        games.append(episode(sample, view, look=original_look(CROP), protocol=PROTOCOLS[PROTOCOL], max_turns=TURNS))
+        games.append(
+            episode(
+                sample,
+                view,
+                look=original_look(CROP),
+                protocol=PROTOCOLS[PROTOCOL],
+                max_turns=TURNS,
+            )
+        )
     return rows_of_episodes(play(games, Teacher(encoder, rng)), encoder, max_tokens=4096)

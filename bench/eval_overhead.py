@@ -1,10 +1,12 @@
-"""Evaluating a served model (ours) and a bare asyncio loop (theirs) that sends the same requests with the same client.
+"""Evaluating a served model (ours) and a bare asyncio loop (theirs) that sends the same requests
+with the same client.
 
-400 questions at concurrency 64 to a server that answers at once, so that little but the clients' work is timed: seconds and CPU
-seconds per question (the latter say more on a machine that does other things too), medians over repeats that take turns. Ours
-opens and resizes pictures, cuts and encodes every crop, reads every reply and writes every row; theirs has its messages ready and
-throws the replies away. The questions share eight small pictures: what decoding large ones costs is another benchmark's
-business. Target: at most 1.5 times as long.
+400 questions at concurrency 64 to a server that answers at once, so that little but the clients'
+work is timed: seconds and CPU seconds per question (the latter say more on a machine that does
+other things too), medians over repeats that take turns. Ours opens and resizes pictures, cuts and
+encodes every crop, reads every reply and writes every row; theirs has its messages ready and throws
+the replies away. The questions share eight small pictures: what decoding large ones costs is
+another benchmark's business. Target: at most 1.5 times as long.
 """
 
 import asyncio
@@ -33,14 +35,15 @@ from lfpc.policies.chat_api import chat_messages
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.served import KEEP_STOP, ServedPolicy, Server
 from lfpc.protocols import PROTOCOLS
-from lfpc.runs import RunFolder
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder
 
 QUESTIONS, CONCURRENCY, BUDGET = 400, 64, 64
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 LOOK = original_look(CropRules(min_tokens=4, max_tokens=16))
 REPLIES = (
-    'I look closer.\n<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 66, 76]}}</tool_call>',
+    'I look closer.\n<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": '
+    "[10, 20, 66, 76]}}</tool_call>",
     "<answer>red</answer>",
 )
 Conversation = Sequence[list[dict[str, Any]]]
@@ -59,11 +62,16 @@ def measure(root: Path, out: Path, *, repeats: int = 5) -> dict[str, Any]:
     ours, theirs = [], []
     with _server(root) as base_url:
         for number in range(repeats + 1):
-            pair = _timed(lambda: _ours(samples, base_url, out / "eval_overhead" / "run")), _timed(lambda: _theirs(conversations, base_url))
+            pair = (
+                _timed(lambda: _ours(samples, base_url, out / "eval_overhead" / "run")),
+                _timed(lambda: _theirs(conversations, base_url)),
+            )
             if number:
                 ours.append(pair[0])
                 theirs.append(pair[1])
-    wall, cpu = ({"ours": median(a[i] for a in ours), "theirs": median(b[i] for b in theirs)} for i in (0, 1))
+    wall, cpu = (
+        {"ours": median(a[i] for a in ours), "theirs": median(b[i] for b in theirs)} for i in (0, 1)
+    )
     times = wall["ours"] / wall["theirs"]
     print(f"eval_overhead: {times:.2f} times as long as a bare loop (target: at most 1.5)")
     return {
@@ -81,14 +89,18 @@ def _timed(play: Callable[[], None]) -> tuple[float, float]:
     """Seconds and CPU seconds (of all threads of this process) per question."""
     began = time.perf_counter(), time.process_time()
     play()
-    return (time.perf_counter() - began[0]) / QUESTIONS, (time.process_time() - began[1]) / QUESTIONS
+    return (time.perf_counter() - began[0]) / QUESTIONS, (
+        time.process_time() - began[1]
+    ) / QUESTIONS
 
 
 def _ours(samples: Sequence[Sample], base_url: str, folder: Path) -> None:
     rmtree(folder, ignore_errors=True)
     policy = ServedPolicy(Server(base_url=base_url, concurrency=CONCURRENCY), "scripted", PROTOCOL)
     run = RunFolder.open(folder, Nothing())
-    rows = evaluate(samples, policy, protocol=PROTOCOL, budget=BUDGET, look=LOOK, run=run, progress=False)
+    rows = evaluate(
+        samples, policy, protocol=PROTOCOL, budget=BUDGET, look=LOOK, run=run, progress=False
+    )
     if not all(row["correct"] and row["crops"] == 1 for row in rows):
         raise BenchError("a question was not answered as the server says it answers")
 
@@ -121,10 +133,21 @@ def _samples(folder: Path) -> list[Sample]:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(8):
         rng = np.random.default_rng(i)
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((1024, 768), Image.Resampling.BICUBIC)
-        fine = np.asarray(coarse, dtype=np.int16) + rng.normal(0, 3, (768, 1024, 3)).astype(np.int16)
-        Image.fromarray(np.clip(fine, 0, 255).astype(np.uint8)).save(folder / f"{i}.png", compress_level=1)
-    return [Sample(id=str(i), image=folder / f"{i % 8}.png", question=f"Which colour is {i}?", answer="red") for i in range(QUESTIONS)]
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+            (1024, 768), Image.Resampling.BICUBIC
+        )
+        fine = np.asarray(coarse, dtype=np.int16) + rng.normal(0, 3, (768, 1024, 3)).astype(
+            np.int16
+        )
+        Image.fromarray(np.clip(fine, 0, 255).astype(np.uint8)).save(
+            folder / f"{i}.png", compress_level=1
+        )
+    return [
+        Sample(
+            id=str(i), image=folder / f"{i % 8}.png", question=f"Which colour is {i}?", answer="red"
+        )
+        for i in range(QUESTIONS)
+    ]
 
 
 def _conversation(sample: Sample) -> Conversation:
@@ -142,7 +165,9 @@ def _conversation(sample: Sample) -> Conversation:
 def _server(root: Path) -> Iterator[str]:
     """The tests' server in a process of its own, answering at once; yields its address."""
     command = [sys.executable, str(root / "tests" / "chat_server.py"), *REPLIES]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         address = process.stdout.readline().strip()

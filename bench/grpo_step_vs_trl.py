@@ -1,9 +1,10 @@
 """A GRPO step of the local engine against one of TRL's GRPOTrainer with `environment_factory`.
 
-Both start from the same checkpoint and see the same pictures: 8 questions, two turns with a crop of 16 to 25 visual tokens
-between them, the same number of sampled tokens, every rollout trained on, float32, the same number of threads. That they did is
-checked, not assumed. Rollouts per second are those of the median step; memory is the peak of each side's process.
-On a machine that does other things too, CPU seconds say more than seconds.
+Both start from the same checkpoint and see the same pictures: 8 questions, two turns with a crop of
+16 to 25 visual tokens between them, the same number of sampled tokens, every rollout trained on,
+float32, the same number of threads. That they did is checked, not assumed. Rollouts per second are
+those of the median step; memory is the peak of each side's process. On a machine that does other
+things too, CPU seconds say more than seconds.
 """
 
 import sys
@@ -19,7 +20,8 @@ from bench.task import Setup
 from environments import SetupError, make
 
 TURNS, TOOL_RATE, TOLERANCE = 2, 0.98, 0.02
-"""Replies per rollout, least share of rollouts with a crop, and how far counted work may differ between the sides."""
+"""Replies per rollout, least share of rollouts with a crop, and how far counted work may differ
+between the sides."""
 COUNTED = ("turns", "policy_tokens", "context_tokens", "visual_tokens")
 
 
@@ -30,26 +32,51 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
         BenchError: TRL cannot be installed, or the sides did different work.
     """
     python = _trl_python()
-    variants = {"group_8": setup, "group_16": replace(setup, group=16), "budget_256": replace(setup, budget=256)}
-    rows = {name: _compare(name, variant, python, root, out, warmup) for name, variant in variants.items()}
+    variants = {
+        "group_8": setup,
+        "group_16": replace(setup, group=16),
+        "budget_256": replace(setup, budget=256),
+    }
+    rows = {
+        name: _compare(name, variant, python, root, out, warmup)
+        for name, variant in variants.items()
+    }
     return {**rows.pop("group_8"), **rows}
 
 
 def _trl_python() -> Path:
     """TRL in an environment of its own, with the versions in use here."""
     try:
-        return make("trl", [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "transformers", "numpy", "pillow")])
+        return make(
+            "trl",
+            [
+                f"{name}=={version(name).partition('+')[0]}"
+                for name in ("torch", "transformers", "numpy", "pillow")
+            ],
+        )
     except SetupError as error:
         raise BenchError(str(error)) from error
 
 
-def _compare(name: str, setup: Setup, python: Path, root: Path, out: Path, warmup: int) -> dict[str, Any]:
+def _compare(
+    name: str, setup: Setup, python: Path, root: Path, out: Path, warmup: int
+) -> dict[str, Any]:
     file, env = str(setup.save(out / f"{name}.json")), environment(setup.threads, root)
     workers = [
-        Worker("the local engine", [sys.executable, "-m", "bench.lfpc_side", file], env, root, out / f"{name}.lfpc.log"),
-        Worker("TRL", [str(python), "-m", "bench.trl_side", file], env, root, out / f"{name}.trl.log"),
+        Worker(
+            "the local engine",
+            [sys.executable, "-m", "bench.lfpc_side", file],
+            env,
+            root,
+            out / f"{name}.lfpc.log",
+        ),
+        Worker(
+            "TRL", [str(python), "-m", "bench.trl_side", file], env, root, out / f"{name}.trl.log"
+        ),
     ]
-    ours, theirs = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title=f"step against TRL, {name}")
+    ours, theirs = take_turns(
+        workers, warmup=warmup, steps=setup.steps - warmup, title=f"step against TRL, {name}"
+    )
     check_same_work(ours, theirs)
     return _result(setup, ours, theirs)
 
@@ -92,6 +119,14 @@ def _result(setup: Setup, ours: Sequence[Facts], theirs: Sequence[Facts]) -> dic
     }
 
 
-def both(ours: Sequence[Facts], theirs: Sequence[Facts], fact: str, fold: Callable[[Iterable[float]], float]) -> dict[str, float]:
+def both(
+    ours: Sequence[Facts],
+    theirs: Sequence[Facts],
+    fact: str,
+    fold: Callable[[Iterable[float]], float],
+) -> dict[str, float]:
     """One fact over the steps of either side."""
-    return {side: fold([step[fact] for step in steps]) for side, steps in (("ours", ours), ("theirs", theirs))}
+    return {
+        side: fold([step[fact] for step in steps])
+        for side, steps in (("ours", ours), ("theirs", theirs))
+    }

@@ -1,8 +1,10 @@
-"""A large JPEG to what a question needs: its view at 1,024 visual tokens and three crops, each as the bytes of a PNG.
+"""A large JPEG to what a question needs: its view at 1,024 visual tokens and three crops, each as
+the bytes of a PNG.
 
-Theirs, as is usual: every item decodes the whole picture, converts it to RGB, resizes (bicubic) and packs at PNG level 6.
-Ours: decoded once, without copies of the large picture, packed by `png_bytes`. `fast` also shrinks the picture by block averages
-before the bicubic filter. Before anything is timed the pixels of all items are compared: they must be the same, but for the fast
+Theirs, as is usual: every item decodes the whole picture, converts it to RGB, resizes (bicubic) and
+packs at PNG level 6. Ours: decoded once, without copies of the large picture, packed by
+`png_bytes`. `fast` also shrinks the picture by block averages before the bicubic filter. Before
+anything is timed the pixels of all items are compared: they must be the same, but for the fast
 view, whose distance is stated.
 """
 
@@ -31,22 +33,31 @@ Items = list[bytes]
 def measure(out: Path, rounds: int, *, fast: bool = False) -> dict[str, Any]:
     """CPU seconds per picture both ways, taken in turns; medians of `rounds`.
 
-    Both use one thread, so on an idle machine these are the seconds on the wall, which are given too.
+    Both use one thread, so on an idle machine these are the seconds on the wall, which are given
+    too.
 
     Raises:
         BenchError: the two ways give different pixels where they must not.
     """
     file = large_picture(out / "large.jpg")
     wanted = [(view.size, view.cut) for view in views(file)]
-    sides: tuple[Callable[[], Items], Callable[[], Items]] = (lambda: ours(file, fast=fast), lambda: theirs(file, wanted))
+    sides: tuple[Callable[[], Items], Callable[[], Items]] = (
+        lambda: ours(file, fast=fast),
+        lambda: theirs(file, wanted),
+    )
     first, usual = sides[0](), sides[1]()
     distances = [psnr(a, b) for a, b in zip(first, usual, strict=True)]
     if min(distances[fast:]) < inf:
         raise BenchError("the two ways give different pixels")
     taken = [[seconds(side) for side in sides] for _ in range(rounds)]
-    wall, cpu = ([median(took[side][clock] for took in taken) for side in (0, 1)] for clock in (0, 1))
+    wall, cpu = (
+        [median(took[side][clock] for took in taken) for side in (0, 1)] for clock in (0, 1)
+    )
     if fast:
-        print(f"large_picture_fast: the view is {distances[0]:.1f} dB (PSNR) from the exact one, the crops are exact")
+        print(
+            f"large_picture_fast: the view is {distances[0]:.1f} dB (PSNR) from the exact "
+            f"one, the crops are exact"
+        )
     return {
         "ratio": cpu[1] / cpu[0],
         "ours": cpu[0],
@@ -63,7 +74,10 @@ def measure(out: Path, rounds: int, *, fast: bool = False) -> dict[str, Any]:
 def views(file: Path, *, fast: bool = False) -> list[View]:
     """What a question about `file` needs, without the package's cache of opened pictures."""
     picture = open_picture.__wrapped__(file)
-    return [global_view(picture, BUDGET, fast=fast), *(crop_view(picture, box, CropRules()) for box in BOXES)]
+    return [
+        global_view(picture, BUDGET, fast=fast),
+        *(crop_view(picture, box, CropRules()) for box in BOXES),
+    ]
 
 
 def ours(file: Path, *, fast: bool) -> Items:
@@ -98,7 +112,9 @@ def seconds(side: Callable[[], Items]) -> tuple[float, float]:
 
 
 def large_picture(path: Path) -> Path:
-    """A JPEG with detail at every scale, as photographs have (amplitude falls with frequency), made once from a seed."""
+    """A JPEG with detail at every scale, as photographs have (amplitude falls with frequency), made
+    once from a seed.
+    """
     if not path.is_file():
         rng = np.random.default_rng(0)
         light = np.zeros(SIZE[::-1], np.float32)
@@ -107,7 +123,12 @@ def large_picture(path: Path) -> Path:
             noise = Image.fromarray(rng.standard_normal(size[::-1], dtype=np.float32))
             light += 1.25**octave * np.asarray(noise.resize(SIZE, Image.Resampling.BICUBIC))
         grey = Image.fromarray(np.clip(127 + light * (50 / light.std()), 0, 255).astype(np.uint8))
-        tints = [Image.fromarray(rng.integers(64, 192, (27, 48), dtype=np.uint8)).resize(SIZE, Image.Resampling.BICUBIC) for _ in "br"]
+        tints = [
+            Image.fromarray(rng.integers(64, 192, (27, 48), dtype=np.uint8)).resize(
+                SIZE, Image.Resampling.BICUBIC
+            )
+            for _ in "br"
+        ]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.merge("YCbCr", (grey, *tints)).convert("RGB").save(path, quality=90)
     return path

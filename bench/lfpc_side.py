@@ -1,4 +1,6 @@
-"""Steps of the local engine, one whenever the parent asks: `python -m bench.lfpc_side SETUP.json`."""
+"""Steps of the local engine, one whenever the parent asks:
+`python -m bench.lfpc_side SETUP.json`.
+"""
 
 import sys
 from pathlib import Path
@@ -39,7 +41,9 @@ def main() -> None:
             trained=(numbers["trained_rows"] or 0.0) / setup.rollouts,
             policy_tokens=fmean(len(row.logprobs) for row in rows),
             context_tokens=fmean(len(row.encoded.ids) for row in rows),
-            visual_tokens=fmean(sum(visual_tokens(view.size) for view in row.views) for row in rows),
+            visual_tokens=fmean(
+                sum(visual_tokens(view.size) for view in row.views) for row in rows
+            ),
             vision_passes=numbers["vision_passes"] or 0.0,
             vision_tokens=count.tokens - before,
         )
@@ -68,7 +72,9 @@ def _config(setup: Setup) -> TrainConfig:
 
 
 def _reward(played: Episode) -> RewardTerms:
-    return RewardTerms(accuracy=score(played.boxes[0] if played.boxes else None, played.answer, played.sample))
+    return RewardTerms(
+        accuracy=score(played.boxes[0] if played.boxes else None, played.answer, played.sample)
+    )
 
 
 if __name__ == "__main__":

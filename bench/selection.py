@@ -1,11 +1,14 @@
-"""Resolution selection of the miniature (ours) and a loop over transformers' `generate`, one question at a time (theirs).
+"""Resolution selection of the miniature (ours) and a loop over transformers' `generate`, one
+question at a time (theirs).
 
-Both get the same samples, the same base checkpoint, greedy answers and the same ladder, and must choose the same budgets: samples a
-second. Target: at least 10 times as many. The loop is what one would write first: for each sample the levels from the original
-downwards, until the answer changes; the picture is resized by the same function, prepared by transformers' own image processor.
+Both get the same samples, the same base checkpoint, greedy answers and the same ladder, and must
+choose the same budgets: samples a second. Target: at least 10 times as many. The loop is what one
+would write first: for each sample the levels from the original downwards, until the answer changes;
+the picture is resized by the same function, prepared by transformers' own image processor.
 
-Beside it, with a policy that answers at once: seconds and memory of 1,000 and 10,000 samples about pictures of their own (memory for
-decoded originals is bounded to 64 MiB here, so that it is full in both).
+Beside it, with a policy that answers at once: seconds and memory of 1,000 and 10,000 samples about
+pictures of their own (memory for decoded originals is bounded to 64 MiB here, so that it is full in
+both).
 """
 
 import json
@@ -26,15 +29,15 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from bench.side_by_side import BenchError
 from lfpc.answers import answer_key
-from lfpc.data.select import SelectConfig, select
-from lfpc.demo import base_checkpoint
 from lfpc.dialogue import Answer
 from lfpc.images import View, global_view, open_picture
+from lfpc.mini.demo import base_checkpoint
 from lfpc.mini.folders import write_split
-from lfpc.policies.checkpoint import load_checkpoint
+from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
+from lfpc.select.selection import SelectConfig, select
 
 SAMPLES = 256
 LADDER = (256, 64, 36, 25)
@@ -57,17 +60,23 @@ class Scale:
 
 
 def measure(out: Path, repeats: int) -> dict[str, Any]:
-    """Ours, `repeats` times; theirs once, as it takes that long; then the growth with the number of samples."""
+    """Ours, `repeats` times; theirs once, as it takes that long; then the growth with the number of
+    samples.
+    """
     folder = out / "selection"
     samples = write_split(folder / "data", "train", SAMPLES)
     model, tokenizer = load_checkpoint(base_checkpoint())
-    policy = TransformersPolicy(model, tokenizer, PROTOCOL, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, tools=False)
+    policy = TransformersPolicy(
+        model, tokenizer, PROTOCOL, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, tools=False
+    )
     ours: list[float] = []
     budgets: dict[str, int | None] = {}
     for _ in range(repeats):
         rmtree(folder / "run", ignore_errors=True)
         began = time.perf_counter()
-        found = select(samples, policy, protocol=PROTOCOL, config=CONFIG, out=folder / "run", progress=False)
+        found = select(
+            samples, policy, protocol=PROTOCOL, config=CONFIG, out=folder / "run", progress=False
+        )
         ours.append(SAMPLES / (time.perf_counter() - began))
         budgets = {sample.id: sample.budget for sample in found.samples}
     began = time.perf_counter()
@@ -79,13 +88,19 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
     scale = [_scale(folder / "scale", count) for count in (FEW, MANY)]
     tower = _tower_ms(policy, samples)
     ratio, times = median(ours) / per_second, scale[1].cpu_seconds / scale[0].cpu_seconds
-    print(f"selection: {ratio:.1f} times the samples a second of a loop over generate, same budgets (target: at least 10)")
     print(
-        f"selection: {1000 / per_second:.0f} ms a sample in the loop, {1000 / median(ours):.0f} ms here; the vision tower alone takes "
-        f"{tower:.0f} ms for a picture of the first level at its best batch, which allows {1000 / per_second / tower:.1f} times at most"
+        f"selection: {ratio:.1f} times the samples a second of a loop over generate, same "
+        f"budgets (target: at least 10)"
     )
     print(
-        f"selection: {MANY:,} samples took {times:.1f} times the CPU seconds of {FEW:,}; peak memory {scale[0].peak_mib:.0f} and "
+        f"selection: {1000 / per_second:.0f} ms a sample in the loop, "
+        f"{1000 / median(ours):.0f} ms here; the vision tower alone takes "
+        f"{tower:.0f} ms for a picture of the first level at its best batch, which allows "
+        f"{1000 / per_second / tower:.1f} times at most"
+    )
+    print(
+        f"selection: {MANY:,} samples took {times:.1f} times the CPU seconds of {FEW:,}; "
+        f"peak memory {scale[0].peak_mib:.0f} and "
         f"{scale[1].peak_mib:.0f} MiB"
     )
     return {
@@ -102,7 +117,9 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _tower_ms(policy: TransformersPolicy, samples: Sequence[Sample]) -> float:
-    """Milliseconds of the vision tower for a picture of the first level, at the best of several batch sizes."""
+    """Milliseconds of the vision tower for a picture of the first level, at the best of several
+    batch sizes.
+    """
     views = [global_view(open_picture(sample.image), LADDER[0]) for sample in samples]
     spent: list[float] = []
     for size in (1, 4, 16, 64):
@@ -117,7 +134,9 @@ def _tower_ms(policy: TransformersPolicy, samples: Sequence[Sample]) -> float:
 def _one_at_a_time(samples: Sequence[Sample]) -> dict[str, int | None]:
     """Budgets by sample, with transformers alone."""
     tokenizer = AutoTokenizer.from_pretrained(base_checkpoint())
-    model = AutoModelForImageTextToText.from_pretrained(base_checkpoint(), attn_implementation="sdpa").eval()
+    model = AutoModelForImageTextToText.from_pretrained(
+        base_checkpoint(), attn_implementation="sdpa"
+    ).eval()
     pictures = Qwen2VLImageProcessorPil.from_pretrained(base_checkpoint())
     found: dict[str, int | None] = {}
     for sample in tqdm(samples, desc="one at a time", unit="sample", disable=None):
@@ -135,12 +154,22 @@ def _one_at_a_time(samples: Sequence[Sample]) -> dict[str, int | None]:
 def _generate(model: Any, tokenizer: Any, pictures: Any, sample: Sample, view: View) -> str:
     chat = [
         {"role": "system", "content": PROTOCOL.direct_system},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROTOCOL.ask(sample.question, sample.options)}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "image"},
+                {"type": "text", "text": PROTOCOL.ask(sample.question, sample.options)},
+            ],
+        },
     ]
     pixels = pictures([view.image], do_resize=False, return_tensors="pt")
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     pads = int(pixels["image_grid_thw"].prod()) // 4
-    inputs = tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * pads), return_tensors="pt", add_special_tokens=False)
+    inputs = tokenizer(
+        text.replace("<|image_pad|>", "<|image_pad|>" * pads),
+        return_tensors="pt",
+        add_special_tokens=False,
+    )
     is_picture = (inputs["input_ids"] == tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
     out = model.generate(
         **inputs,
@@ -159,7 +188,13 @@ def _generate(model: Any, tokenizer: Any, pictures: Any, sample: Sample, view: V
 def _scale(folder: Path, count: int) -> Scale:
     """A process of its own, so that its peak memory is its own."""
     command = [sys.executable, "-m", "bench.selection_scale", str(folder), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parents[1],
+    )
     if done.returncode:
         raise BenchError(f"the selection of {count} samples failed: {done.stderr[-500:]}")
     return Scale(**json.loads(done.stdout.splitlines()[-1]))

@@ -1,4 +1,6 @@
-"""Selects resolutions of many samples with a policy that answers at once: `python -m bench.selection_scale FOLDER COUNT`."""
+"""Selects resolutions of many samples with a policy that answers at once:
+`python -m bench.selection_scale FOLDER COUNT`.
+"""
 
 import json
 import sys
@@ -10,12 +12,12 @@ from zlib import crc32
 from PIL import Image
 
 from bench.side_by_side import peak_memory_mib
-from lfpc.data.select import SelectConfig, select
 from lfpc.dialogue import Context
 from lfpc.images import open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
+from lfpc.select.selection import SelectConfig, select
 
 PICTURE_MEMORY = 2**26
 """Bytes; 130 pictures of this benchmark."""
@@ -28,9 +30,25 @@ def main(folder: Path, count: int) -> None:
     rmtree(folder / "run", ignore_errors=True)
     began = time.perf_counter(), time.process_time()
     config = SelectConfig(ladder=(256, 64, 36, 25))
-    select(samples, ScriptedPolicy(_guess), protocol=PROTOCOLS["qwen2_5_vl"], config=config, out=folder / "run", progress=False)
+    select(
+        samples,
+        ScriptedPolicy(_guess),
+        protocol=PROTOCOLS["qwen2_5_vl"],
+        config=config,
+        out=folder / "run",
+        progress=False,
+    )
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-    print(json.dumps({"samples": count, "seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_memory_mib()}))
+    print(
+        json.dumps(
+            {
+                "samples": count,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "peak_mib": peak_memory_mib(),
+            }
+        )
+    )
 
 
 def _sample(folder: Path, i: int) -> Sample:
@@ -42,7 +60,9 @@ def _sample(folder: Path, i: int) -> Sample:
 
 
 def _guess(context: Context) -> str:
-    chance = crc32(repr((context.first_view.size, context.first_view.image.getpixel((0, 0)))).encode())
+    chance = crc32(
+        repr((context.first_view.size, context.first_view.image.getpixel((0, 0)))).encode()
+    )
     return f"<answer>{'AB'[chance % 5 == 0]}</answer>"
 
 

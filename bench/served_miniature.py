@@ -1,7 +1,9 @@
-"""Whether the demo's conclusions hold through a real vLLM server: `python -m bench.served_miniature out/demo`.
+"""Whether the demo's conclusions hold through a real vLLM server:
+`python -m bench.served_miniature out/demo`.
 
-Serves the last checkpoint of each arm in turn, asks the demo's held-out questions at its settings and small budget, under the own
-crops and under noise, and sets the figures beside those that the demo measured in its own process. Needs a demo that is done.
+Serves the last checkpoint of each arm in turn, asks the demo's held-out questions at its settings
+and small budget, under the own crops and under noise, and sets the figures beside those that the
+demo measured in its own process. Needs a demo that is done.
 """
 
 import argparse
@@ -12,15 +14,17 @@ from typing import Any
 
 from environments import SetupError, make
 from environments.vllm_server import MODEL, ServerError, VllmServer
-from lfpc.demo import ARMS
 from lfpc.errors import LfpcError
-from lfpc.evaluate.metrics import Row
+from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import paired_rows
 from lfpc.evaluate.results import AllRows, comparisons, demo_results
-from lfpc.evaluation import EvaluationConfig, evaluate_probe, served_policy
+from lfpc.evaluate.run import evaluate_probe
+from lfpc.metrics.episodes import Row
+from lfpc.mini.demo import ARMS
+from lfpc.policies.loading import served_policy
 from lfpc.policies.served import Server
-from lfpc.runs import CONFIG_FILE, RunFolder, config_from_json, write_json
 from lfpc.samples import Sample, read_samples
+from lfpc.storage.runs import CONFIG_FILE, RunFolder, config_from_json, write_json
 
 SEED, SIZE, PROBES = 0, "small", ("own", "noise")
 
@@ -28,20 +32,28 @@ SEED, SIZE, PROBES = 0, "small", ("own", "noise")
 def served_rows(demo: Path, arm: str, questions: list[Sample], out: Path) -> AllRows:
     """Rows of one arm, asked through its server; what is in `out` is not asked again."""
     there = demo / f"seed{SEED}" / "evaluate" / arm / SIZE
-    settings = {probe: config_from_json(EvaluationConfig, there / probe / CONFIG_FILE) for probe in PROBES}
+    settings = {
+        probe: config_from_json(EvaluationConfig, there / probe / CONFIG_FILE) for probe in PROBES
+    }
     checkpoint = demo / f"seed{SEED}" / arm / "checkpoints" / Path(settings["own"].model).name
     rows: dict[tuple[str, str, str, int], list[Row]] = {}
     with VllmServer(checkpoint, log=out / f"{arm}.log") as server:
         for probe, config in settings.items():
-            policy = served_policy(replace(config, model=MODEL), Server(base_url=server.base_url, concurrency=32))
-            rows[arm, SIZE, probe, SEED] = list(evaluate_probe(policy, questions, replace(config, model=MODEL), out / arm / probe))
+            policy = served_policy(
+                replace(config, model=MODEL), Server(base_url=server.base_url, concurrency=32)
+            )
+            rows[arm, SIZE, probe, SEED] = list(
+                evaluate_probe(policy, questions, replace(config, model=MODEL), out / arm / probe)
+            )
     return rows
 
 
 def demo_rows(demo: Path) -> AllRows:
     """The rows that the demo wrote."""
     return {
-        (arm, SIZE, probe, SEED): list(RunFolder(demo / f"seed{SEED}" / "evaluate" / arm / SIZE / probe).episodes().values())
+        (arm, SIZE, probe, SEED): list(
+            RunFolder(demo / f"seed{SEED}" / "evaluate" / arm / SIZE / probe).episodes().values()
+        )
         for arm in ARMS
         for probe in PROBES
     }
@@ -49,7 +61,9 @@ def demo_rows(demo: Path) -> AllRows:
 
 def agreement(ours: AllRows, theirs: AllRows) -> dict[str, int]:
     """Of how many episodes every reply is the same word for word."""
-    pairs = [pair for key in ours for pair in paired_rows(_unseeded(ours[key]), _unseeded(theirs[key]))]
+    pairs = [
+        pair for key in ours for pair in paired_rows(_unseeded(ours[key]), _unseeded(theirs[key]))
+    ]
     same = sum(_said(a) == _said(b) for a, b in pairs)
     return {"episodes": len(pairs), "same": same}
 
@@ -69,20 +83,34 @@ def lines(name: str, results: dict[str, Any], compared: dict[str, Any]) -> list[
         own = sizes[SIZE]
         drop, (low, high) = own["noise_drop"], own["noise_drop_ci"]
         found.append(
-            f"  {arm:10} accuracy {100 * own['accuracy']:5.1f}, lost under noise {100 * drop:5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            f"  {arm:10} accuracy {100 * own['accuracy']:5.1f}, lost under noise "
+            f"{100 * drop:5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
         )
     for row in compared["differences"]:
         interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        found.append(f"  {row['name']}, {row['metric']}: {100 * row['delta']:+.1f} {interval}, p {row['p_holm']:.4f}")
+        found.append(
+            f"  {row['name']}, {row['metric']}: {100 * row['delta']:+.1f} {interval}, p "
+            f"{row['p_holm']:.4f}"
+        )
     return found
 
 
 def main() -> int:
     """Run; 1 if it cannot be."""
-    parser = argparse.ArgumentParser(prog="python -m bench.served_miniature", description="The demo's arms through a real vLLM server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.served_miniature",
+        description="The demo's arms through a real vLLM server.",
+    )
     parser.add_argument("demo", type=Path, help="folder of a demo that is done")
-    parser.add_argument("--split", default="hard-test", help="the demo's held-out questions (default: hard-test)")
-    parser.add_argument("--out", type=Path, default=Path("out/bench/served_miniature"), help="where rows, logs and figures go")
+    parser.add_argument(
+        "--split", default="hard-test", help="the demo's held-out questions (default: hard-test)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/bench/served_miniature"),
+        help="where rows, logs and figures go",
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,12 +123,18 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     theirs = demo_rows(given.demo)
-    found = {name: (demo_results(rows), comparisons(rows)) for name, rows in (("served", ours), ("in process", theirs))}
+    found = {
+        name: (demo_results(rows), comparisons(rows))
+        for name, rows in (("served", ours), ("in process", theirs))
+    }
     for name, (results, compared) in found.items():
         print(*lines(name, results, compared), sep="\n")
     same = agreement(ours, theirs)
     print(f"{same['same']} of {same['episodes']} episodes are the same word for word")
-    figures = {name: {"results": results, "comparisons": compared} for name, (results, compared) in found.items()}
+    figures = {
+        name: {"results": results, "comparisons": compared}
+        for name, (results, compared) in found.items()
+    }
     write_json(given.out / "results.json", {**figures, "agreement": same})
     print(f"figures in {given.out / 'results.json'}")
     return 0

@@ -29,11 +29,19 @@ class BenchError(Exception):
 class Worker:
     """A side's process, as the parent sees it."""
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+    ) -> None:
         self.name, self.log = name, log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, env={**os.environ, **env}, cwd=cwd, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=out
+                command,
+                env={**os.environ, **env},
+                cwd=cwd,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=out,
             )
 
     def answer(self) -> Facts:
@@ -76,7 +84,9 @@ class Channel:
         print(json.dumps(facts), file=self.out, flush=True)
 
     def wait(self) -> "Clock":
-        """Wait until the parent wants a step; a clock that starts then. Ends the process when the parent is gone."""
+        """Wait until the parent wants a step; a clock that starts then. Ends the process when the
+        parent is gone.
+        """
         if not sys.stdin.readline():
             os._exit(0)
         return Clock()
@@ -89,20 +99,33 @@ class Clock:
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> Facts:
-        """Seconds since the start, on the wall and of this process's CPU time (which other processes hardly change)."""
-        return {"seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.cpu}
+        """Seconds since the start, on the wall and of this process's CPU time (which other
+        processes hardly change).
+        """
+        return {
+            "seconds": time.perf_counter() - self.wall,
+            "cpu_seconds": time.process_time() - self.cpu,
+        }
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process had resident. Not ru_maxrss where avoidable: on Linux a child's starts at that of its parent."""
+    """The most memory this process had resident. Not ru_maxrss where avoidable: on Linux a child's
+    starts at that of its parent.
+    """
     status = Path("/proc/self/status")
     if status.is_file():
         return float(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
-def take_turns(workers: Sequence[Worker], *, warmup: int, steps: int, title: str) -> list[list[Facts]]:
-    """Per worker the facts of its timed steps, made in turns A B A B after `warmup` rounds; `loaded_mib` is the peak before the first."""
+def take_turns(
+    workers: Sequence[Worker], *, warmup: int, steps: int, title: str
+) -> list[list[Facts]]:
+    """Per worker the facts of its timed steps, made in turns A B A B after `warmup` rounds;
+    `loaded_mib` is the peak before the first.
+    """
     try:
         loaded = [worker.answer()["peak_mib"] for worker in workers]
         rounds: list[list[Facts]] = []
@@ -110,7 +133,12 @@ def take_turns(workers: Sequence[Worker], *, warmup: int, steps: int, title: str
         if bar.disable:
             print(f"{title}: {warmup + steps} rounds", flush=True)
         for _ in bar:
-            rounds.append([worker.step() | {"loaded_mib": before} for worker, before in zip(workers, loaded, strict=True)])
+            rounds.append(
+                [
+                    worker.step() | {"loaded_mib": before}
+                    for worker, before in zip(workers, loaded, strict=True)
+                ]
+            )
     finally:
         for worker in workers:
             worker.close()
@@ -120,5 +148,9 @@ def take_turns(workers: Sequence[Worker], *, warmup: int, steps: int, title: str
 def environment(threads: int, root: Path) -> dict[str, str]:
     """Environment variables of either side."""
     keys = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    offline: dict[str, Any] = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    offline: dict[str, Any] = {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return {**dict.fromkeys(keys, str(threads)), **offline, "PYTHONPATH": f"{root / 'src'}"}

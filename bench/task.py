@@ -1,4 +1,5 @@
-"""What both engines of a comparison do: the same questions about the same pictures, two turns each, one crop in between.
+"""What both engines of a comparison do: the same questions about the same pictures, two turns each,
+one crop in between.
 
 Imports no model framework: TRL's side reads it in an environment of its own.
 """
@@ -21,9 +22,11 @@ PROMPTS = 8
 TURNS = 2
 """A crop call, then an answer."""
 MAX_NEW_TOKENS = 16
-"""A crop call has 12 tokens, an answer 4. A reply is cut off here, so that a malformed one does not hold up its batch on either side."""
+"""A crop call has 12 tokens, an answer 4. A reply is cut off here, so that a malformed one does not
+hold up its batch on either side."""
 TEMPERATURE = 0.5
-"""Of sampling on either side: the tiny model slips in the format once in a few hundred tokens, and far more rarely at this."""
+"""Of sampling on either side: the tiny model slips in the format once in a few hundred tokens, and
+far more rarely at this."""
 PROTOCOL = "bench"
 PROTOCOLS[PROTOCOL] = replace(QWEN2_5_VL, name=PROTOCOL, stop=())
 """Replies run to the end-of-turn token, where TRL stops too."""
@@ -78,13 +81,18 @@ def first_view(picture: Path, budget: int) -> View:
 
 
 WEIGHTS = (1.0, 2**0.5, 3**0.5, 5**0.5)
-"""No ratio of two is rational: the score of one rollout does not happen to be the mean of its group."""
+"""No ratio of two is rational: the score of one rollout does not happen to be the mean of its
+group."""
 
 
 def score(box: Box | None, answer: str | None, sample: Sample) -> float:
-    """A reward that differs between the rollouts of a question, so that every one of them is trained on.
+    """A reward that differs between the rollouts of a question, so that every one of them is
+    trained on.
 
-    r = [right] + x0 + sqrt(2) y0 + sqrt(3) x1 + sqrt(5) y1, corners in fractions; without a box they are 0
+    r = [right] + x0 + sqrt(2) y0 + sqrt(3) x1 + sqrt(5) y1, corners in fractions; without a box
+    they are 0
     """
     corners = box.corners if box else (0.0, 0.0, 0.0, 0.0)
-    return float(answer == sample.answer) + sum(weight * corner for weight, corner in zip(WEIGHTS, corners, strict=True))
+    return float(answer == sample.answer) + sum(
+        weight * corner for weight, corner in zip(WEIGHTS, corners, strict=True)
+    )

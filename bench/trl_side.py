@@ -1,7 +1,9 @@
-"""Steps of TRL's GRPOTrainer, one whenever the parent asks: `python -m bench.trl_side SETUP.json` in TRL's own environment.
+"""Steps of TRL's GRPOTrainer, one whenever the parent asks: `python -m bench.trl_side SETUP.json`
+in TRL's own environment.
 
-Settings are TRL's fastest for this work: no log-probabilities recomputed, no gradient checkpointing, nothing logged or saved, and
-pictures decoded and resized once (TRL's own processor then prepares them as often as TRL asks).
+Settings are TRL's fastest for this work: no log-probabilities recomputed, no gradient
+checkpointing, nothing logged or saved, and pictures decoded and resized once (TRL's own processor
+then prepares them as often as TRL asks).
 """
 
 import sys
@@ -11,7 +13,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForImageTextToText, AutoTokenizer, ProcessorMixin, Qwen2_5_VLProcessor, TrainerCallback
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+    TrainerCallback,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from trl import GRPOConfig, GRPOTrainer
 
@@ -23,14 +31,16 @@ from lfpc.images import crop_view, open_picture
 from lfpc.protocols.qwen2_5_vl import SYSTEM, parse
 from lfpc.samples import read_samples
 
-# The checkpoint's template with what TRL needs to see in one: tool calls, and tool messages as the protocol words them.
+# The checkpoint's template with what TRL needs to see in one: tool calls, and tool messages as the
+# protocol words them.
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ 'user' if m['role'] == 'tool' else m['role'] }}\n"
     "{% if m['role'] == 'tool' %}<tool_response>{% endif %}"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
-    "{% for t in m['tool_calls'] or [] %}<tool_call>{{ t['function'] | tojson }}</tool_call>{% endfor %}"
+    "{% for t in m['tool_calls'] or [] %}<tool_call>{{ t['function'] | tojson "
+    "}}</tool_call>{% endfor %}"
     "{% if m['role'] == 'tool' %}</tool_response>{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -53,14 +63,22 @@ RESPONSE_TEMPLATE = {
 class TensorPictures(Qwen2VLImageProcessorPil):
     """Returns tensors unless told otherwise, as the torchvision one does; TRL relies on it."""
 
-    def __call__(self, images: Any, *args: Any, return_tensors: str | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, images: Any, *args: Any, return_tensors: str | None = None, **kwargs: Any
+    ) -> Any:
         return super().__call__(images, *args, return_tensors=return_tensors or "pt", **kwargs)
 
 
 class StillProcessor(Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor without its video part, which needs torchvision."""
 
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any) -> None:
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **_: Any,
+    ) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
@@ -75,7 +93,10 @@ def environment_class(setup: Setup) -> type:
         def reset(self, sample: str, **_: Any) -> list[dict[str, Any]]:
             self.sample = samples[sample]
             self.view, self.boxes = first_view(self.sample.image, setup.budget), []
-            return [{"type": "image", "image": self.view.image}, {"type": "text", "text": self.sample.question}]
+            return [
+                {"type": "image", "image": self.view.image},
+                {"type": "text", "text": self.sample.question},
+            ]
 
         def image_zoom_in_tool(self, bbox_2d: list[float]) -> list[dict[str, Any]]:
             """Show a region of the picture at full resolution.
@@ -85,7 +106,12 @@ def environment_class(setup: Setup) -> type:
             """
             box = Box.from_pixels([float(value) for value in bbox_2d], self.view.size)
             self.boxes.append(box)
-            return [{"type": "image", "image": crop_view(open_picture(self.sample.image), box, CROP).image}]
+            return [
+                {
+                    "type": "image",
+                    "image": crop_view(open_picture(self.sample.image), box, CROP).image,
+                }
+            ]
 
     return CropEnvironment
 
@@ -99,7 +125,9 @@ class Facts(TrainerCallback):
     def reward(self, completions: Any, environments: Any, **_: Any) -> list[float]:
         """The score of every rollout; counts turns and calls in passing."""
         count = len(completions)
-        self.now["turns"] = sum(message["role"] == "assistant" for c in completions for message in c) / count
+        self.now["turns"] = (
+            sum(message["role"] == "assistant" for c in completions for message in c) / count
+        )
         self.now["tool_rate"] = sum(bool(env.boxes) for env in environments) / count
         return [
             score(env.boxes[0] if env.boxes else None, _answer(c, env), env.sample)
@@ -109,10 +137,18 @@ class Facts(TrainerCallback):
     def note(self, batch: dict[str, Any], image_pad: int) -> None:
         """What a generated batch holds, per rollout; pictures that TRL dropped count as none."""
         count = len(batch["advantages"])
-        pads = (batch["prompt_ids"] == image_pad).sum() + (batch["completion_ids"] == image_pad).sum()
-        self.now["visual_tokens"] = float(pads) / count if batch.get("pixel_values") is not None else 0.0
-        self.now["context_tokens"] = float(batch["prompt_mask"].sum() + batch["completion_mask"].sum()) / count
-        self.now["policy_tokens"] = float((batch["completion_mask"] * batch["tool_mask"]).sum()) / count
+        pads = (batch["prompt_ids"] == image_pad).sum() + (
+            batch["completion_ids"] == image_pad
+        ).sum()
+        self.now["visual_tokens"] = (
+            float(pads) / count if batch.get("pixel_values") is not None else 0.0
+        )
+        self.now["context_tokens"] = (
+            float(batch["prompt_mask"].sum() + batch["completion_mask"].sum()) / count
+        )
+        self.now["policy_tokens"] = (
+            float((batch["completion_mask"] * batch["tool_mask"]).sum()) / count
+        )
         self.now["trained"] = float((batch["advantages"] != 0).float().mean())
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -126,7 +162,9 @@ class Facts(TrainerCallback):
 
 def _answer(completion: Any, env: Any) -> str | None:
     content = completion[-1].get("content") or ""
-    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    text = (
+        content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    )
     action = parse(text, [env.view])
     return action.text if isinstance(action, Answer) else None
 
@@ -159,7 +197,9 @@ def _trainer(setup: Setup, facts: Facts, out: str) -> NotingTrainer:
     tokenizer.response_template = RESPONSE_TEMPLATE
     pictures = TensorPictures(min_pixels=28 * 28, max_pixels=28 * 28 * 1024)
     trainer = NotingTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(setup.checkpoint, dtype=torch.float32, attn_implementation="sdpa"),
+        model=AutoModelForImageTextToText.from_pretrained(
+            setup.checkpoint, dtype=torch.float32, attn_implementation="sdpa"
+        ),
         processing_class=StillProcessor(pictures, tokenizer, chat_template=CHAT_TEMPLATE),
         reward_funcs=[facts.reward],
         args=_config(setup, out),
@@ -173,7 +213,9 @@ def _trainer(setup: Setup, facts: Facts, out: str) -> NotingTrainer:
 
 def _dataset(setup: Setup) -> Dataset:
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ""}]
-    return Dataset.from_list([{"prompt": prompt, "sample": sample.id} for sample in read_samples(Path(setup.data))])
+    return Dataset.from_list(
+        [{"prompt": prompt, "sample": sample.id} for sample in read_samples(Path(setup.data))]
+    )
 
 
 def _config(setup: Setup, out: str) -> GRPOConfig:

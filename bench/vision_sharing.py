@@ -1,7 +1,9 @@
-"""The local engine with `share` on (ours) and off (theirs): seconds a step and what passes through the vision tower a step.
+"""The local engine with `share` on (ours) and off (theirs): seconds a step and what passes through
+the vision tower a step.
 
-Off, every rollout's pictures and prompt are computed by themselves, for sampling each turn and for the update; the numbers are
-the same. `ratio` is how many times longer a step takes without sharing; passes and tokens are those of a step.
+Off, every rollout's pictures and prompt are computed by themselves, for sampling each turn and for
+the update; the numbers are the same. `ratio` is how many times longer a step takes without sharing;
+passes and tokens are those of a step.
 """
 
 import sys
@@ -22,8 +24,18 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
     for share in (True, False):
         name = f"share_{'on' if share else 'off'}"
         file = replace(setup, share=share).save(out / f"{name}.json")
-        workers.append(Worker(name, [sys.executable, "-m", "bench.lfpc_side", str(file)], env, root, out / f"{name}.log"))
-    on, off = take_turns(workers, warmup=warmup, steps=setup.steps - warmup, title="sharing on and off")
+        workers.append(
+            Worker(
+                name,
+                [sys.executable, "-m", "bench.lfpc_side", str(file)],
+                env,
+                root,
+                out / f"{name}.log",
+            )
+        )
+    on, off = take_turns(
+        workers, warmup=warmup, steps=setup.steps - warmup, title="sharing on and off"
+    )
     check_same_work(on, off)
     seconds = both(on, off, "seconds", median)
     return {

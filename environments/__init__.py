@@ -1,9 +1,11 @@
-"""Virtual environments beside the main one, for packages that shall not decide about the versions this package is used with.
+"""Virtual environments beside the main one, for packages that shall not decide about the versions
+this package is used with.
 
     python -m environments vllm        # makes .venv-vllm from vllm.txt once, prints its interpreter
 
 NAME.txt                     what goes into .venv-NAME
-torchvision_without_cuda.py  lets a torchvision built for CUDA be imported beside a torch that is not; for these environments only
+torchvision_without_cuda.py  lets a torchvision built for CUDA be imported beside a torch that is
+                             not; for these environments only
 """
 
 import os
@@ -19,7 +21,8 @@ _FOLDER = Path(__file__).parent
 _HOOK = _FOLDER / "torchvision_without_cuda.py"
 _IS_THERE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 _SOUND = ("torchaudio", "torchcodec")
-"""Packages for sound and video that come along; transformers imports them as soon as they are there."""
+"""Packages for sound and video that come along; transformers imports them as soon as they are
+there."""
 
 
 class SetupError(Exception):
@@ -38,7 +41,8 @@ def made(name: str, pins: Sequence[str] = ()) -> bool:
 
 
 def make(name: str, pins: Sequence[str] = ()) -> Path:
-    """The interpreter of the environment `name`, which is made on the first call and after its requirements changed.
+    """The interpreter of the environment `name`, which is made on the first call and after its
+    requirements changed.
 
     Args:
         name: of a file NAME.txt beside this one.
@@ -55,7 +59,11 @@ def make(name: str, pins: Sequence[str] = ()) -> Path:
     with TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("".join(f"{pin}\n" for pin in pins), encoding="utf-8")
-        index = ["--extra-index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+        index = (
+            ["--extra-index-url", os.environ["TORCH_INDEX"]]
+            if os.environ.get("TORCH_INDEX")
+            else []
+        )
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _run(name, [*pip, *index, "-c", str(constraints), "-r", str(_FOLDER / f"{name}.txt")])
     _mend(name, python)
@@ -64,9 +72,15 @@ def make(name: str, pins: Sequence[str] = ()) -> Path:
 
 
 def _mend(name: str, python: Path) -> None:
-    """Make up for companions of torch that were built for another torch than the one that is there."""
-    if _is_broken(python, "torchvision"):  # at every start of `python`, worker processes included, the hook is loaded
-        packages = _run(name, [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
+    """Make up for companions of torch that were built for another torch than the one that is
+    there.
+    """
+    if _is_broken(
+        python, "torchvision"
+    ):  # at every start of `python`, worker processes included, the hook is loaded
+        packages = _run(
+            name, [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        ).strip()
         shutil.copyfile(_HOOK, Path(packages) / _HOOK.name)
         Path(packages, f"{_HOOK.stem}.pth").write_text(f"import {_HOOK.stem}\n", encoding="utf-8")
         _run(name, [str(python), "-c", "import torchvision"])
@@ -76,7 +90,9 @@ def _mend(name: str, python: Path) -> None:
 
 def _is_broken(python: Path, package: str) -> bool:
     """Whether `package` is installed and cannot be imported."""
-    return _passes([str(python), "-c", _IS_THERE, package]) and not _passes([str(python), "-c", f"import {package}"])
+    return _passes([str(python), "-c", _IS_THERE, package]) and not _passes(
+        [str(python), "-c", f"import {package}"]
+    )
 
 
 def _stamp(name: str) -> Path:
@@ -84,7 +100,13 @@ def _stamp(name: str) -> Path:
 
 
 def _wanted(name: str, pins: Sequence[str]) -> str:
-    return "\n".join([(_FOLDER / f"{name}.txt").read_text(encoding="utf-8"), *pins, _HOOK.read_text(encoding="utf-8")])
+    return "\n".join(
+        [
+            (_FOLDER / f"{name}.txt").read_text(encoding="utf-8"),
+            *pins,
+            _HOOK.read_text(encoding="utf-8"),
+        ]
+    )
 
 
 def _passes(command: list[str]) -> bool:
@@ -94,6 +116,8 @@ def _passes(command: list[str]) -> bool:
 def _run(name: str, command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
+        errors = [
+            line for line in done.stderr.splitlines() if line.startswith("ERROR")
+        ] or done.stderr.splitlines()[-1:]
         raise SetupError(f".venv-{name} cannot be installed: " + " ".join(errors))
     return done.stdout

@@ -1,4 +1,6 @@
-"""`python -m environments NAME`: make the environment NAME, print its interpreter; 1 with the reason if that fails."""
+"""`python -m environments NAME`: make the environment NAME, print its interpreter; 1 with the
+reason if that fails.
+"""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""Declares the two operators that a torchvision built for CUDA cannot bring along beside a torch that is not.
+"""Declares the two operators that a torchvision built for CUDA cannot bring along beside a torch
+that is not.
 
-Without them `import torchvision` fails, although its transforms need neither. A `.pth` file imports this module at every start
-of the interpreter; nothing happens before somebody imports torchvision.
+Without them `import torchvision` fails, although its transforms need neither. A `.pth` file imports
+this module at every start of the interpreter; nothing happens before somebody imports torchvision.
 """
 
 import sys

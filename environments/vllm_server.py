@@ -19,8 +19,21 @@ from environments import interpreter
 
 MODEL = "mini"
 """The name the server knows its checkpoint by."""
-SETTINGS = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--limit-mm-per-prompt", '{"image": 8, "video": 0}')
-ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+SETTINGS = (
+    "--dtype",
+    "float32",
+    "--enforce-eager",
+    "--max-model-len",
+    "2048",
+    "--limit-mm-per-prompt",
+    '{"image": 8, "video": 0}',
+)
+ENV = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
 START_S = 300.0
 """Seconds the server may take to answer; about 25 on two idle cores."""
 
@@ -39,12 +52,38 @@ class VllmServer:
         settings: further options of its command line.
     """
 
-    def __init__(self, checkpoint: Path, *, log: Path, pictures: Path | None = None, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        log: Path,
+        pictures: Path | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
         self.log, self.port = log, _free_port()
-        more = [*settings, *(["--allowed-local-media-path", str(pictures.resolve())] if pictures else [])]
+        more = [
+            *settings,
+            *(["--allowed-local-media-path", str(pictures.resolve())] if pictures else []),
+        ]
         # not `vllm serve`: that command of the CPU build looks for a distribution named vllm
-        server = [str(interpreter("vllm")), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(self.port)]
-        self.command = [*server, "--model", str(checkpoint.resolve()), "--served-model-name", MODEL, *SETTINGS, *more]
+        server = [
+            str(interpreter("vllm")),
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
+        self.command = [
+            *server,
+            "--model",
+            str(checkpoint.resolve()),
+            "--served-model-name",
+            MODEL,
+            *SETTINGS,
+            *more,
+        ]
 
     @property
     def base_url(self) -> str:
@@ -54,7 +93,9 @@ class VllmServer:
     def __enter__(self) -> Self:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with self.log.open("wb") as out:  # a session of its own, so that its workers end with it
-            self._process = subprocess.Popen(self.command, env={**kept, **ENV}, stdout=out, stderr=out, start_new_session=True)
+            self._process = subprocess.Popen(
+                self.command, env={**kept, **ENV}, stdout=out, stderr=out, start_new_session=True
+            )
         try:
             self._wait()
         except BaseException:
@@ -62,15 +103,24 @@ class VllmServer:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._end()
 
     def _wait(self) -> None:
         until = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
-                tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-                raise ServerError(f"the vLLM server did not come up; the end of {self.log}:\n{tail}")
+                tail = "\n".join(
+                    self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+                )
+                raise ServerError(
+                    f"the vLLM server did not come up; the end of {self.log}:\n{tail}"
+                )
             time.sleep(0.5)
 
     def _answers(self) -> bool:

@@ -1,4 +1,5 @@
-"""Requests to an application in this process, as a program or a browser on this machine would send them."""
+"""Requests to an application in this process, as a program or a browser on this machine would send
+them."""
 
 import asyncio
 from typing import Any

@@ -17,7 +17,12 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("LFPC_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("LFPC_CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -32,9 +37,13 @@ OPTIONS = (
 @contextmanager
 def chromium() -> Iterator["Browser"]:
     """A headless Chromium; without one the test is skipped, and says why."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'lfpc[dev]'")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'lfpc[dev]'"
+    )
     if not CHROMIUM:
-        pytest.skip("no Chromium on this machine: apt-get install chromium, or name one in LFPC_CHROMIUM")
+        pytest.skip(
+            "no Chromium on this machine: apt-get install chromium, or name one in LFPC_CHROMIUM"
+        )
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
         yield browser
@@ -42,15 +51,23 @@ def chromium() -> Iterator["Browser"]:
 
 
 @contextmanager
-def open_page(browser: "Browser", *, expected: Sequence[str] = (), **options: Any) -> Iterator["Page"]:
-    """An empty page of its own context. What it complains about in its console fails the test, except texts with one of `expected`.
+def open_page(
+    browser: "Browser", *, expected: Sequence[str] = (), **options: Any
+) -> Iterator["Page"]:
+    """An empty page of its own context. What it complains about in its console fails the test,
+    except texts with one of `expected`.
 
     `options` are those of Playwright's `new_context`: viewport, color_scheme, ...
     """
     context = browser.new_context(**options)
     page, complaints = context.new_page(), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
     page.set_default_timeout(10_000)
     yield page
     context.close()
@@ -82,7 +99,8 @@ class Served:
 
 
 def wait_until(page: "Page", holds: str, *, seconds: float = 15.0) -> None:
-    """Wait until a JavaScript expression is true; the content policy of the pages refuses Playwright's own wait_for_function."""
+    """Wait until a JavaScript expression is true; the content policy of the pages refuses
+    Playwright's own wait_for_function."""
     ends = time.monotonic() + seconds
     while not page.evaluate(holds):
         assert time.monotonic() < ends, f"not true within {seconds:g} s: {holds}"

@@ -1,9 +1,12 @@
 """A chat-completions server on 127.0.0.1 that plays a script, and misbehaves when told to.
 
     with ChatServer() as server: ... server.base_url ...
-    python tests/chat_server.py FIRST SECOND ...     prints its address; says FIRST, then SECOND, ... until its input ends
+    python tests/chat_server.py FIRST SECOND ...
 
-It is written on bare sockets, so that it can cut connections, and so that it costs a benchmark next to nothing.
+The command prints its address; it says FIRST, then SECOND, ... until its input ends.
+
+It is written on bare sockets, so that it can cut connections, and so that it costs a benchmark next
+to nothing.
 """
 
 import asyncio
@@ -29,7 +32,8 @@ FAULTS = ("500", "429", "silence", "cut", "hang up", "broken JSON", "no choices"
 
 
 def script(question: str, turn: int, pictures: list[str]) -> str:
-    """What the model says at its `turn`-th reply: a crop, sometimes nonsense, then an answer that tells what it was shown."""
+    """What the model says at its `turn`-th reply: a crop, sometimes nonsense, then an answer that
+    tells what it was shown."""
     chance = crc32(question.encode())
     if turn == 0:
         x, y = chance % 40, chance % 30
@@ -48,12 +52,21 @@ def digest(image: Image.Image) -> str:
 def text_of(message: dict) -> str:
     """The text of one chat message."""
     parts = message["content"]
-    return parts if isinstance(parts, str) else "".join(part["text"] for part in parts if part["type"] == "text")
+    return (
+        parts
+        if isinstance(parts, str)
+        else "".join(part["text"] for part in parts if part["type"] == "text")
+    )
 
 
 def pictures_of(messages: list[dict]) -> list[Image.Image]:
     """The pictures of a conversation, decoded."""
-    parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
+    parts = [
+        part
+        for message in messages
+        if isinstance(message["content"], list)
+        for part in message["content"]
+    ]
     return [_picture(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
 
 
@@ -69,19 +82,30 @@ class ChatServer:
     """The server in a thread of this process.
 
     Args:
-        style: what it makes of stop texts: "vllm" keeps them if asked and names them, "sglang" cuts and names them, "plain"
-            cuts and says nothing, "strict" is plain and refuses fields it does not know.
+        style: what it makes of stop texts: "vllm" keeps them if asked and names them, "sglang" cuts
+            and names them, "plain" cuts and says nothing, "strict" is plain and refuses fields it
+            does not know.
         faults: share of the requests that go wrong, in each of `FAULTS`' ways in turn.
         delay_s: seconds it thinks.
         look: False answers without decoding pictures.
         say: replaces the script by (question, turn) -> reply.
-        calls: "text" leaves calls in replies, "parsed" hands them out apart, as servers with a tool-call parser do, "refused"
-            takes tools only without a choice, as vLLM without such a parser does.
+        calls: "text" leaves calls in replies, "parsed" hands them out apart, as servers with a
+            tool-call parser do, "refused" takes tools only without a choice, as vLLM without such a
+            parser does.
     """
 
-    def __init__(self, *, style="vllm", faults=0.0, delay_s=0.0, look=True, say=None, port=0, calls="text"):
+    def __init__(
+        self, *, style="vllm", faults=0.0, delay_s=0.0, look=True, say=None, port=0, calls="text"
+    ):
         self.calls = calls
-        self.style, self.faults, self.delay_s, self.look, self.say, self.port = style, faults, delay_s, look, say, port
+        self.style, self.faults, self.delay_s, self.look, self.say, self.port = (
+            style,
+            faults,
+            delay_s,
+            look,
+            say,
+            port,
+        )
         self.requests, self.keys, self.refused, self.happened = [], set(), 0, Counter()
         self.running = self.most_running = 0
         self._random, self._next_fault = random.Random(0), count()
@@ -133,17 +157,36 @@ class ChatServer:
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             try:
-                self.keys.add(next((line[22:] for line in head.splitlines() if line.startswith("authorization: bearer ")), None))
+                self.keys.add(
+                    next(
+                        (
+                            line[22:]
+                            for line in head.splitlines()
+                            if line.startswith("authorization: bearer ")
+                        ),
+                        None,
+                    )
+                )
                 status, headers, payload = await self._answer(json.loads(body))
             finally:
                 self.running -= 1
             if status == 0:  # hang up, after half a reply if there is one
                 if payload:
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n" + payload)
+                    writer.write(
+                        b"HTTP/1.1 200 OK\r\nContent-Type: "
+                        b"application/json\r\nContent-Length: 9999\r\n\r\n" + payload
+                    )
                     await writer.drain()
                 return
             lines = {"Content-Type": "application/json", "Content-Length": len(payload), **headers}
-            head = "\r\n".join([f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in lines.items()), "", ""])
+            head = "\r\n".join(
+                [
+                    f"HTTP/1.1 {status} X",
+                    *(f"{name}: {value}" for name, value in lines.items()),
+                    "",
+                    "",
+                ]
+            )
             writer.write(head.encode() + payload)
             await writer.drain()
 
@@ -152,15 +195,48 @@ class ChatServer:
             await asyncio.sleep(self.delay_s)
         if self._random.random() < self.faults:
             return await self._fault()
-        unknown = set(request) - {"model", "messages", "temperature", "top_p", "max_tokens", "seed", "stop"}
+        unknown = set(request) - {
+            "model",
+            "messages",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "seed",
+            "stop",
+        }
         if self.style == "strict" and unknown:
             self.refused += 1
-            return 400, {}, json.dumps({"error": {"message": f"Unrecognized request argument supplied: {min(unknown)}"}}).encode()
+            return (
+                400,
+                {},
+                json.dumps(
+                    {
+                        "error": {
+                            "message": f"Unrecognized request argument supplied: {min(unknown)}"
+                        }
+                    }
+                ).encode(),
+            )
         if request["model"] != "scripted":
-            return 404, {}, json.dumps({"error": {"message": f"The model `{request['model']}` does not exist."}}).encode()
-        if self.calls == "refused" and "tools" in request and request.get("tool_choice", "auto") == "auto":
+            return (
+                404,
+                {},
+                json.dumps(
+                    {"error": {"message": f"The model `{request['model']}` does not exist."}}
+                ).encode(),
+            )
+        if (
+            self.calls == "refused"
+            and "tools" in request
+            and request.get("tool_choice", "auto") == "auto"
+        ):
             self.refused += 1
-            return 400, {}, b'{"error": {"message": "\\"auto\\" tool choice requires --enable-auto-tool-choice to be set"}}'
+            return (
+                400,
+                {},
+                b'{"error": {"message": "\\"auto\\" tool choice requires '
+                b'--enable-auto-tool-choice to be set"}}',
+            )
         messages = request["messages"]
         question = text_of(next(message for message in messages if message["role"] == "user"))
         if "poison" in question:
@@ -204,8 +280,15 @@ class ChatServer:
             said, _, call = text.removesuffix("</tool_call>").partition("<tool_call>")
             found = json.loads(call)
             function = {"name": found["name"], "arguments": json.dumps(found["arguments"])}
-            message |= {"content": said or None, "tool_calls": [{"id": "x", "type": "function", "function": function}]}
-        usage = {"prompt_tokens": 100 * len(messages), "completion_tokens": len(text), "total_tokens": 0}
+            message |= {
+                "content": said or None,
+                "tool_calls": [{"id": "x", "type": "function", "function": function}],
+            }
+        usage = {
+            "prompt_tokens": 100 * len(messages),
+            "completion_tokens": len(text),
+            "total_tokens": 0,
+        }
         return {
             "id": "x",
             "object": "chat.completion",

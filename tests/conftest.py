@@ -29,7 +29,8 @@ def page(browser: "Browser") -> "Iterator[Page]":
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a picture whose red channel grows with x and whose green channel grows with y; returns its path."""
+    """Writes a picture whose red channel grows with x and whose green channel grows with y; returns
+    its path."""
 
     def write(name: str = "picture.png", size: tuple[int, int] = (400, 300)) -> Path:
         width, height = size
@@ -45,11 +46,17 @@ def picture(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def sample(picture: Callable[..., Path]) -> Callable[..., Sample]:
-    """A sample about a written picture, with one target of two nested boxes; keywords replace its fields."""
+    """A sample about a written picture, with one target of two nested boxes; keywords replace its
+    fields."""
 
     def make(**fields: Any) -> Sample:
         boxes = ((Box(0.4, 0.4, 0.5, 0.5), Box(0.3, 0.3, 0.6, 0.6)),)
-        values: dict[str, Any] = {"id": "s1", "question": "Which letter?", "answer": "K", "boxes": boxes} | fields
+        values: dict[str, Any] = {
+            "id": "s1",
+            "question": "Which letter?",
+            "answer": "K",
+            "boxes": boxes,
+        } | fields
         return Sample(image=values.pop("image", None) or picture(), **values)
 
     return make

@@ -1,8 +1,10 @@
-"""Coverage-guided replies through every parser: atheris changes bytes where that reaches code not yet reached.
+"""Coverage-guided replies through every parser: atheris changes bytes where that reaches code not
+yet reached.
 
     python tests/fuzz_coverage.py --seconds 60        # make fuzz
 
-The checks are those of `fuzz_parsers`. Without atheris (it has no build for every machine) it says so and ends with 0.
+The checks are those of `fuzz_parsers`. Without atheris (it has no build for every machine) it says
+so and ends with 0.
 """
 
 import argparse
@@ -15,10 +17,13 @@ LONGEST = 20_000
 
 
 def main() -> None:
-    """Read the command line and run; a failing input ends it with atheris' exit code and the input's bytes."""
+    """Read the command line and run; a failing input ends it with atheris' exit code and the
+    input's bytes."""
     options = argparse.ArgumentParser(description="Coverage-guided replies through every parser.")
     options.add_argument("--seconds", type=int, default=60)
-    options.add_argument("--corpus", type=Path, help="folder of inputs, which grows; none given: a new one")
+    options.add_argument(
+        "--corpus", type=Path, help="folder of inputs, which grows; none given: a new one"
+    )
     given = options.parse_args()
     try:
         import atheris  # pyright: ignore[reportMissingImports]
@@ -31,7 +36,14 @@ def main() -> None:
         corpus = given.corpus or Path(folder)
         fuzz_parsers.write_corpus(corpus)
         atheris.Setup(
-            [sys.argv[0], str(corpus), f"-max_total_time={given.seconds}", f"-max_len={LONGEST}", "-verbosity=0", "-print_final_stats=1"],
+            [
+                sys.argv[0],
+                str(corpus),
+                f"-max_total_time={given.seconds}",
+                f"-max_len={LONGEST}",
+                "-verbosity=0",
+                "-print_final_stats=1",
+            ],
             fuzz_parsers.one_input,
         )
         atheris.Fuzz()

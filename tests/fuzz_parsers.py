@@ -1,9 +1,11 @@
-"""Replies that no model should write, through every parser: none may raise, execute anything, or give an action that is not sound.
+"""Replies that no model should write, through every parser: none may raise, execute anything, or
+give an action that is not sound.
 
     python tests/fuzz_parsers.py --replies 1000000 --seed 0        # make fuzz
 
-Replies are mutations of a seed corpus. An audit hook ends the run at the first file, process, socket or `exec` while a parser is
-at work. `one_input` takes bytes: `fuzz_coverage` drives the same checks with a coverage-guided fuzzer.
+Replies are mutations of a seed corpus. An audit hook ends the run at the first file, process,
+socket or `exec` while a parser is at work. `one_input` takes bytes: `fuzz_coverage` drives the same
+checks with a coverage-guided fuzzer.
 """
 
 import argparse
@@ -25,33 +27,123 @@ from lfpc.images import View
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 
 SEEDS = (
-    'I look closer. <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 150, 90], "label": "van"}}</tool_call>',
-    "<tool_call>\n<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n[250, 500, 750, 1000]\n</parameter>\n</function>\n</tool_call>",
+    'I look closer. <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": '
+    '[10, 20, 150, 90], "label": "van"}}</tool_call>',
+    "<tool_call>\n<function=image_zoom_in_tool>\n<parameter=bbox_2d>\n[250, 500, 750, "
+    "1000]\n</parameter>\n</function>\n</tool_call>",
     '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000], "img_idx": 0}}',
-    '<think>on the right</think><grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": "observation_1"}</grounding>',
-    '<tool_call>{"name": "crop_image_normalized", "arguments": {"bbox_2d": [0.1, 0.2, 0.5, 0.6], "target_image": 2}}</tool_call>',
+    '<think>on the right</think><grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": '
+    '"observation_1"}</grounding>',
+    '<tool_call>{"name": "crop_image_normalized", "arguments": {"bbox_2d": [0.1, 0.2, 0.5, '
+    '0.6], "target_image": 2}}</tool_call>',
     "<think>there</think><zoom>[100, 0, 200, 100]</zoom>",
-    "<code>\n```python\nimg = Image.open('image.jpg')\nw, h = img.size\nx = 10\npart = img.crop((x, 20, x + w // 2, int(h * 0.5)))\n"
+    "<code>\n```python\nimg = Image.open('image.jpg')\nw, h = img.size\nx = 10\npart = "
+    "img.crop((x, 20, x + w // 2, int(h * 0.5)))\n"
     "part = part.resize((400, 300))\npart.save('a.png')\nprint('a.png')\n```\n</code>",
-    "<code>import cv2\na = cv2.imread('image.jpg')\nif a.shape[0] > 100:\n    b = a[10:500, 20:-30]\nelse:\n    b = a\n"
+    "<code>import cv2\na = cv2.imread('image.jpg')\nif a.shape[0] > 100:\n    b = "
+    "a[10:500, 20:-30]\nelse:\n    b = a\n"
     "b = cv2.resize(b, None, fx=2, fy=2)\n</code>",
     "<think>A K, then.</think>\n<answer>K</answer>",
     "So it is \\boxed{\\text{K}}.",
     "The letter is K.",
 )
 TOKENS = (
-    *("<tool_call>", "</tool_call>", "<answer>", "</answer>", "<think>", "</think>", "<grounding>", "</grounding>", "<zoom>", "</zoom>"),
-    *("<code>", "</code>", "```", "<function=", "<parameter=bbox_2d>", "\\boxed{", "observation_99", "null", "true", "NaN", "Infinity"),
-    *("-Infinity", "0.001", "0.5", "40", "2500", "1e999", "-1e308", "5e-324", "0", "-1", "1", "999", "1000", "9" * 400, "9" * 5000),
-    *("[[", "]]", "{{", "}}", '"', "'", "\\", "\0", "\ud800", "\udfff", "\u202e", "\uff11", "[0, 0, 1, 1]", "[1, 0, 0, 1]", ", ", "\n"),
-    *("\t", "    ", " = ", ": ", "def f():", "img.crop((0, 0, 9, 9))", "a[1:2, 3:4]", "eval('1')", "__import__('os').remove('x')"),
-    *("open('x', 'w')", "for i in x:\n", "lambda: ", "x", "*", "**", "//", "(", ")", "[", "]", "exec('1')", "import os\n", "\\ud800"),
+    *(
+        "<tool_call>",
+        "</tool_call>",
+        "<answer>",
+        "</answer>",
+        "<think>",
+        "</think>",
+        "<grounding>",
+        "</grounding>",
+        "<zoom>",
+        "</zoom>",
+    ),
+    *(
+        "<code>",
+        "</code>",
+        "```",
+        "<function=",
+        "<parameter=bbox_2d>",
+        "\\boxed{",
+        "observation_99",
+        "null",
+        "true",
+        "NaN",
+        "Infinity",
+    ),
+    *(
+        "-Infinity",
+        "0.001",
+        "0.5",
+        "40",
+        "2500",
+        "1e999",
+        "-1e308",
+        "5e-324",
+        "0",
+        "-1",
+        "1",
+        "999",
+        "1000",
+        "9" * 400,
+        "9" * 5000,
+    ),
+    *(
+        "[[",
+        "]]",
+        "{{",
+        "}}",
+        '"',
+        "'",
+        "\\",
+        "\0",
+        "\ud800",
+        "\udfff",
+        "\u202e",
+        "\uff11",
+        "[0, 0, 1, 1]",
+        "[1, 0, 0, 1]",
+        ", ",
+        "\n",
+    ),
+    *(
+        "\t",
+        "    ",
+        " = ",
+        ": ",
+        "def f():",
+        "img.crop((0, 0, 9, 9))",
+        "a[1:2, 3:4]",
+        "eval('1')",
+        "__import__('os').remove('x')",
+    ),
+    *(
+        "open('x', 'w')",
+        "for i in x:\n",
+        "lambda: ",
+        "x",
+        "*",
+        "**",
+        "//",
+        "(",
+        ")",
+        "[",
+        "]",
+        "exec('1')",
+        "import os\n",
+        "\\ud800",
+    ),
     *("\\u0000", "img_idx", "target_image", "source"),
 )
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _ORIGINAL = (4000, 2000)
 SHOWN: tuple[tuple[View, ...], ...] = tuple(
-    (View(Image.new("RGB", (200, 100)), WHOLE, original), *(View(Image.new("RGB", (56, 28)), region, original) for region in regions))
+    (
+        View(Image.new("RGB", (200, 100)), WHOLE, original),
+        *(View(Image.new("RGB", (56, 28)), region, original) for region in regions),
+    )
     for original, regions in (
         (_ORIGINAL, ()),
         (_ORIGINAL, (Box(0.5, 0, 1, 1),)),
@@ -62,9 +154,20 @@ SHOWN: tuple[tuple[View, ...], ...] = tuple(
 """What may have been shown before a reply, down to crops of no size to speak of."""
 ALL: tuple[ChatProtocol, ...] = (
     *PROTOCOLS.values(),
-    *(protocol.with_coords("as-released") for protocol in PROTOCOLS.values() if protocol.as_released),
+    *(
+        protocol.with_coords("as-released")
+        for protocol in PROTOCOLS.values()
+        if protocol.as_released
+    ),
 )
-FLUENT = {text: [one for one in ALL if any(not isinstance(one.parse(text, views), Malformed) for views in SHOWN)] for text in SEEDS}
+FLUENT = {
+    text: [
+        one
+        for one in ALL
+        if any(not isinstance(one.parse(text, views), Malformed) for views in SHOWN)
+    ]
+    for text in SEEDS
+}
 """The parsers that can read each seed."""
 
 
@@ -99,9 +202,14 @@ def parse(text: str, protocol: ChatProtocol, views: Sequence[View]) -> Action:
 
 
 def one_input(data: bytes) -> None:
-    """For a coverage-guided fuzzer: the first byte picks the parser, the second what was shown, the rest is the reply."""
+    """For a coverage-guided fuzzer: the first byte picks the parser, the second what was shown, the
+    rest is the reply."""
     if len(data) > 2:
-        parse(data[2:].decode("utf-8", "surrogateescape"), ALL[data[0] % len(ALL)], SHOWN[data[1] % len(SHOWN)])
+        parse(
+            data[2:].decode("utf-8", "surrogateescape"),
+            ALL[data[0] % len(ALL)],
+            SHOWN[data[1] % len(SHOWN)],
+        )
 
 
 def write_corpus(folder: Path) -> None:
@@ -129,7 +237,9 @@ class _Watched:
 
 
 def _forbid(event: str, arguments: Any) -> None:
-    if _Watched.on and event.startswith(("exec", "open", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.")):
+    if _Watched.on and event.startswith(
+        ("exec", "open", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.")
+    ):
         _Watched.on = False
         raise AssertionError(f"a parser did {event} {arguments!r:.200}")
 
@@ -156,7 +266,11 @@ def mutated(rng: random.Random, seed: str) -> str:
             case 5:
                 text = text[:a] + rng.choice(SEEDS)[rng.randint(0, 40) :]
             case _:
-                text = text[:a] + chr(rng.choice((rng.randrange(128), rng.randrange(0x110000)))) + text[a + 1 :]
+                text = (
+                    text[:a]
+                    + chr(rng.choice((rng.randrange(128), rng.randrange(0x110000))))
+                    + text[a + 1 :]
+                )
     return text
 
 
@@ -171,7 +285,9 @@ def run(replies: int, seed: int) -> Counter[str]:
         try:
             action = parse(text, protocol, views)
         except Exception as error:
-            raise AssertionError(f"reply {number} of seed {seed} through {protocol.name}: {error!r} for {text!r}") from error
+            raise AssertionError(
+                f"reply {number} of seed {seed} through {protocol.name}: {error!r} for {text!r}"
+            ) from error
         counts[action.reason if isinstance(action, Malformed) else type(action).__name__] += 1
     return counts
 
@@ -184,7 +300,10 @@ def main() -> None:
     given = options.parse_args()
     began = time.perf_counter()
     counts = run(given.replies, given.seed)
-    print(f"{given.replies} replies in {time.perf_counter() - began:.1f} s through {len(ALL)} parsers, none of them a failure")
+    print(
+        f"{given.replies} replies in {time.perf_counter() - began:.1f} s through "
+        f"{len(ALL)} parsers, none of them a failure"
+    )
     for name, count in counts.most_common():
         print(f"{count:>10}  {name}")
 

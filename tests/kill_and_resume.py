@@ -1,6 +1,9 @@
-"""Evaluates a served model in processes that are killed at random moments, then once to the end; run by test_served.
+"""Evaluates a served model in processes that are killed at random moments, then once to the end;
+run by test_served.
 
-python kill_and_resume.py DATA OUT BASE_URL KILLS SEED      prints the number of rows on disk after each kill
+python kill_and_resume.py DATA OUT BASE_URL KILLS SEED
+
+It prints the number of rows on disk after each kill.
 """
 
 import os
@@ -10,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from lfpc.evaluation import EvaluationConfig, evaluate_probe, served_policy
+from lfpc.evaluate.config import EvaluationConfig
+from lfpc.evaluate.run import evaluate_probe
+from lfpc.policies.loading import served_policy
 from lfpc.policies.served import Server
 from lfpc.samples import read_samples
 

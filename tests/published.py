@@ -39,13 +39,24 @@ def deepeyes_row(i: int, picture: bytes | None = None) -> dict[str, Any]:
         "data_source": "vstar" if i % 2 else "thinklite_eureka",
         "prompt": [
             {"role": "system", "content": "You may call a tool."},
-            {"role": "user", "content": f"<image>\nWhat is {i}? Think first, use <tool_call> if needed."},
+            {
+                "role": "user",
+                "content": f"<image>\nWhat is {i}? Think first, use <tool_call> if needed.",
+            },
         ],
         "images": [{"bytes": picture or picture_bytes(i), "path": None}],
         "ability": "vl_chart",
         "env_name": "visual_toolbox_v2",
-        "reward_model": {"ground_truth": f"The answer of {i} is a long sentence.", "style": "model"},
-        "extra_info": {"question": f"What is {i}?", "answer": f"The answer of {i} is a long sentence.", "index": str(i), "split": "train"},
+        "reward_model": {
+            "ground_truth": f"The answer of {i} is a long sentence.",
+            "style": "model",
+        },
+        "extra_info": {
+            "question": f"What is {i}?",
+            "answer": f"The answer of {i} is a long sentence.",
+            "index": str(i),
+            "split": "train",
+        },
     }
 
 
@@ -62,9 +73,27 @@ def pixel_reasoner(folder: Path) -> Path:
     write_parquet(
         folder / "data.parquet",
         [
-            {"qid": "q1", "question": "What colour?", "answer": "red", "image": ["images/a.jpg"], "is_video": False},
-            {"qid": "q2", "question": "Which?\n(A) red\n(B) blue", "answer": "B", "image": ["images/a.jpg"], "is_video": False},
-            {"qid": "q3", "question": "What happens?", "answer": "x", "image": ["f1.jpg", "f2.jpg"], "is_video": True},
+            {
+                "qid": "q1",
+                "question": "What colour?",
+                "answer": "red",
+                "image": ["images/a.jpg"],
+                "is_video": False,
+            },
+            {
+                "qid": "q2",
+                "question": "Which?\n(A) red\n(B) blue",
+                "answer": "B",
+                "image": ["images/a.jpg"],
+                "is_video": False,
+            },
+            {
+                "qid": "q3",
+                "question": "What happens?",
+                "answer": "x",
+                "image": ["f1.jpg", "f2.jpg"],
+                "is_video": True,
+            },
         ],
     )
     return folder
@@ -75,8 +104,18 @@ def chain_of_focus(folder: Path) -> Path:
     write_json(
         folder / "rl.json",
         [
-            {"question": "<image>How many?", "groundtruth": "3", "image_name": "file:///authors/disk/sa/1.jpg", "data_source": "sa1b"},
-            {"question": "<image>Gone?", "groundtruth": "3", "image_name": "file:///authors/disk/sa/2.jpg", "data_source": "sa1b"},
+            {
+                "question": "<image>How many?",
+                "groundtruth": "3",
+                "image_name": "file:///authors/disk/sa/1.jpg",
+                "data_source": "sa1b",
+            },
+            {
+                "question": "<image>Gone?",
+                "groundtruth": "3",
+                "image_name": "file:///authors/disk/sa/2.jpg",
+                "data_source": "sa1b",
+            },
         ],
     )
     return folder
@@ -93,7 +132,16 @@ def thinklite(folder: Path) -> Path:
 
 def visualprobe(folder: Path) -> Path:
     for part in ("Easy", "Hard"):
-        write_picture(folder / f"VisualProbe_{part}" / "images" / "1.jpg", len(part) if part == "Easy" else 77)
-        row = {"problem": "<image>What sign?", "images": ["images/1.jpg"], "solution": "<answer>stop</answer>", "doc_id": 1}
-        write_json(folder / f"VisualProbe_{part}" / "train.json", [row | {"data_source": "visual_probe"}])
+        write_picture(
+            folder / f"VisualProbe_{part}" / "images" / "1.jpg", len(part) if part == "Easy" else 77
+        )
+        row = {
+            "problem": "<image>What sign?",
+            "images": ["images/1.jpg"],
+            "solution": "<answer>stop</answer>",
+            "doc_id": 1,
+        }
+        write_json(
+            folder / f"VisualProbe_{part}" / "train.json", [row | {"data_source": "visual_probe"}]
+        )
     return folder

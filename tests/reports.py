@@ -1,4 +1,5 @@
-"""Made-up runs for tests of reports: rows as an evaluation writes them, without playing an episode."""
+"""Made-up runs for tests of reports: rows as an evaluation writes them, without playing an
+episode."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,18 +10,35 @@ from PIL import Image
 from lfpc.report.evidence import Evidence, Origin
 
 NOISE_SIZE = 224, 112
-CONFIG = {"crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16}, "seed": 0, "protocol": "qwen2_5_vl", "model": "made up"}
+CONFIG = {
+    "crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16},
+    "seed": 0,
+    "protocol": "qwen2_5_vl",
+    "model": "made up",
+}
 
 
 def crop_turn(box: tuple[float, float, float, float]) -> dict[str, Any]:
     """A call whose crop came back."""
-    return {"text": f"look at {box}", "action": {"kind": "crop", "box": list(box)}, "view": [56, 28], "tokens": 11}
+    return {
+        "text": f"look at {box}",
+        "action": {"kind": "crop", "box": list(box)},
+        "view": [56, 28],
+        "tokens": 11,
+    }
 
 
-def made_up_row(n: int, image: Path, *, correct: bool, says: str = "red", **more: Any) -> dict[str, Any]:
+def made_up_row(
+    n: int, image: Path, *, correct: bool, says: str = "red", **more: Any
+) -> dict[str, Any]:
     """Question `n` about a picture, answered after a crop that grows with `n`."""
     share = 0.1 + 0.8 * (n % 10) / 10
-    answer = {"text": f"<answer>{says}</answer>", "action": {"kind": "answer", "text": says}, "view": None, "tokens": 3}
+    answer = {
+        "text": f"<answer>{says}</answer>",
+        "action": {"kind": "answer", "text": says},
+        "view": None,
+        "tokens": 3,
+    }
     return {
         "sample": f"q{n:05}",
         "question": f"Which colour is thing {n}?",
@@ -57,4 +75,6 @@ def noise_pictures(folder: Path, count: int) -> list[Path]:
 
 def made_up_evidence(rows: Mapping[tuple[str, str, str, int], list[dict[str, Any]]]) -> Evidence:
     """Evidence of such rows."""
-    return Evidence(rows=rows, origins={key: Origin({**CONFIG, "probe": key[2]}, {}) for key in rows})
+    return Evidence(
+        rows=rows, origins={key: Origin({**CONFIG, "probe": key[2]}, {}) for key in rows}
+    )

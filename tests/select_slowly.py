@@ -10,9 +10,9 @@ from pathlib import Path
 
 from test_select import LADDER, PROTOCOL, guess
 
-from lfpc.data.select import SelectConfig, select
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample
+from lfpc.select.selection import SelectConfig, select
 
 
 def main(pictures: Path, out: Path) -> None:
@@ -21,8 +21,19 @@ def main(pictures: Path, out: Path) -> None:
         return guess(context)
 
     files = sorted(pictures.glob("*.png"), key=lambda file: int(file.stem))
-    samples = [Sample(id=f"s{i}", image=files[i // 2], question=f"q{i}", answer="A") for i in range(2 * len(files))]
-    found = select(samples, ScriptedPolicy(reply), protocol=PROTOCOL, config=SelectConfig(ladder=LADDER), out=out, batch=4, progress=False)
+    samples = [
+        Sample(id=f"s{i}", image=files[i // 2], question=f"q{i}", answer="A")
+        for i in range(2 * len(files))
+    ]
+    found = select(
+        samples,
+        ScriptedPolicy(reply),
+        protocol=PROTOCOL,
+        config=SelectConfig(ladder=LADDER),
+        out=out,
+        batch=4,
+        progress=False,
+    )
     print(json.dumps({sample.id: sample.budget for sample in found.samples}))
 
 

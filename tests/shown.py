@@ -1,4 +1,5 @@
-"""Pictures as a parser gets them: an original of 4000 x 2000 pixels, shown at 200 x 100, and two crops of it."""
+"""Pictures as a parser gets them: an original of 4000 x 2000 pixels, shown at 200 x 100, and two
+crops of it."""
 
 from typing import Any
 
@@ -27,8 +28,11 @@ def emitted(action: Action) -> Any:
     return (action.emitted, action.source) if isinstance(action, Crop) else None
 
 
-def talk(protocol: ChatProtocol, *turns: tuple[str, View | None]) -> list[tuple[str, tuple[Part, ...]]]:
-    """A conversation after these replies, each with the crop that it is given: (role, parts) of every message."""
+def talk(
+    protocol: ChatProtocol, *turns: tuple[str, View | None]
+) -> list[tuple[str, tuple[Part, ...]]]:
+    """A conversation after these replies, each with the crop that it is given: (role, parts) of
+    every message."""
     said: tuple[Turn, ...] = ()
     for text, view in turns:
         context = Context("Which letter is on the van?", ("K", "L"), FIRST, said)

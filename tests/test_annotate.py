@@ -16,8 +16,8 @@ pytest.importorskip("starlette", reason="the extra `web` is not installed: pip i
 from asking_app import asked
 
 from lfpc.boxes import Box
-from lfpc.data.boxing import Boxing, boxing_of, with_boxing
-from lfpc.data.proposals import Proposal
+from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
+from lfpc.boxing.proposals import Proposal
 from lfpc.errors import PictureError, RunError, SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.web.annotate import Desk, annotation_app, open_desk
@@ -42,7 +42,10 @@ HOSTILE = [
 def folder(tmp_path: Path, picture: Callable[..., Path]) -> Path:
     """Three samples about one picture of 400 x 300 pixels; none has boxes."""
     image = picture()
-    write_samples([Sample(id=f"s{i}", image=image, question=f"Question {i}?", answer="K") for i in range(3)], tmp_path)
+    write_samples(
+        [Sample(id=f"s{i}", image=image, question=f"Question {i}?", answer="K") for i in range(3)],
+        tmp_path,
+    )
     return tmp_path
 
 
@@ -55,17 +58,31 @@ def desk(folder: Path) -> Iterator[Desk]:
 def change(desk: Desk, number: int = 0, **fields: Any) -> dict[str, Any]:
     """What a page that has just loaded sample `number` would send."""
     sample = desk.sample(number)
-    plain = {"id": sample.id, "revision": revision(sample), "boxes": [], "state": "todo", "flagged": False, "note": ""}
+    plain = {
+        "id": sample.id,
+        "revision": revision(sample),
+        "boxes": [],
+        "state": "todo",
+        "flagged": False,
+        "note": "",
+    }
     return {**plain, **fields}
 
 
 def put(desk: Desk, number: int, message: Any) -> tuple[int, dict[str, Any]]:
-    answer = asked(guarded(annotation_app(desk)), "PUT", f"/api/samples/{number}", content=json.dumps(message).encode())
+    answer = asked(
+        guarded(annotation_app(desk)),
+        "PUT",
+        f"/api/samples/{number}",
+        content=json.dumps(message).encode(),
+    )
     return answer.status_code, answer.json()
 
 
 def test_a_change_is_in_the_file_when_the_answer_comes(desk: Desk):
-    status, answer = put(desk, 1, change(desk, 1, boxes=[[INNER, OUTER]], state="done", flagged=True, note="blurred"))
+    status, answer = put(
+        desk, 1, change(desk, 1, boxes=[[INNER, OUTER]], state="done", flagged=True, note="blurred")
+    )
     assert (status, answer["boxes"]) == (200, [[INNER, OUTER]])
     stored = read_samples(desk.folder)
     assert [sample.id for sample in stored] == ["s0", "s1", "s2"]
@@ -101,7 +118,9 @@ def test_boxes_that_are_not_nested_boxes_are_refused_and_nothing_is_written(desk
     assert (desk.folder / SAMPLES_FILE).read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"null", b'{"id": "s0"}', b"[" * 100_000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"null", b'{"id": "s0"}', b"[" * 100_000, b"\xff\xfe"]
+)
 def test_a_message_that_is_no_change_is_refused_with_a_sentence(desk: Desk, content):
     answer = asked(guarded(annotation_app(desk)), "PUT", "/api/samples/0", content=content)
     assert answer.status_code == 400
@@ -109,7 +128,14 @@ def test_a_message_that_is_no_change_is_refused_with_a_sentence(desk: Desk, cont
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("state", "finished"), ("state", ["done"]), ("flagged", "yes"), ("note", 5), ("note", "x" * 1001)]
+    ("field", "value"),
+    [
+        ("state", "finished"),
+        ("state", ["done"]),
+        ("flagged", "yes"),
+        ("note", 5),
+        ("note", "x" * 1001),
+    ],
 )
 def test_a_decision_of_an_unknown_kind_is_refused(desk: Desk, field, value):
     assert put(desk, 0, change(desk, **{field: value}))[0] == 400
@@ -122,7 +148,9 @@ def test_two_windows_do_not_overwrite_each_other(desk: Desk):
     assert status == 409
     assert "another window" in answer["problem"]
     assert read_samples(desk.folder)[0].boxes == ((Box(*INNER),),)
-    assert put(desk, 0, first)[0] == 200  # the answer was lost, the page sends again: it is on disk already
+    assert (
+        put(desk, 0, first)[0] == 200
+    )  # the answer was lost, the page sends again: it is on disk already
 
 
 def test_a_revision_outlives_the_server_that_named_it(folder: Path):
@@ -160,7 +188,11 @@ def test_many_changes_at_once_all_end_in_the_file(desk: Desk):
 
 
 def test_a_second_server_on_the_folder_is_refused_until_the_first_ends(folder: Path):
-    with open_desk(folder), pytest.raises(RunError, match="open in another lfpc annotate"), open_desk(folder):
+    with (
+        open_desk(folder),
+        pytest.raises(RunError, match="open in another lfpc annotate"),
+        open_desk(folder),
+    ):
         pass
     with open_desk(folder) as again:
         assert len(again.samples()) == 3
@@ -176,37 +208,75 @@ def test_a_folder_without_samples_is_refused(tmp_path: Path):
 
 def test_page_tells_of_a_sample_what_a_person_needs(folder: Path):
     box = Box(*INNER)
-    with open_desk(folder, arrange=lambda samples: samples[::-1], proposals={"s2": [Proposal(box, "crops of run", 3)]}) as desk:
+    with open_desk(
+        folder,
+        arrange=lambda samples: samples[::-1],
+        proposals={"s2": [Proposal(box, "crops of run", 3)]},
+    ) as desk:
         app = guarded(annotation_app(desk))
-        listed, found = asked(app, "GET", "/api/samples").json(), asked(app, "GET", "/api/samples/0").json()
+        listed, found = (
+            asked(app, "GET", "/api/samples").json(),
+            asked(app, "GET", "/api/samples/0").json(),
+        )
     assert [one["id"] for one in listed["samples"]] == ["s2", "s1", "s0"]
     assert (found["id"], found["question"], found["answer"]) == ("s2", "Question 2?", "K")
     assert found["proposals"] == [{"box": INNER, "source": "crops of run", "count": 3}]
-    assert {key: found["picture"][key] for key in ("width", "height", "levels")} == {"width": 400, "height": 300, "levels": 0}
+    assert {key: found["picture"][key] for key in ("width", "height", "levels")} == {
+        "width": 400,
+        "height": 300,
+        "levels": 0,
+    }
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_reaches_the_page_as_it_is_and_survives_a_change(tmp_path: Path, picture: Callable[..., Path], text: str):
-    write_samples([Sample(id=text, image=picture(), question=text, answer=text, options=(text,), source=text)], tmp_path)
+def test_hostile_text_reaches_the_page_as_it_is_and_survives_a_change(
+    tmp_path: Path, picture: Callable[..., Path], text: str
+):
+    write_samples(
+        [
+            Sample(
+                id=text, image=picture(), question=text, answer=text, options=(text,), source=text
+            )
+        ],
+        tmp_path,
+    )
     with open_desk(tmp_path) as desk:
         answer = asked(guarded(annotation_app(desk)), "GET", "/api/samples/0")
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["question"] == text
         assert put(desk, 0, change(desk, boxes=[[INNER]]))[0] == 200
     stored = read_samples(tmp_path)[0]
-    assert (stored.id, stored.question, stored.answer, stored.options) == (text, text, text, (text,))
+    assert (stored.id, stored.question, stored.answer, stored.options) == (
+        text,
+        text,
+        text,
+        (text,),
+    )
 
 
-@pytest.mark.parametrize("number", ["-1", "3", "99999999999999999999", "1e3", "..%2f..", "0/../../../etc/passwd"])
+@pytest.mark.parametrize(
+    "number", ["-1", "3", "99999999999999999999", "1e3", "..%2f..", "0/../../../etc/passwd"]
+)
 def test_addresses_that_name_no_sample_get_a_refusal(desk: Desk, number):
-    assert asked(guarded(annotation_app(desk)), "GET", f"/api/samples/{number}").status_code in (400, 404)
+    assert asked(guarded(annotation_app(desk)), "GET", f"/api/samples/{number}").status_code in (
+        400,
+        404,
+    )
 
 
-def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(tmp_path: Path, picture: Callable[..., Path]):
+def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(
+    tmp_path: Path, picture: Callable[..., Path]
+):
     outside, inside = picture("outside.png"), tmp_path / "data"
     inside.mkdir()
     (inside / "link.png").symlink_to(outside)
-    write_samples([Sample(id=name, image=inside / name, question="?", answer="K") for name in ("../outside.png", "link.png")], inside)
+    write_samples(
+        [
+            Sample(id=name, image=inside / name, question="?", answer="K")
+            for name in ("../outside.png", "link.png")
+        ],
+        inside,
+    )
     for allowed, shown in (((), False), ((tmp_path,), True)):
         with open_desk(inside, pictures=allowed) as desk:
             app = guarded(annotation_app(desk))
@@ -214,7 +284,9 @@ def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(tmp_path: 
                 found = asked(app, "GET", f"/api/samples/{number}").json()
                 assert (found["picture"] is not None) == shown
                 assert shown or "--pictures" in found["problem"]
-                address = f"{found['picture']['tiles'] if shown else f'/tiles/{number}/x'}/0/0_0.jpg"
+                address = (
+                    f"{found['picture']['tiles'] if shown else f'/tiles/{number}/x'}/0/0_0.jpg"
+                )
                 assert asked(app, "GET", address).status_code == (200 if shown else 404)
 
 
@@ -222,7 +294,10 @@ def test_a_broken_picture_is_named_and_its_sample_can_still_be_skipped(tmp_path:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     write_samples([Sample(id="s", image=tmp_path / "bad.png", question="?", answer="K")], tmp_path)
     with open_desk(tmp_path) as desk:
-        assert "not a readable picture" in asked(guarded(annotation_app(desk)), "GET", "/api/samples/0").json()["problem"]
+        assert (
+            "not a readable picture"
+            in asked(guarded(annotation_app(desk)), "GET", "/api/samples/0").json()["problem"]
+        )
         assert put(desk, 0, change(desk, state="skipped"))[0] == 200
 
 
@@ -235,7 +310,10 @@ def test_a_model_that_fails_to_reply_is_told_of(folder: Path):
     assert (answer.status_code, answer.json()) == (400, {"problem": "no reply about s1"})
 
 
-@pytest.mark.parametrize(("size", "levels"), [((512, 512), 0), ((513, 20), 1), ((7680, 4320), 4), ((1, 1), 0), ((30_000, 100), 6)])
+@pytest.mark.parametrize(
+    ("size", "levels"),
+    [((512, 512), 0), ((513, 20), 1), ((7680, 4320), 4), ((1, 1), 0), ((30_000, 100), 6)],
+)
 def test_smallest_level_fits_into_one_tile(size, levels):
     # 7680 / 512 = 15, so 4 halvings; 30,000 / 512 = 58.6, so 6
     assert last_level(size) == levels
@@ -249,7 +327,10 @@ def test_tiles_of_a_large_picture_are_its_pixels_and_together_cover_it(tmp_path:
     top = last_level(whole.size)
     assert top == 2
     sizes = [[Image.open(BytesIO(tile(path, top, x, y))).size for x in range(3)] for y in range(2)]
-    assert sizes == [[(TILE, TILE), (TILE, TILE), (276, TILE)], [(TILE, 188), (TILE, 188), (276, 188)]]  # 1300 = 512 + 512 + 276
+    assert sizes == [
+        [(TILE, TILE), (TILE, TILE), (276, TILE)],
+        [(TILE, 188), (TILE, 188), (276, 188)],
+    ]  # 1300 = 512 + 512 + 276
     corner = Image.open(BytesIO(tile(path, top, 2, 1)))
     assert min(corner.getpixel((275, 187))) > 250  # white
     assert max(corner.getpixel((0, 0))[:2]) < 10  # navy
@@ -272,7 +353,11 @@ def test_tile_address_changes_with_the_picture(folder: Path, picture: Callable[.
 fractions = st.floats(0, 1, allow_nan=False)
 
 
-@given(st.lists(st.tuples(fractions, fractions, fractions, fractions), max_size=4), st.sampled_from(["todo", "done", "skipped"]), st.text())
+@given(
+    st.lists(st.tuples(fractions, fractions, fractions, fractions), max_size=4),
+    st.sampled_from(["todo", "done", "skipped"]),
+    st.text(),
+)
 def test_whatever_is_accepted_reads_back_the_same(corners, state, note):
     sample = Sample(id="s", image=Path("a.png"), question="?", answer="K", meta={"kept": 1})
     try:
@@ -285,8 +370,13 @@ def test_whatever_is_accepted_reads_back_the_same(corners, state, note):
     assert boxing_of(with_boxing(changed, (), Boxing())) == Boxing()
 
 
-def test_meta_that_is_no_boxing_is_refused_with_the_sample(tmp_path: Path, picture: Callable[..., Path]):
+def test_meta_that_is_no_boxing_is_refused_with_the_sample(
+    tmp_path: Path, picture: Callable[..., Path]
+):
     for wrong in ("done", {"state": "finished"}, {"colour": "red"}):
-        write_samples([Sample(id="s1", image=picture(), question="?", answer="K", meta={"boxing": wrong})], tmp_path)
+        write_samples(
+            [Sample(id="s1", image=picture(), question="?", answer="K", meta={"boxing": wrong})],
+            tmp_path,
+        )
         with pytest.raises(SampleError, match=r"s1|state"), open_desk(tmp_path):
             pass

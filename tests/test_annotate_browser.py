@@ -11,19 +11,24 @@ from chat_server import ChatServer
 from PIL import Image, ImageDraw
 
 from lfpc.boxes import Box, coverage
-from lfpc.data.boxing import boxing_of
-from lfpc.runs import RunFolder
+from lfpc.boxing.decisions import boxing_of
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.runs import RunFolder
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("starlette", reason="the extra `web` is not installed: pip install 'lfpc[web]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'lfpc[dev]'")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: pip install 'lfpc[dev]'"
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 SIZE = (1600, 1000)
-HOSTILE = "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken in'</script>\u202e😀 {{7*7}}"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken "
+    "in'</script>\u202e😀 {{7*7}}"
+)
 NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "mouse", "gone")
 
 
@@ -46,7 +51,13 @@ def samples_folder(folder: Path) -> Path:
     write_samples(
         [
             Sample(
-                **{"id": name, "image": folder / "picture.png", "question": f"What is at {name}?", "answer": "K", **fields.get(name, {})}
+                **{
+                    "id": name,
+                    "image": folder / "picture.png",
+                    "question": f"What is at {name}?",
+                    "answer": "K",
+                    **fields.get(name, {}),
+                }
             )
             for name in NAMES
         ],
@@ -72,7 +83,11 @@ def at(server: Served, browser: "Browser") -> "Iterator[Callable[..., Page]]":
     openers = []
 
     def go(name: str, **options: object) -> "Page":
-        opener = open_page(browser, expected=["Failed to load resource"], **{"viewport": {"width": 1280, "height": 800}, **options})
+        opener = open_page(
+            browser,
+            expected=["Failed to load resource"],
+            **{"viewport": {"width": 1280, "height": 800}, **options},
+        )
         openers.append(opener)
         page = opener.__enter__()
         page.goto(f"{server.address}/#{NAMES.index(name) + 1}")
@@ -95,7 +110,9 @@ def opened(page: "Page") -> None:
     time.sleep(0.4)  # the zoom to the whole picture is an animation
 
 
-def drag(page: "Page", start: tuple[float, float], end: tuple[float, float], *, drop: bool = True) -> None:
+def drag(
+    page: "Page", start: tuple[float, float], end: tuple[float, float], *, drop: bool = True
+) -> None:
     page.mouse.move(*start)
     page.mouse.down()
     page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=3)
@@ -151,7 +168,10 @@ def test_a_box_that_is_not_nested_is_shown_as_refused_while_it_is_drawn_and_is_n
     drag(page, (400, 350), (460, 400))
     drag(page, (430, 380), (560, 520), drop=False)
     assert page.locator("#overlay .refused").count() == 1
-    assert page.locator("#hint").inner_text() == "not nested: it has to lie inside B1, or contain all of it"
+    assert (
+        page.locator("#hint").inner_text()
+        == "not nested: it has to lie inside B1, or contain all of it"
+    )
     page.mouse.up()
     assert status(page) == "Refused: not nested: it has to lie inside B1, or contain all of it"
     settled(page)
@@ -166,7 +186,15 @@ def test_a_box_that_is_not_nested_is_shown_as_refused_while_it_is_drawn_and_is_n
 def test_undo_and_redo_go_through_every_change(at, folder):
     page = at("undo")
     drag(page, (400, 350), (460, 400))
-    for key in ("g", "ArrowRight", "x", "Escape", "z", "z", "z"):  # X puts the cursor into the note, Esc leaves it
+    for key in (
+        "g",
+        "ArrowRight",
+        "x",
+        "Escape",
+        "z",
+        "z",
+        "z",
+    ):  # X puts the cursor into the note, Esc leaves it
         page.keyboard.press(key)
     settled(page)
     assert [len(nested) for nested in stored(folder, "undo").boxes] == [1]
@@ -192,7 +220,9 @@ def test_keyboard_alone_draws_nests_moves_resizes_and_goes_on(at, folder):
         page.keyboard.press(key)
     settled(page)
     # An arrow key is 4 pixels of the screen: 4 / (947 / 1600) = 6.8 of the picture.
-    x0, y0, x1, y1 = (now - before for now, before in zip(pixels(stored(folder, "keys")), start, strict=True))
+    x0, y0, x1, y1 = (
+        now - before for now, before in zip(pixels(stored(folder, "keys")), start, strict=True)
+    )
     assert (x0, y0, x1, y1) == pytest.approx((6.8, 0, 13.5, 6.8), abs=1.6)
     page.keyboard.press("g")
     page.keyboard.press("[")
@@ -250,11 +280,19 @@ def test_edges_and_corners_are_dragged_and_a_click_selects(at, folder):
     drag(page, (600, 550), (630, 560))  # the lower right corner of B2
     settled(page)
     after = pixels(stored(folder, "mouse"), b=1)
-    assert after == pytest.approx((before[0], before[1], before[2] + 30 * scale, before[3] + 10 * scale), abs=2)
+    assert after == pytest.approx(
+        (before[0], before[1], before[2] + 30 * scale, before[3] + 10 * scale), abs=2
+    )
     drag(page, (300, 330), (320, 340))  # a place on its left edge moves all of it
     settled(page)
     assert pixels(stored(folder, "mouse"), b=1) == pytest.approx(
-        (after[0] + 20 * scale, after[1] + 10 * scale, after[2] + 20 * scale, after[3] + 10 * scale), abs=2
+        (
+            after[0] + 20 * scale,
+            after[1] + 10 * scale,
+            after[2] + 20 * scale,
+            after[3] + 10 * scale,
+        ),
+        abs=2,
     )
     page.mouse.click(440, 380)
     assert status(page).startswith("Target 1, B1")
@@ -271,10 +309,26 @@ def test_every_control_is_reached_with_tab_and_has_a_name(at):
     for _ in range(60):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.id"))
-    for control in ("undo", "redo", "add", "grow", "target", "remove", "done", "skip", "flag", "back", "next", "keys", "filter", "list"):
+    for control in (
+        "undo",
+        "redo",
+        "add",
+        "grow",
+        "target",
+        "remove",
+        "done",
+        "skip",
+        "flag",
+        "back",
+        "next",
+        "keys",
+        "filter",
+        "list",
+    ):
         assert control in seen
     nameless = (
-        "[...document.querySelectorAll('button, input, select')].filter(e => !(e.innerText || e.ariaLabel || e.labels?.length)).length"
+        "[...document.querySelectorAll('button, input, select')].filter(e => !(e.innerText || "
+        "e.ariaLabel || e.labels?.length)).length"
     )
     assert page.evaluate(nameless) == 0
     page.keyboard.press("?")
@@ -296,7 +350,9 @@ def test_decisions_are_kept_and_counted(at, folder):
     assert (boxing.state, boxing.flagged, boxing.note) == ("skipped", True, "too dark 😀 <b>")
     assert "1 skipped, " in page.locator("#progress").inner_text()
     page.select_option("#filter", "flagged")
-    assert any("What is at decide?" in line for line in page.locator("#list option").all_inner_texts())
+    assert any(
+        "What is at decide?" in line for line in page.locator("#list option").all_inner_texts()
+    )
 
 
 def test_hostile_text_is_shown_as_text_and_runs_nothing(at, folder):
@@ -338,7 +394,8 @@ def test_nested_boxes_stay_nested_whatever_edge_is_moved_how_far(at):
       let seed = 7;
       const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
       for (let n = 0; n < 3000; n++) {
-        const size = { width: 1 + Math.floor(random() * 900), height: 1 + Math.floor(random() * 900) };
+        const side = () => 1 + Math.floor(random() * 900);
+        const size = { width: side(), height: side() };
         let targets = [];
         for (let k = 0; k < 3; k++) {
           const box = fromCorners([random(), random()], [random(), random()], size);
@@ -355,7 +412,8 @@ def test_nested_boxes_stay_nested_whatever_edge_is_moved_how_far(at):
           const edges = [0, 1, 2, 3].map(() => random() < 0.5);
           const box = moved(targets, at, edges, random() * 2 - 1, random() * 2 - 1, size).box;
           targets = [targets[0].with(at.b, box)];
-          const whole = targets[0].every(([x0, y0, x1, y1]) => 0 <= x0 && x0 < x1 && x1 <= 1 && 0 <= y0 && y0 < y1 && y1 <= 1);
+          const inside = (low, high) => 0 <= low && low < high && high <= 1;
+          const whole = targets[0].every(([x0, y0, x1, y1]) => inside(x0, x1) && inside(y0, y1));
           if (!whole || !targets[0].every((one, b) => b === 0 || contains(one, targets[0][b - 1])))
             return JSON.stringify({ size, targets, at, edges });
         }
@@ -367,7 +425,11 @@ def test_nested_boxes_stay_nested_whatever_edge_is_moved_how_far(at):
 
 def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_path):
     folder = samples_folder(tmp_path / "samples")
-    with open_page(browser, expected=["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"], viewport={"width": 1280, "height": 800}) as page:
+    with open_page(
+        browser,
+        expected=["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"],
+        viewport={"width": 1280, "height": 800},
+    ) as page:
         with served("annotate", str(folder)) as first:
             page.goto(first.address)
             opened(page)
@@ -408,19 +470,34 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
 def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_path):
     folder, run = samples_folder(tmp_path / "samples"), tmp_path / "<b>run"
     run.mkdir()
-    turns = [{"action": {"kind": "crop", "box": box}, "view": [28, 28]} for box in ([0.55, 0.5, 0.65, 0.58], [0.5, 0.4, 0.7, 0.7])]
+    turns = [
+        {"action": {"kind": "crop", "box": box}, "view": [28, 28]}
+        for box in ([0.55, 0.5, 0.65, 0.58], [0.5, 0.4, 0.7, 0.7])
+    ]
     RunFolder(run).log_episode("1", {"sample": "nest", "correct": True, "turns": turns})
     RunFolder(run).log_episode("2", {"sample": "draw", "correct": False, "turns": turns})
     reply = '{"bbox_2d": [0, 0, 100, 100]}'
     with ChatServer(say=lambda *shown: reply) as model:
         asking = ("--base-url", model.base_url, "--model", "scripted", "--protocol", "qwen3_vl")
         with (
-            served("annotate", str(folder), "--proposals", str(run), "--hardest", str(run), "--questions", "2", *asking) as server,
+            served(
+                "annotate",
+                str(folder),
+                "--proposals",
+                str(run),
+                "--hardest",
+                str(run),
+                "--questions",
+                "2",
+                *asking,
+            ) as server,
             open_page(browser, viewport={"width": 1280, "height": 800}) as page,
         ):
             page.goto(server.address)
             opened(page)
-            assert page.locator("#question").inner_text() == "What is at draw?"  # the one that failed comes first
+            assert (
+                page.locator("#question").inner_text() == "What is at draw?"
+            )  # the one that failed comes first
             page.keyboard.press("k")
             playwright.expect(page.locator("#proposals li")).to_have_count(2)
             assert "crops of <b>run" in page.locator("#proposals").inner_text()
@@ -440,7 +517,10 @@ def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_pa
 @pytest.mark.parametrize("width", [1280, 1920])
 def test_nothing_is_cut_off_at_common_sizes(at, width, scheme):
     page = at("nest", viewport={"width": width, "height": width * 5 // 8}, color_scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight")
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= innerWidth && "
+        "document.documentElement.scrollHeight <= innerHeight"
+    )
     for control in ("done", "skip", "flag", "keys", "question", "saved"):
         box = page.locator(f"#{control}").bounding_box()
         assert box["x"] >= 0

@@ -70,13 +70,17 @@ def test_normalising_twice_changes_nothing_for_plain_words(text: str) -> None:
 @given(st.text())
 def test_any_text_gets_a_verdict(said: str) -> None:
     for answer, options in (("K", ()), ("12", ()), ("A", ("red", "blue"))):
-        question = Sample(id="s", image=Path("none.png"), question="?", answer=answer, options=options)
+        question = Sample(
+            id="s", image=Path("none.png"), question="?", answer=answer, options=options
+        )
         assert isinstance(check_answer(said, question), Verdict)
 
 
 def test_an_endless_reply_is_read_at_once() -> None:
     for part in ("\\boxed{ ", "<answer>", "answer is ", "the ", " " * 9):
-        question = Sample(id="s", image=Path("none.png"), question="?", answer="A", options=("red", "blue"))
+        question = Sample(
+            id="s", image=Path("none.png"), question="?", answer="A", options=("red", "blue")
+        )
         began = time.perf_counter()
         assert not check_answer(part * 20_000 + "x", question).correct
         assert time.perf_counter() - began < 2

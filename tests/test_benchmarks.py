@@ -1,4 +1,5 @@
-"""Files in the published layouts, made here with tiny pictures, read as samples; and the figures of their rows."""
+"""Files in the published layouts, made here with tiny pictures, read as samples; and the figures of
+their rows."""
 
 import base64
 import csv
@@ -17,12 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
-from lfpc.data.pictures import PictureStore, pixel_boxes
-from lfpc.data.records import read_records
-from lfpc.data.rows import split_options
 from lfpc.errors import ConfigError, PictureError, SampleError
-from lfpc.evaluate.benchmarks import BENCHMARKS, fetch_instructions, read_benchmark, score_benchmark
-from lfpc.evaluate.scoring import average_at_k, score_rows
+from lfpc.metrics.scoring import average_at_k, score_rows
+from lfpc.published.benchmarks import (
+    BENCHMARKS,
+    fetch_instructions,
+    read_benchmark,
+    score_benchmark,
+)
+from lfpc.published.files import read_records
+from lfpc.published.pictures import PictureStore, pixel_boxes
+from lfpc.published.rows import split_options
 from lfpc.samples import Sample, write_samples
 
 Rows = list[dict[str, Any]]
@@ -67,7 +73,7 @@ def read(name: str, folder: Path, **options: Any) -> tuple[list[Sample], list[st
     return samples, [str(error) for error in bad]
 
 
-# --- V* ---------------------------------------------------------------------------------------------------------------------------
+# --- V* -------------------------------------------------------------------------------------------
 
 
 def vstar_folders(folder: Path, attributes: int = 3) -> Path:
@@ -77,7 +83,12 @@ def vstar_folders(folder: Path, attributes: int = 3) -> Path:
             file,
             {
                 "question": "What is the colour of the cup?",
-                "options": [f"The colour is right{i}.", "The colour is red.", "The colour is blue.", "The colour is green."],
+                "options": [
+                    f"The colour is right{i}.",
+                    "The colour is red.",
+                    "The colour is blue.",
+                    "The colour is green.",
+                ],
                 "bbox": [[10, 5, 20, 10]],  # x, y, width, height of 40 x 20 pixels
                 "target_object": ["cup"],
             },
@@ -85,7 +96,15 @@ def vstar_folders(folder: Path, attributes: int = 3) -> Path:
         file.with_suffix(".jpg").write_bytes(png(i))
     where = folder / "relative_position" / "sa_9.json"
     boxes = [[0, 0, 4, 2], [20, 10, 4, 2]]
-    write_json(where, {"question": "Left or right?", "options": ["left", "right"], "bbox": boxes, "target_object": ["cup", "dog"]})
+    write_json(
+        where,
+        {
+            "question": "Left or right?",
+            "options": ["left", "right"],
+            "bbox": boxes,
+            "target_object": ["cup", "dog"],
+        },
+    )
     where.with_suffix(".jpg").write_bytes(png(9))
     for other in ("OCR", "GPT4V-hard"):
         write_json(folder / other / "x.json", {"question": "?", "options": ["a"]})
@@ -116,7 +135,10 @@ def test_vstar_boxes_are_fractions_and_two_targets_stay_two(tmp_path: Path) -> N
 def test_vstar_list_keeps_its_own_order_and_has_the_same_ids_and_boxes(tmp_path: Path) -> None:
     folders = read("vstar", vstar_folders(tmp_path))[0]
     tail = "\nAnswer with the option's letter from the given choices directly."
-    row = {"text": f"What is the colour of the cup?\n(A) red\n(B) right0\n(C) blue\n(D) green{tail}", "category": "direct_attributes"}
+    row = {
+        "text": f"What is the colour of the cup?\n(A) red\n(B) right0\n(C) blue\n(D) green{tail}",
+        "category": "direct_attributes",
+    }
     rows = [
         row | {"image": "direct_attributes/sa_0.jpg", "label": "B", "question_id": 0},
         row | {"image": "direct_attributes/sa_1.jpg", "label": "D", "question_id": 1},
@@ -135,7 +157,12 @@ def test_vstar_list_keeps_its_own_order_and_has_the_same_ids_and_boxes(tmp_path:
 def test_a_list_whose_label_never_changes_is_shuffled(tmp_path: Path) -> None:
     vstar_folders(tmp_path, 12)
     rows = [
-        {"image": f"direct_attributes/sa_{i}.jpg", "text": "Q?\n(A) yes\n(B) no", "category": "direct_attributes", "label": "A"}
+        {
+            "image": f"direct_attributes/sa_{i}.jpg",
+            "text": "Q?\n(A) yes\n(B) no",
+            "category": "direct_attributes",
+            "label": "A",
+        }
         for i in range(12)
     ]
     (tmp_path / "test_questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -144,11 +171,12 @@ def test_a_list_whose_label_never_changes_is_shuffled(tmp_path: Path) -> None:
     assert all(sample.options["AB".index(sample.answer)] == "yes" for sample in samples)
 
 
-# --- HR-Bench ---------------------------------------------------------------------------------------------------------------------
+# --- HR-Bench -------------------------------------------------------------------------------------
 
 
 def hrbench_rows(questions: int = 3) -> Rows:
-    """Each question four times, its options rotated; the first has a line break and quotation marks in its text."""
+    """Each question four times, its options rotated; the first has a line break and quotation marks
+    in its text."""
     rows: Rows = []
     for q in range(questions):
         options = ["red", "blue", "green", "grey"]
@@ -169,7 +197,9 @@ def hrbench_rows(questions: int = 3) -> Rows:
 
 
 @pytest.mark.parametrize("write", [write_table, write_parquet])
-def test_hrbench_is_read_from_both_files_and_a_picture_is_written_once(tmp_path: Path, write: Any) -> None:
+def test_hrbench_is_read_from_both_files_and_a_picture_is_written_once(
+    tmp_path: Path, write: Any
+) -> None:
     name = "hr_bench_4k.tsv" if write is write_table else "hr_bench_4k.parquet"
     write(tmp_path / name, hrbench_rows())
     samples, bad = read("hrbench-4k", tmp_path)
@@ -216,7 +246,9 @@ def test_a_bad_row_is_named_and_loses_only_itself(tmp_path: Path) -> None:
         assert str(tmp_path) in line
 
 
-def test_bad_rows_are_logged_and_counted_where_nobody_asks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_rows_are_logged_and_counted_where_nobody_asks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = hrbench_rows()
     rows[1]["answer"] = "E"
     write_table(tmp_path / "hr_bench_4k.tsv", rows)
@@ -234,7 +266,11 @@ def test_a_table_of_any_length_is_read_in_the_memory_of_a_row(tmp_path: Path) ->
             out.write("index\timage\n")
             out.writelines(f"{i}\t{cell}\n" for i in range(rows))
         tracemalloc.start()
-        lengths = [len(record.values["image"]) for record in read_records(file) if not isinstance(record, SampleError)]
+        lengths = [
+            len(record.values["image"])
+            for record in read_records(file)
+            if not isinstance(record, SampleError)
+        ]
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert lengths == [len(cell)] * rows
@@ -251,20 +287,35 @@ def test_a_parquet_file_that_breaks_off_is_an_error_row(tmp_path: Path) -> None:
     assert "x.parquet" in str(found)
 
 
-# --- the others -------------------------------------------------------------------------------------------------------------------
+# --- the others -----------------------------------------------------------------------------------
 
 
 def test_visualprobe_parts_become_categories(tmp_path: Path) -> None:
     for part in ("Easy", "Hard"):
         folder = tmp_path / f"VisualProbe_{part}"
-        row = {"doc_id": 3, "problem": "<image>\nWhat number?", "images": ["data/a.png"], "solution": "42", "data_source": "visual_probe"}
+        row = {
+            "doc_id": 3,
+            "problem": "<image>\nWhat number?",
+            "images": ["data/a.png"],
+            "solution": "42",
+            "data_source": "visual_probe",
+        }
         write_json(
-            folder / "val.json", [row, row | {"doc_id": 4, "solution": "<answer> B7 </answer>"}, row | {"images": ["data/none.png"]}, 7]
+            folder / "val.json",
+            [
+                row,
+                row | {"doc_id": 4, "solution": "<answer> B7 </answer>"},
+                row | {"images": ["data/none.png"]},
+                7,
+            ],
         )
         (folder / "data").mkdir()
         (folder / "data" / "a.png").write_bytes(png())
     samples, bad = read("visualprobe", tmp_path)
-    assert [(s.id, s.category, s.answer) for s in samples[:2]] == [("easy/3", "easy", "42"), ("easy/4", "easy", "B7")]
+    assert [(s.id, s.category, s.answer) for s in samples[:2]] == [
+        ("easy/3", "easy", "42"),
+        ("easy/4", "easy", "B7"),
+    ]
     assert samples[2].category == "hard"
     assert samples[0].question == "What number?"
     assert samples[0].options == ()
@@ -272,9 +323,22 @@ def test_visualprobe_parts_become_categories(tmp_path: Path) -> None:
 
 
 def test_treebench_has_a_target_per_instance_and_up_to_six_options(tmp_path: Path) -> None:
-    row = {"index": 0, "question": "Which?", **dict(zip("ABCDEF", ["a", "b", "c", "d", "e", ""], strict=True)), "answer": "E"}
-    row |= {"category": "Perception/OCR", "target_instances": "[[0, 0, 20, 10], [20.0, 10.0, 40.0, 20.0]]", "image": b64()}
-    rows = [row, row | {"index": 1, "target_instances": "__import__('os')"}, row | {"index": 2, "target_instances": "[[90, 90, 95, 95]]"}]
+    row = {
+        "index": 0,
+        "question": "Which?",
+        **dict(zip("ABCDEF", ["a", "b", "c", "d", "e", ""], strict=True)),
+        "answer": "E",
+    }
+    row |= {
+        "category": "Perception/OCR",
+        "target_instances": "[[0, 0, 20, 10], [20.0, 10.0, 40.0, 20.0]]",
+        "image": b64(),
+    }
+    rows = [
+        row,
+        row | {"index": 1, "target_instances": "__import__('os')"},
+        row | {"index": 2, "target_instances": "[[90, 90, 95, 95]]"},
+    ]
     write_table(tmp_path / "TreeBench.tsv", rows)
     (sample,), bad = read("treebench", tmp_path)
     assert sample.options == ("a", "b", "c", "d", "e")
@@ -288,10 +352,17 @@ def test_zoombench_has_choices_open_questions_and_one_box(tmp_path: Path, layout
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "0.png").write_bytes(png())
     picture = "images/0.png" if layout == "json" else {"bytes": png(), "path": None}
-    choice = {"image": picture, "crop_image": picture, "prompt": "Which?\nA. one\nB. two\nAnswer with the letter.", "answer": "B"}
+    choice = {
+        "image": picture,
+        "crop_image": picture,
+        "prompt": "Which?\nA. one\nB. two\nAnswer with the letter.",
+        "answer": "B",
+    }
     choice |= {"question_type": "choice", "bbox": [10, 5, 30, 15]}
     rows = [choice, choice | {"prompt": "How many birds?", "answer": "12", "question_type": "open"}]
-    write_json(tmp_path / "zoombench.json", rows) if layout == "json" else write_parquet(tmp_path / "test-00000.parquet", rows)
+    write_json(tmp_path / "zoombench.json", rows) if layout == "json" else write_parquet(
+        tmp_path / "test-00000.parquet", rows
+    )
     (first, second), bad = read("zoombench", tmp_path)
     assert bad == []
     assert (first.question, first.options, first.answer) == ("Which?", ("one", "two"), "B")
@@ -299,19 +370,43 @@ def test_zoombench_has_choices_open_questions_and_one_box(tmp_path: Path, layout
     assert (second.options, second.answer, second.category) == ((), "12", "open")
 
 
-def test_mme_realworld_is_read_from_parquet_and_from_the_list_beside_its_pictures(tmp_path: Path) -> None:
+def test_mme_realworld_is_read_from_parquet_and_from_the_list_beside_its_pictures(
+    tmp_path: Path,
+) -> None:
     listed = ["(A) x", "(B) y", "(C) z", "(D) w", "(E) The image does not feature the content."]
-    row = {"index": "7", "question": "What?", "multi-choice options": listed, "answer": "E", "bytes": b64()}
-    write_parquet(tmp_path / "a" / "lite.parquet", [row | {"category": "Perception/Remote Sensing", "l2-category": "count"}])
+    row = {
+        "index": "7",
+        "question": "What?",
+        "multi-choice options": listed,
+        "answer": "E",
+        "bytes": b64(),
+    }
+    write_parquet(
+        tmp_path / "a" / "lite.parquet",
+        [row | {"category": "Perception/Remote Sensing", "l2-category": "count"}],
+    )
     (sample,), _ = read("mme-realworld-lite", tmp_path / "a")
     assert sample.options == ("x", "y", "z", "w", "The image does not feature the content.")
     assert (sample.answer, sample.category, sample.boxes) == ("E", "Perception/Remote Sensing", ())
-    row = {"Question_id": "p/1", "Image": "a.png", "Text": "What?", "Answer choices": listed, "Ground truth": "A"}
-    write_json(tmp_path / "b" / "MME_RealWorld_Lite.json", [row | {"Task": "Perception", "Subtask": "Remote Sensing", "Category": "count"}])
+    row = {
+        "Question_id": "p/1",
+        "Image": "a.png",
+        "Text": "What?",
+        "Answer choices": listed,
+        "Ground truth": "A",
+    }
+    write_json(
+        tmp_path / "b" / "MME_RealWorld_Lite.json",
+        [row | {"Task": "Perception", "Subtask": "Remote Sensing", "Category": "count"}],
+    )
     (tmp_path / "b" / "imgs").mkdir()
     (tmp_path / "b" / "imgs" / "a.png").write_bytes(png())
     (other,), _ = read("mme-realworld-lite", tmp_path / "b")
-    assert (other.options, other.category, other.meta) == (sample.options, sample.category, sample.meta)
+    assert (other.options, other.category, other.meta) == (
+        sample.options,
+        sample.category,
+        sample.meta,
+    )
 
 
 def test_any_samples_folder_is_a_benchmark(tmp_path: Path, sample: Any) -> None:
@@ -320,14 +415,18 @@ def test_any_samples_folder_is_a_benchmark(tmp_path: Path, sample: Any) -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_says_where_to_get_it_and_what_is_missing(tmp_path: Path, name: str) -> None:
+def test_every_benchmark_says_where_to_get_it_and_what_is_missing(
+    tmp_path: Path, name: str
+) -> None:
     assert "DIR" in fetch_instructions(name)
     assert "{" not in fetch_instructions(name)
     with pytest.raises(SampleError, match=r"lfpc data fetch-instructions|no such file"):
         read(name, tmp_path)
 
 
-def test_a_folder_of_the_benchmarks_name_is_looked_into_and_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+def test_a_folder_of_the_benchmarks_name_is_looked_into_and_an_unknown_name_lists_the_known(
+    tmp_path: Path,
+) -> None:
     write_table(tmp_path / "treebench" / "x.tsv", [{"index": 1}])
     with pytest.raises(SampleError, match="no usable row, 1 skipped"):
         read("treebench", tmp_path)
@@ -359,9 +458,17 @@ COLUMNS = (
 
 
 @pytest.mark.parametrize("name", ["visualprobe", "zoombench", "mme-realworld-lite"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(row=st.dictionaries(st.sampled_from(COLUMNS), JSON | st.just("a.png") | st.just("Q? (A) x (B) y") | st.just("A")))
-def test_whatever_a_row_holds_it_loses_only_itself(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    row=st.dictionaries(
+        st.sampled_from(COLUMNS), JSON | st.just("a.png") | st.just("Q? (A) x (B) y") | st.just("A")
+    )
+)
+def test_whatever_a_row_holds_it_loses_only_itself(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
     good = {
         "image": "a.png",
         "doc_id": "g",
@@ -380,7 +487,7 @@ def test_whatever_a_row_holds_it_loses_only_itself(tmp_path: Path, name: str, ro
     assert samples[-1].id.endswith("g")
 
 
-# --- shared parts -----------------------------------------------------------------------------------------------------------------
+# --- shared parts ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -395,16 +502,32 @@ def test_whatever_a_row_holds_it_loses_only_itself(tmp_path: Path, name: str, ro
         ("How many?", "How many?", ()),
     ],
 )
-def test_lettered_options_are_taken_off_a_question(text: str, question: str, options: tuple[str, ...]) -> None:
+def test_lettered_options_are_taken_off_a_question(
+    text: str, question: str, options: tuple[str, ...]
+) -> None:
     assert split_options(text) == (question, options)
 
 
 def test_every_kind_of_picture_cell_is_the_same_file(tmp_path: Path) -> None:
     (tmp_path / "a b.png").write_bytes(png())
     store = PictureStore(tmp_path / "kept", roots=(tmp_path,))
-    for cell in ("a b.png", str(tmp_path / "a b.png"), f"file://{tmp_path}/a%20b.png", ["a b.png"], {"bytes": None, "path": "a b.png"}):
+    for cell in (
+        "a b.png",
+        str(tmp_path / "a b.png"),
+        f"file://{tmp_path}/a%20b.png",
+        ["a b.png"],
+        {"bytes": None, "path": "a b.png"},
+    ):
         assert store.file_of(cell) == tmp_path / "a b.png"
-    kept = {store.file_of(cell) for cell in (png(), b64(), f"data:image/png;base64,{b64()}", {"bytes": png(), "path": "gone.png"})}
+    kept = {
+        store.file_of(cell)
+        for cell in (
+            png(),
+            b64(),
+            f"data:image/png;base64,{b64()}",
+            {"bytes": png(), "path": "gone.png"},
+        )
+    }
     assert len(kept) == 1
     assert kept.pop().read_bytes() == png()
     for cell in (None, "", "gone.png", 3, b"", b"not a picture", {"path": None}, "x" * 400):
@@ -413,7 +536,9 @@ def test_every_kind_of_picture_cell_is_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_turn_with_the_exif_orientation_of_their_picture(tmp_path: Path, orientation: int) -> None:
+def test_boxes_turn_with_the_exif_orientation_of_their_picture(
+    tmp_path: Path, orientation: int
+) -> None:
     picture = Image.new("L", (8, 4))
     picture.paste(255, (1, 0, 3, 1))  # the box, in pixels of the stored picture
     exif = Image.Exif()
@@ -425,11 +550,20 @@ def test_boxes_turn_with_the_exif_orientation_of_their_picture(tmp_path: Path, o
     assert box.to_pixels(upright.size) == upright.getbbox()
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
-def row(sample: str, right: bool, category: str = "", method: str = "option", **fields: Any) -> dict[str, Any]:
-    return {"sample": sample, "correct": right, "category": category, "method": method, "options": ["x", "y"], **fields}
+def row(
+    sample: str, right: bool, category: str = "", method: str = "option", **fields: Any
+) -> dict[str, Any]:
+    return {
+        "sample": sample,
+        "correct": right,
+        "category": category,
+        "method": method,
+        "options": ["x", "y"],
+        **fields,
+    }
 
 
 def test_the_common_figures_count_everything_and_say_who_decided() -> None:
@@ -438,12 +572,20 @@ def test_the_common_figures_count_everything_and_say_who_decided() -> None:
         row("b", True, "one", "judge"),
         row("c", False, "two", "unparsed"),
         row("d", False, "two", "undecided"),
-        {"sample": "e", "correct": False, "category": "two", "options": ["x", "y", "z", "w"], "error": "broken"},
+        {
+            "sample": "e",
+            "correct": False,
+            "category": "two",
+            "options": ["x", "y", "z", "w"],
+            "error": "broken",
+        },
     ]
     found = score_rows(rows)
     assert found["acc"] == 0.4
     assert (found["acc/one"], found["acc/two"]) == (1.0, 0.0)
-    assert [found[f"decided/{name}"] for name in ("rule", "judge", "unparsed", "undecided", "error")] == [0.2] * 5
+    assert [
+        found[f"decided/{name}"] for name in ("rule", "judge", "unparsed", "undecided", "error")
+    ] == [0.2] * 5
     assert found["chance"] == pytest.approx((4 * 0.5 + 0.25) / 5)
     assert (found["n"], found["clusters"]) == (5, 5)
     # variance of 1, 1, 0, 0, 0 over n - 1: 0.3; / 5
@@ -457,9 +599,18 @@ def test_no_rows_give_no_accuracy() -> None:
 
 def hr_rows() -> Iterator[dict[str, Any]]:
     """Question p (single) right in all four rotations, q (single) in three, r (cross) in one."""
-    for question, category, right in (("p", "single", "1111"), ("q", "single", "1110"), ("r", "cross", "0100")):
+    for question, category, right in (
+        ("p", "single", "1111"),
+        ("q", "single", "1110"),
+        ("r", "cross", "0100"),
+    ):
         for cycle, mark in enumerate(right):
-            yield row(f"{question}{cycle}", mark == "1", category, meta={"cycle": str(cycle), "cluster": question})
+            yield row(
+                f"{question}{cycle}",
+                mark == "1",
+                category,
+                meta={"cycle": str(cycle), "cluster": question},
+            )
 
 
 def test_hrbench_means_over_rotations_and_wants_all_of_them_right() -> None:
@@ -483,7 +634,9 @@ def test_a_question_with_a_missing_rotation_cannot_be_right_in_all() -> None:
 
 def test_treebench_iou_is_the_best_call_per_target_and_0_without_a_call() -> None:
     targets = [[[0.0, 0.0, 0.5, 0.5]], [[0.5, 0.5, 1.0, 1.0]]]
-    call = {"action": {"kind": "crop", "box": [0.0, 0.0, 0.5, 1.0]}}  # half of the first target's union, none of the second
+    call = {
+        "action": {"kind": "crop", "box": [0.0, 0.0, 0.5, 1.0]}
+    }  # half of the first target's union, none of the second
     exact = {"action": {"kind": "crop", "box": [0.0, 0.0, 0.5, 0.5]}}
     rows = [
         row("a", True, boxes=targets, turns=[call, exact]),
@@ -494,9 +647,15 @@ def test_treebench_iou_is_the_best_call_per_target_and_0_without_a_call() -> Non
 
 
 def test_average_at_k_is_about_questions_and_refuses_runs_of_different_ones() -> None:
-    runs = [[row("a", True), row("b", False)], [row("a", False), row("b", False)], [row("a", True), row("b", True)]]
+    runs = [
+        [row("a", True), row("b", False)],
+        [row("a", False), row("b", False)],
+        [row("a", True), row("b", True)],
+    ]
     found = average_at_k(runs)
     assert (found["avg@k"], found["any@k"], found["all@k"], found["k"]) == (0.5, 1.0, 0.0, 3)
-    assert found["avg@k_stderr"] == pytest.approx(abs(2 / 3 - 1 / 3) / 2)  # two questions: half their distance
+    assert found["avg@k_stderr"] == pytest.approx(
+        abs(2 / 3 - 1 / 3) / 2
+    )  # two questions: half their distance
     with pytest.raises(ConfigError, match="run 2 does not hold the samples of run 1"):
         average_at_k([runs[0], runs[1][:1]])

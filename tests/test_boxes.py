@@ -32,7 +32,9 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("corners", IMPOSSIBLE)
-def test_impossible_rectangles_are_rejected_at_birth(corners: tuple[float, float, float, float]) -> None:
+def test_impossible_rectangles_are_rejected_at_birth(
+    corners: tuple[float, float, float, float],
+) -> None:
     with pytest.raises(BoxError, match="must satisfy"):
         Box(*corners)
 
@@ -77,7 +79,12 @@ def test_a_box_covers_itself_and_the_whole_covers_everything(a: Box, b: Box) -> 
 def test_whole_pixels_survive_the_round_trip(size: tuple[int, int], data: st.DataObject) -> None:
     x0 = data.draw(st.integers(0, size[0] - 1))
     y0 = data.draw(st.integers(0, size[1] - 1))
-    corners = x0, y0, data.draw(st.integers(x0 + 1, size[0])), data.draw(st.integers(y0 + 1, size[1]))
+    corners = (
+        x0,
+        y0,
+        data.draw(st.integers(x0 + 1, size[0])),
+        data.draw(st.integers(y0 + 1, size[1])),
+    )
     assert Box.from_pixels(corners, size).to_pixels(size) == corners
 
 
@@ -99,7 +106,10 @@ def test_model_pixels_are_clipped_and_put_in_order() -> None:
     assert Box.from_pixels([150, 80, -10, 20], (100, 100)) == Box(0, 0.2, 1, 0.8)
 
 
-@pytest.mark.parametrize("numbers", [[1, 2, 3], [math.nan, 0, 5, 5], [0, 0, math.inf, 5], [200, 0, 300, 50], [5, 5, 5, 9]])
+@pytest.mark.parametrize(
+    "numbers",
+    [[1, 2, 3], [math.nan, 0, 5, 5], [0, 0, math.inf, 5], [200, 0, 300, 50], [5, 5, 5, 9]],
+)
 def test_pixels_without_area_inside_the_picture_are_no_box(numbers: list[float]) -> None:
     with pytest.raises(BoxError):
         Box.from_pixels(numbers, (100, 100))

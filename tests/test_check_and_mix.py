@@ -1,4 +1,5 @@
-"""What is wrong with a samples folder, which pictures look the same, and what a mixture leaves out."""
+"""What is wrong with a samples folder, which pictures look the same, and what a mixture leaves
+out."""
 
 import json
 from pathlib import Path
@@ -28,28 +29,43 @@ def photo(file: Path, seed: int, size: tuple[int, int] = (600, 400), **options: 
 
 
 def a_sample(picture: Path, name: str = "s", **fields: Any) -> Sample:
-    return Sample(**{"id": name, "image": picture, "question": f"What is {name}?", "answer": "red"} | fields)
+    return Sample(
+        **{"id": name, "image": picture, "question": f"What is {name}?", "answer": "red"} | fields
+    )
 
 
 def kinds(folder: Path, samples: list[Sample]) -> dict[str, list[tuple[Kind, bool]]]:
     checked = check_samples(write_samples(samples, folder).parent)
-    return {each.sample.id: [(p.kind, p.fatal) for p in each.problems] for each in checked if each.sample}
+    return {
+        each.sample.id: [(p.kind, p.fatal) for p in each.problems]
+        for each in checked
+        if each.sample
+    }
 
 
 def test_check_tells_what_cannot_be_played_from_what_is_odd(tmp_path: Path) -> None:
     picture = photo(tmp_path / "p.png", 1)
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:3000])
-    found = kinds(tmp_path, [
-        a_sample(picture, "sound", boxes=((Box(0.1, 0.1, 0.2, 0.2), Box(0, 0, 0.5, 0.5)),)),
-        a_sample(tmp_path / "cut.png", "cut"),
-        a_sample(tmp_path / "gone.png", "gone"),
-        a_sample(picture, "letter", answer="C", options=("red", "blue")),
-        a_sample(picture, "twins", answer="A", options=("red", "Red.")),
-        a_sample(picture, "empty", answer="<answer></answer>"),
-        a_sample(picture, "long", answer="a thing that is far too long to be said by anybody in just these words"),
-        a_sample(picture, "wide", boxes=((Box(0, 0, 0.8, 0.8),),)),  # 64 %
-        a_sample(picture, "dot", boxes=((Box(0.5, 0.5, 0.505, 0.6),),)),  # 600 * 0.005 = 3 pixels
-    ])  # fmt: skip
+    found = kinds(
+        tmp_path,
+        [
+            a_sample(picture, "sound", boxes=((Box(0.1, 0.1, 0.2, 0.2), Box(0, 0, 0.5, 0.5)),)),
+            a_sample(tmp_path / "cut.png", "cut"),
+            a_sample(tmp_path / "gone.png", "gone"),
+            a_sample(picture, "letter", answer="C", options=("red", "blue")),
+            a_sample(picture, "twins", answer="A", options=("red", "Red.")),
+            a_sample(picture, "empty", answer="<answer></answer>"),
+            a_sample(
+                picture,
+                "long",
+                answer="a thing that is far too long to be said by anybody in just these words",
+            ),
+            a_sample(picture, "wide", boxes=((Box(0, 0, 0.8, 0.8),),)),  # 64 %
+            a_sample(
+                picture, "dot", boxes=((Box(0.5, 0.5, 0.505, 0.6),),)
+            ),  # 600 * 0.005 = 3 pixels
+        ],
+    )
     assert found == {
         "sound": [],
         "cut": [(Kind.PICTURE, True)],
@@ -63,10 +79,16 @@ def test_check_tells_what_cannot_be_played_from_what_is_odd(tmp_path: Path) -> N
     }
 
 
-def test_box_outside_its_picture_and_bad_nesting_are_rows_that_are_no_samples(tmp_path: Path) -> None:
+def test_box_outside_its_picture_and_bad_nesting_are_rows_that_are_no_samples(
+    tmp_path: Path,
+) -> None:
     row = {"id": "a", "image": "p.png", "question": "q", "answer": "a"}
     photo(tmp_path / "p.png", 1)
-    rows = [row | {"boxes": [[[0.5, 0.5, 1.2, 0.6]]]}, row | {"boxes": [[[0, 0, 0.5, 0.5], [0.1, 0.1, 0.2, 0.2]]]}, row]
+    rows = [
+        row | {"boxes": [[[0.5, 0.5, 1.2, 0.6]]]},
+        row | {"boxes": [[[0, 0, 0.5, 0.5], [0.1, 0.1, 0.2, 0.2]]]},
+        row,
+    ]
     (tmp_path / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
     first, second, third = check_samples(tmp_path)
     assert "0 <= x0 < x1 <= 1" in first.lines[0]
@@ -74,23 +96,34 @@ def test_box_outside_its_picture_and_bad_nesting_are_rows_that_are_no_samples(tm
     assert (first.playable, second.playable, third.playable) == (False, False, True)
 
 
-def test_same_question_about_the_same_picture_is_a_duplicate_or_a_contradiction(tmp_path: Path) -> None:
+def test_same_question_about_the_same_picture_is_a_duplicate_or_a_contradiction(
+    tmp_path: Path,
+) -> None:
     picture = photo(tmp_path / "p.png", 1)
     (tmp_path / "copy.png").write_bytes(picture.read_bytes())
-    found = kinds(tmp_path, [
-        a_sample(picture, "a", question="What is it?"),
-        a_sample(tmp_path / "copy.png", "b", question="what  is it?", answer="Red."),
-        a_sample(picture, "c", question="What is it?", answer="blue"),
-        a_sample(picture, "d", question="What is that?"),
-    ])  # fmt: skip
+    found = kinds(
+        tmp_path,
+        [
+            a_sample(picture, "a", question="What is it?"),
+            a_sample(tmp_path / "copy.png", "b", question="what  is it?", answer="Red."),
+            a_sample(picture, "c", question="What is it?", answer="blue"),
+            a_sample(picture, "d", question="What is that?"),
+        ],
+    )
     assert {name: [kind for kind, _ in problems] for name, problems in found.items()} == {
-        "a": [], "b": [Kind.DUPLICATE], "c": [Kind.CONTRADICTION], "d": [],
-    }  # fmt: skip
+        "a": [],
+        "b": [Kind.DUPLICATE],
+        "c": [Kind.CONTRADICTION],
+        "d": [],
+    }
 
 
 def test_report_keeps_the_worst_and_draws_at_random(tmp_path: Path) -> None:
     picture = photo(tmp_path / "p.png", 1)
-    samples = [a_sample(picture, f"s{i}", answer="z" if i % 3 else "A", options=("x", "y")) for i in range(30)]
+    samples = [
+        a_sample(picture, f"s{i}", answer="z" if i % 3 else "A", options=("x", "y"))
+        for i in range(30)
+    ]
     samples[7] = a_sample(tmp_path / "gone.png", "s7", answer="z", options=("x", "X"))
     report = Report(kept=4)
     for checked in check_samples(write_samples(samples, tmp_path).parent):
@@ -123,13 +156,20 @@ def test_pictures_of_one_colour_have_no_look(tmp_path: Path) -> None:
 def test_looks_are_not_computed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     first = list(looks_of(pictures, tmp_path / "looks", progress=False))
-    monkeypatch.setattr("lfpc.data.likeness.picture_look", lambda picture: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "lfpc.data.likeness.picture_look", lambda picture: pytest.fail("computed again")
+    )
     assert list(looks_of(pictures, tmp_path / "looks", progress=False)) == first
 
 
 def test_small_categories_are_taken_whole_and_the_others_share_the_rest(tmp_path: Path) -> None:
-    # 3 of a, 10 of b, 20 of c; 15 wanted: 15 // 3 = 5 > 3, so a 3; (15 - 3) // 2 = 6 of b; 15 - 9 = 6 of c
-    samples = [a_sample(tmp_path, f"{name}{i}", category=name) for name, count in (("a", 3), ("b", 10), ("c", 20)) for i in range(count)]
+    # 3 of a, 10 of b, 20 of c; 15 wanted: 15 // 3 = 5 > 3, so a 3; (15 - 3) // 2 = 6 of b; 15 - 9 =
+    # 6 of c
+    samples = [
+        a_sample(tmp_path, f"{name}{i}", category=name)
+        for name, count in (("a", 3), ("b", 10), ("c", 20))
+        for i in range(count)
+    ]
     drawn = draw_evenly(samples, 15, 0)
     assert [sum(sample.category == name for sample in drawn) for name in "abc"] == [3, 6, 6]
     assert drawn == [sample for sample in samples if sample in drawn], "in their order"
@@ -138,54 +178,109 @@ def test_small_categories_are_taken_whole_and_the_others_share_the_rest(tmp_path
 
 
 def imported(folder: Path) -> Path:
-    """Samples folders of three parts: sound ones, a copy across parts, a benchmark's picture, a small one, an unreachable answer."""
+    """Samples folders of three parts: sound ones, a copy across parts, a benchmark's picture, a
+    small one, an unreachable answer."""
     one, two = folder / "one", folder / "two"
     shared = photo(one / "shared.png", 50)
     (two / "p").mkdir(parents=True)
     (two / "p" / "same.png").write_bytes(shared.read_bytes())
     photo(folder / "bench" / "b.jpg", 60, (600, 402), quality=90)
-    write_samples([
-        a_sample(shared, "s", question="Same?"),
-        a_sample(photo(one / "leak.png", 60, (400, 268)), "leak"),
-        a_sample(photo(one / "small.png", 51, (100, 90)), "small"),
-        a_sample(shared, "bad", answer="C", options=("x", "y")),
-        *(a_sample(photo(one / f"{i}.png", i), f"n{i}", category="ab"[i % 2]) for i in range(6)),
-    ], one)  # fmt: skip
-    write_samples([a_sample(two / "p" / "same.png", "t", question="same?"), a_sample(photo(two / "x.png", 99), "x")], two)
+    write_samples(
+        [
+            a_sample(shared, "s", question="Same?"),
+            a_sample(photo(one / "leak.png", 60, (400, 268)), "leak"),
+            a_sample(photo(one / "small.png", 51, (100, 90)), "small"),
+            a_sample(shared, "bad", answer="C", options=("x", "y")),
+            *(
+                a_sample(photo(one / f"{i}.png", i), f"n{i}", category="ab"[i % 2])
+                for i in range(6)
+            ),
+        ],
+        one,
+    )
+    write_samples(
+        [
+            a_sample(two / "p" / "same.png", "t", question="same?"),
+            a_sample(photo(two / "x.png", 99), "x"),
+        ],
+        two,
+    )
     return folder
 
 
-def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nobody_can_give(tmp_path: Path) -> None:
+def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nobody_can_give(
+    tmp_path: Path,
+) -> None:
     folder = imported(tmp_path)
     config = MixConfig(parts=(Part("one", 5), Part("two", None)))
     mixed = mix(folder, config, tmp_path / "out", against=[folder / "bench"], progress=False)
     left = {f"{each.part}/{each.sample.id}": each.reason.value for each in mixed.left_out}
     assert {name: reason for name, reason in left.items() if reason != "not drawn"} == {
-        "one/leak": "leak", "one/small": "tiny picture", "one/bad": "answer", "two/t": "duplicate",
-    }  # fmt: skip
+        "one/leak": "leak",
+        "one/small": "tiny picture",
+        "one/bad": "answer",
+        "two/t": "duplicate",
+    }
     assert [sample.id for sample in mixed.samples if sample.id.startswith("two")] == ["two/x"]
-    assert mixed.parts["one"] == {"read": 10, "samples": 5, "leak": 1, "tiny picture": 1, "answer": 1, "not drawn": 2}
-    assert [sample.id for sample in read_samples(tmp_path / "out")] == [sample.id for sample in mixed.samples]
+    assert mixed.parts["one"] == {
+        "read": 10,
+        "samples": 5,
+        "leak": 1,
+        "tiny picture": 1,
+        "answer": 1,
+        "not drawn": 2,
+    }
+    assert [sample.id for sample in read_samples(tmp_path / "out")] == [
+        sample.id for sample in mixed.samples
+    ]
     assert all(sample.image.is_file() for sample in read_samples(tmp_path / "out"))
     assert str(folder / "bench" / "b.jpg") in (tmp_path / "out" / "left_out.jsonl").read_text()
     assert json.loads((tmp_path / "out" / "mix.json").read_text())["compared_with"] == 1
 
 
 def test_mixture_says_which_part_is_missing_and_which_count_is_none(tmp_path: Path) -> None:
-    with pytest.raises(SampleError, match=r"pixel-reasoner: no samples.jsonl there; import the set first: lfpc data import pixel-reasoner"):
-        mix(tmp_path, MixConfig(parts=(Part("pixel-reasoner", 3),)), tmp_path / "out", progress=False)
+    with pytest.raises(
+        SampleError,
+        match=r"pixel-reasoner: no samples.jsonl there; import the set first: lfpc data import "
+        r"pixel-reasoner",
+    ):
+        mix(
+            tmp_path,
+            MixConfig(parts=(Part("pixel-reasoner", 3),)),
+            tmp_path / "out",
+            progress=False,
+        )
     with pytest.raises(ConfigError, match="--parts a=few"):
         parts_named({"a": "few"})
 
 
-def test_verbs_write_pages_that_hold_the_samples_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbs_write_pages_that_hold_the_samples_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = imported(tmp_path)
     evil = '<script>alert("x")</script>'
-    samples = [*read_samples(folder / "one")[:3], a_sample(photo(tmp_path / "one" / "evil.png", 5), evil, answer=evil, source=evil)]
+    samples = [
+        *read_samples(folder / "one")[:3],
+        a_sample(photo(tmp_path / "one" / "evil.png", 5), evil, answer=evil, source=evil),
+    ]
     write_samples(samples, folder / "one")
     against = ["--against", str(folder / "bench")]
     out = str(tmp_path / "mixed")
-    assert cli.main(["data", "check", str(folder / "one"), "--page", str(tmp_path / "page"), *against, "--looks", str(tmp_path / "l")]) == 0
+    assert (
+        cli.main(
+            [
+                "data",
+                "check",
+                str(folder / "one"),
+                "--page",
+                str(tmp_path / "page"),
+                *against,
+                "--looks",
+                str(tmp_path / "l"),
+            ]
+        )
+        == 0
+    )
     assert cli.main(["data", "mix", str(folder), out, "--parts", "one=3", "two=all", *against]) == 0
     said = capsys.readouterr().out
     assert "sample 'leak': its picture looks like" in said

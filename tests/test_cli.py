@@ -32,10 +32,17 @@ def verb_that(error: BaseException) -> type[cli.Verb]:
         (RunError("the folder\nis another's"), 1, "lfpc: the folder is another's"),
         (OSError(28, os.strerror(28), "out/x.png"), 1, "lfpc: out/x.png: No space left on device"),
         (OSError("odd"), 1, "lfpc: odd"),
-        (KeyboardInterrupt(), 130, "lfpc: interrupted; what is written stays readable, and the same command goes on from it"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "lfpc: interrupted; what is written stays readable, and the same command goes "
+            "on from it",
+        ),
     ],
 )
-def test_a_failure_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, code: int, says: str) -> None:
+def test_a_failure_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, error: BaseException, code: int, says: str
+) -> None:
     monkeypatch.setitem(cli.VERBS, "fail", verb_that(error))
     assert cli.main(["fail"]) == code
     assert capsys.readouterr().err == says + "\n"
@@ -49,7 +56,15 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nonsense"], ["data"], ["data", "nonsense"], ["play"], ["play", "x", "--budgte", "3"], ["play", "x", "--budget", "many"]],
+    [
+        [],
+        ["nonsense"],
+        ["data"],
+        ["data", "nonsense"],
+        ["play"],
+        ["play", "x", "--budgte", "3"],
+        ["play", "x", "--budget", "many"],
+    ],
 )
 def test_wrong_usage_exits_with_2(capsys: Capture, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
@@ -66,35 +81,54 @@ def test_every_verb_has_help_for_every_option(capsys: Capture, name: str) -> Non
     shown = capsys.readouterr().out
     verb = cli.VERBS[name]
     assert verb.__doc__ is not None
-    assert not verb.__doc__.startswith(f"{verb.__name__}(")  # what dataclass writes when there is none
+    assert not verb.__doc__.startswith(
+        f"{verb.__name__}("
+    )  # what dataclass writes when there is none
     for option in fields(verb):  # pyright: ignore[reportArgumentType] - every verb is a dataclass
         assert f"--{option.name.replace('_', '-')}" in shown or "positional arguments" in shown
 
 
 def test_help_lists_every_verb_without_loading_a_model_framework(tmp_path: Path) -> None:
     code = (
-        "import sys, lfpc.cli, lfpc.runs, lfpc.policies.human, lfpc.policies.scripted, lfpc.data.check\n"
+        "import sys, lfpc.cli, lfpc.storage.runs, lfpc.policies.human, "
+        "lfpc.policies.scripted, lfpc.data.check\n"
         "try: lfpc.cli.main(['--help'])\n"
-        "finally: print('FRAMEWORKS', sorted({'torch', 'transformers', 'matplotlib', 'scipy'} & set(sys.modules)))"
+        "finally: print('FRAMEWORKS', sorted({'torch', 'transformers', 'matplotlib', "
+        "'scipy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert "FRAMEWORKS []" in done.stdout
     assert all(name in done.stdout for name in cli.VERBS)
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lfpc", "data", "check", "nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-m", "lfpc", "data", "check", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 1
-    assert done.stderr == "lfpc: nowhere: no such file; a samples folder holds samples.jsonl beside its pictures\n"
+    assert (
+        done.stderr
+        == "lfpc: nowhere: no such file; a samples folder holds samples.jsonl beside its pictures\n"
+    )
 
 
-def test_a_sound_folder_passes_and_a_bad_one_lists_its_problems(tmp_path: Path, capsys: Capture, sample: Callable[..., Sample]) -> None:
-    good = write_samples([sample(id="a"), sample(id="b", question="Which number?")], tmp_path).parent
+def test_a_sound_folder_passes_and_a_bad_one_lists_its_problems(
+    tmp_path: Path, capsys: Capture, sample: Callable[..., Sample]
+) -> None:
+    good = write_samples(
+        [sample(id="a"), sample(id="b", question="Which number?")], tmp_path
+    ).parent
     assert cli.main(["data", "check", str(good)]) == 0
     assert capsys.readouterr().out == f"{good}: 2 samples, all can be played\n"
-    bad = write_samples([sample(id="a"), sample(id="b", image=tmp_path / "gone.png")], tmp_path / "bad").parent
+    bad = write_samples(
+        [sample(id="a"), sample(id="b", image=tmp_path / "gone.png")], tmp_path / "bad"
+    ).parent
     assert cli.main(["data", "check", str(bad)]) == 1
     heard = capsys.readouterr()
     assert heard.out == f"sample 'b': {tmp_path / 'gone.png'}: no such picture\n"
@@ -103,7 +137,11 @@ def test_a_sound_folder_passes_and_a_bad_one_lists_its_problems(tmp_path: Path, 
 
 @pytest.mark.parametrize("ending", [EOFError, KeyboardInterrupt])
 def test_play_asks_judges_and_ends_cleanly(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, sample: Callable[..., Sample], ending: type[BaseException]
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    sample: Callable[..., Sample],
+    ending: type[BaseException],
 ) -> None:
     folder = write_samples([sample(id=name) for name in "abc"], tmp_path).parent
     typed = iter(["0 0 28 28", "k", "L"])

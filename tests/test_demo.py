@@ -8,9 +8,17 @@ pytestmark = pytest.mark.slow
 
 
 def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
-    from lfpc.demo import DemoConfig, demo
+    from lfpc.mini.demo import DemoConfig, demo
 
-    config = DemoConfig(out=tmp_path / "demo", questions=18, steps=1, stage2_steps=1, train_samples=8, hard_samples=8, ladder=(256, 25))
+    config = DemoConfig(
+        out=tmp_path / "demo",
+        questions=18,
+        steps=1,
+        stage2_steps=1,
+        train_samples=8,
+        hard_samples=8,
+        ladder=(256, 25),
+    )
     page = demo(config, progress=False)
     assert page.is_file()
     results = json.loads((config.out / "results.json").read_text())
@@ -21,21 +29,30 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
         for setting in arm.values():
             assert 0 <= setting["accuracy"] <= 1
             assert setting["accuracy_ci"][0] <= setting["accuracy"] <= setting["accuracy_ci"][1]
-            for key in ("noise_drop", "noise_drop_ci", "iou", "crop_area", "visual_tokens", "seconds_per_question"):
+            for key in (
+                "noise_drop",
+                "noise_drop_ci",
+                "iou",
+                "crop_area",
+                "visual_tokens",
+                "seconds_per_question",
+            ):
                 assert key in setting
         assert arm["small"]["visual_tokens"] < arm["full"]["visual_tokens"]
     trained = {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
     episodes = {file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")}
     demo(config, progress=False)
     assert trained == {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
-    assert episodes == {file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")}
+    assert episodes == {
+        file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")
+    }
 
 
 def test_help_shows_the_demo_as_it_is():
     from dataclasses import fields
 
     from lfpc.cli.story import Demo
-    from lfpc.demo import DemoConfig
+    from lfpc.mini.demo import DemoConfig
 
     shown, real = Demo(), DemoConfig()
     for field in fields(Demo):

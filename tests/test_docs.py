@@ -9,9 +9,9 @@ from reports import made_up_evidence, made_up_row, noise_pictures
 
 from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
-from lfpc.evaluate.benchmarks import BENCHMARKS, read_benchmark
 from lfpc.images import global_view, open_picture
 from lfpc.protocols import PROTOCOLS
+from lfpc.published.benchmarks import BENCHMARKS, read_benchmark
 from lfpc.report.evidence import Evidence
 from lfpc.report.gallery import write_gallery
 
@@ -20,7 +20,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def example(heading):
     """The names that the example under `heading` defines, once it has run."""
-    section = (DOCS / "extending.md").read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = (
+        (DOCS / "extending.md").read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    )
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 20
     names = {}
@@ -30,7 +32,9 @@ def example(heading):
 
 def test_the_benchmark_of_the_docs_is_read(tmp_path, picture):
     picture("sign.png")
-    (tmp_path / "signs.jsonl").write_text('{"n": 1, "file": "sign.png", "q": "What does it say?", "a": "stop"}\n')
+    (tmp_path / "signs.jsonl").write_text(
+        '{"n": 1, "file": "sign.png", "q": "What does it say?", "a": "stop"}\n'
+    )
     example("A benchmark")
     try:
         (found,) = read_benchmark("signs", tmp_path, tmp_path / "work")
@@ -43,7 +47,9 @@ def test_the_protocol_of_the_docs_reads_a_crop_an_answer_and_nonsense(picture):
     example("A protocol")
     protocol = PROTOCOLS.pop("plain")
     view = global_view(open_picture(picture(size=(112, 56))), 8)
-    crop, answer, nonsense = (protocol.parse(text, [view]) for text in ("LOOK 0 0 56 28", "SAY red", "hm"))
+    crop, answer, nonsense = (
+        protocol.parse(text, [view]) for text in ("LOOK 0 0 56 28", "SAY red", "hm")
+    )
     assert isinstance(crop, Crop)
     assert crop.box.corners == (0, 0, 0.5, 0.5)
     assert answer == Answer("red")
@@ -59,8 +65,14 @@ class Learner:
     def reply(self, contexts):
         from lfpc.dialogue import Reply
 
-        call = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
-        return [Reply(f"<answer>{'K' if n % 2 else 'L'}</answer>" if one.turns else call) for n, one in enumerate(contexts)]
+        call = (
+            '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+            "28]}}</tool_call>"
+        )
+        return [
+            Reply(f"<answer>{'K' if n % 2 else 'L'}</answer>" if one.turns else call)
+            for n, one in enumerate(contexts)
+        ]
 
     def learn(self, episodes, advantages):
         self.told.append((len(episodes), advantages))
@@ -72,26 +84,43 @@ def test_the_reward_of_the_docs_takes_a_tenth_for_every_further_crop(sample):
     from lfpc.looks import original_look
     from lfpc.policies.scripted import ScriptedPolicy
 
-    call = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
-    policy = ScriptedPolicy(lambda context: "<answer>K</answer>" if len(context.turns) == 3 else call)
+    call = (
+        '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+        "28]}}</tool_call>"
+    )
+    policy = ScriptedPolicy(
+        lambda context: "<answer>K</answer>" if len(context.turns) == 3 else call
+    )
     asked = sample()
-    game = episode(asked, global_view(open_picture(asked.image), 8), look=original_look(CropRules()), protocol=PROTOCOLS["qwen2_5_vl"])
+    game = episode(
+        asked,
+        global_view(open_picture(asked.image), 8),
+        look=original_look(CropRules()),
+        protocol=PROTOCOLS["qwen2_5_vl"],
+    )
     (played,) = play([game], policy)
-    assert example("A reward")["thrifty_reward"](played).total == pytest.approx(1.5 - 0.2)  # three crops
+    assert example("A reward")["thrifty_reward"](played).total == pytest.approx(
+        1.5 - 0.2
+    )  # three crops
 
 
 @pytest.mark.slow
 def test_the_engine_of_the_docs_plays_compares_and_writes_the_run(tmp_path, sample):
-    from lfpc.runs import RunFolder
     from lfpc.samples import write_samples
+    from lfpc.storage.runs import RunFolder
     from lfpc.train.config import TrainConfig
 
     write_samples([sample(id=name, budget=8) for name in "ab"], tmp_path)
-    config = TrainConfig(data=tmp_path, out=tmp_path / "run", steps=2, prompts_per_step=2, group_size=2)
+    config = TrainConfig(
+        data=tmp_path, out=tmp_path / "run", steps=2, prompts_per_step=2, group_size=2
+    )
     learner = Learner([])
     example("An engine")["train"](config, learner)
     assert learner.told == [(4, pytest.approx([-1, 1, -1, 1], abs=1e-5))] * 2
-    assert [row["reward"] for row in RunFolder(tmp_path / "run").metrics()] == [0.75, 0.75]  # half of the rollouts earn 1 + 0.5
+    assert [row["reward"] for row in RunFolder(tmp_path / "run").metrics()] == [
+        0.75,
+        0.75,
+    ]  # half of the rollouts earn 1 + 0.5
 
 
 def test_the_gallery_shows_one_episode_of_each_case_and_counts_all(tmp_path):
@@ -100,12 +129,23 @@ def test_the_gallery_shows_one_episode_of_each_case_and_counts_all(tmp_path):
     def row(n, **more):
         return made_up_row(n, pictures[0], **more)
 
-    own = [row(0, correct=True), row(1, correct=False), row(2, correct=False, iou=0.02, coverage=0.1), row(3, correct=True)]
+    own = [
+        row(0, correct=True),
+        row(1, correct=False),
+        row(2, correct=False, iou=0.02, coverage=0.1),
+        row(3, correct=True),
+    ]
     noise = [row(n, correct=n == 3) for n in range(4)]
-    evidence = made_up_evidence({("stage2", "small", "own", 0): own, ("stage2", "small", "noise", 0): noise})
+    evidence = made_up_evidence(
+        {("stage2", "small", "own", 0): own, ("stage2", "small", "noise", 0): noise}
+    )
     page = write_gallery(tmp_path / "docs", evidence).read_text()
     assert "| stage2 | small | 1 of 4 | 1 of 4 | 1 of 4 |" in page
-    for name, sample_id in (("right-crop-right", "q00000"), ("right-crop-misread", "q00001"), ("wrong-crop", "q00002")):
+    for name, sample_id in (
+        ("right-crop-right", "q00000"),
+        ("right-crop-misread", "q00001"),
+        ("wrong-crop", "q00002"),
+    ):
         assert (tmp_path / "docs" / "gallery" / f"{name}.jpg").is_file()
         assert f"(gallery/{name}.jpg)" in page
         assert sample_id in page
@@ -114,5 +154,7 @@ def test_the_gallery_shows_one_episode_of_each_case_and_counts_all(tmp_path):
 
 
 def test_every_page_of_the_site_is_in_its_navigation():
-    listed = set(re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE))
+    listed = set(
+        re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    )
     assert {path.name for path in DOCS.glob("*.md")} == listed

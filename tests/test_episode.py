@@ -18,14 +18,23 @@ CROP = reply_text("0 0 28 28")
 
 def a_game(sample: Sample, max_turns: int = 6) -> Game:
     first = global_view(open_picture(sample.image), 16)
-    return episode(sample, first, look=original_look(CropRules()), protocol=PROTOCOLS["qwen2_5_vl"], max_turns=max_turns)
+    return episode(
+        sample,
+        first,
+        look=original_look(CropRules()),
+        protocol=PROTOCOLS["qwen2_5_vl"],
+        max_turns=max_turns,
+    )
 
 
 def test_crop_crop_answer(sample: Make) -> None:
-    (done,) = play([a_game(sample())], ScriptedPolicy([CROP, reply_text("28 28 56 56"), "<answer>K</answer>"]))
+    (done,) = play(
+        [a_game(sample())], ScriptedPolicy([CROP, reply_text("28 28 56 56"), "<answer>K</answer>"])
+    )
     assert done.stop is Stop.ANSWERED
     assert done.answer == "K"
-    # the 400 x 300 picture at 16 tokens: beta = sqrt(120000 / 12544) = 3.093; 129.3 -> 4 * 28 = 112, 97.0 -> 3 * 28 = 84
+    # the 400 x 300 picture at 16 tokens: beta = sqrt(120000 / 12544) = 3.093; 129.3 -> 4 * 28 =
+    # 112, 97.0 -> 3 * 28 = 84
     assert done.first_view.size == (112, 84)
     assert done.boxes == (Box(0, 0, 28 / 112, 28 / 84), Box(28 / 112, 28 / 84, 56 / 112, 56 / 84))
     assert done.shown_crops == 2
@@ -56,7 +65,10 @@ def test_an_episode_ends_unanswered_after_its_turns(sample: Make) -> None:
 def test_a_crop_that_shows_nothing_leaves_no_view(sample: Make) -> None:
     one = sample()
     first = global_view(open_picture(one.image), 16)
-    (done,) = play([episode(one, first, look=no_look, protocol=PROTOCOLS["qwen2_5_vl"])], ScriptedPolicy([CROP, "<answer>K</answer>"]))
+    (done,) = play(
+        [episode(one, first, look=no_look, protocol=PROTOCOLS["qwen2_5_vl"])],
+        ScriptedPolicy([CROP, "<answer>K</answer>"]),
+    )
     assert (len(done.boxes), done.shown_crops, done.views) == (1, 0, (first,))
 
 
@@ -66,7 +78,10 @@ def test_many_games_are_one_call_a_round_and_come_back_in_order(sample: Make) ->
     class Recorder:
         def reply(self, contexts: Sequence[Context]) -> list[Reply]:
             calls.append([context.question for context in contexts])
-            return [Reply(CROP if len(c.turns) < int(c.question) else f"<answer>{c.question}</answer>") for c in contexts]
+            return [
+                Reply(CROP if len(c.turns) < int(c.question) else f"<answer>{c.question}</answer>")
+                for c in contexts
+            ]
 
     samples = [sample(id=crops, question=crops) for crops in ("2", "0", "1")]
     done = play([a_game(one) for one in samples], Recorder())

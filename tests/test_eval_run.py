@@ -1,4 +1,5 @@
-"""One command over several benchmarks, budgets and probes, with a served model; and what can be done with its folder after."""
+"""One command over several benchmarks, budgets and probes, with a served model; and what can be
+done with its folder after."""
 
 import base64
 import csv
@@ -14,16 +15,22 @@ from lfpc import cli
 from lfpc.evaluate.recorded import evaluations
 
 SIZE = (200, 150)
-CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+    "28]}}</tool_call>"
+)
 
 
 def noise(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Four questions of V* with boxes, and one of HR-Bench 4K in its four rotations, in the published layouts."""
+    """Four questions of V* with boxes, and one of HR-Bench 4K in its four rotations, in the
+    published layouts."""
     folder = tmp_path_factory.mktemp("data")
     for i in range(4):
         attributes = folder / "vstar" / ("relative_position" if i == 3 else "direct_attributes")
@@ -41,10 +48,33 @@ def data(tmp_path_factory) -> Path:
     (folder / "hrbench-4k").mkdir()
     with (folder / "hrbench-4k" / "hr_bench_4k.tsv").open("w", newline="") as out:
         table = csv.writer(out, delimiter="\t")
-        table.writerow(["index", "question", "answer", "category", "A", "B", "C", "D", "cycle_category", "image"])
+        table.writerow(
+            [
+                "index",
+                "question",
+                "answer",
+                "category",
+                "A",
+                "B",
+                "C",
+                "D",
+                "cycle_category",
+                "image",
+            ]
+        )
         for cycle in range(4):
             options = [str((n + cycle) % 4) for n in range(4)]
-            table.writerow([cycle, "How many?", "ABCD"[options.index("0")], "single", *options, str(cycle), picture])
+            table.writerow(
+                [
+                    cycle,
+                    "How many?",
+                    "ABCD"[options.index("0")],
+                    "single",
+                    *options,
+                    str(cycle),
+                    picture,
+                ]
+            )
     return folder
 
 
@@ -54,8 +84,30 @@ def say(question, turn, pictures):
 
 
 def command(data: Path, out: Path, server: ChatServer, *more: str) -> list[str]:
-    asked = ["--base-url", server.base_url, "--model", "scripted", "--concurrency", "4", "--crop-tokens", "1", "16"]
-    return ["eval", "--tasks", "vstar,hrbench-4k", "--data", str(data), "--out", str(out), "--budget", "4,16", *asked, *more]
+    asked = [
+        "--base-url",
+        server.base_url,
+        "--model",
+        "scripted",
+        "--concurrency",
+        "4",
+        "--crop-tokens",
+        "1",
+        "16",
+    ]
+    return [
+        "eval",
+        "--tasks",
+        "vstar,hrbench-4k",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--budget",
+        "4,16",
+        *asked,
+        *more,
+    ]
 
 
 def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
@@ -67,20 +119,42 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
         assert cli.main(command(data, out, server, "--probes", "noise,truth", "--timed", "2")) == 0
         assert len(server.requests) == asked  # nothing is asked again, nothing timed again
         assert capsys.readouterr().out.splitlines() == lines
-    tasks = [f"{task}/{budget}/{probe}" for task in ("vstar", "hrbench-4k") for budget in (4, 16) for probe in ("own", "noise", "truth")]
+    tasks = [
+        f"{task}/{budget}/{probe}"
+        for task in ("vstar", "hrbench-4k")
+        for budget in (4, 16)
+        for probe in ("own", "noise", "truth")
+    ]
     tasks = [task for task in tasks if not task.startswith("hrbench") or not task.endswith("truth")]
     table = json.loads((out / "results.json").read_text())
     assert sorted(table["results"]) == sorted(tasks)
-    assert table["results"]["hrbench-4k/16/own"]["acc,none"] == 0.25  # A is right in one of four rotations
+    assert (
+        table["results"]["hrbench-4k/16/own"]["acc,none"] == 0.25
+    )  # A is right in one of four rotations
     assert table["results"]["hrbench-4k/16/own"]["all_rotations_right,none"] == 0
     assert table["results"]["hrbench-4k/16/own"]["clusters,none"] == 1
     assert table["n-samples"]["vstar/4/own"] == {"original": 4, "effective": 4}
     config = table["configs"]["vstar/4/truth"]
-    assert (config["budget"], config["probe"], config["protocol"], config["coordinates"]) == (4, "truth", "qwen2_5_vl", "mapped")
-    assert (config["crop"]["max_tokens"], config["data"]["source"], config["data"]["samples"]) == (16, "vstar", 4)
+    assert (config["budget"], config["probe"], config["protocol"], config["coordinates"]) == (
+        4,
+        "truth",
+        "qwen2_5_vl",
+        "mapped",
+    )
+    assert (config["crop"]["max_tokens"], config["data"]["source"], config["data"]["samples"]) == (
+        16,
+        "vstar",
+        4,
+    )
     assert "truth: left out, as no question has boxes" in lines
-    assert any(line.startswith("vstar/16/own: accuracy ") and line.endswith("decided by rule 100.0%") for line in lines)
-    assert any(line.startswith("4 at once: median ") and line.endswith(" questions per second") for line in lines)
+    assert any(
+        line.startswith("vstar/16/own: accuracy ") and line.endswith("decided by rule 100.0%")
+        for line in lines
+    )
+    assert any(
+        line.startswith("4 at once: median ") and line.endswith(" questions per second")
+        for line in lines
+    )
     assert any(line.startswith("asked again 1 at a time: median ") for line in lines)
     row = evaluations(out / "vstar" / "16")["own"][0]
     assert (row["task"], row["size"], row["budget"], row["concurrency"]) == ("vstar", "16", 16, 4)
@@ -94,8 +168,12 @@ def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
     with ChatServer(say=say) as server:
         assert cli.main(command(data, out, server, "--probes", "own")) == 0
         asked = len(server.requests)
-        assert cli.main(["probe", str(out), "--looks", "none,repeat", "--replay"]) == 0  # where the model was served is known
-        assert len(server.requests) == asked + 2 * 2 * 8  # two budgets, two looks, and of eight questions what follows the crop
+        assert (
+            cli.main(["probe", str(out), "--looks", "none,repeat", "--replay"]) == 0
+        )  # where the model was served is known
+        assert (
+            len(server.requests) == asked + 2 * 2 * 8
+        )  # two budgets, two looks, and of eight questions what follows the crop
     before = json.loads((out / "results.json").read_text())
     capsys.readouterr()
     assert cli.main(["rescore", str(out)]) == 0
@@ -104,17 +182,29 @@ def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
     for part in ("results", "configs", "n-samples"):
         assert {task: after[part][task] for task in before[part]} == before[part]
     assert after["configs"]["vstar/16/none-replay"]["run"]["replay"]
-    assert cli.main(["compare", str(out), str(out), "--replay", "--out", str(tmp_path / "c.json")]) == 0
+    assert (
+        cli.main(["compare", str(out), str(out), "--replay", "--out", str(tmp_path / "c.json")])
+        == 0
+    )
     found = json.loads((tmp_path / "c.json").read_text())
     assert set(found) == {"vstar/4", "vstar/16", "hrbench-4k/4", "hrbench-4k/16"}
-    assert [row["metric"] for row in found["vstar/4"]["tests"]] == ["accuracy", "lost under none", "lost under repeat"]
+    assert [row["metric"] for row in found["vstar/4"]["tests"]] == [
+        "accuracy",
+        "lost under none",
+        "lost under repeat",
+    ]
 
 
-def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked_again(tmp_path, data, capsys):
+def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked_again(
+    tmp_path, data, capsys
+):
     def sometimes(question, turn, pictures):
         return f"<answer>{'A' if len(server.requests) % 2 else 'B'}</answer>"
 
-    out, more = tmp_path / "run", ("--probes", "own", "--temperature", "1", "--repeats", "3", "--sampling-seed", "5")
+    out, more = (
+        tmp_path / "run",
+        ("--probes", "own", "--temperature", "1", "--repeats", "3", "--sampling-seed", "5"),
+    )
     with ChatServer(say=sometimes) as server:
         asked = [*command(data, out, server, *more), "--concurrency", "1"]
         assert cli.main(asked) == 0
@@ -139,17 +229,40 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
     [
         ([], "either a samples folder, or --tasks and --data"),
         (["--tasks", "vstar"], "either a samples folder, or --tasks and --data"),
-        (["folder", "--tasks", "vstar", "--data", "data"], "either a samples folder, or --tasks and --data"),
+        (
+            ["folder", "--tasks", "vstar", "--data", "data"],
+            "either a samples folder, or --tasks and --data",
+        ),
         (["--tasks", "vstar,other", "--data", "data"], "unknown benchmark 'other'"),
         (["--tasks", "vstar", "--data", "nowhere"], "nowhere: no such folder"),
         (["folder", "--budget", "many"], "--budget must be whole numbers of 1 or more, got many"),
-        (["folder", "--protocol", "ergo", "--coords", "as-released", "--budget", "0"], "--budget must be whole numbers"),
-        (["folder", "--protocol", "mini_o3", "--coords", "as-released"], "mini_o3 has no coords='as-released'"),
+        (
+            ["folder", "--protocol", "ergo", "--coords", "as-released", "--budget", "0"],
+            "--budget must be whole numbers",
+        ),
+        (
+            ["folder", "--protocol", "mini_o3", "--coords", "as-released"],
+            "mini_o3 has no coords='as-released'",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys, options, says):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["eval", *options, "--out", "out", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"]) == 1
+    assert (
+        cli.main(
+            [
+                "eval",
+                *options,
+                "--out",
+                "out",
+                "--base-url",
+                "http://127.0.0.1:1/v1",
+                "--model",
+                "m",
+            ]
+        )
+        == 1
+    )
     heard = capsys.readouterr().err
     assert says in heard
     assert len(heard.splitlines()) == 1

@@ -15,13 +15,16 @@ from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import RewardConfig, episode_reward
-from lfpc.runs import RunFolder
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+    "28]}}</tool_call>"
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,16 @@ def samples(tmp_path):
         path = tmp_path / f"{i}.png"
         Image.new("RGB", (112, 112), BLUE if i % 2 else RED).save(path)
         box = (Box(0, 0, 0.5, 0.5),)
-        found.append(Sample(id=f"s{i}", image=path, question="Colour?", answer="blue" if i % 2 else "red", boxes=(box,), category="colour"))
+        found.append(
+            Sample(
+                id=f"s{i}",
+                image=path,
+                question="Colour?",
+                answer="blue" if i % 2 else "red",
+                boxes=(box,),
+                category="colour",
+            )
+        )
     open_picture.cache_clear()
     return found
 
@@ -77,20 +89,35 @@ def run_folder(tmp_path, name="run"):
 
 
 def rows_of(tmp_path, samples, policy, probe="own", name="run", **options):
-    settings = {"protocol": PROTOCOL, "budget": 16, "look": PROBES[probe](samples, RULES, 0), "progress": False, **options}
+    settings = {
+        "protocol": PROTOCOL,
+        "budget": 16,
+        "look": PROBES[probe](samples, RULES, 0),
+        "progress": False,
+        **options,
+    }
     return evaluate(samples, policy, run=run_folder(tmp_path, name), **settings)
 
 
 def test_rows_hold_the_episode_and_its_facts(tmp_path, samples):
-    reward = lambda episode: episode_reward(episode, RewardConfig())  # noqa: E731
-    rows = rows_of(tmp_path, samples, ScriptedPolicy(look_then_say), batch=4, extra={"arm": "x"}, reward=reward)
+    def reward(episode):
+        return episode_reward(episode, RewardConfig())
+
+    rows = rows_of(
+        tmp_path, samples, ScriptedPolicy(look_then_say), batch=4, extra={"arm": "x"}, reward=reward
+    )
     assert [row["sample"] for row in rows] == [sample.id for sample in samples]
     first = rows[0]
     assert first["correct"]
     assert first["arm"] == "x"
     assert first["reward"]["total"] == 1.5
-    # 112 x 112 at 16 tokens is shown as it is; 28 of 112 pixels are a quarter, its crop is one token
-    assert (first["first_view"], first["visual_tokens"], first["crop_area"]) == ([112, 112], 17, 1 / 16)
+    # 112 x 112 at 16 tokens is shown as it is; 28 of 112 pixels are a quarter, its crop is one
+    # token
+    assert (first["first_view"], first["visual_tokens"], first["crop_area"]) == (
+        [112, 112],
+        17,
+        1 / 16,
+    )
     assert first["iou"] == pytest.approx(1 / 4)
     assert first["seconds"] > 0
     assert list(run_folder(tmp_path).episodes()) == [sample.id for sample in samples]
@@ -99,7 +126,10 @@ def test_rows_hold_the_episode_and_its_facts(tmp_path, samples):
 def test_a_sample_without_the_callers_budget_is_shown_at_its_own(tmp_path, samples):
 
     small = [dataclasses.replace(samples[0], budget=4)]
-    assert rows_of(tmp_path, small, ScriptedPolicy(say_at_once), budget=None)[0]["first_view"] == [56, 56]
+    assert rows_of(tmp_path, small, ScriptedPolicy(say_at_once), budget=None)[0]["first_view"] == [
+        56,
+        56,
+    ]
 
 
 def test_a_resumed_evaluation_asks_only_what_is_missing(tmp_path, samples):
@@ -125,8 +155,13 @@ def test_a_broken_picture_loses_one_question_and_is_tried_again(tmp_path, sample
     assert rows[3]["correct"]
 
 
-def test_a_question_that_breaks_the_policy_does_not_take_its_batch_with_it(tmp_path, samples, caplog):
-    policy = Counting(say_at_once, fails=lambda context: colour(context.first_view) == "red" and context.question == "Which?")
+def test_a_question_that_breaks_the_policy_does_not_take_its_batch_with_it(
+    tmp_path, samples, caplog
+):
+    policy = Counting(
+        say_at_once,
+        fails=lambda context: colour(context.first_view) == "red" and context.question == "Which?",
+    )
 
     samples[2] = dataclasses.replace(samples[2], question="Which?")
     rows = rows_of(tmp_path, samples, policy)
@@ -163,7 +198,9 @@ def test_every_picture_is_answered_by_another_one(samples):
     other = derangement([*samples, twin], seed=3)
     assert all(other(sample).image != sample.image for sample in [*samples, twin])
     assert len({other(sample).image for sample in samples}) == len(samples)
-    assert [other(s).id for s in samples] == [derangement([*samples, twin], seed=3)(s).id for s in samples]
+    assert [other(s).id for s in samples] == [
+        derangement([*samples, twin], seed=3)(s).id for s in samples
+    ]
     with pytest.raises(SampleError, match="at least 2 pictures"):
         derangement([samples[0], twin], seed=0)
 
@@ -174,7 +211,10 @@ def test_noise_costs_only_the_policy_that_looks(tmp_path, samples):
     noise = rows_of(tmp_path, samples, looking, "noise", name="b")
     none = rows_of(tmp_path, samples, looking, "none", name="c")
     assert accuracy_drop(own, noise).delta == accuracy_drop(own, none).delta == 1
-    blind_own, blind_noise = rows_of(tmp_path, samples, blind, name="d"), rows_of(tmp_path, samples, blind, "noise", name="e")
+    blind_own, blind_noise = (
+        rows_of(tmp_path, samples, blind, name="d"),
+        rows_of(tmp_path, samples, blind, "noise", name="e"),
+    )
     found = probe_differences(blind_own, blind_noise, own)
     assert found["all"]["delta"] == 0
     assert found["tool"]["n"] == 0
@@ -192,7 +232,10 @@ def fake_rows(right, *, seed=0, **facts):
         "seconds": 0.5,
         "method": "text",
     }
-    return [{"sample": f"q{i}", "correct": bool(value), "category": "c", **defaults, **facts} for i, value in enumerate(right)]
+    return [
+        {"sample": f"q{i}", "correct": bool(value), "category": "c", **defaults, **facts}
+        for i, value in enumerate(right)
+    ]
 
 
 @pytest.fixture
@@ -201,11 +244,15 @@ def all_rows():
     for seed in (0, 1):
         rows["baseline", "small", "own", seed] = fake_rows([1, 1, 0, 0, 0, 0, 1, 0])
         rows["baseline", "small", "noise", seed] = fake_rows([1, 1, 0, 0, 0, 0, 0, 0])
-        rows["baseline", "full", "own", seed] = fake_rows([1, 1, 1, 1, 1, 0, 1, 0], visual_tokens=200, seconds=2.0)
+        rows["baseline", "full", "own", seed] = fake_rows(
+            [1, 1, 1, 1, 1, 0, 1, 0], visual_tokens=200, seconds=2.0
+        )
         rows["stage1", "small", "own", seed] = fake_rows([1, 1, 1, 1, 0, 0, 1, 0])
         rows["stage1", "small", "noise", seed] = fake_rows([1, 0, 0, 0, 0, 0, 0, 0])
         rows["stage1", "small", "repeat", seed] = fake_rows([1, 1, 1, 1, 0, 0, 1, 0])
-        rows["stage2", "small", "own", seed] = fake_rows([1, 1, 1, 1, 1, 0, 1, 0], iou=0.7, crop_area=0.1)
+        rows["stage2", "small", "own", seed] = fake_rows(
+            [1, 1, 1, 1, 1, 0, 1, 0], iou=0.7, crop_area=0.1
+        )
     return rows
 
 
@@ -223,15 +270,28 @@ def test_demo_results_have_the_promised_shape(all_rows):
     assert stage1["accuracy_by_seed"] == {"0": 5 / 8, "1": 5 / 8}
     assert results["arms"]["stage2"]["small"]["seconds_per_question"] == 0.25
     assert results["arms"]["stage2"]["small"]["noise_drop"] is None
-    promised = {"accuracy", "accuracy_ci", "noise_drop", "noise_drop_ci", "iou", "crop_area", "visual_tokens", "seconds_per_question"}
+    promised = {
+        "accuracy",
+        "accuracy_ci",
+        "noise_drop",
+        "noise_drop_ci",
+        "iou",
+        "crop_area",
+        "visual_tokens",
+        "seconds_per_question",
+    }
     assert promised <= set(results["arms"]["baseline"]["full"])
 
 
 def test_a_second_seed_does_not_narrow_an_interval_over_questions(all_rows):
-    one = demo_results({key: rows for key, rows in all_rows.items() if key[3] == 0})["arms"]["stage1"]["small"]
+    one = demo_results({key: rows for key, rows in all_rows.items() if key[3] == 0})["arms"][
+        "stage1"
+    ]["small"]
     two = demo_results(all_rows)["arms"]["stage1"]["small"]
     assert two["noise_drop_ci"] == pytest.approx(one["noise_drop_ci"])
-    assert two["accuracy_ci"][1] - two["accuracy_ci"][0] == pytest.approx(one["accuracy_ci"][1] - one["accuracy_ci"][0], rel=0.06)
+    assert two["accuracy_ci"][1] - two["accuracy_ci"][0] == pytest.approx(
+        one["accuracy_ci"][1] - one["accuracy_ci"][0], rel=0.06
+    )
 
 
 def test_planned_comparisons_are_paired_and_adjusted(all_rows):
@@ -243,9 +303,15 @@ def test_planned_comparisons_are_paired_and_adjusted(all_rows):
     assert by_name["stage2 small - stage1 small", "iou"]["delta"] == pytest.approx(0.2)
     assert by_name["stage2 small - baseline full", "accuracy"]["delta"] == 0
     assert all(row["p_holm"] >= row["p"] for row in found["differences"])
-    assert found["ratios"] == {"visual_tokens": 10, "seconds_per_question": 8, "noise_drop": pytest.approx(4)}
+    assert found["ratios"] == {
+        "visual_tokens": 10,
+        "seconds_per_question": 8,
+        "noise_drop": pytest.approx(4),
+    }
     single = comparisons({key: rows for key, rows in all_rows.items() if key[3] == 0})
-    assert single["differences"][1]["mcnemar_p"] == 0.5  # two questions, both for Stage I: 2 * 1 / 2^2
+    assert (
+        single["differences"][1]["mcnemar_p"] == 0.5
+    )  # two questions, both for Stage I: 2 * 1 / 2^2
 
 
 def test_what_was_not_evaluated_is_not_compared():

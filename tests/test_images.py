@@ -24,12 +24,15 @@ from lfpc.images import (
     visual_tokens,
 )
 
-sizes = st.tuples(st.integers(1, 9000), st.integers(1, 9000)).filter(lambda size: max(size) <= MAX_ASPECT * min(size))
+sizes = st.tuples(st.integers(1, 9000), st.integers(1, 9000)).filter(
+    lambda size: max(size) <= MAX_ASPECT * min(size)
+)
 factors = st.sampled_from([28, 32])
 
 
 def test_smart_resize_by_hand() -> None:
-    # 1000 x 500 at 64 tokens: beta = sqrt(1000 * 500 / (64 * 784)) = 3.1567; 316.8 -> 11 * 28 = 308, 158.4 -> 5 * 28 = 140
+    # 1000 x 500 at 64 tokens: beta = sqrt(1000 * 500 / (64 * 784)) = 3.1567; 316.8 -> 11 * 28 =
+    # 308, 158.4 -> 5 * 28 = 140
     assert smart_resize((1000, 500), min_tokens=1, max_tokens=64) == (308, 140)
     # 30 x 30 rounds to one token, below 16: beta = sqrt(16 * 784 / 900) = 3.733; 112.0 -> 4 * 28
     assert smart_resize((30, 30), min_tokens=16, max_tokens=64) == (112, 112)
@@ -38,18 +41,29 @@ def test_smart_resize_by_hand() -> None:
 
 
 @given(sizes, factors, st.integers(1, 64), st.integers(1, 4096))
-def test_sides_are_multiples_and_a_result_within_bounds_is_a_fixed_point(size: Size, factor: int, low: int, high: int) -> None:
+def test_sides_are_multiples_and_a_result_within_bounds_is_a_fixed_point(
+    size: Size, factor: int, low: int, high: int
+) -> None:
     bounds = {"min_tokens": min(low, high), "max_tokens": high, "factor": factor}
     shown = smart_resize(size, **bounds)
     assert shown[0] % factor == shown[1] % factor == 0
-    if bounds["min_tokens"] <= visual_tokens(shown, factor) <= high and max(shown) <= MAX_ASPECT * min(shown):
+    if bounds["min_tokens"] <= visual_tokens(shown, factor) <= high and max(
+        shown
+    ) <= MAX_ASPECT * min(shown):
         assert smart_resize(shown, **bounds) == shown
 
 
 @given(sizes, factors, st.integers(1, 16384))
-def test_a_budget_holds_unless_the_picture_is_narrower_than_the_budget(size: Size, factor: int, budget: int) -> None:
+def test_a_budget_holds_unless_the_picture_is_narrower_than_the_budget(
+    size: Size, factor: int, budget: int
+) -> None:
     if max(size) <= budget * min(size):
-        assert visual_tokens(smart_resize(size, min_tokens=1, max_tokens=budget, factor=factor), factor) <= budget
+        assert (
+            visual_tokens(
+                smart_resize(size, min_tokens=1, max_tokens=budget, factor=factor), factor
+            )
+            <= budget
+        )
 
 
 @pytest.mark.slow
@@ -58,12 +72,19 @@ def test_smart_resize_agrees_with_transformers(factor: int) -> None:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as theirs
 
     rng = np.random.default_rng(0)
-    for width, height in rng.integers(factor, 9000, (3000, 2)).tolist():  # below half a token theirs rounds a side to 0
+    for width, height in rng.integers(
+        factor, 9000, (3000, 2)
+    ).tolist():  # below half a token theirs rounds a side to 0
         if max(width, height) > MAX_ASPECT * min(width, height):
             continue
         low, high = sorted(rng.integers(1, 2000, 2).tolist())
-        h, w = theirs(height, width, factor=factor, min_pixels=low * factor**2, max_pixels=high * factor**2)
-        assert smart_resize((width, height), min_tokens=low, max_tokens=high, factor=factor) == (w, h)
+        h, w = theirs(
+            height, width, factor=factor, min_pixels=low * factor**2, max_pixels=high * factor**2
+        )
+        assert smart_resize((width, height), min_tokens=low, max_tokens=high, factor=factor) == (
+            w,
+            h,
+        )
 
 
 def test_a_picture_narrower_than_one_to_200_is_refused() -> None:
@@ -96,13 +117,25 @@ def test_every_box_can_be_shown(x: float, y: float, width: float, height: float)
 
 def test_a_crop_says_which_pixels_were_cut(picture: Callable[..., Path]) -> None:
     original = open_picture(picture(size=(600, 300)))
-    assert crop_view(original, Box(0.101, 0.2, 0.5, 0.5), CropRules()).cut == (60, 60, 300, 150)  # 60.6 rounded outwards
-    assert crop_view(original, Box(0.0, 0.5, 1.0, 0.5001), CropRules()).cut == (0, 150, 600, 153)  # a sliver is widened to 1 : 200
+    assert crop_view(original, Box(0.101, 0.2, 0.5, 0.5), CropRules()).cut == (
+        60,
+        60,
+        300,
+        150,
+    )  # 60.6 rounded outwards
+    assert crop_view(original, Box(0.0, 0.5, 1.0, 0.5001), CropRules()).cut == (
+        0,
+        150,
+        600,
+        153,
+    )  # a sliver is widened to 1 : 200
     assert global_view(original, 64).cut is None
 
 
 def test_a_picture_is_not_copied_where_nothing_has_to_change(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "a.jpg", quality=90)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(
+        tmp_path / "a.jpg", quality=90
+    )
     with Image.open(tmp_path / "a.jpg") as theirs:
         assert open_picture(tmp_path / "a.jpg").tobytes() == theirs.convert("RGB").tobytes()
 
@@ -113,15 +146,21 @@ def test_png_bytes_are_lossless(picture: Callable[..., Path]) -> None:
         assert (back.format, back.mode, back.tobytes()) == ("PNG", "RGB", view.image.tobytes())
 
 
-def test_the_fast_view_has_the_same_size_and_nearly_the_same_pixels(picture: Callable[..., Path]) -> None:
+def test_the_fast_view_has_the_same_size_and_nearly_the_same_pixels(
+    picture: Callable[..., Path],
+) -> None:
     original = open_picture(picture(size=(3000, 2000)))
     exact, fast = global_view(original, 64), global_view(original, 64, fast=True)
     assert fast.size == exact.size
     difference = np.asarray(fast.image, float) - np.asarray(exact.image, float)
-    assert np.abs(difference).max() <= 2  # a smooth picture; what a detailed one loses, `python -m bench large_picture_fast` says
+    assert (
+        np.abs(difference).max() <= 2
+    )  # a smooth picture; what a detailed one loses, `python -m bench large_picture_fast` says
 
 
-def test_noise_has_the_size_and_region_of_what_it_replaces_and_follows_its_seed(picture: Callable[..., Path]) -> None:
+def test_noise_has_the_size_and_region_of_what_it_replaces_and_follows_its_seed(
+    picture: Callable[..., Path],
+) -> None:
     view = crop_view(open_picture(picture()), Box(0.1, 0.1, 0.4, 0.4), CropRules())
     noise = noise_view(view, 7)
     assert (noise.size, noise.region) == (view.size, view.region)
@@ -153,7 +192,12 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "colour", "name", "expected"),
     [
-        ("RGBA", (255, 0, 0, 0), "clear.png", (255, 255, 255)),  # fully transparent red on white is white
+        (
+            "RGBA",
+            (255, 0, 0, 0),
+            "clear.png",
+            (255, 255, 255),
+        ),  # fully transparent red on white is white
         ("RGBA", (0, 0, 0, 51), "faint.png", (204, 204, 204)),  # 255 * (1 - 51/255)
         ("LA", (0, 255), "grey_alpha.png", (0, 0, 0)),
         ("L", 77, "grey.png", (77, 77, 77)),
@@ -165,7 +209,9 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
         ("YCbCr", (128, 128, 128), "video.tiff", (128, 128, 128)),
     ],
 )
-def test_every_mode_becomes_8_bit_rgb(tmp_path: Path, mode: str, colour: object, name: str, expected: tuple[int, int, int]) -> None:
+def test_every_mode_becomes_8_bit_rgb(
+    tmp_path: Path, mode: str, colour: object, name: str, expected: tuple[int, int, int]
+) -> None:
     Image.new(mode, (30, 30), colour).save(tmp_path / name)  # pyright: ignore[reportArgumentType] - colours of all modes
     opened = open_picture(tmp_path / name)
     assert opened.mode == "RGB"
@@ -184,7 +230,9 @@ def test_a_palette_with_a_transparent_colour_goes_on_white(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tiff"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
-def test_a_truncated_picture_is_one_picture_error_with_its_name(tmp_path: Path, suffix: str, share: float) -> None:
+def test_a_truncated_picture_is_one_picture_error_with_its_name(
+    tmp_path: Path, suffix: str, share: float
+) -> None:
     whole = tmp_path / f"whole.{suffix}"
     noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(whole)
@@ -197,14 +245,22 @@ def test_a_truncated_picture_is_one_picture_error_with_its_name(tmp_path: Path, 
 
 def test_missing_files_folders_and_texts_are_picture_errors(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    for path, says in ((tmp_path / "none.png", "no such picture"), (tmp_path, "not a readable"), (tmp_path / "text.png", "not a readable")):
+    for path, says in (
+        (tmp_path / "none.png", "no such picture"),
+        (tmp_path, "not a readable"),
+        (tmp_path / "text.png", "not a readable"),
+    ):
         with pytest.raises(PictureError, match=says):
             open_picture(path)
 
 
 def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path: Path) -> None:
     # a BMP header of 40,000 x 40,000 pixels with no pixels behind it
-    header = b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    header = (
+        b"BM"
+        + struct.pack("<IHHI", 54, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    )
     (tmp_path / "bomb.bmp").write_bytes(header)
     with pytest.raises(PictureError, match="40000 x 40000 pixels, more than"):
         open_picture(tmp_path / "bomb.bmp")

@@ -1,4 +1,5 @@
-"""Published training sets become samples folders; whatever cannot is named, and nothing else is lost."""
+"""Published training sets become samples folders; whatever cannot is named, and nothing else is
+lost."""
 
 import json
 import random
@@ -17,46 +18,69 @@ from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.data.exporters import EXPORTERS
-from lfpc.data.importing import ImportConfig
 from lfpc.errors import ConfigError, RunError, SampleError
-from lfpc.importing import formats, import_published
+from lfpc.published.formats import formats, import_published
+from lfpc.published.importing import ImportConfig
 from lfpc.samples import Sample, read_samples
 
 HERE = Path(__file__).parent
 
 
-def bring(name: str, src: Path, out: Path, **options: Any) -> tuple[list[Sample], list[dict[str, Any]]]:
+def bring(
+    name: str, src: Path, out: Path, **options: Any
+) -> tuple[list[Sample], list[dict[str, Any]]]:
     """The samples of an import, and the rejected rows."""
     import_published(ImportConfig(format=name, src=src, **options), out, progress=False)
-    return read_samples(out), [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    return read_samples(out), [
+        json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()
+    ]
 
 
 def facts(samples: list[Sample]) -> list[tuple[str, str, str]]:
     return [(sample.id, sample.question, sample.answer) for sample in samples]
 
 
-# --- layouts ----------------------------------------------------------------------------------------------------------------------
+# --- layouts --------------------------------------------------------------------------------------
 
 
 def test_deepeyes_takes_the_question_without_the_tool(tmp_path: Path) -> None:
     samples, rejected = bring("deepeyes", published.deepeyes(tmp_path / "in"), tmp_path / "out")
-    assert facts(samples)[0] == ("thinklite_eureka/0", "What is 0?", "The answer of 0 is a long sentence.")
-    assert {sample.id for sample in samples} == {"thinklite_eureka/0", "vstar/1", "thinklite_eureka/2", "vstar/3"}
+    assert facts(samples)[0] == (
+        "thinklite_eureka/0",
+        "What is 0?",
+        "The answer of 0 is a long sentence.",
+    )
+    assert {sample.id for sample in samples} == {
+        "thinklite_eureka/0",
+        "vstar/1",
+        "thinklite_eureka/2",
+        "vstar/3",
+    }
     assert rejected == []
     assert all(sample.image.is_relative_to(tmp_path / "out" / "pictures") for sample in samples)
 
 
 def test_pixel_reasoner_leaves_videos_out_and_reads_options(tmp_path: Path) -> None:
-    samples, rejected = bring("pixel-reasoner", published.pixel_reasoner(tmp_path / "in"), tmp_path / "out")
+    samples, rejected = bring(
+        "pixel-reasoner", published.pixel_reasoner(tmp_path / "in"), tmp_path / "out"
+    )
     assert facts(samples) == [("q1", "What colour?", "red"), ("q2", "Which?", "B")]
     assert samples[1].options == ("red", "blue")
     assert samples[0].image == samples[1].image
     assert [(row["row"], row["reason"]) for row in rejected] == [(3, "video")]
 
 
-def test_chain_of_focus_finds_pictures_under_a_root_without_the_authors_path(tmp_path: Path) -> None:
+def test_chain_of_focus_finds_pictures_under_a_root_without_the_authors_path(
+    tmp_path: Path,
+) -> None:
     src = published.chain_of_focus(tmp_path / "in")
-    samples, rejected = bring("chain-of-focus", src, tmp_path / "out", roots=(src / "pictures",), strip=("/authors/disk/",))
+    samples, rejected = bring(
+        "chain-of-focus",
+        src,
+        tmp_path / "out",
+        roots=(src / "pictures",),
+        strip=("/authors/disk/",),
+    )
     assert facts(samples) == [("row-1", "How many?", "3")]
     assert samples[0].category == "sa1b"
     assert [row["reason"] for row in rejected] == ["missing picture"]
@@ -64,14 +88,18 @@ def test_chain_of_focus_finds_pictures_under_a_root_without_the_authors_path(tmp
 
 
 def test_thinklite_leaves_pictures_below_one_visual_token_out(tmp_path: Path) -> None:
-    samples, rejected = bring("thinklite-vl", published.thinklite(tmp_path / "in"), tmp_path / "out")
+    samples, rejected = bring(
+        "thinklite-vl", published.thinklite(tmp_path / "in"), tmp_path / "out"
+    )
     assert facts(samples) == [("row-1", "What is x?", "4")]
     assert rejected[0]["reason"] == "tiny picture"
     assert "20 x 60 pixels" in rejected[0]["detail"]
 
 
 def test_visualprobe_parts_keep_their_own_pictures_of_one_name(tmp_path: Path) -> None:
-    samples, rejected = bring("visualprobe", published.visualprobe(tmp_path / "in"), tmp_path / "out")
+    samples, rejected = bring(
+        "visualprobe", published.visualprobe(tmp_path / "in"), tmp_path / "out"
+    )
     assert facts(samples) == [("easy/1", "What sign?", "stop"), ("hard/1", "What sign?", "stop")]
     assert samples[0].image != samples[1].image
     assert rejected == []
@@ -80,9 +108,16 @@ def test_visualprobe_parts_keep_their_own_pictures_of_one_name(tmp_path: Path) -
 def test_benchmarks_are_imported_by_their_readers_with_boxes(tmp_path: Path) -> None:
     folder = tmp_path / "in" / "direct_attributes"
     published.write_picture(folder / "sa_1.jpg", 1, (100, 50))
-    row = {"question": "Which colour?", "options": ["red", "blue"], "bbox": [[10, 5, 20, 10]], "target_object": ["cup"]}
+    row = {
+        "question": "Which colour?",
+        "options": ["red", "blue"],
+        "bbox": [[10, 5, 20, 10]],
+        "target_object": ["cup"],
+    }
     published.write_json(folder / "sa_1.json", row)
-    published.write_json(tmp_path / "in" / "relative_position" / "sa_2.json", row)  # without a picture
+    published.write_json(
+        tmp_path / "in" / "relative_position" / "sa_2.json", row
+    )  # without a picture
     (sample,), rejected = bring("vstar", tmp_path / "in", tmp_path / "out")
     assert sample.boxes == ((Box(0.1, 0.1, 0.3, 0.3),),)
     assert sample.image.is_relative_to(tmp_path / "out" / "pictures")
@@ -90,11 +125,27 @@ def test_benchmarks_are_imported_by_their_readers_with_boxes(tmp_path: Path) -> 
     assert rejected[0]["reason"] == "missing picture"
 
 
-ROWS = [{"problem": "Which?", "gold": {"answer": "b"}, "pic": "a.png", "choices": ["a", "b"], "where": [16, 12, 32, 24]}]
-MAP = {"question": "problem", "answer": "gold.answer", "image": "pic", "options": "choices", "boxes": "where"}
+ROWS = [
+    {
+        "problem": "Which?",
+        "gold": {"answer": "b"},
+        "pic": "a.png",
+        "choices": ["a", "b"],
+        "where": [16, 12, 32, 24],
+    }
+]
+MAP = {
+    "question": "problem",
+    "answer": "gold.answer",
+    "image": "pic",
+    "options": "choices",
+    "boxes": "where",
+}
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", pytest.param("saved", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "json", "parquet", pytest.param("saved", marks=pytest.mark.slow)]
+)
 def test_any_table_is_read_with_its_columns_named(tmp_path: Path, kind: str) -> None:
     src = tmp_path / "in"
     published.write_picture(src / "a.png")
@@ -106,9 +157,17 @@ def test_any_table_is_read_with_its_columns_named(tmp_path: Path, kind: str) -> 
         case "parquet":
             published.write_parquet(src / "x.parquet", ROWS)
         case _:
-            datasets = pytest.importorskip("datasets", reason="the package `datasets` is not installed")
+            datasets = pytest.importorskip(
+                "datasets", reason="the package `datasets` is not installed"
+            )
             datasets.Dataset.from_list(ROWS).save_to_disk(src / "saved")
-    samples, rejected = bring("table", src / "saved" if kind == "saved" else src, tmp_path / "out", columns=MAP, roots=(src,))
+    samples, rejected = bring(
+        "table",
+        src / "saved" if kind == "saved" else src,
+        tmp_path / "out",
+        columns=MAP,
+        roots=(src,),
+    )
     assert rejected == []
     (sample,) = samples
     assert (sample.question, sample.options, sample.answer) == ("Which?", ("a", "b"), "B")
@@ -118,9 +177,19 @@ def test_any_table_is_read_with_its_columns_named(tmp_path: Path, kind: str) -> 
 @pytest.mark.slow
 def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="the package `datasets` is not installed")
-    rows = {"question": ["a?", "b?"], "answer": ["1", "2"], "image": [Image.new("RGB", (40, 40), name) for name in ("red", "blue")]}
-    data = datasets.Dataset.from_dict(rows, features=datasets.Features(
-        question=datasets.Value("string"), answer=datasets.Value("string"), image=datasets.Image()))  # fmt: skip
+    rows = {
+        "question": ["a?", "b?"],
+        "answer": ["1", "2"],
+        "image": [Image.new("RGB", (40, 40), name) for name in ("red", "blue")],
+    }
+    data = datasets.Dataset.from_dict(
+        rows,
+        features=datasets.Features(
+            question=datasets.Value("string"),
+            answer=datasets.Value("string"),
+            image=datasets.Image(),
+        ),
+    )
     datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "in")
     samples, rejected = bring("table", tmp_path / "in", tmp_path / "out")
     assert [sample.answer for sample in samples] == ["1", "2", "1", "2"]
@@ -136,14 +205,16 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})
     assert not (tmp_path / "out").exists()  # so that the corrected command may use it
-    with pytest.raises(ConfigError, match="so what is written would be read; name a folder outside"):
+    with pytest.raises(
+        ConfigError, match="so what is written would be read; name a folder outside"
+    ):
         bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):
         bring("table", tmp_path / "gone", tmp_path / "out2")
     assert {"deepeyes", "table", "vstar", "hrbench-8k", "treebench", "zoombench"} <= set(formats())
 
 
-# --- what cannot be a sample ------------------------------------------------------------------------------------------------------
+# --- what cannot be a sample ----------------------------------------------------------------------
 
 
 def claimed(width: int, height: int) -> bytes:
@@ -168,46 +239,84 @@ def test_every_bad_row_is_named_and_every_good_one_kept(tmp_path: Path) -> None:
     published.write_picture(src / "narrow.png", 6, (28 * 201, 28))
     published.write_picture(src / "tiny.png", 6, (27, 400))
     pictures = {
-        "../secret/s.png": "outside", str(secret / "s.png"): "outside", "link.png": "outside", "file:///etc/passwd": "outside",
-        "gone.png": "missing picture", "x" * 240 + ".png": "missing picture", "a\0b.png": "missing picture", "cut.png": "broken picture",
-        "cut.jpg": "broken picture", "text.png": "broken picture", "lie.png": "broken picture", "bomb.png": "absurd size",
-        "narrow.png": "narrow picture", "tiny.png": "tiny picture", "": "row", "x" * 400: "broken picture",
-    }  # fmt: skip
+        "../secret/s.png": "outside",
+        str(secret / "s.png"): "outside",
+        "link.png": "outside",
+        "file:///etc/passwd": "outside",
+        "gone.png": "missing picture",
+        "x" * 240 + ".png": "missing picture",
+        "a\0b.png": "missing picture",
+        "cut.png": "broken picture",
+        "cut.jpg": "broken picture",
+        "text.png": "broken picture",
+        "lie.png": "broken picture",
+        "bomb.png": "absurd size",
+        "narrow.png": "narrow picture",
+        "tiny.png": "tiny picture",
+        "": "row",
+        "x" * 400: "broken picture",
+    }
     good_row = {"id": "g", "image": "good.png", "question": "q", "answer": "a"}
-    rows: list[Any] = [good_row, *(good_row | {"id": f"bad{i}", "image": name} for i, name in enumerate(pictures))]
+    rows: list[Any] = [
+        good_row,
+        *(good_row | {"id": f"bad{i}", "image": name} for i, name in enumerate(pictures)),
+    ]
     rows += [{"image": "good.png", "question": "q"}, good_row | {"image": 7}, [1], "text", None]
     rows += [good_row | {"image": ["good.png", "good.png"]}, good_row | {"question": "another"}]
     lines = [json.dumps(row) for row in rows]
     lines.insert(2, '{"torn": ')
     (src / "rows.jsonl").write_text("\n".join(lines))
     samples, rejected = bring("table", src, tmp_path / "out")
-    assert [sample.id for sample in samples] == ["g", f"g#{len(lines)}"], "an id that is there twice costs no sample"
+    assert [sample.id for sample in samples] == ["g", f"g#{len(lines)}"], (
+        "an id that is there twice costs no sample"
+    )
     reasons = {row["row"]: row["reason"] for row in rejected}
-    assert [reasons[i + (2 if i == 0 else 3)] for i in range(len(pictures))] == list(pictures.values())
+    assert [reasons[i + (2 if i == 0 else 3)] for i in range(len(pictures))] == list(
+        pictures.values()
+    )
     assert len(rejected) == len(lines) - 2
-    assert [row["reason"] for row in rejected[-6:]] == ["row", "broken picture", "row", "row", "row", "several pictures"]
+    assert [row["reason"] for row in rejected[-6:]] == [
+        "row",
+        "broken picture",
+        "row",
+        "row",
+        "row",
+        "several pictures",
+    ]
     assert all("Traceback" not in row["detail"] and row["detail"] for row in rejected)
     stored = [file for file in (tmp_path / "out" / "pictures").rglob("*") if file.is_file()]
-    assert [file.read_bytes() for file in stored] == [good.read_bytes()], "one picture, once, and nothing from outside"
+    assert [file.read_bytes() for file in stored] == [good.read_bytes()], (
+        "one picture, once, and nothing from outside"
+    )
 
 
 def test_summary_counts_by_source_and_reason(tmp_path: Path) -> None:
     src = published.deepeyes(tmp_path / "in", 6)
-    published.write_parquet(src / "more.parquet", [published.deepeyes_row(7, published.picture_bytes(1, (9, 9)))])
+    published.write_parquet(
+        src / "more.parquet", [published.deepeyes_row(7, published.picture_bytes(1, (9, 9)))]
+    )
     bring("deepeyes", src, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["samples"] == 6
     assert summary["rejected"] == {"tiny picture": 1}
-    assert summary["sources"]["vstar"] == {"samples": 3, "with_options": 0, "with_boxes": 0, "rejected": 1}
+    assert summary["sources"]["vstar"] == {
+        "samples": 3,
+        "with_options": 0,
+        "with_boxes": 0,
+        "rejected": 1,
+    }
 
 
-# --- going on, and size -----------------------------------------------------------------------------------------------------------
+# --- going on, and size ---------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     src = tmp_path / "in"
-    rows = [published.deepeyes_row(i, published.picture_bytes(i, (64, 48) if i % 7 else (9, 9))) for i in range(300)]
+    rows = [
+        published.deepeyes_row(i, published.picture_bytes(i, (64, 48) if i % 7 else (9, 9)))
+        for i in range(300)
+    ]
     published.write_parquet(src / "d.parquet", rows, row_group_size=50)
     whole = bring("deepeyes", src, tmp_path / "whole")
     out, rng = tmp_path / "out", random.Random(1)
@@ -215,8 +324,12 @@ def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lfpc", "data", "import", "deepeyes", str(src), str(out)]
     killed = 0
     for goal in (1, 100):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while (not journal.exists() or journal.read_bytes().count(b"\n") < goal) and process.poll() is None:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while (
+                not journal.exists() or journal.read_bytes().count(b"\n") < goal
+            ) and process.poll() is None:
                 time.sleep(rng.uniform(0, 0.002))
             killed += process.poll() is None
             process.send_signal(signal.SIGKILL)
@@ -227,7 +340,9 @@ def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     assert before < len(lines) == 300
     assert [json.loads(line)["key"] for line in lines] == [str(i) for i in range(1, 301)]
     assert facts(read_samples(out)) == facts(whole[0])
-    assert (out / "rejected.jsonl").read_text() == (tmp_path / "whole" / "rejected.jsonl").read_text().replace("/whole/", "/out/")
+    assert (out / "rejected.jsonl").read_text() == (
+        tmp_path / "whole" / "rejected.jsonl"
+    ).read_text().replace("/whole/", "/out/")
 
 
 def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
@@ -243,10 +358,11 @@ def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path)
 MEASURE = """
 import sys
 from pathlib import Path
-from lfpc.data.importing import ImportConfig
-from lfpc.importing import import_published
+from lfpc.published.importing import ImportConfig
+from lfpc.published.formats import import_published
 from bench.side_by_side import peak_memory_mib
-import_published(ImportConfig(format=sys.argv[1], src=Path(sys.argv[2])), Path(sys.argv[3]), progress=False)
+config = ImportConfig(format=sys.argv[1], src=Path(sys.argv[2]))
+import_published(config, Path(sys.argv[3]), progress=False)
 print(peak_memory_mib())
 """
 
@@ -272,15 +388,34 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
             first = pa.Table.from_pylist([published.deepeyes_row(0)]).schema
             with pq.ParquetWriter(src / "d.parquet", first) as file:
                 for start in range(0, count, 20):
-                    file.write_table(pa.Table.from_pylist([published.deepeyes_row(i, picture(i)) for i in range(start, start + 20)], first))
+                    file.write_table(
+                        pa.Table.from_pylist(
+                            [
+                                published.deepeyes_row(i, picture(i))
+                                for i in range(start, start + 20)
+                            ],
+                            first,
+                        )
+                    )
         else:
             from base64 import b64encode
 
             with (src / "d.jsonl").open("w") as out:
                 for i in range(count):
-                    out.write(json.dumps({"question": "q", "answer": "a", "image": b64encode(picture(i)).decode()}) + "\n")
+                    out.write(
+                        json.dumps(
+                            {
+                                "question": "q",
+                                "answer": "a",
+                                "image": b64encode(picture(i)).decode(),
+                            }
+                        )
+                        + "\n"
+                    )
         command = [sys.executable, "-c", MEASURE, kind, str(src), str(tmp_path / f"out{count}")]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE.parent)  # -c finds `bench` from there
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=HERE.parent
+        )  # -c finds `bench` from there
         assert len(read_samples(tmp_path / f"out{count}")) == count
         return float(done.stdout)
 
@@ -288,17 +423,34 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     assert many - few < 48, f"{few:.0f} MiB for 20 rows, {many:.0f} MiB for 140"
 
 
-# --- out and back -----------------------------------------------------------------------------------------------------------------
+# --- out and back ---------------------------------------------------------------------------------
 
 
 def rich_samples(folder: Path) -> list[Sample]:
     """Samples with everything a sample can have."""
     box = (Box(0.1, 0.1, 0.2, 0.2), Box(0, 0, 0.5, 0.5))
-    common: dict[str, Any] = {"source": "mine", "category": "hard", "budget": 64, "meta": {"a": [1, {"b": None}], "é": "ü"}}
-    one, two = published.write_picture(folder / "1.png", 1), published.write_picture(folder / "2.jpg", 2)
+    common: dict[str, Any] = {
+        "source": "mine",
+        "category": "hard",
+        "budget": 64,
+        "meta": {"a": [1, {"b": None}], "é": "ü"},
+    }
+    one, two = (
+        published.write_picture(folder / "1.png", 1),
+        published.write_picture(folder / "2.jpg", 2),
+    )
     return [
-        Sample(id="1", image=one, question="What\nis (A) it?", answer="a “b”", boxes=(box, box[:1]), **common),
-        Sample(id="2", image=two, question="Which?", answer="B", options=("red", "dark blue"), **common),
+        Sample(
+            id="1",
+            image=one,
+            question="What\nis (A) it?",
+            answer="a “b”",
+            boxes=(box, box[:1]),
+            **common,
+        ),
+        Sample(
+            id="2", image=two, question="Which?", answer="B", options=("red", "dark blue"), **common
+        ),
         Sample(id="ü/3", image=two, question="How many?", answer="3"),
     ]
 
@@ -315,7 +467,9 @@ def test_samples_come_back_as_they_went(tmp_path: Path, name: str) -> None:
     back, rejected = bring(name, tmp_path / "export", tmp_path / "back")
     assert rejected == []
     assert same_but_picture(back) == same_but_picture(samples)
-    assert [sample.image.read_bytes() for sample in back] == [sample.image.read_bytes() for sample in samples]
+    assert [sample.image.read_bytes() for sample in back] == [
+        sample.image.read_bytes() for sample in samples
+    ]
     assert back[1].image == back[2].image
 
 

@@ -8,12 +8,12 @@ import pytest
 from chat_server import ChatServer
 from live_server import CALL, CONFIG, looks_at, scripted_model
 
-from lfpc import live
+from lfpc.ask import live
+from lfpc.ask.live import Asked, Busy, led, live_model, swapped
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
-from lfpc.live import Asked, Busy, led, live_model, swapped
 from lfpc.policies.served import Server
 
 
@@ -34,8 +34,13 @@ def test_an_episode_is_told_turn_by_turn(sample):
     assert steps[-1].stop is Stop.ANSWERED
 
 
-@pytest.mark.parametrize(("what", "region"), [("own", (0, 0, 56)), ("truth", (0.3, 0.3, 0.6)), (Box(0.5, 0.5, 1, 1), (0.5, 0.5, 1))])
-def test_the_swapped_crop_shows_something_else_and_the_others_what_they_asked_for(sample, what, region):
+@pytest.mark.parametrize(
+    ("what", "region"),
+    [("own", (0, 0, 56)), ("truth", (0.3, 0.3, 0.6)), (Box(0.5, 0.5, 1, 1), (0.5, 0.5, 1))],
+)
+def test_the_swapped_crop_shows_something_else_and_the_others_what_they_asked_for(
+    sample, what, region
+):
     asked = Asked(sample=sample(), config=CONFIG)
     own = told(scripted_model(), asked)[-1]
     other = told(scripted_model(), swapped(asked, own.turns, 2, what))[-1]
@@ -65,17 +70,24 @@ def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
     third = swapped(second, told(scripted_model(), second)[-1].turns, 2, "none")
     assert third.shown == {1: "none", 2: "none"}
     assert told(scripted_model(), third)[-1].answer == "[None, None]"
-    assert swapped(third, own.turns, 1, "own").shown == {1: "own"}  # what came after is asked for anew
+    assert swapped(third, own.turns, 1, "own").shown == {
+        1: "own"
+    }  # what came after is asked for anew
 
 
 def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
     asked, box = Asked(sample=sample(), config=CONFIG), Box(0.21, 0.52, 0.49, 0.98)
     played = told(scripted_model(), led(asked, box))[-1]
     assert played.turns[0].view.region == box
-    assert played.turns[0].action.box.corners == pytest.approx(box.corners, abs=1 / 84)  # in whole pixels of the first view, 112 x 84
+    assert played.turns[0].action.box.corners == pytest.approx(
+        box.corners, abs=1 / 84
+    )  # in whole pixels of the first view, 112 x 84
     assert played.turns[1].reply.text == CALL
     with pytest.raises(RunError, match="does not take this region"):
-        led(replace(asked, config=replace(CONFIG, protocol="deepeyes", crop=None)), Box(0, 0, 0.01, 0.01))
+        led(
+            replace(asked, config=replace(CONFIG, protocol="deepeyes", crop=None)),
+            Box(0, 0, 0.01, 0.01),
+        )
     with pytest.raises(RunError, match="allow more turns"):
         led(replace(asked, config=replace(CONFIG, max_turns=1)), Box(0, 0, 0.5, 0.5))
 
@@ -126,7 +138,13 @@ def test_a_served_model_is_told_the_same_way(sample):
     config = replace(CONFIG, model="scripted")
     with ChatServer() as server:
         model = live_model("scripted", config, Server(base_url=server.base_url))
-        turns = told(model, Asked(sample=sample(), config=replace(config, temperature=0.5, max_new_tokens=7)))[-1].turns
+        turns = told(
+            model, Asked(sample=sample(), config=replace(config, temperature=0.5, max_new_tokens=7))
+        )[-1].turns
     assert isinstance(turns[0].action, Crop)
-    assert turns[0].reply.usage.prompt_tokens == 200  # of the system and the user's message, 100 each
-    assert {(request["temperature"], request["max_tokens"]) for request in server.requests} == {(0.5, 7)}
+    assert (
+        turns[0].reply.usage.prompt_tokens == 200
+    )  # of the system and the user's message, 100 each
+    assert {(request["temperature"], request["max_tokens"]) for request in server.requests} == {
+        (0.5, 7)
+    }

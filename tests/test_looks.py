@@ -8,7 +8,15 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.errors import SampleError
 from lfpc.images import CropRules, View, crop_view, open_picture
-from lfpc.looks import blur_look, mean_look, no_look, noise_look, original_look, other_look, truth_look
+from lfpc.looks import (
+    blur_look,
+    mean_look,
+    no_look,
+    noise_look,
+    original_look,
+    other_look,
+    truth_look,
+)
 from lfpc.samples import Sample
 
 Make = Callable[..., Sample]
@@ -23,7 +31,9 @@ def pixels(view: View | None) -> bytes:
 
 def test_the_original_is_shown_where_it_was_asked_for(sample: Make) -> None:
     one = sample()
-    assert pixels(original_look(RULES)(one, BOX)) == pixels(crop_view(open_picture(one.image), BOX, RULES))
+    assert pixels(original_look(RULES)(one, BOX)) == pixels(
+        crop_view(open_picture(one.image), BOX, RULES)
+    )
 
 
 def test_the_truth_is_shown_whatever_was_asked_for(sample: Make) -> None:
@@ -52,9 +62,13 @@ def test_the_truth_of_each_target_is_the_nearest_to_what_was_asked_for(sample: M
 
 
 def test_padding_is_a_share_of_the_box_and_ends_at_the_border(sample: Make) -> None:
-    shown = truth_look(RULES, level=0, padding=0.5)(sample(boxes=((Box(0.1, 0.4, 0.3, 0.6),),)), BOX)
+    shown = truth_look(RULES, level=0, padding=0.5)(
+        sample(boxes=((Box(0.1, 0.4, 0.3, 0.6),),)), BOX
+    )
     assert shown is not None
-    assert shown.region.corners == pytest.approx((0.0, 0.3, 0.4, 0.7))  # 0.1 - 0.5 * 0.2 = 0, 0.4 - 0.1, 0.3 + 0.1, 0.6 + 0.1
+    assert shown.region.corners == pytest.approx(
+        (0.0, 0.3, 0.4, 0.7)
+    )  # 0.1 - 0.5 * 0.2 = 0, 0.4 - 0.1, 0.3 + 0.1, 0.6 + 0.1
 
 
 def test_the_truth_needs_boxes(sample: Make) -> None:
@@ -63,7 +77,11 @@ def test_the_truth_needs_boxes(sample: Make) -> None:
 
 
 def test_noise_has_the_crops_size_and_depends_on_seed_sample_and_box(sample: Make) -> None:
-    one, crop, noise = sample(), original_look(RULES)(sample(), BOX), noise_look(RULES, seed=1)(sample(), BOX)
+    one, crop, noise = (
+        sample(),
+        original_look(RULES)(sample(), BOX),
+        noise_look(RULES, seed=1)(sample(), BOX),
+    )
     assert crop is not None
     assert noise is not None
     assert (noise.size, noise.region) == (crop.size, crop.region)
@@ -75,7 +93,9 @@ def test_noise_has_the_crops_size_and_depends_on_seed_sample_and_box(sample: Mak
     assert all(pixels(view) != again for view in [*others, moved])
 
 
-def test_other_shows_the_same_region_of_another_picture(sample: Make, picture: Callable[..., Path]) -> None:
+def test_other_shows_the_same_region_of_another_picture(
+    sample: Make, picture: Callable[..., Path]
+) -> None:
     other = sample(id="s2", image=picture("other.png", (800, 200)))
     shown = other_look(RULES, lambda _: other)(sample(), BOX)
     assert pixels(shown) == pixels(crop_view(open_picture(other.image), BOX, RULES))

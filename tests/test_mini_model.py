@@ -20,7 +20,12 @@ def tokenizer():
 def test_any_text_survives_and_fixed_sentences_and_numbers_are_single_tokens(tokenizer):
     from lfpc.protocols.qwen2_5_vl import SYSTEM
 
-    for text in (SYSTEM, "What mark is on the red kite?", "[12, 3, 145, 60] 007 \u20ac\n", "<answer>K</answer>"):
+    for text in (
+        SYSTEM,
+        "What mark is on the red kite?",
+        "[12, 3, 145, 60] 007 \u20ac\n",
+        "<answer>K</answer>",
+    ):
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
     for text in (SYSTEM, "999", "10", "7", "<tool_call>", " kite"):
         assert len(tokenizer(text, add_special_tokens=False).input_ids) == 1
@@ -34,7 +39,12 @@ def test_near_numbers_start_with_near_embeddings(tokenizer):
     table = build_model(tokenizer).get_input_embeddings().weight
     near, far = (table[tokenizer.convert_tokens_to_ids(text)] for text in ("101", "400"))
     origin = table[tokenizer.convert_tokens_to_ids("100")]
-    assert torch.cosine_similarity(origin, near, dim=0) > 0.9 > 0.6 > torch.cosine_similarity(origin, far, dim=0)
+    assert (
+        torch.cosine_similarity(origin, near, dim=0)
+        > 0.9
+        > 0.6
+        > torch.cosine_similarity(origin, far, dim=0)
+    )
 
 
 def test_patches_equal_those_of_the_policy(tokenizer):
@@ -42,7 +52,7 @@ def test_patches_equal_those_of_the_policy(tokenizer):
     from PIL import Image
 
     from lfpc.mini.pictures import patches
-    from lfpc.policies.vision import patchify
+    from lfpc.policies.qwen.vision import patchify
 
     pixels = np.random.default_rng(0).integers(0, 256, (2, 56, 84, 3), dtype=np.uint8)
     expected = torch.cat([patchify(Image.fromarray(picture))[0] for picture in pixels])
@@ -57,7 +67,10 @@ def test_dense_targets_name_the_object_under_a_token_and_its_box():
     scene = pool_scene(0)
     color, _, mark, group, box = dense_targets(scene, (0, 0, 448, 448), (16, 16))
     for number, thing in enumerate(scene.things):
-        x, y = (thing.mark_box.x0 + thing.mark_box.x1) / 2, (thing.mark_box.y0 + thing.mark_box.y1) / 2
+        x, y = (
+            (thing.mark_box.x0 + thing.mark_box.x1) / 2,
+            (thing.mark_box.y0 + thing.mark_box.y1) / 2,
+        )
         token = int(y * 16) * 16 + int(x * 16)
         assert color[token] == 1 + list(COLORS).index(thing.color)
         assert (mark[token], group[token]) == (MARKS.index(thing.mark), number)
@@ -72,15 +85,25 @@ def test_crop_dialogues_show_a_readable_global_picture():
     assert EASY.mark[0] >= READABLE
     rng = np.random.default_rng(0)
     shares = CropShares(hit=0.3, contradict=0.4)
-    dialogues = [row for _ in range(16) for row in dialogue_rows(rng, {"dialogue": 1.0}, scenes=40, shares=shares)[1]]
+    dialogues = [
+        row
+        for _ in range(16)
+        for row in dialogue_rows(rng, {"dialogue": 1.0}, scenes=40, shares=shares)[1]
+    ]
     sides = set()
     for row in dialogues:
         pictures = [piece for piece, _ in row.segments if not isinstance(piece, str)]
         assert len(pictures) == 2
         sides.add(len(pictures[0]))
-        asks_relation = any(isinstance(piece, str) and "Is the" in piece for piece, _ in row.segments)
-        assert len(pictures[0]) == 448 or asks_relation, "a mark is asked about where it can be read, a relation can be read at every size"
-        assert [trained for _, trained in row.segments].count(True) == 1, "only the answer is trained"
+        asks_relation = any(
+            isinstance(piece, str) and "Is the" in piece for piece, _ in row.segments
+        )
+        assert len(pictures[0]) == 448 or asks_relation, (
+            "a mark is asked about where it can be read, a relation can be read at every size"
+        )
+        assert [trained for _, trained in row.segments].count(True) == 1, (
+            "only the answer is trained"
+        )
     assert sides > {448}
 
 
@@ -88,7 +111,7 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     import torch
 
     from lfpc.mini.pretrain import PretrainConfig, pretrain
-    from lfpc.policies.checkpoint import load_checkpoint
+    from lfpc.policies.qwen.checkpoint import load_checkpoint
 
     whole = pretrain(PretrainConfig(out=tmp_path / "whole", **TINY), progress=False)
 
@@ -101,12 +124,17 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 
     def stop_twice(*arguments, **options):
         calls.append(1)
-        if len(calls) in (2, 5):  # the second step of the dialogues; it again, both steps of the last phase
+        if len(calls) in (
+            2,
+            5,
+        ):  # the second step of the dialogues; it again, both steps of the last phase
             raise Stopped
         return ordinary(*arguments, **options)
 
     config = PretrainConfig(out=tmp_path / "parts", dense_share=0.0, **TINY)
-    straight = pretrain(PretrainConfig(out=tmp_path / "straight", dense_share=0.0, **TINY), progress=False)
+    straight = pretrain(
+        PretrainConfig(out=tmp_path / "straight", dense_share=0.0, **TINY), progress=False
+    )
     module.dialogue_rows = stop_twice
     try:
         for _ in range(2):
@@ -123,9 +151,9 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 def test_new_run_may_start_from_a_checkpoint(tmp_path):
     import torch
 
-    from lfpc.demo import base_checkpoint
+    from lfpc.mini.demo import base_checkpoint
     from lfpc.mini.pretrain import PretrainConfig, pretrain
-    from lfpc.policies.checkpoint import load_checkpoint
+    from lfpc.policies.qwen.checkpoint import load_checkpoint
 
     none = {"dense_steps": 0, "dialogue_steps": 0, "settle_steps": 0}
     started = pretrain(PretrainConfig(out=tmp_path, init=base_checkpoint(), **none), progress=False)
@@ -136,8 +164,8 @@ def test_new_run_may_start_from_a_checkpoint(tmp_path):
 def test_shipped_base_loads_with_the_ordinary_classes_and_is_small():
     from transformers import AutoModelForImageTextToText
 
-    from lfpc.demo import base_checkpoint
-    from lfpc.policies.checkpoint import load_checkpoint
+    from lfpc.mini.demo import base_checkpoint
+    from lfpc.policies.qwen.checkpoint import load_checkpoint
     from lfpc.protocols.qwen2_5_vl import SYSTEM
 
     folder = base_checkpoint()
@@ -145,4 +173,6 @@ def test_shipped_base_loads_with_the_ordinary_classes_and_is_small():
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     _, tokenizer = load_checkpoint(folder)
-    assert len(tokenizer(SYSTEM, add_special_tokens=False).input_ids) == 1, "the prompt changed; the base must be trained again"
+    assert len(tokenizer(SYSTEM, add_special_tokens=False).input_ids) == 1, (
+        "the prompt changed; the base must be trained again"
+    )

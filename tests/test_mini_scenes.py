@@ -11,7 +11,15 @@ from lfpc.boxes import coverage, intersection_area
 from lfpc.errors import ConfigError
 from lfpc.images import global_view, visual_tokens
 from lfpc.mini.folders import SPLITS, write_split
-from lfpc.mini.scenes import EASY, HARD, MARKS, TRANSFER, attribute_question, draw_scene, relation_question
+from lfpc.mini.scenes import (
+    EASY,
+    HARD,
+    MARKS,
+    TRANSFER,
+    attribute_question,
+    draw_scene,
+    relation_question,
+)
 from lfpc.samples import read_samples
 
 RULES = st.sampled_from([EASY, HARD, TRANSFER])
@@ -47,7 +55,10 @@ def test_relation_is_asked_along_the_longer_axis_and_reverses_with_the_order():
     first, second = draw_scene(3).things[:2]
     there, back = relation_question(first, second), relation_question(second, first)
     assert back.answer == opposite[there.answer]
-    dx, dy = first.box.x0 + first.box.x1 - second.box.x0 - second.box.x1, first.box.y0 + first.box.y1 - second.box.y0 - second.box.y1
+    dx, dy = (
+        first.box.x0 + first.box.x1 - second.box.x0 - second.box.x1,
+        first.box.y0 + first.box.y1 - second.box.y0 - second.box.y1,
+    )
     assert (there.answer in ("left", "right")) == (abs(dx) >= abs(dy))
     assert there.boxes == ((first.box,), (second.box,))
 
@@ -64,8 +75,13 @@ def test_split_is_an_ordinary_samples_folder_and_is_not_written_twice(tmp_path):
     written = (tmp_path / "a" / "samples.jsonl").stat().st_mtime_ns
     assert write_split(tmp_path / "a", "test", 6) == first == read_samples(tmp_path / "a")
     assert (tmp_path / "a" / "samples.jsonl").stat().st_mtime_ns == written
-    assert {sample.category for sample in write_split(tmp_path / "b", "test", 8, relations=1.0)} == {"relation"}
-    assert read_samples(tmp_path / "a")[0].image.read_bytes() == (tmp_path / "b" / "pictures" / "test-00000.png").read_bytes()
+    assert {
+        sample.category for sample in write_split(tmp_path / "b", "test", 8, relations=1.0)
+    } == {"relation"}
+    assert (
+        read_samples(tmp_path / "a")[0].image.read_bytes()
+        == (tmp_path / "b" / "pictures" / "test-00000.png").read_bytes()
+    )
 
 
 def test_splits_own_different_seeds_and_an_unknown_split_is_named(tmp_path):

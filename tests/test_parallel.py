@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lfpc.errors import ConfigError
-from lfpc.parallel import Job, bar_over_files, run_jobs
+from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 
 
 def append(file, text):
@@ -21,10 +21,16 @@ def fail():
 @pytest.mark.slow
 def test_jobs_wait_for_what_they_come_after_and_else_keep_their_order(tmp_path):
     file, ticks = tmp_path / "order", []
-    jobs = [Job("late", append, (file, "c"), after="early"), Job("early", append, (file, "a")), Job("other", append, (file, "b"))]
+    jobs = [
+        Job("late", append, (file, "c"), after="early"),
+        Job("early", append, (file, "a")),
+        Job("other", append, (file, "b")),
+    ]
     results = run_jobs(jobs, 1, lambda: ticks.append(time.monotonic()))
     assert results == {"late": "C", "early": "A", "other": "B"}
-    assert file.read_text().split() == ["a", "c", "b"], "once `early` is done, `late` is the first in the list"
+    assert file.read_text().split() == ["a", "c", "b"], (
+        "once `early` is done, `late` is the first in the list"
+    )
     assert ticks
 
 
@@ -43,7 +49,7 @@ def test_jobs_that_wait_for_nothing_that_exists_are_refused():
 
 
 def test_the_bar_counts_lines_and_files_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lfpc.parallel._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("lfpc.playing.jobs._LINE_EVERY_S", 0.0)
     first, second = tmp_path / "first", tmp_path / "second"
     with bar_over_files({first: (2, 3.0), second: (4, 1.0)}, "work", shown=True) as update:
         update()
@@ -54,4 +60,8 @@ def test_the_bar_counts_lines_and_files_that_are_not_there_yet(tmp_path, capsys,
             append(second, "more than expected")
         append(first, "line")
         update()
-    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("work")] == ["work: 0%", "work: 40%", "work: 100%"]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("work")] == [
+        "work: 0%",
+        "work: 40%",
+        "work: 100%",
+    ]

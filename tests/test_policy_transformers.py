@@ -10,11 +10,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.errors import ConfigError
-from lfpc.policies.encode import Encoder, rope_positions
-from lfpc.policies.language import read
-from lfpc.policies.sampling import log_softmax
+from lfpc.policies.qwen.encode import Encoder, rope_positions
+from lfpc.policies.qwen.language import read
+from lfpc.policies.qwen.sampling import log_softmax
+from lfpc.policies.qwen.vision import ViewEncoder, encode_views, patchify
 from lfpc.policies.transformers import TransformersPolicy, row_features
-from lfpc.policies.vision import ViewEncoder, encode_views, patchify
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
 
@@ -37,9 +37,16 @@ def batch(rows, views):
     for n, row in enumerate(rows):
         tokens[n, longest - len(row.ids) :] = torch.from_numpy(row.ids)
         mask[n, longest - len(row.ids) :] = 1
-    pictures = Qwen2VLImageProcessorPil()([v.image for v in views], do_resize=False, return_tensors="pt")
+    pictures = Qwen2VLImageProcessorPil()(
+        [v.image for v in views], do_resize=False, return_tensors="pt"
+    )
     is_picture = (tokens == encoder().image_pad).int()
-    return {"input_ids": tokens, "attention_mask": mask, "mm_token_type_ids": is_picture, **pictures}
+    return {
+        "input_ids": tokens,
+        "attention_mask": mask,
+        "mm_token_type_ids": is_picture,
+        **pictures,
+    }
 
 
 def group():
@@ -59,10 +66,16 @@ def test_a_conversation_becomes_the_templates_tokens_with_replies_spliced_in():
     row = encoder().context(tiny.context("What mark?", tiny.view(0), turn))
     pads = "<|image_pad|>"
     expected = (
-        ids(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>{pads * 12}<|vision_end|>What mark?<|im_end|>\n")
+        ids(
+            f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+            f"{pads * 12}<|vision_end|>What mark?<|im_end|>\n"
+        )
         + ids("<|im_start|>assistant\n")
         + list(turn.reply.token_ids)
-        + ids(f"<|im_end|>\n<|im_start|>user\n<tool_response><|vision_start|>{pads * 4}<|vision_end|></tool_response><|im_end|>\n")
+        + ids(
+            f"<|im_end|>\n<|im_start|>user\n<tool_response><|vision_start|>{pads * 4}<|visi"
+            f"on_end|></tool_response><|im_end|>\n"
+        )
         + ids("<|im_start|>assistant\n")
     )
     assert row.ids.tolist() == expected
@@ -74,7 +87,9 @@ def test_a_conversation_becomes_the_templates_tokens_with_replies_spliced_in():
 def test_a_reply_that_closed_itself_is_not_closed_twice():
     end = encoder().end_of_turn
     for closed in (True, False):
-        row = encoder().context(tiny.context("What mark?", tiny.view(0), tiny.crop_turn(2, closed=closed)))
+        row = encoder().context(
+            tiny.context("What mark?", tiny.view(0), tiny.crop_turn(2, closed=closed))
+        )
         assert row.ids.tolist().count(end) == 4
         assert (row.ids[row.replies[0][1] - 1] == end) == closed
 
@@ -86,8 +101,12 @@ def test_a_protocol_that_needs_a_server_is_refused():
 
 
 def test_sampled_tokens_are_never_tokenised_again():
-    odd = Reply("12", tuple(ids("1") + ids("2")), (-1.0, -1.0))  # the tokenizer itself would write one token, "12"
-    row = encoder().context(tiny.context("What mark?", tiny.view(0), Turn(odd, Malformed("no_action", "Error: no."))))
+    odd = Reply(
+        "12", tuple(ids("1") + ids("2")), (-1.0, -1.0)
+    )  # the tokenizer itself would write one token, "12"
+    row = encoder().context(
+        tiny.context("What mark?", tiny.view(0), Turn(odd, Malformed("no_action", "Error: no.")))
+    )
     assert tuple(row.ids[slice(*row.replies[0])]) == odd.token_ids != tuple(ids("12"))
 
 
@@ -96,7 +115,9 @@ def test_each_turns_context_is_the_beginning_of_the_whole_episode():
     context = group()[2]
     whole = encoder().episode(context, tiny.reply("<answer>7</answer>"))
     for turns in range(3):
-        part = encoder().context(tiny.context(context.question, context.first_view, *context.turns[:turns]))
+        part = encoder().context(
+            tiny.context(context.question, context.first_view, *context.turns[:turns])
+        )
         assert whole.ids[: len(part.ids)].tolist() == part.ids.tolist()
     assert len(whole.replies) == 3
     assert len(rows) == 2
@@ -117,7 +138,9 @@ def test_positions_equal_transformers():
     model, rows = tiny.model(), [encoder().context(context) for context in group()]
     for row in rows:
         inputs = batch([row], row.views)
-        expected, _ = model.model.get_rope_index(inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"])
+        expected, _ = model.model.get_rope_index(
+            inputs["input_ids"], inputs["mm_token_type_ids"], inputs["image_grid_thw"]
+        )
         assert np.array_equal(row.positions, expected[:, 0].numpy())
 
 
@@ -138,8 +161,13 @@ def test_patches_equal_the_picture_processors():
 
 
 def test_the_tower_equals_transformers_on_pictures_of_different_sizes():
-    model, views = tiny.model(), [tiny.view(0, 280, 224), tiny.view(1, 28, 28), tiny.view(2, 112, 308)]
-    theirs = Qwen2VLImageProcessorPil()([v.image for v in views], do_resize=False, return_tensors="pt")
+    model, views = (
+        tiny.model(),
+        [tiny.view(0, 280, 224), tiny.view(1, 28, 28), tiny.view(2, 112, 308)],
+    )
+    theirs = Qwen2VLImageProcessorPil()(
+        [v.image for v in views], do_resize=False, return_tensors="pt"
+    )
     expected = model.get_image_features(**theirs).pooler_output
     for ours, other in zip(encode_views(model, views), expected, strict=True):
         assert torch.allclose(ours, other, atol=1e-5)
@@ -159,7 +187,10 @@ def test_a_shared_picture_passes_the_tower_once():
 def policy_logits(model, rows, *, share):
     views = ViewEncoder(model, share=share)
     got = read(model, rows, row_features(views, rows), heads={} if share else None)
-    return [model.lm_head(got.hidden[n, got.hidden.shape[1] - (len(row.ids) - row.head) :]) for n, row in enumerate(rows)]
+    return [
+        model.lm_head(got.hidden[n, got.hidden.shape[1] - (len(row.ids) - row.head) :])
+        for n, row in enumerate(rows)
+    ]
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -168,7 +199,9 @@ def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
     plain, ours = tiny.model(), tiny.model()
     inputs = batch(rows, [view for row in rows for view in row.views])
     expected = plain(**inputs).logits
-    expected = [expected[n, expected.shape[1] - (len(row.ids) - row.head) :] for n, row in enumerate(rows)]
+    expected = [
+        expected[n, expected.shape[1] - (len(row.ids) - row.head) :] for n, row in enumerate(rows)
+    ]
     got = policy_logits(ours, rows, share=share)
     for a, b in zip(got, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -181,14 +214,21 @@ def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
 
 def test_greedy_replies_equal_transformers_generate():
     model, contexts = tiny.model(), group()
-    policy = TransformersPolicy(model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), temperature=0, max_new_tokens=12)
+    policy = TransformersPolicy(
+        model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), temperature=0, max_new_tokens=12
+    )
     replies = policy.reply(contexts)
     rows = [policy.encoder.context(context) for context in contexts]
     banned = policy.writer.banned.nonzero()[:, 0].tolist()
     for row, reply in zip(rows, replies, strict=True):
         inputs = batch([row], row.views)
         out = model.generate(
-            **inputs, max_new_tokens=12, do_sample=False, suppress_tokens=banned, eos_token_id=sorted(policy.writer.ends), pad_token_id=0
+            **inputs,
+            max_new_tokens=12,
+            do_sample=False,
+            suppress_tokens=banned,
+            eos_token_id=sorted(policy.writer.ends),
+            pad_token_id=0,
         )
         assert list(reply.token_ids) == out[0, len(row.ids) :].tolist()
         assert reply.usage == Usage(len(row.ids), len(reply.token_ids))
@@ -197,7 +237,15 @@ def test_greedy_replies_equal_transformers_generate():
 @pytest.mark.parametrize("share", [True, False])
 def test_sampled_log_probabilities_are_those_of_the_whole_sequence(share):
     model = tiny.model()
-    policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, temperature=0.7, max_new_tokens=9, batch_size=3, share=share)
+    policy = TransformersPolicy(
+        model,
+        tiny.tokenizer(),
+        QWEN2_5_VL,
+        temperature=0.7,
+        max_new_tokens=9,
+        batch_size=3,
+        share=share,
+    )
     contexts = [group()[n] for n in (0, 0, 0, 1, 2, 3)]
     for context, reply in zip(contexts, policy.reply(contexts), strict=True):
         whole = policy.encoder.episode(context, reply)
@@ -213,7 +261,9 @@ def test_the_same_seed_gives_the_same_replies_and_another_seed_others():
     model = tiny.model()
 
     def replies(seed):
-        policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, seed=seed)
+        policy = TransformersPolicy(
+            model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, seed=seed
+        )
         return [reply.token_ids for reply in policy.reply(group())]
 
     assert replies(1) == replies(1) != replies(2)
@@ -241,7 +291,9 @@ def test_a_stop_text_spread_over_several_tokens_is_found():
 
 
 def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
-    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=4)
+    policy = TransformersPolicy(
+        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=4
+    )
     first = tiny.view(0)
     with policy.cached_views():
         policy.reply([tiny.context("What mark?", first)] * 4)
@@ -252,7 +304,9 @@ def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
 
 
 def test_banned_tokens_are_never_written():
-    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=50.0, max_new_tokens=200)
+    policy = TransformersPolicy(
+        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=50.0, max_new_tokens=200
+    )
     written = [token for reply in policy.reply(group()) for token in reply.token_ids]
     banned = set(policy.writer.banned.nonzero()[:, 0].tolist())
     assert encoder().image_pad in banned
@@ -262,12 +316,18 @@ def test_banned_tokens_are_never_written():
 
 def test_top_k_of_one_is_greedy_and_a_small_top_p_too():
     model = tiny.model()
-    greedy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=5).reply(group())
+    greedy = TransformersPolicy(
+        model, tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=5
+    ).reply(group())
     for options in ({"top_k": 1}, {"top_p": 1e-6}):
-        replies = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=5, **options).reply(group())
+        replies = TransformersPolicy(
+            model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=5, **options
+        ).reply(group())
         assert [r.token_ids for r in replies] == [r.token_ids for r in greedy]
 
 
 def test_an_answer_turn_is_part_of_the_row():
-    context = tiny.context("What mark?", tiny.view(0), Turn(tiny.reply("<answer>7</answer>"), Answer("7")))
+    context = tiny.context(
+        "What mark?", tiny.view(0), Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
+    )
     assert len(encoder().context(context).replies) == 1

@@ -8,22 +8,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lfpc import cli, probe_run
+from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.dialogue import Reply
 from lfpc.errors import ConfigError, RunError, SampleError
+from lfpc.evaluate import probe as probe_run
 from lfpc.evaluate.compare import compare_folders, compare_runs
+from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import average_draws
 from lfpc.evaluate.recorded import evaluations, own_folder, probed_runs
 from lfpc.evaluate.replay import prefix, samples_of_rows, settled
-from lfpc.evaluation import EvaluationConfig, evaluate_probe
+from lfpc.evaluate.run import evaluate_probe
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-CALL = 'I look. <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
-CONFIG = EvaluationConfig(model="model", budget=16, probe="own", crop=CropRules(min_tokens=1, max_tokens=16))
+CALL = (
+    'I look. <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+    "28]}}</tool_call>"
+)
+CONFIG = EvaluationConfig(
+    model="model", budget=16, probe="own", crop=CropRules(min_tokens=1, max_tokens=16)
+)
 
 
 @pytest.fixture
@@ -36,7 +43,15 @@ def samples(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (112, 112), BLUE if i % 2 else RED).save(path)
         answer = "blue" if i % 2 else "red"
-        found.append(Sample(id=f"s{i}", image=path, question=f"Colour {i}?", answer=answer, boxes=((Box(0, 0, 0.5, 0.5),),)))
+        found.append(
+            Sample(
+                id=f"s{i}",
+                image=path,
+                question=f"Colour {i}?",
+                answer=answer,
+                boxes=((Box(0, 0, 0.5, 0.5),),),
+            )
+        )
     return found
 
 
@@ -48,7 +63,11 @@ def colour(view):
 def looks(context):
     """Crops once, then says what the crop shows; about pictures 0 and 1 it answers at once."""
     if not context.turns:
-        return f"<answer>{colour(context.first_view)}</answer>" if context.question in ("Colour 0?", "Colour 1?") else CALL
+        return (
+            f"<answer>{colour(context.first_view)}</answer>"
+            if context.question in ("Colour 0?", "Colour 1?")
+            else CALL
+        )
     view = context.turns[-1].view
     return f"<answer>{'nothing' if view is None else colour(view)}</answer>"
 
@@ -90,11 +109,16 @@ def policy(monkeypatch):
 
 
 def drops(run: Path, name: str = "probes.json") -> dict[tuple[str, str], float]:
-    return {(row["probe"], row["questions"]): row["delta"] for row in json.loads((run / name).read_text())["drops"]}
+    return {
+        (row["probe"], row["questions"]): row["delta"]
+        for row in json.loads((run / name).read_text())["drops"]
+    }
 
 
 def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
-    lines = probe_run.probe_run(run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False)
+    lines = probe_run.probe_run(
+        run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False
+    )
     found = drops(run)
     # ten of twelve questions call the tool; those answered at once lose nothing
     assert found["noise", "all"] == found["none", "all"] == pytest.approx(10 / 12)
@@ -104,7 +128,9 @@ def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
     assert any(line.startswith("noise ") and "+83.3" in line for line in lines)
     assert any(line.startswith("noise: 12 paired answers about 12 pictures") for line in lines)
     asked = len(policy.contexts)
-    assert probe_run.probe_run(run, ["noise"], progress=False)  # nothing is asked again, earlier looks stay in the results
+    assert probe_run.probe_run(
+        run, ["noise"], progress=False
+    )  # nothing is asked again, earlier looks stay in the results
     assert len(policy.contexts) == asked
     assert drops(run) == found
 
@@ -112,14 +138,18 @@ def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
 def test_a_replay_gives_the_recorded_words_again_and_asks_only_for_what_follows(run, policy):
     own = {row["sample"]: row for row in evaluations(run)["own"]}
     probe_run.probe_run(run, ["noise", "repeat"], replay=True, progress=False)
-    assert len(policy.contexts) == 2 * 10  # one reply a question with a crop, none for the two without
+    assert (
+        len(policy.contexts) == 2 * 10
+    )  # one reply a question with a crop, none for the two without
     assert all([turn.reply.text for turn in context.turns] == [CALL] for context in policy.contexts)
     assert {colour(context.turns[0].view) for context in policy.contexts[:10]} == {"unclear"}
     found = drops(run, "probes-replay.json")
     assert found["noise", "tool"] == 1
     assert found["repeat", "all"] == 0
     shown = {row["sample"]: row for row in evaluations(run, replay=True)["repeat"]}
-    assert [shown[name]["turns"] for name in own] == [own[name]["turns"] for name in own]  # word for word, token counts as well
+    assert [shown[name]["turns"] for name in own] == [
+        own[name]["turns"] for name in own
+    ]  # word for word, token counts as well
     assert (shown["s0"]["replayed"], shown["s5"]["replayed"]) == (1, 1)
     asked = len(policy.contexts)
     probe_run.probe_run(run, ["noise"], replay=True, progress=False)
@@ -127,9 +157,14 @@ def test_a_replay_gives_the_recorded_words_again_and_asks_only_for_what_follows(
 
 
 def test_the_prefix_ends_with_the_first_call():
-    turns = [{"text": str(n), "action": {"kind": kind}} for n, kind in enumerate(["malformed", "crop", "crop", "answer"])]
+    turns = [
+        {"text": str(n), "action": {"kind": kind}}
+        for n, kind in enumerate(["malformed", "crop", "crop", "answer"])
+    ]
     assert [turn["text"] for turn in prefix({"turns": turns})] == ["0", "1"]
-    assert prefix({"turns": turns[:2]}) == []  # nothing was said after the crop: there is nothing to ask again
+    assert (
+        prefix({"turns": turns[:2]}) == []
+    )  # nothing was said after the crop: there is nothing to ask again
     assert settled({"turns": turns[3:]})
     assert not settled({"turns": [], "error": "broken"})
 
@@ -141,22 +176,37 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     samples[3].image.write_bytes(whole)
     lines = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
     assert len(evaluations(tmp_path / "run", replay=True)["noise"]) == 11
-    assert "own: 1 questions failed and count as wrong; give the command again to retry them" in lines
+    assert (
+        "own: 1 questions failed and count as wrong; give the command again to retry them" in lines
+    )
 
 
 def test_rows_say_what_was_asked(run, samples):
-    assert samples_of_rows(evaluations(run)["own"]) == [dataclasses.replace(sample, budget=16) for sample in samples]
+    assert samples_of_rows(evaluations(run)["own"]) == [
+        dataclasses.replace(sample, budget=16) for sample in samples
+    ]
     with pytest.raises(RunError, match="not those of an evaluation"):
         samples_of_rows([{"sample": "x"}])
 
 
 def test_draws_are_averaged_question_by_question(run, policy):
-    a, b = ([{"sample": "q", "correct": correct, "seed": seed}] for seed, correct in enumerate((True, False)))
+    a, b = (
+        [{"sample": "q", "correct": correct, "seed": seed}]
+        for seed, correct in enumerate((True, False))
+    )
     assert average_draws([a, b]) == [{"sample": "q", "correct": 0.5, "seed": 0}]
     assert average_draws([a, [{**b[0], "error": "cut"}]])[0]["error"] == "cut"
     probe_run.probe_run(run, ["noise", "none"], draws=2, progress=False)
-    assert {path.name for path in run.iterdir() if path.is_dir()} == {"own", "noise", "noise-1", "none"}
-    first, second = (json.loads((run / name / "config.json").read_text())["seed"] for name in ("noise", "noise-1"))
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {
+        "own",
+        "noise",
+        "noise-1",
+        "none",
+    }
+    first, second = (
+        json.loads((run / name / "config.json").read_text())["seed"]
+        for name in ("noise", "noise-1")
+    )
     assert (first, second) == (0, 1)
 
 
@@ -164,23 +214,35 @@ def test_what_was_answered_before_the_crop_is_said(tmp_path, samples, policy):
     policy.script = knows
     evaluated(samples, knows, tmp_path / "run")
     lines = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
-    assert "already answered before the first crop: 100% of 12 questions where that can be told" in lines
+    assert (
+        "already answered before the first crop: 100% of 12 questions where that can be told"
+        in lines
+    )
     assert drops(tmp_path / "run")["noise", "all"] == 0
 
 
-def test_looks_that_cannot_be_shown_are_refused_before_anything_is_asked(tmp_path, run, samples, policy):
+def test_looks_that_cannot_be_shown_are_refused_before_anything_is_asked(
+    tmp_path, run, samples, policy
+):
     with pytest.raises(ConfigError, match="unknown look 'nois'; known are repeat, truth"):
         probe_run.probe_run(run, ["nois"])
     with pytest.raises(ConfigError, match="draws must be at least 1"):
         probe_run.probe_run(run, ["noise"], draws=0)
-    evaluated([dataclasses.replace(sample, boxes=()) for sample in samples], looks, tmp_path / "boxless")
-    with pytest.raises(SampleError, match="'truth' needs questions with boxes, and none of these 12 has any"):
+    evaluated(
+        [dataclasses.replace(sample, boxes=()) for sample in samples], looks, tmp_path / "boxless"
+    )
+    with pytest.raises(
+        SampleError, match="'truth' needs questions with boxes, and none of these 12 has any"
+    ):
         probe_run.probe_run(tmp_path / "boxless", ["noise", "truth"])
     assert policy.contexts == []
 
 
 def test_the_truth_is_asked_only_where_it_is_known(tmp_path, samples, policy):
-    some = [dataclasses.replace(sample, boxes=()) if n < 4 else sample for n, sample in enumerate(samples)]
+    some = [
+        dataclasses.replace(sample, boxes=()) if n < 4 else sample
+        for n, sample in enumerate(samples)
+    ]
     evaluated(some, looks, tmp_path / "run")
     probe_run.probe_run(tmp_path / "run", ["truth"], progress=False)
     assert len(evaluations(tmp_path / "run")["truth"]) == 8
@@ -190,7 +252,9 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "config.json").write_text('{"steps": 3}')
     (tmp_path / "training" / "episodes.jsonl").write_text("")
-    with pytest.raises(RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"):
+    with pytest.raises(
+        RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"
+    ):
         own_folder(tmp_path / "training")
     (tmp_path / "training" / "config.json").write_text("{")
     with pytest.raises(RunError, match="is this a run folder"):
@@ -198,7 +262,9 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 
 def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
-    half_blind = lambda context: looks(context) if context.question < "Colour 4" else "<answer>green</answer>"  # noqa: E731
+    def half_blind(context):
+        return looks(context) if context.question < "Colour 4" else "<answer>green</answer>"
+
     evaluated(samples, looks, tmp_path / "a")
     evaluated(samples[:11], half_blind, tmp_path / "b")
     for name, script in (("a", looks), ("b", half_blind)):
@@ -207,7 +273,9 @@ def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
     found = compare_runs(evaluations(tmp_path / "a"), evaluations(tmp_path / "b"))
     accuracy, noise = found["tests"]
     # of the eleven shared questions b answers 0, 1, 10, 2 and 3: six fewer
-    assert (accuracy["left"], accuracy["right"], accuracy["delta"]) == pytest.approx((1, 5 / 11, 6 / 11))
+    assert (accuracy["left"], accuracy["right"], accuracy["delta"]) == pytest.approx(
+        (1, 5 / 11, 6 / 11)
+    )
     assert accuracy["mcnemar_p"] == pytest.approx(2 / 2**6)  # six verdicts changed, all one way
     assert accuracy["p_holm"] >= accuracy["p"]
     assert noise["metric"] == "lost under noise"
@@ -220,7 +288,9 @@ def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
     assert found["unpaired"] == {"A": 1, "B": 0}
 
 
-def test_a_folder_of_several_runs_is_probed_and_compared_run_by_run(tmp_path, samples, policy, capsys):
+def test_a_folder_of_several_runs_is_probed_and_compared_run_by_run(
+    tmp_path, samples, policy, capsys
+):
     for budget in ("1024", "256"):
         evaluated(samples, looks, tmp_path / "a" / budget)
     evaluated(samples, looks, tmp_path / "b" / "256")
@@ -236,7 +306,11 @@ def test_a_run_does_not_differ_from_itself_and_strangers_are_not_compared(run, t
     own = evaluations(run)
     found = compare_runs(own, own)
     assert {row["delta"] for row in [*found["tests"], *found["facts"]]} == {0}
-    evaluated([dataclasses.replace(sample, id=f"x{sample.id}") for sample in samples], looks, tmp_path / "strange")
+    evaluated(
+        [dataclasses.replace(sample, id=f"x{sample.id}") for sample in samples],
+        looks,
+        tmp_path / "strange",
+    )
     with pytest.raises(RunError, match="share no question"):
         compare_runs(own, evaluations(tmp_path / "strange"))
 

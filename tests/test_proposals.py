@@ -7,27 +7,39 @@ import pytest
 from PIL import Image
 
 from lfpc.boxes import WHOLE, Box
+from lfpc.boxing.grounding import asked_boxes, boxes_of_reply
+from lfpc.boxing.proposals import (
+    Proposal,
+    Record,
+    crop_proposals,
+    failure_records,
+    hardest_first,
+    recorded_rows,
+)
 from lfpc.cli import main
-from lfpc.data.grounding import asked_boxes, boxes_of_reply
-from lfpc.data.proposals import Proposal, Record, crop_proposals, failure_records, hardest_first, recorded_rows
 from lfpc.episode import episode, play
 from lfpc.errors import RunError
 from lfpc.images import CropRules, View, global_view, open_picture
 from lfpc.looks import original_look
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.runs import RunFolder, episode_row, write_json
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.runs import RunFolder, episode_row, write_json
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 SHOWN = View(Image.new("RGB", (100, 50)), WHOLE)
 
 
 def call(*box: float) -> str:
-    return f'<tool_call>{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {list(box)}}}}}</tool_call>'
+    return (
+        f'<tool_call>{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": '
+        f"{list(box)}}}}}</tool_call>"
+    )
 
 
-def record(run: Path, sample: Sample, *replies: str, key: str = "", probe: str | None = None) -> None:
+def record(
+    run: Path, sample: Sample, *replies: str, key: str = "", probe: str | None = None
+) -> None:
     """Play `replies` as an episode about `sample` and write it into the run folder."""
     run.mkdir(parents=True, exist_ok=True)
     if probe:
@@ -35,7 +47,9 @@ def record(run: Path, sample: Sample, *replies: str, key: str = "", probe: str |
     view = global_view(open_picture(sample.image), 256)
     game = episode(sample, view, look=original_look(CropRules()), protocol=PROTOCOL, max_turns=4)
     played = play([game], ScriptedPolicy(replies))[0]
-    RunFolder(run).log_episode(key or f"{sample.id}/{len(RunFolder(run).episodes())}", episode_row(played))
+    RunFolder(run).log_episode(
+        key or f"{sample.id}/{len(RunFolder(run).episodes())}", episode_row(played)
+    )
 
 
 @pytest.fixture
@@ -53,16 +67,23 @@ def test_crops_of_right_answers_are_proposed_the_most_frequent_first(tmp_path: P
     record(tmp_path, asked, right)
     found = crop_proposals(recorded_rows(tmp_path), "crops of run")
     # 196 / 392 = 0.5, 154 / 308 = 0.5, 294 / 392 = 0.75, 231 / 308 = 0.75
-    expected = [Proposal(Box(0.5, 0.5, 0.75, 0.75), "crops of run", 3), Proposal(Box(0.0, 0.0, 0.25, 0.25), "crops of run", 1)]
+    expected = [
+        Proposal(Box(0.5, 0.5, 0.75, 0.75), "crops of run", 3),
+        Proposal(Box(0.0, 0.0, 0.25, 0.25), "crops of run", 1),
+    ]
     assert found == {"s1": expected}
 
 
-def test_probes_failed_requests_and_other_files_are_no_record_of_the_model(tmp_path: Path, asked: Sample):
+def test_probes_failed_requests_and_other_files_are_no_record_of_the_model(
+    tmp_path: Path, asked: Sample
+):
     record(tmp_path / "own", asked, "<answer>K</answer>", probe="own")
     record(tmp_path / "noise", asked, "<answer>L</answer>", probe="noise")
     (tmp_path / "select").mkdir()
     RunFolder(tmp_path / "select").log_episode("s1@256", {"said": "K"})
-    RunFolder(tmp_path / "own").log_episode("failed", {"sample": "s1", "turns": [], "correct": False, "error": "time-out"})
+    RunFolder(tmp_path / "own").log_episode(
+        "failed", {"sample": "s1", "turns": [], "correct": False, "error": "time-out"}
+    )
     assert failure_records(recorded_rows(tmp_path)) == {"s1": Record(asked=1, failed=0)}
 
 
@@ -70,7 +91,14 @@ def test_what_a_run_wrote_that_is_no_box_proposes_nothing():
     def row(action: dict[str, Any]) -> dict[str, Any]:
         return {"sample": "s", "correct": True, "turns": [{"action": action, "view": [28, 28]}]}
 
-    boxes: list[Any] = [[0, 0, 9, 9], [0, 0, 1], ["a", 0, 1, 1], [float("nan"), 0, 1, 1], None, [0.5, 0.5, 0.5, 0.6]]
+    boxes: list[Any] = [
+        [0, 0, 9, 9],
+        [0, 0, 1],
+        ["a", 0, 1, 1],
+        [float("nan"), 0, 1, 1],
+        None,
+        [0.5, 0.5, 0.5, 0.6],
+    ]
     actions = [{"kind": "answer"}, *({"kind": "crop", "box": box} for box in boxes)]
     assert crop_proposals(map(row, actions), "run") == {}
 
@@ -82,9 +110,23 @@ def test_a_folder_without_episodes_is_named(tmp_path: Path):
 
 
 def test_hardest_are_failed_most_often_and_those_never_asked_come_last(asked: Sample):
-    samples = [replace(asked, id=name) for name in ("never asked", "easy", "half", "hard once", "hard thrice")]
-    records = {"easy": Record(4, 0), "half": Record(4, 2), "hard once": Record(1, 1), "hard thrice": Record(3, 3)}
-    assert [one.id for one in hardest_first(samples, records)] == ["hard thrice", "hard once", "half", "easy", "never asked"]
+    samples = [
+        replace(asked, id=name)
+        for name in ("never asked", "easy", "half", "hard once", "hard thrice")
+    ]
+    records = {
+        "easy": Record(4, 0),
+        "half": Record(4, 2),
+        "hard once": Record(1, 1),
+        "hard thrice": Record(3, 3),
+    }
+    assert [one.id for one in hardest_first(samples, records)] == [
+        "hard thrice",
+        "hard once",
+        "half",
+        "easy",
+        "never asked",
+    ]
 
 
 def test_the_command_picks_the_hardest_and_keeps_their_pictures(
@@ -95,7 +137,22 @@ def test_the_command_picks_the_hardest_and_keeps_their_pictures(
     for sample, said in zip(samples, "KLKL", strict=True):
         record(tmp_path / "run", sample, f"<answer>{said}</answer>")
     out = tmp_path / "deep" / "hard"
-    assert main(["data", "hardest", str(tmp_path / "data"), "--runs", str(tmp_path / "run"), "--out", str(out), "--count", "2"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "hardest",
+                str(tmp_path / "data"),
+                "--runs",
+                str(tmp_path / "run"),
+                "--out",
+                str(out),
+                "--count",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert "2 picked were answered wrongly 2 of 2 times" in capsys.readouterr().out
     picked = read_samples(out)
     assert [one.id for one in picked] == ["s1", "s3"]
@@ -103,12 +160,17 @@ def test_the_command_picks_the_hardest_and_keeps_their_pictures(
 
 
 def test_a_model_that_calls_its_tool_proposes_the_crop(asked: Sample):
-    found = asked_boxes(asked, ScriptedPolicy([call(98, 77, 196, 154)]), PROTOCOL, budget=256, source="asked m")
+    found = asked_boxes(
+        asked, ScriptedPolicy([call(98, 77, 196, 154)]), PROTOCOL, budget=256, source="asked m"
+    )
     assert found == [Proposal(Box(0.25, 0.25, 0.5, 0.5), "asked m")]
 
 
 def test_a_model_that_locates_proposes_every_box_it_names(asked: Sample):
-    text = '```json\n[{"bbox_2d": [98, 77, 196, 154], "label": "sign"},\n{"bbox_2d": [0, 0, 98.0, 77], "label": "<b>"}]\n```'
+    text = (
+        '```json\n[{"bbox_2d": [98, 77, 196, 154], "label": "sign"},\n{"bbox_2d": [0, 0, 98.0, '
+        '77], "label": "<b>"}]\n```'
+    )
     found = asked_boxes(asked, ScriptedPolicy([text]), PROTOCOL, budget=256, source="asked m")
     assert [one.box for one in found] == [Box(0.25, 0.25, 0.5, 0.5), Box(0.0, 0.0, 0.25, 0.25)]
 
@@ -121,7 +183,15 @@ def test_boxes_of_qwen3_are_thousandths_and_others_pixels_of_the_shown_picture(n
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nothing", '"bbox_2d": [1, 2, 3]', '"bbox_2d": [5, 5, 5, 5]', '"bbox_2d": [900, 900, 901, 901]', '"bbox_2d": ["' * 50_000]
+    "text",
+    [
+        "",
+        "nothing",
+        '"bbox_2d": [1, 2, 3]',
+        '"bbox_2d": [5, 5, 5, 5]',
+        '"bbox_2d": [900, 900, 901, 901]',
+        '"bbox_2d": ["' * 50_000,
+    ],
 )
 def test_a_reply_without_a_box_proposes_nothing(text: str):
     assert boxes_of_reply(text, SHOWN, PROTOCOL) == []

@@ -29,7 +29,9 @@ def test_a_dialogue() -> None:
         ("user", ("Error: There is neither a tool call nor an answer.",)),
     ]
     assert '"name": "image_zoom_in_tool"' in SYSTEM
-    assert DEEPEYES.parse("<think>A K.</think><answer>A. K</answer>", [FIRST, RIGHT]) == Answer("A. K")
+    assert DEEPEYES.parse("<think>A K.</think><answer>A. K</answer>", [FIRST, RIGHT]) == Answer(
+        "A. K"
+    )
 
 
 def test_boxes_are_pixels_of_the_first_picture_also_after_a_crop() -> None:
@@ -63,7 +65,10 @@ def test_sides_are_measured_after_the_box_is_cut_off_at_the_edge() -> None:
     ("text", "why"),
     [
         ("<tool_call>[1]</tool_call>", "unknown_tool"),
-        ("<tool_call>{'name': 'image_rotate_tool', 'arguments': {'angle': 90}}</tool_call>", "unknown_tool"),
+        (
+            "<tool_call>{'name': 'image_rotate_tool', 'arguments': {'angle': 90}}</tool_call>",
+            "unknown_tool",
+        ),
         (call([1, 2, 3]), "bad_box"),
         (call([9, 9, 9, 90]), "empty_box"),
         ("<answer> </answer>", "empty_answer"),

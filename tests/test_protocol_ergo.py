@@ -64,6 +64,9 @@ def test_an_episode_has_two_turns_whatever_the_caller_allows(sample: Callable[..
     one = sample()
     first = global_view(open_picture(one.image), 16)
     script = ["<zoom>[0, 0, 28, 28]</zoom>"]
-    (done,) = play([episode(one, first, look=original_look(ERGO.crop), protocol=ERGO, max_turns=6)], ScriptedPolicy(script))
+    (done,) = play(
+        [episode(one, first, look=original_look(ERGO.crop), protocol=ERGO, max_turns=6)],
+        ScriptedPolicy(script),
+    )
     assert (done.stop, len(done.turns)) == (Stop.MAX_TURNS, 2)
     assert [reason(turn.action) for turn in done.turns] == [None, "no_action"]

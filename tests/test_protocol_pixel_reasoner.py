@@ -13,7 +13,8 @@ RELEASED = protocol_named("pixel_reasoner", "as-released")
 
 
 def call(box: Any, target: Any = 1) -> str:
-    return f"I look closer.\n<tool_call>{json.dumps({'name': TOOL, 'arguments': {'bbox_2d': box, 'target_image': target}})}</tool_call>"
+    called = {"name": TOOL, "arguments": {"bbox_2d": box, "target_image": target}}
+    return f"I look closer.\n<tool_call>{json.dumps(called)}</tool_call>"
 
 
 def test_a_dialogue() -> None:
@@ -65,7 +66,9 @@ def test_as_released_a_one_makes_pixels_of_the_original_of_all_four() -> None:
     assert released.shown.corners == pytest.approx((0, 0, 0.10025, 0.1005))
     pixels: Any = RELEASED.parse(call([100, 20, 150, 60]), [FIRST])
     assert pixels.box.corners == pytest.approx((0.025, 0.01, 0.0375, 0.03))
-    assert RELEASED.parse(call([0.5, 0, 0.99, 0.5]), [FIRST]) == PIXEL_REASONER.parse(call([0.5, 0, 0.99, 0.5]), [FIRST])
+    assert RELEASED.parse(call([0.5, 0, 0.99, 0.5]), [FIRST]) == PIXEL_REASONER.parse(
+        call([0.5, 0, 0.99, 0.5]), [FIRST]
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,11 @@ def test_the_last_box_before_any_call_is_the_answer(text: str, said: str) -> Non
         (call([0, 0, 0.5, 0.5], target=1.5), "bad_source"),
         (call(None), "bad_box"),
         (call([0.5, 0.5, 0.5, 0.7]), "empty_box"),
-        (f'<tool_call>{{"name": "select_frames", "arguments": {{"target_frames": [1]}}}}</tool_call>{call([0, 0, 1, 1])}', "unknown_tool"),
+        (
+            f'<tool_call>{{"name": "select_frames", "arguments": {{"target_frames": '
+            f"[1]}}}}</tool_call>{call([0, 0, 1, 1])}",
+            "unknown_tool",
+        ),
     ],
 )
 def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
@@ -105,4 +112,6 @@ def test_a_region_of_28_pixels_of_the_original_is_too_small() -> None:
     speck = type(FIRST)(FIRST.image, Box(0, 0, 0.005, 0.5), (4000, 2000))
     # 0.005 * 4000 = 20 pixels across, however much margin is added
     assert reason(PIXEL_REASONER.parse(call([0, 0, 1, 1], target=2), [FIRST, speck])) == "too_small"
-    assert reason(PIXEL_REASONER.parse(call([0.2, 0.2, 0.6, 0.6], target=2), [FIRST, CORNER])) is None
+    assert (
+        reason(PIXEL_REASONER.parse(call([0.2, 0.2, 0.6, 0.6], target=2), [FIRST, CORNER])) is None
+    )

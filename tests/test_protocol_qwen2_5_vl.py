@@ -21,7 +21,9 @@ def call(box: Any, name: Any = TOOL) -> str:
 
 def test_a_call_is_read_in_pixels_of_the_shown_picture() -> None:
     # 50/200, 25/100, 150/200, 100/100
-    assert QWEN2_5_VL.parse("I look closer. " + call([50, 25, 150, 100]), SHOWN) == Crop(Box(0.25, 0.25, 0.75, 1.0))
+    assert QWEN2_5_VL.parse("I look closer. " + call([50, 25, 150, 100]), SHOWN) == Crop(
+        Box(0.25, 0.25, 0.75, 1.0)
+    )
 
 
 def test_the_numbers_it_wrote_are_kept_beside_the_box() -> None:
@@ -37,7 +39,9 @@ def test_an_answer_is_read_without_its_blanks() -> None:
 
 def test_an_unclosed_tag_reads_to_the_end() -> None:
     assert QWEN2_5_VL.parse("<answer>red", SHOWN) == Answer("red")
-    assert QWEN2_5_VL.parse(call([0, 0, 20, 20]).removesuffix("</tool_call>"), SHOWN) == Crop(Box(0, 0, 0.1, 0.2))
+    assert QWEN2_5_VL.parse(call([0, 0, 20, 20]).removesuffix("</tool_call>"), SHOWN) == Crop(
+        Box(0, 0, 0.1, 0.2)
+    )
 
 
 def test_what_comes_first_counts() -> None:
@@ -76,7 +80,14 @@ def test_what_cannot_be_read_says_why(text: str, reason: str) -> None:
     assert action.detail.startswith("Error: ")
 
 
-PIECES = ["<tool_call>", "</tool_call>", "<answer>", f'{{"name": "{TOOL}", "arguments": {{"bbox_2d": ', "NaN", *'<>/{}[]",:0129.-e ']
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "<answer>",
+    f'{{"name": "{TOOL}", "arguments": {{"bbox_2d": ',
+    "NaN",
+    *'<>/{}[]",:0129.-e ',
+]
 
 
 @given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join))
@@ -86,7 +97,12 @@ def test_any_text_is_an_action(text: str) -> None:
     assert isinstance(QWEN2_5_VL.parse(text, SHOWN), Crop | Answer | Malformed)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=5)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=5),
+    )
+)
 def test_any_box_value_is_an_action(box: Any) -> None:
     assert isinstance(QWEN2_5_VL.parse(call(box), SHOWN), Crop | Malformed)
 
@@ -94,7 +110,10 @@ def test_any_box_value_is_an_action(box: Any) -> None:
 def test_the_conversation_as_the_model_reads_it() -> None:
     first, crop = SHOWN[0], View(Image.new("RGB", (56, 56)), Box(0, 0, 0.5, 0.5))
     turns = (
-        Turn(Reply("hm"), Malformed("no_action", "Error: There is neither a tool call nor an answer.")),
+        Turn(
+            Reply("hm"),
+            Malformed("no_action", "Error: There is neither a tool call nor an answer."),
+        ),
         Turn(Reply("call"), Crop(crop.region), crop),
         Turn(Reply("again"), Crop(crop.region), None),
     )
@@ -109,7 +128,9 @@ def test_the_conversation_as_the_model_reads_it() -> None:
         Message("assistant", ("again",), reply=2),
         Message("user", ("<tool_response>No picture.</tool_response>",)),
     ]
-    assert QWEN2_5_VL.messages(Context("Which?", (), first, ()), tools=False)[0] == Message("system", (DIRECT_SYSTEM,))
+    assert QWEN2_5_VL.messages(Context("Which?", (), first, ()), tools=False)[0] == Message(
+        "system", (DIRECT_SYSTEM,)
+    )
 
 
 def test_the_prompt_has_not_changed() -> None:
@@ -118,8 +139,10 @@ def test_the_prompt_has_not_changed() -> None:
         == """You answer questions about a picture.
 
 # Tool
-image_zoom_in_tool shows a region of the picture at full resolution. bbox_2d is [x1, y1, x2, y2] in pixels of the picture you see.
-To call it, write <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [x1, y1, x2, y2]}}</tool_call>
+image_zoom_in_tool shows a region of the picture at full resolution. bbox_2d is \
+[x1, y1, x2, y2] in pixels of the picture you see.
+To call it, write <tool_call>{"name": "image_zoom_in_tool", "arguments": \
+{"bbox_2d": [x1, y1, x2, y2]}}</tool_call>
 
 When you know the answer, write <answer>your answer</answer>"""
     )

@@ -14,7 +14,16 @@ from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.looks import original_look
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.protocols.qwen3_vl import QWEN3_VL, QWEN3_VL_TEXT, QWEN3_VL_USER, SCHEMA, SYSTEM, SYSTEM_WITH_TOOL, TOOL, call_text
+from lfpc.protocols.qwen3_vl import (
+    QWEN3_VL,
+    QWEN3_VL_TEXT,
+    QWEN3_VL_USER,
+    SCHEMA,
+    SYSTEM,
+    SYSTEM_WITH_TOOL,
+    TOOL,
+    call_text,
+)
 from lfpc.samples import Sample
 
 CROP = Crop(Box(0.25, 0.5, 0.75, 1))
@@ -52,16 +61,19 @@ def read(text: str) -> Any:
         call_text(TOOL, json.dumps(json.dumps({"bbox_2d": [250, 500, 750, 1000]}))),
         call().removesuffix("\n</tool_call>"),
         call() + call([0, 0, 1, 1]) + "<answer>K</answer>",
-        "<tool_call>{'name': 'image_zoom_in_tool', 'arguments': {'bbox_2d': [250, 500, 750, 1000,]}}</tool_call>",
+        "<tool_call>{'name': 'image_zoom_in_tool', 'arguments': {'bbox_2d': [250, 500, "
+        "750, 1000,]}}</tool_call>",
         '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]',
-        '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000}}</tool_call>',
+        '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, '
+        "750, 1000}}</tool_call>",
         XML,
         XML.removesuffix("</tool_call>").removeprefix("<tool_call>"),
         XML[: XML.index("\n</parameter>\n<parameter=label>")],
         "<think>Where is it?" + call([0, 0, 9, 9]) + "</think>" + call(),
         "so I look there</think>\n\n" + XML,
         '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]}}',
-        '```json\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]}}\n```',
+        '```json\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, '
+        "1000]}}\n```",
     ],
 )
 def test_a_call_in_any_of_its_forms_is_read_in_thousandths_of_the_original(text: str) -> None:
@@ -105,7 +117,10 @@ def test_without_a_call_the_text_is_the_answer(text: str, said: str) -> None:
         ("<think>no</think>  ", "empty_answer"),
         ("<think>It may be that", "no_action"),
         ("<tool_call>zoom</tool_call>", "bad_json"),
-        ('<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 10', "bad_json"),
+        (
+            '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 10',
+            "bad_json",
+        ),
         ("<tool_call><function=></tool_call>", "bad_json"),
         (XML.replace(TOOL, "rotate"), "unknown_tool"),
         (call_text("rotate", "{}"), "unknown_tool"),
@@ -133,8 +148,18 @@ def test_img_idx_does_not_count_crops() -> None:
 def test_the_three_records_differ_in_who_describes_the_tool_and_who_shows_the_crop() -> None:
     for protocol, system, tools, answer in (
         (QWEN3_VL, SYSTEM, (SCHEMA,), ("tool", (RIGHT,))),
-        (QWEN3_VL_USER, SYSTEM, (SCHEMA,), ("user", ("<tool_response>", RIGHT, "</tool_response>"))),
-        (QWEN3_VL_TEXT, SYSTEM_WITH_TOOL, (), ("user", ("<tool_response>", RIGHT, "</tool_response>"))),
+        (
+            QWEN3_VL_USER,
+            SYSTEM,
+            (SCHEMA,),
+            ("user", ("<tool_response>", RIGHT, "</tool_response>")),
+        ),
+        (
+            QWEN3_VL_TEXT,
+            SYSTEM_WITH_TOOL,
+            (),
+            ("user", ("<tool_response>", RIGHT, "</tool_response>")),
+        ),
     ):
         assert protocol.native_tools == tools
         assert talk(protocol, (call(), RIGHT)) == [
@@ -146,14 +171,18 @@ def test_the_three_records_differ_in_who_describes_the_tool_and_who_shows_the_cr
     assert call_text(TOOL, '{"bbox_2d": [x1, y1, x2, y2]}') in SYSTEM_WITH_TOOL
 
 
-def test_tokens_of_this_family_are_32_pixels_wide_all_the_way(sample: Callable[..., Sample]) -> None:
+def test_tokens_of_this_family_are_32_pixels_wide_all_the_way(
+    sample: Callable[..., Sample],
+) -> None:
     one = sample()
     first = global_view(open_picture(one.image), 64, factor=QWEN3_VL.factor)
     game = episode(one, first, look=original_look(QWEN3_VL.crop), protocol=QWEN3_VL)
     (done,) = play([game], ScriptedPolicy([call(), "K"]))
-    # the 400 x 300 picture: round(12.5) x round(9.375) tokens = 12 x 9 = 108 > 64; beta = sqrt(120000 / 65536) -> 9 x 6
+    # the 400 x 300 picture: round(12.5) x round(9.375) tokens = 12 x 9 = 108 > 64; beta =
+    # sqrt(120000 / 65536) -> 9 x 6
     assert first.size == (288, 192)
-    # its 200 x 150 crop of 6 x 5 tokens is enlarged to at least 256: beta = sqrt(262144 / 30000) -> ceil(18.5) x ceil(13.9)
+    # its 200 x 150 crop of 6 x 5 tokens is enlarged to at least 256: beta = sqrt(262144 / 30000) ->
+    # ceil(18.5) x ceil(13.9)
     assert done.views[1].size == (19 * 32, 14 * 32)
     assert visual_tokens(done.views[1].size, QWEN3_VL.factor) >= 256
     assert done.answer == "K"

@@ -48,7 +48,9 @@ def test_a_dialogue_whose_crop_stands_in_the_assistants_turn() -> None:
         ("assistant", ("<sandbox_output>", RIGHT, "</sandbox_output>")),
     ]
     assert "Size of the picture: 4000x2000" in remind(FIRST)
-    assert THYME.parse("It reads S QT.</think>\n<answer> S QT </answer>", [FIRST, RIGHT]) == Answer("S QT")
+    assert THYME.parse("It reads S QT.</think>\n<answer> S QT </answer>", [FIRST, RIGHT]) == Answer(
+        "S QT"
+    )
     assert not THYME.plain_chat
 
 
@@ -76,11 +78,34 @@ def test_coordinates_are_pixels_of_the_original() -> None:
         ),
         ("small = img.resize((400, 200))", "small.crop((100, 50, 200, 150))"),
         ("half = img.crop((0, 0, 2000, 2000))", "half.crop((1000, 500, 2000, 1500))"),
-        ("x = 500", "x += 500", "if x > 900:", "    y = 500", "else:", "    y = 0", "img.crop((x, y, x + 1000, y + 1000))"),
-        ("import os", "if os.path.exists('image.jpg'):", "    part = img.crop((1000, 500, 2000, 1500))", "else:", "    print('none')"),
-        ("try:", "    part = img.crop((1000, 500, 2000, 1500))", "except OSError:", "    part = None"),
+        (
+            "x = 500",
+            "x += 500",
+            "if x > 900:",
+            "    y = 500",
+            "else:",
+            "    y = 0",
+            "img.crop((x, y, x + 1000, y + 1000))",
+        ),
+        (
+            "import os",
+            "if os.path.exists('image.jpg'):",
+            "    part = img.crop((1000, 500, 2000, 1500))",
+            "else:",
+            "    print('none')",
+        ),
+        (
+            "try:",
+            "    part = img.crop((1000, 500, 2000, 1500))",
+            "except OSError:",
+            "    part = None",
+        ),
         ("with Image.open('image.jpg') as other:", "    other.crop((1000, 500, 2000, 1500))"),
-        ("from PIL import ImageEnhance", "sharp = ImageEnhance.Sharpness(img).enhance(2.0)", "sharp.crop((1000, 500, 2000, 1500))"),
+        (
+            "from PIL import ImageEnhance",
+            "sharp = ImageEnhance.Sharpness(img).enhance(2.0)",
+            "sharp.crop((1000, 500, 2000, 1500))",
+        ),
         ("img.crop((0, 0, 9, 9))", "img.crop((1000, 500, 2000, 1500))"),
     ],
 )
@@ -96,7 +121,16 @@ def test_what_the_code_cuts_is_told_from_its_syntax(lines: tuple[str, ...]) -> N
         ((*OPEN, "img.crop(find_plate(img))"), "no_crop"),
         ((*OPEN, "for x in range(3):", "    img.crop((x, 0, x + 9, 9))"), "no_crop"),
         ((*OPEN, "def cut(box):", "    return img.crop(box)", "cut((0, 0, 9, 9))"), "no_crop"),
-        ((*OPEN, "if guess():", "    img.crop((0, 0, 9, 9))", "else:", "    img.crop((0, 0, 5, 5))"), "no_crop"),
+        (
+            (
+                *OPEN,
+                "if guess():",
+                "    img.crop((0, 0, 9, 9))",
+                "else:",
+                "    img.crop((0, 0, 5, 5))",
+            ),
+            "no_crop",
+        ),
         ((*OPEN, "x = 1", "if guess():", "    x = 2", "img.crop((x, 0, 9, 9))"), "no_crop"),
         ((*OPEN, "box = [0, 0, 9, 9]", "box[0] = guess()", "img.crop(box)"), "no_crop"),
         ((*OPEN, "box = [0, 0, 9]", "box.append(9)", "img.crop(box)"), "no_crop"),
@@ -142,7 +176,11 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     victim, made = tmp_path / "victim.txt", tmp_path / "made.txt"
     victim.write_text("here")
     before = set(sys.modules)
-    wipe = f"import os, shutil\nos.remove({str(victim)!r})\nshutil.rmtree({str(tmp_path)!r})\nopen({str(made)!r}, 'w').write('x')"
+    wipe = (
+        f"import os, "
+        f"shutil\nos.remove({str(victim)!r})\nshutil.rmtree({str(tmp_path)!r})\nopen("
+        f"{str(made)!r}, 'w').write('x')"
+    )
     for lines in (
         wipe,
         f"exec({wipe!r})",
@@ -166,7 +204,13 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
 
 
 def test_shared_values_do_not_grow(tmp_path: Path) -> None:
-    doubling = ["a = (1, 1)", "b = (1, 1)", *["a = (a, a)", "b = (b, b)"] * 200, "if guess():", "    a = b"]
+    doubling = [
+        "a = (1, 1)",
+        "b = (1, 1)",
+        *["a = (a, a)", "b = (b, b)"] * 200,
+        "if guess():",
+        "    a = b",
+    ]
     assert last_cut("\n".join(doubling), (10, 10)) is None
 
 

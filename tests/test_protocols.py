@@ -16,12 +16,24 @@ from lfpc.protocols import PROTOCOLS, protocol_named
 from lfpc.protocols.base import LONGEST_REPLY
 
 DOCS = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
-TAGS = ("<tool_call>", "<grounding>", "<zoom>", "<code>", "<answer>", "<tool_call><function=image_zoom_in_tool><parameter=bbox_2d>")
+TAGS = (
+    "<tool_call>",
+    "<grounding>",
+    "<zoom>",
+    "<code>",
+    "<answer>",
+    "<tool_call><function=image_zoom_in_tool><parameter=bbox_2d>",
+)
 
 
 def table(heading: str) -> dict[str, dict[str, str]]:
-    """The first table after a heading of docs/protocols.md: first cell of a row -> its cells by column."""
-    lines = [line for line in DOCS.split(heading)[1].split("\n## ")[0].splitlines() if line.startswith("|")]
+    """The first table after a heading of docs/protocols.md: first cell of a row -> its cells by
+    column."""
+    lines = [
+        line
+        for line in DOCS.split(heading)[1].split("\n## ")[0].splitlines()
+        if line.startswith("|")
+    ]
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return {row[0].strip("`"): dict(zip(head, row, strict=True)) for row in rows}
 
@@ -43,7 +55,9 @@ def test_the_documented_dialogue_is_the_records() -> None:
     assert list(rows) == list(PROTOCOLS)
     for name, row in rows.items():
         protocol = PROTOCOLS[name]
-        assert row["tool is described by"].startswith("chat template" if protocol.native_tools else "system message")
+        assert row["tool is described by"].startswith(
+            "chat template" if protocol.native_tools else "system message"
+        )
         assert row["crop comes in a message of"] == protocol.observation_role
         assert tuple(re.findall(r"`([^`]+)`", row["generation stops after"])) == protocol.stop
         assert row["replies"] == str(protocol.turns or "any")
@@ -79,7 +93,9 @@ def test_a_reply_reads_the_same_with_and_without_its_stop_text(protocol: Any) ->
     for text in SEEDS:
         for stop in protocol.stop:
             if text.endswith(stop) and not isinstance(protocol.parse(text, SHOWN[1]), Malformed):
-                assert protocol.parse(text.removesuffix(stop), SHOWN[1]) == protocol.parse(text, SHOWN[1])
+                assert protocol.parse(text.removesuffix(stop), SHOWN[1]) == protocol.parse(
+                    text, SHOWN[1]
+                )
                 stopped += 1
     assert stopped
 
@@ -94,7 +110,8 @@ def test_a_reply_reads_the_same_with_and_without_its_stop_text(protocol: Any) ->
         "[" * 100_000,
         '{"name":' * 12_000,
         "{" * 50_000 + "}" * 50_000,
-        '{"bbox_2d": [NaN, Infinity, -Infinity, 1e999], "source": "original_image", "target_image": 1}',
+        '{"bbox_2d": [NaN, Infinity, -Infinity, 1e999], "source": "original_image", '
+        '"target_image": 1}',
         '{"bbox_2d": [' + "9" * 4000 + ", 0, 1, 1]}",
         '{"bbox_2d": [' + "9" * 5000 + ", 0, 1, 1]}",
         "[1e-320, 1e-320, 2e-320, 2e-320]",
@@ -116,14 +133,19 @@ def test_hostile_replies_become_sound_actions(protocol: Any, body: str) -> None:
 
 def test_what_lies_beyond_the_longest_reply_is_not_looked_at() -> None:
     for protocol in ALL:
-        action = protocol.parse(" " * LONGEST_REPLY + SEEDS[0] + SEEDS[3] + SEEDS[5] + SEEDS[6] + SEEDS[8], SHOWN[1])
+        action = protocol.parse(
+            " " * LONGEST_REPLY + SEEDS[0] + SEEDS[3] + SEEDS[5] + SEEDS[6] + SEEDS[8], SHOWN[1]
+        )
         assert isinstance(action, Malformed)
 
 
 @given(
     st.sampled_from(ALL),
     st.sampled_from(SHOWN),
-    st.text() | st.lists(st.sampled_from([*TAGS, *TOKENS, *SEEDS]) | st.text(max_size=4), max_size=12).map("".join),
+    st.text()
+    | st.lists(st.sampled_from([*TAGS, *TOKENS, *SEEDS]) | st.text(max_size=4), max_size=12).map(
+        "".join
+    ),
 )
 def test_any_text_is_a_sound_action(protocol: Any, views: Any, text: str) -> None:
     with warnings.catch_warnings():
@@ -138,14 +160,33 @@ def test_any_bytes_drive_the_fuzzers_function(data: bytes) -> None:
 
 def test_mutated_replies_reach_every_kind_of_action() -> None:
     counts = run(4000, seed=3)
-    assert {"Crop", "Answer", "bad_json", "bad_box", "empty_box", "bad_source", "bad_code", "unknown_tool", "no_action"} <= set(counts)
+    assert {
+        "Crop",
+        "Answer",
+        "bad_json",
+        "bad_box",
+        "empty_box",
+        "bad_source",
+        "bad_code",
+        "unknown_tool",
+        "no_action",
+    } <= set(counts)
     assert set(counts) <= {"Crop", "Answer", *Reason}
 
 
-@given(left=st.floats(0, 0.6), top=st.floats(0, 0.6), width=st.floats(0.35, 0.4), height=st.floats(0.35, 0.4))
+@given(
+    left=st.floats(0, 0.6),
+    top=st.floats(0, 0.6),
+    width=st.floats(0.35, 0.4),
+    height=st.floats(0.35, 0.4),
+)
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_a_written_call_asks_for_its_box(protocol: Any, left: float, top: float, width: float, height: float) -> None:
+def test_a_written_call_asks_for_its_box(
+    protocol: Any, left: float, top: float, width: float, height: float
+) -> None:
     box = Box(left, top, left + width, top + height)
     action = protocol.parse(protocol.write_call(box, FIRST), (FIRST,))
     assert isinstance(action, Crop)
-    assert action.box.corners == pytest.approx(box.corners, abs=0.0101)  # a pixel of the first view, which is 200 x 100
+    assert action.box.corners == pytest.approx(
+        box.corners, abs=0.0101
+    )  # a pixel of the first view, which is 200 x 100

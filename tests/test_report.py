@@ -19,16 +19,29 @@ from lfpc.report.browser import CHUNK, Group, pick_questions
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import DataFacts, Evidence, Origin
 from lfpc.report.exports import figure_csv
-from lfpc.report.figures import Estimate, bars, flat_numbers, nice_ticks, points, running_mean, training_figures
+from lfpc.report.figures import (
+    Estimate,
+    bars,
+    flat_numbers,
+    nice_ticks,
+    points,
+    running_mean,
+    training_figures,
+)
 from lfpc.report.strip import ASKED, TRUTH, episode_strip
 from lfpc.report.tables import Cell, Table, percent, table_latex, table_markdown, with_interval
 from lfpc.rewards import RewardConfig, episode_reward
-from lfpc.runs import RunFolder
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder
 
 RULES = CropRules(min_tokens=1, max_tokens=16)
-HOSTILE = """</pre><script>alert("1")</script>' onerror="alert(2)" & <img src=x> {{ 7 * 7 }} \ud800"""
-CALL = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}</tool_call>'
+HOSTILE = (
+    """</pre><script>alert("1")</script>' onerror="alert(2)" & <img src=x> {{ 7 * 7 }} \ud800"""
+)
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
+    "28]}}</tool_call>"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +79,23 @@ def samples(tmp_path):
         path = tmp_path / "data" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         Image.effect_noise((224, 112), 40 + i).convert("RGB").save(path)
-        found.append(Sample(id=name, image=path, question="Colour?", answer="red", boxes=((Box(0.1, 0.1, 0.2, 0.2), Box(0, 0, 0.3, 0.3)),)))
-    hostile = dataclasses.replace(found[0], id='"><b id="x', question=HOSTILE[:-1], answer="<i>red</i>", category="a|b", options=())
+        found.append(
+            Sample(
+                id=name,
+                image=path,
+                question="Colour?",
+                answer="red",
+                boxes=((Box(0.1, 0.1, 0.2, 0.2), Box(0, 0, 0.3, 0.3)),),
+            )
+        )
+    hostile = dataclasses.replace(
+        found[0],
+        id='"><b id="x',
+        question=HOSTILE[:-1],
+        answer="<i>red</i>",
+        category="a|b",
+        options=(),
+    )
     return [*found, hostile]
 
 
@@ -92,19 +120,34 @@ def rows(tmp_path, samples):
 
 def evidence_of(rows, samples, **more):
     """What a report would read of the rows' run folders."""
-    config = {"crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16}, "seed": 0, "protocol": "qwen2_5_vl", "model": HOSTILE[:-1]}
+    config = {
+        "crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16},
+        "seed": 0,
+        "protocol": "qwen2_5_vl",
+        "model": HOSTILE[:-1],
+    }
     given = {
         "rows": rows,
         "origins": {key: Origin({**config, "probe": key[2]}, {"python": "3.11"}) for key in rows},
-        "curves": {"stage1": [{"step": i, "accuracy": i / 4, "reward": {"tool": 0.1}} for i in range(4)]},
-        "data": {"train": DataFacts(count=4, budgets={"16": 3, "64": 1}, categories={"a": 4}, areas=[0.01, 0.25])},
+        "curves": {
+            "stage1": [{"step": i, "accuracy": i / 4, "reward": {"tool": 0.1}} for i in range(4)]
+        },
+        "data": {
+            "train": DataFacts(
+                count=4, budgets={"16": 3, "64": 1}, categories={"a": 4}, areas=[0.01, 0.25]
+            )
+        },
     }
     return Evidence(**{**given, **more})
 
 
 def report(out, rows, samples, **options):
     more = options.pop("more", {})
-    return write_report(out, evidence_of(rows, samples, **more), **{"title": "A <report>", "notes": ["made by a test"], **options})
+    return write_report(
+        out,
+        evidence_of(rows, samples, **more),
+        **{"title": "A <report>", "notes": ["made by a test"], **options},
+    )
 
 
 def data_of(folder, name):
@@ -120,14 +163,24 @@ def texts_in(value):
     """Every text in a JSON value."""
     if isinstance(value, dict):
         return [text for inner in value.values() for text in texts_in(inner)]
-    return [text for inner in value for text in texts_in(inner)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+    return (
+        [text for inner in value for text in texts_in(inner)]
+        if isinstance(value, list)
+        else [value]
+        if isinstance(value, str)
+        else []
+    )
 
 
-def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_for(tmp_path, rows, samples):
+def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_for(
+    tmp_path, rows, samples
+):
     index = report(tmp_path / "report", rows, samples)
     for file in (index, index.parent / "episodes.html"):
         page = Page(file)
-        sources = [link["href"] for link in page.all("link")] + [script["src"] for script in page.all("script")]
+        sources = [link["href"] for link in page.all("link")] + [
+            script["src"] for script in page.all("script")
+        ]
         sources += [a["href"].split("#")[0] for a in page.all("a")]
         assert len(sources) > 3
         for source in filter(None, sources):
@@ -135,7 +188,9 @@ def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_fo
         assert "http" not in file.read_text().replace("http-equiv", "")
         assert str(tmp_path) not in file.read_text()
         assert "default-src 'none'" in page.all("meta")[1]["content"]
-    pictures = [text for text in texts_in(data_of(index.parent, "0-0")) if text.startswith("pictures/")]
+    pictures = [
+        text for text in texts_in(data_of(index.parent, "0-0")) if text.startswith("pictures/")
+    ]
     assert len(pictures) == 3 * (2 + 2), "two views, the own crop and the noise of each question"
     assert all((index.parent / source).is_file() for source in pictures)
 
@@ -152,7 +207,9 @@ def test_hostile_texts_stay_texts(tmp_path, rows, samples):
     assert found[2]["columns"][1]["said"] == HOSTILE[:-1].strip()
     assert data_of(index.parent, "index")["questions"]["id"][2] == '"><b id="x'
     for text in texts_in(found):
-        assert not text.startswith("pictures/") or re.fullmatch(r"pictures/[a-z]+-[0-9a-f]{16}\.jpg", text)
+        assert not text.startswith("pictures/") or re.fullmatch(
+            r"pictures/[a-z]+-[0-9a-f]{16}\.jpg", text
+        )
 
 
 def test_long_replies_are_cut_and_say_so(tmp_path, rows, samples):
@@ -167,7 +224,8 @@ def test_long_replies_are_cut_and_say_so(tmp_path, rows, samples):
 def test_a_picture_is_saved_once_and_the_probe_shows_its_own_crop(tmp_path, rows, samples):
     index = report(tmp_path / "report", rows, samples)
     names = sorted(path.name.split("-")[0] for path in (index.parent / "pictures").iterdir())
-    # two pictures with a view, an original and a thumbnail each; three questions with their crop and their noise; "none" shows nothing
+    # two pictures with a view, an original and a thumbnail each; three questions with their crop
+    # and their noise; "none" shows nothing
     assert names == ["crop"] * 6 + ["first"] * 2 + ["original"] * 2 + ["thumbnail"] * 2
     own, noise, none = data_of(index.parent, "0-0")[0]["columns"]
     assert own["turns"][0]["crop"]["src"] != noise["turns"][0]["crop"]["src"]
@@ -185,22 +243,39 @@ def test_pictures_are_bounded_and_the_other_episodes_keep_their_texts(tmp_path, 
     index = report(tmp_path / "report", rows, samples, shown=1)
     found = data_of(index.parent, "0-0")
     assert sum(one["pictures"] for one in found) == 1
-    assert len([file for file in (index.parent / "pictures").iterdir() if file.name.startswith("original")]) == 1
+    assert (
+        len(
+            [
+                file
+                for file in (index.parent / "pictures").iterdir()
+                if file.name.startswith("original")
+            ]
+        )
+        == 1
+    )
     assert all(one["columns"][0]["turns"] for one in found)
 
 
 def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, rows, samples):
     index = report(tmp_path / "report", rows, samples)
     page = Page(index)
-    links = [dict(parse_qsl(a["href"].split("#")[1])) for a in page.all("a") if a["href"].startswith("episodes.html#")]
+    links = [
+        dict(parse_qsl(a["href"].split("#")[1]))
+        for a in page.all("a")
+        if a["href"].startswith("episodes.html#")
+    ]
     assert {"arm": "stage1", "budget": "small", "show": "wrong"} in links
     known = data_of(index.parent, "index")
     kinds = {kind for kind, _ in known["kinds"]} | {"all", "gained", "lost", "differ"}
     assert {link["show"] for link in links} <= kinds
-    assert {(link["arm"], link["budget"]) for link in links} == {(group["arm"], group["budget"]) for group in known["groups"]}
+    assert {(link["arm"], link["budget"]) for link in links} == {
+        (group["arm"], group["budget"]) for group in known["groups"]
+    }
     columns = known["groups"][0]["columns"]
     names = [kind for kind, _ in known["kinds"]]
-    assert [[name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]] == [
+    assert [
+        [name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]
+    ] == [
         ["right", "fooled", "covers"],
         ["right", "fooled", "covers"],
         ["wrong", "covers", "misread"],
@@ -220,12 +295,20 @@ def test_a_question_whose_picture_is_gone_is_still_in_the_browser(tmp_path, rows
 def test_a_failed_question_is_shown_with_its_reason(tmp_path, rows, samples):
     own = rows["stage1", "small", "own", 0]
     kept = ("sample", "question", "answer", "image", "boxes", "category")
-    own[0] = {key: own[0][key] for key in kept} | {"turns": [], "correct": False, "error": "a.png: no such picture"}
+    own[0] = {key: own[0][key] for key in kept} | {
+        "turns": [],
+        "correct": False,
+        "error": "a.png: no such picture",
+    }
     index = report(tmp_path / "report", rows, samples)
     assert data_of(index.parent, "0-0")[0]["columns"][0]["error"] == "a.png: no such picture"
     known = data_of(index.parent, "index")
     failed = 1 << [kind for kind, _ in known["kinds"]].index("failed")
-    assert [bool(kinds & failed) for kinds in known["groups"][0]["columns"]["kinds"]] == [True, False, False]
+    assert [bool(kinds & failed) for kinds in known["groups"][0]["columns"]["kinds"]] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, rows, samples):
@@ -243,29 +326,59 @@ def test_episodes_come_in_files_of_a_hundred(tmp_path, rows, samples):
     own = rows["stage1", "small", "own", 0][0]
     many = {("stage1", "small", "own", 0): [{**own, "sample": f"q{n}"} for n in range(CHUNK + 1)]}
     folder = report(tmp_path / "report", many, samples, shown=0).parent
-    assert sorted(file.name for file in (folder / "data").iterdir()) == ["0-0.js", "0-1.js", "index.js"]
+    assert sorted(file.name for file in (folder / "data").iterdir()) == [
+        "0-0.js",
+        "0-1.js",
+        "index.js",
+    ]
     assert [one["id"] for one in data_of(folder, "0-1")] == [f"q{CHUNK}"]
 
 
 def test_a_table_and_a_figure_are_files_too(tmp_path, rows, samples):
     folder = report(tmp_path / "report", rows, samples).parent
-    assert (folder / "tables" / "accuracy.md").read_text().splitlines()[2].startswith("| stage1 | 66.7 % [")
+    assert (
+        (folder / "tables" / "accuracy.md")
+        .read_text()
+        .splitlines()[2]
+        .startswith("| stage1 | 66.7 % [")
+    )
     latex = (folder / "tables" / "accuracy.tex").read_text()
     assert r"stage1 & 66.7 \% [" in latex
     assert latex.count("&") == 2, "two rows of two columns"
-    assert (folder / "figures" / "budgets-1.csv").read_text().splitlines() == ["budget,count", "16,3", "64,1"]
-    assert (folder / "figures" / "training-accuracy.csv").read_text().splitlines()[:3] == ["step,stage1", "0,0.0", "1,0.25"]
+    assert (folder / "figures" / "budgets-1.csv").read_text().splitlines() == [
+        "budget,count",
+        "16,3",
+        "64,1",
+    ]
+    assert (folder / "figures" / "training-accuracy.csv").read_text().splitlines()[:3] == [
+        "step,stage1",
+        "0,0.0",
+        "1,0.25",
+    ]
     for drawing in (folder / "figures").glob("*.svg"):
         assert ElementTree.parse(drawing).getroot().tag.endswith("svg")
 
 
 def test_hostile_names_in_exported_tables_and_figures_stay_texts():
-    table = Table("t", "A & B", "50 % of_it", ("a", "b"), ((Cell("x|y\n\\input{/etc/passwd}"), Cell("\u22121.0 [\u22122, 1]")),))
-    assert table_markdown(table).splitlines()[2] == "| x\\|y \\input{/etc/passwd} | \u22121.0 [\u22122, 1] |"
+    table = Table(
+        "t",
+        "A & B",
+        "50 % of_it",
+        ("a", "b"),
+        ((Cell("x|y\n\\input{/etc/passwd}"), Cell("\u22121.0 [\u22122, 1]")),),
+    )
+    assert (
+        table_markdown(table).splitlines()[2]
+        == "| x\\|y \\input{/etc/passwd} | \u22121.0 [\u22122, 1] |"
+    )
     latex = table_latex(table)
     assert r"x|y \textbackslash{}input\{/etc/passwd\} & $-$1.0 [$-$2, 1] \\" in latex
     assert r"\caption{A \& B. 50 \% of\_it}" in latex
-    assert figure_csv(bars("b", "t", {"=1+1": 2, "a": 1}, of="n")).splitlines() == ["n,count", "'=1+1,2", "a,1"]
+    assert figure_csv(bars("b", "t", {"=1+1": 2, "a": 1}, of="n")).splitlines() == [
+        "n,count",
+        "'=1+1,2",
+        "a,1",
+    ]
 
 
 def test_kinds_name_what_the_filters_find():
@@ -273,8 +386,15 @@ def test_kinds_name_what_the_filters_find():
     assert kinds_of(right, wrong) == ("right", "fooled")
     assert kinds_of(right, right) == ("right",)
     assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")
-    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == ("wrong", "low-iou", "covers", "misread")
-    assert kinds_of({"correct": None, "tool": True, "stop": "max_turns", "malformed": ["no_call"]}) == ("malformed", "unanswered")
+    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == (
+        "wrong",
+        "low-iou",
+        "covers",
+        "misread",
+    )
+    assert kinds_of(
+        {"correct": None, "tool": True, "stop": "max_turns", "malformed": ["no_call"]}
+    ) == ("malformed", "unanswered")
 
 
 def test_rare_kinds_are_among_the_picked(samples):
@@ -285,7 +405,10 @@ def test_rare_kinds_are_among_the_picked(samples):
 
 
 def test_estimates_stand_beside_each_other_with_their_intervals():
-    places = {"small": {"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(1.0, None, None)}, "full": {"b": Estimate(0.0, None, None, "#x")}}
+    places = {
+        "small": {"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(1.0, None, None)},
+        "full": {"b": Estimate(0.0, None, None, "#x")},
+    }
     figure = points("p", "Points", places, of="budget")
     assert [mark.series for mark in figure.marks] == [0, 1, 1]
     first, second, third = figure.marks
@@ -317,20 +440,29 @@ def test_markdown_goes_on_with_the_planned_comparisons_and_what_is_saved():
         "n": 12,
         "clusters": 6,
     }
-    text = results_markdown({"arms": {}}, {"differences": [row], "ratios": {"visual_tokens": 8.0, "noise_drop": None}})
-    assert "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |" in text
+    text = results_markdown(
+        {"arms": {}}, {"differences": [row], "ratios": {"visual_tokens": 8.0, "noise_drop": None}}
+    )
+    assert (
+        "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
+        in text
+    )
     assert "| visual tokens | 8.0 times |" in text
     assert text.count("times |") == 1, "no ratio, no row"
 
 
 def test_strip_shows_original_first_view_and_crop_side_by_side(rows, samples):
-    sheet = episode_strip(rows["stage1", "small", "own", 0][0], samples[0], PROBES["own"](samples, RULES, 0))
+    sheet = episode_strip(
+        rows["stage1", "small", "own", 0][0], samples[0], PROBES["own"](samples, RULES, 0)
+    )
     assert sheet.width > 3 * 300
     inside = [sheet.getpixel((x, 180)) for x in range(0, sheet.width, 5)]
     assert len(set(inside)) > 50, "pictures, not blank paper"
     colors = {color for _, color in sheet.getcolors(1 << 24)}
     assert {TRUTH, ASKED} <= colors
-    hostile = episode_strip(rows["stage1", "small", "noise", 0][2], samples[2], PROBES["noise"](samples, RULES, 0))
+    hostile = episode_strip(
+        rows["stage1", "small", "noise", 0][2], samples[2], PROBES["noise"](samples, RULES, 0)
+    )
     assert hostile.size[1] == sheet.size[1]
 
 
@@ -352,7 +484,17 @@ def test_running_mean_looks_back():
 
 
 def test_curves_of_all_arms_lie_over_each_other_and_known_quantities_come_first():
-    rows = [{"step": i, "zeal": i, "reward": {"tool": 0.5}, "accuracy": 0.1 * i, "ok": True, "nan": float("nan")} for i in range(5)]
+    rows = [
+        {
+            "step": i,
+            "zeal": i,
+            "reward": {"tool": 0.5},
+            "accuracy": 0.1 * i,
+            "ok": True,
+            "nan": float("nan"),
+        }
+        for i in range(5)
+    ]
     figures = training_figures({"baseline": rows, "stage1": rows[:3], "stage2": []})
     assert [figure.title for figure in figures] == ["Reward: tool", "Accuracy", "zeal"]
     assert [figure.main for figure in figures] == [True, True, False]

@@ -1,4 +1,5 @@
-"""The report in a real browser, opened from disk: what a person can do with the episodes, and how soon."""
+"""The report in a real browser, opened from disk: what a person can do with the episodes, and how
+soon."""
 
 import re
 import sys
@@ -17,13 +18,17 @@ TURNED, LONG = "\u202eright to left", "\U0001f600" + "word " * 20_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A report of two arms: `good` is right but on questions 1 and 2, `poor` is right on question 2 alone."""
+    """A report of two arms: `good` is right but on questions 1 and 2, `poor` is right on question 2
+    alone."""
     tmp_path = tmp_path_factory.mktemp("report")
     pictures = noise_pictures(tmp_path / "pictures", 3)
     texts = {3: {"question": HOSTILE, "sample": HOSTILE}, 4: {"question": TURNED, "says": LONG}}
 
     def rows(right, **more):
-        return [made_up_row(n, pictures[n % 3], correct=right(n), **texts.get(n, {}), **more) for n in range(6)]
+        return [
+            made_up_row(n, pictures[n % 3], correct=right(n), **texts.get(n, {}), **more)
+            for n in range(6)
+        ]
 
     found = {
         ("good", "small", "own", 0): rows(lambda n: n not in (1, 2)),
@@ -52,10 +57,17 @@ def test_an_episode_shows_its_pictures_boxes_replies_and_probes(page, folder):
     assert page.locator("h4").all_inner_texts() == ["own crops right", "noise right"]
     images = page.locator("article img")
     assert images.count() == 4, "two views, the crop and the noise"
-    wait_until(page, "[...document.querySelectorAll('article img')].every(image => image.complete && image.naturalWidth > 0)")
+    wait_until(
+        page,
+        "[...document.querySelectorAll('article img')].every(image => image.complete && "
+        "image.naturalWidth > 0)",
+    )
     assert all(images.nth(n).get_attribute("alt") for n in range(4))
     assert page.locator("article rect.crop").count() == 2
-    frame, box = page.locator(".frame").first.bounding_box(), page.locator("article rect.crop").first.bounding_box()
+    frame, box = (
+        page.locator(".frame").first.bounding_box(),
+        page.locator("article rect.crop").first.bounding_box(),
+    )
     assert box["width"] == pytest.approx(0.1 * frame["width"], abs=5)
     assert "answered" in page.inner_text(".probe >> nth=0")
     assert "IoU 0.04" in page.inner_text(".probe >> nth=0")
@@ -99,7 +111,10 @@ def test_two_settings_beside_each_other_show_where_they_differ(page, folder):
     opened(page, folder, "arm=good&budget=small&with-arm=poor&with-budget=small&show=lost")
     assert listed(page) == [2], "right only for the other"
     assert page.locator("article").count() == 2
-    assert [text.split()[-1] for text in page.locator("h4").all_inner_texts() if "own" in text] == ["wrong", "right"]
+    assert [text.split()[-1] for text in page.locator("h4").all_inner_texts() if "own" in text] == [
+        "wrong",
+        "right",
+    ]
     page.select_option("select[name=show]", "gained")
     assert page.inner_text("output").startswith("4 of 6")
     page.select_option("select[name=with]", "")
@@ -115,7 +130,9 @@ def test_hostile_texts_stay_texts_in_the_browser(page, folder):
     assert page.locator("article h3 img").count() == 0
     page.keyboard.press("j")
     wait_until(page, "document.querySelector('article h3').textContent.includes('right to left')")
-    assert "right answer red" in page.inner_text("article .facts >> nth=0"), "the turned text ends with its own element"
+    assert "right answer red" in page.inner_text("article .facts >> nth=0"), (
+        "the turned text ends with its own element"
+    )
     assert page.locator("pre").nth(1).inner_text().endswith("more characters)")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -143,8 +160,14 @@ def test_narrow_screens_need_no_sideways_scrolling(browser, folder, scheme, name
 def test_texts_stand_out_from_what_is_behind_them(browser, folder, scheme):
     with open_page(browser, color_scheme=scheme) as page:
         opened(page, folder)
-        read = "name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()"
-        colors = {name: page.evaluate(read, name) for name in ("ground", "card", "ink", "quiet", "link", "good", "bad")}
+        read = (
+            "name => getComputedStyle(document.documentElement).getPropertyValue('--' + "
+            "name).trim()"
+        )
+        colors = {
+            name: page.evaluate(read, name)
+            for name in ("ground", "card", "ink", "quiet", "link", "good", "bad")
+        }
     for text in ("ink", "quiet", "link", "good", "bad"):
         for behind in ("ground", "card"):
             assert contrast(colors[text], colors[behind]) >= 4.5, (text, behind)
@@ -155,7 +178,9 @@ def contrast(a, b):
 
     def luminance(color):
         parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     high, low = sorted((luminance(a), luminance(b)), reverse=True)
@@ -166,7 +191,9 @@ def contrast(a, b):
 def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     pictures = noise_pictures(tmp_path / "pictures", 20)
     rows = {
-        (arm, "small", probe, 0): [made_up_row(n, pictures[n % 20], correct=n % 3 == 0) for n in range(5_000)]
+        (arm, "small", probe, 0): [
+            made_up_row(n, pictures[n % 20], correct=n % 3 == 0) for n in range(5_000)
+        ]
         for arm in ("a", "b")
         for probe in ("own", "noise")
     }
@@ -176,7 +203,10 @@ def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     for name in ("index.html", "episodes.html"):
         with open_page(browser, viewport={"width": 1280, "height": 800}) as page:
             page.goto((folder / name).as_uri())
-            wait_until(page, f"performance.getEntriesByName('first-contentful-paint').length && {paint} > 0")
+            wait_until(
+                page,
+                f"performance.getEntriesByName('first-contentful-paint').length && {paint} > 0",
+            )
             times[f"{name} painted"] = page.evaluate(paint)
             if name == "episodes.html":
                 page.wait_for_selector("body[data-ready]")
@@ -185,5 +215,9 @@ def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
                 page.select_option("select[name=sort]", "iou")
                 times["sorted"] = page.evaluate("performance.now()") - started
     with capsys.disabled():
-        sys.stderr.write("\n10,000 episodes: " + ", ".join(f"{name} {value:.0f} ms" for name, value in times.items()) + "\n")
+        sys.stderr.write(
+            "\n10,000 episodes: "
+            + ", ".join(f"{name} {value:.0f} ms" for name, value in times.items())
+            + "\n"
+        )
     assert max(times.values()) < 1_000

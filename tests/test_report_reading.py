@@ -13,19 +13,38 @@ from lfpc.samples import Sample, write_samples
 
 def write_rows(folder, rows, **config):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "budget": 8, "probe": folder.name, **config}))
+    (folder / "config.json").write_text(
+        json.dumps({**CONFIG, "budget": 8, "probe": folder.name, **config})
+    )
     (folder / "environment.json").write_text(json.dumps({"python": "3.11.7"}))
-    (folder / "episodes.jsonl").write_text("".join(json.dumps({"key": row["sample"], **row}) + "\n" for row in rows))
+    (folder / "episodes.jsonl").write_text(
+        "".join(json.dumps({"key": row["sample"], **row}) + "\n" for row in rows)
+    )
 
 
 def write_training(folder, pictures, **config):
     """A training run of two steps that kept two episodes, and the samples folder it learnt from."""
     data = folder.parent / "learnt"
     data.mkdir(parents=True, exist_ok=True)
-    write_samples([Sample(id=str(n), image=path, question="?", answer="a", budget=16 * (n + 1)) for n, path in enumerate(pictures)], data)
-    kept = [{**made_up_row(n, pictures[0], correct=True), "step": 1, "reward": {"accuracy": 1.0, "total": 1.0}} for n in range(2)]
+    write_samples(
+        [
+            Sample(id=str(n), image=path, question="?", answer="a", budget=16 * (n + 1))
+            for n, path in enumerate(pictures)
+        ],
+        data,
+    )
+    kept = [
+        {
+            **made_up_row(n, pictures[0], correct=True),
+            "step": 1,
+            "reward": {"accuracy": 1.0, "total": 1.0},
+        }
+        for n in range(2)
+    ]
     write_rows(folder, kept, data=str(data), prompts_per_step=8, **config)
-    (folder / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n{"step": 2, "reward": 0.7}\n')
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "reward": 0.5}\n{"step": 2, "reward": 0.7}\n'
+    )
 
 
 @pytest.fixture
@@ -43,7 +62,13 @@ def evaluated(tmp_path, pictures):
         for budget in (1024, 256):
             write_rows(run / str(budget) / "own", rows, budget=budget)
         write_rows(run / "256" / "noise", [{**row, "correct": False} for row in rows], budget=256)
-        write_rows(run / "256" / "noise-replay", [{**row, "correct": True} for row in rows], budget=256, probe="noise", replay=True)
+        write_rows(
+            run / "256" / "noise-replay",
+            [{**row, "correct": True} for row in rows],
+            budget=256,
+            probe="noise",
+            replay=True,
+        )
         return run
 
     return write
@@ -57,13 +82,17 @@ def test_an_evaluation_is_one_arm_with_its_budgets_in_order(evaluated):
         ("mine", "256", "noise (replay)", 0),
         ("mine", "1024", "own", 0),
     ]
-    assert found.shown(("mine", "256", "noise (replay)", 0)).name.startswith("noise/0/"), "a replayed probe shows noise"
+    assert found.shown(("mine", "256", "noise (replay)", 0)).name.startswith("noise/0/"), (
+        "a replayed probe shows noise"
+    )
     assert found.further == []
 
 
 def test_several_runs_are_compared_with_the_first(evaluated):
     found = read_runs([evaluated("a"), evaluated("b")])
-    assert [(one.metric, one.left, one.right) for one in found.further if one.metric == "accuracy"] == [
+    assert [
+        (one.metric, one.left, one.right) for one in found.further if one.metric == "accuracy"
+    ] == [
         ("accuracy", ("b", "256"), ("a", "256")),
         ("accuracy", ("b", "1024"), ("a", "1024")),
     ]
@@ -90,13 +119,17 @@ def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):
         for arm in ("stage1", "stage1-fixed-budget"):
             write_training(demo / f"seed{seed}" / arm, pictures)
             run = demo / f"seed{seed}" / "evaluate" / arm / "small"
-            write_rows(run / "own", [made_up_row(n, pictures[0], correct=bool(seed)) for n in range(2)])
+            write_rows(
+                run / "own", [made_up_row(n, pictures[0], correct=bool(seed)) for n in range(2)]
+            )
             (run / "seconds.json").write_text("0.25")
     found = read_runs([demo])
     assert ("stage1", "small", "own", 1) in found.rows
     assert found.seconds == {("stage1", "small"): 0.25, ("stage1-fixed-budget", "small"): 0.25}
     assert list(found.curves) == ["stage1", "stage1-fixed-budget"]
-    assert {(one.left[0], one.right[0]) for one in found.further} == {("stage1-fixed-budget", "stage1")}
+    assert {(one.left[0], one.right[0]) for one in found.further} == {
+        ("stage1-fixed-budget", "stage1")
+    }
 
 
 def test_pictures_are_found_from_another_working_folder(tmp_path, pictures):
@@ -112,7 +145,9 @@ def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
             read_runs([folder])
 
 
-def test_the_command_writes_a_report_of_two_runs_with_their_differences(tmp_path, evaluated, capsys):
+def test_the_command_writes_a_report_of_two_runs_with_their_differences(
+    tmp_path, evaluated, capsys
+):
     runs = [str(evaluated("a", lambda n: n == 0)), str(evaluated("b"))]
     assert cli.main(["report", *runs, "--out", str(tmp_path / "report")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"open {tmp_path / 'report' / 'index.html'}"

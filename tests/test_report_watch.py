@@ -39,7 +39,9 @@ def test_a_new_step_is_in_the_page_that_is_asked_for_next(tmp_path, run):
     assert asked(app, "GET", "/data/index.js").text.startswith("lfpc.index(")
 
 
-@pytest.mark.parametrize("path", ["/../run/config.json", "/%2e%2e/%2e%2e/run/config.json", "/nothing", "/data/"])
+@pytest.mark.parametrize(
+    "path", ["/../run/config.json", "/%2e%2e/%2e%2e/run/config.json", "/nothing", "/data/"]
+)
 def test_nothing_outside_the_report_is_served(tmp_path, run, path):
     app = watching_app(LiveReport([run], tmp_path / "pages", "A run"))
     assert asked(app, "GET", path).status_code == 404
@@ -62,14 +64,19 @@ def test_watching_what_is_no_run_is_refused_before_anything_is_served(tmp_path, 
 
 @pytest.mark.browser
 def test_the_page_follows_the_run_by_itself(browser, run):
-    with served("report", str(run), "--watch") as server, open_page(browser, expected=["ERR_CONNECTION_REFUSED", "503"]) as page:
+    with (
+        served("report", str(run), "--watch") as server,
+        open_page(browser, expected=["ERR_CONNECTION_REFUSED", "503"]) as page,
+    ):
         page.goto(server.address)
         page.locator("#live", has_text="last looked at").wait_for()
         page.click("#runs summary")
         shut = not page.evaluate("document.querySelector('#runs details').open")
         add_step(run, 3, alarming=1.0)
         page.locator(".legend", has_text="run 0.90").first.wait_for()
-        assert page.evaluate("!document.querySelector('#runs details').open") == shut, "what was opened or shut stays so"
+        assert page.evaluate("!document.querySelector('#runs details').open") == shut, (
+            "what was opened or shut stays so"
+        )
         page.click("nav .strong")
         page.wait_for_selector("article")
         assert "run, training" in page.inner_text("article .facts >> nth=0")

@@ -17,8 +17,8 @@ from lfpc.policies.human import reply_text
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import RewardConfig, episode_reward
-from lfpc.runs import RunFolder, config_from_json, episode_row
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder, config_from_json, episode_row
 
 
 class Pace(StrEnum):
@@ -65,7 +65,9 @@ def test_a_configuration_survives_writing_and_reading(tmp_path: Path) -> None:
 def test_the_same_run_is_continued_and_another_refused(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, CONFIG).log_metrics({"step": 1})
     assert RunFolder.open(tmp_path, CONFIG).metrics() == [{"step": 1}]
-    with pytest.raises(RunError, match=r"a run of steps = 4, not 8; give the same settings to continue it"):
+    with pytest.raises(
+        RunError, match=r"a run of steps = 4, not 8; give the same settings to continue it"
+    ):
         RunFolder.open(tmp_path, replace(CONFIG, steps=8))
     with pytest.raises(RunError, match=r"reward\.tool = 0\.5, not 0\.7"):
         RunFolder.open(tmp_path, replace(CONFIG, reward=RewardConfig(grounding=1.0, tool=0.7)))
@@ -86,7 +88,9 @@ def test_a_torn_last_line_is_passed_over_and_cut_off(tmp_path: Path) -> None:
     run.log_episode("a", {"said": "K"})
     for name in ("metrics.jsonl", "episodes.jsonl"):
         with (tmp_path / name).open("ab") as file:
-            file.write(b'{"step": 2, "x": "' + b"\xc3" * 200_000)  # longer than one read, and not even text
+            file.write(
+                b'{"step": 2, "x": "' + b"\xc3" * 200_000
+            )  # longer than one read, and not even text
     assert run.metrics() == [{"step": 1}]
     run = RunFolder.open(tmp_path, CONFIG)
     run.log_metrics({"step": 2})
@@ -123,17 +127,23 @@ def test_of_two_episodes_with_one_key_the_last_counts(tmp_path: Path) -> None:
     assert {key: row["said"] for key, row in run.episodes().items()} == {"a": "M", "b": "L"}
 
 
-def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written or read"):
         RunFolder.open(tmp_path / "file", CONFIG)
     run = RunFolder.open(tmp_path / "run", CONFIG)
     (run.path / "metrics.jsonl").symlink_to("/dev/full")  # every write fails with "no space left"
-    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written or read: No space left on device"):
+    with pytest.raises(
+        RunError, match=r"metrics\.jsonl cannot be written or read: No space left on device"
+    ):
         run.log_metrics({"step": 1})
 
 
-def test_the_draft_of_an_interrupted_rewrite_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_draft_of_an_interrupted_rewrite_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     run.log_metrics({"step": 1})
 
@@ -181,19 +191,41 @@ def test_absent_keys_keep_defaults_and_needed_ones_are_named(tmp_path: Path) -> 
 
 def test_an_episode_as_a_row(sample: Callable[..., Sample]) -> None:
     one = sample(category="letter")
-    game = episode(one, global_view(open_picture(one.image), 16), look=original_look(CropRules()), protocol=PROTOCOLS["qwen2_5_vl"])
+    game = episode(
+        one,
+        global_view(open_picture(one.image), 16),
+        look=original_look(CropRules()),
+        protocol=PROTOCOLS["qwen2_5_vl"],
+    )
     (done,) = play([game], ScriptedPolicy(["hm", reply_text("0 0 28 28"), "<answer>K</answer>"]))
     row = episode_row(done, episode_reward(done, RewardConfig()), seed=3)
     assert json.loads(json.dumps(row)) == row
     assert [turn["action"]["kind"] for turn in row["turns"]] == ["malformed", "crop", "answer"]
     # what was written, what it means, what was shown
     asked = row["turns"][1]["action"]
-    assert (asked["emitted"], asked["source"], asked["box"]) == ([0, 0, 28, 28], 0, [0, 0, 28 / 112, 28 / 84])
+    assert (asked["emitted"], asked["source"], asked["box"]) == (
+        [0, 0, 28, 28],
+        0,
+        [0, 0, 28 / 112, 28 / 84],
+    )
     assert [turn["region"] for turn in row["turns"]] == [None, [0, 0, 28 / 112, 28 / 84], None]
     # 100 x 100 pixels of the original: 100 / 28 = 3.57 -> 4 * 28
     assert [turn["view"] for turn in row["turns"]] == [None, [112, 112], None]
-    assert row["reward"] == {"accuracy": 1.0, "format": -1.0, "tool": 0.5, "grounding": 0.0, "total": 0.5}
-    assert (row["sample"], row["category"], row["said"], row["correct"], row["stop"], row["seed"]) == (
+    assert row["reward"] == {
+        "accuracy": 1.0,
+        "format": -1.0,
+        "tool": 0.5,
+        "grounding": 0.0,
+        "total": 0.5,
+    }
+    assert (
+        row["sample"],
+        row["category"],
+        row["said"],
+        row["correct"],
+        row["stop"],
+        row["seed"],
+    ) == (
         "s1",
         "letter",
         "K",
@@ -207,4 +239,8 @@ def test_a_lone_surrogate_is_kept_as_it_was(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path / "run", CONFIG)
     run.log_episode("a", {"text": "cut \ud83d here", "more": "é😀"})
     assert (run.path / "episodes.jsonl").read_bytes().isascii() is False
-    assert RunFolder.open(tmp_path / "run", CONFIG).episodes()["a"] == {"key": "a", "text": "cut \ud83d here", "more": "é😀"}
+    assert RunFolder.open(tmp_path / "run", CONFIG).episodes()["a"] == {
+        "key": "a",
+        "text": "cut \ud83d here",
+        "more": "é😀",
+    }

@@ -8,7 +8,14 @@ import pytest
 from lfpc.boxes import Box
 from lfpc.data.check import check_samples
 from lfpc.errors import SampleError
-from lfpc.samples import Sample, read_samples, row_of_sample, sample_from_row, scan_samples, write_samples
+from lfpc.samples import (
+    Sample,
+    read_samples,
+    row_of_sample,
+    sample_from_row,
+    scan_samples,
+    write_samples,
+)
 
 ROW: dict[str, Any] = {"id": "a", "image": "a.png", "question": "Which?", "answer": "K"}
 
@@ -68,16 +75,26 @@ def test_a_folder_without_samples_says_what_belongs_there(tmp_path: Path) -> Non
 
 def test_samples_survive_writing_and_reading(tmp_path: Path) -> None:
     full = Sample(
-        id="b", image=tmp_path / "sub/b.png", question="Qué?", answer="B", options=("x", "y"), boxes=((Box(0.1, 0.1, 0.2, 0.2),),),
-        budget=64, category="relation", source="mini", meta={"seed": 3},
-    )  # fmt: skip
+        id="b",
+        image=tmp_path / "sub/b.png",
+        question="Qué?",
+        answer="B",
+        options=("x", "y"),
+        boxes=((Box(0.1, 0.1, 0.2, 0.2),),),
+        budget=64,
+        category="relation",
+        source="mini",
+        meta={"seed": 3},
+    )
     plain = sample_from_row(ROW, tmp_path)
     write_samples([full, plain], tmp_path)
     assert read_samples(tmp_path) == [full, plain]
     assert row_of_sample(full, tmp_path)["image"] == "sub/b.png"
 
 
-def test_a_picture_outside_the_folder_keeps_a_relative_path_so_that_both_can_be_moved_together(tmp_path: Path) -> None:
+def test_a_picture_outside_the_folder_keeps_a_relative_path_so_that_both_can_be_moved_together(
+    tmp_path: Path,
+) -> None:
     sample = sample_from_row(ROW, tmp_path / "one")
     row = row_of_sample(sample, tmp_path / "two")
     assert row["image"] == "../one/a.png"
@@ -89,7 +106,9 @@ def test_scanning_goes_on_after_a_bad_row(tmp_path: Path) -> None:
     assert [type(item) for item in found] == [SampleError, Sample]
 
 
-def test_the_check_names_every_problem_and_passes_what_is_sound(tmp_path: Path, picture: Callable[..., Path]) -> None:
+def test_the_check_names_every_problem_and_passes_what_is_sound(
+    tmp_path: Path, picture: Callable[..., Path]
+) -> None:
     picture("a.png")
     (tmp_path / "broken.png").write_bytes(picture("b.png").read_bytes()[:200])
     picture("sliver.png", (601, 3))
@@ -100,7 +119,14 @@ def test_the_check_names_every_problem_and_passes_what_is_sound(tmp_path: Path, 
         ROW | {"id": "sliver", "image": "sliver.png"},
         ROW | {"id": "option", "options": ["x", "y"], "answer": "C"},
     ]
-    checked = check_samples(write_rows(tmp_path, ROW, *bad, ROW | {"id": "z", "question": "Other?", "options": ["x", "y"], "answer": "B"}))
+    checked = check_samples(
+        write_rows(
+            tmp_path,
+            ROW,
+            *bad,
+            ROW | {"id": "z", "question": "Other?", "options": ["x", "y"], "answer": "B"},
+        )
+    )
     problems = ["; ".join(each.lines) or None for each in checked]
     says = [
         None,
@@ -116,6 +142,8 @@ def test_the_check_names_every_problem_and_passes_what_is_sound(tmp_path: Path, 
         assert (part or "") in (problem or "")
 
 
-def test_a_question_with_a_lone_surrogate_survives_writing_and_reading(tmp_path: Path, sample: Callable[..., Sample]) -> None:
+def test_a_question_with_a_lone_surrogate_survives_writing_and_reading(
+    tmp_path: Path, sample: Callable[..., Sample]
+) -> None:
     written = sample(id="odd", question="What \udc00?")
     assert read_samples(write_samples([written], tmp_path).parent)[0].question == "What \udc00?"

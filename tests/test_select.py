@@ -1,4 +1,5 @@
-"""Resolution selection: the first level at which the answer is no longer the one at the original."""
+"""Resolution selection: the first level at which the answer is no longer the one at the
+original."""
 
 import asyncio
 import json
@@ -17,16 +18,16 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.answers import normalise
-from lfpc.data.ladder import majority
-from lfpc.data.select import SelectConfig, cost_line, select
 from lfpc.dialogue import Answer, Context, Reply
 from lfpc.errors import ConfigError, RunError
-from lfpc.evaluate.agreement import judged_rules
 from lfpc.evaluate.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.select.judged import judged_rules
+from lfpc.select.ladder import majority
+from lfpc.select.selection import SelectConfig, cost_line, select
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -36,7 +37,10 @@ LADDER = (64, 16, 4)
 @pytest.fixture
 def samples(tmp_path):
     Image.new("RGB", (224, 224), "grey").save(tmp_path / "p.png")
-    return [Sample(id=name, image=tmp_path / "p.png", question=name, answer="A") for name in ("early", "late", "never", "wrong")]
+    return [
+        Sample(id=name, image=tmp_path / "p.png", question=name, answer="A")
+        for name in ("early", "late", "never", "wrong")
+    ]
 
 
 #            64 tokens  16   4      first change
@@ -44,7 +48,11 @@ ANSWERS = {
     "early": {64: "A", 16: "B", 4: "A"},  # 16: what comes after it does not matter
     "late": {64: "A", 16: "a", 4: "C"},  # 4: "a" is the same answer as "A"
     "never": {64: "A", 16: "A", 4: "A"},
-    "wrong": {64: "B", 16: "A", 4: "A"},  # 16: compared with its own answer at the original, not with the truth
+    "wrong": {
+        64: "B",
+        16: "A",
+        4: "A",
+    },  # 16: compared with its own answer at the original, not with the truth
 }
 
 
@@ -63,33 +71,58 @@ def run(samples, out, asked, **options):
 
 def choose(samples, policy, out, *, batch=64, **options):
     config = SelectConfig(**{"ladder": LADDER} | options)
-    return select(samples, policy, protocol=PROTOCOL, config=config, out=out, batch=batch, progress=False)
+    return select(
+        samples, policy, protocol=PROTOCOL, config=config, out=out, batch=batch, progress=False
+    )
 
 
-def test_budget_is_the_first_level_whose_answer_differs_from_the_one_at_the_original(samples, tmp_path):
+def test_budget_is_the_first_level_whose_answer_differs_from_the_one_at_the_original(
+    samples, tmp_path
+):
     asked = []
     found = run(samples, tmp_path / "out", asked)
-    assert {s.id: s.budget for s in found.samples} == {"early": 16, "late": 4, "never": 4, "wrong": 16}
+    assert {s.id: s.budget for s in found.samples} == {
+        "early": 16,
+        "late": 4,
+        "never": 4,
+        "wrong": 16,
+    }
     assert (found.levels, found.never, found.wrong, found.dropped) == ({16: 2, 4: 1}, 1, 1, 0)
     assert ("early", 4) not in asked, "a sample that differed is not asked at lower levels"
 
 
-@pytest.mark.parametrize(("options", "kept"), [
-    ({"never": "drop"}, {"early", "late", "wrong"}),
-    ({"wrong": "drop"}, {"early", "late", "never"}),
-    ({"never": "drop", "wrong": "drop"}, {"early", "late"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"never": "drop"}, {"early", "late", "wrong"}),
+        ({"wrong": "drop"}, {"early", "late", "never"}),
+        ({"never": "drop", "wrong": "drop"}, {"early", "late"}),
+    ],
+)
 def test_options_drop_samples_and_the_counts_are_written(samples, tmp_path, options, kept):
     found = run(samples, tmp_path / "out", [], **options)
     assert {s.id for s in found.samples} == kept
     summary = json.loads((tmp_path / "out" / "selection.json").read_text())
-    assert {key: summary[key] for key in ("samples", "levels", "never", "wrong", "dropped", "failed")} == {
-        "samples": 4, "levels": {"16": 2, "4": 1}, "never": 1, "wrong": 1, "dropped": 4 - len(kept), "failed": {},
-    }  # fmt: skip
-    #          of the four: "wrong" is wrong at 64; at 16 "early" says B; at 4 only "late" (C) and "never" (A) are left
-    assert [(level["name"], level["asked"], level["right"], level["right_before"], level["changed"]) for level in summary["ladder"]] == [
-        (64, 4, 3, 3, 0), (16, 4, 3, 3, 2), (4, 2, 1, 2, 1),
-    ]  # fmt: skip
+    assert {
+        key: summary[key] for key in ("samples", "levels", "never", "wrong", "dropped", "failed")
+    } == {
+        "samples": 4,
+        "levels": {"16": 2, "4": 1},
+        "never": 1,
+        "wrong": 1,
+        "dropped": 4 - len(kept),
+        "failed": {},
+    }
+    # of the four: "wrong" is wrong at 64; at 16 "early" says B; at 4 only "late" (C) and "never"
+    # (A) are left
+    assert [
+        (level["name"], level["asked"], level["right"], level["right_before"], level["changed"])
+        for level in summary["ladder"]
+    ] == [
+        (64, 4, 3, 3, 0),
+        (16, 4, 3, 3, 2),
+        (4, 2, 1, 2, 1),
+    ]
 
 
 def test_second_run_asks_nothing_and_chooses_the_same(samples, tmp_path):
@@ -110,7 +143,7 @@ def test_ladder_must_fall():
         SelectConfig(ladder=(4, 16))
 
 
-# --- many at once -----------------------------------------------------------------------------------------------------------------
+# --- many at once ---------------------------------------------------------------------------------
 
 
 def guess(context):
@@ -146,7 +179,10 @@ def many(folder, count=60, sizes=((224, 224), (112, 84), (40, 30))):
     folder.mkdir()
     for i in range(count // 2):
         Image.new("RGB", sizes[i % len(sizes)], (i, 255 - i, 7)).save(folder / f"{i}.png")
-    return [Sample(id=f"s{i}", image=folder / f"{i // 2}.png", question=f"q{i}", answer="A") for i in range(count)]
+    return [
+        Sample(id=f"s{i}", image=folder / f"{i // 2}.png", question=f"q{i}", answer="A")
+        for i in range(count)
+    ]
 
 
 def naive(samples, ladder):
@@ -155,11 +191,17 @@ def naive(samples, ladder):
     for sample in samples:
         said = []
         for level in ladder:
-            context = Context(sample.question, (), global_view(open_picture(sample.image), level), ())
+            context = Context(
+                sample.question, (), global_view(open_picture(sample.image), level), ()
+            )
             action = PROTOCOL.parse(guess(context), context.views)
             assert isinstance(action, Answer)
             said.append(action.text)
-        changed = [level for level, text in zip(ladder, said, strict=True) if normalise(text) != normalise(said[0])]
+        changed = [
+            level
+            for level, text in zip(ladder, said, strict=True)
+            if normalise(text) != normalise(said[0])
+        ]
         budgets[sample.id] = changed[0] if changed else ladder[-1]
     return budgets
 
@@ -167,7 +209,9 @@ def naive(samples, ladder):
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_batches_choose_what_the_naive_loop_chooses(tmp_path, batch):
     samples, asked = many(tmp_path / "p"), []
-    policy = ScriptedPolicy(lambda context: asked.append(visual_tokens(context.first_view.size)) or guess(context))
+    policy = ScriptedPolicy(
+        lambda context: asked.append(visual_tokens(context.first_view.size)) or guess(context)
+    )
     found = choose(samples, policy, tmp_path / "out", batch=batch)
     assert {s.id: s.budget for s in found.samples} == naive(samples, LADDER)
     assert [s.id for s in found.samples] == [s.id for s in samples]
@@ -190,11 +234,15 @@ def test_batches_are_full_until_the_samples_run_out(tmp_path):
 
     choose(samples, Counting(guess), tmp_path / "out", batch=8)
     assert all(sum(size.values()) == 8 for size in sizes[:-3])
-    assert all(len(size) == 1 for size in sizes[:-3]), "one level at a time, so that no row waits for a longer one"
+    assert all(len(size) == 1 for size in sizes[:-3]), (
+        "one level at a time, so that no row waits for a longer one"
+    )
 
 
 def test_picture_that_looks_the_same_at_two_levels_is_asked_about_once(tmp_path):
-    Image.new("RGB", (56, 56), "grey").save(tmp_path / "small.png")  # 2 x 2 = 4 tokens: whole at every level
+    Image.new("RGB", (56, 56), "grey").save(
+        tmp_path / "small.png"
+    )  # 2 x 2 = 4 tokens: whole at every level
     asked = []
     sample = Sample(id="s", image=tmp_path / "small.png", question="never", answer="A")
     found = choose([sample], reader(asked), tmp_path / "out")
@@ -205,8 +253,14 @@ def test_picture_that_looks_the_same_at_two_levels_is_asked_about_once(tmp_path)
 def test_ratios_are_shares_of_each_original(tmp_path):
     samples = many(tmp_path / "p", 4, sizes=((448, 448), (224, 224)))  # 256 and 64 tokens
     config = SelectConfig(ladder=(1024, 4), ratios=(1, 0.25, 1 / 16))
-    found = select(samples, ScriptedPolicy(lambda c: f"<answer>{c.first_view.size}</answer>"), protocol=PROTOCOL, config=config,
-                   out=tmp_path / "out", progress=False)  # fmt: skip
+    found = select(
+        samples,
+        ScriptedPolicy(lambda c: f"<answer>{c.first_view.size}</answer>"),
+        protocol=PROTOCOL,
+        config=config,
+        out=tmp_path / "out",
+        progress=False,
+    )
     assert [s.budget for s in found.samples] == [64, 64, 16, 16]
     assert found.levels == {0.25: 4}
 
@@ -214,7 +268,12 @@ def test_ratios_are_shares_of_each_original(tmp_path):
 def test_without_early_stop_every_level_is_asked(samples, tmp_path):
     asked = []
     found = run(samples, tmp_path / "out", asked, early=False)
-    assert {s.id: s.budget for s in found.samples} == {"early": 16, "late": 4, "never": 4, "wrong": 16}
+    assert {s.id: s.budget for s in found.samples} == {
+        "early": 16,
+        "late": 4,
+        "never": 4,
+        "wrong": 16,
+    }
     assert ("early", 4) in asked
     assert [level.asked for level in found.ladder] == [4, 4, 4]
 
@@ -241,8 +300,12 @@ def test_votes_are_asked_that_often_and_decide(samples, tmp_path):
 
 def test_letter_and_text_of_an_option_are_one_answer(samples, tmp_path):
     said = {64: "B", 16: "(B) blue", 4: "red"}
-    policy = ScriptedPolicy(lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>")
-    sample = Sample(id="o", image=samples[0].image, question="?", answer="B", options=("red", "blue"))
+    policy = ScriptedPolicy(
+        lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>"
+    )
+    sample = Sample(
+        id="o", image=samples[0].image, question="?", answer="B", options=("red", "blue")
+    )
     found = choose([sample], policy, tmp_path / "out")
     assert (found.samples[0].budget, found.wrong) == (4, 0)
 
@@ -259,7 +322,9 @@ def test_broken_picture_loses_only_its_own_sample(samples, tmp_path, served):
     assert str(tmp_path / "broken.png") in found.failed["bad"]
 
 
-def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_fails_ends_the_run(samples, tmp_path):
+def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_fails_ends_the_run(
+    samples, tmp_path
+):
     def reply(context):
         if context.question == "late":
             raise RuntimeError("out of memory")
@@ -267,7 +332,9 @@ def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_f
 
     found = choose(samples, ScriptedPolicy(reply), tmp_path / "a")
     assert found.failed == {"late": "RuntimeError: out of memory"}
-    with pytest.raises(RunError, match="1 of 1 samples failed, the last with: RuntimeError: out of memory"):
+    with pytest.raises(
+        RunError, match="1 of 1 samples failed, the last with: RuntimeError: out of memory"
+    ):
         choose(samples[1:2], ScriptedPolicy(reply), tmp_path / "b")
 
 
@@ -275,7 +342,13 @@ def test_answers_serve_another_ladder_and_other_rules(samples, tmp_path):
     shared, asked = tmp_path / "answers", []
     options = {"protocol": PROTOCOL, "answers": shared, "progress": False}
     select(samples, reader([]), config=SelectConfig(ladder=LADDER), out=tmp_path / "a", **options)
-    found = select(samples, reader(asked), config=SelectConfig(ladder=(64, 4), wrong="drop"), out=tmp_path / "b", **options)
+    found = select(
+        samples,
+        reader(asked),
+        config=SelectConfig(ladder=(64, 4), wrong="drop"),
+        out=tmp_path / "b",
+        **options,
+    )
     assert asked == [("early", 4), ("wrong", 4)], "they had stopped at 16"
     assert {s.id: s.budget for s in found.samples} == {"early": 4, "late": 4, "never": 4}
 
@@ -293,19 +366,40 @@ class Asked:
 
 def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_path):
     said = {64: "red", 16: "it is crimson", 4: "blue"}
-    judge, policy = Asked(), ScriptedPolicy(lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>")
+    judge, policy = (
+        Asked(),
+        ScriptedPolicy(
+            lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>"
+        ),
+    )
     sample = Sample(id="s", image=samples[0].image, question="Which colour?", answer="Red.")
     config = SelectConfig(ladder=LADDER, judge="m")
-    found = select([sample], policy, protocol=PROTOCOL, config=config, out=tmp_path, rules=judged_rules(judge), progress=False)  # pyright: ignore[reportArgumentType]
+    found = select(
+        [sample],
+        policy,
+        protocol=PROTOCOL,
+        config=config,
+        out=tmp_path,
+        rules=judged_rules(judge),
+        progress=False,
+    )  # pyright: ignore[reportArgumentType]
     assert found.samples[0].budget == 4
     assert [(case.reference, case.reply) for case in judge.cases] == [
-        ("red", "it is crimson"), ("Red.", "it is crimson"), ("red", "blue"), ("Red.", "blue"),
-    ]  # fmt: skip
+        ("red", "it is crimson"),
+        ("Red.", "it is crimson"),
+        ("red", "blue"),
+        ("Red.", "blue"),
+    ]
 
 
 def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):
     many(tmp_path / "p")
-    command = [sys.executable, str(HERE / "select_slowly.py"), str(tmp_path / "p"), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(HERE / "select_slowly.py"),
+        str(tmp_path / "p"),
+        str(tmp_path / "out"),
+    ]
     rows = tmp_path / "out" / "answers" / "episodes.jsonl"
     for goal in (5, 40):
         with subprocess.Popen(command) as process:
@@ -319,32 +413,54 @@ def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_pat
     samples = many(tmp_path / "again")
     assert json.loads(done.stdout) == naive(samples, LADDER)
     lines = rows.read_text().splitlines()
-    assert len({json.loads(line)["key"] for line in lines}) == len(lines), "no answer is asked for twice"
+    assert len({json.loads(line)["key"] for line in lines}) == len(lines), (
+        "no answer is asked for twice"
+    )
 
 
 def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_path, capsys):
     folder = write_samples(samples, tmp_path / "data").parent
-    with ChatServer(say=lambda question, turn, pictures: f"<answer>{crc32(pictures[0].encode()) % 9}</answer>") as server:
-        command = ["select", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
+    with ChatServer(
+        say=lambda question, turn, pictures: f"<answer>{crc32(pictures[0].encode()) % 9}</answer>"
+    ) as server:
+        command = [
+            "select",
+            str(folder),
+            "--base-url",
+            server.base_url,
+            "--model",
+            "scripted",
+            "--out",
+            str(tmp_path / "out"),
+        ]
         assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
         heard = capsys.readouterr()
-        assert "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens together" in heard.err
+        assert (
+            "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens together" in heard.err
+        )
         assert "4 of 4 samples" in heard.err
         assert "\r" not in heard.err, "no bar where there is no terminal"
         asked = len(server.requests)
         assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
         assert len(server.requests) == asked, "everything is known"
     assert {sample.budget for sample in read_samples(tmp_path / "out")} == {16}
-    assert "Level at which the answer first changed" in (tmp_path / "out" / "report" / "index.html").read_text()
+    assert (
+        "Level at which the answer first changed"
+        in (tmp_path / "out" / "report" / "index.html").read_text()
+    )
     assert cli.main([*command, "--votes", "3"]) == 1
     assert "--votes are sampled answers: give a --temperature above 0" in capsys.readouterr().err
 
 
 def test_cost_is_told_before(tmp_path):
     samples = many(tmp_path / "p", 6)
-    # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then (2 x 1) 2; 1 x 1: one view
+    # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then (2 x 1) 2; 1 x 1: one
+    # view
     line = cost_line(samples, SelectConfig(ladder=LADDER), PROTOCOL, 3)
-    assert line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens together; 3 answers are there already"
+    assert (
+        line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens together; 3 "
+        "answers are there already"
+    )
 
 
 @pytest.mark.parametrize("ratios", [(1,), (0.5, 0.25), (1, 0), (1, 0.5, 0.5)])

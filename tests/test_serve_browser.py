@@ -1,4 +1,5 @@
-"""The demo page in a browser: ask, watch the boxes appear, swap a crop, draw one, drop a broken picture."""
+"""The demo page in a browser: ask, watch the boxes appear, swap a crop, draw one, drop a broken
+picture."""
 
 import re
 import threading
@@ -9,17 +10,23 @@ from browser import open_page, served
 from live_server import CALL, CONFIG, colour_of, listening, scripted_model
 
 pytestmark = pytest.mark.browser
-HOSTILE = "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script> \N{RIGHT-TO-LEFT OVERRIDE}\N{PILE OF POO}"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='ran'\"><script>document.title='ran'</script> "
+    "\N{RIGHT-TO-LEFT OVERRIDE}\N{PILE OF POO}"
+)
 DROP = """async ([name, bytes]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
-  document.querySelector("#drop").dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  const drop = new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.querySelector("#drop").dispatchEvent(drop);
 }"""
 
 
 def looks_once(context):
     """One crop, then an answer that tells its mean colour."""
-    return CALL if not context.turns else f"<answer>{colour_of(context.turns[0].view.image)}</answer>"
+    return (
+        CALL if not context.turns else f"<answer>{colour_of(context.turns[0].view.image)}</answer>"
+    )
 
 
 @pytest.fixture
@@ -51,7 +58,10 @@ def answer_of(page, run: int) -> str:
 def boxes(page, picture: str) -> list[list[float]]:
     """Corners of the boxes drawn over a picture, by its id."""
     rects = page.locator(f".frame:has(#{picture}) rect.crop")
-    return [[float(rects.nth(i).get_attribute(name)) for name in ("x", "y", "width", "height")] for i in range(rects.count())]
+    return [
+        [float(rects.nth(i).get_attribute(name)) for name in ("x", "y", "width", "height")]
+        for i in range(rects.count())
+    ]
 
 
 def test_a_dropped_picture_is_asked_about_and_the_box_appears_on_both_views(page, address, picture):
@@ -59,7 +69,9 @@ def test_a_dropped_picture_is_asked_about_and_the_box_appears_on_both_views(page
     assert boxes(page, "first") == boxes(page, "original")
     # the first view of 400 x 300 at 16 tokens is 112 x 84; the call asks for 56 x 56 of it
     assert boxes(page, "first")[0] == pytest.approx([0, 0, 0.5, 2 / 3])
-    assert page.get_by_text(re.compile("What the model sees first, 112 . 84 pixels, 12 visual tokens")).is_visible()
+    assert page.get_by_text(
+        re.compile("What the model sees first, 112 . 84 pixels, 12 visual tokens")
+    ).is_visible()
     assert page.get_by_text(re.compile("Original, 400 . 300 pixels")).is_visible()
     assert all(image.get_attribute("alt") for image in page.locator("img:visible").all())
 
@@ -74,9 +86,14 @@ def test_a_crop_swapped_for_noise_gives_another_answer_beside_the_first(page, ad
     page.get_by_role("group", name="Swap crop 1").get_by_role("button", name="noise").click()
     noise = answer_of(page, 1)
     assert noise != own
-    assert all(abs(int(part) - 127) < 8 for part in re.findall(r"\d+", noise))  # the mean of uniform noise
+    assert all(
+        abs(int(part) - 127) < 8 for part in re.findall(r"\d+", noise)
+    )  # the mean of uniform noise
     assert page.get_by_role("heading", name="Crop 1: noise").is_visible()
-    assert page.get_by_role("status").inner_text() == f"{noise}. Before: {own.removeprefix('Answer: ')}."
+    assert (
+        page.get_by_role("status").inner_text()
+        == f"{noise}. Before: {own.removeprefix('Answer: ')}."
+    )
     page.locator(".run").first.get_by_role("button", name="Show its boxes").click()
     assert page.locator(".run.selected h3").inner_text() == "Its own crops"
 
@@ -95,7 +112,9 @@ def test_a_crop_of_ones_own_can_be_dragged(page, address, picture):
     page.get_by_role("button", name="Show this instead").click()
     red, green, blue = map(int, re.findall(r"\d+", answer_of(page, 1)))
     assert blue == 0
-    assert red == pytest.approx(0.7 * 255, abs=4)  # red grows with x, green with y, and the box is from 0.5 to 0.9
+    assert red == pytest.approx(
+        0.7 * 255, abs=4
+    )  # red grows with x, green with y, and the box is from 0.5 to 0.9
     assert green == pytest.approx(0.7 * 255, abs=4)
     assert boxes(page, "original")[0] == pytest.approx([0.5, 0.5, 0.4, 0.4], abs=0.01)
 
@@ -129,7 +148,9 @@ def test_everything_can_be_done_with_the_keyboard(page, address):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert answer_of(page, 1) != own
-    assert page.get_by_role("heading", name="Crop 1: a crop of your own (90 %, 90 %, 100 %, 100 %)").is_visible()
+    assert page.get_by_role(
+        "heading", name="Crop 1: a crop of your own (90 %, 90 %, 100 %, 100 %)"
+    ).is_visible()
 
 
 def test_a_box_without_area_is_said_and_nothing_is_asked(page, address, picture):
@@ -138,7 +159,10 @@ def test_a_box_without_area_is_said_and_nothing_is_asked(page, address, picture)
     page.get_by_label("left").fill("80")
     page.get_by_label("right").fill("20")
     page.get_by_role("button", name="Show this instead").click()
-    assert page.get_by_role("alert").inner_text() == "A crop needs left before right and top above bottom, from 0 to 100."
+    assert (
+        page.get_by_role("alert").inner_text()
+        == "A crop needs left before right and top above bottom, from 0 to 100."
+    )
     assert page.locator(".run").count() == 1
 
 
@@ -148,16 +172,26 @@ def test_a_broken_picture_is_one_clear_sentence_and_the_page_goes_on(browser, ad
         whole = picture().read_bytes()
         drop(page, "torn.png", whole[: len(whole) // 2])
         page.get_by_role("alert").filter(has_text="torn.png").wait_for()
-        assert page.get_by_role("alert").inner_text() == "torn.png: the picture is broken: its file is cut off or damaged"
+        assert (
+            page.get_by_role("alert").inner_text()
+            == "torn.png: the picture is broken: its file is cut off or damaged"
+        )
         drop(page, "letter.png", b"Dear reader")
         page.get_by_role("alert").filter(has_text="letter.png").wait_for()
-        assert "letter.png: this is not a picture that can be read here; JPEG, PNG" in page.get_by_role("alert").inner_text()
+        assert (
+            "letter.png: this is not a picture that can be read here; JPEG, PNG"
+            in page.get_by_role("alert").inner_text()
+        )
         assert ask(page, address, picture()).startswith("Answer: ")
 
 
 def test_hostile_texts_stay_texts(page, tmp_path, picture):
     def says(context):
-        return f"{HOSTILE} {CALL}" if not context.turns else f"<answer>{HOSTILE} {'x' * 100_000}</answer>"
+        return (
+            f"{HOSTILE} {CALL}"
+            if not context.turns
+            else f"<answer>{HOSTILE} {'x' * 100_000}</answer>"
+        )
 
     with listening(scripted_model(says), tmp_path / "served") as address:
         page.goto(address)
@@ -185,7 +219,9 @@ def test_turns_come_one_by_one_and_can_be_stopped(page, tmp_path):
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Stopped.").wait_for()
         assert not page.get_by_role("button", name="Stop").is_visible()
-        gate.release(CONFIG.max_turns)  # what was being said, and what the server began before it noticed, is told to nobody
+        gate.release(
+            CONFIG.max_turns
+        )  # what was being said, and what the server began before it noticed, is told to nobody
         assert page.locator(".run li").count() == 2
 
 
@@ -194,8 +230,13 @@ def test_pictures_of_any_shape_fit_the_page(browser, address, picture, size):
     with open_page(browser, viewport={"width": 400, "height": 800}, color_scheme="dark") as page:
         ask(page, address, picture(size=size))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        shown, drawn = page.locator("#original").bounding_box(), page.locator("#canvas svg.crops").bounding_box()
-        assert (drawn["width"], drawn["height"]) == pytest.approx((shown["width"], shown["height"]), abs=3)
+        shown, drawn = (
+            page.locator("#original").bounding_box(),
+            page.locator("#canvas svg.crops").bounding_box(),
+        )
+        assert (drawn["width"], drawn["height"]) == pytest.approx(
+            (shown["width"], shown["height"]), abs=3
+        )
         assert shown["width"] / shown["height"] == pytest.approx(size[0] / size[1], rel=0.05)
 
 

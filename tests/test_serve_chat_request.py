@@ -17,7 +17,12 @@ def image(url=PICTURE):
 
 
 def user(*parts):
-    return {"role": "user", "content": [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]}
+    return {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": part} if isinstance(part, str) else part for part in parts
+        ],
+    }
 
 
 def body(**fields):
@@ -31,9 +36,23 @@ def refused(found):
 
 
 def test_a_picture_and_a_question_are_a_request():
-    request = read_request(body(temperature=0.5, max_tokens=20, stream=True, stream_options={"include_usage": True}, seed=3))
+    request = read_request(
+        body(
+            temperature=0.5,
+            max_tokens=20,
+            stream=True,
+            stream_options={"include_usage": True},
+            seed=3,
+        )
+    )
     assert (request.question, request.picture) == ("Which letter?", b"PNG bytes")
-    assert (request.temperature, request.max_tokens, request.seed, request.stream, request.include_usage) == (0.5, 20, 3, True, True)
+    assert (
+        request.temperature,
+        request.max_tokens,
+        request.seed,
+        request.stream,
+        request.include_usage,
+    ) == (0.5, 20, 3, True, True)
     assert request.ignored == ()
 
 
@@ -53,7 +72,9 @@ def test_a_follow_up_is_about_the_last_picture_that_was_sent():
 
 
 def test_options_that_change_nothing_here_are_named():
-    assert read_request(body(presence_penalty=0.5, user="me", top_k=4, logit_bias=None)).ignored == ("presence_penalty", "top_k")
+    assert read_request(
+        body(presence_penalty=0.5, user="me", top_k=4, logit_bias=None)
+    ).ignored == ("presence_penalty", "top_k")
 
 
 @pytest.mark.parametrize(
@@ -69,11 +90,23 @@ def test_options_that_change_nothing_here_are_named():
         ({"model": None}, "model", "must be a text"),
         ({"messages": []}, "messages", "no message of the user"),
         ({"messages": "hello"}, "messages", "must be a list"),
-        ({"messages": [user("Which letter?")]}, "messages", "no picture in the user's messages; send one"),
+        (
+            {"messages": [user("Which letter?")]},
+            "messages",
+            "no picture in the user's messages; send one",
+        ),
         ({"messages": [user(image())]}, "messages", "needs a text"),
         ({"messages": [user(image(), image(), "Which?")]}, "messages", "2 pictures in one message"),
-        ({"messages": [user({"type": "input_audio"}, "Which?")]}, "messages", "parts of type text or image_url"),
-        ({"messages": [user(image(), "?" * 20_001)]}, "messages", "20,001 characters; at most 20,000"),
+        (
+            {"messages": [user({"type": "input_audio"}, "Which?")]},
+            "messages",
+            "parts of type text or image_url",
+        ),
+        (
+            {"messages": [user(image(), "?" * 20_001)]},
+            "messages",
+            "20,001 characters; at most 20,000",
+        ),
     ],
 )
 def test_what_cannot_be_answered_names_its_parameter(fields, param, sentence):
@@ -83,12 +116,23 @@ def test_what_cannot_be_answered_names_its_parameter(fields, param, sentence):
     assert error.status == 400
 
 
-@pytest.mark.parametrize("url", ["http://example.org/a.png", "https://127.0.0.1/a.png", "file:///etc/passwd", "/etc/passwd", "FILE:///x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/a.png",
+        "https://127.0.0.1/a.png",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "FILE:///x",
+    ],
+)
 def test_nothing_is_fetched(url):
     assert "not fetched" in str(refused(body(messages=[user(image(url), "Which?")])))
 
 
-@pytest.mark.parametrize("url", ["data:image/png,abc", "data:image/png;base64,%%%", "data:image/png;base64,YQ"])
+@pytest.mark.parametrize(
+    "url", ["data:image/png,abc", "data:image/png;base64,%%%", "data:image/png;base64,YQ"]
+)
 def test_a_data_uri_that_is_no_base64_is_refused(url):
     with pytest.raises(ApiError, match="base64"):
         picture_of_url(url)
@@ -97,15 +141,31 @@ def test_a_data_uri_that_is_no_base64_is_refused(url):
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*body(), "n", "role", "content", "type", "text", "tools"]), inner)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*body(), "n", "role", "content", "type", "text", "tools"]), inner
+        )
     ),
     max_leaves=12,
 )
 
 
-@given(JSON, st.dictionaries(st.sampled_from(["temperature", "top_p", "max_tokens", "seed", "n", "stream_options", "stop"]), JSON))
+@given(
+    JSON,
+    st.dictionaries(
+        st.sampled_from(
+            ["temperature", "top_p", "max_tokens", "seed", "n", "stream_options", "stop"]
+        ),
+        JSON,
+    ),
+)
 def test_whatever_is_sent_is_a_request_or_a_refusal(junk, fields):
-    for found in (junk, body(**fields), body(messages=junk), body(messages=[{"role": "user", "content": junk}])):
+    for found in (
+        junk,
+        body(**fields),
+        body(messages=junk),
+        body(messages=[{"role": "user", "content": junk}]),
+    ):
         try:
             read_request(found)
         except ApiError as error:

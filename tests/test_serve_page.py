@@ -10,7 +10,7 @@ from live_server import CALL, CONFIG, listening, scripted_model
 from PIL import Image
 from starlette.responses import PlainTextResponse
 
-from lfpc import live
+from lfpc.ask import live
 from lfpc.errors import ConfigError
 from lfpc.web.ask.keys import checked_key, keyed, knows_key
 from lfpc.web.guard import guarded
@@ -29,7 +29,9 @@ def events(answer):
 
 
 def ask(address, **fields):
-    return httpx.post(f"{address}/ask", json={"picture": "test-00000", "question": "What?", **fields})
+    return httpx.post(
+        f"{address}/ask", json={"picture": "test-00000", "question": "What?", **fields}
+    )
 
 
 def test_a_question_is_told_in_lines(address):
@@ -47,7 +49,11 @@ def test_a_question_is_told_in_lines(address):
 
 def test_a_swap_plays_the_recorded_replies_again_and_goes_on(address):
     told = events(ask(address))
-    again = events(httpx.post(f"{address}/swap", json={"id": told[0]["id"], "call": 2, "shown": [0.5, 0.5, 1, 1]}))
+    again = events(
+        httpx.post(
+            f"{address}/swap", json={"id": told[0]["id"], "call": 2, "shown": [0.5, 0.5, 1, 1]}
+        )
+    )
     assert [event.get("replayed") for event in again] == [None, True, True, False, None]
     assert again[1]["view"] == told[1]["view"]
     assert (again[2]["shown"], again[2]["region"]) == ("box", [0.5, 0.5, 1, 1])
@@ -130,7 +136,10 @@ def test_a_failure_on_the_way_is_the_last_line(tmp_path):
 
     with listening(scripted_model(fails_later), tmp_path) as address:
         last = events(ask(address))[-1]
-    assert last == {"kind": "problem", "problem": "the question failed in the server (ValueError); its log says more"}
+    assert last == {
+        "kind": "problem",
+        "problem": "the question failed in the server (ValueError); its log says more",
+    }
 
 
 def test_a_question_too_many_is_told_to_come_again(tmp_path, monkeypatch):
@@ -142,7 +151,9 @@ def test_a_question_too_many_is_told_to_come_again(tmp_path, monkeypatch):
 def test_the_last_turns_crop_says_that_nothing_follows(tmp_path):
     with listening(scripted_model(lambda context: CALL), tmp_path) as address:
         told = events(ask(address))
-    assert [event["last"] for event in told if event["kind"] == "turn"] == [False] * (CONFIG.max_turns - 1) + [True]
+    assert [event["last"] for event in told if event["kind"] == "turn"] == [False] * (
+        CONFIG.max_turns - 1
+    ) + [True]
     assert told[-1]["answer"] is None
 
 
@@ -169,14 +180,19 @@ def test_a_public_server_answers_by_any_name_to_whoever_has_the_key():
     headers = {"host": "gpu-box:8017", "authorization": f"Bearer {KEY}"}
     assert asked(app, "GET", "/", headers=headers).text == "in"
     assert asked(app, "GET", "/", headers=headers | {"origin": "https://gpu-box:8017"}).text == "in"
-    assert asked(app, "GET", "/", headers=headers | {"origin": "https://example.org"}).status_code == 403
+    assert (
+        asked(app, "GET", "/", headers=headers | {"origin": "https://example.org"}).status_code
+        == 403
+    )
     refused = asked(app, "GET", "/", headers={"host": "gpu-box:8017"})
     assert (refused.status_code, refused.headers["www-authenticate"][:5]) == (401, "Basic")
     assert refused.json()["error"]["code"] == "invalid_api_key"
 
 
 def test_a_public_server_without_a_good_key_does_not_start():
-    with pytest.raises(ConfigError, match="--public needs a key of 16 characters or more in LFPC_API_KEY"):
+    with pytest.raises(
+        ConfigError, match="--public needs a key of 16 characters or more in LFPC_API_KEY"
+    ):
         checked_key(None, public=True)
     with pytest.raises(ConfigError, match="must have 16 ASCII characters or more; it has 5"):
         checked_key("short", public=False)

@@ -1,4 +1,5 @@
-"""Pictures that are sent in: what is taken, what is refused with which sentence, and what is dropped."""
+"""Pictures that are sent in: what is taken, what is refused with which sentence, and what is
+dropped."""
 
 import io
 from contextlib import suppress
@@ -21,7 +22,16 @@ def encoded(kind="PNG", size=(40, 30), mode="RGB", **options):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode"), [("PNG", "RGBA"), ("PNG", "1"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "L"), ("TIFF", "L")]
+    ("kind", "mode"),
+    [
+        ("PNG", "RGBA"),
+        ("PNG", "1"),
+        ("JPEG", "CMYK"),
+        ("WEBP", "RGB"),
+        ("GIF", "P"),
+        ("BMP", "L"),
+        ("TIFF", "L"),
+    ],
 )
 def test_usual_pictures_are_kept_and_open(tmp_path, kind, mode):
     uploads = Uploads(tmp_path)
@@ -59,8 +69,14 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded():
         checked_ending(encoded(), most_pixels=1000)
 
 
-@given(st.binary(max_size=300), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), st.integers(0, 200))
-def test_whatever_bytes_are_sent_are_a_picture_or_a_picture_error(tmp_path_factory, junk, kind, place):
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),
+    st.integers(0, 200),
+)
+def test_whatever_bytes_are_sent_are_a_picture_or_a_picture_error(
+    tmp_path_factory, junk, kind, place
+):
     data = bytearray(encoded(kind, size=(9, 9)))
     data[place : place + len(junk)] = junk
     uploads = Uploads(tmp_path_factory.mktemp("uploads"), most_pixels=10_000)

@@ -23,8 +23,16 @@ def no_key(monkeypatch):
     ("options", "key", "sentence"),
     [
         (("--model", "m"), "", "give either --checkpoint, or --base-url and --model"),
-        ((*SERVED, "--public"), "", "--public needs a key of 16 characters or more in LFPC_API_KEY"),
-        (SERVED, "short", "the key in LFPC_API_KEY must have 16 ASCII characters or more; it has 5"),
+        (
+            (*SERVED, "--public"),
+            "",
+            "--public needs a key of 16 characters or more in LFPC_API_KEY",
+        ),
+        (
+            SERVED,
+            "short",
+            "the key in LFPC_API_KEY must have 16 ASCII characters or more; it has 5",
+        ),
         ((*SERVED, "--budget", "0"), "", "budget must be at least 1 visual token, got 0"),
         ((*SERVED, "--port", "99999"), "", "port 99999 of 127.0.0.1 cannot be used"),
     ],
@@ -41,17 +49,40 @@ def test_what_cannot_be_served_is_one_sentence(monkeypatch, capsys, options, key
 def test_a_public_server_asks_for_its_key_and_zooms_with_a_served_model(monkeypatch, picture):
     monkeypatch.setenv("LFPC_API_KEY", KEY)
     url = "data:image/png;base64," + base64.b64encode(picture().read_bytes()).decode()
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Which letter?"}]
+    content = [
+        {"type": "image_url", "image_url": {"url": url}},
+        {"type": "text", "text": "Which letter?"},
+    ]
     with (
         ChatServer() as model,
-        served("serve", "--public", "--port", "0", "--base-url", model.base_url, "--model", "scripted", "--budget", "16") as server,
+        served(
+            "serve",
+            "--public",
+            "--port",
+            "0",
+            "--base-url",
+            model.base_url,
+            "--model",
+            "scripted",
+            "--budget",
+            "16",
+        ) as server,
     ):
         assert httpx.get(server.address).status_code == 401
-        assert httpx.get(f"{server.address}/about", auth=("me", KEY), headers={"host": "gpu-box"}).json()["model"] == "scripted"
+        assert (
+            httpx.get(
+                f"{server.address}/about", auth=("me", KEY), headers={"host": "gpu-box"}
+            ).json()["model"]
+            == "scripted"
+        )
         with pytest.raises(openai.AuthenticationError, match="asks for its key"):
             openai.OpenAI(base_url=f"{server.address}/v1", api_key="another").models.list()
         client = openai.OpenAI(base_url=f"{server.address}/v1", api_key=KEY)
-        found = client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": content}])
+        found = client.chat.completions.create(
+            model="scripted", messages=[{"role": "user", "content": content}]
+        )
         assert found.lfpc["turns"][0]["action"]["kind"] == "crop"
-        assert found.usage.prompt_tokens == sum(100 * len(request["messages"]) for request in model.requests)
+        assert found.usage.prompt_tokens == sum(
+            100 * len(request["messages"]) for request in model.requests
+        )
         client.close()

@@ -30,8 +30,8 @@ from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
-from lfpc.runs import RunFolder
 from lfpc.samples import Sample, write_samples
+from lfpc.storage.runs import RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
@@ -49,23 +49,39 @@ def questions(folder: Path, count: int) -> list[Sample]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i}.png" for i in range(5)]
     for i, path in enumerate(paths):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (150, 200, 3), dtype=np.uint8)).save(path)
-    samples = [Sample(id=f"s{i}", image=paths[i % 5], question=f"What is {i}?", answer="?") for i in range(count)]
+        Image.fromarray(
+            np.random.default_rng(i).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+        ).save(path)
+    samples = [
+        Sample(id=f"s{i}", image=paths[i % 5], question=f"What is {i}?", answer="?")
+        for i in range(count)
+    ]
     said = play([game(sample) for sample in samples], ScriptedPolicy(say_in_process))
-    return [replace(sample, answer=str(done.answer) if i % 2 else "?") for i, (sample, done) in enumerate(zip(samples, said, strict=True))]
+    return [
+        replace(sample, answer=str(done.answer) if i % 2 else "?")
+        for i, (sample, done) in enumerate(zip(samples, said, strict=True))
+    ]
 
 
 def game(sample: Sample):
-    return episode(sample, first_view(sample, 16), look=PROBES["own"]([], RULES, 0), protocol=PROTOCOL)
+    return episode(
+        sample, first_view(sample, 16), look=PROBES["own"]([], RULES, 0), protocol=PROTOCOL
+    )
 
 
 def say_in_process(context: Context) -> str:
     """What the server's script says, from the context that a policy of this process sees."""
-    seen = [view.image for view in (context.first_view, *(turn.view for turn in context.turns)) if view is not None]
+    seen = [
+        view.image
+        for view in (context.first_view, *(turn.view for turn in context.turns))
+        if view is not None
+    ]
     return script(context.question, len(context.turns), [digest(image) for image in seen])
 
 
-def policy_of(server: ChatServer, *, model="scripted", tools=True, sampling=None, **options) -> ServedPolicy:
+def policy_of(
+    server: ChatServer, *, model="scripted", tools=True, sampling=None, **options
+) -> ServedPolicy:
     settings = {"base_url": server.base_url, "concurrency": 8, "timeout_s": 20.0, **options}
     return ServedPolicy(Server(**settings), model, PROTOCOL, sampling=sampling, tools=tools)
 
@@ -73,7 +89,9 @@ def policy_of(server: ChatServer, *, model="scripted", tools=True, sampling=None
 def rows_of(out: Path, samples, policy, **options):
     look = PROBES["own"](samples, RULES, 0)
     run = RunFolder.open(out, Config())
-    return evaluate(samples, policy, protocol=PROTOCOL, budget=16, look=look, run=run, progress=False, **options)
+    return evaluate(
+        samples, policy, protocol=PROTOCOL, budget=16, look=look, run=run, progress=False, **options
+    )
 
 
 def comparable(rows):
@@ -81,7 +99,12 @@ def comparable(rows):
     timing, counted = {"seconds", "concurrency"}, {"tokens", "prompt_tokens", "finish"}
     return [
         {key: value for key, value in row.items() if key not in timing}
-        | {"turns": [{key: value for key, value in turn.items() if key not in counted} for turn in row["turns"]]}
+        | {
+            "turns": [
+                {key: value for key, value in turn.items() if key not in counted}
+                for turn in row["turns"]
+            ]
+        }
         for row in rows
     ]
 
@@ -98,26 +121,35 @@ def samples(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(samples, tmp_path_factory):
     """The rows of the same script in this process."""
-    rows = comparable(rows_of(tmp_path_factory.mktemp("expected"), samples, ScriptedPolicy(say_in_process)))
+    rows = comparable(
+        rows_of(tmp_path_factory.mktemp("expected"), samples, ScriptedPolicy(say_in_process))
+    )
     assert sum(row["correct"] for row in rows) == 12
     assert {len(row["turns"]) for row in rows} == {2, 3}
     return rows
 
 
 @pytest.mark.parametrize("style", ["vllm", "sglang", "plain", "strict"])
-def test_a_served_model_gives_the_rows_of_the_same_model_in_this_process(tmp_path, samples, expected, style):
+def test_a_served_model_gives_the_rows_of_the_same_model_in_this_process(
+    tmp_path, samples, expected, style
+):
     with ChatServer(style=style) as server:
         rows = rows_of(tmp_path, samples, policy_of(server))
     assert comparable(rows) == expected
-    assert server.refused <= 8  # "strict" refuses the field it does not know only until that is noticed
+    assert (
+        server.refused <= 8
+    )  # "strict" refuses the field it does not know only until that is noticed
     assert (server.refused > 0) == (style == "strict")
 
 
 def test_rows_name_tokens_as_the_server_counted_them(tmp_path, samples):
     with ChatServer() as server:
         row = rows_of(tmp_path, samples[:1], policy_of(server, concurrency=3))[0]
-    # the script counts 100 a message and 1 a character; system and user come first, each turn adds a reply and what it was told
-    assert [turn["prompt_tokens"] for turn in row["turns"]] == [200 + 200 * i for i in range(len(row["turns"]))]
+    # the script counts 100 a message and 1 a character; system and user come first, each turn adds
+    # a reply and what it was told
+    assert [turn["prompt_tokens"] for turn in row["turns"]] == [
+        200 + 200 * i for i in range(len(row["turns"]))
+    ]
     assert [turn["tokens"] for turn in row["turns"]] == [len(turn["text"]) for turn in row["turns"]]
     assert {turn["finish"] for turn in row["turns"]} == {"stop"}
     assert row["concurrency"] == 3
@@ -126,13 +158,23 @@ def test_rows_name_tokens_as_the_server_counted_them(tmp_path, samples):
 
 def test_requests_say_what_was_asked_for(samples, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    sampling = ServedSampling(temperature=0.7, top_p=0.9, max_tokens=33, seed=5, extra_body={"top_k": 4})
+    sampling = ServedSampling(
+        temperature=0.7, top_p=0.9, max_tokens=33, seed=5, extra_body={"top_k": 4}
+    )
     with ChatServer() as server:
         play([game(samples[0])], policy_of(server, sampling=sampling))
         play([game(samples[0])], policy_of(server, tools=False))
     assert server.keys == {"secret"}
     first, direct = server.requests[0], server.requests[-1]
-    asked = {"model": "scripted", "temperature": 0.7, "top_p": 0.9, "max_tokens": 33, "seed": 5, "top_k": 4, KEEP_STOP: True}
+    asked = {
+        "model": "scripted",
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_tokens": 33,
+        "seed": 5,
+        "top_k": 4,
+        KEEP_STOP: True,
+    }
     assert {key: value for key, value in first.items() if key not in ("messages", "stop")} == asked
     assert tuple(first["stop"]) == STOPS
     assert "seed" not in direct
@@ -146,19 +188,27 @@ def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):
         rows = rows_of(tmp_path / "run", samples, policy_of(server, picture_folder=folder))
     assert comparable(rows) == expected
     assert all("data:image" not in json.dumps(request) for request in server.requests)
-    shown = {digest(picture) for request in server.requests for picture in pictures_of(request["messages"])}
+    shown = {
+        digest(picture)
+        for request in server.requests
+        for picture in pictures_of(request["messages"])
+    }
     assert len(list(folder.iterdir())) == len(shown)
 
 
 def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
     encoded, png = [], picture_urls.png_bytes
-    monkeypatch.setattr(picture_urls, "png_bytes", lambda view: encoded.append(digest(view.image)) or png(view))
+    monkeypatch.setattr(
+        picture_urls, "png_bytes", lambda view: encoded.append(digest(view.image)) or png(view)
+    )
     with ChatServer() as server:
         policy = policy_of(server)
         rows = rows_of(tmp_path, samples, policy)
     crops = sum(row["crops"] for row in rows)
     assert crops == 24
-    assert len(encoded) == 5 + crops  # five pictures, which the questions share, and each question's crop
+    assert (
+        len(encoded) == 5 + crops
+    )  # five pictures, which the questions share, and each question's crop
     assert len(server.requests) > len(encoded)
 
 
@@ -170,10 +220,14 @@ def test_no_more_than_concurrency_at_once(tmp_path, samples):
 
 def test_a_server_that_fails_a_third_of_its_calls_costs_no_row(tmp_path, samples, expected):
     with ChatServer(faults=0.3) as server:
-        rows = rows_of(tmp_path, samples, policy_of(server, timeout_s=2.0, retries=10, concurrency=16))
+        rows = rows_of(
+            tmp_path, samples, policy_of(server, timeout_s=2.0, retries=10, concurrency=16)
+        )
     assert set(server.happened) == set(FAULTS)
     assert comparable(rows) == expected
-    assert Counter(row["key"] for row in on_disk(tmp_path)) == Counter(sample.id for sample in samples)
+    assert Counter(row["key"] for row in on_disk(tmp_path)) == Counter(
+        sample.id for sample in samples
+    )
 
 
 def test_the_client_waits_as_long_as_the_server_says(samples):
@@ -228,8 +282,13 @@ def test_error_rows_are_asked_again(tmp_path, samples, expected):
     assert len({text_of(request["messages"][1]) for request in server.requests[asked:]}) == 2
 
 
-@pytest.mark.parametrize(("model", "says"), [("other", r"other.*does not exist.*model's name"), ("scripted", "cannot read poison")])
-def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(tmp_path, samples, model, says):
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [("other", r"other.*does not exist.*model's name"), ("scripted", "cannot read poison")],
+)
+def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(
+    tmp_path, samples, model, says
+):
     some = [replace(sample, question=f"poison {sample.id}") for sample in samples]
     with ChatServer() as server, pytest.raises(RunError, match=says):
         rows_of(tmp_path, some, policy_of(server, model=model), max_failures=10)
@@ -239,7 +298,9 @@ def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(tmp_path, s
 def test_a_server_that_is_not_there_or_never_answers_is_named(samples):
     with ChatServer(faults=1.0) as server:
         server._next_fault = iter([FAULTS.index("silence")] * 9)
-        with pytest.raises(PolicyError, match=r"127\.0\.0\.1.*no answer within 0\.2 s, asked 1 times"):
+        with pytest.raises(
+            PolicyError, match=r"127\.0\.0\.1.*no answer within 0\.2 s, asked 1 times"
+        ):
             play([game(samples[0])], policy_of(server, timeout_s=0.2, retries=0))
         server._next_fault = iter([FAULTS.index("broken JSON")] * 9)
         with pytest.raises(PolicyError, match=r"a 200 without a reply: .*half.*asked 2 times"):
@@ -255,7 +316,14 @@ def test_a_policy_is_entered_before_it_is_asked(samples):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"concurrency": 0}, {"retries": -1}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}, {"base_url": "localhost:8000"}]
+    "wrong",
+    [
+        {"concurrency": 0},
+        {"retries": -1},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"base_url": "localhost:8000"},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -282,7 +350,17 @@ def test_a_stop_text_that_was_cut_off_is_put_back(text, choice, whole):
 
 
 def body_of(**choice) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": "<answer>b"}, "finish_reason": "stop", **choice}]}).encode()
+    return json.dumps(
+        {
+            "choices": [
+                {
+                    "message": {"role": "assistant", "content": "<answer>b"},
+                    "finish_reason": "stop",
+                    **choice,
+                }
+            ]
+        }
+    ).encode()
 
 
 def test_a_reply_that_ran_out_of_tokens_stays_cut():
@@ -299,16 +377,24 @@ def test_an_empty_reply_is_a_reply_and_a_hidden_call_a_mistake():
 def test_usage_is_taken_if_it_is_there():
     found = json.loads(body_of()) | {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
     assert read_reply(json.dumps(found).encode(), STOPS).usage == Usage(7, 3)
-    assert read_reply(json.dumps(found | {"usage": {"prompt_tokens": None}}).encode(), STOPS).usage is None
+    assert (
+        read_reply(json.dumps(found | {"usage": {"prompt_tokens": None}}).encode(), STOPS).usage
+        is None
+    )
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
 @settings(deadline=None)
-@given(st.binary() | JSON.map(lambda value: json.dumps({"choices": [value]}).encode()) | JSON.map(lambda value: body_of(message=value)))
+@given(
+    st.binary()
+    | JSON.map(lambda value: json.dumps({"choices": [value]}).encode())
+    | JSON.map(lambda value: body_of(message=value))
+)
 def test_whatever_a_server_sends_is_a_reply_or_said_to_be_none(body):
     try:
         reply = read_reply(body, STOPS)
@@ -334,7 +420,10 @@ def test_half_a_character_in_a_reply_stops_nothing(tmp_path, samples):
     replies = ["odd \ud83d, no call", "<answer>\udc00</answer>"]
     with ChatServer(say=lambda question, turn, pictures: replies[turn]) as server:
         row = rows_of(tmp_path, samples[:1], policy_of(server))[0]
-    assert [turn["text"] for turn in row["turns"]] == ["odd \ufffd, no call", "<answer>\ufffd</answer>"]
+    assert [turn["text"] for turn in row["turns"]] == [
+        "odd \ufffd, no call",
+        "<answer>\ufffd</answer>",
+    ]
 
 
 def test_a_view_is_forgotten_with_its_episode():
@@ -350,8 +439,19 @@ def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
     samples = questions(tmp_path / "data", 80)
     write_samples(samples, tmp_path / "data")
     with ChatServer(delay_s=0.01) as server:
-        command = [sys.executable, str(HERE / "kill_and_resume.py"), str(tmp_path / "data"), str(tmp_path / "killed")]
-        done = subprocess.run([*command, server.base_url, "10", "1"], capture_output=True, text=True, check=False, timeout=300)
+        command = [
+            sys.executable,
+            str(HERE / "kill_and_resume.py"),
+            str(tmp_path / "data"),
+            str(tmp_path / "killed"),
+        ]
+        done = subprocess.run(
+            [*command, server.base_url, "10", "1"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
         undisturbed = rows_of(tmp_path / "whole", samples, policy_of(server))
     after_kill = list(map(int, done.stdout.split()))
@@ -362,19 +462,33 @@ def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
     assert Counter(row["key"] for row in rows) == Counter(sample.id for sample in samples)
     by_key = {row.pop("key"): row for row in rows}
     for row in rows:
-        assert (row.pop("probe"), row.pop("seed"), set(row.pop("reward"))) == ("own", 0, REWARD_TERMS | {"total"})
+        assert (row.pop("probe"), row.pop("seed"), set(row.pop("reward"))) == (
+            "own",
+            0,
+            REWARD_TERMS | {"total"},
+        )
     assert comparable(by_key[sample.id] for sample in samples) == comparable(undisturbed)
 
 
 def hear_ctrl_c():
-    """What a shell starts in the background inherits deaf ears: the tests, too, may have been started so."""
+    """What a shell starts in the background inherits deaf ears: the tests, too, may have been
+    started so."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer(delay_s=0.2) as server:
-        command = ["eval", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
+        command = [
+            "eval",
+            str(folder),
+            "--base-url",
+            server.base_url,
+            "--model",
+            "scripted",
+            "--out",
+            str(tmp_path / "out"),
+        ]
         command += ["--probes", "own", "--budget", "16", "--crop-tokens", "1", "16"]
         process = subprocess.Popen(
             [sys.executable, "-m", "lfpc", *command, "--concurrency", "2"],
@@ -384,7 +498,9 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
             preexec_fn=hear_ctrl_c,
         )
         file = tmp_path / "out/16/own/episodes.jsonl"
-        while process.poll() is None and not (file.exists() and file.read_bytes().count(b"\n") >= 2):
+        while process.poll() is None and not (
+            file.exists() and file.read_bytes().count(b"\n") >= 2
+        ):
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, heard = process.communicate(timeout=60)
@@ -394,19 +510,39 @@ def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
         assert 2 <= len(on_disk(file.parent)) < 24
         server.delay_s = 0
         assert cli.main(command) == 0
-    assert Counter(row["key"] for row in on_disk(file.parent)) == Counter(sample.id for sample in samples)
+    assert Counter(row["key"] for row in on_disk(file.parent)) == Counter(
+        sample.id for sample in samples
+    )
 
 
 def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, capsys):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer() as server:
-        command = ["eval", str(folder), "--base-url", server.base_url, "--model", "scripted", "--out", str(tmp_path / "out")]
+        command = [
+            "eval",
+            str(folder),
+            "--base-url",
+            server.base_url,
+            "--model",
+            "scripted",
+            "--out",
+            str(tmp_path / "out"),
+        ]
         assert cli.main([*command, "--budget", "4", "16", "--crop-tokens", "1", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = lines[lines.index(f"{tmp_path / 'out/16'}:") + 1 :]
-    assert [line.split()[:2] for line in table[:3]] == [["look", "accuracy"], ["own", "50.0"], ["noise", "0.0"]]
+    assert [line.split()[:2] for line in table[:3]] == [
+        ["look", "accuracy"],
+        ["own", "50.0"],
+        ["noise", "0.0"],
+    ]
     assert table[2].split()[2] == "+50.0"
-    assert [line.split(":")[0] for line in lines[-5:-1]] == ["4/own", "4/noise", "16/own", "16/noise"]
+    assert [line.split(":")[0] for line in lines[-5:-1]] == [
+        "4/own",
+        "4/noise",
+        "16/own",
+        "16/noise",
+    ]
     assert lines[-1] == f"results: {tmp_path / 'out' / 'results.json'}"
     environment = json.loads((tmp_path / "out/4/own/environment.json").read_text())
     assert environment["device"] == server.base_url
@@ -415,8 +551,20 @@ def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, 
 def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, capsys):
     question = "What is <b>2</b>?\x1b[31m"
     out = tmp_path / "asked"
-    with ChatServer(say=lambda q, turn, pictures: script(question, turn * 2, pictures) + ("" if turn else "\x1b[2J</tool_call>")) as server:
-        command = ["ask", str(samples[0].image), question, "--base-url", server.base_url, "--model", "scripted"]
+    with ChatServer(
+        say=lambda q, turn, pictures: (
+            script(question, turn * 2, pictures) + ("" if turn else "\x1b[2J</tool_call>")
+        )
+    ) as server:
+        command = [
+            "ask",
+            str(samples[0].image),
+            question,
+            "--base-url",
+            server.base_url,
+            "--model",
+            "scripted",
+        ]
         assert cli.main([*command, "--out", str(out), "--budget", "16"]) == 0
     heard = capsys.readouterr().out
     assert "<tool_call>" in heard
@@ -437,15 +585,30 @@ def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, cap
     [
         ([], "either --checkpoint, or --base-url and --model"),
         (["--base-url", "http://127.0.0.1:1/v1"], "either --checkpoint, or --base-url and --model"),
-        (["--checkpoint", "x", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"], "either --checkpoint, or --base-url and --model"),
+        (
+            ["--checkpoint", "x", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"],
+            "either --checkpoint, or --base-url and --model",
+        ),
         (["--base-url", "127.0.0.1:1", "--model", "m"], "no address of an API"),
-        (["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--extra-body", "[1]"], "extra_body must be a JSON object"),
-        (["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--protocol", "mine"], "unknown protocol 'mine'"),
-        (["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--retries", "0"], "Connection error"),
+        (
+            ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--extra-body", "[1]"],
+            "extra_body must be a JSON object",
+        ),
+        (
+            ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--protocol", "mine"],
+            "unknown protocol 'mine'",
+        ),
+        (
+            ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--retries", "0"],
+            "Connection error",
+        ),
     ],
 )
 def test_mistakes_at_the_command_line_are_one_sentence(tmp_path, samples, capsys, options, says):
-    assert cli.main(["ask", str(samples[0].image), "What?", "--out", str(tmp_path / "out"), *options]) == 1
+    assert (
+        cli.main(["ask", str(samples[0].image), "What?", "--out", str(tmp_path / "out"), *options])
+        == 1
+    )
     heard = capsys.readouterr().err
     assert says in heard
     assert len(heard.splitlines()) == 1

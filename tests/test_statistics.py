@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from lfpc.evaluate.statistics import (
+from lfpc.metrics.statistics import (
     bootstrap_interval,
     clustered_se,
     clustered_wilson,
@@ -22,7 +22,8 @@ from lfpc.evaluate.statistics import (
 
 
 def test_wilson_interval_of_half_of_ten():
-    # z = 1.96: centre (0.5 + 3.8415/20) / 1.38415 = 0.5; spread 1.96 sqrt(0.025 + 3.8415/400) / 1.38415 = 0.26341
+    # z = 1.96: centre (0.5 + 3.8415/20) / 1.38415 = 0.5; spread 1.96 sqrt(0.025 + 3.8415/400) /
+    # 1.38415 = 0.26341
     assert wilson(5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-5)
 
 
@@ -53,7 +54,8 @@ def test_clustered_wilson_of_single_rows_is_wilson(verdicts):
 def test_repeating_every_question_does_not_narrow_the_interval():
     once = [True] * 30 + [False] * 20
     thrice, names = once * 3, list(range(50)) * 3
-    # three equal rows a question: SE_clustered^2 = p q / (G - 1), so n_eff = 150 (G - 1) / 149, a little less than G
+    # three equal rows a question: SE_clustered^2 = p q / (G - 1), so n_eff = 150 (G - 1) / 149, a
+    # little less than G
     low, high = clustered_wilson(thrice, names)
     narrow, wide = wilson(90, 150), wilson(30, 50)
     assert high - low == pytest.approx(wide[1] - wide[0], rel=0.01)
@@ -78,7 +80,9 @@ def test_paired_difference_of_two_lists():
     assert difference.delta == pytest.approx(0.5)
     assert difference.low <= 0.5 <= difference.high
     assert (difference.n, difference.clusters) == (4, 4)
-    assert difference == paired_difference([1, 1, 1, 0], [0, 1, 0, 0])  # the same seed gives the same interval
+    assert difference == paired_difference(
+        [1, 1, 1, 0], [0, 1, 0, 0]
+    )  # the same seed gives the same interval
 
 
 def test_equal_lists_do_not_differ():
@@ -89,7 +93,15 @@ def test_equal_lists_do_not_differ():
 def test_one_question_says_nothing_about_others():
     difference = paired_difference([1, 1], [0, 0], ["q", "q"])
     assert (difference.delta, difference.low, difference.high, difference.p) == (1, -inf, inf, 1)
-    assert difference.as_row() == {"delta": 1, "low": None, "high": None, "p": 1, "smallest": None, "n": 2, "clusters": 1}
+    assert difference.as_row() == {
+        "delta": 1,
+        "low": None,
+        "high": None,
+        "p": 1,
+        "smallest": None,
+        "n": 2,
+        "clusters": 1,
+    }
     assert isnan(paired_difference([], []).delta)
 
 
@@ -108,7 +120,11 @@ def test_p_values_are_uniform_and_intervals_cover_when_nothing_differs():
     for i in range(400):
         ability = np.repeat(rng.random(60), 3)  # 60 questions of three seeds each
         a, b = (rng.random(180) < ability for _ in range(2))
-        differences.append(paired_difference(a.tolist(), b.tolist(), np.repeat(range(60), 3).tolist(), resamples=400, seed=i))
+        differences.append(
+            paired_difference(
+                a.tolist(), b.tolist(), np.repeat(range(60), 3).tolist(), resamples=400, seed=i
+            )
+        )
     p = np.array([d.p for d in differences])
     # binomial spread of 400 draws: 2 sd are 2.2 points at 5 %, 5 points at 50 %
     assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.03)
@@ -139,21 +155,26 @@ def test_lists_that_do_not_belong_together_are_refused():
 
 
 def test_clustered_error_of_unequal_clusters_is_the_one_of_regression_software():
-    # statsmodels 0.15: OLS(x, 1).fit(cov_type="cluster", cov_kwds={"groups": names}).bse = 0.07302967
+    # statsmodels 0.15: OLS(x, 1).fit(cov_type="cluster", cov_kwds={"groups": names}).bse =
+    # 0.07302967
     x, names = [1, 0, 1, 1, 0, 0, 1, 0, 1, 1], list("aaabbccccd")
     assert clustered_se(x, names) == pytest.approx(0.07302967, abs=1e-7)
 
 
 def test_effective_size_lies_between_clusters_and_rows():
     assert effective_size([1, 0, 1, 1], range(4)) == pytest.approx(4)
-    # every row three times: SE_clustered^2 = p q / (G - 1), SE_independent^2 = p q / (n - 1): n_eff = n (G - 1) / (n - 1)
-    assert effective_size([1] * 90 + [0] * 60, [i // 3 for i in range(150)]) == pytest.approx(150 * 49 / 149)
+    # every row three times: SE_clustered^2 = p q / (G - 1), SE_independent^2 = p q / (n - 1): n_eff
+    # = n (G - 1) / (n - 1)
+    assert effective_size([1] * 90 + [0] * 60, [i // 3 for i in range(150)]) == pytest.approx(
+        150 * 49 / 149
+    )
     assert effective_size([1, 1, 1, 1], "aabb") == 2
     assert effective_size([], []) == 0
 
 
 def exact_power(n: int, psi: float, delta: float) -> float:
-    """Power of the exact McNemar test at 5 %: sum over the number m of changed verdicts and over how many of them fell."""
+    """Power of the exact McNemar test at 5 %: sum over the number m of changed verdicts and over
+    how many of them fell."""
     power = 0.0
     for m in range(n + 1):
         fell = np.arange(m + 1)
@@ -164,7 +185,8 @@ def exact_power(n: int, psi: float, delta: float) -> float:
 
 @pytest.mark.parametrize(("n", "psi"), [(150, 0.15), (400, 0.1), (800, 0.05), (191, 0.3)])
 def test_smallest_drop_of_verdicts_has_the_promised_power_in_the_exact_test(n, psi):
-    # the formula is that of the test without continuity correction, the exact test is a little more careful
+    # the formula is that of the test without continuity correction, the exact test is a little more
+    # careful
     delta = smallest_difference(n, discordance=psi)
     assert exact_power(n, psi, delta) == pytest.approx(0.8, abs=0.06)
     assert exact_power(n, psi, 0.7 * delta) < 0.6
@@ -172,12 +194,17 @@ def test_smallest_drop_of_verdicts_has_the_promised_power_in_the_exact_test(n, p
 
 def test_smallest_drop_solves_its_equation():
     n, psi, delta = 200, 0.2, smallest_difference(200, discordance=0.2)
-    assert sqrt(n) * delta == pytest.approx(1.959964 * sqrt(psi) + 0.841621 * sqrt(psi - delta**2), rel=1e-5)
-    assert smallest_difference(100, sd=0.5) == pytest.approx(2.801585 * 0.5 / 10, rel=1e-6)  # 1.959964 + 0.841621
+    assert sqrt(n) * delta == pytest.approx(
+        1.959964 * sqrt(psi) + 0.841621 * sqrt(psi - delta**2), rel=1e-5
+    )
+    assert smallest_difference(100, sd=0.5) == pytest.approx(
+        2.801585 * 0.5 / 10, rel=1e-6
+    )  # 1.959964 + 0.841621
 
 
 def test_few_changed_verdicts_do_not_promise_a_drop_smaller_than_they_allow():
-    # a drop of delta changes delta of the verdicts at least: with psi = delta, n delta^2 = (z_a + z_b sqrt(1 - delta))^2 delta
+    # a drop of delta changes delta of the verdicts at least: with psi = delta, n delta^2 = (z_a +
+    # z_b sqrt(1 - delta))^2 delta
     delta = smallest_difference(100, discordance=0.0)
     assert 100 * delta == pytest.approx((1.959964 + 0.841621 * sqrt(1 - delta)) ** 2, rel=1e-5)
     assert delta == smallest_difference(100, discordance=0.01)
@@ -202,13 +229,20 @@ def test_a_difference_knows_what_it_could_have_shown_and_says_so():
     apart = paired_difference(a, b)
     assert apart.smallest == pytest.approx(smallest_difference(100, discordance=0.14))
     together = paired_difference(a * 2, b * 2, [*range(100)] * 2)
-    assert together.smallest == pytest.approx(apart.smallest, rel=0.01)  # asking twice shows no more
-    assert paired_difference([0.5] * 10, [0.25, 0.0] * 5).smallest == pytest.approx(smallest_difference(10, sd=0.125 * sqrt(10 / 9)))
+    assert together.smallest == pytest.approx(
+        apart.smallest, rel=0.01
+    )  # asking twice shows no more
+    assert paired_difference([0.5] * 10, [0.25, 0.0] * 5).smallest == pytest.approx(
+        smallest_difference(10, sd=0.125 * sqrt(10 / 9))
+    )
     assert power_line(apart) == (
-        f"100 paired answers about 100 pictures show a difference of {100 * apart.smallest:.1f} points or more with 80 % power "
+        f"100 paired answers about 100 pictures show a difference of "
+        f"{100 * apart.smallest:.1f} points or more with 80 % power "
         "(two-sided, 5 %); smaller ones may go unseen"
     )
-    assert power_line(paired_difference([1, 0], [0, 0])).endswith("too few to show any difference with 80 % power")
+    assert power_line(paired_difference([1, 0], [0, 0])).endswith(
+        "too few to show any difference with 80 % power"
+    )
 
 
 def test_normal_sample_mean_has_the_promised_power():

@@ -18,7 +18,9 @@ def test_the_warm_up_is_left_out_of_the_seconds_of_single_questions(sample):
         time.sleep(next(naps))
         return "<answer>K</answer>"
 
-    found = time_questions([sample(id=name) for name in "abcde"], ScriptedPolicy(slow_first), questions=3, **SETTINGS)
+    found = time_questions(
+        [sample(id=name) for name in "abcde"], ScriptedPolicy(slow_first), questions=3, **SETTINGS
+    )
     assert (found.concurrency, found.questions) == (1, 3)
     assert 0.01 <= found.median <= found.p95 < 0.25
 
@@ -32,7 +34,9 @@ def test_questions_played_together_take_their_group_s_time(sample):
             time.sleep(0.02)
             return ScriptedPolicy(["<answer>K</answer>"]).reply(contexts)
 
-    found = time_questions([sample(id=name) for name in "abcdefghi"], Batch(), concurrency=4, **SETTINGS)
+    found = time_questions(
+        [sample(id=name) for name in "abcdefghi"], Batch(), concurrency=4, **SETTINGS
+    )
     assert groups == [1, 4, 4]  # the warm-up, then two groups
     assert found.median >= 0.02
     # a question takes as long as its group, four of them at once: 4 / seconds of a group

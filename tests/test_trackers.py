@@ -1,4 +1,5 @@
-"""Trackers beside the run folder. wandb and trackio are doubles here: they keep what they were told."""
+"""Trackers beside the run folder. wandb and trackio are doubles here: they keep what they were
+told."""
 
 import sys
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from lfpc import cli
 from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
-from lfpc.runs import RunFolder
+from lfpc.storage.runs import RunFolder
 from lfpc.train.local import train
 from lfpc.train.trackers import said_of_pictures
 
@@ -40,10 +41,17 @@ def hosted(monkeypatch):
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_a_tracker_is_told_every_step_and_shown_episodes(base, tmp_path, hosted, name):  # noqa: F811
     told = hosted(name)
-    train(config(base, tmp_path / "run", steps=2, validate_every=2), progress=False, reward=early_tokens, trackers=[name])
+    train(
+        config(base, tmp_path / "run", steps=2, validate_every=2),
+        progress=False,
+        reward=early_tokens,
+        trackers=[name],
+    )
     rows = RunFolder(tmp_path / "run").metrics()
     numbers = [(step, values) for step, values in told.logs if "reward" in values]
-    assert [(step, values["reward"]) for step, values in numbers] == [(row["step"], row["reward"]) for row in rows]
+    assert [(step, values["reward"]) for step, values in numbers] == [
+        (row["step"], row["reward"]) for row in rows
+    ]
     assert all(value is not None for _, values in numbers for value in values.values())
     shown = [(step, values) for step, values in told.logs if "reward" not in values]
     assert [step for step, _ in shown] == [2]
@@ -58,21 +66,46 @@ def test_a_tracker_is_told_every_step_and_shown_episodes(base, tmp_path, hosted,
 def test_a_continued_run_is_the_same_run_to_a_tracker(base, tmp_path, hosted):  # noqa: F811
     told = hosted("wandb")
     for _ in range(2):
-        train(config(base, tmp_path / "run", steps=2), progress=False, reward=early_tokens, trackers=["wandb"])
+        train(
+            config(base, tmp_path / "run", steps=2),
+            progress=False,
+            reward=early_tokens,
+            trackers=["wandb"],
+        )
     assert len(told.inits) == 1, "a finished run has nothing to tell"
-    train(config(base, tmp_path / "other" / "run", steps=1), progress=False, reward=early_tokens, trackers=["wandb"])
+    train(
+        config(base, tmp_path / "other" / "run", steps=1),
+        progress=False,
+        reward=early_tokens,
+        trackers=["wandb"],
+    )
     first, second = told.inits
     assert first["name"] == second["name"] == "run"
     assert first["id"] != second["id"]
     assert first["resume"] == "allow"
 
 
-def test_a_tracker_that_is_not_installed_is_one_sentence_before_the_first_step(base, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_tracker_that_is_not_installed_is_one_sentence_before_the_first_step(
+    base,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train(config(base, tmp_path / "run"), progress=False, trackers=["wandb"])
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
-    command = ["train", "stage1", "--wandb", "--data", str(base / "data"), "--init", str(base / "init"), "--out", str(tmp_path / "b")]
+    command = [
+        "train",
+        "stage1",
+        "--wandb",
+        "--data",
+        str(base / "data"),
+        "--init",
+        str(base / "init"),
+        "--out",
+        str(tmp_path / "b"),
+    ]
     assert cli.main(command) == 1
     assert capsys.readouterr().err.startswith("lfpc: --wandb needs the package wandb")
 
@@ -91,5 +124,8 @@ def test_each_picture_carries_what_was_said_after_it(tmp_path):
     sample, first = tiny.sample(tmp_path, 0), tiny.view(1)
     crop, answer = tiny.crop_turn(2), Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
     shown = said_of_pictures(Episode(sample, first, (crop, answer), Stop.ANSWERED))
-    assert [text for _, text in shown] == [f"What mark is on the red kite? \u2192 {crop.reply.text}", "<answer>7</answer>"]
+    assert [text for _, text in shown] == [
+        f"What mark is on the red kite? \u2192 {crop.reply.text}",
+        "<answer>7</answer>",
+    ]
     assert np.array_equal(np.asarray(shown[1][0]), np.asarray(crop.view.image))

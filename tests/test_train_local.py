@@ -1,4 +1,5 @@
-"""The loop: exact resume, sharing, masks and log-probabilities in the update, a task that must be learnt."""
+"""The loop: exact resume, sharing, masks and log-probabilities in the update, a task that must be
+learnt."""
 
 import json
 from dataclasses import replace
@@ -14,12 +15,12 @@ from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import CheckpointError, ConfigError, PictureError, SampleError
 from lfpc.images import CropRules
-from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardTerms
-from lfpc.runs import RunFolder
 from lfpc.samples import write_samples
+from lfpc.storage.runs import RunFolder
 from lfpc.train import local
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.draw import first_views, prompts_of_step
@@ -37,7 +38,9 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     save_checkpoint(tiny.model(), tiny.tokenizer(), folder / "init")
     (folder / "data").mkdir()
-    write_samples([tiny.sample(folder / "data", n, answer=str(n)) for n in range(5)], folder / "data")
+    write_samples(
+        [tiny.sample(folder / "data", n, answer=str(n)) for n in range(5)], folder / "data"
+    )
     return folder
 
 
@@ -66,7 +69,9 @@ def early_tokens(episode: Episode) -> RewardTerms:
 
 
 def without_times(rows):
-    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows
+    ]
 
 
 def weights(folder):
@@ -74,7 +79,11 @@ def weights(folder):
 
 
 def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
-    whole = train(config(base, tmp_path / "whole", validation=base / "data", validate_every=2), progress=False, reward=early_tokens)
+    whole = train(
+        config(base, tmp_path / "whole", validation=base / "data", validate_every=2),
+        progress=False,
+        reward=early_tokens,
+    )
     stopped = config(base, tmp_path / "stopped", validation=base / "data", validate_every=2)
     steps = local.Trainer.step
 
@@ -108,15 +117,23 @@ def test_a_finished_run_is_returned_without_work(base, tmp_path, monkeypatch):
 
 
 def test_training_leaves_a_plain_checkpoint_metrics_and_readable_episodes(base, tmp_path):
-    folder = train(config(base, tmp_path, steps=1, log_episodes=3), progress=False, reward=early_tokens)
+    folder = train(
+        config(base, tmp_path, steps=1, log_episodes=3), progress=False, reward=early_tokens
+    )
     assert AutoModelForImageTextToText.from_pretrained(folder).config.model_type == "qwen2_5_vl"
     assert AutoTokenizer.from_pretrained(folder).chat_template == tiny.tokenizer().chat_template
     assert "image_mean" in json.loads((folder / "preprocessor_config.json").read_text())
     run = RunFolder(tmp_path)
     assert list(run.episodes()) == ["1/0/0", "1/0/1", "1/1/0"]
     (row,) = run.metrics()
-    wanted = "reward reward_std reward_accuracy accuracy tool_rate turns malformed box_area iou_last iou_best zero_variance entropy"
-    wanted += " ratio_clip_share grad_norm loss policy_tokens vision_passes logprob_gap overlong seconds seconds_play seconds_update alarms"
+    wanted = (
+        "reward reward_std reward_accuracy accuracy tool_rate turns malformed box_area "
+        "iou_last iou_best zero_variance entropy"
+    )
+    wanted += (
+        " ratio_clip_share grad_norm loss policy_tokens vision_passes logprob_gap overlong "
+        "seconds seconds_play seconds_update alarms"
+    )
     assert set(wanted.split()) <= set(row)
     assert row["logprob_gap"] < 1e-5
     assert any((tmp_path / "tensorboard").iterdir())
@@ -126,11 +143,16 @@ def rollouts(policy, contexts):
     """Finished episodes of one reply each."""
     replies = policy.reply(contexts)
     sample = tiny.Sample(id="s", image=Path("none.png"), question="What mark?", answer="7")
-    return [Episode(sample, c.first_view, (*c.turns, Turn(r, Answer("7"))), Stop.ANSWERED) for c, r in zip(contexts, replies, strict=True)]
+    return [
+        Episode(sample, c.first_view, (*c.turns, Turn(r, Answer("7"))), Stop.ANSWERED)
+        for c, r in zip(contexts, replies, strict=True)
+    ]
 
 
 def learner(share=True, **changes):
-    policy = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, share=share)
+    policy = TransformersPolicy(
+        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, share=share
+    )
     return Learner(policy, TrainConfig(share=share, learning_rate=1e-3, **changes))
 
 
@@ -138,7 +160,10 @@ def some_rows(made):
     first, other = tiny.view(0), tiny.view(1, 84, 112)
     contexts = [tiny.context("What mark?", first)] * 3
     contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
-    return [row_of_episode(episode, made.policy.encoder, max_tokens=1000) for episode in rollouts(made.policy, contexts)]
+    return [
+        row_of_episode(episode, made.policy.encoder, max_tokens=1000)
+        for episode in rollouts(made.policy, contexts)
+    ]
 
 
 ADVANTAGES = [1.0, -0.5, -0.5, 1.0, -1.0]
@@ -147,7 +172,9 @@ ADVANTAGES = [1.0, -0.5, -0.5, 1.0, -1.0]
 def gradients(made, rows):
     """The gradients of one update, which the optimiser is kept from using."""
     kept = {}
-    made.optimizer.step = lambda: kept.update({name: w.grad.clone() for name, w in made.model.named_parameters() if w.grad is not None})
+    made.optimizer.step = lambda: kept.update(
+        {name: w.grad.clone() for name, w in made.model.named_parameters() if w.grad is not None}
+    )
     report = made.update(rows, ADVANTAGES, step=1)
     return kept, report
 
@@ -181,7 +208,9 @@ def test_the_update_passes_each_distinct_picture_once():
 def test_log_probabilities_of_the_update_are_those_of_sampling():
     made = learner()
     rows = some_rows(made)
-    trained = [row for row in rows if len(row.encoded.replies) == 1]  # the crop turns of the others are made up
+    trained = [
+        row for row in rows if len(row.encoded.replies) == 1
+    ]  # the crop turns of the others are made up
     features = [made.policy.views.features(row.views) for row in trained]
     now = made.logprobs(trained, features, {}).detach().numpy()
     assert np.abs(now - np.concatenate([row.logprobs for row in trained])).max() < 1e-5
@@ -202,11 +231,15 @@ def test_a_step_in_which_all_rollouts_earn_the_same_changes_nothing():
     before = {name: weight.clone() for name, weight in made.model.state_dict().items()}
     report = made.update(some_rows(made), [0.0] * 5, step=1)
     assert report.grad_norm is None
-    assert all(torch.equal(before[name], weight) for name, weight in made.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], weight) for name, weight in made.model.state_dict().items()
+    )
 
 
 def test_a_frozen_vision_tower_gets_no_gradient_and_the_rest_the_same(base, tmp_path):
-    frozen = train(config(base, tmp_path, steps=1, freeze_vision=True), progress=False, reward=early_tokens)
+    frozen = train(
+        config(base, tmp_path, steps=1, freeze_vision=True), progress=False, reward=early_tokens
+    )
     before, after = weights(base / "init"), weights(frozen)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -220,14 +253,20 @@ def test_micro_batches_keep_the_rollouts_of_a_question_together():
 
 
 def test_a_rewarded_letter_is_learnt(base, tmp_path):
-    """A bandit: one token is written, and the reward says whether it is one of a few that the untrained policy writes at times."""
+    """A bandit: one token is written, and the reward says whether it is one of a few that the
+    untrained policy writes at times."""
 
     one_token = {"max_turns": 1, "max_new_tokens": 1, "learning_rate": 3e-3, "save_every": 100}
     likely = config(base, tmp_path, steps=30, prompts_per_step=4, group_size=8, **one_token)
     with torch.no_grad():
         model = tiny.model()
         policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=1)
-        firsts = [r.token_ids[0] for r in policy.reply([tiny.context("What mark is on the red kite?", tiny.view(9))] * 64)]
+        firsts = [
+            r.token_ids[0]
+            for r in policy.reply(
+                [tiny.context("What mark is on the red kite?", tiny.view(9))] * 64
+            )
+        ]
     wanted = set(firsts[::4])
 
     def reward(episode):
@@ -244,28 +283,40 @@ def test_lora_trains_adapters_resumes_and_saves_a_plain_checkpoint(base, tmp_pat
     lora = LoraConfig(rank=4, alpha=8)
     whole = train(config(base, tmp_path / "whole", lora=lora), progress=False, reward=early_tokens)
     steps = local.Trainer.step
-    monkeypatch.setattr(local.Trainer, "step", lambda self, s, n: steps(self, s, n) if n < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        local.Trainer,
+        "step",
+        lambda self, s, n: steps(self, s, n) if n < 3 else (_ for _ in ()).throw(KeyboardInterrupt),
+    )
     stopped = config(base, tmp_path / "stopped", lora=lora)
     with pytest.raises(KeyboardInterrupt):
         train(stopped, progress=False, reward=early_tokens)
     monkeypatch.undo()
     resumed = train(stopped, progress=False, reward=early_tokens)
-    assert without_times(RunFolder(tmp_path / "whole").metrics()) == without_times(RunFolder(stopped.out).metrics())
+    assert without_times(RunFolder(tmp_path / "whole").metrics()) == without_times(
+        RunFolder(stopped.out).metrics()
+    )
     before, a, b = weights(base / "init"), weights(whole), weights(resumed)
     assert set(a) == set(before)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], before[name]) for name in a)
 
 
-def test_bfloat16_trains_float32_weights_with_log_probabilities_close_to_those_of_sampling(base, tmp_path):
-    folder = train(config(base, tmp_path, steps=1, dtype="bfloat16"), progress=False, reward=early_tokens)
+def test_bfloat16_trains_float32_weights_with_log_probabilities_close_to_those_of_sampling(
+    base, tmp_path
+):
+    folder = train(
+        config(base, tmp_path, steps=1, dtype="bfloat16"), progress=False, reward=early_tokens
+    )
     (row,) = RunFolder(tmp_path).metrics()
     assert row["grad_norm"] is not None
     assert row["logprob_gap"] < 0.1
     assert {weight.dtype for weight in weights(folder).values()} == {torch.float32}
 
 
-def test_a_disk_that_refuses_is_said_in_one_sentence_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+def test_a_disk_that_refuses_is_said_in_one_sentence_and_the_old_checkpoint_stays(
+    tmp_path, monkeypatch
+):
     folder = save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "saved")
     model = tiny.model()
 
@@ -284,11 +335,15 @@ def test_every_sample_comes_once_an_epoch_in_an_order_that_the_seed_decides():
     drawn = [n for step in range(1, 6) for n in prompts_of_step(5, run, step)]
     assert sorted(drawn[:5]) == sorted(drawn[5:10]) == sorted(drawn[10:]) == list(range(5))
     assert drawn == [n for step in range(1, 6) for n in prompts_of_step(5, run, step)]
-    assert drawn != [n for step in range(1, 6) for n in prompts_of_step(5, replace(run, seed=1), step)]
+    assert drawn != [
+        n for step in range(1, 6) for n in prompts_of_step(5, replace(run, seed=1), step)
+    ]
 
 
 def test_the_first_view_follows_the_configuration(base):
-    sample = tiny.sample(base / "data", 0)  # 280 x 224 pixels: 80 visual tokens; its own budget is 12
+    sample = tiny.sample(
+        base / "data", 0
+    )  # 280 x 224 pixels: 80 visual tokens; its own budget is 12
     tokens = {}
     for name in ("selected", "original", "fixed"):
         width, height = first_views(TrainConfig(first_view=name, fixed_budget=30))(sample).size

@@ -1,4 +1,5 @@
-"""Advantages, loss, rows, metrics, alarms, configuration and presets, with numbers worked out by hand."""
+"""Advantages, loss, rows, metrics, alarms, configuration and presets, with numbers worked out by
+hand."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from lfpc.dialogue import Answer, Crop, Malformed, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
-from lfpc.policies.encode import Encoder
+from lfpc.policies.qwen.encode import Encoder
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardConfig, RewardTerms
 from lfpc.samples import Sample
@@ -26,12 +27,20 @@ from lfpc.train.rows import row_of_episode
 from lfpc.train.statistics import episode_numbers, nested_iou, sampling_numbers
 
 pytestmark = pytest.mark.slow
-SAMPLE = Sample(id="s", image=Path("s.png"), question="What mark?", answer="7", boxes=((tiny.BOX, Box(0.25, 0.25, 0.75, 0.5)),))
+SAMPLE = Sample(
+    id="s",
+    image=Path("s.png"),
+    question="What mark?",
+    answer="7",
+    boxes=((tiny.BOX, Box(0.25, 0.25, 0.75, 0.5)),),
+)
 
 
 def episode(*turns: Turn, sample: Sample = SAMPLE) -> Episode:
     answered = bool(turns) and isinstance(turns[-1].action, Answer)
-    return Episode(sample, tiny.view(0, 56, 56), turns, Stop.ANSWERED if answered else Stop.MAX_TURNS)
+    return Episode(
+        sample, tiny.view(0, 56, 56), turns, Stop.ANSWERED if answered else Stop.MAX_TURNS
+    )
 
 
 def answer(text="7"):
@@ -55,19 +64,26 @@ def test_advantages_have_mean_zero_and_do_not_depend_on_scale_or_offset():
 
 
 def test_loss_by_hand():
-    # ratios 2 and 0.5 with clip 0.2:  A > 0: min(2, 1.2) = 1.2, min(0.5, 0.8) = 0.5;  A < 0: min(-2, -1.2) = -2, min(-0.5, -0.8) = -0.8
+    # ratios 2 and 0.5 with clip 0.2: A > 0: min(2, 1.2) = 1.2, min(0.5, 0.8) = 0.5; A < 0: min(-2,
+    # -1.2) = -2, min(-0.5, -0.8) = -0.8
     logprobs = torch.tensor([2.0, 0.5, 2.0, 0.5]).log().requires_grad_()
-    loss, clipped = clipped_loss(logprobs, torch.zeros(4), torch.tensor([1.0, 1, -1, -1]), torch.full((4,), 0.25), clip=0.2)
+    loss, clipped = clipped_loss(
+        logprobs, torch.zeros(4), torch.tensor([1.0, 1, -1, -1]), torch.full((4,), 0.25), clip=0.2
+    )
     assert loss.item() == pytest.approx(-(1.2 + 0.5 - 2 - 0.8) / 4)
     assert clipped.tolist() == [True, False, False, True]
     loss.backward()
     assert logprobs.grad is not None
-    assert logprobs.grad.tolist() == pytest.approx([0, -0.5 / 4, 2 / 4, 0])  # -weight * A * ratio, 0 where clipped
+    assert logprobs.grad.tolist() == pytest.approx(
+        [0, -0.5 / 4, 2 / 4, 0]
+    )  # -weight * A * ratio, 0 where clipped
 
 
 def test_the_first_update_is_the_plain_policy_gradient():
     logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
-    loss, clipped = clipped_loss(logprobs, logprobs.detach(), torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.5]), clip=0.2)
+    loss, clipped = clipped_loss(
+        logprobs, logprobs.detach(), torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.5]), clip=0.2
+    )
     loss.backward()
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [-0.5, 1.0]
@@ -77,7 +93,9 @@ def test_the_first_update_is_the_plain_policy_gradient():
 def test_token_weights_by_hand():
     lengths = np.array([1, 3, 0])
     assert token_weights(lengths, "token-mean") == pytest.approx([0.25, 0.25, 0.25])
-    assert token_weights(lengths, "sequence-mean") == pytest.approx([1 / 2, 1 / 6, 0])  # two rollouts with tokens
+    assert token_weights(lengths, "sequence-mean") == pytest.approx(
+        [1 / 2, 1 / 6, 0]
+    )  # two rollouts with tokens
     for name in ("token-mean", "sequence-mean"):
         assert (token_weights(lengths, name) * lengths).sum() == pytest.approx(1)
 
@@ -89,7 +107,11 @@ def test_only_replies_are_trained_and_those_of_every_turn():
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
     assert len(row.logprobs) == len(trained)
-    assert not any(one for token, one in zip(row.input_ids, row.mask, strict=True) if token == encoder.image_pad)
+    assert not any(
+        one
+        for token, one in zip(row.input_ids, row.mask, strict=True)
+        if token == encoder.image_pad
+    )
 
 
 def test_a_mask_drawn():
@@ -97,7 +119,9 @@ def test_a_mask_drawn():
     short = replace(SAMPLE, question="7")
     crop = Turn(Reply("12", (20, 21), (-1.0, -1.0)), Crop(tiny.BOX), tiny.view(1, 28, 28))
     last = Turn(Reply("3", (22, encoder.end_of_turn), (-1.0, -1.0)), Answer("3"))
-    row = row_of_episode(Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED), encoder, max_tokens=100)
+    row = row_of_episode(
+        Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED), encoder, max_tokens=100
+    )
     names = [tiny.tokenizer().convert_ids_to_tokens(token) for token in row.input_ids]
     assert names[:3] == ["<|im_start|>", "user\n", "<|vision_start|>"]
     #  prompt: s u v V w 7 e n s a   reply  end n s u <t> v V w </t> e n s a   reply
@@ -119,11 +143,21 @@ def test_a_reply_that_nobody_sampled_cannot_be_trained():
 
 
 def test_metrics_of_a_step_by_hand():
-    right, wrong = episode(tiny.crop_turn(1), answer("7")), episode(Turn(tiny.reply("hm"), Malformed("no_action", "Error: no.")))
-    numbers = episode_numbers([right, wrong], [RewardTerms(accuracy=1, tool=0.5), RewardTerms(format=-1)])
+    right, wrong = (
+        episode(tiny.crop_turn(1), answer("7")),
+        episode(Turn(tiny.reply("hm"), Malformed("no_action", "Error: no."))),
+    )
+    numbers = episode_numbers(
+        [right, wrong], [RewardTerms(accuracy=1, tool=0.5), RewardTerms(format=-1)]
+    )
     assert numbers["reward"] == pytest.approx(0.25)
     assert numbers["reward_std"] == pytest.approx(1.25)
-    assert (numbers["accuracy"], numbers["tool_rate"], numbers["malformed"], numbers["unanswered"]) == (0.5, 0.5, 0.5, 0.5)
+    assert (
+        numbers["accuracy"],
+        numbers["tool_rate"],
+        numbers["malformed"],
+        numbers["unanswered"],
+    ) == (0.5, 0.5, 0.5, 0.5)
     assert numbers["turns"] == 1.5
     assert numbers["box_area"] == pytest.approx(1 / 16)
     assert numbers["iou_last"] == pytest.approx(1)
@@ -139,7 +173,9 @@ def test_metrics_without_a_crop_are_absent_not_nan():
 def test_nested_iou_takes_the_best_truth_box():
     # half of the wider box: 1/16 of 1/8; the tighter one is met exactly
     assert nested_iou(episode(), [tiny.BOX]) == 1
-    assert nested_iou(episode(sample=replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))), [tiny.BOX]) == pytest.approx(0.5)
+    assert nested_iou(
+        episode(sample=replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))), [tiny.BOX]
+    ) == pytest.approx(0.5)
 
 
 def test_entropy_and_flat_groups_by_hand():
@@ -177,14 +213,20 @@ def test_a_quiet_run_raises_no_alarm():
 
 def test_presets_differ_from_their_parent_in_the_ablation_alone():
     def difference(a, b):
-        return {f.name for f in fields(TrainConfig) if getattr(preset(a), f.name) != getattr(preset(b), f.name)}
+        return {
+            f.name
+            for f in fields(TrainConfig)
+            if getattr(preset(a), f.name) != getattr(preset(b), f.name)
+        }
 
     assert difference("baseline", "stage1") == {"first_view"}
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
     assert preset("stage2-no-l1").reward == replace(preset("stage2").reward, iou_weight=1.0)
-    assert preset("stage2-plain-iou").reward == replace(preset("stage2").reward, iou_weight=1.0, guarded=False)
+    assert preset("stage2-plain-iou").reward == replace(
+        preset("stage2").reward, iou_weight=1.0, guarded=False
+    )
     assert preset("stage1").reward == RewardConfig()
     assert all(text for text, _ in PRESETS.values())
 

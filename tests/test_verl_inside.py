@@ -1,4 +1,5 @@
-"""What runs inside verl, piece by piece and without Ray: dataset, loop, pixels, advantages, settings, guards."""
+"""What runs inside verl, piece by piece and without Ray: dataset, loop, pixels, advantages,
+settings, guards."""
 
 import asyncio
 import json
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 if os.environ.get("VERL_PLATFORM") != "cpu":
-    pytest.skip("verl pins other versions, so it has an environment of its own: make test-verl", allow_module_level=True)
+    pytest.skip(
+        "verl pins other versions, so it has an environment of its own: make test-verl",
+        allow_module_level=True,
+    )
 
 import torch
 import verl.utils
@@ -56,7 +60,9 @@ def test_verl_accepts_the_settings_and_knows_every_key(data, tmp_path):
 
 def test_settings_given_by_hand_win_and_unknown_ones_are_refused_in_a_sentence(data, tmp_path):
     run = config(data, tmp_path)
-    assert verl_config(run, verl=(*verl_cpu.settings(1), "trainer.save_freq=7")).trainer.save_freq == 7
+    assert (
+        verl_config(run, verl=(*verl_cpu.settings(1), "trainer.save_freq=7")).trainer.save_freq == 7
+    )
     with pytest.raises(ConfigError, match=r"verl refuses the settings: .*no_such_key"):
         verl_config(run, verl=("trainer.no_such_key=1",))
     with pytest.raises(ConfigError, match="verl refuses the settings"):
@@ -82,7 +88,9 @@ def test_validation_rows_are_the_exported_ones_in_their_order(data, tmp_path):
     samples = export_and_read(run, data)
     export_samples(samples[:3], Files(run.out).validation)
     rows = ScheduledSamples(str(Files(run.out).validation), verl_config(run).data)
-    assert [json.loads(rows[n]["sample"])["id"] for n in range(len(rows))] == [sample.id for sample in samples[:3]]
+    assert [json.loads(rows[n]["sample"])["id"] for n in range(len(rows))] == [
+        sample.id for sample in samples[:3]
+    ]
     assert rows[0]["split"] == "validation"
 
 
@@ -101,7 +109,9 @@ def test_unpacked_pixels_are_those_of_the_processor():
     from verl.utils import hf_processor
 
     pictures = [
-        Image.fromarray(np.random.default_rng(n).integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8))
+        Image.fromarray(
+            np.random.default_rng(n).integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8)
+        )
         for n, h, w in ((0, 2, 3), (1, 4, 2))
     ]
     packed = pixels.pack(pictures)
@@ -127,7 +137,9 @@ def test_a_micro_batch_without_pictures_survives():
             return lambda ids: torch.full((*ids.shape, 8), 2.0)
 
     pixels.accept_bytes()
-    embeds, mask = pixels.qwen2_vl._get_input_embeds(Model(), torch.zeros(1, 5, dtype=torch.long), None, None, None, None, None)
+    embeds, mask = pixels.qwen2_vl._get_input_embeds(
+        Model(), torch.zeros(1, 5, dtype=torch.long), None, None, None, None, None
+    )
     assert torch.equal(embeds, torch.full((1, 5, 8), 2.0))
     assert mask is None
 
@@ -141,15 +153,22 @@ def test_advantages_are_the_local_engines_at_trained_tokens_only():
     mask = torch.tensor([[1, 0, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
     found, again = plugin.advantages(rewards, mask, np.array(["a", "a", "b", "b"], dtype=object))
     good, bad = group_advantages([3.0, 1.0])
-    assert torch.allclose(found, torch.tensor([[good, 0, good], [bad, bad, 0], [0, 0, 0], [0, 0, 0]]))
+    assert torch.allclose(
+        found, torch.tensor([[good, 0, good], [bad, bad, 0], [0, 0, 0], [0, 0, 0]])
+    )
     assert again is found
 
 
 def test_verls_own_advantages_differ_by_the_unbiased_deviation_alone():
     rewards, mask = torch.tensor([[3.0], [1.0], [1.0], [0.0]]), torch.ones(4, 1)
     names = np.array(["a"] * 4, dtype=object)
-    ours, theirs = plugin.advantages(rewards, mask, names)[0], compute_grpo_outcome_advantage(rewards, mask, names)[0]
-    assert torch.allclose(ours, theirs * sqrt(4 / 3), atol=1e-5)  # deviation over n, against over n - 1
+    ours, theirs = (
+        plugin.advantages(rewards, mask, names)[0],
+        compute_grpo_outcome_advantage(rewards, mask, names)[0],
+    )
+    assert torch.allclose(
+        ours, theirs * sqrt(4 / 3), atol=1e-5
+    )  # deviation over n, against over n - 1
 
 
 # ---- loop
@@ -162,13 +181,25 @@ class Scripted:
         self.tokenizer, self.texts, self.asked = tokenizer, list(texts), []
 
     async def generate(self, *, request_id, prompt_ids, sampling_params, image_data):
-        self.asked.append({"ids": prompt_ids, "sampling": sampling_params, "images": image_data, "name": request_id})
+        self.asked.append(
+            {
+                "ids": prompt_ids,
+                "sampling": sampling_params,
+                "images": image_data,
+                "name": request_id,
+            }
+        )
         ids = self.tokenizer(self.texts.pop(0), add_special_tokens=False)["input_ids"]
-        return verl_cpu.TokenOutput(token_ids=ids, log_probs=[-1.0] * len(ids), extra_fields={"global_steps": 5})
+        return verl_cpu.TokenOutput(
+            token_ids=ids, log_probs=[-1.0] * len(ids), extra_fields={"global_steps": 5}
+        )
 
 
 def call(*corners):
-    return f'<tool_call>{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {list(corners)}}}}}</tool_call>'
+    return (
+        f'<tool_call>{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": '
+        f"{list(corners)}}}}}</tool_call>"
+    )
 
 
 def play(data, run, *texts):
@@ -179,7 +210,9 @@ def play(data, run, *texts):
     server = Scripted(worker.tokenizer, *texts)
     made = loop.EpisodeLoop(AttributeBag(config=whole), server, worker.tokenizer)
     row = ScheduledSamples(str(Files(run.out).train), whole.data)[0]
-    output = asyncio.run(made.run({"temperature": 1.0, "logprobs": True}, **row, uid="u", session_id=2))
+    output = asyncio.run(
+        made.run({"temperature": 1.0, "logprobs": True}, **row, uid="u", session_id=2)
+    )
     return output, server, Played.from_bytes(output.extra_fields[NAME])
 
 
@@ -209,7 +242,10 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     assert np.array(output.response_logprobs)[mask].tolist() == [-1.0] * int(mask.sum())
     assert not np.array(output.response_logprobs)[~mask].any()
     assert output.prompt_ids == server.asked[0]["ids"]  # the prompt is what was asked first
-    assert server.asked[1]["ids"] == (output.prompt_ids + output.response_ids)[: len(server.asked[1]["ids"])]
+    assert (
+        server.asked[1]["ids"]
+        == (output.prompt_ids + output.response_ids)[: len(server.asked[1]["ids"])]
+    )
     assert report.episode.shown_crops == 1
     assert (report.question, report.rollout, report.overlong) == (0, 2, False)
     assert output.reward_score == report.terms.total
@@ -217,19 +253,27 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     assert report.row["turns"][0]["action"]["kind"] == "crop"
 
 
-def test_the_server_is_asked_to_stop_where_the_local_engine_stops_and_never_to_write_a_picture(data, tmp_path):
+def test_the_server_is_asked_to_stop_where_the_local_engine_stops_and_never_to_write_a_picture(
+    data, tmp_path
+):
     run = config(data, tmp_path)
     _, server, _ = play(data, run, "<answer>K</answer>")
     sampling = server.asked[0]["sampling"]
     assert sampling["stop"] == ["</tool_call>", "</answer>"]
     assert sampling["include_stop_str_in_output"] is True
     assert sampling["max_tokens"] == run.max_new_tokens
-    banned = {server.tokenizer.convert_ids_to_tokens(token) for token, bias in sampling["logit_bias"].items() if bias == -100}
+    banned = {
+        server.tokenizer.convert_ids_to_tokens(token)
+        for token, bias in sampling["logit_bias"].items()
+        if bias == -100
+    }
     assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"} <= banned
 
 
 def test_a_malformed_call_is_told_and_the_episode_goes_on(data, tmp_path):
-    output, server, report = play(data, config(data, tmp_path), "<tool_call>{bad</tool_call>", "<answer>K</answer>")
+    output, server, report = play(
+        data, config(data, tmp_path), "<tool_call>{bad</tool_call>", "<answer>K</answer>"
+    )
     told = server.tokenizer.decode(server.asked[1]["ids"])
     assert report.episode.malformed[0].detail.replace(" ", "") in told.replace(" ", "")
     assert report.episode.stop == Stop.ANSWERED
@@ -238,10 +282,14 @@ def test_a_malformed_call_is_told_and_the_episode_goes_on(data, tmp_path):
 
 
 def test_an_episode_ends_at_its_turns(data, tmp_path):
-    output, server, report = play(data, config(data, tmp_path, max_turns=2), call(10, 10, 80, 80), call(20, 20, 90, 90))
+    output, server, report = play(
+        data, config(data, tmp_path, max_turns=2), call(10, 10, 80, 80), call(20, 20, 90, 90)
+    )
     assert report.episode.stop == Stop.MAX_TURNS
     assert len(server.asked) == output.num_turns == 2
-    assert len(output.multi_modal_data["images"]) == 2  # the second crop was cut, and nothing was said about it
+    assert (
+        len(output.multi_modal_data["images"]) == 2
+    )  # the second crop was cut, and nothing was said about it
 
 
 def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):
@@ -251,7 +299,9 @@ def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):
     output, server, report = play(data, run, *calls)
     assert report.overlong
     assert not any(output.response_mask)
-    assert output.response_ids  # the first reply goes along, so that a picture's placeholders and features match
+    assert (
+        output.response_ids
+    )  # the first reply goes along, so that a picture's placeholders and features match
     assert len(output.multi_modal_data["images"]) == 1
     assert len(server.asked) < 3  # no question is asked that has no room for a reply
     assert report.terms.format == -1

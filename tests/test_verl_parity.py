@@ -1,7 +1,9 @@
-"""The same episodes through verl's functions and through the local engine: masks, positions, advantages, log-probabilities, loss, gradient.
+"""The same episodes through verl's functions and through the local engine: masks, positions,
+advantages, log-probabilities, loss, gradient.
 
-Both engines compute in float32, so that what is left is rounding: 1e-4 in a log-probability (sums of 1,344 exponentials in another
-order, over dozens of layers' rounding), 1e-5 in the loss. Nothing is banned here, so that both softmaxes are over all tokens.
+Both engines compute in float32, so that what is left is rounding: 1e-4 in a log-probability (sums
+of 1,344 exponentials in another order, over dozens of layers' rounding), 1e-5 in the loss. Nothing
+is banned here, so that both softmaxes are over all tokens.
 """
 
 import os
@@ -12,10 +14,13 @@ import numpy as np
 import pytest
 
 if os.environ.get("VERL_PLATFORM") != "cpu":
-    pytest.skip("verl pins other versions, so it has an environment of its own: make test-verl", allow_module_level=True)
+    pytest.skip(
+        "verl pins other versions, so it has an environment of its own: make test-verl",
+        allow_module_level=True,
+    )
 
 import torch
-import verl_cpu  # noqa: F401  (its platform)
+import verl_cpu  # noqa: F401
 from tensordict import NonTensorStack, TensorDict
 from transformers import AutoModelForImageTextToText
 from verl.models.transformers.monkey_patch import apply_monkey_patch
@@ -29,7 +34,7 @@ from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.episode import episode, play
 from lfpc.looks import original_look
-from lfpc.policies.checkpoint import load_checkpoint
+from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import episode_reward
 from lfpc.samples import read_samples
@@ -51,19 +56,35 @@ class Both:
     """Episodes of two questions, and how each engine sees them."""
 
     def __init__(self, folder, aggregation):
-        run = config(scenes(folder / "data", 2), folder / "run", group_size=GROUP, prompts_per_step=2)
+        run = config(
+            scenes(folder / "data", 2), folder / "run", group_size=GROUP, prompts_per_step=2
+        )
         self.run = replace(run, aggregation=aggregation, max_grad_norm=1e9)
         model, tokenizer = load_checkpoint(BASE)
-        policy = TransformersPolicy(model, tokenizer, self.run.chat, max_new_tokens=self.run.max_new_tokens, seed=3)
+        policy = TransformersPolicy(
+            model, tokenizer, self.run.chat, max_new_tokens=self.run.max_new_tokens, seed=3
+        )
         policy.writer.banned[:] = False
         view, look = first_views(self.run), original_look(self.run.crop)
         samples = [sample for sample in read_samples(self.run.data) for _ in range(GROUP)]
-        turns = [1 if n % GROUP == 3 else self.run.max_turns for n in range(len(samples))]  # rollouts of different lengths
-        games = [episode(s, view(s), look=look, protocol=self.run.chat, max_turns=most) for s, most in zip(samples, turns, strict=True)]
+        turns = [
+            1 if n % GROUP == 3 else self.run.max_turns for n in range(len(samples))
+        ]  # rollouts of different lengths
+        games = [
+            episode(s, view(s), look=look, protocol=self.run.chat, max_turns=most)
+            for s, most in zip(samples, turns, strict=True)
+        ]
         self.episodes = play(games, policy)
-        self.rewards = [episode_reward(played, self.run.reward).total + 0.1 * (n % 3) for n, played in enumerate(self.episodes)]
-        self.advantages = [a for start in (0, GROUP) for a in group_advantages(self.rewards[start : start + GROUP])]
-        self.sampled = np.concatenate([turn.reply.logprobs for played in self.episodes for turn in played.turns])
+        self.rewards = [
+            episode_reward(played, self.run.reward).total + 0.1 * (n % 3)
+            for n, played in enumerate(self.episodes)
+        ]
+        self.advantages = [
+            a for start in (0, GROUP) for a in group_advantages(self.rewards[start : start + GROUP])
+        ]
+        self.sampled = np.concatenate(
+            [turn.reply.logprobs for played in self.episodes for turn in played.turns]
+        )
         older = [as_if_sampled_before(played, n) for n, played in enumerate(self.episodes)]
         self.rows = rows_of_episodes(older, policy.encoder, max_tokens=self.run.max_tokens)
         self.outputs = [rollout_output(played, policy.encoder, self.run) for played in older]
@@ -71,13 +92,19 @@ class Both:
         self.verl = verl_engine()
         self.config = composed(settings(self.run, cluster(1)), cluster(1))
         self.worker = object.__new__(EpisodeWorker)
-        self.worker.processor, self.worker.tokenizer = hf_processor(str(BASE)), hf_tokenizer(str(BASE))
+        self.worker.processor, self.worker.tokenizer = (
+            hf_processor(str(BASE)),
+            hf_tokenizer(str(BASE)),
+        )
 
     def local_gradient(self):
-        """Loss and gradients of the local engine's update, which its optimiser is kept from using."""
+        """Loss and gradients of the local engine's update, which its optimiser is kept from
+        using."""
         kept = {}
         weights = self.learner.model.named_parameters()
-        self.learner.optimizer.step = lambda: kept.update({name: w.grad.clone() for name, w in weights if w.grad is not None})
+        self.learner.optimizer.step = lambda: kept.update(
+            {name: w.grad.clone() for name, w in weights if w.grad is not None}
+        )
         return self.learner.update(self.rows, self.advantages, step=1), kept
 
     def batch(self, *, positions=None, mask=lambda mask: mask):
@@ -86,16 +113,25 @@ class Both:
         for output in self.outputs:
             ids = torch.tensor(output.prompt_ids + output.response_ids)
             inputs = self.worker._compute_multi_modal_inputs(output, ids)
-            found = self.worker._compute_position_ids(ids[None], torch.ones_like(ids)[None], inputs).squeeze(0)
+            found = self.worker._compute_position_ids(
+                ids[None], torch.ones_like(ids)[None], inputs
+            ).squeeze(0)
             rows.append(
-                {**output.as_dict(), "input_ids": ids, "position_ids": found if positions is None else positions(found), "pictures": inputs}
+                {
+                    **output.as_dict(),
+                    "input_ids": ids,
+                    "position_ids": found if positions is None else positions(found),
+                    "pictures": inputs,
+                }
             )
         tensors = {
             name: torch.nested.as_nested_tensor([row[name] for row in rows], layout=torch.jagged)
             for name in ("input_ids", "position_ids", "prompts", "responses")
         }
         masks = [mask(row["response_mask"]) for row in rows]
-        rewards = torch.nested.as_nested_tensor([_last(m, r) for m, r in zip(masks, self.rewards, strict=True)], layout=torch.jagged)
+        rewards = torch.nested.as_nested_tensor(
+            [_last(m, r) for m, r in zip(masks, self.rewards, strict=True)], layout=torch.jagged
+        )
         padded = torch.nested.as_nested_tensor(masks, layout=torch.jagged).to_padded_tensor(0)
         names = np.array([played.sample.id for played in self.episodes], dtype=object)
         spread, _ = plugin.advantages(rewards.to_padded_tensor(0.0), padded, names)
@@ -105,18 +141,36 @@ class Both:
             "old_log_probs": [row["rollout_log_probs"] for row in rows],
             "advantages": [spread[n, : len(m)] for n, m in enumerate(masks)],
         }
-        tensors |= {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
-        batch = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack(*[row["pictures"] for row in rows])}, batch_size=[len(rows)])
-        facts = {"temperature": self.run.temperature, "dp_size": 1, "global_batch_size": len(rows), "use_remove_padding": False}
+        tensors |= {
+            name: torch.nested.as_nested_tensor(values, layout=torch.jagged)
+            for name, values in nested.items()
+        }
+        batch = TensorDict(
+            {**tensors, "multi_modal_inputs": NonTensorStack(*[row["pictures"] for row in rows])},
+            batch_size=[len(rows)],
+        )
+        facts = {
+            "temperature": self.run.temperature,
+            "dp_size": 1,
+            "global_batch_size": len(rows),
+            "use_remove_padding": False,
+        }
         tu.assign_non_tensor(
-            batch, batch_num_tokens=int(padded.sum()), pad_mode=DatasetPadMode.NO_PADDING, calculate_entropy=False, **facts
+            batch,
+            batch_num_tokens=int(padded.sum()),
+            pad_mode=DatasetPadMode.NO_PADDING,
+            calculate_entropy=False,
+            **facts,
         )
         return batch
 
     def verl_step(self, batch):
-        """verl's forward and loss: the loss with its graph, log-probabilities of trained tokens, metrics."""
+        """verl's forward and loss: the loss with its graph, log-probabilities of trained tokens,
+        metrics."""
         self.verl.module.zero_grad()
-        loss_function = partial(ppo_loss, omega_conf_to_dataclass(self.config.actor_rollout_ref.actor))
+        loss_function = partial(
+            ppo_loss, omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        )
         loss, output = self.verl.forward_step(batch, loss_function, forward_only=False)
         logprobs = output["model_output"]["log_probs"].unbind()
         kept = [
@@ -131,7 +185,9 @@ def as_if_sampled_before(played, number):
     rng = np.random.default_rng(number)
     turns = []
     for turn in played.turns:
-        moved = tuple(float(np.float32(logprob + rng.normal(0, 0.2))) for logprob in turn.reply.logprobs)
+        moved = tuple(
+            float(np.float32(logprob + rng.normal(0, 0.2))) for logprob in turn.reply.logprobs
+        )
         turns.append(replace(turn, reply=replace(turn.reply, logprobs=moved)))
     return replace(played, turns=tuple(turns))
 
@@ -144,10 +200,17 @@ def _last(mask, reward):
 
 def verl_engine():
     """verl's FSDP engine around a plain model: its forward pass without its processes."""
-    model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32, attn_implementation="sdpa").eval()
+    model = AutoModelForImageTextToText.from_pretrained(
+        BASE, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     apply_monkey_patch(model, use_remove_padding=False)
     engine = object.__new__(FSDPEngineWithLMHead)
-    engine.module, engine.pad_to_length, engine.use_ulysses_sp, engine._autocast_dtype = model, False, False, torch.float32
+    engine.module, engine.pad_to_length, engine.use_ulysses_sp, engine._autocast_dtype = (
+        model,
+        False,
+        False,
+        torch.float32,
+    )
     engine.get_data_parallel_group = lambda: None
     return engine
 
@@ -160,11 +223,18 @@ def both(request, tmp_path_factory):
 def test_masks_positions_and_advantages_are_equal(both):
     batch = both.batch()
     for row, output, positions, spread, advantage in zip(
-        both.rows, both.outputs, batch["position_ids"].unbind(), batch["advantages"].unbind(), both.advantages, strict=True
+        both.rows,
+        both.outputs,
+        batch["position_ids"].unbind(),
+        batch["advantages"].unbind(),
+        both.advantages,
+        strict=True,
     ):
         assert [0] * len(output.prompt_ids) + output.response_mask == row.mask
         assert output.prompt_ids + output.response_ids == row.input_ids
-        assert torch.equal(positions[1:], torch.from_numpy(row.encoded.positions))  # row 0 is verl's running number
+        assert torch.equal(
+            positions[1:], torch.from_numpy(row.encoded.positions)
+        )  # row 0 is verl's running number
         mask = torch.tensor(output.response_mask)
         assert torch.allclose(spread, advantage * mask)
     assert any(both.advantages)
@@ -201,7 +271,8 @@ def test_a_shifted_mask_is_detected(both):
 
 
 def filling(batch):
-    """A micro-batch of what verl puts in the place of failed rollouts: text alone, nothing trained."""
+    """A micro-batch of what verl puts in the place of failed rollouts: text alone, nothing
+    trained."""
     ids = [torch.full((8,), 258)] * 2
     nested = {
         "input_ids": ids,
@@ -211,10 +282,23 @@ def filling(batch):
         **dict.fromkeys(("response_mask", "loss_mask"), [torch.zeros(1, dtype=torch.long)] * 2),
         **dict.fromkeys(("old_log_probs", "advantages"), [torch.zeros(1)] * 2),
     }
-    tensors = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in nested.items()}
+    tensors = {
+        name: torch.nested.as_nested_tensor(values, layout=torch.jagged)
+        for name, values in nested.items()
+    }
     made = TensorDict({**tensors, "multi_modal_inputs": NonTensorStack({}, {})}, batch_size=[2])
-    facts = ("temperature", "dp_size", "global_batch_size", "use_remove_padding", "batch_num_tokens", "pad_mode", "calculate_entropy")
-    tu.assign_non_tensor(made, **{name: tu.get_non_tensor_data(batch, name, None) for name in facts})
+    facts = (
+        "temperature",
+        "dp_size",
+        "global_batch_size",
+        "use_remove_padding",
+        "batch_num_tokens",
+        "pad_mode",
+        "calculate_entropy",
+    )
+    tu.assign_non_tensor(
+        made, **{name: tu.get_non_tensor_data(batch, name, None) for name in facts}
+    )
     return made
 
 
@@ -230,7 +314,8 @@ def test_a_micro_batch_of_filling_alone_survives_and_did_not_in_verl_itself(both
 
 
 def test_what_is_banned_moves_a_log_probability_by_its_mass_alone(both):
-    """Sampling leaves out the placeholders of pictures, verl's training does not: log pi differs by log(1 - their mass)."""
+    """Sampling leaves out the placeholders of pictures, verl's training does not: log pi differs by
+    log(1 - their mass)."""
     policy = both.learner.policy
     rows = both.rows[:2]
     features = [policy.views.features(row.views) for row in rows]

@@ -1,4 +1,5 @@
-"""The cluster engine outside verl: hardware, estimate, versions, translation, export, recording. Needs no verl."""
+"""The cluster engine outside verl: hardware, estimate, versions, translation, export, recording.
+Needs no verl."""
 
 import re
 from dataclasses import fields, replace
@@ -13,13 +14,21 @@ from lfpc.episode import Episode, Stop
 from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
 from lfpc.images import CropRules, View
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
-from lfpc.runs import RunFolder
 from lfpc.samples import write_samples
+from lfpc.storage.runs import RunFolder
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
 from lfpc.train.verl.clusters import HARDWARE, Cluster, hardware
-from lfpc.train.verl.estimate import GIB, Load, estimate, host_bytes, report, rollouts_at_once, training_bytes
+from lfpc.train.verl.estimate import (
+    GIB,
+    Load,
+    estimate,
+    host_bytes,
+    report,
+    rollouts_at_once,
+    training_bytes,
+)
 from lfpc.train.verl.export import export_samples, exported_samples
 from lfpc.train.verl.recording import Played, log_episodes, played, step_numbers
 from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
@@ -32,9 +41,15 @@ MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
 
 def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
-    kin = re.compile(r"^\s*(?:from|import) (verl|ray|hydra|omegaconf|tensordict|transfer_queue)\b", re.MULTILINE)
+    kin = re.compile(
+        r"^\s*(?:from|import) (verl|ray|hydra|omegaconf|tensordict|transfer_queue)\b", re.MULTILINE
+    )
     source = Path(lfpc.__file__).parent
-    found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if kin.search(path.read_text(encoding="utf-8"))}
+    found = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if kin.search(path.read_text(encoding="utf-8"))
+    }
     assert found
     assert all(path.startswith("train/verl/inside/") for path in found), found
 
@@ -44,7 +59,14 @@ def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
 
 def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
     with pytest.raises(ConfigError) as found:
-        check_versions({"no-such-package": ("1", "2"), "numpy": ("99", "100"), "pillow": ("1", "2"), "pytest": ("1", "999")})
+        check_versions(
+            {
+                "no-such-package": ("1", "2"),
+                "numpy": ("99", "100"),
+                "pillow": ("1", "2"),
+                "pytest": ("1", "999"),
+            }
+        )
     text = str(found.value)
     assert "no-such-package is not installed (needed: 1 or newer, below 2)" in text
     assert "numpy is " in text
@@ -73,7 +95,12 @@ def test_unknown_hardware_names_the_nearest():
 
 def test_the_paper_hardware_is_the_published_setting():
     run, cluster = hardware("paper", preset("stage1"))
-    assert (run.prompts_per_step, run.group_size, run.steps, run.learning_rate) == (256, 16, 80, 1e-6)
+    assert (run.prompts_per_step, run.group_size, run.steps, run.learning_rate) == (
+        256,
+        16,
+        80,
+        1e-6,
+    )
     assert (cluster.gpus, run.dtype, run.max_new_tokens) == (8, "bfloat16", 2048)
 
 
@@ -115,7 +142,9 @@ def test_parameter_counts_are_those_of_the_released_models_and_of_the_miniature(
 
 
 def test_keys_and_values_of_a_token():
-    assert SHAPES["7B"].cache_bytes == 57_344  # 2 (keys, values) * 2 bytes * 28 layers * 4 heads * 128
+    assert (
+        SHAPES["7B"].cache_bytes == 57_344
+    )  # 2 (keys, values) * 2 bytes * 28 layers * 4 heads * 128
 
 
 def test_a_folder_of_another_architecture_has_no_shape(tmp_path):
@@ -139,9 +168,11 @@ TOY = ModelShape(
 
 
 def test_training_memory_by_hand():
-    # a layer: q, o 2 * 100; k, v 2 * 10 * 5; biases 10 + 2 * 5; gate, up, down 3 * 10 * 20; norms 2 * 10
+    # a layer: q, o 2 * 100; k, v 2 * 10 * 5; biases 10 + 2 * 5; gate, up, down 3 * 10 * 20; norms 2
+    # * 10
     assert TOY.layer_parameters == 200 + 100 + 20 + 600 + 20
-    # block: 4 * 16 + 4 * 4 + 3 * 4 * 6 + 2 * 6 + 4 + 2 * 4 = 176; merger: 4 + 16 * 16 + 16 + 4 * 4 * 10 + 10 = 446; patches: 1176 * 4
+    # block: 4 * 16 + 4 * 4 + 3 * 4 * 6 + 2 * 6 + 4 + 2 * 4 = 176; merger: 4 + 16 * 16 + 16 + 4 * 4
+    # * 10 + 10 = 446; patches: 1176 * 4
     assert TOY.vision_parameters == 4704 + 176 + 446
     assert TOY.parameters == 1000 + 2 * 940 + 10 + 5326
     cluster = Cluster(gpus_per_node=2)
@@ -149,11 +180,15 @@ def test_training_memory_by_hand():
     gathered = 2 * (1000 + 2 * 940)
     activations = 50 * (2 * 10 * 2 + 16 * 10 + 6 * 20)
     logits = 10 * 50 * 100
-    assert training_bytes(TOY, TrainConfig(max_tokens=50), cluster) == weights + gathered + activations + logits
+    assert (
+        training_bytes(TOY, TrainConfig(max_tokens=50), cluster)
+        == weights + gathered + activations + logits
+    )
 
 
 def test_pixels_of_the_papers_step_take_eight_times_less_than_float_frames():
-    # 256 x 16 rollouts of 1,024 + 1,024 visual tokens: 158 GB as verl sends them (18,816 bytes a token), 19.7 GB as bytes; twice
+    # 256 x 16 rollouts of 1,024 + 1,024 visual tokens: 158 GB as verl sends them (18,816 bytes a
+    # token), 19.7 GB as bytes; twice
     load = Load(first_view=1024, crops=1, crop=1024, text=0, written=0)
     run, cluster = hardware("paper", preset("stage1"))
     bare = replace(cluster, offload=False, workers=8)
@@ -165,7 +200,12 @@ def test_rollouts_at_once_are_what_the_cache_holds_up_to_vllms_limit():
     load = Load(first_view=16384, crops=0, crop=0, text=0, written=0)
     memory = 0.6 * 80 * GIB - 2 * SHAPES["7B"].parameters
     assert rollouts_at_once(SHAPES["7B"], load, Cluster()) == int(memory / (16384 * 57_344))
-    assert rollouts_at_once(SHAPES["7B"], Load(first_view=1, crops=0, crop=0, text=0, written=0), Cluster()) == 256
+    assert (
+        rollouts_at_once(
+            SHAPES["7B"], Load(first_view=1, crops=0, crop=0, text=0, written=0), Cluster()
+        )
+        == 256
+    )
     assert rollouts_at_once(SHAPES["7B"], load, Cluster(gpu_gib=8)) == 0
 
 
@@ -173,14 +213,22 @@ def test_what_does_not_fit_says_what_to_turn_down():
     run, cluster = hardware("paper", preset("stage1"))
     small = replace(cluster, gpu_gib=24, host_gib=64, checkpointing=False, tokens_per_gpu=65536)
     text = report(estimate(run, small), small)
-    for part in ("--cluster.tokens-per-gpu", "--cluster.checkpointing", "--max-tokens", "--cluster.sampling-share", "--prompts-per-step"):
+    for part in (
+        "--cluster.tokens-per-gpu",
+        "--cluster.checkpointing",
+        "--max-tokens",
+        "--cluster.sampling-share",
+        "--prompts-per-step",
+    ):
         assert part in text
     assert "fits" not in text.replace("does not fit", "")
 
 
 def test_twice_the_gpus_halve_the_time():
     run, cluster = hardware("paper", preset("stage1"))
-    assert estimate(run, cluster).hours == pytest.approx(2 * estimate(run, replace(cluster, nodes=2)).hours, rel=0.01)
+    assert estimate(run, cluster).hours == pytest.approx(
+        2 * estimate(run, replace(cluster, nodes=2)).hours, rel=0.01
+    )
 
 
 # ---- translation
@@ -217,7 +265,14 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
     for name in (field.name for field in fields(TrainConfig)):
         if name in READ_BY_OUR_OWN_PARTS | OF_THE_LOCAL_ENGINE_ALONE | REFUSED | {"protocol"}:
             continue
-        value = other.get(name, None if name in other else getattr(run, name) * 2 + 3 if name in ("save_every", "validate_every") else None)
+        value = other.get(
+            name,
+            None
+            if name in other
+            else getattr(run, name) * 2 + 3
+            if name in ("save_every", "validate_every")
+            else None,
+        )
         value = value if name in other else value or getattr(run, name) + 1
         assert seen_by_verl(replace(run, **{name: value})) != before, name
 
@@ -231,9 +286,19 @@ def seen_by_verl(run):
     [
         ({"lora": LoraConfig()}, "leave out --lora"),
         ({"freeze_vision": True}, "leave out --freeze-vision"),
-        ({"prompts_per_step": 3, "group_size": 3}, "9 rollouts a step cannot be shared out among 8 GPUs"),
-        ({"first_view": "original"}, "a first view of 16384 visual tokens and a reply of 512 do not fit into max_tokens 8192"),
-        ({"protocol": "qwen3_vl", "crop": CropRules(factor=32)}, "qwen3_vl cannot be played by this engine"),
+        (
+            {"prompts_per_step": 3, "group_size": 3},
+            "9 rollouts a step cannot be shared out among 8 GPUs",
+        ),
+        (
+            {"first_view": "original"},
+            "a first view of 16384 visual tokens and a reply of 512 do not fit into "
+            "max_tokens 8192",
+        ),
+        (
+            {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},
+            "qwen3_vl cannot be played by this engine",
+        ),
     ],
 )
 def test_what_verl_would_do_otherwise_is_refused(changes, sentence):
@@ -245,7 +310,11 @@ def test_the_method_reaches_verl_as_the_paper_has_it():
     found = settings(replace(preset("stage1"), clip=0.3), Cluster())
     actor = "actor_rollout_ref.actor"
     assert found["algorithm.adv_estimator"] == "lfpc"
-    assert (found[f"{actor}.use_kl_loss"], found["algorithm.use_kl_in_reward"], found[f"{actor}.entropy_coeff"]) == (False, False, 0)
+    assert (
+        found[f"{actor}.use_kl_loss"],
+        found["algorithm.use_kl_in_reward"],
+        found[f"{actor}.entropy_coeff"],
+    ) == (False, False, 0)
     assert [found[f"{actor}.clip_ratio{end}"] for end in ("", "_low", "_high")] == [0.3] * 3
     assert found[f"{actor}.clip_ratio_c"] > 1e6
     assert found["data.shuffle"] is False
@@ -278,9 +347,14 @@ def test_settings_are_shown_a_line_a_key():
 
 def test_exported_samples_come_back_whole_with_absolute_paths_and_without_pixels(sample, tmp_path):
     one = sample(budget=25, options=("a", "b"), answer="A", meta={"k": [1]}, category="c")
-    file = export_samples([one, replace(one, id="s2", budget=None)], tmp_path / "deep" / "train.parquet")
+    file = export_samples(
+        [one, replace(one, id="s2", budget=None)], tmp_path / "deep" / "train.parquet"
+    )
     again = exported_samples(file)
-    assert again == [replace(one, image=one.image.absolute()), replace(one, id="s2", budget=None, image=one.image.absolute())]
+    assert again == [
+        replace(one, image=one.image.absolute()),
+        replace(one, id="s2", budget=None, image=one.image.absolute()),
+    ]
     assert file.stat().st_size < 10_000
 
 
@@ -305,12 +379,17 @@ def an_episode(sample, view, answer, *, crop=True, malformed=False):
 
 @pytest.fixture
 def step(sample, picture):
-    """Two questions of three rollouts: episodes, their rewards, and the reports of them in another order."""
+    """Two questions of three rollouts: episodes, their rewards, and the reports of them in another
+    order."""
     from PIL import Image
 
     view = View(Image.open(picture()).convert("RGB"), WHOLE, (400, 300))
     one, two = sample(id="one"), sample(id="two")
-    episodes = [an_episode(one, view, "K"), an_episode(one, view, "L"), an_episode(one, view, "K", crop=False)]
+    episodes = [
+        an_episode(one, view, "K"),
+        an_episode(one, view, "L"),
+        an_episode(one, view, "K", crop=False),
+    ]
     episodes += [an_episode(two, view, "K", malformed=True)] * 3
     terms = [episode_reward(episode, RewardConfig(grounding=1.0)) for episode in episodes]
     reports = [
@@ -377,13 +456,19 @@ def test_first_rollouts_are_logged_first_with_their_advantages(step, tmp_path):
 def test_validation_has_the_local_engines_names(step):
     _, _, reports = step
     found = validation_numbers([one.episode for one in reports], [one.terms for one in reports])
-    assert set(found) == {f"validation_{name}" for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+    assert set(found) == {
+        f"validation_{name}" for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")
+    }
     assert found["validation_accuracy"] == pytest.approx(5 / 6)
 
 
 def test_rewards_keep_their_terms(step):
     _, _, reports = step
-    assert all(isinstance(one.terms, RewardTerms) and one.terms.grounding > 0 for one in reports if one.episode.boxes)
+    assert all(
+        isinstance(one.terms, RewardTerms) and one.terms.grounding > 0
+        for one in reports
+        if one.episode.boxes
+    )
 
 
 # ---- before a run
@@ -393,9 +478,14 @@ def test_rewards_keep_their_terms(step):
 def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(sample):
     from lfpc.train.verl.launch import check_bounds
 
-    run = TrainConfig(init=MINIATURE, crop=CropRules(max_tokens=1024))  # the miniature's processor ends at 1,024 tokens
+    run = TrainConfig(
+        init=MINIATURE, crop=CropRules(max_tokens=1024)
+    )  # the miniature's processor ends at 1,024 tokens
     check_bounds(run, [sample(budget=1024)])
-    with pytest.raises(CheckpointError, match="of 1024 visual tokens only, the run has 2048; raise max_pixels there to 1605632"):
+    with pytest.raises(
+        CheckpointError,
+        match="of 1024 visual tokens only, the run has 2048; raise max_pixels there to 1605632",
+    ):
         check_bounds(run, [sample(budget=2048)])
     with pytest.raises(CheckpointError, match="the run has 1025"):
         check_bounds(replace(run, crop=CropRules(max_tokens=1025)), [sample(budget=25)])
@@ -430,7 +520,9 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
         (actor / "model_world_size_2_rank_0.pt").touch()
         (actor / "huggingface" / "config.json").write_text("of verl")
         (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
-        assert (publish(run, step) / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
+        assert (publish(run, step) / "config.json").read_bytes() == (
+            MINIATURE / "config.json"
+        ).read_bytes()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
     assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
     assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
@@ -445,13 +537,23 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
 
 @pytest.mark.slow
 @pytest.mark.slow
-def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(sample, tmp_path, monkeypatch):
+def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(
+    sample, tmp_path, monkeypatch
+):
     from lfpc.train.verl import launch
 
-    monkeypatch.setattr(launch, "check_versions", lambda needed: None)  # nothing of verl is asked: its last step is on disk
+    monkeypatch.setattr(
+        launch, "check_versions", lambda needed: None
+    )  # nothing of verl is asked: its last step is on disk
     data = write_samples([sample(budget=16)], tmp_path / "data").parent
     run = replace(
-        preset("stage1"), data=data, init=MINIATURE, out=tmp_path / "run", steps=2, original_budget=256, crop=CropRules(max_tokens=25)
+        preset("stage1"),
+        data=data,
+        init=MINIATURE,
+        out=tmp_path / "run",
+        steps=2,
+        original_budget=256,
+        crop=CropRules(max_tokens=25),
     )
     written = run.out / "verl" / "global_step_2" / "actor" / "huggingface"
     written.mkdir(parents=True)
@@ -463,14 +565,19 @@ def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_call
 
 def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = settings(replace(preset("stage1"), init=Path("base"), out=Path("runs/a")), Cluster())["+lfpc"]["train"]
+    run = settings(replace(preset("stage1"), init=Path("base"), out=Path("runs/a")), Cluster())[
+        "+lfpc"
+    ]["train"]
     assert (run["init"], run["out"]) == (str(tmp_path / "base"), str(tmp_path / "runs" / "a"))
 
 
 def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
     from lfpc.cli import main
 
-    words = "train stage1 --engine verl --hardware gpu1 --dry-run --data no --out no --reward.tool 0.4 --cluster.workers 3"
+    words = (
+        "train stage1 --engine verl --hardware gpu1 --dry-run --data no --out no --reward.tool "
+        "0.4 --cluster.workers 3"
+    )
     assert main(words.split()) == 0
     shown = capsys.readouterr().out
     assert "actor_rollout_ref.rollout.agent.num_workers" in shown
@@ -484,7 +591,10 @@ def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
     [
         ("train stage1 --dry-run", "belong to --engine verl"),
         ("train stage1 --engine verl --hardware nope", "unknown hardware 'nope'"),
-        ("train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run", "workers must be at least 1"),
+        (
+            "train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run",
+            "workers must be at least 1",
+        ),
     ],
 )
 def test_wrong_words_end_in_a_sentence(words, sentence, capsys):

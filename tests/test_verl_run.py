@@ -1,4 +1,5 @@
-"""The real verl trains the shipped base on this machine: two ranks, 2 + 2 steps with a stop between, and what is left on disk."""
+"""The real verl trains the shipped base on this machine: two ranks, 2 + 2 steps with a stop
+between, and what is left on disk."""
 
 import os
 import time
@@ -8,17 +9,22 @@ from pathlib import Path
 import pytest
 
 if os.environ.get("VERL_PLATFORM") != "cpu":
-    pytest.skip("verl pins other versions, so it has an environment of its own: make test-verl", allow_module_level=True)
+    pytest.skip(
+        "verl pins other versions, so it has an environment of its own: make test-verl",
+        allow_module_level=True,
+    )
 
 import torch
 from safetensors.torch import load_file
 from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.errors import CheckpointError, RunError
-from lfpc.evaluation import EvaluationConfig, evaluate_probe, load_policy
+from lfpc.evaluate.config import EvaluationConfig
+from lfpc.evaluate.run import evaluate_probe
 from lfpc.mini.folders import CROPS
-from lfpc.runs import RunFolder, config_from_json
+from lfpc.policies.loading import load_policy
 from lfpc.samples import read_samples
+from lfpc.storage.runs import RunFolder, config_from_json
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, check_engine, checkpoint_folder
 from lfpc.train.verl.checkpoints import check_ranks, saved_step
@@ -29,9 +35,16 @@ pytestmark = [pytest.mark.verl, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of four steps that was stopped after two: its configuration, and the weights it had then."""
+    """A run of four steps that was stopped after two: its configuration, and the weights it had
+    then."""
     folder = tmp_path_factory.mktemp("verl")
-    run = config(scenes(folder / "data", 8), folder / "run", validation=folder / "data", validation_size=4, validate_every=2)
+    run = config(
+        scenes(folder / "data", 8),
+        folder / "run",
+        validation=folder / "data",
+        validation_size=4,
+        validate_every=2,
+    )
     train(run, cluster(2, stop_at=2))
     assert saved_step(run.out) == 2
     halfway = load_file(checkpoint_folder(run.out, 2) / "model.safetensors")
@@ -59,30 +72,44 @@ def test_episodes_are_sampled_with_real_crops_and_rewards_above_zero(finished):
     assert list(episodes)[:4] == ["1/0/0", "1/1/0", "1/2/0", "1/3/0"]
     turns = [turn for row in episodes.values() for turn in row["turns"]]
     assert any(turn["cut"] for turn in turns)
-    assert {row["first_view"][0] for row in episodes.values()} == {140, 168}  # 25 and 36 visual tokens
+    assert {row["first_view"][0] for row in episodes.values()} == {
+        140,
+        168,
+    }  # 25 and 36 visual tokens
     assert all("advantage" in row for row in episodes.values())
 
 
 def test_metrics_have_every_reward_term_and_the_local_engines_names(finished):
     run, _ = finished
     row = RunFolder(run.out).metrics()[-1]
-    wanted = "reward reward_std reward_accuracy reward_format reward_tool reward_grounding accuracy tool_rate turns malformed unanswered"
-    wanted += (
-        " box_area iou_last iou_best zero_variance entropy ratio_clip_share grad_norm loss policy_tokens logprob_gap overlong trained_rows"
+    wanted = (
+        "reward reward_std reward_accuracy reward_format reward_tool reward_grounding accuracy "
+        "tool_rate turns malformed unanswered"
     )
-    wanted += " seconds seconds_play seconds_update alarms validation_reward validation_accuracy validation_tool_rate"
+    wanted += (
+        " box_area iou_last iou_best zero_variance entropy ratio_clip_share grad_norm loss "
+        "policy_tokens logprob_gap overlong trained_rows"
+    )
+    wanted += (
+        " seconds seconds_play seconds_update alarms validation_reward validation_accuracy "
+        "validation_tool_rate"
+    )
     assert set(wanted.split()) <= set(row)
 
 
 def test_training_reads_with_the_positions_that_sampling_read_with(finished):
-    """Sampling positions are ours, training's are verl's; what is left is the mass of tokens that may not be sampled."""
+    """Sampling positions are ours, training's are verl's; what is left is the mass of tokens that
+    may not be sampled."""
     run, _ = finished
     assert all(row["logprob_gap"] < 1e-2 for row in RunFolder(run.out).metrics())
 
 
 def test_the_loss_moves_weights_in_both_halves(finished):
     run, halfway = finished
-    first, last = load_file(BASE / "model.safetensors"), load_file(checkpoint_folder(run.out, 4) / "model.safetensors")
+    first, last = (
+        load_file(BASE / "model.safetensors"),
+        load_file(checkpoint_folder(run.out, 4) / "model.safetensors"),
+    )
     for before, after in ((first, halfway), (halfway, last)):
         assert set(before) == set(after)
         assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4
@@ -93,8 +120,13 @@ def test_checkpoints_are_plain_folders_and_only_the_newest_are_kept(finished):
     run, _ = finished
     folders = {path.name for path in (run.out / "checkpoints").iterdir()}
     assert folders == {"best", "step-000003", "step-000004"}
-    assert {path.name for path in (run.out / "verl").glob("global_step_*")} == {"global_step_3", "global_step_4"}
-    assert (checkpoint_folder(run.out, 4) / "config.json").read_text() == (BASE / "config.json").read_text()
+    assert {path.name for path in (run.out / "verl").glob("global_step_*")} == {
+        "global_step_3",
+        "global_step_4",
+    }
+    assert (checkpoint_folder(run.out, 4) / "config.json").read_text() == (
+        BASE / "config.json"
+    ).read_text()
     assert config_from_json(TrainConfig, run.out / "config.json") == run
 
 
@@ -102,8 +134,12 @@ def test_a_checkpoint_is_evaluated_like_any_other(finished, tmp_path):
     run, _ = finished
     samples = read_samples(run.data)
     for folder in (checkpoint_folder(run.out, 4), best_checkpoint(run.out)):
-        asked = EvaluationConfig(model=str(folder), budget=25, probe="own", crop=CROPS, max_turns=3, max_new_tokens=24)
-        rows = evaluate_probe(load_policy(asked), samples, asked, tmp_path / folder.name, progress=False)
+        asked = EvaluationConfig(
+            model=str(folder), budget=25, probe="own", crop=CROPS, max_turns=3, max_new_tokens=24
+        )
+        rows = evaluate_probe(
+            load_policy(asked), samples, asked, tmp_path / folder.name, progress=False
+        )
         assert len(rows) == len(samples)
         assert not any("error" in row for row in rows)
 

@@ -1,4 +1,5 @@
-"""A real vLLM server with the shipped checkpoint: it says what the same weights say in this process. `make test-vllm` runs these."""
+"""A real vLLM server with the shipped checkpoint: it says what the same weights say in this
+process. `make test-vllm` runs these."""
 
 import json
 import os
@@ -13,13 +14,14 @@ from environments import ROOT, interpreter, made
 from environments.vllm_server import ENV, MODEL, VllmServer
 from lfpc.dialogue import Context
 from lfpc.errors import PolicyError
+from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.recorded import evaluations
-from lfpc.evaluate.run import first_view
-from lfpc.evaluation import EvaluationConfig, evaluate_probe, load_policy, served_policy
+from lfpc.evaluate.run import evaluate_probe, first_view
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.chat_api import chat_messages
-from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.loading import load_policy, served_policy
 from lfpc.policies.picture_urls import PictureUrls
+from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.served import KEEP_STOP, ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.reading import hermes_call
@@ -27,21 +29,38 @@ from lfpc.samples import write_samples
 
 pytestmark = [
     pytest.mark.vllm,
-    pytest.mark.skipif(not made("vllm"), reason="vLLM pins other versions; .venv-vllm is missing or out of date: make test-vllm"),
+    pytest.mark.skipif(
+        not made("vllm"),
+        reason="vLLM pins other versions; .venv-vllm is missing or out of date: make test-vllm",
+    ),
 ]
 CHECKPOINT = ROOT / "src" / "lfpc" / "mini" / "checkpoint"
 LOGPROB_BOUND = 2e-3
-"""Largest difference of a token's log-probability between vLLM and this process, both in float32."""
+"""Largest difference of a token's log-probability between vLLM and this process, both in
+float32."""
 CALLS = {
-    "qwen3_vl": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]}}\n</tool_call>',
-    "qwen3_vl_user": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]}}\n</tool_call>',
-    "qwen3_vl_text": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, 500, 750, 1000]}}\n</tool_call>',
-    "qwen2_5_vl": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, 90]}}</tool_call>',
-    "deepeyes": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, 90]}}</tool_call>',
-    "mini_o3": '<grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": "original_image"}</grounding>',
-    "pixel_reasoner": hermes_call("crop_image_normalized", {"bbox_2d": [0.1, 0.2, 0.5, 0.6], "target_image": 1}),
+    "qwen3_vl": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, '
+    "500, 750, "
+    "1000]}}\n</tool_call>",
+    "qwen3_vl_user": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, '
+    "500, 750, "
+    "1000]}}\n</tool_call>",
+    "qwen3_vl_text": '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [250, '
+    "500, 750, "
+    "1000]}}\n</tool_call>",
+    "qwen2_5_vl": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, '
+    "20, 100, "
+    "90]}}</tool_call>",
+    "deepeyes": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, '
+    "90]}}</tool_call>",
+    "mini_o3": '<grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": '
+    '"original_image"}</grounding>',
+    "pixel_reasoner": hermes_call(
+        "crop_image_normalized", {"bbox_2d": [0.1, 0.2, 0.5, 0.6], "target_image": 1}
+    ),
     "ergo": "<zoom>[10, 0, 100, 100]</zoom>",
-    "thyme": "<code>img = Image.open('image.jpg')\nimg.crop((0, 20, 200, 300)).save('a.png')\n</code>",
+    "thyme": "<code>img = Image.open('image.jpg')\nimg.crop((0, 20, 200, "
+    "300)).save('a.png')\n</code>",
 }
 """A call as each protocol writes it."""
 
@@ -53,7 +72,9 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, pictures):
-    with VllmServer(CHECKPOINT, log=tmp_path_factory.mktemp("vllm") / "log", pictures=pictures) as running:
+    with VllmServer(
+        CHECKPOINT, log=tmp_path_factory.mktemp("vllm") / "log", pictures=pictures
+    ) as running:
         yield running
 
 
@@ -64,12 +85,21 @@ def samples(tmp_path_factory):
 
 def config(**fields) -> EvaluationConfig:
     """The demo's settings at its small budget."""
-    given = {"model": MODEL, "budget": 25, "probe": "own", "crop": CROPS, "max_turns": 3, "max_new_tokens": 24} | fields
+    given = {
+        "model": MODEL,
+        "budget": 25,
+        "probe": "own",
+        "crop": CROPS,
+        "max_turns": 3,
+        "max_new_tokens": 24,
+    } | fields
     return EvaluationConfig(**given)
 
 
 def ask(server, samples, settings: EvaluationConfig, out: Path, **options):
-    policy = served_policy(settings, Server(**{"base_url": server.base_url, "retries": 1} | options))
+    policy = served_policy(
+        settings, Server(**{"base_url": server.base_url, "retries": 1} | options)
+    )
     return evaluate_probe(policy, samples, settings, out, progress=False)
 
 
@@ -95,11 +125,15 @@ def contexts_of(samples, rows) -> list[Context]:
 def here(samples, tmp_path_factory):
     """Rows of the same weights in this process, under the own crops."""
     settings = config(model=str(CHECKPOINT))
-    return evaluate_probe(load_policy(settings), samples, settings, tmp_path_factory.mktemp("here"), progress=False)
+    return evaluate_probe(
+        load_policy(settings), samples, settings, tmp_path_factory.mktemp("here"), progress=False
+    )
 
 
 @pytest.mark.parametrize("concurrency", [1, 32])
-def test_greedy_episodes_are_those_of_this_process_one_at_a_time_and_32_at_once(server, samples, here, tmp_path, concurrency):
+def test_greedy_episodes_are_those_of_this_process_one_at_a_time_and_32_at_once(
+    server, samples, here, tmp_path, concurrency
+):
     some = samples if concurrency > 1 else samples[:8]
     rows = ask(server, some, config(), tmp_path, concurrency=concurrency)
     assert said(rows) == said(here[: len(some)])
@@ -110,14 +144,23 @@ def test_greedy_episodes_are_those_of_this_process_one_at_a_time_and_32_at_once(
 
 def test_episodes_under_noise_agree_too(server, samples, tmp_path):
     settings = config(model=str(CHECKPOINT), probe="noise")
-    expected = evaluate_probe(load_policy(settings), samples[:16], settings, tmp_path / "here", progress=False)
-    assert said(ask(server, samples[:16], config(probe="noise"), tmp_path / "served")) == said(expected)
+    expected = evaluate_probe(
+        load_policy(settings), samples[:16], settings, tmp_path / "here", progress=False
+    )
+    assert said(ask(server, samples[:16], config(probe="noise"), tmp_path / "served")) == said(
+        expected
+    )
 
 
 def test_the_server_counts_the_tokens_that_we_count(server, samples, here, tmp_path):
     rows = ask(server, samples[:16], config(), tmp_path)
-    for count in ("prompt_tokens", "tokens"):  # what was read, visual tokens included, and what was written
-        assert [[turn[count] for turn in row["turns"]] for row in rows] == [[turn[count] for turn in row["turns"]] for row in here[:16]]
+    for count in (
+        "prompt_tokens",
+        "tokens",
+    ):  # what was read, visual tokens included, and what was written
+        assert [[turn[count] for turn in row["turns"]] for row in rows] == [
+            [turn[count] for turn in row["turns"]] for row in here[:16]
+        ]
 
 
 def test_log_probabilities_agree_within_the_bound(server, samples, tmp_path):
@@ -148,11 +191,18 @@ def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, s
     context = Context(samples[0].question, (), first_view(samples[0], 25), ())
     chat, sampling = config().chat, ServedSampling(max_tokens=24)
     kept = ServedPolicy(Server(base_url=server.base_url), MODEL, chat, sampling=sampling)
-    cut = ServedPolicy(Server(base_url=server.base_url), MODEL, chat, sampling=replace(sampling, extra_body={KEEP_STOP: False}))
+    cut = ServedPolicy(
+        Server(base_url=server.base_url),
+        MODEL,
+        chat,
+        sampling=replace(sampling, extra_body={KEEP_STOP: False}),
+    )
     (first,), (second,) = kept.reply([context]), cut.reply([context])
     assert first.text.endswith(chat.stop)
     assert (first.text, first.finish) == (second.text, "stop")
-    short = ServedPolicy(Server(base_url=server.base_url), MODEL, replace(chat, stop=(", ",)), sampling=sampling).reply([context])[0]
+    short = ServedPolicy(
+        Server(base_url=server.base_url), MODEL, replace(chat, stop=(", ",)), sampling=sampling
+    ).reply([context])[0]
     assert short.text.endswith(", ")
     assert short.text.count(", ") == 1 + first.text[: len(short.text)].count('", "')
     assert first.text.startswith(short.text)
@@ -160,7 +210,11 @@ def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, s
 
 def test_a_reply_without_room_is_cut_and_says_so(server, samples, tmp_path):
     row = ask(server, samples[:1], config(max_new_tokens=3, max_turns=1), tmp_path)[0]
-    assert (row["turns"][0]["finish"], row["turns"][0]["tokens"], row["stop"]) == ("length", 3, "max_turns")
+    assert (row["turns"][0]["finish"], row["turns"][0]["tokens"], row["stop"]) == (
+        "length",
+        3,
+        "max_turns",
+    )
 
 
 def test_pictures_go_as_files_where_the_server_allows_it(server, samples, here, pictures, tmp_path):
@@ -168,7 +222,11 @@ def test_pictures_go_as_files_where_the_server_allows_it(server, samples, here, 
     assert said(rows) == said(here[:8])
     assert len(list(pictures.glob("*.png"))) >= 16  # first views and crops
     context = Context(samples[0].question, (), first_view(samples[0], 25), ())
-    outside = ServedPolicy(Server(base_url=server.base_url, retries=0, picture_folder=tmp_path / "elsewhere"), MODEL, config().chat)
+    outside = ServedPolicy(
+        Server(base_url=server.base_url, retries=0, picture_folder=tmp_path / "elsewhere"),
+        MODEL,
+        config().chat,
+    )
     with pytest.raises(PolicyError, match="allowed-local-media-path"):
         outside.reply([context])
 
@@ -178,20 +236,30 @@ def test_every_protocol_plays_several_turns_with_crops(server, samples, tmp_path
     """The tiny model speaks one protocol only; guided decoding has it write a call of each."""
     guided = {"structured_outputs": {"choice": [CALLS[name]]}}
     settings = config(
-        protocol=name, crop=replace(PROTOCOLS[name].crop, min_tokens=4, max_tokens=16), budget=16, extra_body=guided, max_new_tokens=400
+        protocol=name,
+        crop=replace(PROTOCOLS[name].crop, min_tokens=4, max_tokens=16),
+        budget=16,
+        extra_body=guided,
+        max_new_tokens=400,
     )
     rows = ask(server, samples[:2], settings, tmp_path)
     for row in rows:
         assert "error" not in row, row["error"]
         assert len(row["turns"]) == min(3, PROTOCOLS[name].turns or 3)
         assert {turn["text"] for turn in row["turns"]} == {CALLS[name]}
-        assert row["calls"] == row["crops"] == (1 if name == "ergo" else 3)  # the second turn of ergo is for the answer
+        assert (
+            row["calls"] == row["crops"] == (1 if name == "ergo" else 3)
+        )  # the second turn of ergo is for the answer
         read = [turn["prompt_tokens"] for turn in row["turns"]]
         assert read == sorted(set(read))  # every turn reads what was said and shown before
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"model": "other"}, "is the model's name right"), ({"budget": 256, "max_new_tokens": 4000}, "max_")]
+    ("settings", "says"),
+    [
+        ({"model": "other"}, "is the model's name right"),
+        ({"budget": 256, "max_new_tokens": 4000}, "max_"),
+    ],
 )
 def test_what_the_server_refuses_is_one_sentence(server, samples, settings, says):
     asked = config(**settings)
@@ -200,15 +268,52 @@ def test_what_the_server_refuses_is_one_sentence(server, samples, settings, says
         served_policy(asked, Server(base_url=server.base_url, retries=0)).reply([context])
 
 
-def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(samples, here, tmp_path):
-    """A folder without any file of its source but the weights' and tokenizer's, as `save_checkpoint` writes it."""
+def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(
+    samples, here, tmp_path
+):
+    """A folder without any file of its source but the weights' and tokenizer's, as
+    `save_checkpoint` writes it."""
     model, tokenizer = load_checkpoint(CHECKPOINT)
     saved = save_checkpoint(model, tokenizer, tmp_path / "saved")
     write_samples(samples[:16], samples[0].image.parents[1] / "some")
-    engine = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "limit_mm_per_prompt": {"image": 4, "video": 0}}
-    asked = ["--checkpoint", saved, "--engine", "vllm", "--engine-options", json.dumps(engine), "--budget", "25"]
-    rules = ["--crop-tokens", "16", "25", "--max-turns", "3", "--max-new-tokens", "24", "--probes", "own"]
-    command = [interpreter("vllm"), "-m", "lfpc", "eval", samples[0].image.parents[1] / "some", *asked, *rules, "--out", tmp_path / "run"]
+    engine = {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 2048,
+        "limit_mm_per_prompt": {"image": 4, "video": 0},
+    }
+    asked = [
+        "--checkpoint",
+        saved,
+        "--engine",
+        "vllm",
+        "--engine-options",
+        json.dumps(engine),
+        "--budget",
+        "25",
+    ]
+    rules = [
+        "--crop-tokens",
+        "16",
+        "25",
+        "--max-turns",
+        "3",
+        "--max-new-tokens",
+        "24",
+        "--probes",
+        "own",
+    ]
+    command = [
+        interpreter("vllm"),
+        "-m",
+        "lfpc",
+        "eval",
+        samples[0].image.parents[1] / "some",
+        *asked,
+        *rules,
+        "--out",
+        tmp_path / "run",
+    ]
     done = subprocess.run(
         [str(word) for word in command],
         env={**os.environ, **ENV, "PYTHONPATH": str(ROOT / "src")},
@@ -219,4 +324,6 @@ def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(sam
     assert done.returncode == 0, done.stderr[-2000:]
     rows = evaluations(tmp_path / "run" / "25")["own"]
     assert said(rows) == said(here[:16])
-    assert [[turn["tokens"] for turn in row["turns"]] for row in rows] == [[turn["tokens"] for turn in row["turns"]] for row in here[:16]]
+    assert [[turn["tokens"] for turn in row["turns"]] for row in rows] == [
+        [turn["tokens"] for turn in row["turns"]] for row in here[:16]
+    ]

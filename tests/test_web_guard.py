@@ -26,7 +26,13 @@ def broken(request: Request) -> PlainTextResponse:
 
 
 APP = guarded(
-    Starlette(routes=[Route("/", echo, methods=["GET", "PUT"]), Route("/broken", broken), Mount("/shared", shared_files())]),
+    Starlette(
+        routes=[
+            Route("/", echo, methods=["GET", "PUT"]),
+            Route("/broken", broken),
+            Mount("/shared", shared_files()),
+        ]
+    ),
     largest_body=100,
 )
 
@@ -36,7 +42,17 @@ def test_host_of_this_machine_with_the_port_is_served(host):
     assert asked(APP, "GET", "/", headers={"host": host}).text == "read"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8001", "evil.example:8000", "evil.example", "", "127.0.0.1:8000.evil.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:8001",
+        "evil.example:8000",
+        "evil.example",
+        "",
+        "127.0.0.1:8000.evil.example",
+    ],
+)
 def test_any_other_host_is_refused_so_a_rebound_name_reads_nothing(host):
     answer = asked(APP, "GET", "/", headers={"host": host})
     assert answer.status_code == 403
@@ -44,7 +60,15 @@ def test_any_other_host_is_refused_so_a_rebound_name_reads_nothing(host):
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "http://127.0.0.1:9000", "https://127.0.0.1:8000", "null", "", "http://127.0.0.1:8000.evil.example"]
+    "origin",
+    [
+        "http://evil.example",
+        "http://127.0.0.1:9000",
+        "https://127.0.0.1:8000",
+        "null",
+        "",
+        "http://127.0.0.1:8000.evil.example",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_a_page_of_another_origin_is_refused(method, origin):
@@ -52,7 +76,12 @@ def test_a_page_of_another_origin_is_refused(method, origin):
 
 
 def test_own_page_and_programs_may_write():
-    assert asked(APP, "PUT", "/", headers={"origin": f"http://{HOST}", "sec-fetch-site": "same-origin"}).text == "written"
+    assert (
+        asked(
+            APP, "PUT", "/", headers={"origin": f"http://{HOST}", "sec-fetch-site": "same-origin"}
+        ).text
+        == "written"
+    )
     assert asked(APP, "PUT", "/", content=b"x").text == "written"
 
 
@@ -62,27 +91,49 @@ def test_what_another_site_embeds_or_writes_is_refused_but_a_link_may_be_followe
     followed = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
     assert asked(APP, "GET", "/", headers=embedded).status_code == 403
     assert asked(APP, "GET", "/", headers=followed).status_code == 200
-    assert asked(APP, "PUT", "/", headers=followed).status_code == 403  # a form that another page sent
+    assert (
+        asked(APP, "PUT", "/", headers=followed).status_code == 403
+    )  # a form that another page sent
 
 
 def test_a_request_larger_than_allowed_or_of_unknown_length_is_refused():
     assert asked(APP, "PUT", "/", content=b"x" * 101).status_code == 413
     assert refusal("PUT", Headers({"host": HOST, "transfer-encoding": "chunked"}), 8000)[0] == 411
-    assert refusal("PUT", Headers({"host": HOST, "content-length": "5", "transfer-encoding": "chunked"}), 8000)[0] == 411
+    assert (
+        refusal(
+            "PUT",
+            Headers({"host": HOST, "content-length": "5", "transfer-encoding": "chunked"}),
+            8000,
+        )[0]
+        == 411
+    )
     for nonsense in ("-1", "1e3", "²", "9" * 400):
         assert refusal("PUT", Headers({"host": HOST, "content-length": nonsense}), 8000)[0] == 413
 
 
-@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404), ("/broken", 500), ("/shared/web.css", 200)])
+@pytest.mark.parametrize(
+    ("path", "status"), [("/", 200), ("/nothing", 404), ("/broken", 500), ("/shared/web.css", 200)]
+)
 def test_every_answer_carries_the_content_policy(path, status):
     answer = asked(APP, "GET", path)
     assert answer.status_code == status
     assert {name: answer.headers[name] for name in ANSWER_HEADERS} == ANSWER_HEADERS
     assert "unsafe" not in answer.headers["content-security-policy"]
-    assert "content-security-policy" in asked(APP, "GET", path, headers={"host": "evil.example"}).headers
+    assert (
+        "content-security-policy"
+        in asked(APP, "GET", path, headers={"host": "evil.example"}).headers
+    )
 
 
-@pytest.mark.parametrize("path", ["/shared/../guard.py", "/shared/%2e%2e/guard.py", "/shared/..%2fguard.py", "/shared//etc/passwd"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/shared/../guard.py",
+        "/shared/%2e%2e/guard.py",
+        "/shared/..%2fguard.py",
+        "/shared//etc/passwd",
+    ],
+)
 def test_shared_files_end_at_their_folder(path):
     assert asked(APP, "GET", path).status_code == 404
 
@@ -95,7 +146,11 @@ def test_file_outside_its_folder_is_refused_by_whatever_name(tmp_path: Path):
     (outside / "b.png").write_bytes(b"b")
     (inside / "link.png").symlink_to(outside / "b.png")
     assert file_within(inside / "a.png", [inside]).read_bytes() == b"a"
-    for name in (inside / "link.png", inside / ".." / "elsewhere" / "b.png", tmp_path / "data2" / "c.png"):
+    for name in (
+        inside / "link.png",
+        inside / ".." / "elsewhere" / "b.png",
+        tmp_path / "data2" / "c.png",
+    ):
         with pytest.raises(PictureError, match="lies outside"):
             file_within(name, [inside])
     assert file_within(inside / "link.png", [inside, outside]).read_bytes() == b"b"

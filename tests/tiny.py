@@ -24,7 +24,8 @@ def tokenizer() -> Any:
 
 
 def model(seed: int = 0) -> Any:
-    """A fresh random miniature in evaluation mode, with layers strong enough that it does not just echo its last token."""
+    """A fresh random miniature in evaluation mode, with layers strong enough that it does not just
+    echo its last token."""
     made = build_model(tokenizer(), seed=seed).eval()
     with torch.no_grad():
         for layer in made.model.language_model.layers:
@@ -35,7 +36,9 @@ def model(seed: int = 0) -> Any:
 
 def picture(seed: int, width: int = 112, height: int = 84) -> Image.Image:
     """Random pixels."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def view(seed: int, width: int = 112, height: int = 84, region: Box = WHOLE) -> View:
@@ -45,13 +48,18 @@ def view(seed: int, width: int = 112, height: int = 84, region: Box = WHOLE) -> 
 
 def reply(text: str, *, closed: bool = True) -> Reply:
     """A reply as a policy would have sampled it."""
-    ids = tuple(tokenizer()(text + ("<|im_end|>" if closed else ""), add_special_tokens=False)["input_ids"])
+    ids = tuple(
+        tokenizer()(text + ("<|im_end|>" if closed else ""), add_special_tokens=False)["input_ids"]
+    )
     return Reply(text, ids, tuple(-1.0 for _ in ids))
 
 
 def crop_turn(seed: int, *, closed: bool = False, width: int = 56, height: int = 56) -> Turn:
     """A crop call and the crop it earned."""
-    text = '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [28, 21, 56, 42]}}</tool_call>'
+    text = (
+        '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [28, 21, 56, '
+        "42]}}</tool_call>"
+    )
     return Turn(reply(text, closed=closed), Crop(BOX), view(seed, width, height, BOX))
 
 
@@ -65,4 +73,11 @@ def sample(folder: Path, number: int, answer: str = "7", *, budget: int | None =
     path = folder / f"{number}.png"
     if not path.exists():
         picture(number, 280, 224).save(path)
-    return Sample(id=f"s{number}", image=path, question="What mark is on the red kite?", answer=answer, boxes=((BOX,),), budget=budget)
+    return Sample(
+        id=f"s{number}",
+        image=path,
+        question="What mark is on the red kite?",
+        answer=answer,
+        boxes=((BOX,),),
+        budget=budget,
+    )

@@ -1,14 +1,19 @@
-"""A test double that lets the real verl run without a GPU: a platform called cpu, and a rollout engine called lfpc_cpu.
+"""A test double that lets the real verl run without a GPU: a platform called cpu, and a rollout
+engine called lfpc_cpu.
 
-verl loads this module in each of its processes (VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda, as
-`make test-verl` sets them) and finds both in its registries:
+verl loads this module in each of its processes (VERL_USE_EXTERNAL_MODULES=verl_cpu
+VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda, as `make test-verl` sets them) and finds both in its
+registries:
 
 * the platform answers what verl asks about devices; its GPUs are logical ones that Ray is told of;
-* the rollout engine is one Ray actor per rank with a model in it. It samples as vLLM would with the same `sampling_params`: stop
-  texts stay in the reply, a token with a bias of -100 is never drawn, log-probabilities are those of what may be drawn. Requests
-  that wait are answered together. Weights come from the trainer after every step, and only from there.
+* the rollout engine is one Ray actor per rank with a model in it. It samples as vLLM would with the
+same `sampling_params`: stop
+  texts stay in the reply, a token with a bias of -100 is never drawn, log-probabilities are those
+  of what may be drawn. Requests that wait are answered together. Weights come from the trainer
+  after every step, and only from there.
 
-Everything else is real: trainer, queue, agent loops, FSDP2 over gloo, checkpoints. Never for training anything but tests.
+Everything else is real: trainer, queue, agent loops, FSDP2 over gloo, checkpoints. Never for
+training anything but tests.
 """
 
 import asyncio
@@ -27,12 +32,12 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 from lfpc.boxes import WHOLE
 from lfpc.images import View
-from lfpc.policies.checkpoint import load_checkpoint
-from lfpc.policies.encode import IMAGE_PAD, Encoded, rope_positions
-from lfpc.policies.language import read
-from lfpc.policies.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.qwen.encode import IMAGE_PAD, Encoded, rope_positions
+from lfpc.policies.qwen.language import read
+from lfpc.policies.qwen.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.transformers import row_features
-from lfpc.policies.vision import ViewEncoder
 
 ENGINE = "lfpc_cpu"
 NAME = "lfpc_cpu_server_{}"
@@ -62,9 +67,15 @@ _MEMORY = {
     "set_rng_state": torch.set_rng_state,
     "manual_seed": torch.manual_seed,
     "manual_seed_all": torch.manual_seed,
-    **dict.fromkeys(("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"), lambda *_: 0),
+    **dict.fromkeys(
+        ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"),
+        lambda *_: 0,
+    ),
 }
-for _name, _function in _MEMORY.items():  # torch.cpu has no memory to speak of; verl asks for it on every device
+for (
+    _name,
+    _function,
+) in _MEMORY.items():  # torch.cpu has no memory to speak of; verl asks for it on every device
     if not hasattr(torch.cpu, _name):
         setattr(torch.cpu, _name, _function)
 
@@ -115,14 +126,18 @@ class Cpu(PlatformBase):
     def nothing(self, *_, **__):
         return None
 
-    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = profiler_stop = cudart = nothing
+    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = (
+        profiler_stop
+    ) = cudart = nothing
 
 
 def _join_gloo(timeout_second=None, backend=None):
     """verl asks for "cpu:gloo,cpu:gloo" here, which torch refuses."""
     if not torch.distributed.is_initialized():
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        torch.distributed.init_process_group("gloo", rank=rank, world_size=size, init_method=os.environ.get("DIST_INIT_METHOD"))
+        torch.distributed.init_process_group(
+            "gloo", rank=rank, world_size=size, init_method=os.environ.get("DIST_INIT_METHOD")
+        )
 
 
 verl.utils.distributed.initialize_global_process_group_ray = _join_gloo
@@ -142,25 +157,37 @@ class Server:
         self.generator = torch.Generator().manual_seed(seed)
         self.waiting, self.busy, self.step = [], asyncio.Lock(), None
 
-    async def generate(self, request_id, prompt_ids, sampling_params, image_data=None, video_data=None, **_):
-        """One reply; requests that arrive while others are answered are answered together after them."""
+    async def generate(
+        self, request_id, prompt_ids, sampling_params, image_data=None, video_data=None, **_
+    ):
+        """One reply; requests that arrive while others are answered are answered together after
+        them."""
         done = asyncio.get_running_loop().create_future()
         self.waiting.append((self._encoded(prompt_ids, image_data), sampling_params, done))
         await asyncio.sleep(0.05)
         async with self.busy:
             if self.waiting:
                 taken, self.waiting = self.waiting, []
-                replies = await asyncio.to_thread(self._answer, [encoded for encoded, _, _ in taken], taken[0][1])
+                replies = await asyncio.to_thread(
+                    self._answer, [encoded for encoded, _, _ in taken], taken[0][1]
+                )
                 for (*_, future), reply in zip(taken, replies, strict=True):
                     future.set_result(reply)
         reply = await done
-        return TokenOutput(token_ids=reply.ids, log_probs=reply.logprobs, stop_reason="completed", extra_fields={"global_steps": self.step})
+        return TokenOutput(
+            token_ids=reply.ids,
+            log_probs=reply.logprobs,
+            stop_reason="completed",
+            extra_fields={"global_steps": self.step},
+        )
 
     def _encoded(self, ids, images) -> Encoded:
         ids = np.asarray(ids)
         pads = ids == self.pad
         views = tuple(View(image, WHOLE) for image in images)
-        positions = rope_positions(pads, [(view.size[1] // 28, view.size[0] // 28) for view in views])
+        positions = rope_positions(
+            pads, [(view.size[1] // 28, view.size[0] // 28) for view in views]
+        )
         first = (views[0].size[0] // 28) * (views[0].size[1] // 28)
         return Encoded(ids, views, (), int(np.flatnonzero(pads)[first - 1]) + 1, positions)
 
@@ -168,8 +195,12 @@ class Server:
     def _answer(self, rows, params):
         writer = Writer(self.tokenizer, params["stop"], self.model.lm_head.weight.shape[0])
         writer.banned[:] = False
-        writer.banned[[int(token) for token, bias in params["logit_bias"].items() if bias == -100]] = True
-        rules = SamplingRules(temperature=params["temperature"], max_new_tokens=params["max_tokens"])
+        writer.banned[
+            [int(token) for token, bias in params["logit_bias"].items() if bias == -100]
+        ] = True
+        rules = SamplingRules(
+            temperature=params["temperature"], max_new_tokens=params["max_tokens"]
+        )
         start = read(self.model, rows, row_features(self.views, rows), heads=None, room=ROOM)
         return write(self.model, rows, start, writer, rules, self.generator)
 
@@ -199,9 +230,15 @@ class Replica(RolloutReplica):
 
     async def launch_servers(self):
         options = {"name": NAME.format(self.replica_rank), "max_concurrency": 512, "num_cpus": 0}
-        server = ray.remote(Server).options(**options).remote(self.model_config.path, self.replica_rank)
+        server = (
+            ray.remote(Server).options(**options).remote(self.model_config.path, self.replica_rank)
+        )
         await server.ready.remote()
-        self.servers, self._server_handle, self._server_address = [server], server, f"inside:{self.replica_rank}"
+        self.servers, self._server_handle, self._server_address = (
+            [server],
+            server,
+            f"inside:{self.replica_rank}",
+        )
 
 
 class Adapter(base.BaseRollout):
@@ -214,8 +251,12 @@ class Adapter(base.BaseRollout):
         return None
 
     async def update_weights(self, weights, global_steps=None, **_):
-        copied = {name: weight.detach().to("cpu", torch.float32).clone() for name, weight in weights}
-        await ray.get_actor(NAME.format(os.environ["RANK"])).load_weights.remote(copied, global_steps)
+        copied = {
+            name: weight.detach().to("cpu", torch.float32).clone() for name, weight in weights
+        }
+        await ray.get_actor(NAME.format(os.environ["RANK"])).load_weights.remote(
+            copied, global_steps
+        )
 
 
 RolloutReplicaRegistry.register(ENGINE, lambda: Replica)

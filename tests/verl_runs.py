@@ -16,7 +16,9 @@ BASE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 def scenes(folder: Path, count: int, split: str = "train") -> Path:
     """A samples folder; first views of 25 and 36 visual tokens take turns."""
     samples = write_split(folder, split, count)
-    write_samples([replace(sample, budget=(25, 36)[n % 2]) for n, sample in enumerate(samples)], folder)
+    write_samples(
+        [replace(sample, budget=(25, 36)[n % 2]) for n, sample in enumerate(samples)], folder
+    )
     return folder
 
 

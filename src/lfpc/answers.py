@@ -1,4 +1,6 @@
-"""Is this answer right, and how was it decided. Rules only; a judge may be asked where they abstain."""
+"""Is this answer right, and how was it decided. Rules only; a judge may be asked where they
+abstain.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,14 +12,19 @@ from lfpc.samples import Sample
 Method = Literal["option", "text", "number", "unparsed"]
 _BOXED = re.compile(r"\\boxed\{(?:\\[a-z]+\{)?([^{}]*)\}")  # also \boxed{\text{B}}
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
-_ANNOUNCED = re.compile(r"(?:the\s+)?(?:(?:correct|right|final|best)\s+)?(?:answer|option|choice)(?:\s+is|\s*:)(?:\s*:)?\s+", re.IGNORECASE)
+_ANNOUNCED = re.compile(
+    r"(?:the\s+)?(?:(?:correct|right|final|best)\s+)?(?:answer|option|choice)(?:\s+is|\s*:)(?:\s*:)?\s+",
+    re.IGNORECASE,
+)
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?(?:\s.*)?", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the answer is right and which rule decided. `unparsed` counts as wrong and stays in the denominator."""
+    """Whether the answer is right and which rule decided. `unparsed` counts as wrong and stays in
+    the denominator.
+    """
 
     correct: bool
     method: Method
@@ -32,7 +39,9 @@ def normalise(text: str) -> str:
 
 
 def stated_answer(text: str) -> str:
-    r"""The answer in a longer text that marks it: the last `<answer>` or `\boxed{}`, or what follows "the answer is" at its start."""
+    r"""The answer in a longer text that marks it: the last `<answer>` or `\boxed{}`, or what
+    follows "the answer is" at its start.
+    """
     for mark in (_TAGGED, _BOXED):
         if found := mark.findall(text):
             text = str(found[-1])
@@ -44,8 +53,9 @@ def stated_answer(text: str) -> str:
 def check_answer(said: str | None, sample: Sample) -> Verdict:
     """Compare what was said with the sample's answer.
 
-    Marks around the answer are taken off first (`stated_answer`). With options: a letter, a letter with its text, or the exact
-    text of one option. Without: the same text after `normalise`, or the same number. Anything else is wrong; nothing is guessed.
+    Marks around the answer are taken off first (`stated_answer`). With options: a letter, a letter
+    with its text, or the exact text of one option. Without: the same text after `normalise`, or the
+    same number. Anything else is wrong; nothing is guessed.
     """
     said = stated_answer(said or "")
     if not said:
@@ -65,11 +75,16 @@ def _check_option(said: str, sample: Sample) -> Verdict:
     chosen = _chosen_option(said, sample.options)
     if chosen is None:
         return Verdict(False, "unparsed")
-    return Verdict(chosen in (sample.answer.strip().upper(), _chosen_option(sample.answer, sample.options)), "option")
+    return Verdict(
+        chosen in (sample.answer.strip().upper(), _chosen_option(sample.answer, sample.options)),
+        "option",
+    )
 
 
 def _chosen_option(said: str, options: Sequence[str]) -> str | None:
-    """The letter of the one option that `said` names: a letter, a letter with its text, or the exact text."""
+    """The letter of the one option that `said` names: a letter, a letter with its text, or the
+    exact text.
+    """
     letters = [chr(65 + i) for i in range(len(options))]
     by_text = {normalise(text): letter for letter, text in zip(letters, options, strict=True)}
     chosen = by_text.get(normalise(said))
@@ -81,5 +96,7 @@ def _chosen_option(said: str, options: Sequence[str]) -> str | None:
 
 
 def answer_key(said: str, options: Sequence[str] = ()) -> str:
-    """What two answers to one question have in common if they say the same: the option they name, else their normalised text."""
+    """What two answers to one question have in common if they say the same: the option they name,
+    else their normalised text.
+    """
     return (_chosen_option(stated_answer(said), options) if options else None) or normalise(said)

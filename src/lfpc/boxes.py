@@ -1,7 +1,8 @@
 """Rectangles on a picture, in one frame of reference.
 
-Boxes are fractions of width and height, x right, y down. A box therefore means the same region whatever resolution the
-picture is shown at. Pixels exist only in `Box.from_pixels` (what a model wrote) and `Box.to_pixels` (what the cropper needs).
+Boxes are fractions of width and height, x right, y down. A box therefore means the same region
+whatever resolution the picture is shown at. Pixels exist only in `Box.from_pixels` (what a model
+wrote) and `Box.to_pixels` (what the cropper needs).
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ Corners = tuple[int, int, int, int]
 """Whole-pixel rectangle (left, top, right, bottom)."""
 
 _ROUNDING = 1e-9
-"""A product such as 0.7 * 10 may land this far beyond a whole pixel without meaning the next one."""
+"""A product such as 0.7 * 10 may land this far beyond a whole pixel without meaning the next
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,9 @@ class Box:
 
     def __post_init__(self) -> None:
         if not (0 <= self.x0 < self.x1 <= 1 and 0 <= self.y0 < self.y1 <= 1):
-            raise BoxError(f"box {self.corners} must satisfy 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+            raise BoxError(
+                f"box {self.corners} must satisfy 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1"
+            )
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -46,7 +50,8 @@ class Box:
 
     @classmethod
     def from_pixels(cls, xyxy: Sequence[float], size: tuple[float, float]) -> Self:
-        """Read corner pixels of a picture of `size`; parts outside it are cut off, swapped corners are put in order.
+        """Read corner pixels of a picture of `size`; parts outside it are cut off, swapped corners
+        are put in order.
 
         Raises:
             BoxError: not four finite numbers, or nothing of the rectangle lies inside the picture.
@@ -59,7 +64,8 @@ class Box:
         return cls(xs[0], ys[0], xs[1], ys[1])
 
     def within(self, outer: "Box") -> Self:
-        """This box, read as fractions of the region `outer`, in fractions of what `outer` is a region of: a crop of a crop.
+        """This box, read as fractions of the region `outer`, in fractions of what `outer` is a
+        region of: a crop of a crop.
 
         Raises:
             BoxError: too small for floating point numbers to keep its corners apart.
@@ -70,23 +76,39 @@ class Box:
         return type(self)(xs[0], ys[0], xs[1], ys[1])
 
     def padded(self, x: float, y: float) -> Self:
-        """Wider by `x` on the left and on the right, and by `y` above and below, as far as the picture goes."""
-        return type(self)(max(0.0, self.x0 - x), max(0.0, self.y0 - y), min(1.0, self.x1 + x), min(1.0, self.y1 + y))
+        """Wider by `x` on the left and on the right, and by `y` above and below, as far as the
+        picture goes.
+        """
+        return type(self)(
+            max(0.0, self.x0 - x),
+            max(0.0, self.y0 - y),
+            min(1.0, self.x1 + x),
+            min(1.0, self.y1 + y),
+        )
 
     def grown(self, share: float) -> Self:
-        """Wider by `share` of its own width on the left and on the right, likewise above and below, as far as the picture goes."""
+        """Wider by `share` of its own width on the left and on the right, likewise above and below,
+        as far as the picture goes.
+        """
         return self.padded(share * (self.x1 - self.x0), share * (self.y1 - self.y0))
 
     def at_least(self, width: float, height: float) -> Self:
-        """Widened about its middle to no less than `width` and `height`, and moved so that it stays inside the picture."""
+        """Widened about its middle to no less than `width` and `height`, and moved so that it stays
+        inside the picture.
+        """
         x0, x1 = _stretched(self.x0, self.x1, width)
         y0, y1 = _stretched(self.y0, self.y1, height)
         return type(self)(x0, y0, x1, y1)
 
     def to_pixels(self, size: Size) -> Corners:
-        """Smallest whole-pixel rectangle (x0, y0, x1, y1) of a picture of `size` that covers the box; at least one pixel."""
+        """Smallest whole-pixel rectangle (x0, y0, x1, y1) of a picture of `size` that covers the
+        box; at least one pixel.
+        """
         width, height = size
-        left, top = min(floor(self.x0 * width + _ROUNDING), width - 1), min(floor(self.y0 * height + _ROUNDING), height - 1)
+        left, top = (
+            min(floor(self.x0 * width + _ROUNDING), width - 1),
+            min(floor(self.y0 * height + _ROUNDING), height - 1),
+        )
         right, bottom = ceil(self.x1 * width - _ROUNDING), ceil(self.y1 * height - _ROUNDING)
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
@@ -123,7 +145,9 @@ def coverage(box: Box, target: Box) -> float:
 
 
 def corner_distance(a: Box, b: Box) -> float:
-    """Mean absolute difference of the four corner coordinates, in fractions of the picture, in [0, 1]."""
+    """Mean absolute difference of the four corner coordinates, in fractions of the picture, in [0,
+    1].
+    """
     return fmean(abs(p - q) for p, q in zip(a.corners, b.corners, strict=True))
 
 
@@ -131,4 +155,9 @@ def union(boxes: Sequence[Box]) -> Box:
     """The smallest box that contains all of `boxes`."""
     if not boxes:
         raise BoxError("the union of no boxes is not a box")
-    return Box(min(b.x0 for b in boxes), min(b.y0 for b in boxes), max(b.x1 for b in boxes), max(b.y1 for b in boxes))
+    return Box(
+        min(b.x0 for b in boxes),
+        min(b.y0 for b in boxes),
+        max(b.x1 for b in boxes),
+        max(b.y1 for b in boxes),
+    )

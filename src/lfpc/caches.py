@@ -1,4 +1,6 @@
-"""A cache bounded by bytes, for values that are costly to make and large to keep. Threads may share it."""
+"""A cache bounded by bytes, for values that are costly to make and large to keep. Threads may share
+it.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,19 +13,24 @@ V = TypeVar("V")
 
 
 class ByteCache(Generic[P, V]):
-    """A function that remembers the values used last, up to `max_bytes` together; see `byte_cache`."""
+    """A function that remembers the values used last, up to `max_bytes` together; see
+    `byte_cache`.
+    """
 
     def __init__(self, make: Callable[P, V], max_bytes: int, size: Callable[[V], int]) -> None:
         self._make, self.max_bytes, self._size = make, max_bytes, size
         self._lock = Lock()
         self._values: dict[Any, Future[V]] = {}
-        """Least recently used first; a value that is being made is there already, so that nobody makes it twice."""
+        """Least recently used first; a value that is being made is there already, so that nobody
+        makes it twice."""
         self._bytes: dict[Any, int] = {}
         """Sizes of the finished values."""
         update_wrapper(self, make)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
-        """The value for these arguments, made now or remembered. What `make` raises is not remembered."""
+        """The value for these arguments, made now or remembered. What `make` raises is not
+        remembered.
+        """
         key = (args, tuple(sorted(kwargs.items())))
         with self._lock:
             found = self._values.pop(key, None)
@@ -65,10 +72,14 @@ class ByteCache(Generic[P, V]):
             self._bytes.clear()
 
 
-def byte_cache(max_bytes: int, size: Callable[[V], int]) -> Callable[[Callable[P, V]], ByteCache[P, V]]:
-    """Decorate a function of hashable arguments so that its last values are kept, up to `max_bytes` together.
+def byte_cache(
+    max_bytes: int, size: Callable[[V], int]
+) -> Callable[[Callable[P, V]], ByteCache[P, V]]:
+    """Decorate a function of hashable arguments so that its last values are kept, up to `max_bytes`
+    together.
 
-    A value larger than `max_bytes` is not kept. Threads that ask for the same value at once share one making of it.
+    A value larger than `max_bytes` is not kept. Threads that ask for the same value at once share
+    one making of it.
 
     Args:
         max_bytes: bound of all kept values together.

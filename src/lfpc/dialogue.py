@@ -1,6 +1,8 @@
-"""What is said in an episode: the policy's replies, what they meant, and what it was shown for them.
+"""What is said in an episode: the policy's replies, what they meant, and what it was shown for
+them.
 
-Holds data only. `protocols` turns texts into actions and turns into chat messages; `episode` runs the game.
+Holds data only. `protocols` turns texts into actions and turns into chat messages; `episode` runs
+the game.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +14,9 @@ from lfpc.images import View
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The policy asks to see a region of the original. Two crops are equal if they show the same."""
+    """The policy asks to see a region of the original. Two crops are equal if they show the
+    same.
+    """
 
     box: Box
     """Where it pointed."""
@@ -21,7 +25,8 @@ class Crop:
     emitted: tuple[float, ...] = field(default=(), compare=False)
     """The numbers as it wrote them, in its family's frame; empty: not kept."""
     source: int = field(default=0, compare=False)
-    """Which picture they refer to: 0 the first view or its original, n the nth crop it was shown."""
+    """Which picture they refer to: 0 the first view or its original, n the nth crop it was
+    shown."""
 
     @property
     def shown(self) -> Box:
@@ -65,7 +70,9 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The reply is neither call nor answer. `reason` is counted, `detail` is what the policy is told."""
+    """The reply is neither call nor answer. `reason` is counted, `detail` is what the policy is
+    told.
+    """
 
     reason: Reason
     detail: str
@@ -86,7 +93,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the policy wrote, and how likely it was token by token (both empty for a policy without tokens)."""
+    """What the policy wrote, and how likely it was token by token (both empty for a policy without
+    tokens).
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()

@@ -1,4 +1,6 @@
-"""The one episode loop. It contains no model call: training, selection, evaluation, probes, pages and people drive it."""
+"""The one episode loop. It contains no model call: training, selection, evaluation, probes, pages
+and people drive it.
+"""
 
 import asyncio
 from collections.abc import Generator, Sequence
@@ -71,7 +73,9 @@ class Policy(Protocol):
 
 @runtime_checkable
 class AsyncPolicy(AbstractAsyncContextManager[Any], Protocol):
-    """A policy that answers many contexts at the same time: a served model. It is entered before it is asked."""
+    """A policy that answers many contexts at the same time: a served model. It is entered before it
+    is asked.
+    """
 
     @property
     def concurrency(self) -> int:
@@ -83,11 +87,13 @@ class AsyncPolicy(AbstractAsyncContextManager[Any], Protocol):
         ...
 
 
-def episode(sample: Sample, first_view: View, *, look: Look, protocol: ChatProtocol, max_turns: int = 6) -> Game:
+def episode(
+    sample: Sample, first_view: View, *, look: Look, protocol: ChatProtocol, max_turns: int = 6
+) -> Game:
     """Play one question: yields what the policy may see, receives its reply, returns the Episode.
 
-    A malformed reply does not end the episode: the policy is told why and goes on, as long as it has turns left. A protocol
-    of a fixed number of turns ends earlier than `max_turns`.
+    A malformed reply does not end the episode: the policy is told why and goes on, as long as it
+    has turns left. A protocol of a fixed number of turns ends earlier than `max_turns`.
     """
     turns: tuple[Turn, ...] = ()
     while len(turns) < min(max_turns, protocol.turns or max_turns):
@@ -104,7 +110,9 @@ def episode(sample: Sample, first_view: View, *, look: Look, protocol: ChatProto
 
 
 def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
-    """Drive many episodes together, one batched policy call a round. Episodes come back in the order of `games`."""
+    """Drive many episodes together, one batched policy call a round. Episodes come back in the
+    order of `games`.
+    """
     done: dict[int, Episode] = {}
     waiting = {i: next(game) for i, game in enumerate(games)}
     while waiting:
@@ -119,7 +127,9 @@ def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
 
 
 async def advance(game: Game, reply: Reply | None = None) -> Context | Episode:
-    """What comes after `reply` (None: the episode's beginning). Picture work (the look) runs in a thread, so that other episodes go on."""
+    """What comes after `reply` (None: the episode's beginning). Picture work (the look) runs in a
+    thread, so that other episodes go on.
+    """
 
     def step() -> Context | Episode:
         try:

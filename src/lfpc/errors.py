@@ -13,7 +13,9 @@ LfpcError
 
 def first_line(error: BaseException) -> str:
     """What another package's error says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
 
 
 class LfpcError(Exception):

@@ -1,7 +1,8 @@
 """Pictures and views.
 
-A `View` is pixels plus the region of the original they depict: the global picture depicts the whole, a crop its box, a
-noise probe the box it stands in for. Budgets are visual tokens; one token is `factor` x `factor` pixels.
+A `View` is pixels plus the region of the original they depict: the global picture depicts the
+whole, a crop its box, a noise probe the box it stands in for. Budgets are visual tokens; one token
+is `factor` x `factor` pixels.
 """
 
 import zlib
@@ -29,19 +30,23 @@ PICTURE_BYTES = 2**30
 """Memory for decoded originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
 Image.MAX_IMAGE_PIXELS = None  # our own check below names the file and the size
 FAST_GAP = 1.5
-"""In fast mode a picture is first shrunk by averaging whole blocks of pixels, to at least this many times the wanted size."""
+"""In fast mode a picture is first shrunk by averaging whole blocks of pixels, to at least this many
+times the wanted size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class View:
-    """What a policy is shown: pixels, and the region of the original they depict. Compared by identity."""
+    """What a policy is shown: pixels, and the region of the original they depict. Compared by
+    identity.
+    """
 
     image: Image.Image
     region: Box
     original: Size | None = None
     """Pixels of the whole original; None: not known."""
     cut: Corners | None = None
-    """Pixels of the original (left, top, right, bottom) that were really cut; None where none were."""
+    """Pixels of the original (left, top, right, bottom) that were really cut; None where none
+    were."""
 
     @property
     def size(self) -> Size:
@@ -50,9 +55,14 @@ class View:
 
     @property
     def original_size(self) -> Size:
-        """(width, height) of the whole original; where it is not known, at the scale at which its region is shown."""
+        """(width, height) of the whole original; where it is not known, at the scale at which its
+        region is shown.
+        """
         x0, y0, x1, y1 = self.region.corners
-        return self.original or (round(self.image.width / max(x1 - x0, 1e-6)), round(self.image.height / max(y1 - y0, 1e-6)))
+        return self.original or (
+            round(self.image.width / max(x1 - x0, 1e-6)),
+            round(self.image.height / max(y1 - y0, 1e-6)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +80,8 @@ class CropRules:
 def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:
     """The size at which a Qwen-VL processor would show a picture of `size`.
 
-        sides rounded to the factor; if the area is above max: scaled by sqrt(area / max) and floored; below min: ceiled
+        sides rounded to the factor; if the area is above max: scaled by sqrt(area / max) and
+        floored; below min: ceiled
 
     The result is a fixed point: resized to it, the server's own resize does nothing.
 
@@ -80,16 +91,23 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
         factor: side of a token in pixels.
     Raises:
         PictureError: the picture is narrower than 1 : 200.
-    Source: Qwen2-VL image processing (smart_resize), where no side is rounded to nothing (as in qwen-vl-utils).
+    Source: Qwen2-VL image processing (smart_resize), where no side is rounded to nothing (as in
+    qwen-vl-utils).
     """
     width, height = size
     if max(size) / max(min(size), 1) > MAX_ASPECT:
-        raise PictureError(f"a picture of {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}; cut it into pieces first")
+        raise PictureError(
+            f"a picture of {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}; "
+            f"cut it into pieces first"
+        )
     h, w = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
     low, high = min_tokens * factor * factor, max_tokens * factor * factor
     if h * w > high:
         beta = sqrt(height * width / high)
-        h, w = max(factor, floor(height / beta / factor) * factor), max(factor, floor(width / beta / factor) * factor)
+        h, w = (
+            max(factor, floor(height / beta / factor) * factor),
+            max(factor, floor(width / beta / factor) * factor),
+        )
     elif h * w < low:
         beta = sqrt(low / (height * width))
         h, w = ceil(height * beta / factor) * factor, ceil(width * beta / factor) * factor
@@ -113,12 +131,15 @@ def view_bytes(view: View) -> int:
 
 @byte_cache(PICTURE_BYTES, picture_bytes)
 def open_picture(path: Path) -> Image.Image:
-    """The picture in `path` as upright RGB, decoded once and kept in a cache of `PICTURE_BYTES`: treat it as read-only.
+    """The picture in `path` as upright RGB, decoded once and kept in a cache of `PICTURE_BYTES`:
+    treat it as read-only.
 
-    EXIF orientation is applied, transparency goes on white, 16-bit and other modes become 8-bit RGB.
+    EXIF orientation is applied, transparency goes on white, 16-bit and other modes become 8-bit
+    RGB.
 
     Raises:
-        PictureError: names the file if it is missing, broken, not a picture, or claims more than `MAX_PIXELS`.
+        PictureError: names the file if it is missing, broken, not a picture, or claims more than
+            `MAX_PIXELS`.
     """
     with picture_file(path) as file:
         file.load()
@@ -126,23 +147,31 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def upright_size(path: Path) -> Size:
-    """(width, height) of the picture in `path` as `open_picture` would show it; only its header is read.
+    """(width, height) of the picture in `path` as `open_picture` would show it; only its header is
+    read.
 
     Raises:
         PictureError: as `open_picture`, as far as a header tells.
     """
     with picture_file(path) as file:
-        turned = int(file.getexif().get(_ORIENTATION, 1)) >= 5  # rows of the file are columns of the picture
+        turned = (
+            int(file.getexif().get(_ORIENTATION, 1)) >= 5
+        )  # rows of the file are columns of the picture
         return (file.height, file.width) if turned else file.size
 
 
 @contextmanager
 def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The picture file, opened and not yet decoded; whatever goes wrong with it becomes a PictureError that names it."""
+    """The picture file, opened and not yet decoded; whatever goes wrong with it becomes a
+    PictureError that names it.
+    """
     try:
         with Image.open(path) as file:
             if max_pixels is not None and file.width * file.height > max_pixels:
-                raise PictureError(f"{path}: {file.width} x {file.height} pixels, more than {max_pixels:,}; is this a picture?")
+                raise PictureError(
+                    f"{path}: {file.width} x {file.height} pixels, more than "
+                    f"{max_pixels:,}; is this a picture?"
+                )
             yield file
     except FileNotFoundError:
         raise MissingPicture(f"{path}: no such picture") from None
@@ -153,15 +182,25 @@ def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Im
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:
-    """`picture` itself where nothing has to change: a copy of a large one is slow, and another 100 MB."""
+    """`picture` itself where nothing has to change: a copy of a large one is slow, and another 100
+    MB.
+    """
     ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16-bit, 32-bit and float greys: PIL would clip, so scale by the highest value
+    if (
+        picture.mode.startswith("I") or picture.mode == "F"
+    ):  # 16-bit, 32-bit and float greys: PIL would clip, so scale by the highest value
         levels = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if picture.mode != "F" and levels.max(initial=0) > 255 else max(255.0, float(levels.max(initial=0)))
+        top = (
+            65535.0
+            if picture.mode != "F" and levels.max(initial=0) > 255
+            else max(255.0, float(levels.max(initial=0)))
+        )
         picture = Image.fromarray(np.clip(levels / top * 255, 0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
+            "RGB"
+        )
     return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
@@ -172,7 +211,8 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
         picture: the original.
         budget: visual tokens.
         factor: side of a visual token in pixels.
-        fast: shrink by block averages before the bicubic filter (see `FAST_GAP`): quicker, and not the same pixels.
+        fast: shrink by block averages before the bicubic filter (see `FAST_GAP`): quicker, and not
+            the same pixels.
     """
     size = smart_resize(picture.size, min_tokens=1, max_tokens=budget, factor=factor)
     if size == picture.size:
@@ -182,26 +222,34 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
 
 
 def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
-    """`box` cut from the original picture, brought into the token range of `rules`. A sliver is widened to the shown aspect limit."""
+    """`box` cut from the original picture, brought into the token range of `rules`. A sliver is
+    widened to the shown aspect limit.
+    """
     left, top, right, bottom = box.to_pixels(picture.size)
     least = ceil(max(right - left, bottom - top) / MAX_ASPECT)
     right, bottom = max(right, left + least), max(bottom, top + least)
     left, top = left - max(0, right - picture.width), top - max(0, bottom - picture.height)
     cut = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
     cut_size = cut[2] - cut[0], cut[3] - cut[1]
-    size = smart_resize(cut_size, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor)
+    size = smart_resize(
+        cut_size, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor
+    )
     return View(picture.resize(size, Image.Resampling.BICUBIC, box=cut), box, picture.size, cut)
 
 
 def png_bytes(view: View) -> bytes:
-    """The view's pixels as a PNG file, lossless. Level 1 and runs only: several times quicker than the usual level 6 on photographs."""
+    """The view's pixels as a PNG file, lossless. Level 1 and runs only: several times quicker than
+    the usual level 6 on photographs.
+    """
     out = BytesIO()
     view.image.save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE, icc_profile=None)
     return out.getvalue()
 
 
 def noise_view(view: View, seed: int) -> View:
-    """Uniform random noise of the same size and region as `view`; the same seed gives the same noise."""
+    """Uniform random noise of the same size and region as `view`; the same seed gives the same
+    noise.
+    """
     width, height = view.size
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return View(Image.fromarray(pixels), view.region, view.original)
@@ -209,9 +257,21 @@ def noise_view(view: View, seed: int) -> View:
 
 def mean_view(view: View) -> View:
     """One colour, the mean of `view`, at its size and region."""
-    return View(Image.new("RGB", view.size, view.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))), view.region, view.original)
+    return View(
+        Image.new(
+            "RGB", view.size, view.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+        ),
+        view.region,
+        view.original,
+    )
 
 
 def blurred_view(view: View, share: float = 0.1) -> View:
-    """`view` under a Gaussian blur whose standard deviation is `share` of the longer side: colours stay, shapes and letters go."""
-    return View(view.image.filter(ImageFilter.GaussianBlur(share * max(view.size))), view.region, view.original)
+    """`view` under a Gaussian blur whose standard deviation is `share` of the longer side: colours
+    stay, shapes and letters go.
+    """
+    return View(
+        view.image.filter(ImageFilter.GaussianBlur(share * max(view.size))),
+        view.region,
+        view.original,
+    )

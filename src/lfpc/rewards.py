@@ -13,7 +13,9 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """Weights and constants of the reward. The paper leaves them open; docs/decisions.md says why these."""
+    """Weights and constants of the reward. The paper leaves them open; docs/decisions.md says why
+    these.
+    """
 
     accuracy: float = 1.0
     """Paid for a right answer."""
@@ -54,7 +56,12 @@ class RewardTerms:
 
 
 def grounding_reward(
-    predicted: Box, nested: Sequence[Box], *, min_coverage: float = 0.9, iou_weight: float = 0.5, guarded: bool = True
+    predicted: Box,
+    nested: Sequence[Box],
+    *,
+    min_coverage: float = 0.9,
+    iou_weight: float = 0.5,
+    guarded: bool = True,
 ) -> float:
     """Score a crop against nested truth boxes.
 
@@ -72,7 +79,8 @@ def grounding_reward(
         The reward, in [0, 1].
     Raises:
         ValueError: `nested` is empty.
-    Source: LFPC, arXiv 2603.27494, Stage II. d_L1 is the mean of the four corner differences in fractions of the picture.
+    Source: LFPC, arXiv 2603.27494, Stage II. d_L1 is the mean of the four corner differences in
+    fractions of the picture.
     """
     if not nested:
         raise ValueError("grounding_reward needs at least one truth box, got none")
@@ -83,16 +91,26 @@ def grounding_reward(
 
 
 def episode_grounding(episode: Episode, config: RewardConfig) -> float:
-    """r_geo of an episode, in [0, 1]: mean over targets of the score of the crop that counts; 0 without a crop or without truth boxes.
+    """r_geo of an episode, in [0, 1]: mean over targets of the score of the crop that counts; 0
+    without a crop or without truth boxes.
 
-    With `predicted="first"` or `"last"` one crop answers for every target; with `"best"` each target takes its best crop.
+    With `predicted="first"` or `"last"` one crop answers for every target; with `"best"` each
+    target takes its best crop.
     """
     if not episode.boxes or not episode.sample.boxes:
         return 0.0
-    candidates = {"first": episode.boxes[:1], "last": episode.boxes[-1:], "best": episode.boxes}[config.predicted]
+    candidates = {"first": episode.boxes[:1], "last": episode.boxes[-1:], "best": episode.boxes}[
+        config.predicted
+    ]
 
     def score(box: Box, nested: Sequence[Box]) -> float:
-        return grounding_reward(box, nested, min_coverage=config.min_coverage, iou_weight=config.iou_weight, guarded=config.guarded)
+        return grounding_reward(
+            box,
+            nested,
+            min_coverage=config.min_coverage,
+            iou_weight=config.iou_weight,
+            guarded=config.guarded,
+        )
 
     return fmean(max(score(box, nested) for box in candidates) for nested in episode.sample.boxes)
 
@@ -100,7 +118,8 @@ def episode_grounding(episode: Episode, config: RewardConfig) -> float:
 def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
     """Reward of one episode.
 
-        r = a * r_acc - f * [malformed or unanswered] + 1[r_acc > 0] * t * [a crop was shown] + g * r_geo
+        r = a * r_acc - f * [malformed or unanswered] + 1[r_acc > 0] * t * [a crop was shown] + g *
+        r_geo
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`.
     """
@@ -110,7 +129,9 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
         accuracy=config.accuracy * correct,
         format=0.0 if sound else -config.format,
         tool=config.tool * (correct and episode.shown_crops > 0),
-        grounding=config.grounding * episode_grounding(episode, config) if config.grounding else 0.0,
+        grounding=config.grounding * episode_grounding(episode, config)
+        if config.grounding
+        else 0.0,
     )
 
 

@@ -1,7 +1,8 @@
 """One question about one picture, and the samples folder that holds many.
 
-A samples folder is `samples.jsonl` beside its pictures, which rows name by relative path. Boxes are fractions, as
-everywhere; a row's `boxes` is a list with one entry per target, each a list of nested boxes, tightest first.
+A samples folder is `samples.jsonl` beside its pictures, which rows name by relative path. Boxes are
+fractions, as everywhere; a row's `boxes` is a list with one entry per target, each a list of nested
+boxes, tightest first.
 """
 
 import json
@@ -43,16 +44,25 @@ class Sample:
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer"):
             if not getattr(self, name):
-                raise SampleError(f"sample {self.id!r} has an empty {name!r}; each sample needs {', '.join(_NEEDED)}")
+                raise SampleError(
+                    f"sample {self.id!r} has an empty {name!r}; each sample needs "
+                    f"{', '.join(_NEEDED)}"
+                )
         if self.budget is not None and self.budget < 1:
-            raise SampleError(f"sample {self.id!r} has budget {self.budget}; a budget is a positive number of visual tokens")
+            raise SampleError(
+                f"sample {self.id!r} has budget {self.budget}; a budget is a positive "
+                f"number of visual tokens"
+            )
         for nested in self.boxes:
             if not nested:
-                raise SampleError(f"sample {self.id!r} has a target without boxes; leave the target out instead")
+                raise SampleError(
+                    f"sample {self.id!r} has a target without boxes; leave the target out instead"
+                )
             for inner, outer in pairwise(nested):
                 if coverage(outer, inner) < 1 - 1e-6:
                     raise SampleError(
-                        f"sample {self.id!r}: box {inner.corners} is not inside {outer.corners}; boxes go from tightest to widest"
+                        f"sample {self.id!r}: box {inner.corners} is not inside "
+                        f"{outer.corners}; boxes go from tightest to widest"
                     )
 
 
@@ -65,14 +75,20 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
     name = row.get("id", "?")
     missing = [key for key in _NEEDED if key not in row]
     if missing:
-        raise SampleError(f"sample {name!r} has no {missing[0]!r}; each row needs {', '.join(_NEEDED)}")
+        raise SampleError(
+            f"sample {name!r} has no {missing[0]!r}; each row needs {', '.join(_NEEDED)}"
+        )
     unknown = sorted(set(row) - _KNOWN)
     if unknown:
         raise SampleError(
-            f"sample {name!r} has the unknown field {unknown[0]!r}; known are {', '.join(sorted(_KNOWN))} (others go into 'meta')"
+            f"sample {name!r} has the unknown field {unknown[0]!r}; known are "
+            f"{', '.join(sorted(_KNOWN))} (others go into 'meta')"
         )
     try:
-        boxes = tuple(tuple(Box(*map(float, corners)) for corners in nested) for nested in row.get("boxes", ()))
+        boxes = tuple(
+            tuple(Box(*map(float, corners)) for corners in nested)
+            for nested in row.get("boxes", ())
+        )
         return Sample(
             id=str(row["id"]),
             image=Path(os.path.normpath(folder / str(row["image"]))),
@@ -86,7 +102,9 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
             meta=dict(row.get("meta", {})),
         )
     except BoxError as error:
-        raise SampleError(f"sample {name!r}: {error}; boxes are fractions of the picture") from error
+        raise SampleError(
+            f"sample {name!r}: {error}; boxes are fractions of the picture"
+        ) from error
     except (TypeError, ValueError) as error:
         if isinstance(error, SampleError):
             raise
@@ -111,14 +129,17 @@ def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
 
 
 def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
-    """Every row of a samples folder (or of one `.jsonl` file): a Sample, or the error that names its file and line.
+    """Every row of a samples folder (or of one `.jsonl` file): a Sample, or the error that names
+    its file and line.
 
     Raises:
         SampleError: there is no such file.
     """
     file = path / SAMPLES_FILE if path.is_dir() else path
     if not file.is_file():
-        raise SampleError(f"{file}: no such file; a samples folder holds {SAMPLES_FILE} beside its pictures")
+        raise SampleError(
+            f"{file}: no such file; a samples folder holds {SAMPLES_FILE} beside its pictures"
+        )
     seen: set[str] = set()
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -127,7 +148,10 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
             try:
                 sample = _sample_from_line(line, file.parent)
                 if sample.id in seen:
-                    raise SampleError(f"sample id {sample.id!r} is used twice; ids name episodes, so each must be its own")
+                    raise SampleError(
+                        f"sample id {sample.id!r} is used twice; ids name episodes, so "
+                        f"each must be its own"
+                    )
             except SampleError as error:
                 yield SampleError(f"{file}:{number}: {error}")
             else:
@@ -149,7 +173,8 @@ def iter_samples(path: Path) -> Iterator[Sample]:
     """Samples of a samples folder (or of one `.jsonl` file), one after the other.
 
     Raises:
-        SampleError: names the file and line of the first row that is not a sample, or says that there is no such file.
+        SampleError: names the file and line of the first row that is not a sample, or says that
+            there is no such file.
     """
     for found in scan_samples(path):
         if isinstance(found, SampleError):
@@ -163,10 +188,14 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
-    """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one). Returns its path."""
+    """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one).
+    Returns its path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file, draft = folder / SAMPLES_FILE, folder / f".{SAMPLES_FILE}.part"
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as out:  # a lone surrogate becomes its JSON escape
+    with draft.open(
+        "w", encoding="utf-8", errors="backslashreplace"
+    ) as out:  # a lone surrogate becomes its JSON escape
         for sample in samples:
             out.write(json.dumps(row_of_sample(sample, folder), ensure_ascii=False) + "\n")
     draft.replace(file)

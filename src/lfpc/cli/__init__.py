@@ -1,8 +1,9 @@
 """The command line: `lfpc VERB`. Only parsing and a call.
 
-A verb is a frozen dataclass: its docstring is the verb's help, the docstring under each field the option's, and `run` does
-the work and returns the last line to print. Put it into the `VERBS` of its file under its name (two words for a group, as in
-"data check"). Imports stay inside `run`, so that `lfpc --help` is quick and needs no torch.
+A verb is a frozen dataclass: its docstring is the verb's help, the docstring under each field the
+option's, and `run` does the work and returns the last line to print. Put it into the `VERBS` of its
+file under its name (two words for a group, as in "data check"). Imports stay inside `run`, so that
+`lfpc --help` is quick and needs no torch.
 
 Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted.
 """
@@ -14,7 +15,17 @@ from collections.abc import Sequence
 import tyro
 
 import lfpc
-from lfpc.cli import annotate, asking, data, evaluating, reporting, selecting, serving, story, training
+from lfpc.cli import (
+    annotate,
+    asking,
+    data,
+    evaluating,
+    reporting,
+    selecting,
+    serving,
+    story,
+    training,
+)
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
@@ -34,7 +45,9 @@ VERBS: dict[str, type[Verb]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code; wrong usage leaves through SystemExit(2)."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads starve each other on a busy machine
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # before torch: spinning threads starve each other on a busy machine
     try:
         verb = _parse(list(sys.argv[1:] if arguments is None else arguments))
         print(verb.run(), flush=True)
@@ -43,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _fail("interrupted; what is written stays readable, and the same command goes on from it")
         return 130
-    except OSError as error:  # a full disk, a folder that may not be written: the system's own sentence says which
-        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+    # a full disk, a folder that may not be written: the system's own sentence says which
+    except OSError as error:
+        return _fail(
+            ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        )
     return 0
 
 
@@ -52,12 +68,20 @@ def _parse(arguments: list[str]) -> Verb:
     for words in (2, 1):
         name = " ".join(arguments[:words])
         if name == "train" and len(arguments) > 1 and not arguments[1].startswith("-"):
-            return Train(preset=arguments[1], options=tuple(arguments[2:]))  # a run has its own options
+            return Train(
+                preset=arguments[1], options=tuple(arguments[2:])
+            )  # a run has its own options
         if name in VERBS:
             return tyro.cli(VERBS[name], prog=f"lfpc {name}", args=arguments[words:])
-    group = {name: verb for name, verb in VERBS.items() if arguments and name.startswith(f"{arguments[0]} ")}
+    group = {
+        name: verb
+        for name, verb in VERBS.items()
+        if arguments and name.startswith(f"{arguments[0]} ")
+    }
     verbs, rest = (group, arguments[1:]) if group else (VERBS, arguments)
-    return tyro.extras.subcommand_cli_from_dict(dict(verbs), prog="lfpc", description=lfpc.__doc__, args=rest)
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(verbs), prog="lfpc", description=lfpc.__doc__, args=rest
+    )
 
 
 def _fail(sentence: str) -> int:

@@ -1,4 +1,6 @@
-"""Truth boxes drawn by people: the page, and what becomes of its files. Imports stay inside `run`, see `lfpc.cli`."""
+"""Truth boxes drawn by people: the page, and what becomes of its files. Imports stay inside `run`,
+see `lfpc.cli`.
+"""
 
 import getpass
 from collections.abc import Callable, Sequence
@@ -13,13 +15,14 @@ from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from lfpc.data.proposals import Proposal
+    from lfpc.boxing.proposals import Proposal
     from lfpc.samples import Sample
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotate(AskedModel):
-    """Draw nested truth boxes on the pictures of a samples folder, on a page in your browser; every change is kept at once.
+    """Draw nested truth boxes on the pictures of a samples folder, on a page in your browser; every
+    change is kept at once.
 
     With --checkpoint, or --base-url and --model, the page can ask that model where to look.
     """
@@ -29,7 +32,8 @@ class Annotate(AskedModel):
     proposals: tuple[Path, ...] = ()
     """Run folders whose crops are proposed where they led to the right answer."""
     hardest: tuple[Path, ...] = ()
-    """Run folders by which the samples are ordered: the ones answered wrongly most often come first."""
+    """Run folders by which the samples are ordered: the ones answered wrongly most often come
+    first."""
     questions: int | None = None
     """How many samples to work on, from the first; None: all."""
     pictures: tuple[Path, ...] = ()
@@ -39,13 +43,14 @@ class Annotate(AskedModel):
     budget: int = 1024
     """Visual tokens of the picture that the model is asked about."""
     port: int = 0
-    """Port of the page; 0: one that FOLDER always gets, so that an open page goes on when this is started again."""
+    """Port of the page; 0: one that FOLDER always gets, so that an open page goes on when this is
+    started again."""
 
     def run(self) -> str:
         from lfpc.web import need_web
 
         need_web()
-        from lfpc.data.boxing import boxing_of
+        from lfpc.boxing.decisions import boxing_of
         from lfpc.web.annotate import annotation_app, open_desk
         from lfpc.web.serving import serve, usual_port
 
@@ -62,7 +67,7 @@ class Annotate(AskedModel):
         return f"{self.folder}: {done} of {len(desk.order)} samples done"
 
     def _proposals(self) -> "dict[str, list[Proposal]]":
-        from lfpc.data.proposals import MOST, crop_proposals, recorded_rows
+        from lfpc.boxing.proposals import MOST, crop_proposals, recorded_rows
 
         found: dict[str, list[Proposal]] = {}
         for run in self.proposals:
@@ -73,28 +78,34 @@ class Annotate(AskedModel):
     def _asking(self) -> "Callable[[Sample], Sequence[Proposal]] | None":
         if self.checkpoint is None and self.base_url is None and self.model is None:
             return None
-        from lfpc.data.grounding import asked_boxes
-        from lfpc.evaluation import any_policy
+        from lfpc.boxing.grounding import asked_boxes
+        from lfpc.policies.loading import any_policy
 
         config, host = self.asked()
         policy, one_at_a_time = any_policy(config, host), Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":
             with one_at_a_time:
-                return asked_boxes(sample, policy, config.chat, budget=self.budget, source=f"asked {config.model}")
+                return asked_boxes(
+                    sample, policy, config.chat, budget=self.budget, source=f"asked {config.model}"
+                )
 
         return ask
 
     def _arrangement(self) -> "Callable[[Sequence[Sample]], Sequence[Sample]]":
-        from lfpc.data.proposals import failure_records, hardest_first, recorded_rows
+        from lfpc.boxing.proposals import failure_records, hardest_first, recorded_rows
 
         records = failure_records(row for run in self.hardest for row in recorded_rows(run))
-        return lambda samples: (hardest_first(samples, records) if records else samples)[: self.questions]
+        return lambda samples: (hardest_first(samples, records) if records else samples)[
+            : self.questions
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardest:
-    """Pick the samples that a model answers wrongly most often in recorded runs: the ones worth drawing boxes for."""
+    """Pick the samples that a model answers wrongly most often in recorded runs: the ones worth
+    drawing boxes for.
+    """
 
     folder: Positional[Path]
     """Samples folder to pick from."""
@@ -106,23 +117,29 @@ class Hardest:
     """How many to pick."""
 
     def run(self) -> str:
-        from lfpc.data.proposals import failure_records, hardest_first, recorded_rows
+        from lfpc.boxing.proposals import failure_records, hardest_first, recorded_rows
         from lfpc.samples import read_samples, write_samples
 
         samples = read_samples(self.folder)
         records = failure_records(row for run in self.runs for row in recorded_rows(run))
         known = [sample for sample in samples if sample.id in records]
         picked = hardest_first(known, records)[: self.count]
-        failed, asked = sum(records[one.id].failed for one in picked), sum(records[one.id].asked for one in picked)
+        failed, asked = (
+            sum(records[one.id].failed for one in picked),
+            sum(records[one.id].asked for one in picked),
+        )
         print(
-            f"{len(known)} of {len(samples)} samples were asked; the {len(picked)} picked were answered wrongly {failed} of {asked} times"
+            f"{len(known)} of {len(samples)} samples were asked; the {len(picked)} picked "
+            f"were answered wrongly {failed} of {asked} times"
         )
         return f"hardest samples: {write_samples(picked, self.out)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeBoxes:
-    """Make two people's copies of a samples folder one again, and tell how far their boxes agree."""
+    """Make two people's copies of a samples folder one again, and tell how far their boxes
+    agree.
+    """
 
     first: Positional[Path]
     """Samples folder of one person."""
@@ -134,24 +151,32 @@ class MergeBoxes:
     """Mean IoU of the tightest boxes below which a sample is flagged."""
 
     def run(self) -> str:
-        from lfpc.data.box_merge import merged, summary
-        from lfpc.runs import write_json
+        from lfpc.boxing.merge import merged, summary
         from lfpc.samples import read_samples, write_samples
+        from lfpc.storage.runs import write_json
 
         found = merged(read_samples(self.first), read_samples(self.second), least=self.least)
         numbers = summary(found.agreements.values())
-        print(f"both boxed: {numbers['samples']} samples, {numbers['targets']} targets, {numbers['one_sided']} seen by one of them only")
+        print(
+            f"both boxed: {numbers['samples']} samples, {numbers['targets']} targets, "
+            f"{numbers['one_sided']} seen by one of them only"
+        )
         for name, title in (
             ("iou_tightest", "IoU of B1"),
             ("at_least_half", "share of B1 with IoU of at least 0.5"),
             ("iou_wider", "IoU of B2 and wider"),
         ):
             print(f"{title}: {'none' if numbers[name] is None else format(numbers[name], '.3f')}")
-        flagged = f"{len(found.flagged)} samples to look at again" + (f": {', '.join(found.flagged[:10])}" if found.flagged else "")
+        flagged = f"{len(found.flagged)} samples to look at again" + (
+            f": {', '.join(found.flagged[:10])}" if found.flagged else ""
+        )
         if self.out is None:
             return f"{flagged}; give --out to write the merged samples"
         file = write_samples(found.samples, self.out)
-        write_json(self.out / "agreement.json", {**numbers, "by_sample": dict(found.agreements), "flagged": found.flagged})
+        write_json(
+            self.out / "agreement.json",
+            {**numbers, "by_sample": dict(found.agreements), "flagged": found.flagged},
+        )
         print(flagged)
         return f"merged samples: {file}"
 
@@ -168,10 +193,10 @@ class ExportBoxes:
     """The tool's format."""
 
     def run(self) -> str:
-        from lfpc.data.box_files import FORMATS
-        from lfpc.data.box_files.label_studio import CONFIG
-        from lfpc.runs import write_json
+        from lfpc.boxing.files import FORMATS
+        from lfpc.boxing.files.label_studio import CONFIG
         from lfpc.samples import read_samples
+        from lfpc.storage.runs import write_json
 
         samples = read_samples(self.folder)
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +208,9 @@ class ExportBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportBoxes:
-    """Take the boxes of another tool's file into a samples folder; samples that the file does not name stay as they are."""
+    """Take the boxes of another tool's file into a samples folder; samples that the file does not
+    name stay as they are.
+    """
 
     folder: Positional[Path]
     """Samples folder that the file is about."""
@@ -197,7 +224,7 @@ class ImportBoxes:
     def run(self) -> str:
         import json
 
-        from lfpc.data.box_files import FORMATS, with_entries
+        from lfpc.boxing.files import FORMATS, with_entries
         from lfpc.errors import SampleError
         from lfpc.samples import read_samples, write_samples
 
@@ -210,7 +237,10 @@ class ImportBoxes:
         for entry in unknown[:10]:
             print(f"{self.file}: no sample is about {entry.sample or entry.picture!r}")
         written = write_samples(changed, self.out or self.folder)
-        return f"boxes for {len(entries) - len(unknown)} of {len(samples)} samples ({len(unknown)} entries about none): {written}"
+        return (
+            f"boxes for {len(entries) - len(unknown)} of {len(samples)} samples "
+            f"({len(unknown)} entries about none): {written}"
+        )
 
 
 VERBS: dict[str, type[Verb]] = {

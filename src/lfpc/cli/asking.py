@@ -1,4 +1,6 @@
-"""One question at a time: asked of a model, or of you. Imports stay inside `run`, see `lfpc.cli`."""
+"""One question at a time: asked of a model, or of you. Imports stay inside `run`, see
+`lfpc.cli`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,8 @@ class Ask(AskedModel):
     """Folder for the crops and the page."""
 
     def run(self) -> str:
-        from lfpc.ask import ask
-        from lfpc.evaluation import any_policy
+        from lfpc.ask.once import ask
+        from lfpc.policies.loading import any_policy
 
         config, host = self.asked()
         page = ask(
@@ -46,7 +48,9 @@ class Ask(AskedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
-    """Answer the questions of a samples folder yourself, shown and told exactly what a model would be."""
+    """Answer the questions of a samples folder yourself, shown and told exactly what a model would
+    be.
+    """
 
     folder: Positional[Path]
     """Samples folder: samples.jsonl beside its pictures."""
@@ -62,7 +66,13 @@ class Play:
     def run(self) -> str:
         from lfpc.policies.human import play_folder
 
-        return play_folder(self.folder, self.out, budget=self.budget, questions=self.questions, max_turns=self.max_turns)
+        return play_folder(
+            self.folder,
+            self.out,
+            budget=self.budget,
+            questions=self.questions,
+            max_turns=self.max_turns,
+        )
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -13,12 +13,15 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """Read every row of a samples folder and every picture; a line per problem. Fails if a sample cannot be played."""
+    """Read every row of a samples folder and every picture; a line per problem. Fails if a sample
+    cannot be played.
+    """
 
     folder: Positional[Path]
     """Samples folder: samples.jsonl beside its pictures."""
     against: tuple[Path, ...] = ()
-    """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is one of theirs are named."""
+    """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is
+    one of theirs are named."""
     page: Path | None = None
     """Folder for a page with counts, the worst samples and random ones; None: no page."""
     looks: Path | None = None
@@ -30,7 +33,11 @@ class DataCheck:
         from lfpc.errors import SampleError
         from lfpc.report.check_page import write_check_page
 
-        leak = leak_finder(known_looks(self.against, self.looks or Path("out/looks"))) if self.against else None
+        leak = (
+            leak_finder(known_looks(self.against, self.looks or Path("out/looks")))
+            if self.against
+            else None
+        )
         report = Report()
         for checked in check_samples(self.folder, leak):
             report.add(checked)
@@ -39,17 +46,22 @@ class DataCheck:
         if self.page:
             print(f"page: {write_check_page(self.page, report, self.folder)}")
         if report.unplayable or not report.rows:
-            raise SampleError(f"{self.folder}: {report.unplayable} of {report.rows} samples cannot be played")
+            raise SampleError(
+                f"{self.folder}: {report.unplayable} of {report.rows} samples cannot be played"
+            )
         notes = f"; of {report.notes} there is something to say" if report.notes else ""
         return f"{self.folder}: {report.rows} samples, all can be played{notes}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataMix:
-    """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and benchmarks' pictures."""
+    """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and
+    benchmarks' pictures.
+    """
 
     folder: Positional[Path]
-    """Holds a samples folder for each part, by its name: pixel-reasoner, chain-of-focus, thinklite-vl for the preset stage1."""
+    """Holds a samples folder for each part, by its name: pixel-reasoner, chain-of-focus,
+    thinklite-vl for the preset stage1."""
     out: Positional[Path]
     """Samples folder to write."""
     preset: Literal["stage1"] = "stage1"
@@ -57,7 +69,8 @@ class DataMix:
     parts: tuple[str, ...] = ()
     """Parts in place of the preset's: NAME=COUNT or NAME=all."""
     against: tuple[Path, ...] = ()
-    """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture of theirs."""
+    """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture
+    of theirs."""
     min_tokens: int = 64
     """Visual tokens of the original, at the least."""
     max_distance: int = 18
@@ -84,22 +97,29 @@ class DataMix:
             print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
         if not self.against:
             print("not compared with any benchmark: name their folders with --against")
-        return f"{len(mixed.samples):,} samples: {self.out} (figures: {write_mix_page(self.out / 'report', mixed)})"
+        return (
+            f"{len(mixed.samples):,} samples: {self.out} (figures: "
+            f"{write_mix_page(self.out / 'report', mixed)})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataImport:
-    """Read a published data set into a samples folder. Rows that cannot be samples are listed with their reasons in rejected.jsonl."""
+    """Read a published data set into a samples folder. Rows that cannot be samples are listed with
+    their reasons in rejected.jsonl.
+    """
 
     format: Positional[str]
-    """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl, visualprobe, mini-o3, table (any columns,
-    see --map), or a benchmark (vstar, hrbench-4k, hrbench-8k, treebench, zoombench, ...). docs/data.md says what each needs."""
+    """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl,
+    visualprobe, mini-o3, table (any columns, see --map), or a benchmark (vstar, hrbench-4k,
+    hrbench-8k, treebench, zoombench, ...). docs/data.md says what each needs."""
     src: Positional[Path]
     """Folder of the files, or one file. Nothing in it is changed."""
     out: Positional[Path]
     """Samples folder to write; an import that was interrupted goes on."""
     map: tuple[str, ...] = ()
-    """For the format table: FIELD=COLUMN, as in question=problem answer=extra_info.answer; see docs/data.md for the fields."""
+    """For the format table: FIELD=COLUMN, as in question=problem answer=extra_info.answer; see
+    docs/data.md for the fields."""
     root: tuple[Path, ...] = ()
     """Further folders in which picture names are looked for."""
     strip: tuple[str, ...] = ()
@@ -112,8 +132,8 @@ class DataImport:
     """Of the order of options, where a benchmark's own order gives the answer away."""
 
     def run(self) -> str:
-        from lfpc.data.importing import REJECTED_FILE, ImportConfig
-        from lfpc.importing import import_published
+        from lfpc.published.formats import import_published
+        from lfpc.published.importing import REJECTED_FILE, ImportConfig
         from lfpc.report.import_page import import_lines, write_import_page
 
         config = ImportConfig(
@@ -138,7 +158,8 @@ class DataExport:
     """Write a samples folder in a layout that others read."""
 
     format: Positional[Literal["samples", "verl", "deepeyes", "mini-o3"]]
-    """samples: a folder with copies of its pictures; verl and deepeyes: parquet with the pictures inside; mini-o3: a JSON list."""
+    """samples: a folder with copies of its pictures; verl and deepeyes: parquet with the pictures
+    inside; mini-o3: a JSON list."""
     folder: Positional[Path]
     """Samples folder."""
     out: Positional[Path]
@@ -150,7 +171,9 @@ class DataExport:
 
         if self.out.resolve() == self.folder.resolve():
             raise ConfigError("the export needs a folder of its own")
-        return f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
+        return (
+            f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
+        )
 
 
 def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
@@ -174,7 +197,7 @@ class FetchInstructions:
     """Name of the benchmark; any other word lists the known ones."""
 
     def run(self) -> str:
-        from lfpc.evaluate.benchmarks import fetch_instructions
+        from lfpc.published.benchmarks import fetch_instructions
 
         return fetch_instructions(self.task)
 

@@ -1,4 +1,6 @@
-"""Evaluate a model, probe it, score and compare what it answered. Imports stay inside `run`, see `lfpc.cli`."""
+"""Evaluate a model, probe it, score and compare what it answered. Imports stay inside `run`, see
+`lfpc.cli`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +14,27 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(AskedModel):
-    """Evaluate a model on a samples folder or on published benchmarks, under its own crops and under probes."""
+    """Evaluate a model on a samples folder or on published benchmarks, under its own crops and
+    under probes.
+    """
 
     folder: Positional[Path | None] = None
     """Samples folder; or give --tasks and --data."""
     tasks: tuple[str, ...] = ()
-    """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench, mme-realworld-lite, samples."""
+    """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench,
+    mme-realworld-lite, samples."""
     data: Path | None = None
-    """Folder of the benchmarks' files, one folder per benchmark; `lfpc data fetch-instructions TASK` says where to get them."""
+    """Folder of the benchmarks' files, one folder per benchmark;
+    `lfpc data fetch-instructions TASK` says where to get them."""
     work: Path | None = None
-    """Folder for pictures out of table files, which evaluations may share; None: in the output folder."""
+    """Folder for pictures out of table files, which evaluations may share; None: in the output
+    folder."""
     out: Path
-    """Folder for the rows, one folder per task, budget and probe; what is there is not asked again."""
+    """Folder for the rows, one folder per task, budget and probe; what is there is not asked
+    again."""
     budget: tuple[str, ...] = ()
-    """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384 if it has none."""
+    """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384
+    if it has none."""
     probes: tuple[str, ...] = ("own", "noise")
     """What the crop tool shows: own, and the looks of `lfpc probe`."""
     seed: int = 0
@@ -35,11 +44,12 @@ class Eval(AskedModel):
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
     repeats: int = 1
-    """How often every question is asked, each time with another sampling seed: Avg@k. Several need --temperature."""
+    """How often every question is asked, each time with another sampling seed: Avg@k. Several need
+    --temperature."""
 
     def run(self) -> str:
-        from lfpc.eval_run import benchmark_task, eval_run, samples_task
-        from lfpc.evaluate.benchmarks import benchmark
+        from lfpc.evaluate.plan import benchmark_task, eval_run, samples_task
+        from lfpc.published.benchmarks import benchmark
 
         names, data = several(self.tasks), self.data
         if {bool(names), data is not None} != {self.folder is None}:
@@ -52,7 +62,10 @@ class Eval(AskedModel):
             tasks = [samples_task(self.folder)]
         else:
             work = self.work or self.out / "work"
-            tasks = [benchmark_task(name, data or Path(), work, seed=self.option_seed) for name in dict.fromkeys(names)]
+            tasks = [
+                benchmark_task(name, data or Path(), work, seed=self.option_seed)
+                for name in dict.fromkeys(names)
+            ]
         for line in eval_run(
             tasks,
             config,
@@ -69,36 +82,48 @@ class Eval(AskedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(ServerOptions):
-    """Does the model look at its crops? Asks a run's questions again and shows something else for every crop.
+    """Does the model look at its crops? Asks a run's questions again and shows something else for
+    every crop.
 
-    Model, protocol and sampling are the run's; a served model is looked for where it was, or at --base-url.
+    Model, protocol and sampling are the run's; a served model is looked for where it was, or at
+    --base-url.
     """
 
     run_folder: Positional[Path]
-    """What `lfpc eval` wrote; the probes' rows and their results go there too, and what is there is not asked again."""
+    """What `lfpc eval` wrote; the probes' rows and their results go there too, and what is there is
+    not asked again."""
     looks: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
-    """What is shown: noise, truth, truth-wide (padded by half), truth-each (one target a call), other (another picture), mean
-    (colour), blur, none, repeat (the own crop once more: base against base)."""
+    """What is shown: noise, truth, truth-wide (padded by half), truth-each (one target a call),
+    other (another picture), mean (colour), blur, none, repeat (the own crop once more: base against
+    base)."""
     replay: bool = False
-    """Give the recorded replies up to the first crop again, word for word, and let the model go on: cheaper, and every
-    difference comes from what was shown."""
+    """Give the recorded replies up to the first crop again, word for word, and let the model go on:
+    cheaper, and every difference comes from what was shown."""
     draws: int = 1
     """Seeds of noise and of other pictures; they are averaged question by question."""
 
     def run(self) -> str:
+        from lfpc.evaluate.probe import probe_run, results_file, served_at
         from lfpc.evaluate.recorded import probed_runs
-        from lfpc.probe_run import probe_run, results_file, served_at
 
         runs = probed_runs(self.run_folder).values()
         for run in runs:
             host = self.host(self.base_url or served_at(run))
-            print(run, *probe_run(run, several(self.looks), replay=self.replay, draws=self.draws, host=host), sep="\n")
+            print(
+                run,
+                *probe_run(
+                    run, several(self.looks), replay=self.replay, draws=self.draws, host=host
+                ),
+                sep="\n",
+            )
         return f"results: {', '.join(str(results_file(run, replay=self.replay)) for run in runs)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """How two runs differ on the questions that both were asked: paired differences with intervals, tests, and their power."""
+    """How two runs differ on the questions that both were asked: paired differences with intervals,
+    tests, and their power.
+    """
 
     run_a: Positional[Path]
     """What `lfpc eval` (and `lfpc probe`) wrote."""
@@ -112,7 +137,7 @@ class Compare:
     def run(self) -> str:
         from lfpc.evaluate.compare import compare_folders
         from lfpc.evaluate.terminal import compare_lines
-        from lfpc.runs import write_json
+        from lfpc.storage.runs import write_json
 
         results = compare_folders(self.run_a, self.run_b, replay=self.replay)
         for name, found in results.items():
@@ -124,7 +149,9 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescore(JudgeOptions):
-    """Score an evaluation again from its rows, without asking the model again; a judge decides where no rule can."""
+    """Score an evaluation again from its rows, without asking the model again; a judge decides
+    where no rule can.
+    """
 
     run_folder: Positional[Path]
     """Folder of one or several evaluations: every episodes.jsonl below it is scored."""

@@ -11,8 +11,9 @@ from lfpc.errors import ConfigError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from lfpc.evaluate.config import EvaluationConfig
     from lfpc.evaluate.judge import Judge
-    from lfpc.evaluation import EvaluationConfig, Host
+    from lfpc.policies.loading import Host
     from lfpc.policies.served import Server
 
 
@@ -21,7 +22,8 @@ class ServerOptions:
     """Where a model is served, and how the server is asked."""
 
     base_url: str | None = None
-    """Address of an OpenAI-compatible server, as in http://127.0.0.1:8000/v1. Its key is read from OPENAI_API_KEY."""
+    """Address of an OpenAI-compatible server, as in http://127.0.0.1:8000/v1. Its key is read from
+    OPENAI_API_KEY."""
     concurrency: int = 32
     """Questions that the server is asked at once."""
     timeout: float = 600.0
@@ -29,7 +31,8 @@ class ServerOptions:
     retries: int = 6
     """How often a failed request is made again."""
     picture_folder: Path | None = None
-    """Folder through which the server gets pictures as files (vLLM: --allowed-local-media-path); None: inside the request."""
+    """Folder through which the server gets pictures as files (vLLM: --allowed-local-media-path);
+    None: inside the request."""
     engine_options: str = "{}"
     """Arguments of vLLM in this process, as JSON: {"max_model_len": 32768}."""
 
@@ -46,8 +49,10 @@ class ServerOptions:
         )
 
     def host(self, address: str | None) -> "Host":
-        """Who computes the replies: the server at `address`, vLLM in this process ("vllm"), or transformers in this process (None)."""
-        from lfpc.evaluation import IN_VLLM
+        """Who computes the replies: the server at `address`, vLLM in this process ("vllm"), or
+        transformers in this process (None).
+        """
+        from lfpc.policies.loading import IN_VLLM
         from lfpc.policies.vllm import VllmEngine
 
         if address == IN_VLLM:
@@ -57,7 +62,9 @@ class ServerOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringModel(ServerOptions):
-    """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds what it asks."""
+    """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds
+    what it asks.
+    """
 
     checkpoint: Path | None = None
     """Checkpoint to load into this process; or give --base-url and --model."""
@@ -80,13 +87,16 @@ class AnsweringModel(ServerOptions):
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
         """The settings, of no particular budget or probe yet, and who computes the replies."""
-        from lfpc.evaluation import EvaluationConfig
+        from lfpc.evaluate.config import EvaluationConfig
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
             raise ConfigError("give either --checkpoint, or --base-url and --model")
         if served and self.engine != "transformers":
-            raise ConfigError(f"--engine {self.engine} computes a checkpoint's replies; with --base-url the server does")
+            raise ConfigError(
+                f"--engine {self.engine} computes a checkpoint's replies; with --base-url "
+                f"the server does"
+            )
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
             budget=None,
@@ -123,7 +133,8 @@ class AskedModel(AnsweringModel):
     """A model that is asked with the crop tool."""
 
     coords: Literal["mapped", "as-released"] = "mapped"
-    """mapped: boxes mean what the model was told. as-released: what the family's published script made of them."""
+    """mapped: boxes mean what the model was told. as-released: what the family's published script
+    made of them."""
     crop_tokens: tuple[int, int] | None = None
     """Fewest and most visual tokens of a crop; None: as the protocol has it."""
     max_turns: int = 6
@@ -135,7 +146,9 @@ class AskedModel(AnsweringModel):
 
         rules, limits = protocol_named(self.protocol, self.coords).crop, self.crop_tokens
         crop = replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None
-        return super().asked(seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings)
+        return super().asked(
+            seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +156,13 @@ class JudgeOptions:
     """Who judges free answers, if anybody does."""
 
     judge: str | None = None
-    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules alone."""
+    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules
+    alone."""
     judge_model: str | None = None
     """Name of the judging model on that server; None: the only one it has."""
     judge_cache: Path | None = None
-    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the output folder."""
+    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the output
+    folder."""
     judge_concurrency: int = 8
     """Questions that the judge is asked at once."""
 
@@ -158,11 +173,20 @@ class JudgeOptions:
         from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
 
         if self.judge_model and not self.judge:
-            raise ConfigError("--judge-model names a model of a judge's server: give --judge, its address, too")
+            raise ConfigError(
+                "--judge-model names a model of a judge's server: give --judge, its address, too"
+            )
         if not self.judge:
             return nullcontext()
-        model, cache = self.judge_model or only_model(self.judge), self.judge_cache or folder / "judge.jsonl"
-        return Judge(JudgeConfig(url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency))
+        model, cache = (
+            self.judge_model or only_model(self.judge),
+            self.judge_cache or folder / "judge.jsonl",
+        )
+        return Judge(
+            JudgeConfig(
+                url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency
+            )
+        )
 
 
 def several(words: Sequence[str]) -> list[str]:

@@ -10,9 +10,11 @@ from lfpc.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Runs as pages that open from disk: tables, curves, every episode; figures as SVG and CSV, tables as Markdown and LaTeX.
+    """Runs as pages that open from disk: tables, curves, every episode; figures as SVG and CSV,
+    tables as Markdown and LaTeX.
 
-    A run is what lfpc demo, lfpc train or lfpc eval wrote. Several are shown side by side, with paired differences to the first.
+    A run is what lfpc demo, lfpc train or lfpc eval wrote. Several are shown side by side, with
+    paired differences to the first.
     """
 
     runs: Positional[tuple[Path, ...]]
@@ -22,10 +24,12 @@ class Report:
     title: str | None = None
     """Of the page; None: the names of the runs."""
     pictures: int = 200
-    """Questions whose pictures are put into the report, of all kinds in turn; the others are there with their texts."""
+    """Questions whose pictures are put into the report, of all kinds in turn; the others are there
+    with their texts."""
 
     watch: bool = False
-    """Serve the report on 127.0.0.1 in place of writing it, and follow the runs while they go on."""
+    """Serve the report on 127.0.0.1 in place of writing it, and follow the runs while they go
+    on."""
     port: int = 0
     """Where it is served, with --watch; 0: a free port."""
 
@@ -44,13 +48,19 @@ class Report:
         need_web()
         from lfpc.web.watching import watch
 
-        watch(self.runs, title=self.title or ", ".join(run.resolve().name for run in self.runs), port=self.port)
+        watch(
+            self.runs,
+            title=self.title or ", ".join(run.resolve().name for run in self.runs),
+            port=self.port,
+        )
         return "the report is no longer served; without --watch it is written to a folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniGallery:
-    """The paper's three kinds of episode, found in a demo's own: the right crop read rightly, read wrongly, and a wrong crop."""
+    """The paper's three kinds of episode, found in a demo's own: the right crop read rightly, read
+    wrongly, and a wrong crop.
+    """
 
     demo: Positional[Path] = Path("out/demo")
     """Folder of the demo."""

@@ -13,7 +13,9 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Select(AnsweringModel, JudgeOptions):
-    """Resolution selection: choose each sample's first-view budget with the model that is going to be trained."""
+    """Resolution selection: choose each sample's first-view budget with the model that is going to
+    be trained.
+    """
 
     data: Positional[Path]
     """Samples folder."""
@@ -24,28 +26,34 @@ class Select(AnsweringModel, JudgeOptions):
     ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
     """Budgets in visual tokens, from the original's level downwards."""
     ratios: tuple[float, ...] = ()
-    """Levels as shares of each original's own visual tokens instead, as in 1 0.25 0.0625; --ladder then only bounds the original."""
+    """Levels as shares of each original's own visual tokens instead, as in 1 0.25 0.0625; --ladder
+    then only bounds the original."""
     never: Literal["keep", "drop"] = "keep"
     """Samples whose answer never changes."""
     wrong: Literal["keep", "drop"] = "keep"
     """Samples that are answered wrongly at the original."""
     votes: int = 1
-    """Sampled answers to each question, of which the most frequent counts; needs a --temperature above 0."""
+    """Sampled answers to each question, of which the most frequent counts; needs a --temperature
+    above 0."""
     every_level: bool = False
-    """Ask every level, also below the first change: costs more, and gives the whole curve of accuracy by level."""
+    """Ask every level, also below the first change: costs more, and gives the whole curve of
+    accuracy by level."""
     batch: int = 64
-    """Questions that a checkpoint in this process is asked together; a server is asked --concurrency at once."""
+    """Questions that a checkpoint in this process is asked together; a server is asked
+    --concurrency at once."""
 
     def run(self) -> str:
-        from lfpc.data.ladder import RULES
-        from lfpc.data.select import SelectConfig, select
-        from lfpc.evaluate.agreement import judged_rules
-        from lfpc.evaluation import any_policy
+        from lfpc.policies.loading import any_policy
         from lfpc.report.selection_page import selection_lines, write_selection_page
         from lfpc.samples import read_samples, write_samples
+        from lfpc.select.judged import judged_rules
+        from lfpc.select.ladder import RULES
+        from lfpc.select.selection import SelectConfig, select
 
         if self.votes > 1 and self.temperature == 0:
-            raise ConfigError("--votes are sampled answers: give a --temperature above 0, as in 0.7")
+            raise ConfigError(
+                "--votes are sampled answers: give a --temperature above 0, as in 0.7"
+            )
         settings, host = self.asked()
         config = SelectConfig(
             ladder=self.ladder,
@@ -72,10 +80,20 @@ class Select(AnsweringModel, JudgeOptions):
             )
         print(*selection_lines(found), sep="\n")
         written = write_samples(found.samples, self.out)
-        return f"samples with budgets: {written} (plots: {write_selection_page(self.out / 'report', found)})"
+        return (
+            f"samples with budgets: {written} (plots: "
+            f"{write_selection_page(self.out / 'report', found)})"
+        )
 
     def _sampling(self) -> dict[str, object]:
-        names = ("protocol", "max_new_tokens", "temperature", "top_p", "sampling_seed", "extra_body")
+        names = (
+            "protocol",
+            "max_new_tokens",
+            "temperature",
+            "top_p",
+            "sampling_seed",
+            "extra_body",
+        )
         return {name: getattr(self, name) for name in names}
 
 

@@ -1,4 +1,6 @@
-"""The paper in miniature: the demo, and the miniature world behind it. Imports stay inside `run`, see `lfpc.cli`."""
+"""The paper in miniature: the demo, and the miniature world behind it. Imports stay inside `run`,
+see `lfpc.cli`.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +13,9 @@ from lfpc.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation, probes, one page."""
+    """The paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation,
+    probes, one page.
+    """
 
     out: Path = Path("out/demo")
     """Folder for everything; a demo that is there is continued."""
@@ -20,7 +24,8 @@ class Demo:
     questions: int | None = None
     """Held-out questions; None: 160 with one seed, 500 with several."""
     split: Literal["test", "hard-test", "transfer"] = "hard-test"
-    """Scenes that the questions are about: those of `hard-test` have smaller marks and more distractors than Stage I's."""
+    """Scenes that the questions are about: those of `hard-test` have smaller marks and more
+    distractors than Stage I's."""
     ablations: bool | None = None
     """Whether the paper's ablations run too; None: with several seeds."""
     base: Path | None = None
@@ -41,9 +46,13 @@ class Demo:
     """Runs side by side; None: one per core, at most 4."""
 
     def run(self) -> str:
-        from lfpc.demo import TABLE_FILE, DemoConfig, demo
+        from lfpc.mini.demo import TABLE_FILE, DemoConfig, demo
 
-        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        given = {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
         page = demo(DemoConfig(**given))
         print((self.out / TABLE_FILE).read_text(encoding="utf-8"))
         return f"open {page} (figures: {self.out / 'results.json'})"
@@ -68,7 +77,9 @@ class MiniScenes:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniPretrain:
-    """Train the miniature's base checkpoint from nothing (about an hour on two cores with two workers; an interrupted run goes on)."""
+    """Train the miniature's base checkpoint from nothing (about an hour on two cores with two
+    workers; an interrupted run goes on).
+    """
 
     out: Path = Path("out/mini-base")
     """Folder of the training state and curves, and at the end of `checkpoint/`."""
@@ -83,7 +94,8 @@ class MiniPretrain:
     hit: float | None = None
     """Share of two-picture dialogues whose crop is about the right object; None: the recipe's."""
     contradict: float | None = None
-    """Share, in the last phase, whose crop shows a lookalike from another picture; None: the recipe's."""
+    """Share, in the last phase, whose crop shows a lookalike from another picture; None: the
+    recipe's."""
     unreadable: float | None = None
     """Share whose global picture is too small to read; None: the recipe's."""
     learning_rate: float | None = None
@@ -91,20 +103,27 @@ class MiniPretrain:
     settle_rate: float | None = None
     """The last phase's share of it; None: the recipe's."""
     workers: int = 1
-    """Processes that train the same weights, a thread each: about as many times faster, no longer repeated bit for bit."""
+    """Processes that train the same weights, a thread each: about as many times faster, no longer
+    repeated bit for bit."""
     seed: int = 0
     """Of weights and batches."""
 
     def run(self) -> str:
         from lfpc.mini.pretrain import PretrainConfig, pretrain
 
-        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        given = {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
         return f"checkpoint: {pretrain(PretrainConfig(**given))}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniMeasure:
-    """What a miniature checkpoint can do: reading, pointing, calling, and how much it depends on its crops."""
+    """What a miniature checkpoint can do: reading, pointing, calling, and how much it depends on
+    its crops.
+    """
 
     checkpoint: Path | None = None
     """Checkpoint; None: the base in the package."""
@@ -114,8 +133,8 @@ class MiniMeasure:
     """Scenes that are asked about."""
 
     def run(self) -> str:
-        from lfpc.abilities import measure
-        from lfpc.demo import base_checkpoint
+        from lfpc.mini.abilities import measure
+        from lfpc.mini.demo import base_checkpoint
 
         return measure(self.checkpoint or base_checkpoint(), self.questions, split=self.split)
 

@@ -9,7 +9,9 @@ from lfpc.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Reinforcement learning by a preset: `lfpc train PRESET --data FOLDER --init CHECKPOINT --out FOLDER`."""
+    """Reinforcement learning by a preset:
+    `lfpc train PRESET --data FOLDER --init CHECKPOINT --out FOLDER`.
+    """
 
     preset: Positional[str]
     """Row of the experiment table; `lfpc train PRESET --help` lists every option of a run."""
@@ -27,7 +29,8 @@ class Train:
 
             if asked.trackers:
                 raise ConfigError(
-                    "--wandb and --trackio belong to the local engine; verl has loggers of its own (--cluster.verl trainer.logger=...)"
+                    "--wandb and --trackio belong to the local engine; verl has loggers of "
+                    "its own (--cluster.verl trainer.logger=...)"
                 )
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)

@@ -1,1 +1,3 @@
-"""Samples before they are played: reading published files, checking a folder, choosing the first view of each sample."""
+"""Samples before they are played: reading published files, checking a folder, choosing the first
+view of each sample.
+"""

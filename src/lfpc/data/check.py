@@ -1,4 +1,6 @@
-"""Is a samples folder fit to be played and learnt from: rows, pictures, answers, boxes, duplicates, leaks."""
+"""Is a samples folder fit to be played and learnt from: rows, pictures, answers, boxes, duplicates,
+leaks.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,10 +13,10 @@ from pathlib import Path
 from random import Random
 
 from lfpc.answers import check_answer, normalise
-from lfpc.data.importing import short_hash
-from lfpc.data.soundness import picture_digest, sound_picture
 from lfpc.errors import LfpcError, SampleError
 from lfpc.images import upright_size
+from lfpc.published.importing import short_hash
+from lfpc.published.soundness import picture_digest, sound_picture
 from lfpc.samples import Sample, scan_samples
 
 LARGEST_BOX = 0.5
@@ -68,17 +70,22 @@ class Checked:
         return [f"{name}{problem.text}" for problem in self.problems]
 
 
-def check_samples(path: Path, leak: Callable[[Path], str | None] | None = None) -> Iterator[Checked]:
+def check_samples(
+    path: Path, leak: Callable[[Path], str | None] | None = None
+) -> Iterator[Checked]:
     """Look at every row of a samples folder (or `.jsonl` file), and at its picture.
 
     Args:
         path: the folder.
-        leak: picture -> what known picture it is a copy of, in words; None: there is nothing to compare with.
+        leak: picture -> what known picture it is a copy of, in words; None: there is nothing to
+            compare with.
     Raises:
         SampleError: there is no such file.
     """
     asked: dict[int, tuple[str, str]] = {}
-    trouble = lru_cache(maxsize=4096)(_picture_trouble)  # a picture with many questions is read once
+    trouble = lru_cache(maxsize=4096)(
+        _picture_trouble
+    )  # a picture with many questions is read once
     for found in scan_samples(path):
         if isinstance(found, SampleError):
             yield Checked(None, (Problem(Kind.ROW, str(found), fatal=True),))
@@ -102,10 +109,21 @@ def _picture_trouble(picture: Path) -> str:
 def _answer_problems(sample: Sample) -> Iterator[Problem]:
     if not check_answer(sample.answer, sample).correct:
         answer = f"answer {sample.answer!r}"
-        options = f"{answer} is neither the letter nor the text of one of its {len(sample.options)} options"
-        yield Problem(Kind.ANSWER, options if sample.options else f"{answer} says nothing, so no reply can be right", fatal=True)
+        options = (
+            f"{answer} is neither the letter nor the text of one of its {len(sample.options)} "
+            f"options"
+        )
+        yield Problem(
+            Kind.ANSWER,
+            options if sample.options else f"{answer} says nothing, so no reply can be right",
+            fatal=True,
+        )
     elif not sample.options and len(sample.answer.split()) > LONGEST_ANSWER:
-        yield Problem(Kind.ANSWER, f"an answer of {len(sample.answer.split())} words; rules will hardly match it, a judge may")
+        yield Problem(
+            Kind.ANSWER,
+            f"an answer of {len(sample.answer.split())} words; rules will hardly match it, "
+            f"a judge may",
+        )
     twice = [text for text, times in Counter(map(normalise, sample.options)).items() if times > 1]
     if twice:
         yield Problem(Kind.OPTIONS, f"two options say {twice[0]!r}")
@@ -121,7 +139,9 @@ def _box_problems(sample: Sample) -> Iterator[Problem]:
             share = sides[0] * sides[1] / (width * height)
             yield Problem(Kind.BOX, f"the box of target {number} covers {share:.0%} of the picture")
         if min(sides) < SMALLEST_BOX:
-            yield Problem(Kind.BOX, f"the box of target {number} is {sides[0]:.1f} x {sides[1]:.1f} pixels")
+            yield Problem(
+                Kind.BOX, f"the box of target {number} is {sides[0]:.1f} x {sides[1]:.1f} pixels"
+            )
 
 
 def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Problem]:
@@ -130,12 +150,25 @@ def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Prob
     if first != sample.id and before == answer:
         yield Problem(Kind.DUPLICATE, f"the same question about the same picture as {first!r}")
     elif first != sample.id:
-        yield Problem(Kind.CONTRADICTION, f"the same question about the same picture as {first!r}, with another answer")
+        yield Problem(
+            Kind.CONTRADICTION,
+            f"the same question about the same picture as {first!r}, with another answer",
+        )
 
 
 def question_key(sample: Sample) -> int:
-    """Names the content of the picture file and the question. Options count, whatever their order."""
-    return short_hash("\n".join([picture_digest(sample.image), normalise(sample.question), *sorted(map(normalise, sample.options))]))
+    """Names the content of the picture file and the question. Options count, whatever their
+    order.
+    """
+    return short_hash(
+        "\n".join(
+            [
+                picture_digest(sample.image),
+                normalise(sample.question),
+                *sorted(map(normalise, sample.options)),
+            ]
+        )
+    )
 
 
 def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterator[Problem]:
@@ -177,7 +210,9 @@ class Report:
     @property
     def worst(self) -> list[Checked]:
         """Samples with the most and worst problems, the worst first."""
-        return [checked for _, checked in sorted(self._worst, key=lambda pair: pair[0], reverse=True)]
+        return [
+            checked for _, checked in sorted(self._worst, key=lambda pair: pair[0], reverse=True)
+        ]
 
     def _draw(self, checked: Checked) -> None:
         """Each sample is kept with the same probability, without knowing how many there will be."""
@@ -189,7 +224,11 @@ class Report:
 
     def _rank(self, checked: Checked) -> None:
         self.notes += checked.playable
-        rank = (sum(problem.fatal for problem in checked.problems), len(checked.problems), -next(self._order))
+        rank = (
+            sum(problem.fatal for problem in checked.problems),
+            len(checked.problems),
+            -next(self._order),
+        )
         if len(self._worst) < self.kept:
             heappush(self._worst, (rank, checked))
         else:

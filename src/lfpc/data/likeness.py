@@ -1,7 +1,8 @@
-"""Pictures that look the same: copies that were resized, recompressed or saved in another format. Crops are not found.
+"""Pictures that look the same: copies that were resized, recompressed or saved in another format.
+Crops are not found.
 
-phash: which of the 12 x 12 lowest frequencies of a 48 x 48 grey picture are above their median: 144 bits
-two pictures look the same if at most `MAX_DISTANCE` bits differ
+phash: which of the 12 x 12 lowest frequencies of a 48 x 48 grey picture are above their median: 144
+bits two pictures look the same if at most `MAX_DISTANCE` bits differ
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
-from lfpc.data.side_by_side import THREADS, in_order
 from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import picture_file
-from lfpc.progress import progress_bar
-from lfpc.runs import RunFolder
+from lfpc.playing.progress import progress_bar
+from lfpc.playing.threads import THREADS, in_order
 from lfpc.samples import SAMPLES_FILE, Sample, scan_samples
+from lfpc.storage.runs import RunFolder
 
 SIDE = 12
 MAX_DISTANCE = 18
@@ -38,7 +39,8 @@ class LooksConfig:
 
 
 def picture_look(picture: Path) -> bytes | None:
-    """The look of a picture, 144 bits in 18 bytes; None: it is nearly of one colour, and would look like any other such picture.
+    """The look of a picture, 144 bits in 18 bytes; None: it is nearly of one colour, and would look
+    like any other such picture.
 
     Raises:
         PictureError: it is not usable.
@@ -47,10 +49,14 @@ def picture_look(picture: Path) -> bytes | None:
     try:
         import imagehash
     except ImportError as error:
-        raise ConfigError("comparing pictures needs the package ImageHash: pip install 'lfpc[data]'") from error
+        raise ConfigError(
+            "comparing pictures needs the package ImageHash: pip install 'lfpc[data]'"
+        ) from error
     with picture_file(picture) as file:
         file.draft("L", (256, 256))  # a JPEG file is decoded no larger than needed
-        grey = ImageOps.exif_transpose(file.convert("RGBA").convert("L") if file.mode == "P" else file.convert("L"))
+        grey = ImageOps.exif_transpose(
+            file.convert("RGBA").convert("L") if file.mode == "P" else file.convert("L")
+        )
         if float(np.asarray(grey.resize((64, 64))).std()) < LEAST_CONTRAST:
             return None
         return np.packbits(imagehash.phash(grey, hash_size=SIDE).hash).tobytes()
@@ -67,16 +73,26 @@ class Looks:
         return len(self._pictures)
 
     def like(self, look: bytes | None, max_distance: int = MAX_DISTANCE) -> tuple[Path, int] | None:
-        """The known picture nearest to `look` and the bits in which they differ; None: none is near enough."""
+        """The known picture nearest to `look` and the bits in which they differ; None: none is near
+        enough.
+        """
         if look is None or not self._pictures:
             return None
         distances = _ONES[self._looks ^ np.frombuffer(look, np.uint8)].sum(1)
         nearest = int(distances.argmin())
-        return (self._pictures[nearest], int(distances[nearest])) if distances[nearest] <= max_distance else None
+        return (
+            (self._pictures[nearest], int(distances[nearest]))
+            if distances[nearest] <= max_distance
+            else None
+        )
 
 
-def looks_of(pictures: Iterable[Path], kept: Path, *, label: str = "looks", progress: bool = True) -> Iterator[tuple[Path, bytes | None]]:
-    """(picture, look) of every picture that can be read, in order; looks are kept in the folder `kept` and not computed again."""
+def looks_of(
+    pictures: Iterable[Path], kept: Path, *, label: str = "looks", progress: bool = True
+) -> Iterator[tuple[Path, bytes | None]]:
+    """(picture, look) of every picture that can be read, in order; looks are kept in the folder
+    `kept` and not computed again.
+    """
     run = RunFolder.open(kept, LooksConfig())
     known = {row["key"]: row["look"] for row in run.episode_lines()}
 
@@ -92,7 +108,10 @@ def looks_of(pictures: Iterable[Path], kept: Path, *, label: str = "looks", prog
                 raise
             return None
 
-    with ThreadPoolExecutor(THREADS) as threads, progress_bar(None, 0, label, unit="picture", shown=progress) as advance:
+    with (
+        ThreadPoolExecutor(THREADS) as threads,
+        progress_bar(None, 0, label, unit="picture", shown=progress) as advance,
+    ):
         for found in in_order(threads, look, pictures, 4 * THREADS):
             advance(1)
             if found is not None:
@@ -103,13 +122,18 @@ def looks_of(pictures: Iterable[Path], kept: Path, *, label: str = "looks", prog
 
 
 def known_looks(folders: Sequence[Path], kept: Path, *, progress: bool = True) -> Looks:
-    """The looks of every picture in `folders`: those of its samples where it is a samples folder, else every picture file below it.
+    """The looks of every picture in `folders`: those of its samples where it is a samples folder,
+    else every picture file below it.
 
     Raises:
         SampleError: a folder is not there, or holds no picture.
     """
     pictures = [picture for folder in folders for picture in _pictures_in(folder)]
-    found = [(p, look) for p, look in looks_of(pictures, kept, label="looks of known pictures", progress=progress) if look is not None]
+    found = [
+        (p, look)
+        for p, look in looks_of(pictures, kept, label="looks of known pictures", progress=progress)
+        if look is not None
+    ]
     return Looks([picture for picture, _ in found], [look for _, look in found])
 
 
@@ -126,11 +150,18 @@ def leak_finder(known: Looks) -> Callable[[Path], str | None]:
 
 def _pictures_in(folder: Path) -> list[Path]:
     if (folder / SAMPLES_FILE).is_file():
-        found = dict.fromkeys(sample.image for sample in scan_samples(folder) if isinstance(sample, Sample))
+        found = dict.fromkeys(
+            sample.image for sample in scan_samples(folder) if isinstance(sample, Sample)
+        )
     else:
-        found = dict.fromkeys(file for file in sorted(folder.rglob("*")) if file.suffix.lower() in ENDINGS)
+        found = dict.fromkeys(
+            file for file in sorted(folder.rglob("*")) if file.suffix.lower() in ENDINGS
+        )
     if not found:
-        raise SampleError(f"{folder}: no pictures there; a benchmark with its pictures inside a table is imported first (lfpc data import)")
+        raise SampleError(
+            f"{folder}: no pictures there; a benchmark with its pictures inside a table is "
+            f"imported first (lfpc data import)"
+        )
     return list(found)
 
 

@@ -1,7 +1,8 @@
-"""A mixture of training sets: filtered, without duplicates and without the benchmarks' pictures, drawn evenly over categories.
+"""A mixture of training sets: filtered, without duplicates and without the benchmarks' pictures,
+drawn evenly over categories.
 
-`stage1` is the paper's: Pixel Reasoner 2.7k, Chain-of-Focus 2.1k and ThinkLite-VL, pictures with questions and answers only. How
-it was filtered is not published; every choice here is a field.
+`stage1` is the paper's: Pixel Reasoner 2.7k, Chain-of-Focus 2.1k and ThinkLite-VL, pictures with
+questions and answers only. How it was filtered is not published; every choice here is a field.
 """
 
 import json
@@ -15,11 +16,11 @@ from typing import Any
 from lfpc.answers import check_answer
 from lfpc.data.check import question_key
 from lfpc.data.likeness import MAX_DISTANCE, SIDE, Looks, known_looks, looks_of
-from lfpc.data.rejections import Reason, Rejected, reason_of
 from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
-from lfpc.runs import write_json
+from lfpc.published.rejections import Reason, Rejected, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.storage.runs import write_json
 
 LEFT_OUT_FILE, SUMMARY_FILE, LOOKS = "left_out.jsonl", "mix.json", "looks"
 
@@ -35,7 +36,11 @@ class Part:
 
 
 PRESETS: dict[str, tuple[Part, ...]] = {
-    "stage1": (Part("pixel-reasoner", 2700), Part("chain-of-focus", 2100), Part("thinklite-vl", None)),
+    "stage1": (
+        Part("pixel-reasoner", 2700),
+        Part("chain-of-focus", 2100),
+        Part("thinklite-vl", None),
+    ),
 }
 """Name -> parts."""
 
@@ -75,24 +80,39 @@ class Mixed:
     """By part: how many were there ("read"), are in ("samples"), and were left out, by reason."""
 
 
-def mix(folder: Path, config: MixConfig, out: Path, *, against: Sequence[Path] = (), progress: bool = True) -> Mixed:
-    """Mix the samples folders in `folder` and write the samples, what was left out, and the counts into `out`.
+def mix(
+    folder: Path,
+    config: MixConfig,
+    out: Path,
+    *,
+    against: Sequence[Path] = (),
+    progress: bool = True,
+) -> Mixed:
+    """Mix the samples folders in `folder` and write the samples, what was left out, and the counts
+    into `out`.
 
-    Pictures stay where they are; ids get the name of their part in front. Of samples that are the same, the first part's stays.
+    Pictures stay where they are; ids get the name of their part in front. Of samples that are the
+    same, the first part's stays.
 
     Args:
         folder: holds a samples folder for each part, by its name.
         config: parts and filters.
-        out: samples folder to write; looks of pictures are kept there, so a mixture that was interrupted goes on.
+        out: samples folder to write; looks of pictures are kept there, so a mixture that was
+            interrupted goes on.
         against: folders of benchmarks whose pictures must not be in the mixture.
         progress: whether to say how far it is.
     Raises:
         SampleError: a part is missing or not sound.
     """
-    missing = [part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()]
+    missing = [
+        part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()
+    ]
     if missing:
         first = folder / missing[0]
-        raise SampleError(f"{first}: no {SAMPLES_FILE} there; import the set first: lfpc data import {missing[0]} FILES {first}")
+        raise SampleError(
+            f"{first}: no {SAMPLES_FILE} there; import the set first: lfpc data import "
+            f"{missing[0]} FILES {first}"
+        )
     known = known_looks(against, out / LOOKS, progress=progress) if against else None
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
@@ -106,8 +126,15 @@ def mix(folder: Path, config: MixConfig, out: Path, *, against: Sequence[Path] =
             (fit if isinstance(found, Sample) else left_out).append(found)  # pyright: ignore[reportArgumentType]
         drawn = draw_evenly(fit, part.count, config.seed)
         chosen = {sample.id for sample in drawn}
-        left_out += [LeftOut(part.name, sample, Reason.NOT_DRAWN) for sample in fit if sample.id not in chosen]
-        kept += [replace(sample, id=f"{part.name}/{sample.id}", source=sample.source or part.name) for sample in drawn]
+        left_out += [
+            LeftOut(part.name, sample, Reason.NOT_DRAWN)
+            for sample in fit
+            if sample.id not in chosen
+        ]
+        kept += [
+            replace(sample, id=f"{part.name}/{sample.id}", source=sample.source or part.name)
+            for sample in drawn
+        ]
         reasons = Counter(each.reason.value for each in left_out if each.part == part.name)
         parts[part.name] = {"read": len(samples), "samples": len(drawn), **reasons}
     mixed = Mixed(kept, left_out, parts)
@@ -116,7 +143,14 @@ def mix(folder: Path, config: MixConfig, out: Path, *, against: Sequence[Path] =
 
 
 def _sieve(
-    part: str, samples: Sequence[Sample], config: MixConfig, known: Looks | None, seen: set[int], out: Path, *, progress: bool
+    part: str,
+    samples: Sequence[Sample],
+    config: MixConfig,
+    known: Looks | None,
+    seen: set[int],
+    out: Path,
+    *,
+    progress: bool,
 ) -> Iterator[Sample | LeftOut]:
     """Every sample, as it is or with the first reason to leave it out."""
     looks: Mapping[Path, bytes | None] = {}
@@ -127,13 +161,22 @@ def _sieve(
     for sample in samples:
         try:
             _refuse(sample, config)
-            if known is not None and (near := known.like(looks.get(sample.image), config.max_distance)):
-                raise Rejected(Reason.LEAK, f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)")
+            if known is not None and (
+                near := known.like(looks.get(sample.image), config.max_distance)
+            ):
+                raise Rejected(
+                    Reason.LEAK, f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)"
+                )
             key = question_key(sample)
             if key in seen:
-                raise Rejected(Reason.DUPLICATE, "the same question about the same picture was there before")
+                raise Rejected(
+                    Reason.DUPLICATE, "the same question about the same picture was there before"
+                )
             if config.per_picture is not None and questions[sample.image] >= config.per_picture:
-                raise Rejected(Reason.NOT_DRAWN, f"there are {config.per_picture} questions about the picture already")
+                raise Rejected(
+                    Reason.NOT_DRAWN,
+                    f"there are {config.per_picture} questions about the picture already",
+                )
         except LfpcError as error:
             yield LeftOut(part, sample, reason_of(error), str(error))
         else:
@@ -147,13 +190,18 @@ def _refuse(sample: Sample, config: MixConfig) -> None:
     size = upright_size(sample.image)
     tokens = visual_tokens(smart_resize(size, min_tokens=1, max_tokens=1 << 30))
     if tokens < config.min_tokens:
-        raise Rejected(Reason.TINY, f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; {config.min_tokens} are needed")
+        raise Rejected(
+            Reason.TINY,
+            f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; {config.min_tokens} "
+            f"are needed",
+        )
     if not check_answer(sample.answer, sample).correct:
         raise Rejected(Reason.ANSWER, f"answer {sample.answer!r} can be matched by no reply")
 
 
 def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> list[Sample]:
-    """`wanted` samples in their order, as evenly over categories as there are samples: small categories are taken whole.
+    """`wanted` samples in their order, as evenly over categories as there are samples: small
+    categories are taken whole.
 
     Args:
         samples: what to draw from.
@@ -192,8 +240,21 @@ def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> N
     draft = out / f".{LEFT_OUT_FILE}.part"
     with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for each in mixed.left_out:
-            row: dict[str, Any] = {"part": each.part, "sample": each.sample.id, "reason": each.reason.value, "detail": each.detail}
+            row: dict[str, Any] = {
+                "part": each.part,
+                "sample": each.sample.id,
+                "reason": each.reason.value,
+                "detail": each.detail,
+            }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
     draft.replace(out / LEFT_OUT_FILE)
     compared = None if known is None else len(known)
-    write_json(out / SUMMARY_FILE, {"config": config, "samples": len(mixed.samples), "parts": mixed.parts, "compared_with": compared})
+    write_json(
+        out / SUMMARY_FILE,
+        {
+            "config": config,
+            "samples": len(mixed.samples),
+            "parts": mixed.parts,
+            "compared_with": compared,
+        },
+    )

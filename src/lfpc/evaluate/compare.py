@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from lfpc.errors import RunError
-from lfpc.evaluate.metrics import Row, Timing, cluster_of, known, score, summarise, text_tokens
 from lfpc.evaluate.probes import paired_rows
 from lfpc.evaluate.recorded import evaluations, probed_runs
-from lfpc.evaluate.statistics import holm, mcnemar, paired_difference, power_line
+from lfpc.metrics.episodes import Row, Timing, cluster_of, known, score, summarise, text_tokens
+from lfpc.metrics.statistics import holm, mcnemar, paired_difference, power_line
 
 Rows = Sequence[Row]
 Evaluations = Mapping[str, Rows]
@@ -26,9 +26,10 @@ def probe_results(found: Evaluations, timings: Sequence[Timing] = ()) -> dict[st
         timings: of the own run, measured apart from its rows.
 
     Returns:
-        "own": its summary; "told": on how many questions it can be told whether they were answered before the crop; "accuracy"
-        and "failed" (questions without an episode) by probe name; "drops": for each probe two rows, over all questions and over
-        those whose own run showed a crop, see `_difference_row`; p_holm is adjusted over the probes, without "repeat", which
+        "own": its summary; "told": on how many questions it can be told whether they were answered
+        before the crop; "accuracy" and "failed" (questions without an episode) by probe name;
+        "drops": for each probe two rows, over all questions and over those whose own run showed a
+        crop, see `_difference_row`; p_holm is adjusted over the probes, without "repeat", which
         tests nothing new.
     """
     own = found["own"]
@@ -51,38 +52,62 @@ def probe_results(found: Evaluations, timings: Sequence[Timing] = ()) -> dict[st
 
 
 def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict[str, Any]]:
-    """`compare_runs` of the runs that two folders hold under the same relative path, by that path ("." is the folders themselves).
+    """`compare_runs` of the runs that two folders hold under the same relative path, by that path
+    ("." is the folders themselves).
 
     Raises:
         RunError: they have no such path in common, or a run cannot be read or compared.
     """
     runs_a, runs_b = probed_runs(a), probed_runs(b)
     if common := [name for name in runs_a if name in runs_b]:
-        return {name: compare_runs(evaluations(runs_a[name], replay=replay), evaluations(runs_b[name], replay=replay)) for name in common}
-    raise RunError(f"{a} holds {', '.join(runs_a)} and {b} holds {', '.join(runs_b)}; name two folders that correspond")
+        return {
+            name: compare_runs(
+                evaluations(runs_a[name], replay=replay), evaluations(runs_b[name], replay=replay)
+            )
+            for name in common
+        }
+    raise RunError(
+        f"{a} holds {', '.join(runs_a)} and {b} holds {', '.join(runs_b)}; name two "
+        f"folders that correspond"
+    )
 
 
 def compare_runs(a: Evaluations, b: Evaluations) -> dict[str, Any]:
     """How run a differs from run b on the questions that both were asked.
 
     Returns:
-        "tests": rows of accuracy and of what each probe that both ran costs, their p_holm adjusted over these rows; "facts":
-        rows of `FACTS`, described by intervals and not tested; see `_difference_row`. "unpaired": questions that only A, only B
-        was asked and that are left out; "failed": questions without an episode.
+        "tests": rows of accuracy and of what each probe that both ran costs, their p_holm adjusted
+        over these rows; "facts": rows of `FACTS`, described by intervals and not tested; see
+        `_difference_row`. "unpaired": questions that only A, only B was asked and that are left
+        out; "failed": questions without an episode.
     Raises:
         RunError: they share no question.
     """
     pairs = paired_rows(a["own"], b["own"])
     if not pairs:
-        raise RunError("the two runs share no question, so nothing can be paired; questions are paired by their sample ids")
+        raise RunError(
+            "the two runs share no question, so nothing can be paired; questions are "
+            "paired by their sample ids"
+        )
     tests = [{"metric": "accuracy", **_difference_row(a["own"], b["own"], score)}]
     for probe in a:
-        if probe != "own" and probe in b and paired_rows(left := _drops(a, probe), right := _drops(b, probe)):
-            tests.append({"metric": f"lost under {probe}", **_difference_row(left, right, lambda row: row["drop"])})
+        if (
+            probe != "own"
+            and probe in b
+            and paired_rows(left := _drops(a, probe), right := _drops(b, probe))
+        ):
+            tests.append(
+                {
+                    "metric": f"lost under {probe}",
+                    **_difference_row(left, right, lambda row: row["drop"]),
+                }
+            )
     _adjust(tests)
     facts: list[dict[str, Any]] = []
     for name, value in {**{key: _fact(key) for key in FACTS}, "text_tokens": text_tokens}.items():
-        left, right = ([row for row in some if value(row) is not None] for some in (a["own"], b["own"]))
+        left, right = (
+            [row for row in some if value(row) is not None] for some in (a["own"], b["own"])
+        )
         if paired_rows(left, right):
             facts.append({"metric": name, **_difference_row(left, right, value)})
     runs = {"A": a["own"], "B": b["own"]}
@@ -99,16 +124,30 @@ def _fact(key: str) -> Callable[[Row], float | None]:
 
 
 def _drops(run: Evaluations, probe: str) -> list[Row]:
-    return [{**own, "drop": score(own) - score(shown)} for own, shown in paired_rows(run["own"], run[probe])]
+    return [
+        {**own, "drop": score(own) - score(shown)}
+        for own, shown in paired_rows(run["own"], run[probe])
+    ]
 
 
 def _difference_row(a: Rows, b: Rows, value: Callable[[Row], Any]) -> dict[str, Any]:
-    """Means "left" and "right" over the pairs, the `Difference`, and "mcnemar_p" where each picture has one pair of verdicts."""
+    """Means "left" and "right" over the pairs, the `Difference`, and "mcnemar_p" where each picture
+    has one pair of verdicts.
+    """
     pairs = paired_rows(a, b)
     left, right = ([float(value(row)) for row in side] for side in zip(*pairs, strict=True))
     difference = paired_difference(left, right, [cluster_of(row) for row, _ in pairs])
-    row: dict[str, Any] = {"left": fmean(left), "right": fmean(right), **difference.as_row(), "power": power_line(difference)}
-    if value is score and difference.n == difference.clusters and {0.0, 1.0}.issuperset([*left, *right]):
+    row: dict[str, Any] = {
+        "left": fmean(left),
+        "right": fmean(right),
+        **difference.as_row(),
+        "power": power_line(difference),
+    }
+    if (
+        value is score
+        and difference.n == difference.clusters
+        and {0.0, 1.0}.issuperset([*left, *right])
+    ):
         row["mcnemar_p"] = mcnemar([bool(x) for x in left], [bool(x) for x in right])
     return row
 

@@ -1,7 +1,7 @@
 """Evaluations on disk, read back for a comparison. Needs no model framework.
 
-An evaluation is a run folder whose rows are of one probe; a probed run is a folder of such folders, one a probe and draw.
-What `lfpc eval` writes may hold several probed runs, such as one a budget.
+An evaluation is a run folder whose rows are of one probe; a probed run is a folder of such folders,
+one a probe and draw. What `lfpc eval` writes may hold several probed runs, such as one a budget.
 """
 
 import json
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.probes import average_draws
-from lfpc.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.metrics.episodes import Row
+from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
 
 OWN = "own"
 _REPEAT = "-repeat"
 
 
 def repeat_folder(first: str, number: int) -> str:
-    """What the folder of a repeat is called, beside that of the `first` time the questions were asked (number 0)."""
+    """What the folder of a repeat is called, beside that of the `first` time the questions were
+    asked (number 0).
+    """
     return f"{first}{_REPEAT}{number}" if number else first
 
 
@@ -49,11 +51,15 @@ def own_folder(run: Path) -> Path:
     for folder in (run / OWN, run):
         if (folder / EPISODES_FILE).is_file() and _setting(folder) == (OWN, False):
             return folder
-    raise RunError(f"{run} holds no evaluation under the policy's own crops; make one with: lfpc eval DATA --out {run}")
+    raise RunError(
+        f"{run} holds no evaluation under the policy's own crops; make one with: lfpc eval "
+        f"DATA --out {run}"
+    )
 
 
 def evaluations(run: Path, *, replay: bool = False) -> dict[str, list[Row]]:
-    """Rows by probe name, "own" first; several draws or repeats of a probe are averaged into one row a question.
+    """Rows by probe name, "own" first; several draws or repeats of a probe are averaged into one
+    row a question.
 
     Args:
         run: an evaluation, or a folder of them.
@@ -73,7 +79,9 @@ def evaluations(run: Path, *, replay: bool = False) -> dict[str, list[Row]]:
 
 
 def _rows(folder: Path) -> list[Row]:
-    """Rows of one folder. Their seed says nothing across runs, where questions are paired by name alone."""
+    """Rows of one folder. Their seed says nothing across runs, where questions are paired by name
+    alone.
+    """
     return [{**row, "seed": None} for row in RunFolder(folder).episodes().values()]
 
 
@@ -83,4 +91,6 @@ def _setting(folder: Path) -> tuple[str | None, bool]:
         config: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         return config.get("probe"), bool(config.get("replay", False))
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder / CONFIG_FILE} is not readable ({error}); is this a run folder?") from error
+        raise RunError(
+            f"{folder / CONFIG_FILE} is not readable ({error}); is this a run folder?"
+        ) from error

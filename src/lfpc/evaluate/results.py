@@ -1,6 +1,8 @@
-"""The demo's results: rows of every arm, budget, probe and seed in, the tables of README, page and results.json out.
+"""The demo's results: rows of every arm, budget, probe and seed in, the tables of README, page and
+results.json out.
 
-Accuracy pools all seeds; intervals take the picture as the unit. Everything is a fraction, never a percentage.
+Accuracy pools all seeds; intervals take the picture as the unit. Everything is a fraction, never a
+percentage.
 """
 
 from collections import Counter
@@ -10,15 +12,16 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from lfpc.evaluate.metrics import Row, cluster_of, known, score, summarise
 from lfpc.evaluate.probes import paired_rows, probe_differences
-from lfpc.evaluate.statistics import bootstrap_interval, holm, mcnemar, paired_difference
+from lfpc.metrics.episodes import Row, cluster_of, known, score, summarise
+from lfpc.metrics.statistics import bootstrap_interval, holm, mcnemar, paired_difference
 
 Setting = tuple[str, str, str, int]
 """(arm, budget name, probe, seed)."""
 AllRows = Mapping[Setting, Sequence[Row]]
 Seconds = Mapping[tuple[str, str], float]
-"""Seconds per question of (arm, budget name); a setting without an entry takes the mean of its rows' "seconds"."""
+"""Seconds per question of (arm, budget name); a setting without an entry takes the mean of its
+rows' "seconds"."""
 
 
 def pooled(rows: AllRows, arm: str, budget: str, probe: str = "own") -> list[Row]:
@@ -34,18 +37,25 @@ def pooled(rows: AllRows, arm: str, budget: str, probe: str = "own") -> list[Row
 def demo_results(rows: AllRows, seconds: Seconds | None = None) -> dict[str, Any]:
     """What `results.json` holds, but for the comparisons.
 
-        {"questions": n, "seeds": [...], "arms": {arm: {budget: {"accuracy", "accuracy_ci", "noise_drop", ...}}}}
+        {"questions": n, "seeds": [...], "arms": {arm: {budget: {"accuracy", "accuracy_ci",
+        "noise_drop", ...}}}}
 
-    `questions` counts the distinct ones. A value that does not exist (no probe run, no crop made) is None.
+    `questions` counts the distinct ones. A value that does not exist (no probe run, no crop made)
+    is None.
 
     Args:
-        rows: evaluation rows by (arm, budget name, probe, seed); the probe "own" is the ordinary evaluation.
+        rows: evaluation rows by (arm, budget name, probe, seed); the probe "own" is the ordinary
+            evaluation.
         seconds: measured seconds per question by (arm, budget name).
     """
-    settings = list(dict.fromkeys((arm, budget) for arm, budget, probe, _ in rows if probe == "own"))
+    settings = list(
+        dict.fromkeys((arm, budget) for arm, budget, probe, _ in rows if probe == "own")
+    )
     arms: dict[str, dict[str, Any]] = {}
     for arm, budget in settings:
-        arms.setdefault(arm, {})[budget] = _setting_results(rows, arm, budget, (seconds or {}).get((arm, budget)))
+        arms.setdefault(arm, {})[budget] = _setting_results(
+            rows, arm, budget, (seconds or {}).get((arm, budget))
+        )
     return {
         "questions": len({row["sample"] for some in rows.values() for row in some}),
         "seeds": sorted({seed for *_, seed in rows}),
@@ -71,13 +81,27 @@ def _setting_results(rows: AllRows, arm: str, budget: str, seconds: float | None
         "crop_area": found["crop_area"],
         "visual_tokens": found["visual_tokens"],
         "seconds_per_question": found["seconds"] if seconds is None else seconds,
-        **{key: found[key] for key in ("tool_rate", "iou_first", "iou_best", "iou_all", "coverage", "crops", "errors")},
+        **{
+            key: found[key]
+            for key in (
+                "tool_rate",
+                "iou_first",
+                "iou_best",
+                "iou_all",
+                "coverage",
+                "crops",
+                "errors",
+            )
+        },
         "turns": found["n_turns"],
         "global_tokens": found["global_tokens"],
         "base_vs_base": probes.get("repeat", {}).get("all"),
         "probes": probes,
         "accuracy_by_seed": _by_seed(own, lambda some: fmean(map(score, some))),
-        "categories": {name: {"n": group["n"], "accuracy": group["accuracy"]} for name, group in found["categories"].items()},
+        "categories": {
+            name: {"n": group["n"], "accuracy": group["accuracy"]}
+            for name, group in found["categories"].items()
+        },
         "malformed": found["malformed"],
     }
     return result
@@ -99,7 +123,8 @@ class Comparison:
     """A difference left - right that was planned before the numbers were seen."""
 
     metric: str
-    """"accuracy", "noise_drop", or a fact of the rows ("iou", "crop_area"), paired where both sides have it."""
+    """"accuracy", "noise_drop", or a fact of the rows ("iou", "crop_area"), paired where both sides
+    have it."""
     left: tuple[str, str]
     """(arm, budget name)."""
     right: tuple[str, str]
@@ -113,19 +138,23 @@ PLANNED = (
     Comparison("crop_area", ("stage2", "small"), ("stage1", "small")),
     Comparison("accuracy", ("stage2", "small"), ("baseline", "full")),
 )
-"""The paper's claims: Stage I makes crops matter and helps, Stage II points better and loses nothing, the small budget suffices."""
+"""The paper's claims: Stage I makes crops matter and helps, Stage II points better and loses
+nothing, the small budget suffices."""
 
 RATIOS = (("stage2", "small"), ("baseline", "full"))
 """Whose tokens and seconds are divided: the second by the first."""
 
 
-def comparisons(rows: AllRows, seconds: Seconds | None = None, *, planned: Sequence[Comparison] = PLANNED) -> dict[str, Any]:
+def comparisons(
+    rows: AllRows, seconds: Seconds | None = None, *, planned: Sequence[Comparison] = PLANNED
+) -> dict[str, Any]:
     """Paired differences between arms, and what the small budget saves.
 
     Returns:
-        "differences": a row for each planned comparison whose two sides were evaluated: name, metric, left, right, delta, low,
-        high, p, p_holm (adjusted for the number of rows), n, clusters, and mcnemar_p where each question has one verdict.
-        "ratios": {"visual_tokens", "seconds_per_question", "noise_drop"}: how many times more (None: not evaluated).
+        "differences": a row for each planned comparison whose two sides were evaluated: name,
+        metric, left, right, delta, low, high, p, p_holm (adjusted for the number of rows), n,
+        clusters, and mcnemar_p where each question has one verdict. "ratios": {"visual_tokens",
+        "seconds_per_question", "noise_drop"}: how many times more (None: not evaluated).
     """
     differences = [row for plan in planned if (row := _difference(rows, plan))]
     for row, p in zip(differences, holm([row["p"] for row in differences]), strict=True):
@@ -163,7 +192,10 @@ def _measured(rows: AllRows, setting: tuple[str, str], metric: str) -> list[Row]
             values = [(row, score(row) - score(shown)) for row, shown in pairs]
         case _:
             values = [(row, float(row[metric])) for row in own if row.get(metric) is not None]
-    return [{"sample": row["sample"], "seed": row["seed"], "image": row.get("image"), "value": value} for row, value in values]
+    return [
+        {"sample": row["sample"], "seed": row["seed"], "image": row.get("image"), "value": value}
+        for row, value in values
+    ]
 
 
 def _ratios(rows: AllRows, seconds: Seconds) -> dict[str, float | None]:
@@ -181,13 +213,20 @@ def _ratios(rows: AllRows, seconds: Seconds) -> dict[str, float | None]:
     ours, theirs = RATIOS
     return {
         "visual_tokens": ratio(cost(theirs, "visual_tokens"), cost(ours, "visual_tokens")),
-        "seconds_per_question": ratio(*(seconds.get(setting, cost(setting, "seconds")) for setting in (theirs, ours))),
+        "seconds_per_question": ratio(
+            *(seconds.get(setting, cost(setting, "seconds")) for setting in (theirs, ours))
+        ),
         "noise_drop": ratio(drop(("stage1", "small")), drop(("baseline", "small"))),
     }
 
 
 def budget_histogram(samples_budgets: Sequence[int | None]) -> dict[str, int]:
-    """How often resolution selection chose each first-view budget, smallest first; "none": not chosen."""
+    """How often resolution selection chose each first-view budget, smallest first; "none": not
+    chosen.
+    """
     counts = Counter(samples_budgets)
     chosen = sorted(budget for budget in counts if budget is not None)
-    return {**{str(budget): counts[budget] for budget in chosen}, **({"none": counts[None]} if None in counts else {})}
+    return {
+        **{str(budget): counts[budget] for budget in chosen},
+        **({"none": counts[None]} if None in counts else {}),
+    }

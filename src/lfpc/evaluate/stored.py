@@ -1,4 +1,6 @@
-"""`results.json` of a folder of evaluations, made from what is on disk: whoever adds rows, it tells of all of them."""
+"""`results.json` of a folder of evaluations, made from what is on disk: whoever adds rows, it tells
+of all of them.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.summary import RESULTS_FILE, read_results, write_results
-from lfpc.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.metrics.episodes import Row
+from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
 
 Configs = Mapping[str, Mapping[str, Any]]
 
 
 def stored_evaluations(out: Path) -> dict[str, RunFolder]:
-    """Every run folder with episodes at or below `out`, by the name of its task: its path below `out`.
+    """Every run folder with episodes at or below `out`, by the name of its task: its path below
+    `out`.
 
     Raises:
         RunError: there is none, or its rows cannot be read.
@@ -25,13 +28,17 @@ def stored_evaluations(out: Path) -> dict[str, RunFolder]:
     return {_task(folder.path, out, folder.episodes().values()): folder for folder in folders}
 
 
-def write_stored(out: Path, configs: Configs, *, original: Mapping[str, int] | None = None) -> dict[str, dict[str, Any]]:
+def write_stored(
+    out: Path, configs: Configs, *, original: Mapping[str, int] | None = None
+) -> dict[str, dict[str, Any]]:
     """Score every evaluation at or below `out` by its rows and write `results.json` there.
 
     Args:
         out: folder of one or several evaluations.
-        configs: protocols of tasks, where they are known better than from an earlier `results.json` or the run's configuration.
-        original: rows of published sets by task; the other tasks keep what an earlier `results.json` says.
+        configs: protocols of tasks, where they are known better than from an earlier `results.json`
+            or the run's configuration.
+        original: rows of published sets by task; the other tasks keep what an earlier
+            `results.json` says.
     Returns:
         The figures of each task.
     Raises:
@@ -41,7 +48,10 @@ def write_stored(out: Path, configs: Configs, *, original: Mapping[str, int] | N
     return write_results(
         out / RESULTS_FILE,
         {task: list(folder.episodes().values()) for task, folder in stored.items()},
-        {task: {**stored_config(out, task, folder), **configs.get(task, {})} for task, folder in stored.items()},
+        {
+            task: {**stored_config(out, task, folder), **configs.get(task, {})}
+            for task, folder in stored.items()
+        },
         original={**known.get("original", {}), **(original or {})},
     )
 

@@ -1,8 +1,11 @@
-"""`results.json` of an evaluation, in the shape of lm-evaluation-harness, with the protocol that produced each number.
+"""`results.json` of an evaluation, in the shape of lm-evaluation-harness, with the protocol that
+produced each number.
 
-    {"results": {TASK: {"acc,none": 0.5, "acc_stderr,none": 0.02, ...}}, "configs": {TASK: protocol}, "n-samples": {TASK: {...}}}
+    {"results": {TASK: {"acc,none": 0.5, "acc_stderr,none": 0.02, ...}}, "configs": {TASK:
+    protocol}, "n-samples": {TASK: {...}}}
 
-A number without its protocol cannot be reproduced: published accuracies of one model differ by up to 7 points with the script.
+A number without its protocol cannot be reproduced: published accuracies of one model differ by up
+to 7 points with the script.
 """
 
 import json
@@ -16,14 +19,14 @@ from PIL import Image
 from lfpc.boxes import WHOLE
 from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.errors import RunError
-from lfpc.evaluate.benchmarks import score_benchmark
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.recorded import first_of
-from lfpc.evaluate.scoring import average_at_k
 from lfpc.images import CropRules, View
+from lfpc.metrics.episodes import Row
+from lfpc.metrics.scoring import average_at_k
 from lfpc.protocols import ChatProtocol
-from lfpc.runs import environment, plain, write_json
+from lfpc.published.benchmarks import score_benchmark
 from lfpc.samples import Sample, row_of_sample
+from lfpc.storage.runs import environment, plain, write_json
 
 RESULTS_FILE = "results.json"
 
@@ -39,7 +42,8 @@ def write_results(
 
     Args:
         path: the file, usually `results.json` of a run.
-        rows: evaluation rows by task; a task is a benchmark's name, with a setting behind a slash where it has several.
+        rows: evaluation rows by task; a task is a benchmark's name, with a setting behind a slash
+            where it has several.
         configs: the protocol of each task; see `protocol_block`.
         original: rows of each published set; None: as many as were asked.
     Returns:
@@ -49,20 +53,30 @@ def write_results(
     for task, runs in _repeated(rows).items():
         figures[task] |= average_at_k(runs)
     table = {
-        "results": {task: {"alias": task} | {f"{name},none": value for name, value in found.items()} for task, found in figures.items()},
+        "results": {
+            task: {"alias": task} | {f"{name},none": value for name, value in found.items()}
+            for task, found in figures.items()
+        },
         "configs": {task: plain(configs.get(task, {})) for task in rows},
-        "n-samples": {task: {"original": (original or {}).get(task, len(some)), "effective": len(some)} for task, some in rows.items()},
+        "n-samples": {
+            task: {"original": (original or {}).get(task, len(some)), "effective": len(some)}
+            for task, some in rows.items()
+        },
     }
     write_json(path, table)
     return figures
 
 
 def _repeated(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Sequence[Row]]]:
-    """The runs of each task that was repeated, by the task of the first; repeats that are not whole yet are left out."""
+    """The runs of each task that was repeated, by the task of the first; repeats that are not whole
+    yet are left out.
+    """
     runs: dict[str, list[Sequence[Row]]] = {}
     for task, some in rows.items():
         first = first_of(task)
-        if first in rows and {row["sample"] for row in some} == {row["sample"] for row in rows[first]}:
+        if first in rows and {row["sample"] for row in some} == {
+            row["sample"] for row in rows[first]
+        }:
             runs.setdefault(first, []).append(some)
     return {task: some for task, some in runs.items() if len(some) > 1}
 
@@ -78,9 +92,14 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
         configs, counts = table["configs"], table["n-samples"]
-        return {"configs": dict(configs), "original": {task: int(count["original"]) for task, count in counts.items()}}
+        return {
+            "configs": dict(configs),
+            "original": {task: int(count["original"]) for task, count in counts.items()},
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} holds results of another kind; name the folder of one evaluation below it") from error
+        raise RunError(
+            f"{path} holds results of another kind; name the folder of one evaluation below it"
+        ) from error
 
 
 def protocol_block(
@@ -137,16 +156,24 @@ def protocol_block(
 
 
 def prompt_hash(protocol: ChatProtocol, *, tools: bool = True) -> str:
-    """Hash of every text a model is told: the conversation about a made-up question, two options, a crop and no crop."""
+    """Hash of every text a model is told: the conversation about a made-up question, two options, a
+    crop and no crop.
+    """
     view = View(Image.new("RGB", (56, 56)), WHOLE)
     turns = (Turn(Reply("reply"), Crop(WHOLE), view), Turn(Reply("reply"), Crop(WHOLE), None))
     messages = protocol.messages(Context("question", ("first", "second"), view, turns), tools=tools)
-    texts = [[message.role, *(part if isinstance(part, str) else "<picture>" for part in message.parts)] for message in messages]
+    texts = [
+        [message.role, *(part if isinstance(part, str) else "<picture>" for part in message.parts)]
+        for message in messages
+    ]
     return _hash([*texts, protocol.native_tools] if tools and protocol.native_tools else texts)
 
 
-def data_block(samples: Sequence[Sample], *, source: str, seed: int, skipped: int = 0) -> dict[str, Any]:
-    """Which questions were asked: where they came from, how many, and a hash of all of them with their pictures' sizes in bytes.
+def data_block(
+    samples: Sequence[Sample], *, source: str, seed: int, skipped: int = 0
+) -> dict[str, Any]:
+    """Which questions were asked: where they came from, how many, and a hash of all of them with
+    their pictures' sizes in bytes.
 
     The hash is the same on another machine and for another work folder.
     """
@@ -155,7 +182,13 @@ def data_block(samples: Sequence[Sample], *, source: str, seed: int, skipped: in
         row = row_of_sample(sample, sample.image.parent)
         size = sample.image.stat().st_size if sample.image.is_file() else None
         asked.append([{key: value for key, value in row.items() if key != "meta"}, size])
-    return {"source": source, "samples": len(samples), "skipped": skipped, "option_seed": seed, "sha256": _hash(asked)}
+    return {
+        "source": source,
+        "samples": len(samples),
+        "skipped": skipped,
+        "option_seed": seed,
+        "sha256": _hash(asked),
+    }
 
 
 def _hash(value: Any) -> str:

@@ -3,30 +3,59 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_COSTS = {"global_tokens": "visual tokens of the picture", "crop_tokens": "of crops", "n_turns": "turns", "calls": "calls"}
+_COSTS = {
+    "global_tokens": "visual tokens of the picture",
+    "crop_tokens": "of crops",
+    "n_turns": "turns",
+    "calls": "calls",
+}
 
 
 def probe_lines(results: Mapping[str, Any]) -> list[str]:
     """`probe_results` as a table, and what else a reader has to know."""
     by_probe = {(row["probe"], row["questions"]): row for row in results["drops"]}
-    lines: list[tuple[str, ...]] = [("look", "accuracy", "lost, all questions", "p (Holm)", "lost, tool used", "p (Holm)", "n, tool")]
+    lines: list[tuple[str, ...]] = [
+        (
+            "look",
+            "accuracy",
+            "lost, all questions",
+            "p (Holm)",
+            "lost, tool used",
+            "p (Holm)",
+            "n, tool",
+        )
+    ]
     for probe, accuracy in results["accuracy"].items():
         rows = [by_probe.get((probe, questions)) for questions in ("all", "tool")]
         cells = [cell for row in rows for cell in (_points(row), _p(row))]
         lines.append((probe, _percent(accuracy), *cells, str(rows[1]["n"]) if rows[1] else ""))
     own = results["own"]
-    notes = [f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in points of accuracy, with 95 % intervals"]
+    notes = [
+        f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in "
+        f"points of accuracy, with 95 % intervals"
+    ]
     if own["answered_before_crop"] is not None:
-        early = f"{own['answered_before_crop']:.0%} of {results['told']} questions where that can be told"
+        early = (
+            f"{own['answered_before_crop']:.0%} of {results['told']} questions where that can "
+            f"be told"
+        )
         notes.append(f"already answered before the first crop: {early}")
     notes += cost_lines(own)
-    notes += [f"{row['probe']}: {row['power']}" for row in results["drops"] if row["questions"] == "all"]
+    notes += [
+        f"{row['probe']}: {row['power']}" for row in results["drops"] if row["questions"] == "all"
+    ]
     return [*_columns(lines), *notes, *_failures(results["failed"])]
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a question cost, of a summary of rows: tokens and calls, and seconds as far as they are known."""
-    tokens = [f"{_number(summary[key])} {what}" for key, what in _COSTS.items() if summary[key] is not None]
+    """What a question cost, of a summary of rows: tokens and calls, and seconds as far as they are
+    known.
+    """
+    tokens = [
+        f"{_number(summary[key])} {what}"
+        for key, what in _COSTS.items()
+        if summary[key] is not None
+    ]
     if (text := summary["cost"]["text_tokens"]) is not None:
         tokens.append(f"{_number(text['mean'])} tokens of text")
     lines = [f"a question costs on average {', '.join(tokens)}"] if tokens else []
@@ -36,7 +65,10 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{how}: {took}, {_number(summary['per_second'])} questions per second")
     for timing in summary["timings"]:
         took = f"median {_number(timing['median'])} s, 95 % within {_number(timing['p95'])} s"
-        lines.append(f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} questions")
+        lines.append(
+            f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} "
+            f"questions"
+        )
     return lines
 
 
@@ -48,12 +80,21 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         numbers = (_percent(row["left"]), _percent(row["right"]), _points(row), _p(row), mcnemar)
         lines.append((row["metric"], *numbers, str(row["n"]), str(row["clusters"])))
     for row in results["facts"]:
-        interval = f"{_number(row['delta'], '+')} [{_number(row['low'], '+')}, {_number(row['high'], '+')}]"
+        interval = (
+            f"{_number(row['delta'], '+')} [{_number(row['low'], '+')}, "
+            f"{_number(row['high'], '+')}]"
+        )
         numbers = (_number(row["left"]), _number(row["right"]), interval, "", "")
-        lines.append((row["metric"].replace("_", " "), *numbers, str(row["n"]), str(row["clusters"])))
+        lines.append(
+            (row["metric"].replace("_", " "), *numbers, str(row["n"]), str(row["clusters"]))
+        )
     notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
     notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
-    notes += [f"{count} questions only {letter} was asked are left out" for letter, count in results["unpaired"].items() if count]
+    notes += [
+        f"{count} questions only {letter} was asked are left out"
+        for letter, count in results["unpaired"].items()
+        if count
+    ]
     return [*_columns(lines), *notes, *_failures(results["failed"])]
 
 
@@ -67,13 +108,21 @@ def _percent(value: float) -> str:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign},.3g}" if abs(value) < 1000 else f"{value:{sign},.0f}"
+    return (
+        "-"
+        if value is None
+        else f"{value:{sign},.3g}"
+        if abs(value) < 1000
+        else f"{value:{sign},.0f}"
+    )
 
 
 def _points(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    low, high = (f"{100 * row[key]:+.1f}" if row[key] is not None else "-" for key in ("low", "high"))
+    low, high = (
+        f"{100 * row[key]:+.1f}" if row[key] is not None else "-" for key in ("low", "high")
+    )
     return f"{100 * row['delta']:+.1f} [{low}, {high}]"
 
 
@@ -84,9 +133,14 @@ def _p(row: Mapping[str, Any] | None) -> str:
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
-    """`lines` of equally many cells under each other, the first column to the left, the others to the right."""
+    """`lines` of equally many cells under each other, the first column to the left, the others to
+    the right.
+    """
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return [
-        "  ".join(cell.rjust(width) if n else cell.ljust(width) for n, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if n else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     ]

@@ -11,14 +11,14 @@ import numpy as np
 
 from lfpc.episode import AsyncPolicy, Game, Policy, episode, play
 from lfpc.errors import RunError
-from lfpc.evaluate.metrics import Timing
-from lfpc.evaluate.playing import Failure, Played, Start, play_concurrently
 from lfpc.evaluate.run import first_view
 from lfpc.images import open_picture
 from lfpc.looks import Look
+from lfpc.metrics.episodes import Timing
+from lfpc.playing.driver import Failure, Played, Start, play_concurrently
 from lfpc.protocols import ChatProtocol
-from lfpc.runs import write_json
 from lfpc.samples import Sample
+from lfpc.storage.runs import write_json
 
 TIMING_FILE = "timing.json"
 
@@ -37,12 +37,13 @@ def time_questions(
 ) -> Timing:
     """Ask `samples`, `concurrency` of them together, and time them.
 
-    Files are decoded before the clock starts, as they cost every arm the same; resizing, crops and all replies are in it.
+    Files are decoded before the clock starts, as they cost every arm the same; resizing, crops and
+    all replies are in it.
 
     Args:
         samples: the first `warm_up + questions` are asked; the first `warm_up` are not counted.
-        policy: one of this process is asked in groups, whose questions all take the group's time; of an AsyncPolicy each question
-            has its own time, and the next one begins when one ends.
+        policy: one of this process is asked in groups, whose questions all take the group's time;
+            of an AsyncPolicy each question has its own time, and the next one begins when one ends.
         protocol, budget, look, max_turns: see `evaluate`.
         concurrency: questions played together.
         questions: how many are counted at most.
@@ -69,10 +70,18 @@ def time_questions(
     counted = samples[warm_up : warm_up + questions]
     took, whole = ask(counted)
     median, p95 = np.quantile(took, (0.5, 0.95))
-    return Timing(concurrency=concurrency, questions=len(counted), median=float(median), p95=float(p95), per_second=len(counted) / whole)
+    return Timing(
+        concurrency=concurrency,
+        questions=len(counted),
+        median=float(median),
+        p95=float(p95),
+        per_second=len(counted) / whole,
+    )
 
 
-def _ask_groups(samples: Sequence[Sample], policy: Policy, start: Start, concurrency: int) -> tuple[list[float], float]:
+def _ask_groups(
+    samples: Sequence[Sample], policy: Policy, start: Start, concurrency: int
+) -> tuple[list[float], float]:
     """(seconds of each question, seconds of all)."""
     took: list[float] = []
     whole = 0.0
@@ -88,7 +97,9 @@ def _ask_groups(samples: Sequence[Sample], policy: Policy, start: Start, concurr
     return took, whole
 
 
-def _ask_concurrently(samples: Sequence[Sample], policy: AsyncPolicy, start: Start, concurrency: int) -> tuple[list[float], float]:
+def _ask_concurrently(
+    samples: Sequence[Sample], policy: AsyncPolicy, start: Start, concurrency: int
+) -> tuple[list[float], float]:
     """(seconds of each question, seconds of all)."""
     took: list[float] = []
 
@@ -118,6 +129,12 @@ def read_timings(run: Path) -> list[Timing]:
     """
     file = run / TIMING_FILE
     try:
-        return [Timing(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
+        return (
+            [Timing(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            if file.exists()
+            else []
+        )
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{file} is not readable ({error}); delete it to have the seconds measured again") from error
+        raise RunError(
+            f"{file} is not readable ({error}); delete it to have the seconds measured again"
+        ) from error

@@ -1,7 +1,8 @@
-"""Pretraining, second part: dialogues that teach the language model to read, point, call the crop tool sloppily, and answer.
+"""Pretraining, second part: dialogues that teach the language model to read, point, call the crop
+tool sloppily, and answer.
 
-Nothing here teaches a need to crop: whenever a dialogue shows a crop, what is asked is readable in the global picture too, and the
-crop often misses it.
+Nothing here teaches a need to crop: whenever a dialogue shows a crop, what is asked is readable in
+the global picture too, and the crop often misses it.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,15 +18,25 @@ from lfpc.images import crop_view
 from lfpc.mini.dense import Heads
 from lfpc.mini.folders import CROPS
 from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches, pool_scene, show
-from lfpc.mini.scenes import COLORS, EASY, MARKS, SHAPES, Question, Scene, attribute_question, relation_question
-from lfpc.policies.encode import rope_positions
-from lfpc.policies.vision import tower
+from lfpc.mini.scenes import (
+    COLORS,
+    EASY,
+    MARKS,
+    SHAPES,
+    Question,
+    Scene,
+    attribute_question,
+    relation_question,
+)
+from lfpc.policies.qwen.encode import rope_positions
+from lfpc.policies.qwen.vision import tower
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
 
 FULL = EASY.side
 """Pixels of a whole side at full budget."""
 MENTION_WEIGHT, CORNER_WEIGHT = 5.0, 0.3
-"""Of the distance of a mentioned thing's corners in fractions of `FULL`, and of the cross-entropy of their numbers."""
+"""Of the distance of a mentioned thing's corners in fractions of `FULL`, and of the cross-entropy
+of their numbers."""
 Picture = np.ndarray
 Segment = tuple[str | Picture, bool]
 """A piece of a row and whether the model is trained to write it; a picture is never trained on."""
@@ -37,7 +48,9 @@ Known = dict[str, tuple[int, Corners]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One training row. Wherever its text mentions a thing that is `known`, the mention is a further target."""
+    """One training row. Wherever its text mentions a thing that is `known`, the mention is a
+    further target.
+    """
 
     segments: list[Segment]
     known: Known
@@ -45,30 +58,53 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class CropShares:
-    """How often the crop of a two-picture dialogue is about the right thing. The rest shows another thing, or nothing."""
+    """How often the crop of a two-picture dialogue is about the right thing. The rest shows another
+    thing, or nothing.
+    """
 
     hit: float = 0.3
     """The right thing: crop and global picture agree."""
     contradict: float = 0.0
     """A thing of the same colour from another picture: only the global picture has the answer."""
     unreadable: float = 0.0
-    """Share of these dialogues whose global picture is too small to read: only the crop has the answer, if it is the right one."""
+    """Share of these dialogues whose global picture is too small to read: only the crop has the
+    answer, if it is the right one."""
 
 
-def reading_row(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> Row:
-    """One picture and up to six short questions about it: marks that can be read, places, names at a place, relations."""
+def reading_row(
+    rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]
+) -> Row:
+    """One picture and up to six short questions about it: marks that can be read, places, names at
+    a place, relations.
+    """
     pixels = show(scene, region, (grid[1] * 28, grid[0] * 28))
     asked = _questions_in_view(rng, scene, region, grid)
-    system = [(f"<|im_start|>system\n{DIRECT_SYSTEM}<|im_end|>\n", False)] if rng.random() < 0.7 else []
-    row: list[Segment] = [*system, ("<|im_start|>user\n<|vision_start|>", False), (pixels, False), ("<|vision_end|>", False)]
+    system = (
+        [(f"<|im_start|>system\n{DIRECT_SYSTEM}<|im_end|>\n", False)] if rng.random() < 0.7 else []
+    )
+    row: list[Segment] = [
+        *system,
+        ("<|im_start|>user\n<|vision_start|>", False),
+        (pixels, False),
+        ("<|vision_end|>", False),
+    ]
     for number, (question, answer) in enumerate(asked[:6]):
-        row.append((("<|im_start|>user\n" if number else "") + question + "<|im_end|>\n<|im_start|>assistant\n", False))
+        row.append(
+            (
+                ("<|im_start|>user\n" if number else "")
+                + question
+                + "<|im_end|>\n<|im_start|>assistant\n",
+                False,
+            )
+        )
         row.append((f"<answer>{answer}</answer><|im_end|>", True))
         row.append(("\n", False))
     return Row(row, _known(scene, region, grid))
 
 
-def _questions_in_view(rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]) -> list[tuple[str, str]]:
+def _questions_in_view(
+    rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]
+) -> list[tuple[str, str]]:
     rows, columns = grid
     height = scene.image.height
     scale = columns * 28 / (region[2] - region[0]), rows * 28 / (region[3] - region[1])
@@ -110,7 +146,9 @@ def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> Known:
 
 
 def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float]) -> Corners | None:
-    """The box in whole pixels of the view, or None if less than 80 % of either side is inside it."""
+    """The box in whole pixels of the view, or None if less than 80 % of either side is inside
+    it.
+    """
     width, height = scene.image.size
     x0, x1 = ((v * width - region[0]) * scale[0] for v in (box.x0, box.x1))
     y0, y1 = ((v * height - region[1]) * scale[1] for v in (box.y0, box.y1))
@@ -125,25 +163,38 @@ def _numbers(box: Corners) -> str:
     return "[" + ", ".join(map(str, box)) + "]"
 
 
-def sloppy_box(rng: np.random.Generator, target: Box, *, spread: float = 0.12, zoom: float = 2.0) -> Box:
-    """A box around `target`: each side `zoom` times as long give or take a seventh, the centre off by `spread` of a side."""
+def sloppy_box(
+    rng: np.random.Generator, target: Box, *, spread: float = 0.12, zoom: float = 2.0
+) -> Box:
+    """A box around `target`: each side `zoom` times as long give or take a seventh, the centre off
+    by `spread` of a side.
+    """
     w, h = target.x1 - target.x0, target.y1 - target.y0
     x = (target.x0 + target.x1) / 2 + rng.normal(0, spread) * w
     y = (target.y0 + target.y1) / 2 + rng.normal(0, spread) * h
     half_w, half_h = (side * zoom * np.exp(rng.normal(0, 0.15)) / 2 for side in (w, h))
     x, y = min(max(x, 0.03), 0.97), min(max(y, 0.03), 0.97)
-    return Box(max(0.0, x - half_w), max(0.0, y - half_h), min(1.0, x + half_w), min(1.0, y + half_h))
+    return Box(
+        max(0.0, x - half_w), max(0.0, y - half_h), min(1.0, x + half_w), min(1.0, y + half_h)
+    )
 
 
 def call_text(box: Box, side: int) -> str:
     """The tool call for `box` in a view of side x side pixels."""
     corners = ", ".join(str(round(v * side)) for v in box.corners)
-    return f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [{corners}]}}}}</tool_call><|im_end|>'
+    return (
+        f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": '
+        f"[{corners}]}}}}</tool_call><|im_end|>"
+    )
 
 
 def _tool_question(rng: np.random.Generator, scene: Scene, relations: float = 0.2) -> Question:
     things = [scene.things[int(i)] for i in rng.permutation(len(scene.things))]
-    return relation_question(things[0], things[1]) if rng.random() < relations else attribute_question(things[0])
+    return (
+        relation_question(things[0], things[1])
+        if rng.random() < relations
+        else attribute_question(things[0])
+    )
 
 
 def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
@@ -155,24 +206,39 @@ def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
 
 
 def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> Row:
-    """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where the picture allows it."""
+    """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where
+    the picture allows it.
+    """
     side = tokens * 28
     question = _tool_question(rng, scene)
     mark_height = (question.about[0].mark_box.y1 - question.about[0].mark_box.y0) * side
     readable = question.category == "relation" or mark_height >= READABLE
     at_once = readable and rng.random() < (0.3 if question.category == "relation" else 0.15)
-    reply = f"<answer>{question.answer}</answer><|im_end|>" if at_once else call_text(sloppy_box(rng, question.about[0].box), side)
+    reply = (
+        f"<answer>{question.answer}</answer><|im_end|>"
+        if at_once
+        else call_text(sloppy_box(rng, question.about[0].box), side)
+    )
     whole = (0, 0, *scene.image.size)
-    return Row([*_tool_prompt(show(scene, whole, (side, side)), question.text), (reply, True)], _known(scene, whole, (tokens, tokens)))
+    return Row(
+        [*_tool_prompt(show(scene, whole, (side, side)), question.text), (reply, True)],
+        _known(scene, whole, (tokens, tokens)),
+    )
 
 
 def crop_row(
-    rng: np.random.Generator, scene: Scene, tokens: int, shares: CropShares, another: Callable[[], Scene], *, relations: float = 0.2
+    rng: np.random.Generator,
+    scene: Scene,
+    tokens: int,
+    shares: CropShares,
+    another: Callable[[], Scene],
+    *,
+    relations: float = 0.2,
 ) -> Row:
     """Global picture, call, crop, answer; trained on the answer only.
 
-    The answer is always the true one: `shares` says how far either picture can be relied on, `relations` how many questions are
-    about a relation.
+    The answer is always the true one: `shares` says how far either picture can be relied on,
+    `relations` how many questions are about a relation.
     """
     side = tokens * 28
     question = _tool_question(rng, scene, relations)
@@ -181,7 +247,9 @@ def crop_row(
     if 0 <= luck < shares.contradict:
         source, box = _lookalike(rng, question.about[0].color, another)
     elif luck >= shares.contradict and rng.random() < 0.5:
-        others = [thing for thing in scene.things if thing not in question.about] or list(scene.things)
+        others = [thing for thing in scene.things if thing not in question.about] or list(
+            scene.things
+        )
         box = sloppy_box(rng, others[int(rng.integers(len(others)))].box)
     elif luck >= shares.contradict:
         x, y = rng.uniform(0.05, 0.95, 2)
@@ -199,7 +267,9 @@ def crop_row(
     return Row(segments, _known(scene, whole, (tokens, tokens)))
 
 
-def _lookalike(rng: np.random.Generator, color: str, another: Callable[[], Scene]) -> tuple[Scene, Box]:
+def _lookalike(
+    rng: np.random.Generator, color: str, another: Callable[[], Scene]
+) -> tuple[Scene, Box]:
     """Another scene with a thing of the same colour, and a box around that thing."""
     for _ in range(50):
         scene = another()
@@ -211,16 +281,36 @@ def _lookalike(rng: np.random.Generator, color: str, another: Callable[[], Scene
 
 SINGLE = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
 """How often a step has rows of each kind: only single pictures."""
-MIXED = {"crop": 0.08, "region": 0.05, "small": 0.12, "middle": 0.04, "full": 0.23, "call": 0.33, "dialogue": 0.15}
+MIXED = {
+    "crop": 0.08,
+    "region": 0.05,
+    "small": 0.12,
+    "middle": 0.04,
+    "full": 0.23,
+    "call": 0.33,
+    "dialogue": 0.15,
+}
 """Calls and dialogues too."""
-SETTLED = {"crop": 0.06, "region": 0.04, "small": 0.1, "middle": 0.03, "full": 0.24, "call": 0.28, "dialogue": 0.25}
+SETTLED = {
+    "crop": 0.06,
+    "region": 0.04,
+    "small": 0.1,
+    "middle": 0.03,
+    "full": 0.24,
+    "call": 0.28,
+    "dialogue": 0.25,
+}
 """More dialogues, for a model that reads the whole picture."""
 SMALL_ROWS = {5: 16, 6: 12, 8: 8}
 """Visual tokens along a side of a small global picture -> rows a step."""
 
 
 def dialogue_rows(
-    rng: np.random.Generator, kinds: Mapping[str, float], *, scenes: int, shares: CropShares = CropShares()
+    rng: np.random.Generator,
+    kinds: Mapping[str, float],
+    *,
+    scenes: int,
+    shares: CropShares = CropShares(),
 ) -> tuple[str, list[Row]]:
     """Rows of one kind for one step, `kinds` saying how often it is which."""
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
@@ -232,9 +322,14 @@ def dialogue_rows(
         tokens = int(rng.choice([5, 6, 8, 16], p=[0.3, 0.1, 0.25, 0.35]))
         count = (SMALL_ROWS | {16: 3})[tokens]
         return kind, [call_row(rng, scene(), tokens) for _ in range(count)]
-    if kind == "dialogue" and rng.random() < 0.3:  # a relation is readable in the global picture at every budget
+    if (
+        kind == "dialogue" and rng.random() < 0.3
+    ):  # a relation is readable in the global picture at every budget
         tokens = int(rng.choice(list(SMALL_ROWS)))
-        return kind, [crop_row(rng, scene(), tokens, shares, scene, relations=1.0) for _ in range(SMALL_ROWS[tokens])]
+        return kind, [
+            crop_row(rng, scene(), tokens, shares, scene, relations=1.0)
+            for _ in range(SMALL_ROWS[tokens])
+        ]
     if kind == "dialogue":
         tokens, count = (8, 8) if rng.random() < shares.unreadable else (16, 4)
         return kind, [crop_row(rng, scene(), tokens, shares, scene) for _ in range(count)]
@@ -261,7 +356,9 @@ def dialogue_rows(
 
 @dataclass(frozen=True, slots=True)
 class DialogueBatch:
-    """Rows as the model reads them, padded on the right (nothing attends to what comes after it)."""
+    """Rows as the model reads them, padded on the right (nothing attends to what comes after
+    it).
+    """
 
     ids: torch.Tensor
     """(rows, length) int64."""
@@ -274,17 +371,24 @@ class DialogueBatch:
     grids: list[tuple[int, int, int]]
     """(1, rows, columns) in patches of every picture."""
     mentions: torch.Tensor
-    """(mentions, 2): row and column of a known thing's colour, which names it: every colour is there once."""
+    """(mentions, 2): row and column of a known thing's colour, which names it: every colour is
+    there once."""
     mentioned_marks: torch.Tensor
     """(mentions,): class of its mark, -1 if it cannot be read."""
     mentioned_boxes: torch.Tensor
     """(mentions, 4) int64: its box, in pixels of the first picture."""
 
 
-def collate(rows: list[Row], encode: Callable[[str], list[int]], image_id: int, pad_id: int) -> DialogueBatch:
+def collate(
+    rows: list[Row], encode: Callable[[str], list[int]], image_id: int, pad_id: int
+) -> DialogueBatch:
     """Rows to one batch."""
     ids, labels, positions, pixels, grids = [], [], [], [], []
-    names = {(encode(color)[0], encode(f" {shape}")[0]): f"{color} {shape}" for color in COLORS for shape in SHAPES}
+    names = {
+        (encode(color)[0], encode(f" {shape}")[0]): f"{color} {shape}"
+        for color in COLORS
+        for shape in SHAPES
+    }
     mentions: list[tuple[int, int, int, Corners]] = []
     for number, row in enumerate(rows):
         x: list[int] = []
@@ -307,7 +411,9 @@ def collate(rows: list[Row], encode: Callable[[str], list[int]], image_id: int, 
         positions.append(rope_positions(np.array(x) == image_id, its_grids))
         grids += [(1, 2 * high, 2 * wide) for high, wide in its_grids]
     longest = max(map(len, ids))
-    padded = np.stack([np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in positions], axis=1)
+    padded = np.stack(
+        [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in positions], axis=1
+    )
     return DialogueBatch(
         ids=torch.tensor([x + [pad_id] * (longest - len(x)) for x in ids]),
         labels=torch.tensor([y + [-100] * (longest - len(y)) for y in labels]),
@@ -316,19 +422,30 @@ def collate(rows: list[Row], encode: Callable[[str], list[int]], image_id: int, 
         grids=grids,
         mentions=torch.tensor([mention[:2] for mention in mentions]).reshape(-1, 2),
         mentioned_marks=torch.tensor([mention[2] for mention in mentions], dtype=torch.long),
-        mentioned_boxes=torch.tensor([mention[3] for mention in mentions], dtype=torch.long).reshape(-1, 4),
+        mentioned_boxes=torch.tensor(
+            [mention[3] for mention in mentions], dtype=torch.long
+        ).reshape(-1, 4),
     )
 
 
-def dialogue_loss(model: Any, heads: Heads, kind: str, batch: DialogueBatch, marks: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the trained tokens, and what half of the layers already know of the things that are mentioned.
+def dialogue_loss(
+    model: Any, heads: Heads, kind: str, batch: DialogueBatch, marks: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Cross-entropy of the trained tokens, and what half of the layers already know of the things
+    that are mentioned.
 
-    Facts: loss by kind of row, how often a mark is named rightly (in the answer, at the mention), and the distance of corners.
+    Facts: loss by kind of row, how often a mark is named rightly (in the answer, at the mention),
+    and the distance of corners.
     """
     features = tower(model.model.visual, batch.pixels, batch.grids)
     embeds = model.get_input_embeddings()(batch.ids)
     embeds = embeds.masked_scatter((batch.ids == model.config.image_token_id)[..., None], features)
-    out = model.model.language_model(inputs_embeds=embeds, position_ids=batch.positions, use_cache=False, output_hidden_states=True)
+    out = model.model.language_model(
+        inputs_embeds=embeds,
+        position_ids=batch.positions,
+        use_cache=False,
+        output_hidden_states=True,
+    )
     labels = batch.labels[:, 1:]
     chosen = labels != -100
     logits, wanted = model.lm_head(out.last_hidden_state[:, :-1][chosen]), labels[chosen]
@@ -338,10 +455,14 @@ def dialogue_loss(model: Any, heads: Heads, kind: str, batch: DialogueBatch, mar
     if named.any():
         facts[f"mark_{kind}"] = hit_rate(logits[named], wanted[named])
     if len(batch.mentions):
-        states = out.hidden_states[len(model.model.language_model.layers) // 2][batch.mentions[:, 0], batch.mentions[:, 1]]
+        states = out.hidden_states[len(model.model.language_model.layers) // 2][
+            batch.mentions[:, 0], batch.mentions[:, 1]
+        ]
         table = model.get_input_embeddings().weight
         gap = (heads.mentioned_box(states) - batch.mentioned_boxes / FULL).abs().mean()
-        corners = F.cross_entropy(heads.mentioned_corners(states, table).flatten(0, 1), batch.mentioned_boxes.flatten())
+        corners = F.cross_entropy(
+            heads.mentioned_corners(states, table).flatten(0, 1), batch.mentioned_boxes.flatten()
+        )
         loss = loss + MENTION_WEIGHT * gap + CORNER_WEIGHT * corners
         facts[f"mention_box_{kind}"], facts[f"mention_corners_{kind}"] = gap.item(), corners.item()
         if (readable := batch.mentioned_marks >= 0).any():

@@ -7,7 +7,18 @@ import numpy as np
 
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
-from lfpc.mini.scenes import EASY, HARD, LARGE, TRANSFER, Question, Scene, SceneRules, attribute_question, draw_scene, relation_question
+from lfpc.mini.scenes import (
+    EASY,
+    HARD,
+    LARGE,
+    TRANSFER,
+    Question,
+    Scene,
+    SceneRules,
+    attribute_question,
+    draw_scene,
+    relation_question,
+)
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 
 SPLITS: dict[str, tuple[int, SceneRules]] = {
@@ -26,7 +37,9 @@ RELATIONS = 0.2
 """Share of questions about where one thing is, seen from another."""
 
 
-def write_split(folder: Path, split: str, count: int, *, relations: float = RELATIONS) -> list[Sample]:
+def write_split(
+    folder: Path, split: str, count: int, *, relations: float = RELATIONS
+) -> list[Sample]:
     """The first `count` samples of `split` as a samples folder; what is there already is kept.
 
     Raises:
@@ -38,7 +51,9 @@ def write_split(folder: Path, split: str, count: int, *, relations: float = RELA
         return there
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        samples = list(pool.map(lambda index: _write_sample(folder, split, index, relations), range(count)))
+        samples = list(
+            pool.map(lambda index: _write_sample(folder, split, index, relations), range(count))
+        )
     write_samples(samples, folder)
     return samples
 

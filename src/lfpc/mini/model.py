@@ -1,8 +1,9 @@
-"""A Qwen2.5-VL of about 2 million parameters, and a tokenizer whose words are those of the miniature world.
+"""A Qwen2.5-VL of about 2 million parameters, and a tokenizer whose words are those of the
+miniature world.
 
-The classes are transformers' own; only the configuration is small. The fixed sentences of the protocol, the names of things
-and whole numbers are single tokens, so that a tool call is a dozen tokens and a corner coordinate is one decision. Any other
-text is read byte by byte.
+The classes are transformers' own; only the configuration is small. The fixed sentences of the
+protocol, the names of things and whole numbers are single tokens, so that a tool call is a dozen
+tokens and a corner coordinate is one decision. Any other text is read byte by byte.
 """
 
 import math
@@ -10,7 +11,11 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lfpc.mini.scenes import COLORS, SHAPES
@@ -32,7 +37,8 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] in ('image', 'image_url') %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% "
+    "endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WORDS = (
@@ -69,12 +75,16 @@ WORDS = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level tokenizer with `SPECIAL`, `WORDS` and the whole numbers below `NUMBERS` as single tokens."""
+    """Byte-level tokenizer with `SPECIAL`, `WORDS` and the whole numbers below `NUMBERS` as single
+    tokens.
+    """
     alphabet = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in SPECIAL]
+    )
     words = [*WORDS, *(str(n) for n in range(10, NUMBERS))]  # single digits are bytes already
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in words])
     return PreTrainedTokenizerFast(
@@ -88,8 +98,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised miniature in float32. Number tokens start out ordered: near numbers have near embeddings."""
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int = 0
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised miniature in float32. Number tokens start out ordered: near numbers
+    have near embeddings.
+    """
     width = 128
     vocabulary = tokenizer.get_vocab()
     ids = {text: vocabulary[text] for text in SPECIAL}
@@ -102,7 +116,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VL
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "max_position_embeddings": 4096,
-            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 1000.0},
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [4, 6, 6],
+                "rope_theta": 1000.0,
+            },
             "bos_token_id": None,
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
@@ -132,12 +150,16 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2_5_VL
     with torch.no_grad():
         table: Any = model.get_input_embeddings().weight
         table.normal_(0, 0.05, generator=generator)
-        table[[vocabulary[str(n)] for n in range(10, NUMBERS)]] = 0.05 * _wave_features(width, generator)[10:]
+        table[[vocabulary[str(n)] for n in range(10, NUMBERS)]] = (
+            0.05 * _wave_features(width, generator)[10:]
+        )
     return model
 
 
 def _wave_features(width: int, generator: torch.Generator) -> torch.Tensor:
-    """(NUMBERS, width) features with unit variance in which near numbers are near: random mixtures of sines, 8 to 2,048 long."""
+    """(NUMBERS, width) features with unit variance in which near numbers are near: random mixtures
+    of sines, 8 to 2,048 long.
+    """
     lengths = 2.0 ** torch.arange(3, 11.5, 0.5)
     phase = 2 * math.pi * torch.arange(NUMBERS)[:, None] / lengths
     waves = torch.cat([phase.sin(), phase.cos()], dim=1)

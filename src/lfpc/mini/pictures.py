@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from lfpc.mini.scenes import EASY, HARD, Scene, draw_scene
-from lfpc.policies.vision import MEAN, STD
+from lfpc.policies.qwen.vision import MEAN, STD
 
 PRETRAIN_SEEDS = 10
 """First part of every scene seed used here; the demo's splits use others."""
@@ -29,23 +29,34 @@ def patches(pixels: np.ndarray) -> torch.Tensor:
     Args:
         pixels: (batch, height, width, 3) uint8, sides multiples of 28.
     Returns:
-        (batch * height/14 * width/14, 588) float32, for `lfpc.policies.vision.tower`; patches of one token are neighbours.
+        (batch * height/14 * width/14, 588) float32, for `lfpc.policies.qwen.vision.tower`; patches
+        of one token are neighbours.
     """
     n, height, width, _ = pixels.shape
-    x = ((pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(0, 3, 1, 2)
+    x = (
+        (pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    ).transpose(0, 3, 1, 2)
     x = x.reshape(n, 3, height // 28, 2, 14, width // 28, 2, 14).transpose(0, 2, 5, 3, 6, 1, 4, 7)
-    return torch.from_numpy(np.ascontiguousarray(x).reshape(n * (height // 14) * (width // 14), 588))
+    return torch.from_numpy(
+        np.ascontiguousarray(x).reshape(n * (height // 14) * (width // 14), 588)
+    )
 
 
 def show(scene: Scene, region: Region, size: tuple[int, int]) -> np.ndarray:
-    """`region` (pixels of the original, xyxy) of the scene at `size` (width, height), as (height, width, 3) uint8."""
+    """`region` (pixels of the original, xyxy) of the scene at `size` (width, height), as (height,
+    width, 3) uint8.
+    """
     if region == (0, 0, *scene.image.size) and size == scene.image.size:
         return np.asarray(scene.image)
     return np.asarray(scene.image.resize(size, Image.Resampling.BICUBIC, box=region))
 
 
-def crop_region(rng: np.random.Generator, scene: Scene, grid: tuple[int, int], zoom: float) -> Region:
-    """A region `zoom` times as high as a random object, of the grid's aspect, off centre, inside the picture (pixels, xyxy)."""
+def crop_region(
+    rng: np.random.Generator, scene: Scene, grid: tuple[int, int], zoom: float
+) -> Region:
+    """A region `zoom` times as high as a random object, of the grid's aspect, off centre, inside
+    the picture (pixels, xyxy).
+    """
     thing = scene.things[int(rng.integers(len(scene.things)))]
     width, height = scene.image.size
     h = min((thing.box.y1 - thing.box.y0) * height * zoom, height)

@@ -1,8 +1,9 @@
 """`lfpc mini pretrain`: the base checkpoint from nothing, by supervision on generated scenes.
 
-Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model (`dialogue`), in which some steps go
-on with the dense targets; then more two-picture dialogues, in which a crop cannot be trusted (`settle`). A model that is just
-learning to read finds crops easier than the whole picture and leans on them; this phase undoes that. Every batch is a function of
+Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model
+(`dialogue`), in which some steps go on with the dense targets; then more two-picture dialogues, in
+which a crop cannot be trusted (`settle`). A model that is just learning to read finds crops easier
+than the whole picture and leans on them; this phase undoes that. Every batch is a function of
 (seed, phase, step), so a run that was stopped continues as if it had not been.
 """
 
@@ -21,11 +22,19 @@ from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
 from lfpc.mini.dense import Heads, dense_batch, dense_loss
-from lfpc.mini.dialogues import MIXED, SETTLED, SINGLE, CropShares, collate, dialogue_loss, dialogue_rows
+from lfpc.mini.dialogues import (
+    MIXED,
+    SETTLED,
+    SINGLE,
+    CropShares,
+    collate,
+    dialogue_loss,
+    dialogue_rows,
+)
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
-from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
-from lfpc.policies.varlen import speed_up_vision
+from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.qwen.varlen import speed_up_vision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,8 @@ class PretrainConfig:
     hit: float = 0.3
     """Share of two-picture dialogues whose crop is about the right object."""
     contradict: float = 0.2
-    """Share, in the last phase, whose crop shows a lookalike from another picture, so that only the global picture is right."""
+    """Share, in the last phase, whose crop shows a lookalike from another picture, so that only the
+    global picture is right."""
     unreadable: float = 0.0
     """Share whose global picture is too small to read, so that only the crop can be right."""
     seed: int = 0
@@ -61,12 +71,17 @@ class PretrainConfig:
     save_every: int = 200
     """Steps between states on disk."""
     workers: int = 1
-    """Processes that train the same weights, a thread each; above 1 a run is no longer repeated bit for bit."""
+    """Processes that train the same weights, a thread each; above 1 a run is no longer repeated bit
+    for bit."""
 
     @property
     def phases(self) -> dict[str, int]:
         """Steps of every phase, in their order."""
-        return {"dense": self.dense_steps, "dialogue": self.dialogue_steps, "settle": self.settle_steps}
+        return {
+            "dense": self.dense_steps,
+            "dialogue": self.dialogue_steps,
+            "settle": self.settle_steps,
+        }
 
     def shares(self, phase: str) -> CropShares:
         """How far the two-picture dialogues of a phase can rely on either picture."""
@@ -74,7 +89,9 @@ class PretrainConfig:
 
 
 class Learner:
-    """The model, the heads, and the loss of a step of either phase; the same from the same configuration."""
+    """The model, the heads, and the loss of a step of either phase; the same from the same
+    configuration.
+    """
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
@@ -84,13 +101,17 @@ class Learner:
         if config.init is not None:
             self.model.load_state_dict(load_checkpoint(config.init)[0].state_dict())
         speed_up_vision(self.model.model.visual)
-        self.encode = lru_cache(maxsize=100_000)(lambda text: self.tokenizer(text, add_special_tokens=False).input_ids)
+        self.encode = lru_cache(maxsize=100_000)(
+            lambda text: self.tokenizer(text, add_special_tokens=False).input_ids
+        )
         self.heads = Heads(self.model.config.text_config.hidden_size, self.encode)
         self.marks = torch.tensor([self.encode(mark)[0] for mark in MARKS])
 
     def weights(self) -> dict[str, torch.nn.Parameter]:
         """Every parameter once, by name."""
-        return dict(torch.nn.ModuleDict({"model": self.model, "heads": self.heads}).named_parameters())
+        return dict(
+            torch.nn.ModuleDict({"model": self.model, "heads": self.heads}).named_parameters()
+        )
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
         """Take over these weights."""
@@ -101,22 +122,42 @@ class Learner:
         """What a phase trains: groups of parameters, each with its share of the learning rate."""
         vision = [*self.model.model.visual.parameters(), *self.heads.parameters()]
         whole = self.config.settle_rate if phase == "settle" else 1.0
-        return [(vision, 1.0)] if phase == "dense" else [(vision, 0.7 * whole), (list(self.model.model.language_model.parameters()), whole)]
+        return (
+            [(vision, 1.0)]
+            if phase == "dense"
+            else [
+                (vision, 0.7 * whole),
+                (list(self.model.model.language_model.parameters()), whole),
+            ]
+        )
 
-    def loss(self, phase: str, rng: np.random.Generator, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(
+        self, phase: str, rng: np.random.Generator, done: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and facts of one step, `done` in [0, 1] into its phase."""
         scenes, table = self.config.scenes, self.model.get_input_embeddings().weight
         if phase == "dense" or rng.random() < self.config.dense_share:
             progress = min(1.0, max(0.0, (done - 0.35) / 0.5)) if phase == "dense" else 1.0
-            return dense_loss(self.model.model.visual, self.heads, table, dense_batch(rng, progress, scenes))
-        kinds = SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
+            return dense_loss(
+                self.model.model.visual, self.heads, table, dense_batch(rng, progress, scenes)
+            )
+        kinds = (
+            SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
+        )
         kind, rows = dialogue_rows(rng, kinds, scenes=scenes, shares=self.config.shares(phase))
-        image_id, pad_id = self.model.config.image_token_id, self.tokenizer.get_vocab()["<|endoftext|>"]
-        return dialogue_loss(self.model, self.heads, kind, collate(rows, self.encode, image_id, pad_id), self.marks)
+        image_id, pad_id = (
+            self.model.config.image_token_id,
+            self.tokenizer.get_vocab()["<|endoftext|>"],
+        )
+        return dialogue_loss(
+            self.model, self.heads, kind, collate(rows, self.encode, image_id, pad_id), self.marks
+        )
 
 
 def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
-    """Train the base checkpoint, continuing from the state in `config.out` if there is one. Returns `config.out / "checkpoint"`."""
+    """Train the base checkpoint, continuing from the state in `config.out` if there is one. Returns
+    `config.out / "checkpoint"`.
+    """
     config.out.mkdir(parents=True, exist_ok=True)
     learner = Learner(config)
     for number, (phase, steps) in enumerate(config.phases.items(), 1):
@@ -126,7 +167,9 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
             learner.load(state["weights"])
             job.next_step.value = state["step"]
         _run_together(job, learner, progress=progress)
-    return save_checkpoint(learner.model, learner.tokenizer, config.out / "checkpoint", processor=picture_processor())
+    return save_checkpoint(
+        learner.model, learner.tokenizer, config.out / "checkpoint", processor=picture_processor()
+    )
 
 
 class Job:
@@ -148,11 +191,16 @@ class Job:
 
 
 def _run_together(job: Job, learner: Learner, *, progress: bool) -> None:
-    """Steps of one phase by `config.workers` processes that share the weights (Hogwild: updates without locks)."""
+    """Steps of one phase by `config.workers` processes that share the weights (Hogwild: updates
+    without locks).
+    """
     context = torch.multiprocessing.get_context("spawn")
     weights = {name: weight.data.share_memory_() for name, weight in learner.weights().items()}
     threads = torch.get_num_threads()
-    others = [context.Process(target=_help, args=(job, worker, weights), daemon=True) for worker in range(1, job.config.workers)]
+    others = [
+        context.Process(target=_help, args=(job, worker, weights), daemon=True)
+        for worker in range(1, job.config.workers)
+    ]
     for process in others:
         process.start()
     if others:
@@ -165,7 +213,9 @@ def _run_together(job: Job, learner: Learner, *, progress: bool) -> None:
         for process in others:
             process.join()
     if failed := [process for process in others if process.exitcode]:
-        raise CheckpointError(f"{len(failed)} worker(s) of {job.phase!r} failed; their message is above")
+        raise CheckpointError(
+            f"{len(failed)} worker(s) of {job.phase!r} failed; their message is above"
+        )
 
 
 def _help(job: Job, worker: int, weights: dict[str, torch.Tensor]) -> None:
@@ -178,20 +228,33 @@ def _help(job: Job, worker: int, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
-    """Take steps until there are none; the state is `<phase>.pt`, the curve `<phase>.jsonl`, in the run's folder."""
+    """Take steps until there are none; the state is `<phase>.pt`, the curve `<phase>.jsonl`, in the
+    run's folder.
+    """
     config = job.config
     groups, trained = learner.groups(job.phase), learner.weights().values()
-    optimizer = torch.optim.AdamW([{"params": some} for some, _ in groups], betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        [{"params": some} for some, _ in groups], betas=(0.9, 0.98), weight_decay=0.01
+    )
     if job.state(worker).exists() and job.next_step.value < job.steps:
         optimizer.load_state_dict(torch.load(job.state(worker), weights_only=True)["optimizer"])
     curve: dict[str, list[float]] = defaultdict(list)
     began, taken = time.perf_counter(), 0
-    with tqdm(initial=job.next_step.value, total=job.steps, desc=job.phase, disable=not progress) as bar:
+    with tqdm(
+        initial=job.next_step.value, total=job.steps, desc=job.phase, disable=not progress
+    ) as bar:
         while (step := job.take_step()) < job.steps:
             done = step / job.steps
             for group, (_, share) in zip(optimizer.param_groups, groups, strict=True):
-                group["lr"] = share * config.learning_rate * min(1, (step + 1) / 100) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
-            loss, facts = learner.loss(job.phase, np.random.default_rng([config.seed, job.number, step]), done)
+                group["lr"] = (
+                    share
+                    * config.learning_rate
+                    * min(1, (step + 1) / 100)
+                    * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+                )
+            loss, facts = learner.loss(
+                job.phase, np.random.default_rng([config.seed, job.number, step]), done
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -201,8 +264,15 @@ def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
             for name, value in facts.items():
                 curve[name].append(value)
             if taken % 50 == 0:
-                row = {"step": step + 1, "worker": worker, "seconds": round(time.perf_counter() - began, 1)}
-                row |= {name: round(float(np.nanmean(values)), 4) for name, values in sorted(curve.items())}
+                row = {
+                    "step": step + 1,
+                    "worker": worker,
+                    "seconds": round(time.perf_counter() - began, 1),
+                }
+                row |= {
+                    name: round(float(np.nanmean(values)), 4)
+                    for name, values in sorted(curve.items())
+                }
                 with (config.out / f"{job.phase}.jsonl").open("a") as out:
                     out.write(json.dumps(row) + "\n")
                 curve.clear()
@@ -211,7 +281,9 @@ def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
     _save(job, worker, learner, optimizer, job.steps)
 
 
-def _save(job: Job, worker: int, learner: Learner, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    job: Job, worker: int, learner: Learner, optimizer: torch.optim.Optimizer, step: int
+) -> None:
     state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "step": step}
     if worker == 0:
         state["weights"] = {name: weight.data for name, weight in learner.weights().items()}

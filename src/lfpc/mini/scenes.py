@@ -1,8 +1,9 @@
 """Procedural high-resolution pictures: coloured shapes on texture, each with a small letter on it.
 
-Two kinds of question, as in V*: the attribute of a small detail ("What mark is on the red kite?") and a relation between
-two things ("Is the red kite left or right of the blue drum?"). Object boxes and mark boxes are in fractions, like all boxes.
-Scenes are drawn from a seed; the splits own disjoint ranges of seeds, for good.
+Two kinds of question, as in V*: the attribute of a small detail ("What mark is on the red kite?")
+and a relation between two things ("Is the red kite left or right of the blue drum?"). Object boxes
+and mark boxes are in fractions, like all boxes. Scenes are drawn from a seed; the splits own
+disjoint ranges of seeds, for good.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 TRANSFER = SceneRules(side=560, objects=(6, 8), radius=(24, 34), mark=(15, 20))
 """Larger pictures as well: never trained on."""
 LARGE = SceneRules(side=1680, objects=(6, 8), radius=(26, 38), mark=(13, 17))
-"""For models of usual size: a mark is 7 to 9 pixels high in a view of 1,024 visual tokens (896 x 896 pixels)."""
+"""For models of usual size: a mark is 7 to 9 pixels high in a view of 1,024 visual tokens (896 x
+896 pixels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a scene. `about` are the things it names; `answer` is a mark or a direction."""
+    """A question about a scene. `about` are the things it names; `answer` is a mark or a
+    direction.
+    """
 
     text: str
     answer: str
@@ -88,7 +92,9 @@ class Question:
 
     @property
     def boxes(self) -> tuple[tuple[Box, ...], ...]:
-        """Nested truth boxes per target: mark then object for an attribute, the two objects for a relation."""
+        """Nested truth boxes per target: mark then object for an attribute, the two objects for a
+        relation.
+        """
         if self.category == "attribute":
             return tuple((thing.mark_box, thing.box) for thing in self.about)
         return tuple((thing.box,) for thing in self.about)
@@ -100,14 +106,20 @@ def draw_scene(seed: int | Sequence[int], rules: SceneRules = EASY) -> Scene:
     image = _texture(rng, rules.side)
     pen = ImageDraw.Draw(image)
     count = int(rng.integers(rules.objects[0], rules.objects[1] + 1))
-    colors = rng.permutation(list(COLORS))[:count]  # every object its own: a colour and a shape name it twice over
+    colors = rng.permutation(list(COLORS))[
+        :count
+    ]  # every object its own: a colour and a shape name it twice over
     placed: list[tuple[int, int, int]] = []
     things: list[Thing] = []
     for color in colors:
         spot = _free_spot(rng, rules, placed)
         if spot is not None:
             placed.append(spot)
-            things.append(_draw_thing(pen, rng, rules, spot, str(color), SHAPES[int(rng.integers(len(SHAPES)))]))
+            things.append(
+                _draw_thing(
+                    pen, rng, rules, spot, str(color), SHAPES[int(rng.integers(len(SHAPES)))]
+                )
+            )
     return Scene(image, tuple(things))
 
 
@@ -117,25 +129,39 @@ def attribute_question(thing: Thing) -> Question:
 
 
 def relation_question(first: Thing, second: Thing) -> Question:
-    """Where is the first thing, seen from the second, along the axis on which they are further apart?"""
+    """Where is the first thing, seen from the second, along the axis on which they are further
+    apart?
+    """
     dx = (first.box.x0 + first.box.x1) - (second.box.x0 + second.box.x1)
     dy = (first.box.y0 + first.box.y1) - (second.box.y0 + second.box.y1)
     if abs(dx) >= abs(dy):
-        text, answer = f"Is the {first.name} left or right of the {second.name}?", "left" if dx < 0 else "right"
+        text, answer = (
+            f"Is the {first.name} left or right of the {second.name}?",
+            "left" if dx < 0 else "right",
+        )
     else:
-        text, answer = f"Is the {first.name} above or below the {second.name}?", "above" if dy < 0 else "below"
+        text, answer = (
+            f"Is the {first.name} above or below the {second.name}?",
+            "above" if dy < 0 else "below",
+        )
     return Question(text, answer, "relation", (first, second))
 
 
 def _texture(rng: np.random.Generator, side: int) -> Image.Image:
     """Soft blotches of one hue plus grain, so that no region is flat."""
     blotches = rng.normal(0, 16, (side // 32, side // 32, 3)) + rng.integers(95, 165, 3)
-    soft = Image.fromarray(np.clip(blotches, 0, 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    soft = Image.fromarray(np.clip(blotches, 0, 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     grain = rng.integers(-10, 11, (side, side, 1), dtype=np.int16)
-    return Image.fromarray(np.clip(np.asarray(soft, dtype=np.int16) + grain, 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(np.asarray(soft, dtype=np.int16) + grain, 0, 255).astype(np.uint8)
+    )
 
 
-def _free_spot(rng: np.random.Generator, rules: SceneRules, placed: list[tuple[int, int, int]]) -> tuple[int, int, int] | None:
+def _free_spot(
+    rng: np.random.Generator, rules: SceneRules, placed: list[tuple[int, int, int]]
+) -> tuple[int, int, int] | None:
     """(centre x, centre y, radius) that touches no placed object, or None after 60 tries."""
     for _ in range(60):
         r = int(rng.integers(rules.radius[0], rules.radius[1] + 1))
@@ -146,7 +172,12 @@ def _free_spot(rng: np.random.Generator, rules: SceneRules, placed: list[tuple[i
 
 
 def _draw_thing(
-    pen: ImageDraw.ImageDraw, rng: np.random.Generator, rules: SceneRules, spot: tuple[int, int, int], color: str, shape: str
+    pen: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    rules: SceneRules,
+    spot: tuple[int, int, int],
+    color: str,
+    shape: str,
 ) -> Thing:
     x, y, r = spot
     side = rules.side
@@ -167,9 +198,18 @@ def _draw_thing(
     low = r // 3 if shape == "tent" else 0  # a triangle is wider further down
     mx = x - (right - left) / 2 + int(rng.integers(-3, 4))
     my = y - (bottom - top) / 2 + low + int(rng.integers(-3, 4))
-    pen.text((mx - left, my - top), mark, font=font, fill=(15, 15, 15) if sum(COLORS[color]) > 330 else (245, 245, 245))
-    mark_box = Box.from_pixels((mx - 1, my - 1, mx + right - left + 1, my + bottom - top + 1), (side, side))
-    return Thing(color, shape, mark, Box.from_pixels((x - r, y - r, x + r, y + r), (side, side)), mark_box)
+    pen.text(
+        (mx - left, my - top),
+        mark,
+        font=font,
+        fill=(15, 15, 15) if sum(COLORS[color]) > 330 else (245, 245, 245),
+    )
+    mark_box = Box.from_pixels(
+        (mx - 1, my - 1, mx + right - left + 1, my + bottom - top + 1), (side, side)
+    )
+    return Thing(
+        color, shape, mark, Box.from_pixels((x - r, y - r, x + r, y + r), (side, side)), mark_box
+    )
 
 
 @lru_cache(maxsize=64)

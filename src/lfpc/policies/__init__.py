@@ -1,1 +1,3 @@
-"""Who replies to a context: a script, a person, a model in this process. Import the one you need; only the model needs torch."""
+"""Who replies to a context: a script, a person, a model in this process. Import the one you need;
+only the model needs torch.
+"""

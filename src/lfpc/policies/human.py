@@ -1,7 +1,8 @@
-"""A person at a terminal as the policy: sees what a model would see, types what a model would write.
+"""A person at a terminal as the policy: sees what a model would see, types what a model would
+write.
 
-Pictures are saved as PNG files, whose paths are printed. Four numbers are a crop call, any other line is an answer, and a
-line in the protocol's own words (Qwen2.5-VL's) is passed on as it is.
+Pictures are saved as PNG files, whose paths are printed. Four numbers are a crop call, any other
+line is an answer, and a line in the protocol's own words (Qwen2.5-VL's) is passed on as it is.
 """
 
 import json
@@ -24,24 +25,39 @@ DEFAULT_BUDGET = 1024
 """Visual tokens of the first view of a sample for which none was chosen."""
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_BOX = re.compile(rf"\s*[\[(]?\s*({_NUMBER})[\s,]+({_NUMBER})[\s,]+({_NUMBER})[\s,]+({_NUMBER})\s*[\])]?\s*")
+_BOX = re.compile(
+    rf"\s*[\[(]?\s*({_NUMBER})[\s,]+({_NUMBER})[\s,]+({_NUMBER})[\s,]+({_NUMBER})\s*[\])]?\s*"
+)
 _RAW = ("<tool_call>", "<answer>")
 
 
 def reply_text(line: str) -> str:
-    """What a typed line is in Qwen2.5-VL's words: `x0 y0 x1 y1` a call, protocol text itself, anything else an answer."""
+    """What a typed line is in Qwen2.5-VL's words: `x0 y0 x1 y1` a call, protocol text itself,
+    anything else an answer.
+    """
     if any(tag in line for tag in _RAW):
         return line
     if match := _BOX.fullmatch(line):
-        call = {"name": qwen2_5_vl.TOOL, "arguments": {"bbox_2d": [json.loads(number) for number in match.groups()]}}
+        call = {
+            "name": qwen2_5_vl.TOOL,
+            "arguments": {"bbox_2d": [json.loads(number) for number in match.groups()]},
+        }
         return f"<tool_call>{json.dumps(call)}</tool_call>"
     return f"<answer>{line.strip()}</answer>"
 
 
 class HumanPolicy:
-    """Asks a person for every reply. End of input raises EOFError, Ctrl-C KeyboardInterrupt: the caller decides what ends."""
+    """Asks a person for every reply. End of input raises EOFError, Ctrl-C KeyboardInterrupt: the
+    caller decides what ends.
+    """
 
-    def __init__(self, folder: Path, *, read: Callable[[str], str] = input, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        read: Callable[[str], str] = input,
+        say: Callable[[str], None] = print,
+    ) -> None:
         """Ask through `read` and `say`.
 
         Args:
@@ -59,10 +75,15 @@ class HumanPolicy:
     def _ask(self, context: Context) -> Reply:
         if not context.turns:
             self._questions += 1
-            self._say(f"\nQuestion {self._questions}: {qwen2_5_vl.ask(context.question, context.options)}")
+            self._say(
+                f"\nQuestion {self._questions}: {qwen2_5_vl.ask(context.question, context.options)}"
+            )
             self._show(context.first_view, "first", "the whole picture")
             width, height = context.first_view.size
-            self._say(f"Type a region as x0 y0 x1 y1 in pixels of this {width} x {height} picture, or an answer.")
+            self._say(
+                f"Type a region as x0 y0 x1 y1 in pixels of this {width} x {height} "
+                f"picture, or an answer."
+            )
         else:
             self._show_turn(context)
         return Reply(reply_text(self._read("> ")))
@@ -83,8 +104,16 @@ class HumanPolicy:
         self._say(f"{file}: {what}, {view.size[0]} x {view.size[1]} pixels")
 
 
-def play_folder(folder: Path, out: Path, *, budget: int | None = None, questions: int | None = None, max_turns: int = 6) -> str:
-    """Let a person answer the questions of a samples folder; prints each verdict. Ctrl-C or the end of input ends the game.
+def play_folder(
+    folder: Path,
+    out: Path,
+    *,
+    budget: int | None = None,
+    questions: int | None = None,
+    max_turns: int = 6,
+) -> str:
+    """Let a person answer the questions of a samples folder; prints each verdict. Ctrl-C or the end
+    of input ends the game.
 
     Args:
         folder: samples folder.
@@ -102,7 +131,11 @@ def play_folder(folder: Path, out: Path, *, budget: int | None = None, questions
     look = original_look(QWEN2_5_VL.crop)
     try:
         for sample in islice(iter_samples(folder), questions):
-            first = global_view(open_picture(sample.image), budget or sample.budget or DEFAULT_BUDGET, factor=QWEN2_5_VL.factor)
+            first = global_view(
+                open_picture(sample.image),
+                budget or sample.budget or DEFAULT_BUDGET,
+                factor=QWEN2_5_VL.factor,
+            )
             game = episode(sample, first, look=look, protocol=QWEN2_5_VL, max_turns=max_turns)
             correct = check_answer(play([game], policy)[0].answer, sample).correct
             right, asked = right + correct, asked + 1

@@ -12,9 +12,11 @@ from lfpc.images import View, png_bytes
 
 
 class PictureUrls:
-    """The address of each view: a data URL, or with a folder that of a file there, named after its pixels.
+    """The address of each view: a data URL, or with a folder that of a file there, named after its
+    pixels.
 
-    An address is remembered for as long as its view lives, so no picture of an episode is encoded twice.
+    An address is remembered for as long as its view lives, so no picture of an episode is encoded
+    twice.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -27,10 +29,14 @@ class PictureUrls:
         """Where the server finds the pixels of `view`."""
         with self._lock:
             making = self._making.setdefault(view, Lock())
-        with making:  # another thread may be at the same view, which questions about one picture share
+        with (
+            making
+        ):  # another thread may be at the same view, which questions about one picture share
             found = self._known.get(view)
             if found is None:
-                found = self._known[view] = _data_url(view) if self._folder is None else _file_url(view, self._folder)
+                found = self._known[view] = (
+                    _data_url(view) if self._folder is None else _file_url(view, self._folder)
+                )
             return found
 
 
@@ -48,5 +54,7 @@ def _file_url(view: View, folder: Path) -> str:
             draft.write_bytes(png_bytes(view))
             draft.replace(file)
     except OSError as error:
-        raise PolicyError(f"{file}: the picture cannot be written: {error.strerror or error}") from error
+        raise PolicyError(
+            f"{file}: the picture cannot be written: {error.strerror or error}"
+        ) from error
     return file.as_uri()

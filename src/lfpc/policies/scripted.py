@@ -1,4 +1,6 @@
-"""A policy that says what it was told to say: for tests, and for replaying what another policy said."""
+"""A policy that says what it was told to say: for tests, and for replaying what another policy
+said.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +14,9 @@ class ScriptedPolicy:
     """Replies by script; texts only, no tokens."""
 
     def __init__(self, script: Script) -> None:
-        """Args: script: a function of the context, or the texts of turn 0, 1, ... of every episode."""
+        """Args: script: a function of the context, or the texts of turn 0, 1, ... of every
+        episode.
+        """
         if not callable(script) and not script:
             raise ValueError("a script needs at least one text")
         self._script = script

@@ -1,11 +1,13 @@
 """A policy behind any OpenAI-compatible chat server: vLLM, SGLang, llama.cpp, a vendor's API.
 
-What the model wrote goes back to it unchanged, and pictures are sent as PNG, which loses nothing. The openai client waits,
-bounds and retries (time-outs, lost connections, 408, 409, 429, 5xx, with `Retry-After` where the server names one); a 200 that
-holds no reply is retried here. A request that fails for good is a PolicyError. The key is read from OPENAI_API_KEY.
+What the model wrote goes back to it unchanged, and pictures are sent as PNG, which loses nothing.
+The openai client waits, bounds and retries (time-outs, lost connections, 408, 409, 429, 5xx, with
+`Retry-After` where the server names one); a 200 that holds no reply is retried here. A request that
+fails for good is a PolicyError. The key is read from OPENAI_API_KEY.
 
-A server's own reasoning parser takes text out of a reply: start it without one. So does its tool-call parser; where a protocol
-leaves its tools to the chat template, the text of a call is made again from what the server hands out.
+A server's own reasoning parser takes text out of a reply: start it without one. So does its
+tool-call parser; where a protocol leaves its tools to the chat template, the text of a call is made
+again from what the server hands out.
 """
 
 import asyncio
@@ -39,7 +41,9 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where a model is served, and how the server is asked. Does not change what the model answers."""
+    """Where a model is served, and how the server is asked. Does not change what the model
+    answers.
+    """
 
     base_url: str
     """Address of the API, as in http://127.0.0.1:8000/v1."""
@@ -50,7 +54,8 @@ class Server:
     retries: int = 6
     """How often a request that failed is made again."""
     picture_folder: Path | None = None
-    """Folder that the server reads pictures from (vLLM: --allowed-local-media-path); None: pictures are part of the request."""
+    """Folder that the server reads pictures from (vLLM: --allowed-local-media-path); None: pictures
+    are part of the request."""
 
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("retries", 0)):
@@ -59,7 +64,10 @@ class Server:
         if not self.timeout_s > 0:
             raise ConfigError(f"timeout_s must be more than 0, got {self.timeout_s}")
         if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url {self.base_url!r} is no address of an API, as http://127.0.0.1:8000/v1 is")
+            raise ConfigError(
+                f"base_url {self.base_url!r} is no address of an API, as "
+                f"http://127.0.0.1:8000/v1 is"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +80,13 @@ class ServedSampling:
     seed: int | None = None
     """Of the server's generator, sent with each request; None: not sent."""
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further fields of each request, as in {"repetition_penalty": 1.0}: vLLM takes its defaults from the model's own configuration."""
+    """Further fields of each request, as in {"repetition_penalty": 1.0}: vLLM takes its defaults
+    from the model's own configuration."""
 
 
 class ServedPolicy:
-    """Replies with a served model's answers. Enter it (`async with`) before `reply_to`; `reply` does so itself.
+    """Replies with a served model's answers. Enter it (`async with`) before `reply_to`; `reply`
+    does so itself.
 
     Args:
         server: where the model is.
@@ -87,7 +97,13 @@ class ServedPolicy:
     """
 
     def __init__(
-        self, server: Server, model: str, protocol: ChatProtocol, *, sampling: ServedSampling | None = None, tools: bool = True
+        self,
+        server: Server,
+        model: str,
+        protocol: ChatProtocol,
+        *,
+        sampling: ServedSampling | None = None,
+        tools: bool = True,
     ) -> None:
         self.server, self.model, self.protocol, self.tools = server, model, protocol, tools
         self.sampling = sampling or ServedSampling()
@@ -121,12 +137,19 @@ class ServedPolicy:
         self._client = openai.AsyncOpenAI(
             base_url=self.server.base_url,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=openai.Timeout(self.server.timeout_s, connect=min(self.server.timeout_s, CONNECT_S)),
+            timeout=openai.Timeout(
+                self.server.timeout_s, connect=min(self.server.timeout_s, CONNECT_S)
+            ),
             max_retries=self.server.retries,
         )
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -150,20 +173,29 @@ class ServedPolicy:
         """The reply to one context.
 
         Raises:
-            PolicyError: the server refused, did not answer, or sent no reply, as often as it was asked; names it and says why.
+            PolicyError: the server refused, did not answer, or sent no reply, as often as it was
+                asked; names it and says why.
         """
-        messages = await asyncio.to_thread(chat_messages, self.protocol.messages(context, tools=self.tools), self._urls)
+        messages = await asyncio.to_thread(
+            chat_messages, self.protocol.messages(context, tools=self.tools), self._urls
+        )
         return await self._ask(messages)
 
     async def _ask(self, messages: list[dict[str, Any]]) -> Reply:
         why = ""
         for attempt in range(self.server.retries + 1):
             try:
-                return read_reply(await self._post(messages), self.protocol.stop, self.protocol.call_text if self.tools else None)
+                return read_reply(
+                    await self._post(messages),
+                    self.protocol.stop,
+                    self.protocol.call_text if self.tools else None,
+                )
             except NoReply as error:
                 why = str(error)
             if attempt < self.server.retries:
-                await asyncio.sleep(min(_SHORTEST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.75, 1.0))
+                await asyncio.sleep(
+                    min(_SHORTEST_WAIT_S * 2**attempt, _LONGEST_WAIT_S) * random.uniform(0.75, 1.0)
+                )
         raise PolicyError(f"{self.server.base_url}: {why}, asked {self.server.retries + 1} times")
 
     async def _post(self, messages: list[dict[str, Any]]) -> bytes:
@@ -179,30 +211,45 @@ class ServedPolicy:
             body["tool_choice"] = "none"
         body |= self.sampling.extra_body
         try:
-            # not chat.completions.create: it walks through every message in Python, and fails on a body that is no JSON
-            response = await self._client.post("/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent)
+            # not chat.completions.create: it walks through every message in Python, and fails on a
+            # body that is no JSON
+            response = await self._client.post(
+                "/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent
+            )
         except openai.APIStatusError as error:
             if keep_stop and error.status_code in (400, 422) and KEEP_STOP in str(error):
                 self._keep_stop = False
                 return await self._post(messages)
-            if "tools" in body and not no_choice and error.status_code in (400, 422) and _wants_a_parser(str(error)):
+            if (
+                "tools" in body
+                and not no_choice
+                and error.status_code in (400, 422)
+                and _wants_a_parser(str(error))
+            ):
                 self._no_choice = True
                 return await self._post(messages)
             hint = _HINTS.get(error.status_code)
-            raise PolicyError(f"{self.server.base_url}: {_short(error)}{f' ({hint})' if hint else ''}") from error
+            raise PolicyError(
+                f"{self.server.base_url}: {_short(error)}{f' ({hint})' if hint else ''}"
+            ) from error
         except openai.APITimeoutError as error:
             raise PolicyError(
-                f"{self.server.base_url}: no answer within {self.server.timeout_s:g} s, asked {self.server.retries + 1} times"
+                f"{self.server.base_url}: no answer within {self.server.timeout_s:g} s, "
+                f"asked {self.server.retries + 1} times"
             ) from error
         except openai.OpenAIError as error:
-            raise PolicyError(f"{self.server.base_url}: {_short(error)} ({_short(error.__cause__ or error)})") from error
+            raise PolicyError(
+                f"{self.server.base_url}: {_short(error)} ({_short(error.__cause__ or error)})"
+            ) from error
         return response.content
 
 
 def _wants_a_parser(refusal: str) -> bool:
-    """Whether a server refuses tools because it was started without a parser of calls, as vLLM does.
+    """Whether a server refuses tools because it was started without a parser of calls, as vLLM
+    does.
 
-    It is then asked for no choice of tools: the chat template describes them all the same, and calls stay in the text.
+    It is then asked for no choice of tools: the chat template describes them all the same, and
+    calls stay in the text.
     """
     return "tool choice" in refusal.lower() or "tool_choice" in refusal
 

@@ -1,4 +1,6 @@
-"""A policy of this process, asked from an event loop: one thread replies, so that the loop goes on meanwhile."""
+"""A policy of this process, asked from an event loop: one thread replies, so that the loop goes on
+meanwhile.
+"""
 
 import asyncio
 from concurrent.futures import Executor
@@ -15,7 +17,8 @@ class ThreadedPolicy:
 
     Args:
         policy: who replies, one context at a time.
-        thread: an executor of one thread, the same for all policies of a model. Replies that nobody waits for any more are left out.
+        thread: an executor of one thread, the same for all policies of a model. Replies that nobody
+            waits for any more are left out.
         concurrency: episodes that may take turns.
     """
 
@@ -27,9 +30,18 @@ class ThreadedPolicy:
         self._cached.__enter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._cached.__exit__(kind, error, trace)
 
     async def reply_to(self, context: Context) -> Reply:
         """The reply to one context."""
-        return (await asyncio.get_running_loop().run_in_executor(self._thread, self.policy.reply, [context]))[0]
+        return (
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, self.policy.reply, [context]
+            )
+        )[0]

@@ -8,18 +8,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import Context, Reply, Usage
-from lfpc.policies.encode import Encoded, Encoder
-from lfpc.policies.language import Heads, read
-from lfpc.policies.sampling import ROOM, SamplingRules, Writer, write
-from lfpc.policies.vision import ViewEncoder
+from lfpc.policies.qwen.encode import Encoded, Encoder
+from lfpc.policies.qwen.language import Heads, read
+from lfpc.policies.qwen.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.protocols import ChatProtocol
 
 
 class TransformersPolicy:
     """Replies with a model's samples, and how likely each token was.
 
-    Equal contexts (the first turn of a rollout group) are read once. Within `cached_views()` pictures and first prompts are
-    read once for all rounds.
+    Equal contexts (the first turn of a rollout group) are read once. Within `cached_views()`
+    pictures and first prompts are read once for all rounds.
 
     Args:
         model, tokenizer: from `load_checkpoint`.
@@ -48,9 +48,13 @@ class TransformersPolicy:
         share: bool = True,
     ) -> None:
         self.model, self.batch_size, self.share = model, batch_size, share
-        self.rules = SamplingRules(temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k)
+        self.rules = SamplingRules(
+            temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k
+        )
         self.encoder = Encoder(tokenizer, protocol, tools=tools)
-        self.writer = Writer(tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0])
+        self.writer = Writer(
+            tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
+        )
         self.views = ViewEncoder(model, share=share)
         self.generator = generator or torch.Generator(model.device).manual_seed(seed)
         self._heads: Heads | None = None
@@ -75,13 +79,20 @@ class TransformersPolicy:
         start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.rules, self.generator)
         return [
-            Reply(self.writer.text(reply.ids), tuple(reply.ids), tuple(reply.logprobs), Usage(len(row.ids), len(reply.ids)))
+            Reply(
+                self.writer.text(reply.ids),
+                tuple(reply.ids),
+                tuple(reply.logprobs),
+                Usage(len(row.ids), len(reply.ids)),
+            )
             for row, reply in zip(rows, written, strict=True)
         ]
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:
-        """Read each picture and each first prompt once while this block lasts; the weights must not change in it."""
+        """Read each picture and each first prompt once while this block lasts; the weights must not
+        change in it.
+        """
         with self.views.remembered():
             self._heads = {}
             try:

@@ -1,6 +1,8 @@
-"""A policy that runs in this process: vLLM's engine, which batches by itself. Needs vLLM installed; nothing here imports it earlier.
+"""A policy that runs in this process: vLLM's engine, which batches by itself. Needs vLLM installed;
+nothing here imports it earlier.
 
-Conversations go through the chat template of the checkpoint, exactly as they would through vLLM's server.
+Conversations go through the chat template of the checkpoint, exactly as they would through vLLM's
+server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +17,15 @@ from lfpc.policies.picture_urls import PictureUrls
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
-"""Pictures a conversation may hold unless the options say otherwise: vLLM's own limit for some models is 1."""
+"""Pictures a conversation may hold unless the options say otherwise: vLLM's own limit for some
+models is 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmEngine:
-    """How vLLM is started in this process. Does not change what the model answers, but for rounding."""
+    """How vLLM is started in this process. Does not change what the model answers, but for
+    rounding.
+    """
 
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Arguments of `vllm.LLM`, as in {"max_model_len": 32768, "tensor_parallel_size": 2}."""
@@ -55,10 +60,16 @@ class VllmPolicy:
         try:
             import vllm  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ConfigError(f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url") from error
-        from lfpc.policies.encode import NOT_SAMPLED
+            raise ConfigError(
+                f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
+            ) from error
+        from lfpc.policies.qwen.encode import NOT_SAMPLED
 
-        defaults = {"limit_mm_per_prompt": {"image": PICTURES, "video": 0}, "logprobs_mode": "processed_logprobs", "seed": seed}
+        defaults = {
+            "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
+            "logprobs_mode": "processed_logprobs",
+            "seed": seed,
+        }
         options = {**defaults, **(engine.options if engine else {})}
         try:
             self._model = vllm.LLM(model=str(checkpoint), **options)
@@ -72,7 +83,9 @@ class VllmPolicy:
                 logprobs=0,
             )
         except (ValueError, TypeError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})") from error
+            raise CheckpointError(
+                f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})"
+            ) from error
         self.protocol, self.tools, self._urls = protocol, tools, PictureUrls()
 
     def reseed(self, seed: int | None) -> None:
@@ -85,12 +98,28 @@ class VllmPolicy:
         Raises:
             PolicyError: a conversation is too long, or holds too many pictures.
         """
-        chats = [chat_messages(self.protocol.messages(context, tools=self.tools), self._urls) for context in contexts]
+        chats = [
+            chat_messages(self.protocol.messages(context, tools=self.tools), self._urls)
+            for context in contexts
+        ]
         replies: dict[int, Reply] = {}
-        for own_turn in (False, True):  # a conversation that ends in the model's own turn is written on
-            some = [number for number, chat in enumerate(chats) if (chat[-1]["role"] == "assistant") == own_turn]
+        for own_turn in (
+            False,
+            True,
+        ):  # a conversation that ends in the model's own turn is written on
+            some = [
+                number
+                for number, chat in enumerate(chats)
+                if (chat[-1]["role"] == "assistant") == own_turn
+            ]
             if some:
-                replies.update(zip(some, self._ask([chats[number] for number in some], WRITE_ON if own_turn else {}), strict=True))
+                replies.update(
+                    zip(
+                        some,
+                        self._ask([chats[number] for number in some], WRITE_ON if own_turn else {}),
+                        strict=True,
+                    )
+                )
         return [replies[number] for number in range(len(contexts))]
 
     def _ask(self, chats: list[list[dict[str, Any]]], more: Mapping[str, Any]) -> list[Reply]:
@@ -98,11 +127,18 @@ class VllmPolicy:
         try:
             found = self._model.chat(chats, self._rules, use_tqdm=False, tools=tools, **more)
         except ValueError as error:
-            raise PolicyError(f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}") from error
+            raise PolicyError(
+                f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}"
+            ) from error
         return [_reply(one.outputs[0], len(one.prompt_token_ids or ())) for one in found]
 
 
 def _reply(output: Any, read: int) -> Reply:
     ids = tuple(output.token_ids)
-    logprobs = tuple(float(chances[token].logprob) for token, chances in zip(ids, output.logprobs or (), strict=False))
-    return Reply(valid_text(output.text), ids, logprobs, Usage(read, len(ids)), output.finish_reason or "")
+    logprobs = tuple(
+        float(chances[token].logprob)
+        for token, chances in zip(ids, output.logprobs or (), strict=False)
+    )
+    return Reply(
+        valid_text(output.text), ids, logprobs, Usage(read, len(ids)), output.finish_reason or ""
+    )

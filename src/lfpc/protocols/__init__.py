@@ -1,4 +1,6 @@
-"""What a model family reads and writes: one small file each. `PROTOCOLS` is the index; docs/protocols.md compares them."""
+"""What a model family reads and writes: one small file each. `PROTOCOLS` is the index;
+docs/protocols.md compares them.
+"""
 
 from lfpc.errors import ConfigError
 from lfpc.protocols.base import ChatProtocol, Coords, Message, Part
@@ -12,7 +14,17 @@ from lfpc.protocols.thyme import THYME
 
 PROTOCOLS: dict[str, ChatProtocol] = {
     protocol.name: protocol
-    for protocol in (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_USER, QWEN3_VL_TEXT, DEEPEYES, MINI_O3, PIXEL_REASONER, ERGO, THYME)
+    for protocol in (
+        QWEN2_5_VL,
+        QWEN3_VL,
+        QWEN3_VL_USER,
+        QWEN3_VL_TEXT,
+        DEEPEYES,
+        MINI_O3,
+        PIXEL_REASONER,
+        ERGO,
+        THYME,
+    )
 }
 
 

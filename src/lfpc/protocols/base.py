@@ -1,7 +1,8 @@
 """The record every protocol fills in: texts are data, two functions do the work.
 
-`parse` never raises and never evaluates: whatever a model wrote becomes a Crop, an Answer or a Malformed. It is the only place
-where a model's coordinates become a Box, which is in fractions of the original.
+`parse` never raises and never evaluates: whatever a model wrote becomes a Crop, an Answer or a
+Malformed. It is the only place where a model's coordinates become a Box, which is in fractions of
+the original.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 Parser = Callable[[str, Sequence[View]], Action]
 """(reply text, pictures shown so far with the first view first) -> action."""
 Coords = Literal["mapped", "as-released"]
-"""mapped: boxes mean what the model was told. as-released: what the family's published script made of them."""
+"""mapped: boxes mean what the model was told. as-released: what the family's published script made
+of them."""
 
 LONGEST_REPLY = 100_000
 """Characters of a reply that are looked at."""
@@ -29,7 +31,8 @@ LONGEST_REPLY = 100_000
 class Message:
     """One chat message; an assistant's text is exactly what the model wrote.
 
-    Assistant messages that follow each other are one turn, and if the last message is the assistant's, it writes on in it.
+    Assistant messages that follow each other are one turn, and if the last message is the
+    assistant's, it writes on in it.
     """
 
     role: Role
@@ -54,22 +57,27 @@ class ChatProtocol:
     remind: Callable[[View], str] = lambda first_view: ""
     """First view -> text after the question when the tool is offered."""
     observe: Callable[[View, int, str], tuple[Part, ...]]
-    """(crop, its number among the crops shown from 1, the question as asked) -> parts of the message that shows it."""
+    """(crop, its number among the crops shown from 1, the question as asked) -> parts of the
+    message that shows it."""
     observe_nothing: str
     """Text of the message when the tool shows no picture."""
     observation_role: Role = "user"
-    """Whose message shows a crop; assistant: the crop stands in the policy's own turn, which goes on after it."""
+    """Whose message shows a crop; assistant: the crop stands in the policy's own turn, which goes
+    on after it."""
     stop: tuple[str, ...] = ()
     """Texts after which generation stops; they stay in the reply."""
     native_tools: tuple[Mapping[str, Any], ...] = ()
-    """Tools that the chat template describes (JSON schemas for `tools`); empty: the system message does, or there is no need."""
+    """Tools that the chat template describes (JSON schemas for `tools`); empty: the system message
+    does, or there is no need."""
     call_text: Callable[[str, str], str] | None = None
-    """(tool's name, arguments as JSON) -> the call as the policy writes it, where a server may hand out calls apart from the text;
-    None: its calls are always text."""
+    """(tool's name, arguments as JSON) -> the call as the policy writes it, where a server may hand
+    out calls apart from the text; None: its calls are always text."""
     frame: tuple[int, int] | None = None
-    """What the corners of a box the model is asked to locate run to; None: pixels of the picture it is shown."""
+    """What the corners of a box the model is asked to locate run to; None: pixels of the picture it
+    is shown."""
     write_call: Callable[[Box, View], str] | None = None
-    """(region, first view) -> a reply that asks for it, as the policy itself would write it; None: not known."""
+    """(region, first view) -> a reply that asks for it, as the policy itself would write it; None:
+    not known."""
     crop: CropRules = field(default_factory=CropRules)
     """How the family's crops become pictures."""
     turns: int | None = None
@@ -84,7 +92,9 @@ class ChatProtocol:
 
     @property
     def plain_chat(self) -> bool:
-        """Whether turns alternate and no tool is left to the chat template: all that a policy in this process can play."""
+        """Whether turns alternate and no tool is left to the chat template: all that a policy in
+        this process can play.
+        """
         return not self.native_tools and self.observation_role != "assistant"
 
     def with_coords(self, coords: Coords) -> Self:
@@ -96,7 +106,10 @@ class ChatProtocol:
         if coords == "mapped":
             return self
         if self.as_released is None:
-            raise ConfigError(f"{self.name} has no coords='as-released': its published script does what it tells the model; use 'mapped'")
+            raise ConfigError(
+                f"{self.name} has no coords='as-released': its published script does what "
+                f"it tells the model; use 'mapped'"
+            )
         return replace(self, parser=self.as_released)
 
     def parse(self, text: str, views: Sequence[View]) -> Action:
@@ -107,13 +120,20 @@ class ChatProtocol:
         """What the policy is told after `turn`, whose crop is the `number`th that was shown."""
         if isinstance(turn.action, Malformed):
             return (turn.action.detail,)
-        return (self.observe_nothing,) if turn.view is None else self.observe(turn.view, number, asked)
+        return (
+            (self.observe_nothing,) if turn.view is None else self.observe(turn.view, number, asked)
+        )
 
     def messages(self, context: Context, *, tools: bool = True) -> list[Message]:
-        """The whole conversation so far, the policy to write next. Without `tools` the policy is asked to answer at once."""
+        """The whole conversation so far, the policy to write next. Without `tools` the policy is
+        asked to answer at once.
+        """
         system = self.system if tools else self.direct_system
         asked = self.ask(context.question, context.options)
-        first: tuple[Part, ...] = (context.first_view, asked + (self.remind(context.first_view) if tools else ""))
+        first: tuple[Part, ...] = (
+            context.first_view,
+            asked + (self.remind(context.first_view) if tools else ""),
+        )
         messages = [Message("system", (system,))] if system else []
         messages.append(Message("user", first))
         crops = 0

@@ -1,6 +1,8 @@
-"""DeepEyes: Qwen2.5-VL's call, its schema as text in the system message; boxes in pixels of the first picture as it was sent.
+"""DeepEyes: Qwen2.5-VL's call, its schema as text in the system message; boxes in pixels of the
+first picture as it was sent.
 
-The published HR-Bench script cuts the original with those same numbers, unscaled: `as_released` does so too.
+The published HR-Bench script cuts the original with those same numbers, unscaled: `as_released`
+does so too.
 """
 
 import json
@@ -10,7 +12,16 @@ from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Malformed
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
-from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, check_shape, crop_of, four_numbers, hermes_call, tool_arguments
+from lfpc.protocols.reading import (
+    TOOL_CALL,
+    ask,
+    call_or_answer,
+    check_shape,
+    crop_of,
+    four_numbers,
+    hermes_call,
+    tool_arguments,
+)
 
 TOOL = "image_zoom_in_tool"
 SIDES_ABOVE = 30
@@ -31,7 +42,9 @@ SCHEMA = {
                     "items": {"type": "number"},
                     "minItems": 4,
                     "maxItems": 4,
-                    "description": "[x1, y1, x2, y2] in pixels: the region's top left and bottom right corner.",
+                    "description": "[x1, y1, x2, y2] in pixels: the region's top left and bottom "
+                    "right "
+                    "corner.",
                 },
                 "label": {"type": "string", "description": "What is in the region."},
             },
@@ -40,13 +53,17 @@ SCHEMA = {
     },
 }
 SYSTEM = (
-    "You are a helpful assistant.\n\n# Tools\nThis function may be called to help with the user's question:\n"
-    f"<tools>\n{json.dumps(SCHEMA)}\n</tools>\n\n# Calls\nWrite a call as a JSON object between tool_call tags:\n"
-    f'<tool_call>\n{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, x2, y2], "label": "..."}}}}\n</tool_call>'
+    "You are a helpful assistant.\n\n# Tools\nThis function may be called to help with the "
+    "user's question:\n"
+    f"<tools>\n{json.dumps(SCHEMA)}\n</tools>\n\n# Calls\nWrite a call as a JSON object "
+    f"between tool_call tags:\n"
+    f'<tool_call>\n{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, x2, y2], '
+    f'"label": "..."}}}}\n</tool_call>'
 )
 DIRECT_SYSTEM = "You are a helpful assistant. Write <answer>your answer</answer>"
 REMINDER = (
-    f"\nThink first, call {TOOL} if you need to see more, then answer. Write <think>...</think>, then <tool_call>...</tool_call> for a "
+    f"\nThink first, call {TOOL} if you need to see more, then answer. Write "
+    f"<think>...</think>, then <tool_call>...</tool_call> for a "
     "call or <answer>...</answer> for the answer."
 )
 
@@ -57,13 +74,22 @@ def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply: an answer wins wherever it stands, else the first call counts; its box is in pixels of the first view."""
-    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views, views[0].size), answer_wins=True)
+    """Read a reply: an answer wins wherever it stands, else the first call counts; its box is in
+    pixels of the first view.
+    """
+    return call_or_answer(
+        text, TOOL_CALL, lambda body: _read_call(body, views, views[0].size), answer_wins=True
+    )
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
     """As `parse`, but the box is taken for pixels of the original."""
-    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views, views[0].original_size), answer_wins=True)
+    return call_or_answer(
+        text,
+        TOOL_CALL,
+        lambda body: _read_call(body, views, views[0].original_size),
+        answer_wins=True,
+    )
 
 
 def write_call(box: Box, first_view: View) -> str:
@@ -76,7 +102,11 @@ def _read_call(body: str, views: Sequence[View], frame: Size) -> Action:
     if isinstance(arguments, Malformed):
         return arguments
     crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views)
-    return crop if isinstance(crop, Malformed) else check_shape(crop, frame, above=SIDES_ABOVE, aspect=ASPECT)
+    return (
+        crop
+        if isinstance(crop, Malformed)
+        else check_shape(crop, frame, above=SIDES_ABOVE, aspect=ASPECT)
+    )
 
 
 DEEPEYES = ChatProtocol(

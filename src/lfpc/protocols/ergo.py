@@ -1,6 +1,8 @@
-"""ERGO: two fixed turns. The first names a region in pixels of the shown picture, the second answers.
+"""ERGO: two fixed turns. The first names a region in pixels of the shown picture, the second
+answers.
 
-The published script shows the whole picture where it cannot read a region: `as_released` does so too.
+The published script shows the whole picture where it cannot read a region: `as_released` does so
+too.
 """
 
 import re
@@ -11,22 +13,36 @@ from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
-from lfpc.protocols.reading import ANSWER, ask, call_or_answer, crop_of, four_numbers, malformed, said
+from lfpc.protocols.reading import (
+    ANSWER,
+    ask,
+    call_or_answer,
+    crop_of,
+    four_numbers,
+    malformed,
+    said,
+)
 
 ZOOM = re.compile(r"<zoom>(.*?)(?:</zoom>|\Z)", re.DOTALL)
 _LIST = re.compile(r"\[[^\[\]]{1,200}\]")
 
 SYSTEM = (
-    "You answer a question about a picture in two steps. First name the region that the question is about, as [x1, y1, x2, y2] in pixels "
-    "of the picture you see, and stop. You are then shown that region of the original, enlarged, and give the final answer."
+    "You answer a question about a picture in two steps. First name the region that the "
+    "question is about, as [x1, y1, x2, y2] in pixels "
+    "of the picture you see, and stop. You are then shown that region of the original, "
+    "enlarged, and give the final answer."
 )
 DIRECT_SYSTEM = "You answer questions about a picture. Write <answer>your answer</answer>"
 FIRST = (
-    " First consider which region holds all that is needed for the answer. Think between <think> and </think>, then write the region as "
+    " First consider which region holds all that is needed for the answer. Think between "
+    "<think> and </think>, then write the region as "
     "<zoom>[x1, y1, x2, y2]</zoom>"
 )
 LAST = " No region is shown: write <answer>your answer</answer>"
-SECOND = "\nLook at the whole picture and at the region. Think between <think> and </think>, then write <answer>your answer</answer>"
+SECOND = (
+    "\nLook at the whole picture and at the region. Think between <think> and </think>, then "
+    "write <answer>your answer</answer>"
+)
 
 
 def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
@@ -35,10 +51,16 @@ def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply: the first zoom or answer counts, and once a region has been shown only an answer does."""
+    """Read a reply: the first zoom or answer counts, and once a region has been shown only an
+    answer does.
+    """
     if len(views) > 1:
         answered = ANSWER.search(text)
-        return said(answered.group(1)) if answered else malformed(Reason.NO_ACTION, "There is no answer.")
+        return (
+            said(answered.group(1))
+            if answered
+            else malformed(Reason.NO_ACTION, "There is no answer.")
+        )
     action = call_or_answer(text, ZOOM, lambda body: _read_zoom(body, views))
     return replace(action, detail=action.detail + LAST) if isinstance(action, Malformed) else action
 
@@ -57,7 +79,11 @@ def write_call(box: Box, first_view: View) -> str:
 def _read_zoom(body: str, views: Sequence[View]) -> Action:
     lists = _LIST.findall(body)
     if len(lists) != 1:
-        return malformed(Reason.BAD_BOX, f"Between the zoom tags there must be one list [x1, y1, x2, y2]; there are {len(lists)}.")
+        return malformed(
+            Reason.BAD_BOX,
+            f"Between the zoom tags there must be one list [x1, y1, x2, y2]; there are "
+            f"{len(lists)}.",
+        )
     return crop_of(four_numbers(lists[0]), views[0].size, views)
 
 

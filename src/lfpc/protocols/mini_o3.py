@@ -1,4 +1,6 @@
-"""Mini-o3: a box in fractions of a picture that the call names, so a crop may be cut from a crop."""
+"""Mini-o3: a box in fractions of a picture that the call names, so a crop may be cut from a
+crop.
+"""
 
 import json
 import re
@@ -9,7 +11,15 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, Part
-from lfpc.protocols.reading import ask, call_or_answer, check_shape, crop_of, four_numbers, malformed, read_json
+from lfpc.protocols.reading import (
+    ask,
+    call_or_answer,
+    check_shape,
+    crop_of,
+    four_numbers,
+    malformed,
+    read_json,
+)
 
 GROUNDING = re.compile(r"<grounding>(.*?)(?:</grounding>|\Z)", re.DOTALL)
 ORIGINAL = "original_image"
@@ -20,12 +30,18 @@ ASPECT = 200
 _OBSERVATION = re.compile(r"observation_([0-9]{1,6})")
 
 SYSTEM = (
-    "You answer questions about a picture. Think between <think> and </think>. Where you cannot see enough, zoom in by writing "
-    f'<grounding>{{"bbox_2d": [x0, y0, x1, y1], "source": "{ORIGINAL}"}}</grounding>: (x0, y0) is the top left corner of the region and '
-    f"(x1, y1) its bottom right corner, in fractions of the width and height of the source, which is '{ORIGINAL}' or 'observation_i'. "
+    "You answer questions about a picture. Think between <think> and </think>. Where you "
+    "cannot see enough, zoom in by writing "
+    f'<grounding>{{"bbox_2d": [x0, y0, x1, y1], "source": "{ORIGINAL}"}}</grounding>: (x0, '
+    f"y0) is the top left corner of the region and "
+    f"(x1, y1) its bottom right corner, in fractions of the width and height of the "
+    f"source, which is '{ORIGINAL}' or 'observation_i'. "
     "When you are sure, write <answer>your answer</answer>"
 )
-DIRECT_SYSTEM = "You answer questions about a picture. Think between <think> and </think>, then write <answer>your answer</answer>"
+DIRECT_SYSTEM = (
+    "You answer questions about a picture. Think between <think> and </think>, then write "
+    "<answer>your answer</answer>"
+)
 
 
 def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
@@ -33,19 +49,23 @@ def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
     return (
         f"This is what you zoomed in on (observation_{number}):\n",
         view,
-        f"\nThink between <think> and </think>. Zoom in further with <grounding>, on '{ORIGINAL}' or any observation, or give the answer "
+        f"\nThink between <think> and </think>. Zoom in further with <grounding>, on "
+        f"'{ORIGINAL}' or any observation, or give the answer "
         "between <answer> and </answer>.",
     )
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply; the first grounding or answer counts. observation_1 is the first crop, observation_0 the original."""
+    """Read a reply; the first grounding or answer counts. observation_1 is the first crop,
+    observation_0 the original.
+    """
     return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views))
 
 
 def write_call(box: Box, first_view: View) -> str:
     """A grounding of `box`, in fractions of the original."""
-    return f"<grounding>{json.dumps({'bbox_2d': [round(corner, 4) for corner in box.corners], 'source': ORIGINAL})}</grounding>"
+    call = {"bbox_2d": [round(corner, 4) for corner in box.corners], "source": ORIGINAL}
+    return f"<grounding>{json.dumps(call)}</grounding>"
 
 
 def _read_call(body: str, views: Sequence[View]) -> Action:
@@ -54,13 +74,21 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     except ValueError:
         return malformed(Reason.BAD_JSON, "The grounding is not valid JSON.")
     if not isinstance(call, dict):
-        return malformed(Reason.BAD_BOX, 'The grounding must be {"bbox_2d": [x0, y0, x1, y1], "source": ...}.')
+        return malformed(
+            Reason.BAD_BOX, 'The grounding must be {"bbox_2d": [x0, y0, x1, y1], "source": ...}.'
+        )
     named = call.get("source")
     numbered = _OBSERVATION.fullmatch(named) if isinstance(named, str) else None
     if numbered is None and named != ORIGINAL:
         return malformed(Reason.BAD_SOURCE, f"source must be '{ORIGINAL}' or 'observation_i'.")
-    crop = crop_of(four_numbers(call.get("bbox_2d")), FRAME, views, int(numbered.group(1)) if numbered else 0)
-    return crop if isinstance(crop, Malformed) else check_shape(crop, views[0].original_size, aspect=ASPECT)
+    crop = crop_of(
+        four_numbers(call.get("bbox_2d")), FRAME, views, int(numbered.group(1)) if numbered else 0
+    )
+    return (
+        crop
+        if isinstance(crop, Malformed)
+        else check_shape(crop, views[0].original_size, aspect=ASPECT)
+    )
 
 
 MINI_O3 = ChatProtocol(

@@ -1,7 +1,9 @@
-r"""Pixel-Reasoner: boxes in fractions or pixels of any picture shown so far, counted from 1; the answer in \boxed{}.
+r"""Pixel-Reasoner: boxes in fractions or pixels of any picture shown so far, counted from 1; the
+answer in \boxed{}.
 
-What is shown is a tenth of the target picture wider on every side than the box. The published script takes a box for pixels as
-soon as one number is 1 or more, and for pixels of the target at full resolution: `as_released` does so too.
+What is shown is a tenth of the target picture wider on every side than the box. The published
+script takes a box for pixels as soon as one number is 1 or more, and for pixels of the target at
+full resolution: `as_released` does so too.
 """
 
 import re
@@ -31,16 +33,20 @@ TOOL = "crop_image_normalized"
 SIDES_ABOVE = 28
 """Pixels of the original; what would be shown must have longer sides."""
 PADDING, MOST_PADDING = 0.1, 600
-"""Share of the target picture that is added on every side, and its limit in pixels of the original."""
+"""Share of the target picture that is added on every side, and its limit in pixels of the
+original."""
 
 _BOXED = re.compile(r"\\boxed\s?\{")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 
 SYSTEM = (
     "You answer questions about a picture.\n\n# Tool\n"
-    f"{TOOL} shows a region of a picture. bbox_2d is [x1, y1, x2, y2] in fractions of its width and height, from 0.0 to 1.0; target_image "
-    "is the number of the picture, 1 for the original, 2 for the first region you were shown.\nTo call it, write "
-    f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, x2, y2], "target_image": 1}}}}</tool_call>'
+    f"{TOOL} shows a region of a picture. bbox_2d is [x1, y1, x2, y2] in fractions of its "
+    f"width and height, from 0.0 to 1.0; target_image "
+    "is the number of the picture, 1 for the original, 2 for the first region you were "
+    "shown.\nTo call it, write "
+    f'<tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, x2, y2], '
+    f'"target_image": 1}}}}</tool_call>'
 )
 DIRECT_SYSTEM = "You answer questions about a picture."
 FINAL = "Think step by step, and put your final answer within \\boxed{}."
@@ -48,7 +54,10 @@ FINAL = "Think step by step, and put your final answer within \\boxed{}."
 
 def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
     """A crop with its number and size."""
-    return (f"This is the region (picture {number + 1}, {view.size[0]} x {view.size[1]} pixels):", view)
+    return (
+        f"This is the region (picture {number + 1}, {view.size[0]} x {view.size[1]} pixels):",
+        view,
+    )
 
 
 def ask_for_box(question: str, options: Sequence[str]) -> str:
@@ -57,7 +66,9 @@ def ask_for_box(question: str, options: Sequence[str]) -> str:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    r"""Read a reply: a call counts unless a \boxed{} comes before it; of several \boxed{} the last one is the answer."""
+    r"""Read a reply: a call counts unless a \boxed{} comes before it; of several \boxed{} the last
+    one is the answer.
+    """
     return _parse(text, views, released=False)
 
 
@@ -68,7 +79,9 @@ def parse_as_released(text: str, views: Sequence[View]) -> Action:
 
 def write_call(box: Box, first_view: View) -> str:
     """A call for `box`, in fractions of the original."""
-    return hermes_call(TOOL, {"bbox_2d": [round(corner, 4) for corner in box.corners], "target_image": 1})
+    return hermes_call(
+        TOOL, {"bbox_2d": [round(corner, 4) for corner in box.corners], "target_image": 1}
+    )
 
 
 def _parse(text: str, views: Sequence[View], *, released: bool) -> Action:
@@ -77,19 +90,32 @@ def _parse(text: str, views: Sequence[View], *, released: bool) -> Action:
     if boxed is not None:
         return said(boxed)
     if called is None:
-        return malformed(Reason.NO_ACTION, "There is neither a tool call nor an answer in \\boxed{}.")
+        return malformed(
+            Reason.NO_ACTION, "There is neither a tool call nor an answer in \\boxed{}."
+        )
     arguments = tool_arguments(called.group(1), TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    numbers, target = four_numbers(arguments.get("bbox_2d")), whole_number(arguments.get("target_image"))
+    numbers, target = (
+        four_numbers(arguments.get("bbox_2d")),
+        whole_number(arguments.get("target_image")),
+    )
     if numbers is None:
         return BAD_BOX
     if target is None or not 1 <= target <= len(views):
-        return malformed(Reason.BAD_SOURCE, f"target_image must be a number from 1 to {len(views)}.")
+        return malformed(
+            Reason.BAD_SOURCE, f"target_image must be a number from 1 to {len(views)}."
+        )
     return _crop(numbers, views, target - 1, released=released)
 
 
-def _crop(numbers: tuple[float, float, float, float], views: Sequence[View], source: int, *, released: bool) -> Action:
+def _crop(
+    numbers: tuple[float, float, float, float],
+    views: Sequence[View],
+    source: int,
+    *,
+    released: bool,
+) -> Action:
     full = _full_size(views[source])
     in_fractions = max(numbers) < 1 if released else max(numbers) <= 1
     pixels = full if released else views[source].size
@@ -114,11 +140,18 @@ def _full_size(view: View) -> tuple[int, int]:
 
 def _inside(box: Box, region: Box) -> Box:
     """The part of `box` that lies in `region`."""
-    return Box(max(box.x0, region.x0), max(box.y0, region.y0), min(box.x1, region.x1), min(box.y1, region.y1))
+    return Box(
+        max(box.x0, region.x0),
+        max(box.y0, region.y0),
+        min(box.x1, region.x1),
+        min(box.y1, region.y1),
+    )
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""What the last \boxed{} holds, braces inside it matched; None: there is none. An unclosed one reads to the end."""
+    r"""What the last \boxed{} holds, braces inside it matched; None: there is none. An unclosed one
+    reads to the end.
+    """
     start = 0
     for found in _BOXED.finditer(text):
         start = found.end()

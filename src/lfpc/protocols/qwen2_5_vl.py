@@ -1,4 +1,6 @@
-"""Qwen2.5-VL: a JSON tool call whose box is in pixels of the shown picture, an answer between <answer> tags."""
+"""Qwen2.5-VL: a JSON tool call whose box is in pixels of the shown picture, an answer between
+<answer> tags.
+"""
 
 from collections.abc import Sequence
 
@@ -7,21 +9,33 @@ from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import View
 from lfpc.protocols.base import ChatProtocol
-from lfpc.protocols.reading import TOOL_CALL, ask, call_or_answer, four_numbers, hermes_call, malformed, observe_tagged, tool_arguments
+from lfpc.protocols.reading import (
+    TOOL_CALL,
+    ask,
+    call_or_answer,
+    four_numbers,
+    hermes_call,
+    malformed,
+    observe_tagged,
+    tool_arguments,
+)
 
 TOOL = "image_zoom_in_tool"
 
 SYSTEM = (
     "You answer questions about a picture.\n\n# Tool\n"
-    f"{TOOL} shows a region of the picture at full resolution. bbox_2d is [x1, y1, x2, y2] in pixels of the picture you see.\n"
-    f'To call it, write <tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, x2, y2]}}}}</tool_call>\n\n'
+    f"{TOOL} shows a region of the picture at full resolution. bbox_2d is [x1, y1, x2, y2] "
+    f"in pixels of the picture you see.\n"
+    f'To call it, write <tool_call>{{"name": "{TOOL}", "arguments": {{"bbox_2d": [x1, y1, '
+    f"x2, y2]}}}}</tool_call>\n\n"
     "When you know the answer, write <answer>your answer</answer>"
 )
 DIRECT_SYSTEM = "You answer questions about a picture. Write <answer>your answer</answer>"
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply. A call wins over an answer that comes after it; of several calls the first counts.
+    """Read a reply. A call wins over an answer that comes after it; of several calls the first
+    counts.
 
     JSON is not repaired: this is the protocol that is trained, and its reward pays for sound calls.
 
@@ -48,7 +62,10 @@ def _read_call(body: str, shown: View) -> Action:
         return Crop(Box.from_pixels(numbers, shown.size), emitted=numbers)
     except BoxError:
         width, height = shown.size
-        return malformed(Reason.EMPTY_BOX, f"bbox_2d has no area inside the picture, which is {width} x {height} pixels.")
+        return malformed(
+            Reason.EMPTY_BOX,
+            f"bbox_2d has no area inside the picture, which is {width} x {height} pixels.",
+        )
 
 
 QWEN2_5_VL = ChatProtocol(

@@ -1,8 +1,10 @@
-"""Qwen3-VL and 3.5: boxes in 0..1000 of the original, calls as JSON or XML, the answer in free text.
+"""Qwen3-VL and 3.5: boxes in 0..1000 of the original, calls as JSON or XML, the answer in free
+text.
 
-Three records, one parser: `qwen3_vl` leaves the tool's description to the chat template and returns crops in a tool message;
-`qwen3_vl_user` returns them in a user message, for servers that take pictures only there; `qwen3_vl_text` also describes the
-tool in the system message, for servers and templates without tools.
+Three records, one parser: `qwen3_vl` leaves the tool's description to the chat template and returns
+crops in a tool message; `qwen3_vl_user` returns them in a user message, for servers that take
+pictures only there; `qwen3_vl_text` also describes the tool in the system message, for servers and
+templates without tools.
 """
 
 import json
@@ -35,7 +37,9 @@ FRAME = (1000, 1000)
 LEAST_SIDE = 32
 """Pixels of the original to which a shorter side of a box is widened."""
 
-_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)|(<function=.*?(?:</function>|\Z))", re.DOTALL)
+_CALL = re.compile(
+    r"<tool_call>(.*?)(?:</tool_call>|\Z)|(<function=.*?(?:</function>|\Z))", re.DOTALL
+)
 _FUNCTION = re.compile(r"\s*<function=([^>\s]{1,64})>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\s]{1,64})>(.*?)(?:</parameter>|\Z)", re.DOTALL)
 _FENCED = re.compile(r"\s*(?:```(?:json)?\s*)?(\{.*)", re.DOTALL)
@@ -53,10 +57,15 @@ SCHEMA = {
                     "items": {"type": "number"},
                     "minItems": 4,
                     "maxItems": 4,
-                    "description": "x1, y1, x2, y2 of the region, from 0 to 1000 across and down the picture.",
+                    "description": "x1, y1, x2, y2 of the region, from 0 to 1000 across and "
+                    "down the "
+                    "picture.",
                 },
                 "label": {"type": "string", "description": "What should be there."},
-                "img_idx": {"type": "number", "description": "Number of the picture among those of the user, from 0."},
+                "img_idx": {
+                    "type": "number",
+                    "description": "Number of the picture among those of the user, from 0.",
+                },
             },
             "required": ["bbox_2d"],
         },
@@ -76,7 +85,8 @@ def call_text(name: str, arguments: str) -> str:
 
 SYSTEM = "You answer questions about a picture. Zoom in where you cannot see enough, then answer."
 SYSTEM_WITH_TOOL = (
-    f"{SYSTEM}\n\n# Tool\n{TOOL} shows a region of the picture at full resolution. bbox_2d is [x1, y1, x2, y2], from 0 to 1000 across "
+    f"{SYSTEM}\n\n# Tool\n{TOOL} shows a region of the picture at full resolution. bbox_2d "
+    f"is [x1, y1, x2, y2], from 0 to 1000 across "
     "and down the picture.\nTo call it, write\n" + call_text(TOOL, '{"bbox_2d": [x1, y1, x2, y2]}')
 )
 DIRECT_SYSTEM = "You answer questions about a picture."
@@ -88,11 +98,13 @@ def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply. Thinking is passed over; the first call or <answer> counts; without either, the text is the answer.
+    """Read a reply. Thinking is passed over; the first call or <answer> counts; without either, the
+    text is the answer.
 
     Args:
         text: the reply, whatever it holds.
-        views: pictures shown so far; boxes refer to the original, as `img_idx` counts only the user's picture, which is one.
+        views: pictures shown so far; boxes refer to the original, as `img_idx` counts only the
+            user's picture, which is one.
     """
     text = text.rpartition("</think>")[2]
     called, answered = _CALL.search(text), ANSWER.search(text)
@@ -101,7 +113,10 @@ def parse(text: str, views: Sequence[View]) -> Action:
     if called is not None:
         return _read_call(called.group(1) or called.group(2) or "", views)
     if "<think>" in text:
-        return malformed(Reason.NO_ACTION, "The thinking has no end, and there is neither a tool call nor an answer.")
+        return malformed(
+            Reason.NO_ACTION,
+            "The thinking has no end, and there is neither a tool call nor an answer.",
+        )
     bare = _FENCED.match(text)
     if bare and _is_call(bare.group(1)):
         return _read_call(bare.group(1), views)
@@ -139,7 +154,10 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
 def _xml_arguments(body: str) -> dict[str, Any] | Malformed:
     function = _FUNCTION.match(body)
     if function is None:
-        return malformed(Reason.BAD_JSON, "The tool call is neither valid JSON nor <function=...> with parameters.")
+        return malformed(
+            Reason.BAD_JSON,
+            "The tool call is neither valid JSON nor <function=...> with parameters.",
+        )
     if function.group(1) != TOOL:
         return malformed(Reason.UNKNOWN_TOOL, f"The only tool is {TOOL}.")
     return {name: from_text(value.strip()) for name, value in _PARAMETER.findall(function.group(2))}
@@ -168,4 +186,6 @@ QWEN3_VL_USER = replace(
     observe_nothing="<tool_response>No picture.</tool_response>",
     observation_role="user",
 )
-QWEN3_VL_TEXT = replace(QWEN3_VL_USER, name="qwen3_vl_text", system=SYSTEM_WITH_TOOL, native_tools=(), call_text=None)
+QWEN3_VL_TEXT = replace(
+    QWEN3_VL_USER, name="qwen3_vl_text", system=SYSTEM_WITH_TOOL, native_tools=(), call_text=None
+)

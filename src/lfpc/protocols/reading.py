@@ -1,6 +1,8 @@
-"""What several parsers share: which of call and answer counts, JSON with bounded repair, four numbers to a Crop.
+"""What several parsers share: which of call and answer counts, JSON with bounded repair, four
+numbers to a Crop.
 
-Every function takes whatever a model wrote, returns a value, and raises nothing but the `ValueError` that its docstring names.
+Every function takes whatever a model wrote, returns a value, and raises nothing but the
+`ValueError` that its docstring names.
 """
 
 import json
@@ -42,11 +44,22 @@ def malformed(reason: Reason, why: str) -> Malformed:
 
 def said(text: str) -> Action:
     """An answer, unless it holds nothing."""
-    return Answer(text.strip()) if text.strip() else malformed(Reason.EMPTY_ANSWER, "The answer is empty.")
+    return (
+        Answer(text.strip())
+        if text.strip()
+        else malformed(Reason.EMPTY_ANSWER, "The answer is empty.")
+    )
 
 
-def call_or_answer(text: str, call: re.Pattern[str], read_call: Callable[[str], Action], *, answer_wins: bool = False) -> Action:
-    """Read the first call or the answer, whichever comes first; with `answer_wins` an answer counts wherever it stands.
+def call_or_answer(
+    text: str,
+    call: re.Pattern[str],
+    read_call: Callable[[str], Action],
+    *,
+    answer_wins: bool = False,
+) -> Action:
+    """Read the first call or the answer, whichever comes first; with `answer_wins` an answer counts
+    wherever it stands.
 
     Args:
         text: the reply.
@@ -63,9 +76,10 @@ def call_or_answer(text: str, call: re.Pattern[str], read_call: Callable[[str], 
 def read_json(text: str, *, repair: bool = True) -> Any:
     """The first JSON value in `text`.
 
-    Repair is bounded: words or a fence in front, single quotes where there are no double ones, commas before a closing bracket,
-    up to `MOST_CLOSERS` missing closing brackets, in a text of up to `LONGEST_REPAIR` characters. A value cut inside a number stays
-    broken: its digits are not known.
+    Repair is bounded: words or a fence in front, single quotes where there are no double ones,
+    commas before a closing bracket, up to `MOST_CLOSERS` missing closing brackets, in a text of up
+    to `LONGEST_REPAIR` characters. A value cut inside a number stays broken: its digits are not
+    known.
 
     Raises:
         ValueError: no JSON, nor with repair.
@@ -104,9 +118,13 @@ def _repaired(text: str) -> str:
         done.append(char)
         if not open_brackets and not quoted:
             break
-    if open_brackets and (quoted or len(open_brackets) > MOST_CLOSERS or done[-1] in "0123456789.-+eE"):
+    if open_brackets and (
+        quoted or len(open_brackets) > MOST_CLOSERS or done[-1] in "0123456789.-+eE"
+    ):
         raise ValueError("cut off")
-    return "".join(done).rstrip().rstrip(",") + "".join(_CLOSER[bracket] for bracket in reversed(open_brackets))
+    return "".join(done).rstrip().rstrip(",") + "".join(
+        _CLOSER[bracket] for bracket in reversed(open_brackets)
+    )
 
 
 def hermes_call(tool: str, arguments: Mapping[str, Any]) -> str:
@@ -115,7 +133,9 @@ def hermes_call(tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def tool_arguments(body: str, tool: str, *, repair: bool = True) -> dict[str, Any] | Malformed:
-    """The arguments of a Hermes call, `{"name": tool, "arguments": {...}}`; arguments may be JSON in a text."""
+    """The arguments of a Hermes call, `{"name": tool, "arguments": {...}}`; arguments may be JSON
+    in a text.
+    """
     try:
         call: Any = read_json(body, repair=repair)
     except ValueError:
@@ -137,13 +157,17 @@ def from_text(value: Any) -> Any:
 
 
 def four_numbers(value: Any, *, lenient: bool = True) -> tuple[float, float, float, float] | None:
-    """A list of four numbers; `lenient`: also as JSON in a text, or alone in a list. A number too large for a float is infinite."""
+    """A list of four numbers; `lenient`: also as JSON in a text, or alone in a list. A number too
+    large for a float is infinite.
+    """
     if lenient:
         value = from_text(value)
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(value, list) or len(value) != 4:
         return None
-    if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
+    if not all(
+        isinstance(number, int | float) and not isinstance(number, bool) for number in value
+    ):
         return None
     a, b, c, d = map(_as_float, value)
     return a, b, c, d
@@ -169,11 +193,17 @@ BAD_BOX = malformed(Reason.BAD_BOX, "The box must be four numbers, [x1, y1, x2, 
 """What `crop_of` says where there are no four numbers."""
 
 
-def crop_of(numbers: tuple[float, float, float, float] | None, frame: Size, views: Sequence[View], source: int = 0) -> Crop | Malformed:
+def crop_of(
+    numbers: tuple[float, float, float, float] | None,
+    frame: Size,
+    views: Sequence[View],
+    source: int = 0,
+) -> Crop | Malformed:
     """The Crop that `numbers` mean.
 
     Args:
-        numbers: x1, y1, x2, y2 as the policy wrote them; parts outside the picture are cut off, swapped corners put in order.
+        numbers: x1, y1, x2, y2 as the policy wrote them; parts outside the picture are cut off,
+            swapped corners put in order.
         frame: (width, height) of the picture they refer to, in their unit.
         views: pictures shown so far.
         source: which of them they refer to.
@@ -181,17 +211,23 @@ def crop_of(numbers: tuple[float, float, float, float] | None, frame: Size, view
     if numbers is None:
         return BAD_BOX
     if not 0 <= source < len(views):
-        return malformed(Reason.BAD_SOURCE, f"There is no such picture; {len(views)} have been shown.")
+        return malformed(
+            Reason.BAD_SOURCE, f"There is no such picture; {len(views)} have been shown."
+        )
     try:
         box = Box.from_pixels(numbers, frame).within(views[source].region)
     except BoxError:
         return malformed(
-            Reason.EMPTY_BOX, f"The box has no area inside the picture, which goes from 0 to {frame[0]} across and 0 to {frame[1]} down."
+            Reason.EMPTY_BOX,
+            f"The box has no area inside the picture, which goes from 0 to {frame[0]} "
+            f"across and 0 to {frame[1]} down.",
         )
     return Crop(box, emitted=numbers, source=source)
 
 
-def check_shape(crop: Crop, size: Size, *, above: float = 0.0, aspect: float = float("inf")) -> Crop | Malformed:
+def check_shape(
+    crop: Crop, size: Size, *, above: float = 0.0, aspect: float = float("inf")
+) -> Crop | Malformed:
     """The crop, if its sides are long enough.
 
     Args:
@@ -203,7 +239,13 @@ def check_shape(crop: Crop, size: Size, *, above: float = 0.0, aspect: float = f
     x0, y0, x1, y1 = crop.shown.corners
     width, height = (x1 - x0) * size[0], (y1 - y0) * size[1]
     if min(width, height) <= above:
-        return malformed(Reason.TOO_SMALL, f"The box is too small: each side must be longer than {above:g} pixels.")
+        return malformed(
+            Reason.TOO_SMALL,
+            f"The box is too small: each side must be longer than {above:g} pixels.",
+        )
     if max(width, height) > aspect * min(width, height):
-        return malformed(Reason.TOO_NARROW, f"The box is too narrow: one side is more than {aspect:g} times the other.")
+        return malformed(
+            Reason.TOO_NARROW,
+            f"The box is too narrow: one side is more than {aspect:g} times the other.",
+        )
     return crop

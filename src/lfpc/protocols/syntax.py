@@ -1,8 +1,10 @@
-"""Which region of a picture a Python program cuts, told from its syntax tree alone. Nothing is ever executed, imported or opened.
+"""Which region of a picture a Python program cuts, told from its syntax tree alone. Nothing is ever
+executed, imported or opened.
 
-Read are numbers and their arithmetic, `int`, `round`, `min`, ..., the size of a picture, PIL's `crop` and `resize`, array slices
-and `cv2.resize`, through assignments, `with`, `try` and `if`. What a loop or a function does is not read, what is not understood is
-not known, and a cut whose numbers are not known is no cut.
+Read are numbers and their arithmetic, `int`, `round`, `min`, ..., the size of a picture, PIL's
+`crop` and `resize`, array slices and `cv2.resize`, through assignments, `with`, `try` and `if`.
+What a loop or a function does is not read, what is not understood is not known, and a cut whose
+numbers are not known is no cut.
 """
 
 import ast
@@ -12,7 +14,17 @@ from dataclasses import dataclass
 
 from lfpc.boxes import WHOLE, Box, Size
 from lfpc.errors import BoxError
-from lfpc.protocols.syntax_values import KEEPS_SHAPE, Picture, Value, calculated, compared, element, function_of, number, resized
+from lfpc.protocols.syntax_values import (
+    KEEPS_SHAPE,
+    Picture,
+    Value,
+    calculated,
+    compared,
+    element,
+    function_of,
+    number,
+    resized,
+)
 
 LONGEST_CODE = 20_000
 """Characters of a program that is read; a longer one is refused."""
@@ -20,7 +32,9 @@ LONGEST_CODE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What the program cuts last: its numbers x1, y1, x2, y2, and the region of the file's picture they mean (None: no area)."""
+    """What the program cuts last: its numbers x1, y1, x2, y2, and the region of the file's picture
+    they mean (None: no area).
+    """
 
     numbers: tuple[float, float, float, float]
     region: Box | None
@@ -40,7 +54,9 @@ def last_cut(code: str, size: Size) -> Cut | None:
     program = _Program(Picture(WHOLE, float(size[0]), float(size[1])))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the parser warns about odd escapes in the policy's code
+            warnings.simplefilter(
+                "ignore"
+            )  # the parser warns about odd escapes in the policy's code
             tree = ast.parse(code)
         program.run(tree.body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -49,7 +65,9 @@ def last_cut(code: str, size: Size) -> Cut | None:
 
 
 class _Program:
-    """Goes through a program from top to bottom and knows what its names stand for, and what was cut last."""
+    """Goes through a program from top to bottom and knows what its names stand for, and what was
+    cut last.
+    """
 
     def __init__(self, original: Picture) -> None:
         self.original, self.names = original, dict[str, Value]()
@@ -83,7 +101,9 @@ class _Program:
                     self.forget(statement)
 
     def branch(self, statement: ast.If) -> None:
-        """The branch that is taken; where that is not known, both, after which names and cuts they disagree on are not known."""
+        """The branch that is taken; where that is not known, both, after which names and cuts they
+        disagree on are not known.
+        """
         test, taken = statement.test, None
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             taken = compared(test.ops[0], self.value(test.left), self.value(test.comparators[0]))
@@ -120,14 +140,20 @@ class _Program:
             case ast.Name(id=name):
                 self.names[name] = value
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                values = value if isinstance(value, tuple) and len(value) == len(parts) else (None,) * len(parts)
+                values = (
+                    value
+                    if isinstance(value, tuple) and len(value) == len(parts)
+                    else (None,) * len(parts)
+                )
                 for part, one in zip(parts, values, strict=True):
                     self.bind(part, one)
             case ast.Subscript(value=owner):
                 self.spoil(owner)
 
     def spoil(self, node: ast.expr) -> None:
-        """Numbers that were changed in place are not known any more; a picture that was drawn on is as large as before."""
+        """Numbers that were changed in place are not known any more; a picture that was drawn on is
+        as large as before.
+        """
         if isinstance(node, ast.Name) and isinstance(self.names.get(node.id), tuple):
             self.names[node.id] = None
 
@@ -142,7 +168,9 @@ class _Program:
                 self.bind(target, found := self.value(value))
                 return found
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                return tuple(one if isinstance(one, float) else None for one in map(self.value, parts))
+                return tuple(
+                    one if isinstance(one, float) else None for one in map(self.value, parts)
+                )
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return calculated(ast.Mult(), -1.0, self.value(operand))
             case ast.BinOp(left=left, op=op, right=right):
@@ -157,7 +185,9 @@ class _Program:
         return None
 
     def item(self, owner: Value, index: ast.expr) -> Value:
-        """`owner[index]`: a slice of a picture, an element or the first elements of a few numbers."""
+        """`owner[index]`: a slice of a picture, an element or the first elements of a few
+        numbers.
+        """
         if isinstance(owner, Picture):
             return self.sliced(owner, index)
         if not isinstance(owner, tuple):
@@ -172,17 +202,30 @@ class _Program:
     def sliced(self, picture: Picture, index: ast.expr) -> Value:
         """`picture[y1:y2, x1:x2]` of an array; slices without bounds cut nothing."""
         axes = (*(index.elts if isinstance(index, ast.Tuple) else [index]), ast.Slice())[:2]
-        if all(isinstance(axis, ast.Slice) and axis.lower is axis.upper is axis.step is None for axis in axes):
+        if all(
+            isinstance(axis, ast.Slice) and axis.lower is axis.upper is axis.step is None
+            for axis in axes
+        ):
             return picture
         bounds: list[float] = []
         for axis, length in zip(axes, (picture.height, picture.width), strict=True):
-            for part, missing in ((axis.lower, 0.0), (axis.upper, length)) if isinstance(axis, ast.Slice) and axis.step is None else ():
+            for part, missing in (
+                ((axis.lower, 0.0), (axis.upper, length))
+                if isinstance(axis, ast.Slice) and axis.step is None
+                else ()
+            ):
                 bound = missing if part is None else self.value(part)
-                bounds += [bound + length if bound < 0 else bound] if isinstance(bound, float) else []
-        return self.cut_out(picture, (bounds[2], bounds[0], bounds[3], bounds[1]) if len(bounds) == 4 else None)
+                bounds += (
+                    [bound + length if bound < 0 else bound] if isinstance(bound, float) else []
+                )
+        return self.cut_out(
+            picture, (bounds[2], bounds[0], bounds[3], bounds[1]) if len(bounds) == 4 else None
+        )
 
     def cut_out(self, picture: Picture, box: Value) -> Picture | None:
-        """Note that `box`, in pixels of `picture`, was cut; a cut that is not known hides the one before it."""
+        """Note that `box`, in pixels of `picture`, was cut; a cut that is not known hides the one
+        before it.
+        """
         self.cut = None
         if not isinstance(box, tuple) or len(box) != 4 or None in box:
             return None
@@ -194,7 +237,9 @@ class _Program:
             self.cut = Cut((x0, y0, x1, y1), None)
             return None
         self.cut = Cut((x0, y0, x1, y1), region)
-        return Picture(region, (part.x1 - part.x0) * picture.width, (part.y1 - part.y0) * picture.height)
+        return Picture(
+            region, (part.x1 - part.x0) * picture.width, (part.y1 - part.y0) * picture.height
+        )
 
     def call(self, node: ast.Call) -> Value:
         """What a call gives; functions that are not known give nothing known."""
@@ -210,7 +255,9 @@ class _Program:
             case Picture(), "resize", _:
                 return resized(owner, _argument(named, "size", given), None, None)
             case _, "resize", [Picture() as picture, *rest]:
-                return resized(picture, _argument(named, "dsize", rest), named.get("fx"), named.get("fy"))
+                return resized(
+                    picture, _argument(named, "dsize", rest), named.get("fx"), named.get("fy")
+                )
             case None, "open" | "imread", _ if isinstance(node.func, ast.Attribute):
                 return self.original
             case Picture(), _, _ if name in KEEPS_SHAPE:
@@ -221,7 +268,9 @@ class _Program:
                 return function_of(name, given)
             case _, "tuple" | "list", [tuple() as numbers]:
                 return numbers
-            case Picture(), "thumbnail", _ if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            case Picture(), "thumbnail", _ if isinstance(node.func, ast.Attribute) and isinstance(
+                node.func.value, ast.Name
+            ):
                 self.names[node.func.value.id] = None
             case tuple(), _, _ if isinstance(node.func, ast.Attribute):
                 self.spoil(node.func.value)

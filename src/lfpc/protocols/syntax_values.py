@@ -1,6 +1,8 @@
-"""What an expression of a program can be known to be: a number, a few numbers, a picture; and the arithmetic on them.
+"""What an expression of a program can be known to be: a number, a few numbers, a picture; and the
+arithmetic on them.
 
-Used by `lfpc.protocols.syntax`. Numbers are floats throughout, so no expression can grow without bound.
+Used by `lfpc.protocols.syntax`. Numbers are floats throughout, so no expression can grow without
+bound.
 """
 
 import ast
@@ -34,8 +36,29 @@ Value = float | tuple[float | None, ...] | Picture | None
 """None: not known."""
 
 KEEPS_SHAPE = frozenset(
-    {"array", "asarray", "fromarray", "cvtColor", "convert", "copy", "enhance", "filter", "filter2D", "GaussianBlur", "medianBlur"}
-    | {"Contrast", "Sharpness", "Brightness", "Color", "exif_transpose", "autocontrast", "equalize", "convertScaleAbs"}
+    {
+        "array",
+        "asarray",
+        "fromarray",
+        "cvtColor",
+        "convert",
+        "copy",
+        "enhance",
+        "filter",
+        "filter2D",
+        "GaussianBlur",
+        "medianBlur",
+    }
+    | {
+        "Contrast",
+        "Sharpness",
+        "Brightness",
+        "Color",
+        "exif_transpose",
+        "autocontrast",
+        "equalize",
+        "convertScaleAbs",
+    }
 )
 """Functions whose result shows the same region at the same size as the picture they are given."""
 _OF_ONE: Mapping[str, Callable[[float], float]] = {

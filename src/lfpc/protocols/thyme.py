@@ -1,7 +1,9 @@
-"""Thyme: Python code asks for the crop, in pixels of the original's file; the crop stands in the assistant's own turn.
+"""Thyme: Python code asks for the crop, in pixels of the original's file; the crop stands in the
+assistant's own turn.
 
-The code is never run. `lfpc.protocols.syntax` reads from its syntax tree which region it cuts; that region is shown, and nothing
-else the code does to it (rotation, contrast, drawing, arithmetic that it prints) happens.
+The code is never run. `lfpc.protocols.syntax` reads from its syntax tree which region it cuts; that
+region is shown, and nothing else the code does to it (rotation, contrast, drawing, arithmetic that
+it prints) happens.
 """
 
 import re
@@ -20,18 +22,24 @@ FILE = "image.jpg"
 """What the policy is told that its file is called."""
 
 SYSTEM = (
-    "You are a helpful assistant. Solve the problem step by step. To see more, you may write Python code that crops the picture, between "
-    "<code> and </code>, in a ```python block, and that prints the path of the picture it saved. The result comes back between "
+    "You are a helpful assistant. Solve the problem step by step. To see more, you may "
+    "write Python code that crops the picture, between "
+    "<code> and </code>, in a ```python block, and that prints the path of the picture it "
+    "saved. The result comes back between "
     "<sandbox_output> and </sandbox_output>."
 )
-DIRECT_SYSTEM = "You are a helpful assistant. Solve the problem step by step, then write <answer>your answer</answer>"
+DIRECT_SYSTEM = (
+    "You are a helpful assistant. Solve the problem step by step, then write <answer>your "
+    "answer</answer>"
+)
 
 
 def remind(first_view: View) -> str:
     """The file's name and size, and the form of the reply."""
     width, height = first_view.original_size
     return (
-        f"\n\nPath of the picture: {FILE}\nSize of the picture: {width}x{height}\n\nWrite <think>your reasoning, with any code</think> and "
+        f"\n\nPath of the picture: {FILE}\nSize of the picture: {width}x{height}\n\nWrite "
+        f"<think>your reasoning, with any code</think> and "
         "<answer>your answer</answer>"
     )
 
@@ -42,16 +50,23 @@ def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply; the first code or answer counts. Errors come back as the sandbox would give them."""
+    """Read a reply; the first code or answer counts. Errors come back as the sandbox would give
+    them.
+    """
     action = call_or_answer(text, CODE, lambda body: _read_code(body, views))
-    return replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>") if isinstance(action, Malformed) else action
+    return (
+        replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>")
+        if isinstance(action, Malformed)
+        else action
+    )
 
 
 def write_call(box: Box, first_view: View) -> str:
     """Code that cuts `box`, in whole pixels of the original."""
     return (
         f"<code>\n```python\nfrom PIL import Image\nimage = Image.open({FILE!r})\n"
-        f"image.crop({box.to_pixels(first_view.original_size)}).save('crop.jpg')\nprint('crop.jpg')\n```\n</code>"
+        f"image.crop({box.to_pixels(first_view.original_size)}).save('crop.jpg')\nprint('cr"
+        f"op.jpg')\n```\n</code>"
     )
 
 
@@ -64,7 +79,9 @@ def _read_code(body: str, views: Sequence[View]) -> Action:
     if cut is None:
         return malformed(Reason.NO_CROP, "The code cuts no region whose coordinates can be told.")
     if cut.region is None:
-        return malformed(Reason.EMPTY_BOX, "The code cuts a region that has no area inside the picture.")
+        return malformed(
+            Reason.EMPTY_BOX, "The code cuts a region that has no area inside the picture."
+        )
     return Crop(cut.region, emitted=cut.numbers)
 
 

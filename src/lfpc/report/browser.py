@@ -1,7 +1,8 @@
 """The episodes of a report as data files that a page loads from disk when it needs them.
 
-`data/index.js` holds what filters, sorting and search need of every episode, `data/SETTING-N.js` all of `CHUNK` episodes. They are
-scripts with one call and one JSON value, in ASCII, as a page from disk may load scripts and no other data.
+`data/index.js` holds what filters, sorting and search need of every episode, `data/SETTING-N.js`
+all of `CHUNK` episodes. They are scripts with one call and one JSON value, in ASCII, as a page from
+disk may load scripts and no other data.
 """
 
 import json
@@ -51,15 +52,24 @@ def groups_of(evidence: Evidence) -> list[Group]:
         found[arm, budget, seed][probe] = rows
     order = ["own", *PROBE_NAMES]
     by_order = {
-        key: dict(sorted(some.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+        key: dict(
+            sorted(
+                some.items(),
+                key=lambda item: order.index(item[0]) if item[0] in order else len(order),
+            )
+        )
         for key, some in found.items()
     }
     groups = [Group(*key, probes) for key, probes in by_order.items() if "own" in probes]
-    return groups + [Group(arm, TRAINING, seed, {"own": rows}) for (arm, seed), rows in evidence.training.items()]
+    return groups + [
+        Group(arm, TRAINING, seed, {"own": rows}) for (arm, seed), rows in evidence.training.items()
+    ]
 
 
 def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[str]:
-    """Ids of up to `shown` questions, one of each group's kinds in turn, so that each filter finds something that has pictures."""
+    """Ids of up to `shown` questions, one of each group's kinds in turn, so that each filter finds
+    something that has pictures.
+    """
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for group in groups:
         for row, others in episodes_of(group):
@@ -79,13 +89,27 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
 
 def episodes_of(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
     """Each row under the own crops, and the rows of the same question by probe."""
-    by_probe = {probe: {row["sample"]: row for row in rows} for probe, rows in group.probes.items() if probe != "own"}
+    by_probe = {
+        probe: {row["sample"]: row for row in rows}
+        for probe, rows in group.probes.items()
+        if probe != "own"
+    }
     for row in group.own:
-        yield row, {probe: rows[row["sample"]] for probe, rows in by_probe.items() if row["sample"] in rows}
+        yield (
+            row,
+            {
+                probe: rows[row["sample"]]
+                for probe, rows in by_probe.items()
+                if row["sample"] in rows
+            },
+        )
 
 
-def write_browser(out: Path, evidence: Evidence, pictures: Pictures, *, shown: int, seed: int = 0) -> None:
-    """Write the data files of every episode into `out`/data, with the pictures of up to `shown` questions.
+def write_browser(
+    out: Path, evidence: Evidence, pictures: Pictures, *, shown: int, seed: int = 0
+) -> None:
+    """Write the data files of every episode into `out`/data, with the pictures of up to `shown`
+    questions.
 
     Raises:
         OSError: the disk refuses.
@@ -96,18 +120,31 @@ def write_browser(out: Path, evidence: Evidence, pictures: Pictures, *, shown: i
 
 
 def write_groups(
-    out: Path, groups: Sequence[Group], shown: Callable[[Setting], Shown | None], pictures: Pictures, picked: set[str]
+    out: Path,
+    groups: Sequence[Group],
+    shown: Callable[[Setting], Shown | None],
+    pictures: Pictures,
+    picked: set[str],
 ) -> None:
     """`write_browser` of these groups, with the pictures of the questions `picked`."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
     questions: dict[str, list[str]] = {}
-    columns = [_write_group(folder, n, group, shown, pictures, picked, questions) for n, group in enumerate(groups)]
+    columns = [
+        _write_group(folder, n, group, shown, pictures, picked, questions)
+        for n, group in enumerate(groups)
+    ]
     ids = list(questions)
     index = {
         "chunk": CHUNK,
         "kinds": list(KINDS.items()),
-        "questions": {"id": ids, **{key: [questions[name][n] for name in ids] for n, key in enumerate(("text", "category", "thumbnail"))}},
+        "questions": {
+            "id": ids,
+            **{
+                key: [questions[name][n] for name in ids]
+                for n, key in enumerate(("text", "category", "thumbnail"))
+            },
+        },
         "groups": columns,
     }
     (folder / "index.js").write_text(_call("index", index), encoding="ascii")
@@ -131,7 +168,11 @@ def _write_group(
         here = pictures if sample.id in picked else None
         if sample.id not in numbers:
             numbers[sample.id] = len(numbers)
-            questions[sample.id] = [sample.question[:_SHORT], sample.category, here.thumbnail(sample) if here else ""]
+            questions[sample.id] = [
+                sample.question[:_SHORT],
+                sample.category,
+                here.thumbnail(sample) if here else "",
+            ]
         columns["question"].append(numbers[sample.id])
         for key, value in _index_row(own, others).items():
             columns[key].append(value)
@@ -140,7 +181,13 @@ def _write_group(
             name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
             (folder / f"{name}.js").write_text(_call("chunk", name, entries), encoding="ascii")
             entries = []
-    return {"arm": group.arm, "budget": group.budget, "seed": group.seed, "probes": list(group.probes), "columns": columns}
+    return {
+        "arm": group.arm,
+        "budget": group.budget,
+        "seed": group.seed,
+        "probes": list(group.probes),
+        "columns": columns,
+    }
 
 
 def _index_row(own: Row, others: Mapping[str, Row]) -> dict[str, Any]:
@@ -161,4 +208,6 @@ def _index_row(own: Row, others: Mapping[str, Row]) -> dict[str, Any]:
 
 
 def _call(name: str, *values: Any) -> str:
-    return f"lfpc.{name}({', '.join(json.dumps(value, separators=(',', ':')) for value in values)});\n"
+    return (
+        f"lfpc.{name}({', '.join(json.dumps(value, separators=(',', ':')) for value in values)});\n"
+    )

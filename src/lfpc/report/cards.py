@@ -1,10 +1,12 @@
-"""An episode as the pages show it, as plain JSON: its views, each reply, what came back, and which filters find it."""
+"""An episode as the pages show it, as plain JSON: its views, each reply, what came back, and which
+filters find it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from lfpc.boxes import Box
-from lfpc.evaluate.metrics import text_tokens
+from lfpc.metrics.episodes import text_tokens
 from lfpc.report.evidence import Shown
 from lfpc.report.pictures import Pictures
 from lfpc.report.tables import PROBE_NAMES
@@ -38,7 +40,9 @@ KINDS = {
 def kinds_of(own: Row, noise: Row | None = None, truth: Row | None = None) -> tuple[str, ...]:
     """Names of the filters that find an episode."""
     right, known = bool(own.get("correct")), own.get("correct") is not None
-    malformed = own.get("malformed") or [turn for turn in own.get("turns", ()) if turn["action"]["kind"] == "malformed"]
+    malformed = own.get("malformed") or [
+        turn for turn in own.get("turns", ()) if turn["action"]["kind"] == "malformed"
+    ]
     iou, covers = own.get("iou"), (own.get("coverage") or 0) > COVERED
     found = {
         "wrong": known and not right,
@@ -62,7 +66,12 @@ def shows_crop(row: Row) -> bool:
     return bool(row.get("tool")) or any(turn.get("view") for turn in row.get("turns", ()))
 
 
-def entry(sample: Sample, rows: Mapping[str, Row], pictures: Pictures | None, shown: Mapping[str, Shown | None]) -> Entry:
+def entry(
+    sample: Sample,
+    rows: Mapping[str, Row],
+    pictures: Pictures | None,
+    shown: Mapping[str, Shown | None],
+) -> Entry:
     """One question as one arm answered it at one budget, under each probe.
 
     Args:
@@ -83,13 +92,19 @@ def entry(sample: Sample, rows: Mapping[str, Row], pictures: Pictures | None, sh
         "boxes": boxes,
         "pictures": pictures is not None,
         "original": pictures and pictures.original(sample),
-        "first": pictures.first_view(sample, own["first_view"]) if pictures and "first_view" in own else None,
+        "first": pictures.first_view(sample, own["first_view"])
+        if pictures and "first_view" in own
+        else None,
         "firstSize": own.get("first_view"),
-        "columns": [_column(probe, row, sample, pictures, shown.get(probe)) for probe, row in rows.items()],
+        "columns": [
+            _column(probe, row, sample, pictures, shown.get(probe)) for probe, row in rows.items()
+        ],
     }
 
 
-def _column(probe: str, row: Row, sample: Sample, pictures: Pictures | None, shown: Shown | None) -> Entry:
+def _column(
+    probe: str, row: Row, sample: Sample, pictures: Pictures | None, shown: Shown | None
+) -> Entry:
     return {
         "probe": probe,
         "label": PROBE_NAMES.get(probe, "own crops" if probe == "own" else probe),
@@ -112,10 +127,16 @@ def facts(row: Row) -> dict[str, float]:
     return {key: round(float(value), 4) for key, value in found.items() if value is not None}
 
 
-def _turn(turn: Row, sample: Sample, probe: str, pictures: Pictures | None, shown: Shown | None) -> Entry:
+def _turn(
+    turn: Row, sample: Sample, probe: str, pictures: Pictures | None, shown: Shown | None
+) -> Entry:
     action = turn["action"]
     box = action.get("box")
-    crop = pictures.crop(sample, Box(*box), shown) if pictures and box and turn["view"] and shown else None
+    crop = (
+        pictures.crop(sample, Box(*box), shown)
+        if pictures and box and turn["view"] and shown
+        else None
+    )
     return {
         "text": _cut(turn["text"]),
         "kind": action["kind"],

@@ -12,13 +12,30 @@ Places = dict[str, dict[str, Estimate]]
 
 
 def result_figures(results: Mapping[str, Any]) -> list[Points]:
-    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and what each probe costs."""
+    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and what each probe
+    costs.
+    """
     found = [
-        points("accuracy", "Accuracy by budget", _by_budget(results, "accuracy", "wrong"), of="budget"),
-        points("noise-drop", "Accuracy lost under noise", _by_budget(results, "noise_drop", "fooled"), of="budget"),
+        points(
+            "accuracy", "Accuracy by budget", _by_budget(results, "accuracy", "wrong"), of="budget"
+        ),
+        points(
+            "noise-drop",
+            "Accuracy lost under noise",
+            _by_budget(results, "noise_drop", "fooled"),
+            of="budget",
+        ),
         points("iou", "IoU of the last crop", _by_budget(results, "iou", "all"), of="budget"),
-        points("tokens", "Visual tokens per question", _by_budget(results, "visual_tokens", "all"), of="budget"),
-        *(_probes(results, budget) for budget in dict.fromkeys(budget for _, budget, _ in settings(results))),
+        points(
+            "tokens",
+            "Visual tokens per question",
+            _by_budget(results, "visual_tokens", "all"),
+            of="budget",
+        ),
+        *(
+            _probes(results, budget)
+            for budget in dict.fromkeys(budget for _, budget, _ in settings(results))
+        ),
     ]
     return [figure for figure in found if figure.marks]
 
@@ -28,7 +45,9 @@ def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Places:
     for arm, budget, found in settings(results):
         if found.get(metric) is not None:
             low, high = found.get(f"{metric}_ci") or (None, None)
-            places.setdefault(budget, {})[arm] = Estimate(found[metric], low, high, episodes_link(arm, budget, show))
+            places.setdefault(budget, {})[arm] = Estimate(
+                found[metric], low, high, episodes_link(arm, budget, show)
+            )
     return places
 
 
@@ -37,7 +56,12 @@ def _probes(results: Mapping[str, Any], budget: str) -> Points:
     for arm, its_budget, found in settings(results):
         for probe, row in found.get("probes", {}).items():
             if its_budget == budget and row["all"]["delta"] is not None:
-                estimate = Estimate(row["all"]["delta"], row["all"]["low"], row["all"]["high"], episodes_link(arm, budget))
+                estimate = Estimate(
+                    row["all"]["delta"],
+                    row["all"]["low"],
+                    row["all"]["high"],
+                    episodes_link(arm, budget),
+                )
                 places.setdefault(probe, {})[arm] = estimate
     name = "probes-" + "".join(sign if sign.isalnum() else "-" for sign in budget)
     return points(name, f"Accuracy lost by what is shown, {budget} budget", places, of="shown")
@@ -49,9 +73,19 @@ def data_figures(data: Mapping[str, DataFacts]) -> list[Bars]:
     for n, (name, facts) in enumerate(data.items(), 1):
         of = f"{name}, {facts.count:,} questions"
         figures += [
-            bars(f"budgets-{n}", f"Chosen first-view budgets, visual tokens ({of})", facts.budgets, of="budget"),
+            bars(
+                f"budgets-{n}",
+                f"Chosen first-view budgets, visual tokens ({of})",
+                facts.budgets,
+                of="budget",
+            ),
             bars(f"categories-{n}", f"Categories ({of})", _most(facts.categories), of="category"),
-            bars(f"targets-{n}", f"Area of the targets, share of the picture ({of})", _by_octave(facts.areas), of="area"),
+            bars(
+                f"targets-{n}",
+                f"Area of the targets, share of the picture ({of})",
+                _by_octave(facts.areas),
+                of="area",
+            ),
         ]
     return [figure for figure in figures if figure.bars]
 
@@ -68,18 +102,29 @@ def _by_octave(areas: Sequence[float]) -> dict[str, int]:
     octaves = [floor(log2(area)) for area in areas if area > 0]
     if not octaves:
         return {}
-    return {f"{2.0**k:.1%}" if k > -10 else f"{2.0**k:.3%}": octaves.count(k) for k in range(min(octaves), max(octaves) + 1)}
+    return {
+        f"{2.0**k:.1%}" if k > -10 else f"{2.0**k:.3%}": octaves.count(k)
+        for k in range(min(octaves), max(octaves) + 1)
+    }
 
 
-def settings_table(evidence: Evidence) -> tuple[list[tuple[str, str]], list[str], list[tuple[str, list[str]]]]:
+def settings_table(
+    evidence: Evidence,
+) -> tuple[list[tuple[str, str]], list[str], list[tuple[str, list[str]]]]:
     """What the runs were asked to do: (what all share, names of the runs, what differs by run)."""
     flat: dict[str, dict[str, str]] = {}
     for (arm, budget, probe, seed), origin in evidence.origins.items():
         if probe == "own" and seed == 0:
-            flat[f"{arm}, {budget}"] = _flat({"config": origin.config, "environment": origin.environment})
+            flat[f"{arm}, {budget}"] = _flat(
+                {"config": origin.config, "environment": origin.environment}
+            )
     keys = list(dict.fromkeys(key for some in flat.values() for key in some))
     rows = [(key, [some.get(key, "\u2013") for some in flat.values()]) for key in keys]
-    return [(key, row[0]) for key, row in rows if len(set(row)) == 1], list(flat), [(key, row) for key, row in rows if len(set(row)) > 1]
+    return (
+        [(key, row[0]) for key, row in rows if len(set(row)) == 1],
+        list(flat),
+        [(key, row) for key, row in rows if len(set(row)) > 1],
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -88,5 +133,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(inner, Mapping):
             found |= _flat(inner, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}".removeprefix("config.").removeprefix("environment.")] = str(inner)
+            found[f"{prefix}{key}".removeprefix("config.").removeprefix("environment.")] = str(
+                inner
+            )
     return found

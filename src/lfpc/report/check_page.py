@@ -1,4 +1,6 @@
-"""What a check of a samples folder found, and what a mixture holds, as pages with samples to look at."""
+"""What a check of a samples folder found, and what a mixture holds, as pages with samples to look
+at.
+"""
 
 from pathlib import Path
 
@@ -17,11 +19,18 @@ def write_check_page(out: Path, report: Report, folder: Path) -> Path:
         out,
         title=f"Check of {folder}",
         facts=[
-            f"{report.rows:,} rows; {report.unplayable:,} cannot be played, of {report.notes:,} others there is something to say.",
+            f"{report.rows:,} rows; {report.unplayable:,} cannot be played, of "
+            f"{report.notes:,} others there is something to say.",
             "Dashed boxes are the truth boxes of a sample.",
         ],
-        bars={"Samples by source": dict(report.sources.most_common(20)), "Rows by problem": dict(report.kinds.most_common())},
-        groups={"Worst": [_shown(checked) for checked in report.worst], "Drawn at random": [_shown(checked) for checked in report.drawn]},
+        bars={
+            "Samples by source": dict(report.sources.most_common(20)),
+            "Rows by problem": dict(report.kinds.most_common()),
+        },
+        groups={
+            "Worst": [_shown(checked) for checked in report.worst],
+            "Drawn at random": [_shown(checked) for checked in report.drawn],
+        },
     )
 
 
@@ -31,23 +40,43 @@ def _shown(checked: Checked) -> Shown:
 
 
 def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
-    """Write the page of a mixture into `out`: its parts, why samples were left out, and every leak to look at, up to `shown`.
+    """Write the page of a mixture into `out`: its parts, why samples were left out, and every leak
+    to look at, up to `shown`.
 
     Raises:
         RunError: the folder cannot be written.
     """
     reasons = list(dict.fromkeys(each.reason.value for each in mixed.left_out))
     rows = [
-        (name, f"{counts['read']:,}", f"{counts['samples']:,}", *(f"{counts.get(reason, 0):,}" for reason in reasons))
+        (
+            name,
+            f"{counts['read']:,}",
+            f"{counts['samples']:,}",
+            *(f"{counts.get(reason, 0):,}" for reason in reasons),
+        )
         for name, counts in mixed.parts.items()
     ]
-    leaks = [Shown(each.sample, (each.detail,)) for each in mixed.left_out if each.reason.value == "leak"]
+    leaks = [
+        Shown(each.sample, (each.detail,)) for each in mixed.left_out if each.reason.value == "leak"
+    ]
     step = max(1, len(mixed.samples) // shown)
     return write_data_page(
         out,
         title="Mixture",
-        facts=[f"{len(mixed.samples):,} samples; {len(mixed.left_out):,} were left out, {len(leaks):,} of them for a benchmark's picture."],
+        facts=[
+            f"{len(mixed.samples):,} samples; {len(mixed.left_out):,} were left out, "
+            f"{len(leaks):,} of them for a benchmark's picture."
+        ],
         bars={"Samples by part": {name: counts["samples"] for name, counts in mixed.parts.items()}},
-        tables=[Table("Parts", ("Part", "Read", "Samples", *(reason.capitalize() for reason in reasons)), tuple(rows))],
-        groups={"Left out: pictures of a benchmark": leaks[:shown], "Samples": [Shown(sample) for sample in mixed.samples[::step][:shown]]},
+        tables=[
+            Table(
+                "Parts",
+                ("Part", "Read", "Samples", *(reason.capitalize() for reason in reasons)),
+                tuple(rows),
+            )
+        ],
+        groups={
+            "Left out: pictures of a benchmark": leaks[:shown],
+            "Samples": [Shown(sample) for sample in mixed.samples[::step][:shown]],
+        },
     )

@@ -1,4 +1,6 @@
-"""A page about data: facts, bars, curves, tables and samples with their boxes. It opens from disk, as every page here."""
+"""A page about data: facts, bars, curves, tables and samples with their boxes. It opens from disk,
+as every page here.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,14 +65,20 @@ def write_data_page(
     pictures = Pictures(out / "pictures")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        cards = {name: [_Card(shown, pictures.original(shown.sample)) for shown in some] for name, some in (groups or {}).items() if some}
+        cards = {
+            name: [_Card(shown, pictures.original(shown.sample)) for shown in some]
+            for name, some in (groups or {}).items()
+            if some
+        }
         page = (
             templates()
             .get_template("data.html.j2")
             .render(
                 title=title,
                 facts=facts,
-                bars={name: figures.rows(counts) for name, counts in (bars or {}).items() if counts},
+                bars={
+                    name: figures.rows(counts) for name, counts in (bars or {}).items() if counts
+                },
                 curves=curves,
                 canvas=figures,
                 tables=[table for table in tables if table.rows],

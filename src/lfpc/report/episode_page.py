@@ -13,24 +13,35 @@ from lfpc.report.pictures import Pictures
 from lfpc.samples import Sample
 
 
-def write_episode_page(out: Path, sample: Sample, row: Mapping[str, Any], look: Look, *, model: str) -> Path:
+def write_episode_page(
+    out: Path, sample: Sample, row: Mapping[str, Any], look: Look, *, model: str
+) -> Path:
     """Write the page, its data and its pictures into `out`; returns the path of `index.html`.
 
     Args:
         out: folder; made if needed.
         sample: what was asked.
-        row: the episode, as `lfpc.runs.episode_row` makes it; "correct" is None where no answer is known.
+        row: the episode, as `lfpc.storage.runs.episode_row` makes it; "correct" is None where no
+            answer is known.
         look: what the crop tool showed; crops are made again with it.
         model: who replied.
     Raises:
         RunError: the folder cannot be written.
     """
-    group = Group(model, f"{row['global_tokens']} tokens", 0, {"own": [{**row, "image": str(sample.image)}]})
+    group = Group(
+        model, f"{row['global_tokens']} tokens", 0, {"own": [{**row, "image": str(sample.image)}]}
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_groups(out, [group], lambda _: Shown("own", look), Pictures(out / "pictures"), {sample.id})
+        write_groups(
+            out, [group], lambda _: Shown("own", look), Pictures(out / "pictures"), {sample.id}
+        )
         copy_static(out)
-        page = templates().get_template("episodes.html.j2").render(title=sample.question[:100], alone=True)
+        page = (
+            templates()
+            .get_template("episodes.html.j2")
+            .render(title=sample.question[:100], alone=True)
+        )
         (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{out}: the page cannot be written: {error.strerror or error}") from error

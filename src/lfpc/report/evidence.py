@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.probes import PROBES, RANDOM
 from lfpc.evaluate.replay import samples_of_rows
 from lfpc.evaluate.results import AllRows, Comparison, Seconds, Setting
 from lfpc.images import CropRules
 from lfpc.looks import Look
+from lfpc.metrics.episodes import Row
 from lfpc.protocols import PROTOCOLS
 
 TRAINING = "training"
@@ -54,7 +54,9 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything a report shows. A run's parts are told apart by the arm, which several runs prefix with their names."""
+    """Everything a report shows. A run's parts are told apart by the arm, which several runs prefix
+    with their names.
+    """
 
     rows: AllRows = field(default_factory=dict[Setting, Sequence[Row]])
     """Evaluation rows by (arm, budget name, probe, seed)."""
@@ -62,7 +64,9 @@ class Evidence:
     """Seconds per question measured apart from the rows, by (arm, budget name)."""
     curves: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, Sequence[Row]])
     """Metrics rows by arm, of the first seed."""
-    training: Mapping[tuple[str, int], Sequence[Row]] = field(default_factory=dict[tuple[str, int], Sequence[Row]])
+    training: Mapping[tuple[str, int], Sequence[Row]] = field(
+        default_factory=dict[tuple[str, int], Sequence[Row]]
+    )
     """Episodes kept in training by (arm, seed)."""
     origins: Mapping[Setting, Origin] = field(default_factory=dict[Setting, Origin])
     """By setting; a training run's budget is `TRAINING` and its probe "own"."""
@@ -73,7 +77,9 @@ class Evidence:
 
     @property
     def further(self) -> list[Comparison]:
-        """Comparisons beside the paper's: each ablation against its parent, each further run against the first."""
+        """Comparisons beside the paper's: each ablation against its parent, each further run
+        against the first.
+        """
         arms = list(dict.fromkeys(arm for arm, *_ in self.rows))
         settings = list(dict.fromkeys((arm, budget) for arm, budget, *_ in self.rows))
         pairs = [(arm, parent) for arm in arms for parent in arms if arm.startswith(f"{parent}-")]
@@ -89,17 +95,27 @@ class Evidence:
         """The arm of the first run that corresponds to `arm` of a later one."""
         if len(self.runs) < 2:
             return None
-        name = max((run for run in self.runs if arm == run or arm.startswith(f"{run}/")), key=len, default=self.runs[0])
+        name = max(
+            (run for run in self.runs if arm == run or arm.startswith(f"{run}/")),
+            key=len,
+            default=self.runs[0],
+        )
         return None if name == self.runs[0] else self.runs[0] + arm.removeprefix(name)
 
     def shown(self, setting: Setting) -> "Shown | None":
         """What the crop tool showed in `setting`: crops are made again with it. None: not known."""
-        rows, origin = self.rows.get(setting) or self.training.get((setting[0], setting[3])), self.origins.get(setting)
+        rows, origin = (
+            self.rows.get(setting) or self.training.get((setting[0], setting[3])),
+            self.origins.get(setting),
+        )
         probe = str(origin.config.get("probe", "own")) if origin else ""
         if not rows or not origin or probe not in PROBES:
             return None
         seed = int(origin.config.get("seed", 0)) if probe in RANDOM else 0
-        return Shown(f"{probe}/{seed}/{origin.rules}", PROBES[probe](samples_of_rows(rows), origin.rules, seed))
+        return Shown(
+            f"{probe}/{seed}/{origin.rules}",
+            PROBES[probe](samples_of_rows(rows), origin.rules, seed),
+        )
 
     def renamed(self, run: str) -> "Evidence":
         """The same with `run` in front of every arm."""

@@ -20,16 +20,31 @@ def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -
     for figure in drawn:
         svg = template.render(figure=figure, canvas=figures)
         (out / "figures" / f"{figure.name}.svg").write_text(svg, encoding="utf-8", errors="replace")
-        (out / "figures" / f"{figure.name}.csv").write_text(figure_csv(figure), encoding="utf-8", errors="replace", newline="")
+        (out / "figures" / f"{figure.name}.csv").write_text(
+            figure_csv(figure), encoding="utf-8", errors="replace", newline=""
+        )
     for table in tables:
-        (out / "tables" / f"{table.name}.md").write_text(table_markdown(table), encoding="utf-8", errors="replace")
-        (out / "tables" / f"{table.name}.tex").write_text(table_latex(table), encoding="utf-8", errors="replace")
+        (out / "tables" / f"{table.name}.md").write_text(
+            table_markdown(table), encoding="utf-8", errors="replace"
+        )
+        (out / "tables" / f"{table.name}.tex").write_text(
+            table_latex(table), encoding="utf-8", errors="replace"
+        )
 
 
 def figure_csv(figure: Figure) -> str:
-    """The figure's numbers, a header first. Texts that a spreadsheet would take for a formula get a quote in front."""
+    """The figure's numbers, a header first. Texts that a spreadsheet would take for a formula get a
+    quote in front.
+    """
     out = StringIO()
     writer = csv.writer(out)
     for row in (figure.columns, *figure.values):
-        writer.writerow([f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value for value in row])
+        writer.writerow(
+            [
+                f"'{value}"
+                if isinstance(value, str) and value[:1] in ("=", "+", "-", "@")
+                else value
+                for value in row
+            ]
+        )
     return out.getvalue()

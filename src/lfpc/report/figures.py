@@ -1,4 +1,5 @@
-"""Curves, bars and points with intervals as plain geometry; a template draws them as SVG, in the page's colours or in a file's.
+"""Curves, bars and points with intervals as plain geometry; a template draws them as SVG, in the
+page's colours or in a file's.
 
 Every figure keeps the numbers it shows: `columns` and `values` are its CSV file.
 """
@@ -11,7 +12,8 @@ from typing import Any, ClassVar
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 48, 10, 10, 26
 """Size of a figure and its margins, in SVG units."""
 ROW, LABELS, COUNTS = 22, 130, 56
-"""Of bars that lie: height of one with its gap, room for labels at the left and for counts at the right, in SVG units."""
+"""Of bars that lie: height of one with its gap, room for labels at the left and for counts at the
+right, in SVG units."""
 LONGEST_LABEL = 22
 KNOWN = {
     "reward": "Reward",
@@ -24,7 +26,8 @@ KNOWN = {
     "zero_variance": "Share of groups without a signal (zero variance)",
     "validation": "Validation",
 }
-"""Titles of the quantities that come first; every other number of a metrics row comes after them under its own name."""
+"""Titles of the quantities that come first; every other number of a metrics row comes after them
+under its own name."""
 _NOT_PLOTTED = ("step", "time", "seed", "seconds")
 
 Point = tuple[float, float]
@@ -40,7 +43,9 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One arm's curve: `raw` as measured, `smooth` its running mean, as SVG point lists. `series` picks the colour."""
+    """One arm's curve: `raw` as measured, `smooth` its running mean, as SVG point lists. `series`
+    picks the colour.
+    """
 
     label: str
     series: int
@@ -72,7 +77,9 @@ class Curves:
     @property
     def text(self) -> str:
         """What the figure says, for those who do not see it."""
-        return f"{self.title} by {self.over}; last values: " + ", ".join(f"{line.label} {line.last}" for line in self.lines)
+        return f"{self.title} by {self.over}; last values: " + ", ".join(
+            f"{line.label} {line.last}" for line in self.lines
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +176,11 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     power = 10.0 ** floor(log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = floor(low / step + 0.999_999)
-    return [round((first + i) * step, 12) for i in range(about * 3) if (first + i) * step <= high + step * 1e-9]
+    return [
+        round((first + i) * step, 12)
+        for i in range(about * 3)
+        if (first + i) * step <= high + step * 1e-9
+    ]
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
@@ -177,7 +188,10 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
-    return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1) for i in range(len(values))]
+    return [
+        (sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1)
+        for i in range(len(values))
+    ]
 
 
 def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curves]:
@@ -186,21 +200,49 @@ def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[
     Args:
         curves: for each arm its metrics rows, each with a "step" (else its position counts).
     """
-    series = {arm: [(row.get("step", i), flat_numbers(row)) for i, row in enumerate(rows)] for arm, rows in curves.items()}
-    keys = dict.fromkeys(key for rows in series.values() for _, values in rows for key in values if key not in _NOT_PLOTTED)
+    series = {
+        arm: [(row.get("step", i), flat_numbers(row)) for i, row in enumerate(rows)]
+        for arm, rows in curves.items()
+    }
+    keys = dict.fromkeys(
+        key
+        for rows in series.values()
+        for _, values in rows
+        for key in values
+        if key not in _NOT_PLOTTED
+    )
     order = sorted(keys, key=lambda key: _rank(key))
-    figures = [_figure(key, {arm: [(s, v[key]) for s, v in rows if key in v] for arm, rows in series.items()}) for key in order]
+    figures = [
+        _figure(
+            key, {arm: [(s, v[key]) for s, v in rows if key in v] for arm, rows in series.items()}
+        )
+        for key in order
+    ]
     return [figure for figure in figures if any(line.smooth for line in figure.lines)]
 
 
 def _rank(key: str) -> int:
     names = list(KNOWN)
-    return next((i for i, name in enumerate(names) if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))), len(names))
+    return next(
+        (
+            i
+            for i, name in enumerate(names)
+            if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))
+        ),
+        len(names),
+    )
 
 
 def _title(key: str) -> str:
     """`reward.tool` and its like are named after the quantity they are a part of."""
-    name = next((name for name in KNOWN if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))), None)
+    name = next(
+        (
+            name
+            for name in KNOWN
+            if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))
+        ),
+        None,
+    )
     if name is None or key == name:
         return KNOWN.get(key, key)
     return f"{KNOWN[name]}: {key[len(name) + 1 :]}"
@@ -210,12 +252,27 @@ def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Curves:
     xs = [x for line in points.values() for x, _ in line]
     ys = [y for line in points.values() for _, y in line]
     x_range, y_range = (min(xs), max(max(xs), min(xs) + 1)), _padded(ys)
-    lines = tuple(_line(arm, i, line, x_range, y_range) for i, (arm, line) in enumerate(points.items()) if line)
+    lines = tuple(
+        _line(arm, i, line, x_range, y_range)
+        for i, (arm, line) in enumerate(points.items())
+        if line
+    )
     x_ticks = tuple(Tick(_x(v, x_range), f"{v:g}") for v in nice_ticks(*x_range))
     by_step = {arm: dict(line) for arm, line in points.items() if line}
-    values = tuple((step, *(line.get(step) for line in by_step.values())) for step in sorted(set(xs)))
+    values = tuple(
+        (step, *(line.get(step) for line in by_step.values())) for step in sorted(set(xs))
+    )
     name = "training-" + "".join(sign if sign.isalnum() else "-" for sign in key)
-    return Curves(name, _title(key), _rank(key) < len(KNOWN), lines, x_ticks, _y_ticks(y_range), ("step", *by_step), values)
+    return Curves(
+        name,
+        _title(key),
+        _rank(key) < len(KNOWN),
+        lines,
+        x_ticks,
+        _y_ticks(y_range),
+        ("step", *by_step),
+        values,
+    )
 
 
 def _padded(ys: Sequence[float]) -> Point:
@@ -233,7 +290,10 @@ def _line(arm: str, series: int, points: Sequence[Point], x_range: Point, y_rang
     smooth = running_mean([y for _, y in points], max(1, len(points) // 12))
 
     def path(ys: Sequence[float]) -> str:
-        return " ".join(f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}" for (x, _), y in zip(points, ys, strict=True))
+        return " ".join(
+            f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}"
+            for (x, _), y in zip(points, ys, strict=True)
+        )
 
     return Line(
         arm,
@@ -264,7 +324,9 @@ def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
     return Bars(name, title, drawn, (of, "count"), tuple(counts.items()))
 
 
-def points(name: str, title: str, places: Mapping[str, Mapping[str, Estimate]], *, of: str) -> Points:
+def points(
+    name: str, title: str, places: Mapping[str, Mapping[str, Estimate]], *, of: str
+) -> Points:
     """Estimates of several series at named places, side by side at each.
 
     Args:
@@ -281,20 +343,51 @@ def points(name: str, title: str, places: Mapping[str, Mapping[str, Estimate]], 
         for label, one in found.items():
             x = LEFT + slot * (i + 0.15 + 0.7 * (series.index(label) + 0.5) / len(series))
             low, high = (one.value if end is None else end for end in (one.low, one.high))
-            text = f"{label}, {place}: {one.value:.3g}" + (f" [{low:.3g}, {high:.3g}]" if one.low is not None else "")
-            marks.append(Mark(x, _y(one.value, y_range), _y(low, y_range), _y(high, y_range), series.index(label), text, one.href))
+            text = f"{label}, {place}: {one.value:.3g}" + (
+                f" [{low:.3g}, {high:.3g}]" if one.low is not None else ""
+            )
+            marks.append(
+                Mark(
+                    x,
+                    _y(one.value, y_range),
+                    _y(low, y_range),
+                    _y(high, y_range),
+                    series.index(label),
+                    text,
+                    one.href,
+                )
+            )
     letters = max(3, int(slot / 6))
     x_ticks = tuple(
-        Tick(LEFT + slot * (i + 0.5), place if len(place) <= letters else f"{place[: letters - 1]}…") for i, place in enumerate(places)
+        Tick(
+            LEFT + slot * (i + 0.5), place if len(place) <= letters else f"{place[: letters - 1]}…"
+        )
+        for i, place in enumerate(places)
     )
-    values = tuple((place, label, one.value, one.low, one.high) for place, found in places.items() for label, one in found.items())
-    return Points(name, title, tuple(marks), tuple(series), x_ticks, _y_ticks(y_range), (of, "series", "value", "low", "high"), values)
+    values = tuple(
+        (place, label, one.value, one.low, one.high)
+        for place, found in places.items()
+        for label, one in found.items()
+    )
+    return Points(
+        name,
+        title,
+        tuple(marks),
+        tuple(series),
+        x_ticks,
+        _y_ticks(y_range),
+        (of, "series", "value", "low", "high"),
+        values,
+    )
 
 
 def rows(counts: Mapping[str, int]) -> list[Bar]:
     """Bars that lie under each other, in the order of `counts`; long names are shortened."""
     top, room = max(counts.values(), default=0) or 1, WIDTH - LABELS - COUNTS
-    return [Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count) for i, (label, count) in enumerate(counts.items())]
+    return [
+        Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count)
+        for i, (label, count) in enumerate(counts.items())
+    ]
 
 
 def _short(label: str) -> str:
@@ -304,9 +397,17 @@ def _short(label: str) -> str:
 def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Curves:
     """Curves of shares over the levels of a ladder; x is a place in `names`."""
     x_range, y_range = (-0.2, len(names) - 0.8), (0.0, 1.02)
-    lines = tuple(_line(label, i + 1, line, x_range, y_range) for i, (label, line) in enumerate(points.items()) if line)
+    lines = tuple(
+        _line(label, i + 1, line, x_range, y_range)
+        for i, (label, line) in enumerate(points.items())
+        if line
+    )
     x_ticks = tuple(Tick(_x(i, x_range), name) for i, name in enumerate(names))
     y_ticks = tuple(Tick(_y(v, y_range), f"{v:.0%}") for v in nice_ticks(0, 1))
     by_level = {label: dict(line) for label, line in points.items()}
-    values = tuple((name, *(line.get(i) for line in by_level.values())) for i, name in enumerate(names))
-    return Curves("levels", title, True, lines, x_ticks, y_ticks, ("level", *by_level), values, over="level")
+    values = tuple(
+        (name, *(line.get(i) for line in by_level.values())) for i, name in enumerate(names)
+    )
+    return Curves(
+        "levels", title, True, lines, x_ticks, y_ticks, ("level", *by_level), values, over="level"
+    )

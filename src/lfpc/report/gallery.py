@@ -1,6 +1,7 @@
 """The paper's three kinds of episode, found in a demo's own: a gallery for the documentation.
 
-right-crop-right    the crop shows the target, the answer is right, and wrong when noise is shown in its place
+right-crop-right    the crop shows the target, the answer is right, and wrong when noise is shown in
+                    its place
 right-crop-misread  the crop shows the target, and the answer is wrong
 wrong-crop          the crop shows something else, and the answer is wrong
 """
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfpc.errors import RunError
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.replay import samples_of_rows
+from lfpc.metrics.episodes import Row
 from lfpc.report.browser import Group, episodes_of, groups_of
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
@@ -41,7 +42,8 @@ CASES = (
     Case(
         "right-crop-right",
         "The right crop, read rightly",
-        "What the two stages are for: the crop shows the target, and the answer comes from the crop. With noise in its place it is wrong.",
+        "What the two stages are for: the crop shows the target, and the answer comes from "
+        "the crop. With noise in its place it is wrong.",
         frozenset({"fooled", "covers"}),
     ),
     Case(
@@ -53,7 +55,8 @@ CASES = (
     Case(
         "wrong-crop",
         "A crop of the wrong thing",
-        "The box misses the target, and the answer with it. This is what the grounding reward of Stage II is against.",
+        "The box misses the target, and the answer with it. This is what the grounding "
+        "reward of Stage II is against.",
         frozenset({"wrong", "low-iou"}),
     ),
 )
@@ -62,17 +65,21 @@ CASES = (
 def write_gallery(out: Path, evidence: Evidence) -> Path:
     """Write `out`/gallery.md and a picture of each case into `out`/gallery; returns the page.
 
-    Each case is shown by Stage II, else by the last evaluated arm that has one about a mark, at the first budget; a table counts all.
+    Each case is shown by Stage II, else by the last evaluated arm that has one about a mark, at the
+    first budget; a table counts all.
 
     Raises:
         RunError: there are no evaluated episodes, or the folder cannot be written.
     """
-    groups = [group for group in groups_of(evidence) if group.budget != TRAINING and group.seed == 0]
+    groups = [
+        group for group in groups_of(evidence) if group.budget != TRAINING and group.seed == 0
+    ]
     if not groups:
         raise RunError("the run holds no evaluated episodes; name the folder of lfpc demo")
     parts = [
         "# Gallery\n",
-        "Episodes of the miniature, found in a demo's own rows by `lfpc mini gallery out/demo --out docs`. "
+        "Episodes of the miniature, found in a demo's own rows by `lfpc mini gallery "
+        "out/demo --out docs`. "
         "Green: the truth; red: what the model asked for.\n",
         _counts(groups),
     ]
@@ -82,13 +89,19 @@ def write_gallery(out: Path, evidence: Evidence) -> Path:
             parts.append(_shown(out, case, groups, evidence))
         (out / "gallery.md").write_text("\n".join(parts), encoding="utf-8", errors="replace")
     except OSError as error:
-        raise RunError(f"{out}: the gallery cannot be written: {error.strerror or error}") from error
+        raise RunError(
+            f"{out}: the gallery cannot be written: {error.strerror or error}"
+        ) from error
     return out / "gallery.md"
 
 
 def _counts(groups: list[Group]) -> str:
     rows = [
-        (group.arm, group.budget, *(f"{sum(map(case.holds, _by_question(group)))} of {len(group.own)}" for case in CASES))
+        (
+            group.arm,
+            group.budget,
+            *(f"{sum(map(case.holds, _by_question(group)))} of {len(group.own)}" for case in CASES),
+        )
         for group in groups
     ]
     return markdown(("arm", "budget", *(case.title.lower() for case in CASES)), rows, left=2)
@@ -101,13 +114,25 @@ def _by_question(group: Group) -> Iterator[Rows]:
 
 def _shown(out: Path, case: Case, groups: list[Group], evidence: Evidence) -> str:
     heading = f"## {case.title}\n\n{case.text}\n"
-    for group in sorted(groups, key=lambda group: (group.budget != groups[0].budget, group.arm != SHOWN_ARM, -groups.index(group))):
+    for group in sorted(
+        groups,
+        key=lambda group: (
+            group.budget != groups[0].budget,
+            group.arm != SHOWN_ARM,
+            -groups.index(group),
+        ),
+    ):
         look = evidence.shown(group.setting("own"))
         for rows in _by_question(group):
             own = rows["own"]
             if look and case.holds(rows) and own["turns"] and own.get("category") != "relation":
                 sample = samples_of_rows([own])[0]
-                episode_strip(own, sample, look.look).save(out / "gallery" / f"{case.name}.jpg", quality=85)
-                told = f"{group.arm}, {group.budget} budget, `{sample.id}`: IoU {own['iou']:.2f}, {own['visual_tokens']} visual tokens."
+                episode_strip(own, sample, look.look).save(
+                    out / "gallery" / f"{case.name}.jpg", quality=85
+                )
+                told = (
+                    f"{group.arm}, {group.budget} budget, `{sample.id}`: IoU {own['iou']:.2f}, "
+                    f"{own['visual_tokens']} visual tokens."
+                )
                 return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{told}\n"
     return f"{heading}\nNo evaluated episode is one.\n"

@@ -1,8 +1,10 @@
-"""What an import brought, by source: lines for a terminal, and the data-distribution figure as a page."""
+"""What an import brought, by source: lines for a terminal, and the data-distribution figure as a
+page.
+"""
 
 from pathlib import Path
 
-from lfpc.data.importing import Imported
+from lfpc.published.importing import Imported
 from lfpc.report.data_page import Shown, Table, write_data_page
 from lfpc.samples import Sample, iter_samples
 
@@ -11,22 +13,35 @@ SHOWN = 12
 
 def import_lines(found: Imported) -> list[str]:
     """Counts by source, then by reason."""
-    lines = [f"{name}: {counts['samples']:,} samples, {counts['rejected']:,} rejected" for name, counts in found.sources.items()]
+    lines = [
+        f"{name}: {counts['samples']:,} samples, {counts['rejected']:,} rejected"
+        for name, counts in found.sources.items()
+    ]
     lines += [f"rejected, {reason}: {count:,} rows" for reason, count in found.rejected.items()]
-    return [*lines, f"together: {found.samples:,} samples, {sum(found.rejected.values()):,} rejected rows"]
+    return [
+        *lines,
+        f"together: {found.samples:,} samples, {sum(found.rejected.values()):,} rejected rows",
+    ]
 
 
 def write_import_page(out: Path, found: Imported) -> Path:
     """Write the page into `out`; returns the path of `index.html`."""
     columns = ("Source", "Samples", "With options", "With boxes", "Rejected rows")
     names = ("samples", "with_options", "with_boxes", "rejected")
-    rows = [(name, *(f"{counts[fact]:,}" for fact in names)) for name, counts in found.sources.items()]
+    rows = [
+        (name, *(f"{counts[fact]:,}" for fact in names)) for name, counts in found.sources.items()
+    ]
     return write_data_page(
         out,
         title="Import",
-        facts=[f"{found.samples:,} samples from {len(found.sources):,} sources; {sum(found.rejected.values()):,} rows were rejected."],
+        facts=[
+            f"{found.samples:,} samples from {len(found.sources):,} sources; "
+            f"{sum(found.rejected.values()):,} rows were rejected."
+        ],
         bars={
-            "Samples by source": {name: counts["samples"] for name, counts in found.sources.items()},
+            "Samples by source": {
+                name: counts["samples"] for name, counts in found.sources.items()
+            },
             "Rejected rows by reason": found.rejected,
         },
         tables=[Table("Sources", columns, tuple(rows))],

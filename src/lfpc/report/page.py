@@ -1,4 +1,5 @@
-"""The report: a folder with pages that open from disk, their pictures, and nothing from the network.
+"""The report: a folder with pages that open from disk, their pictures, and nothing from the
+network.
 
 index.html       tables, figures, what the runs were asked to do; each number leads to episodes
 episodes.html    every episode, see `lfpc.report.browser`
@@ -42,9 +43,11 @@ def write_report(
         out: folder; made if needed, files of an earlier report are replaced.
         evidence: what the report tells of.
         title: of the page.
-        results, compared: as `lfpc.evaluate` makes them of the evidence, where they are known already.
+        results, compared: as `lfpc.evaluate` makes them of the evidence, where they are known
+            already.
         notes: paragraphs under the page.
-        shown: how many questions have their pictures in the folder, of all kinds in turn; the others' episodes have their texts.
+        shown: how many questions have their pictures in the folder, of all kinds in turn; the
+            others' episodes have their texts.
         live: whether the page follows a run that goes on.
     Raises:
         RunError: the folder cannot be written, or an episode cannot be read.
@@ -52,7 +55,10 @@ def write_report(
     results = results or demo_results(evidence.rows, evidence.seconds)
     compared = compared or comparisons(evidence.rows, evidence.seconds)
     further = comparisons(evidence.rows, planned=evidence.further)["differences"]
-    tables, curves = page_tables(results, compared.get("differences", ()), further), figures.training_figures(evidence.curves)
+    tables, curves = (
+        page_tables(results, compared.get("differences", ()), further),
+        figures.training_figures(evidence.curves),
+    )
     charts, data = result_figures(results), data_figures(evidence.data)
     shared, runs, differing = settings_table(evidence)
     trained = [(arm, seed, len(rows)) for (arm, seed), rows in evidence.training.items()]
@@ -64,7 +70,11 @@ def write_report(
                 title=title,
                 results=results,
                 tables=tables,
-                ratios={"visual_tokens": None, "seconds_per_question": None, **compared.get("ratios", {})},
+                ratios={
+                    "visual_tokens": None,
+                    "seconds_per_question": None,
+                    **compared.get("ratios", {}),
+                },
                 charts=charts,
                 curves=curves,
                 data=data,

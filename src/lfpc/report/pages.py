@@ -1,7 +1,9 @@
-"""What every page is made of: templates that escape what they are given, and the files the pages load.
+"""What every page is made of: templates that escape what they are given, and the files the pages
+load.
 
-Whatever models and data sets wrote is text to a page: templates escape it, scripts put it into text nodes, file names come from
-hashes, and a content security policy lets nothing but the page's own files run or load.
+Whatever models and data sets wrote is text to a page: templates escape it, scripts put it into text
+nodes, file names come from hashes, and a content security policy lets nothing but the page's own
+files run or load.
 """
 
 import shutil
@@ -14,7 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def templates() -> Environment:
     """The templates of `lfpc.report`."""
     return Environment(
-        loader=PackageLoader("lfpc.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("lfpc.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

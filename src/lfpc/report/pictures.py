@@ -1,4 +1,6 @@
-"""Pictures of the page: each view that an episode row tells of, made again from the original and saved once."""
+"""Pictures of the page: each view that an episode row tells of, made again from the original and
+saved once.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +22,8 @@ THUMBNAIL = 72
 """Longest side of a thumbnail, in pixels."""
 
 Saved = dict[str, Any]
-"""A picture file of the page: "src" relative to the page, "width" and "height" the true size of what it shows in pixels,
-"shrunk" whether the file has fewer pixels than that."""
+"""A picture file of the page: "src" relative to the page, "width" and "height" the true size of
+what it shows in pixels, "shrunk" whether the file has fewer pixels than that."""
 
 
 @dataclass(slots=True)
@@ -29,7 +31,9 @@ class Pictures:
     """Saves pictures into `folder`; the same picture asked for again is not made again."""
 
     folder: Path
-    saved: dict[tuple[object, ...], Saved | None] = field(default_factory=dict[tuple[object, ...], "Saved | None"])
+    saved: dict[tuple[object, ...], Saved | None] = field(
+        default_factory=dict[tuple[object, ...], "Saved | None"]
+    )
 
     def original(self, sample: Sample) -> Saved | None:
         """The original, small enough to browse; None if it cannot be opened."""
@@ -40,16 +44,24 @@ class Pictures:
 
         def make() -> Image.Image:
             picture = open_picture(sample.image)
-            return picture.resize(_fitted(picture.size, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            return picture.resize(
+                _fitted(picture.size, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0
+            )
 
         return (self._once(("thumbnail", sample.image), make) or {"src": ""})["src"]
 
     def first_view(self, sample: Sample, size: Sequence[int]) -> Saved | None:
-        """The original at `size` pixels (width, height): the first view as the policy was shown it."""
+        """The original at `size` pixels (width, height): the first view as the policy was shown
+        it.
+        """
 
         def make() -> Image.Image:
             picture, (width, height) = open_picture(sample.image), size
-            return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.BICUBIC)
+            return (
+                picture
+                if picture.size == (width, height)
+                else picture.resize((width, height), Image.Resampling.BICUBIC)
+            )
 
         return self._once(("first", sample.image, *size), make)
 
@@ -60,9 +72,14 @@ class Pictures:
             view = shown.look(sample, box)
             return view and view.image
 
-        return self._once(("crop", shown.name.replace("repeat/", "own/"), sample.image, sample.id, box.corners), make)
+        return self._once(
+            ("crop", shown.name.replace("repeat/", "own/"), sample.image, sample.id, box.corners),
+            make,
+        )
 
-    def _once(self, key: tuple[object, ...], make: Callable[[], Image.Image | None]) -> Saved | None:
+    def _once(
+        self, key: tuple[object, ...], make: Callable[[], Image.Image | None]
+    ) -> Saved | None:
         if key not in self.saved:
             try:
                 picture = make()
@@ -75,12 +92,19 @@ class Pictures:
         width, height = picture.size
         shrunk = max(picture.size) > LONGEST_SIDE
         if shrunk:
-            picture = picture.resize(_fitted(picture.size, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            picture = picture.resize(
+                _fitted(picture.size, LONGEST_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{key[0]}-{sha256(repr(key).encode('utf-8', 'replace')).hexdigest()[:16]}.jpg"
         sharp = key[0] == "first"  # a small picture, looked at closely
         picture.save(self.folder / name, quality=92 if sharp else 85, subsampling=0 if sharp else 2)
-        return {"src": f"{self.folder.name}/{name}", "width": width, "height": height, "shrunk": shrunk}
+        return {
+            "src": f"{self.folder.name}/{name}",
+            "width": width,
+            "height": height,
+            "shrunk": shrunk,
+        }
 
 
 def _fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""Run folders of every kind, read for a report: the demo's, a training run's, what `lfpc eval` wrote."""
+"""Run folders of every kind, read for a report: the demo's, a training run's, what `lfpc eval`
+wrote.
+"""
 
 import json
 from collections import Counter
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError, SampleError
-from lfpc.evaluate.metrics import Row
 from lfpc.evaluate.recorded import OWN, evaluations, probed_runs
 from lfpc.evaluate.results import Setting, budget_histogram
+from lfpc.metrics.episodes import Row
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
-from lfpc.runs import CONFIG_FILE, ENVIRONMENT_FILE, EPISODES_FILE, METRICS_FILE, RunFolder
 from lfpc.samples import SAMPLES_FILE, read_samples
+from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, EPISODES_FILE, METRICS_FILE, RunFolder
 
 SECONDS_FILE = "seconds.json"
 
@@ -29,7 +31,9 @@ def read_runs(folders: Sequence[Path]) -> Evidence:
     parts = [read_run(folder) for folder in folders]
     if len(parts) == 1:
         return parts[0] if all(arm for arm, *_ in parts[0].origins) else parts[0].renamed(names[0])
-    return replace(merged([part.renamed(name) for part, name in zip(parts, names, strict=True)]), runs=names)
+    return replace(
+        merged([part.renamed(name) for part, name in zip(parts, names, strict=True)]), runs=names
+    )
 
 
 def read_run(folder: Path) -> Evidence:
@@ -39,7 +43,9 @@ def read_run(folder: Path) -> Evidence:
         RunError: it is no run, or a file in it cannot be read.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote")
+        raise RunError(
+            f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote"
+        )
     if seeds := sorted(path.parent for path in folder.glob("seed*/evaluate")):
         return merged([_demo_seed(seed) for seed in seeds])
     if is_training_run(folder):
@@ -48,7 +54,9 @@ def read_run(folder: Path) -> Evidence:
         return _evaluated(folder)
     except RunError as error:
         if next(folder.rglob(EPISODES_FILE), None) is None:
-            raise RunError(f"{folder}: no run; name what lfpc demo, lfpc train or lfpc eval wrote") from error
+            raise RunError(
+                f"{folder}: no run; name what lfpc demo, lfpc train or lfpc eval wrote"
+            ) from error
         raise
 
 
@@ -68,10 +76,18 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _demo_seed(folder: Path) -> Evidence:
-    """One seed's folder of a demo: ARM/ holds a training run, evaluate/ARM/SIZE/PROBE an evaluation."""
+    """One seed's folder of a demo: ARM/ holds a training run, evaluate/ARM/SIZE/PROBE an
+    evaluation.
+    """
     seed = int(folder.name.removeprefix("seed") or 0)
-    parts = [_training_run(path.parent, path.parent.name, seed) for path in sorted(folder.glob(f"*/{METRICS_FILE}"))]
-    parts += [_probed(run, run.parent.name, run.name, seed) for run in _by_budget(folder.glob("evaluate/*/*"))]
+    parts = [
+        _training_run(path.parent, path.parent.name, seed)
+        for path in sorted(folder.glob(f"*/{METRICS_FILE}"))
+    ]
+    parts += [
+        _probed(run, run.parent.name, run.name, seed)
+        for run in _by_budget(folder.glob("evaluate/*/*"))
+    ]
     found = merged(parts)
     return found if seed == 0 else replace(found, curves={}, seconds={})
 
@@ -79,12 +95,24 @@ def _demo_seed(folder: Path) -> Evidence:
 def _evaluated(folder: Path) -> Evidence:
     runs = probed_runs(folder)
     names = {run: name for name, run in runs.items()}
-    return merged([_probed(run, "", names[run] if names[run] != "." else _budget_name(run), 0) for run in _by_budget(runs.values())])
+    return merged(
+        [
+            _probed(run, "", names[run] if names[run] != "." else _budget_name(run), 0)
+            for run in _by_budget(runs.values())
+        ]
+    )
 
 
 def _by_budget(runs: Any) -> list[Path]:
     """Probed runs, those of one folder from the small budget to the large one."""
-    return sorted(runs, key=lambda run: (str(run.parent), _json(run / OWN / CONFIG_FILE).get("budget") or 0, run.name))
+    return sorted(
+        runs,
+        key=lambda run: (
+            str(run.parent),
+            _json(run / OWN / CONFIG_FILE).get("budget") or 0,
+            run.name,
+        ),
+    )
 
 
 def _budget_name(run: Path) -> str:
@@ -98,10 +126,16 @@ def _probed(run: Path, arm: str, budget: str, seed: int) -> Evidence:
     for replay in (False, True):
         for probe, some in evaluations(run, replay=replay).items():
             if probe != OWN or not replay:
-                rows[arm, budget, f"{probe} (replay)" if replay else probe, seed] = _located(some, run)
+                rows[arm, budget, f"{probe} (replay)" if replay else probe, seed] = _located(
+                    some, run
+                )
     origins = {setting: _origin(_folder_of(run, setting[2])) for setting in rows}
     seconds = _json(run / SECONDS_FILE)
-    return Evidence(rows=rows, origins=origins, seconds={(arm, budget): seconds} if isinstance(seconds, float) else {})
+    return Evidence(
+        rows=rows,
+        origins=origins,
+        seconds={(arm, budget): seconds} if isinstance(seconds, float) else {},
+    )
 
 
 def _folder_of(run: Path, probe: str) -> Path:
@@ -148,20 +182,27 @@ def _origin(folder: Path) -> Origin:
 
 
 def _located(rows: Sequence[Row], run: Path) -> list[Row]:
-    """The rows with their pictures where they are now, if the run was made in another working folder."""
+    """The rows with their pictures where they are now, if the run was made in another working
+    folder.
+    """
     moved: dict[str, str] = {}
     for row in rows:
         image = str(row.get("image", ""))
         if image and image not in moved:
             moved[image] = str(_found(Path(image), run))
-    return [{**row, "image": moved[image]} if (image := str(row.get("image", ""))) in moved else row for row in rows]
+    return [
+        {**row, "image": moved[image]} if (image := str(row.get("image", ""))) in moved else row
+        for row in rows
+    ]
 
 
 def _found(path: Path, run: Path) -> Path:
     """`path`, or the same below one of the folders that the run is in."""
     if path.exists() or path.is_absolute():
         return path
-    return next((folder / path for folder in run.resolve().parents if (folder / path).exists()), path)
+    return next(
+        (folder / path for folder in run.resolve().parents if (folder / path).exists()), path
+    )
 
 
 def _json(path: Path) -> Any:

@@ -1,22 +1,29 @@
-"""What resolution selection found: chosen levels and accuracy by level, as lines for a terminal and as a page."""
+"""What resolution selection found: chosen levels and accuracy by level, as lines for a terminal and
+as a page.
+"""
 
 from pathlib import Path
 
-from lfpc.data.select import Level, Selection
 from lfpc.report import figures
 from lfpc.report.data_page import Table, write_data_page
+from lfpc.select.selection import Level, Selection
 
 
 def selection_lines(found: Selection) -> list[str]:
     """A line per level with a bar, and the counts."""
     total = max(1, len(found.samples) + found.dropped)
     lines = [
-        f"{level_name(level):>8}: {level.changed:>6} samples changed their answer {'#' * round(50 * level.changed / total)}"
+        f"{level_name(level):>8}: {level.changed:>6} samples changed their answer "
+        f"{'#' * round(50 * level.changed / total)}"
         for level in found.ladder[1:]
     ]
     failed = found.failed or {}
     lines += [f"sample {name!r} is left out: {why}" for name, why in list(failed.items())[:5]]
-    return [*lines, f"never changed: {found.never}; wrong at the original: {found.wrong}; dropped: {found.dropped}; failed: {len(failed)}"]
+    return [
+        *lines,
+        f"never changed: {found.never}; wrong at the original: {found.wrong}; dropped: "
+        f"{found.dropped}; failed: {len(failed)}",
+    ]
 
 
 def level_name(level: Level) -> str:
@@ -30,17 +37,27 @@ def write_selection_page(out: Path, found: Selection) -> Path:
     Raises:
         RunError: the folder cannot be written.
     """
-    chosen = {level_name(level): level.changed for level in found.ladder[1:]} | {"never": found.never}
+    chosen = {level_name(level): level.changed for level in found.ladder[1:]} | {
+        "never": found.never
+    }
     here = [(i, level.right / level.asked) for i, level in enumerate(found.ladder) if level.asked]
-    before = [(i, level.right_before / level.asked) for i, level in enumerate(found.ladder) if level.asked]
+    before = [
+        (i, level.right_before / level.asked) for i, level in enumerate(found.ladder) if level.asked
+    ]
     names = [level_name(level) for level in found.ladder]
-    curve = figures.level_figure("Accuracy by level", {"at this level": here, "the same samples at the original": before}, names)
+    curve = figures.level_figure(
+        "Accuracy by level",
+        {"at this level": here, "the same samples at the original": before},
+        names,
+    )
     return write_data_page(
         out,
         title="Resolution selection",
         facts=[
-            f"{len(found.samples) + found.dropped:,} samples were asked about, {len(found.samples):,} are kept, {found.dropped:,} dropped, "
-            f"{len(found.failed or {}):,} could not be asked about. {found.wrong:,} were answered wrongly at the original."
+            f"{len(found.samples) + found.dropped:,} samples were asked about, "
+            f"{len(found.samples):,} are kept, {found.dropped:,} dropped, "
+            f"{len(found.failed or {}):,} could not be asked about. {found.wrong:,} were "
+            f"answered wrongly at the original."
         ],
         bars={"Level at which the answer first changed": chosen},
         curves=[curve],
@@ -50,15 +67,27 @@ def write_selection_page(out: Path, found: Selection) -> Path:
 
 def _table(found: Selection) -> Table:
     note = (
-        "A sample whose answer has changed is not asked further down, unless every level was asked for: the accuracy of a level is that of "
+        "A sample whose answer has changed is not asked further down, unless every level "
+        "was asked for: the accuracy of a level is that of "
         "the samples that got there."
     )
     rows = [_row(level) for level in found.ladder]
-    return Table("Levels", ("Level", "Samples asked", "Right", "Right at the original", "First changed here"), tuple(rows), note)
+    return Table(
+        "Levels",
+        ("Level", "Samples asked", "Right", "Right at the original", "First changed here"),
+        tuple(rows),
+        note,
+    )
 
 
 def _row(level: Level) -> tuple[str, ...]:
     def share(count: int) -> str:
         return f"{count / level.asked:.1%}" if level.asked else "none"
 
-    return level_name(level), f"{level.asked:,}", share(level.right), share(level.right_before), f"{level.changed:,}"
+    return (
+        level_name(level),
+        f"{level.asked:,}",
+        share(level.right),
+        share(level.right_before),
+        f"{level.changed:,}",
+    )

@@ -1,4 +1,6 @@
-"""One episode as one picture: the original, what the policy saw first, each crop, and below them what was said."""
+"""One episode as one picture: the original, what the policy saw first, each crop, and below them
+what was said.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,13 +25,31 @@ def episode_strip(row: Mapping[str, Any], sample: Sample, look: Look) -> Image.I
         PictureError: the original cannot be opened.
     """
     original = open_picture(sample.image).convert("RGB")
-    boxes = [Box(*turn["action"]["box"]) for turn in row["turns"] if turn["action"]["kind"] == "crop"]
-    panels = [(_outlined(original, sample, boxes), f"original, {original.width} x {original.height} (green: truth, red: asked for)")]
+    boxes = [
+        Box(*turn["action"]["box"]) for turn in row["turns"] if turn["action"]["kind"] == "crop"
+    ]
+    panels = [
+        (
+            _outlined(original, sample, boxes),
+            f"original, {original.width} x {original.height} (green: truth, red: asked for)",
+        )
+    ]
     width, height = row["first_view"]
-    panels.append((original.resize((width, height), Image.Resampling.BICUBIC), f"what the model sees first, {width} x {height}"))
+    panels.append(
+        (
+            original.resize((width, height), Image.Resampling.BICUBIC),
+            f"what the model sees first, {width} x {height}",
+        )
+    )
     for number, box in enumerate(boxes, 1):
         if view := look(sample, box):
-            panels.append((view.image, f"crop {number}, cut from the original, {view.image.width} x {view.image.height}"))
+            panels.append(
+                (
+                    view.image,
+                    f"crop {number}, cut from the original, {view.image.width} x "
+                    f"{view.image.height}",
+                )
+            )
     said = [f"question: {sample.question}", *(f"model: {turn['text']}" for turn in row["turns"])]
     verdict = f"{'right' if row['correct'] else 'wrong'}; the answer is {sample.answer}"
     return _composed(panels, [*said, verdict])
@@ -39,9 +59,15 @@ def _outlined(picture: Image.Image, sample: Sample, boxes: Sequence[Box]) -> Ima
     drawn = picture.copy()
     pen = ImageDraw.Draw(drawn)
     thick = max(1, picture.height // 200)
-    for color, some in ((TRUTH, [box for nested in sample.boxes for box in nested]), (ASKED, boxes)):
+    for color, some in (
+        (TRUTH, [box for nested in sample.boxes for box in nested]),
+        (ASKED, boxes),
+    ):
         for box in some:
-            corners = [v * side for v, side in zip(box.corners, (*picture.size, *picture.size), strict=True)]
+            corners = [
+                v * side
+                for v, side in zip(box.corners, (*picture.size, *picture.size), strict=True)
+            ]
             pen.rectangle(corners, outline=color, width=thick)
     return drawn
 
@@ -49,7 +75,13 @@ def _outlined(picture: Image.Image, sample: Sample, boxes: Sequence[Box]) -> Ima
 def _composed(panels: Sequence[tuple[Image.Image, str]], lines: Sequence[str]) -> Image.Image:
     font = ImageFont.load_default(size=15)
     scaled = [
-        (picture.convert("RGB").resize((max(1, round(picture.width * HEIGHT / picture.height)), HEIGHT), Image.Resampling.NEAREST), text)
+        (
+            picture.convert("RGB").resize(
+                (max(1, round(picture.width * HEIGHT / picture.height)), HEIGHT),
+                Image.Resampling.NEAREST,
+            ),
+            text,
+        )
         for picture, text in panels
     ]
     columns = [max(picture.width, int(font.getlength(text))) for picture, text in scaled]
@@ -61,5 +93,7 @@ def _composed(panels: Sequence[tuple[Image.Image, str]], lines: Sequence[str]) -
         sheet.paste(picture, (x, GAP + LINE))
         x += column + GAP
     for number, line in enumerate(lines):
-        pen.text((GAP, HEIGHT + LINE + 2 * GAP + number * LINE), line[:200], font=font, fill=(20, 20, 20))
+        pen.text(
+            (GAP, HEIGHT + LINE + 2 * GAP + number * LINE), line[:200], font=font, fill=(20, 20, 20)
+        )
     return sheet

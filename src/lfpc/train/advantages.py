@@ -17,7 +17,8 @@ def group_advantages(rewards: Sequence[float], *, epsilon: float = EPSILON) -> l
         epsilon: added to the standard deviation.
     Returns:
         One advantage per rollout, mean 0; all exactly 0 when the rewards are equal.
-    Source: GRPO (arXiv 2402.03300), with the population standard deviation; LFPC has no further terms.
+    Source: GRPO (arXiv 2402.03300), with the population standard deviation; LFPC has no further
+    terms.
     """
     if max(rewards) - min(rewards) < epsilon:
         return [0.0] * len(rewards)

@@ -8,11 +8,14 @@ from lfpc.train.statistics import mean
 WINDOW = 5
 """Steps that are averaged, at the start of the run and now."""
 TEXTS = {
-    "no_tool": "the policy has almost stopped cropping: the tool reward may be too small, or crops may not help",
+    "no_tool": "the policy has almost stopped cropping: the tool reward may be too small, or crops "
+    "may not help",
     "turns": "episodes have become much longer: the policy may crop without end",
-    "box_grows": "boxes have grown to more than twice their area: the policy may be cropping everything",
+    "box_grows": "boxes have grown to more than twice their area: the policy may be cropping "
+    "everything",
     "box_shrinks": "boxes have shrunk to less than a quarter of their area",
-    "no_gradient": "the gradient was not finite or no rollout could be trained in any of the last steps",
+    "no_gradient": "the gradient was not finite or no rollout could be trained in any of the "
+    "last steps",
     "logprob_gap": "training computes other log-probabilities than sampling did",
 }
 
@@ -21,7 +24,8 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """Codes (keys of `TEXTS`) of what is wrong now.
 
     Args:
-        history: metrics of all steps so far, oldest first. Nothing is said before there are two windows of steps.
+        history: metrics of all steps so far, oldest first. Nothing is said before there are two
+            windows of steps.
     """
     if len(history) < 2 * WINDOW:
         return []

@@ -21,12 +21,22 @@ class LoraConfig:
     """Inner width of an adapter."""
     alpha: int = 32
     """Scale: an adapter's output is multiplied by alpha / rank."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     """Linear layers that get an adapter; in the vision tower too, where they have these names."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
-            raise ConfigError(f"lora needs rank >= 1, alpha > 0 and at least one target, got {self}")
+            raise ConfigError(
+                f"lora needs rank >= 1, alpha > 0 and at least one target, got {self}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +53,8 @@ class TrainConfig:
     """Samples folder for validation; None: no validation, and no best checkpoint."""
 
     first_view: Literal["selected", "original", "fixed"] = "selected"
-    """Budget of the first view: each sample's own `budget` (the information gap), the original's resolution, or one for all."""
+    """Budget of the first view: each sample's own `budget` (the information gap), the original's
+    resolution, or one for all."""
     fixed_budget: int = 1024
     """Visual tokens of every first view, with first_view=fixed."""
     original_budget: int = 16384
@@ -64,7 +75,8 @@ class TrainConfig:
     updates_per_batch: int = 1
     """Optimiser updates with the rollouts of one step; from the second on, clipping matters."""
     micro_batch: int = 64
-    """Rollouts that go through the language model together in an update; less needs less memory and changes nothing else."""
+    """Rollouts that go through the language model together in an update; less needs less memory and
+    changes nothing else."""
     max_tokens: int = 8192
     """Longer rollouts are not trained on; they are counted as `overlong`."""
 
@@ -73,7 +85,8 @@ class TrainConfig:
     warmup: int = 0
     """Steps in which the learning rate grows linearly to its value."""
     decay: bool = False
-    """Whether the learning rate then falls linearly, to reach 0 after the last step; False: it stays."""
+    """Whether the learning rate then falls linearly, to reach 0 after the last step; False: it
+    stays."""
     weight_decay: float = 0.0
     """Of AdamW."""
     clip: float = 0.2
@@ -81,7 +94,8 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     """Longer gradients are shortened to this norm."""
     aggregation: Aggregation = "token-mean"
-    """token-mean: every token of the step counts the same. sequence-mean: every rollout counts the same."""
+    """token-mean: every token of the step counts the same. sequence-mean: every rollout counts the
+    same."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Weights of the reward's terms."""
 
@@ -92,7 +106,8 @@ class TrainConfig:
     sample_batch: int = 64
     """Rollouts that are sampled together."""
     share: bool = True
-    """Pictures and prompts that rollouts share are computed once; False computes each by itself (same numbers, for comparison)."""
+    """Pictures and prompts that rollouts share are computed once; False computes each by itself
+    (same numbers, for comparison)."""
 
     seed: int = 0
     """Of the order of questions and of sampling."""
@@ -101,7 +116,8 @@ class TrainConfig:
     freeze_vision: bool = False
     """Leave the vision tower as it is."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: matrix products in bfloat16, weights and optimiser in float32. For GPUs; most CPUs are slower with it."""
+    """bfloat16: matrix products in bfloat16, weights and optimiser in float32. For GPUs; most CPUs
+    are slower with it."""
     device: str = "auto"
     """auto: the GPU if there is one; else a torch device name."""
     threads: int = 0
@@ -119,8 +135,27 @@ class TrainConfig:
     """Episodes of every step that are written to episodes.jsonl."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "fixed_budget", "original_budget", "max_turns", "prompts_per_step", "steps", "updates_per_batch")
-        _at_least(self, 1, "micro_batch", "max_tokens", "max_new_tokens", "sample_batch", "save_every", "keep", "validate_every")
+        _at_least(
+            self,
+            1,
+            "fixed_budget",
+            "original_budget",
+            "max_turns",
+            "prompts_per_step",
+            "steps",
+            "updates_per_batch",
+        )
+        _at_least(
+            self,
+            1,
+            "micro_batch",
+            "max_tokens",
+            "max_new_tokens",
+            "sample_batch",
+            "save_every",
+            "keep",
+            "validate_every",
+        )
         _at_least(self, 0, "warmup", "weight_decay", "threads", "log_episodes", "learning_rate")
         _at_least(self, 1, "validation_size")
         _at_least(self, 2, "group_size")
@@ -134,9 +169,14 @@ class TrainConfig:
             ("protocol", tuple(PROTOCOLS)),
         ):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
         if self.crop.factor != self.chat.factor:
-            raise ConfigError(f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} is {self.chat.factor} pixels wide")
+            raise ConfigError(
+                f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} "
+                f"is {self.chat.factor} pixels wide"
+            )
 
     @property
     def chat(self) -> ChatProtocol:
@@ -145,7 +185,9 @@ class TrainConfig:
 
     def first_budget(self, selected: int) -> int:
         """Most visual tokens of the first view of a sample for which selection chose `selected`."""
-        return {"selected": selected, "original": self.original_budget, "fixed": self.fixed_budget}[self.first_view]
+        return {"selected": selected, "original": self.original_budget, "fixed": self.fixed_budget}[
+            self.first_view
+        ]
 
 
 def _at_least(config: TrainConfig, least: int, *names: str) -> None:

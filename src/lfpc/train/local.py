@@ -1,6 +1,7 @@
 """The training loop on one device: play, reward, compare within groups, update.
 
-A step is a function of (weights, optimiser, seed, step), so a run that was stopped continues as if it had not been.
+A step is a function of (weights, optimiser, seed, step), so a run that was stopped continues as if
+it had not been.
 """
 
 import sys
@@ -18,8 +19,8 @@ from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import RewardTerms, episode_reward
-from lfpc.runs import RunFolder, episode_row
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder, episode_row
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
@@ -35,27 +36,46 @@ from lfpc.train.state import (
     save_weights,
     saved_steps,
 )
-from lfpc.train.statistics import Numbers, episode_numbers, is_best, sampling_numbers, validation_numbers
+from lfpc.train.statistics import (
+    Numbers,
+    episode_numbers,
+    is_best,
+    sampling_numbers,
+    validation_numbers,
+)
 from lfpc.train.trackers import Tracker, TrackerName, opened
 from lfpc.train.update import Learner
 
 Reward = Callable[[Episode], RewardTerms]
 
 
-def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None = None, trackers: Sequence[TrackerName] = ()) -> Path:
-    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's checkpoint.
+def train(
+    config: TrainConfig,
+    *,
+    progress: bool = True,
+    reward: Reward | None = None,
+    trackers: Sequence[TrackerName] = (),
+) -> Path:
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's
+    checkpoint.
 
     Args:
         config: the run.
         progress: show a bar on a terminal, a line now and then elsewhere.
         reward: scores episodes in place of `config.reward`.
-        trackers: where numbers and a few episodes go beside the run folder and its TensorBoard files.
+        trackers: where numbers and a few episodes go beside the run folder and its TensorBoard
+            files.
     Raises:
-        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
+            wherever possible.
     """
     device = pick_device(config)
     samples = training_samples(config.data, config)
-    validation = training_samples(config.validation, config)[: config.validation_size] if config.validation else []
+    validation = (
+        training_samples(config.validation, config)[: config.validation_size]
+        if config.validation
+        else []
+    )
     check_engine(config.out, "local")
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)
@@ -70,7 +90,9 @@ def train(config: TrainConfig, *, progress: bool = True, reward: Reward | None =
 class Trainer:
     """Model, policy and optimiser of a run, at one step."""
 
-    def __init__(self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
+    ) -> None:
         model, self.tokenizer = load_model(config, done, device)
         self.config, self.model = config, model
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
@@ -94,8 +116,12 @@ class Trainer:
             share=config.share,
         )
 
-    def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Episode], list[RewardTerms], list[float]]:
-        """Play a group per question, update. Returns metrics, episodes, their rewards and advantages."""
+    def step(
+        self, samples: Sequence[Sample], step: int
+    ) -> tuple[Numbers, list[Episode], list[RewardTerms], list[float]]:
+        """Play a group per question, update. Returns metrics, episodes, their rewards and
+        advantages.
+        """
         started = time.perf_counter()
         before = self.policy.views.count.pictures
         self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
@@ -104,7 +130,11 @@ class Trainer:
             episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
             terms = [self.reward(played) for played in episodes]
             totals = [term.total for term in terms]
-            advantages = [a for start in range(0, len(totals), size) for a in group_advantages(totals[start : start + size])]
+            advantages = [
+                a
+                for start in range(0, len(totals), size)
+                for a in group_advantages(totals[start : start + size])
+            ]
             played = time.perf_counter()
             updated = self._update(episodes, advantages, step)
         ended = time.perf_counter()
@@ -123,13 +153,27 @@ class Trainer:
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample; a box that several rollouts ask for is cut once."""
         look = look_once(self.look)
-        games = [episode(s, self.first_view(s), look=look, protocol=self.config.chat, max_turns=self.config.max_turns) for s in samples]
+        games = [
+            episode(
+                s,
+                self.first_view(s),
+                look=look,
+                protocol=self.config.chat,
+                max_turns=self.config.max_turns,
+            )
+            for s in samples
+        ]
         with self.learner.autocast():
             return play(games, policy)
 
-    def _update(self, episodes: Sequence[Episode], advantages: Sequence[float], step: int) -> Numbers:
+    def _update(
+        self, episodes: Sequence[Episode], advantages: Sequence[float], step: int
+    ) -> Numbers:
         rows = rows_of_episodes(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
-        reports = [self.learner.update(rows, advantages, step=step) for _ in range(self.config.updates_per_batch)]
+        reports = [
+            self.learner.update(rows, advantages, step=step)
+            for _ in range(self.config.updates_per_batch)
+        ]
         return {
             "loss": reports[-1].loss,
             "grad_norm": reports[-1].grad_norm,
@@ -157,7 +201,14 @@ def _loop(
     progress: bool,
 ) -> None:
     config, history = trainer.config, run.metrics()
-    bar = tqdm(total=config.steps, initial=done, unit="step", desc=config.out.name, disable=None if progress else True, dynamic_ncols=True)
+    bar = tqdm(
+        total=config.steps,
+        initial=done,
+        unit="step",
+        desc=config.out.name,
+        disable=None if progress else True,
+        dynamic_ncols=True,
+    )
     try:
         for step in range(done + 1, config.steps + 1):
             chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
@@ -173,7 +224,9 @@ def _loop(
             run.log_metrics(row)
             history.append(row)
             if step % config.save_every == 0 or last:
-                save_state(trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step)
+                save_state(
+                    trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step
+                )
             for board in boards:
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
@@ -185,10 +238,14 @@ def _loop(
 
 def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
     if is_best(numbers, history):
-        save_weights(trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config)
+        save_weights(
+            trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config
+        )
 
 
-def _log_episodes(run: RunFolder, config: TrainConfig, step: int, episodes: Any, terms: Any, advantages: Any) -> None:
+def _log_episodes(
+    run: RunFolder, config: TrainConfig, step: int, episodes: Any, terms: Any, advantages: Any
+) -> None:
     """The first rollout of as many questions as asked for, then second rollouts, and so on."""
     order = sorted(range(len(episodes)), key=lambda n: (n % config.group_size, n))
     for n in sorted(order[: config.log_episodes]):
@@ -197,11 +254,19 @@ def _log_episodes(run: RunFolder, config: TrainConfig, step: int, episodes: Any,
 
 
 def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:
-    facts = {name: numbers[name] for name in ("reward", "accuracy", "tool_rate", "seconds") if numbers[name] is not None}
+    facts = {
+        name: numbers[name]
+        for name in ("reward", "accuracy", "tool_rate", "seconds")
+        if numbers[name] is not None
+    }
     bar.set_postfix({name: f"{value:.2f}" for name, value in facts.items()}, refresh=False)
     bar.update()
     if progress and bar.disable and (step == steps or step % max(1, steps // 20) == 0):
-        tqdm.write(f"step {step}/{steps} " + " ".join(f"{name} {value:.2f}" for name, value in facts.items()), file=sys.stderr)
+        tqdm.write(
+            f"step {step}/{steps} "
+            + " ".join(f"{name} {value:.2f}" for name, value in facts.items()),
+            file=sys.stderr,
+        )
 
 
 def pick_device(config: TrainConfig) -> torch.device:
@@ -214,7 +279,9 @@ def pick_device(config: TrainConfig) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {config.device!r} cannot be used: {first_line(error)}") from error
+        raise ConfigError(
+            f"device {config.device!r} cannot be used: {first_line(error)}"
+        ) from error
 
 
 def _seed(*parts: int) -> int:

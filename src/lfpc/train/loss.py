@@ -24,7 +24,9 @@ def token_weights(lengths: np.ndarray, aggregation: Aggregation) -> np.ndarray:
     return np.where(lengths > 0, 1 / (max(1, int((lengths > 0).sum())) * present), 0.0)
 
 
-def clipped_loss(logprobs: Tensor, sampled: Tensor, advantages: Tensor, weights: Tensor, *, clip: float) -> tuple[Tensor, Tensor]:
+def clipped_loss(
+    logprobs: Tensor, sampled: Tensor, advantages: Tensor, weights: Tensor, *, clip: float
+) -> tuple[Tensor, Tensor]:
     """The clipped surrogate.
 
         ratio = exp(log pi - log pi_sampled)

@@ -1,4 +1,6 @@
-"""What `lfpc train PRESET` can be told: the run, the engine, and the machines of an engine that has several."""
+"""What `lfpc train PRESET` can be told: the run, the engine, and the machines of an engine that has
+several.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +21,11 @@ class TrainOptions:
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     engine: Literal["local", "verl"] = "local"
-    """local: this process, one device. verl: the GPUs of one or several machines (docs/cluster.md)."""
+    """local: this process, one device. verl: the GPUs of one or several machines
+    (docs/cluster.md)."""
     hardware: str | None = None
-    """Preset for the verl engine: batch, lengths and machines for paper, node4, gpu1 or nodes2; other options change it."""
+    """Preset for the verl engine: batch, lengths and machines for paper, node4, gpu1 or nodes2;
+    other options change it."""
     cluster: Cluster = field(default_factory=Cluster)
     """Machines of the verl engine."""
     wandb: bool = False
@@ -29,7 +33,8 @@ class TrainOptions:
     trackio: bool = False
     """Show them in trackio too."""
     dry_run: bool = False
-    """With the verl engine: show what would be run, have verl check it, and estimate memory and time."""
+    """With the verl engine: show what would be run, have verl check it, and estimate memory and
+    time."""
 
     @property
     def trackers(self) -> list[TrackerName]:
@@ -47,11 +52,18 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     name, cluster = _hardware(words), Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
-    return tyro.cli(TrainOptions, default=TrainOptions(run=config, cluster=cluster, hardware=name), prog=prog, args=words)
+    return tyro.cli(
+        TrainOptions,
+        default=TrainOptions(run=config, cluster=cluster, hardware=name),
+        prog=prog,
+        args=words,
+    )
 
 
 def _hardware(words: Sequence[str]) -> str | None:
-    """The preset named in `words`; it is what the other options are on top of, so it has to be known before they are read."""
+    """The preset named in `words`; it is what the other options are on top of, so it has to be
+    known before they are read.
+    """
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == HARDWARE_OPTION:
             return following

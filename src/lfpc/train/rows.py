@@ -8,7 +8,7 @@ import numpy as np
 from lfpc.dialogue import Context
 from lfpc.episode import Episode
 from lfpc.images import View
-from lfpc.policies.encode import Encoded, Encoder
+from lfpc.policies.qwen.encode import Encoded, Encoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +17,7 @@ class Row:
 
     system + user    reply 0    end, user     reply 1
     P P V V V P P    a a a      o V V o P     a a       P prompt, V picture, a reply, o observation
-    0 0 0 0 0 0 0    1 1 1      0 0 0 0 0     1 1       mask: only what the policy sampled is trained, in every turn
+    0 0 0 0 0 0 0    1 1 1      0 0 0 0 0     1 1       mask: only sampled tokens are trained
     """
 
     encoded: Encoded
@@ -48,25 +48,36 @@ class Row:
     def places(self) -> np.ndarray:
         """(policy tokens,) positions of the tokens that are trained."""
         spans = () if self.overlong else self.encoded.replies
-        return np.concatenate([np.arange(*span) for span in spans if span[1] > span[0]] or [np.zeros(0, dtype=np.int64)])
+        return np.concatenate(
+            [np.arange(*span) for span in spans if span[1] > span[0]]
+            or [np.zeros(0, dtype=np.int64)]
+        )
 
 
 def row_of_episode(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Row:
     """The tokens of an episode with the log-probabilities they were sampled with.
 
     Raises:
-        ValueError: a reply has no tokens or log-probabilities: it was not sampled by a policy that can be trained.
+        ValueError: a reply has no tokens or log-probabilities: it was not sampled by a policy that
+            can be trained.
     """
     for turn in episode.turns:
         if not turn.reply.token_ids or len(turn.reply.token_ids) != len(turn.reply.logprobs):
-            raise ValueError(f"episode of {episode.sample.id!r}: a reply without sampled tokens cannot be trained")
-    before = Context(episode.sample.question, episode.sample.options, episode.first_view, episode.turns[:-1])
+            raise ValueError(
+                f"episode of {episode.sample.id!r}: a reply without sampled tokens cannot "
+                f"be trained"
+            )
+    before = Context(
+        episode.sample.question, episode.sample.options, episode.first_view, episode.turns[:-1]
+    )
     encoded = encoder.episode(before, episode.turns[-1].reply)
     overlong = len(encoded.ids) > max_tokens
     sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
     return Row(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
 
 
-def rows_of_episodes(episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int) -> list[Row]:
+def rows_of_episodes(
+    episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int
+) -> list[Row]:
     """One row per episode."""
     return [row_of_episode(episode, encoder, max_tokens=max_tokens) for episode in episodes]

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.errors import CheckpointError, ConfigError, RunError
-from lfpc.policies.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.train.config import LoraConfig, TrainConfig
 
 _STEP = re.compile(r"step-(\d{6})")
@@ -36,12 +36,20 @@ def best_checkpoint(out: Path) -> Path:
 def step_folders(out: Path) -> list[int]:
     """Steps whose weights are there, oldest first."""
     folders = (out / "checkpoints").glob("step-*")
-    return sorted(int(match.group(1)) for folder in folders if folder.is_dir() and (match := _STEP.fullmatch(folder.name)))
+    return sorted(
+        int(match.group(1))
+        for folder in folders
+        if folder.is_dir() and (match := _STEP.fullmatch(folder.name))
+    )
 
 
 def saved_steps(out: Path) -> list[int]:
     """Steps that a run can continue from, oldest first."""
-    return [step for step in step_folders(out) if checkpoint_folder(out, step).with_suffix(".pt").is_file()]
+    return [
+        step
+        for step in step_folders(out)
+        if checkpoint_folder(out, step).with_suffix(".pt").is_file()
+    ]
 
 
 def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
@@ -52,13 +60,22 @@ def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
     """
     other = {"local": "verl", "verl": "local"}[engine]
     if {"local": saved_steps(out), "verl": (out / "verl").is_dir()}[other]:
-        raise RunError(f"{out} holds a run of the {other} engine; continue it with --engine {other}, or name another folder")
+        raise RunError(
+            f"{out} holds a run of the {other} engine; continue it with --engine {other}, "
+            f"or name another folder"
+        )
 
 
-def load_model(config: TrainConfig, step: int, device: torch.device) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer as they were after `step` (0: the checkpoint the run starts from); the trained weights require gradients."""
+def load_model(
+    config: TrainConfig, step: int, device: torch.device
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Model and tokenizer as they were after `step` (0: the checkpoint the run starts from); the
+    trained weights require gradients.
+    """
     whole = step and config.lora is None
-    model, tokenizer = load_checkpoint(checkpoint_folder(config.out, step) if whole else config.init, device=device)
+    model, tokenizer = load_checkpoint(
+        checkpoint_folder(config.out, step) if whole else config.init, device=device
+    )
     if config.lora is not None:
         add_adapters(model, config.lora, seed=config.seed)
     if config.freeze_vision:
@@ -75,8 +92,12 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError("lora needs the package peft; install it with `pip install 'lfpc[lora]'`") from error
-    settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0)
+        raise ConfigError(
+            "lora needs the package peft; install it with `pip install 'lfpc[lora]'`"
+        ) from error
+    settings = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -90,7 +111,13 @@ def adapters(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in model.named_parameters() if "lora_" in name}
 
 
-def save_state(model: Any, tokenizer: PreTrainedTokenizerBase, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> Path:
+def save_state(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    step: int,
+) -> Path:
     """Write a checkpoint to continue from, and drop the oldest ones. Returns its folder.
 
     Raises:
@@ -100,7 +127,9 @@ def save_state(model: Any, tokenizer: PreTrainedTokenizerBase, optimizer: torch.
     file, draft = folder.with_suffix(".pt"), folder.with_suffix(".pt.part")
     save_weights(model, tokenizer, folder, config)
     try:
-        torch.save({"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)}, draft)
+        torch.save(
+            {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)}, draft
+        )
         draft.replace(file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         draft.unlink(missing_ok=True)
@@ -111,19 +140,27 @@ def save_state(model: Any, tokenizer: PreTrainedTokenizerBase, optimizer: torch.
     return folder
 
 
-def save_weights(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig) -> Path:
+def save_weights(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig
+) -> Path:
     """Write the weights as a plain checkpoint; adapters are merged into the weights of a copy."""
-    return save_checkpoint(_merged(model) if config.lora is not None else model, tokenizer, folder, source=config.init)
+    return save_checkpoint(
+        _merged(model) if config.lora is not None else model, tokenizer, folder, source=config.init
+    )
 
 
-def load_state(model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
+def load_state(
+    model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
+) -> None:
     """Put optimiser and adapters back to where they were after `step`."""
     file = checkpoint_folder(config.out, step).with_suffix(".pt")
     try:
         state = torch.load(file, map_location=model.device, weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}); delete it to continue from the checkpoint before") from error
+        raise CheckpointError(
+            f"{file}: cannot be read ({error}); delete it to continue from the checkpoint before"
+        ) from error
     with torch.no_grad():
         for name, weight in adapters(model).items():
             weight.copy_(state["adapters"][name])

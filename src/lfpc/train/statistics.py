@@ -24,17 +24,23 @@ def mean(values: Iterable[float]) -> float | None:
 def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
     """Rewards term by term, answers, turns, crops of a set of episodes.
 
-    `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes; `box_area` is the median
-    share of the picture over all requested boxes; `iou_last` and `iou_best` are means over episodes with boxes and truth.
+    `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes;
+    `box_area` is the median share of the picture over all requested boxes; `iou_last` and
+    `iou_best` are means over episodes with boxes and truth.
     """
     totals = [term.total for term in terms]
     boxed = [episode for episode in episodes if episode.boxes and episode.sample.boxes]
     areas = [box.area for episode in episodes for box in episode.boxes]
     return {
-        **{f"reward_{field.name}": mean(getattr(term, field.name) for term in terms) for field in fields(RewardTerms)},
+        **{
+            f"reward_{field.name}": mean(getattr(term, field.name) for term in terms)
+            for field in fields(RewardTerms)
+        },
         "reward": mean(totals),
         "reward_std": pstdev(totals),
-        "accuracy": mean(float(check_answer(episode.answer, episode.sample).correct) for episode in episodes),
+        "accuracy": mean(
+            float(check_answer(episode.answer, episode.sample).correct) for episode in episodes
+        ),
         "tool_rate": mean(float(episode.shown_crops > 0) for episode in episodes),
         "turns": mean(len(episode.turns) for episode in episodes),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),
@@ -48,26 +54,42 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
 def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
     """What is told of greedy episodes of held-out samples."""
     numbers = episode_numbers(episodes, terms)
-    return {f"validation_{name}": numbers[name] for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")}
+    return {
+        f"validation_{name}": numbers[name]
+        for name in ("reward", "accuracy", "tool_rate", "iou_last", "box_area")
+    }
 
 
 def is_best(numbers: Numbers, history: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a validation earned more than every one in the metrics rows `history`."""
-    now, earlier = numbers["validation_reward"], [row["validation_reward"] for row in history if row.get("validation_reward") is not None]
+    now, earlier = (
+        numbers["validation_reward"],
+        [row["validation_reward"] for row in history if row.get("validation_reward") is not None],
+    )
     return now is not None and now > max(earlier, default=float("-inf"))
 
 
 def nested_iou(episode: Episode, boxes: Sequence[Box]) -> float:
-    """Mean over targets of the best IoU of any of `boxes` with any nested truth box of the target."""
-    return fmean(max(iou(box, truth) for box in boxes for truth in nested) for nested in episode.sample.boxes)
-
-
-def sampling_numbers(episodes: Sequence[Episode], advantages: Sequence[float], group_size: int) -> Numbers:
-    """`entropy` of the policy in nats per token (mean of -log pi of its samples, unbiased), `policy_tokens`, and `zero_variance`,
-    the share of groups whose rollouts all earned the same.
+    """Mean over targets of the best IoU of any of `boxes` with any nested truth box of the
+    target.
     """
-    logprobs = [logprob for episode in episodes for turn in episode.turns for logprob in turn.reply.logprobs]
-    groups = [advantages[start : start + group_size] for start in range(0, len(advantages), group_size)]
+    return fmean(
+        max(iou(box, truth) for box in boxes for truth in nested) for nested in episode.sample.boxes
+    )
+
+
+def sampling_numbers(
+    episodes: Sequence[Episode], advantages: Sequence[float], group_size: int
+) -> Numbers:
+    """`entropy` of the policy in nats per token (mean of -log pi of its samples, unbiased),
+    `policy_tokens`, and `zero_variance`, the share of groups whose rollouts all earned the same.
+    """
+    logprobs = [
+        logprob for episode in episodes for turn in episode.turns for logprob in turn.reply.logprobs
+    ]
+    groups = [
+        advantages[start : start + group_size] for start in range(0, len(advantages), group_size)
+    ]
     return {
         "entropy": mean(-logprob for logprob in logprobs),
         "policy_tokens": float(len(logprobs)),

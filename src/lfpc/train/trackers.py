@@ -1,6 +1,8 @@
-"""Where a run's numbers and a few of its episodes go beside the run folder: TensorBoard always, wandb and trackio if asked for.
+"""Where a run's numbers and a few of its episodes go beside the run folder: TensorBoard always,
+wandb and trackio if asked for.
 
-A tracker is a view of the run: `metrics.jsonl` and `episodes.jsonl` hold everything, so a run may go on with other trackers.
+A tracker is a view of the run: `metrics.jsonl` and `episodes.jsonl` hold everything, so a run may
+go on with other trackers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ import numpy as np
 
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
-from lfpc.runs import plain
+from lfpc.storage.runs import plain
 from lfpc.train.config import TrainConfig
 from lfpc.train.statistics import Numbers
 
@@ -43,7 +45,9 @@ class Tracker(Protocol):
 
 
 def said_of_pictures(episode: Episode) -> list[tuple[Any, str]]:
-    """Each picture that the policy saw (a PIL image) and what it said next; the first one with the question before it."""
+    """Each picture that the policy saw (a PIL image) and what it said next; the first one with the
+    question before it.
+    """
     texts, pictures = [f"{episode.sample.question} \u2192"], [episode.first_view.image]
     for turn in episode.turns:
         texts[-1] = f"{texts[-1]} {turn.reply.text}".strip()
@@ -75,13 +79,18 @@ class TensorBoard:
 
 
 class Hosted:
-    """wandb, or trackio, which is used in the same way. Where it sends its data is its own configuration."""
+    """wandb, or trackio, which is used in the same way. Where it sends its data is its own
+    configuration.
+    """
 
     def __init__(self, name: TrackerName, config: TrainConfig) -> None:
         try:
             self._module: Any = import_module(name)
         except ImportError as error:
-            raise ConfigError(f"--{name} needs the package {name}, which cannot be imported ({error}): pip install {name}") from error
+            raise ConfigError(
+                f"--{name} needs the package {name}, which cannot be imported ({error}): "
+                f"pip install {name}"
+            ) from error
         path = config.out.resolve()
         given: dict[str, Any] = {"project": PROJECT, "config": plain(config), "resume": "allow"}
         if name == "wandb":
@@ -94,7 +103,10 @@ class Hosted:
         self._module.log(known(numbers), step=step)
 
     def episode(self, episode: Episode, step: int) -> None:
-        shown = {f"episode/{n}": self._module.Image(picture, caption=text) for n, (picture, text) in enumerate(said_of_pictures(episode))}
+        shown = {
+            f"episode/{n}": self._module.Image(picture, caption=text)
+            for n, (picture, text) in enumerate(said_of_pictures(episode))
+        }
         self._module.log(shown, step=step)
 
     def close(self) -> None:
@@ -124,7 +136,10 @@ def opened(done: int, config: TrainConfig, names: Sequence[TrackerName]) -> Iter
     """
     with ExitStack() as stack:
         found: list[Tracker] = []
-        for make in (*(partial(Hosted, name, config) for name in names), partial(TensorBoard, config.out, done)):
+        for make in (
+            *(partial(Hosted, name, config) for name in names),
+            partial(TensorBoard, config.out, done),
+        ):
             found.append(make())
             stack.callback(found[-1].close)
         yield found

@@ -1,10 +1,11 @@
 """One optimiser step on the rollouts of a batch.
 
-Every distinct picture passes the vision tower once, and every distinct first prompt the language model once. Who reads them
-reads leaves in which gradients add up, and the sums go backward through language model and tower once. The result is that of
-one large batch in which nothing is shared.
+Every distinct picture passes the vision tower once, and every distinct first prompt the language
+model once. Who reads them reads leaves in which gradients add up, and the sums go backward through
+language model and tower once. The result is that of one large batch in which nothing is shared.
 
-    pictures -> tower -> | leaf -> first prompts -> | leaf -> buckets of rollouts of similar length -> loss
+    pictures -> tower -> | leaf -> first prompts -> | leaf -> buckets of rollouts of similar length
+    -> loss
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lfpc.policies.encode import Encoded
-from lfpc.policies.language import Head, Heads, add_heads, head_key, read
-from lfpc.policies.sampling import log_softmax
+from lfpc.policies.qwen.encode import Encoded
+from lfpc.policies.qwen.language import Head, Heads, add_heads, head_key, read
+from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.train.config import TrainConfig
 from lfpc.train.loss import clipped_loss, token_weights
@@ -36,13 +37,16 @@ class UpdateReport:
     """What one optimiser step did."""
 
     loss: float
-    """Value of the loss. With one update per batch it is near 0 by construction: advantages have mean 0."""
+    """Value of the loss. With one update per batch it is near 0 by construction: advantages have
+    mean 0."""
     grad_norm: float | None
-    """Before it was shortened; None if nothing was trained or the gradient was not finite (then weights stay as they are)."""
+    """Before it was shortened; None if nothing was trained or the gradient was not finite (then
+    weights stay as they are)."""
     clip_share: float
     """Share of trained tokens whose gradient was clipped away."""
     logprob_gap: float
-    """Largest |log pi - log pi_sampled| of a trained token: rounding before the first update of a batch, movement after it."""
+    """Largest |log pi - log pi_sampled| of a trained token: rounding before the first update of a
+    batch, movement after it."""
     trained_rows: int
     """Rollouts with an advantage; the others have no gradient and are not computed."""
 
@@ -60,7 +64,8 @@ class Learner:
     """The trained weights with their optimiser.
 
     Args:
-        policy: whose model is trained; it reads pictures and conversations for sampling and for training alike.
+        policy: whose model is trained; it reads pictures and conversations for sampling and for
+            training alike.
         config: the run.
     """
 
@@ -68,22 +73,32 @@ class Learner:
         self.policy, self.model, self.config = policy, policy.model, config
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.weights, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95), fused=True
+            self.weights,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.95),
+            fused=True,
         )
 
-    def update(self, rows: Sequence[Row], advantages: Sequence[float], *, step: int) -> UpdateReport:
+    def update(
+        self, rows: Sequence[Row], advantages: Sequence[float], *, step: int
+    ) -> UpdateReport:
         """One optimiser step; `step` counts from 1 and sets the learning rate."""
         lengths = np.asarray([len(row.logprobs) for row in rows])
         weights = token_weights(lengths, self.config.aggregation)
         trained = [n for n in range(len(rows)) if advantages[n] != 0 and lengths[n]]
         if not trained:
-            return UpdateReport(loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rows=0)
+            return UpdateReport(
+                loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rows=0
+            )
         features, leaves = self._picture_leaves([rows[n].encoded for n in trained])
         parts: list[_Part] = []
         for chunk in micro_batches(rows, trained, self.config.micro_batch):
             with self._heads([rows[n].encoded for n in chunk], leaves) as heads:
                 for bucket in length_buckets(rows, chunk):
-                    parts.append(self._backward(rows, bucket, leaves, heads, np.asarray(advantages), weights))
+                    parts.append(
+                        self._backward(rows, bucket, leaves, heads, np.asarray(advantages), weights)
+                    )
         _hand_over(zip(features, chain.from_iterable(leaves.values()), strict=True))
         tokens = int(lengths[trained].sum())
         return UpdateReport(
@@ -105,47 +120,79 @@ class Learner:
 
     @contextmanager
     def _heads(self, rows: Sequence[Encoded], leaves: Leaves) -> Iterator[Heads | None]:
-        """Leaves of the rows' first prompts for the time of the block; then what they gathered goes backward. None: nothing is shared."""
+        """Leaves of the rows' first prompts for the time of the block; then what they gathered goes
+        backward. None: nothing is shared.
+        """
         if not self.policy.share:
             yield None
             return
         computed: Heads = {}
         with self.autocast():
-            add_heads(self.model, rows, [leaves[id(row)] for row in rows], [head_key(row) for row in rows], computed)
-        detached = {key: Head([(_leaf(k), _leaf(v)) for k, v in head.layers], head.view) for key, head in computed.items()}
+            add_heads(
+                self.model,
+                rows,
+                [leaves[id(row)] for row in rows],
+                [head_key(row) for row in rows],
+                computed,
+            )
+        detached = {
+            key: Head([(_leaf(k), _leaf(v)) for k, v in head.layers], head.view)
+            for key, head in computed.items()
+        }
         yield detached
         _hand_over(zip(_tensors(computed), _tensors(detached), strict=True))
 
     def _backward(
-        self, rows: Sequence[Row], bucket: Sequence[int], leaves: Leaves, heads: Heads | None, advantages: np.ndarray, weights: np.ndarray
+        self,
+        rows: Sequence[Row],
+        bucket: Sequence[int],
+        leaves: Leaves,
+        heads: Heads | None,
+        advantages: np.ndarray,
+        weights: np.ndarray,
     ) -> _Part:
         """Gradients of rollouts that are read together."""
         chosen = [rows[n] for n in bucket]
         device = self.model.device
         counts = [len(row.logprobs) for row in chosen]
         sampled = torch.from_numpy(np.concatenate([row.logprobs for row in chosen])).to(device)
-        per_token = [torch.from_numpy(values[bucket].repeat(counts)).float().to(device) for values in (advantages, weights)]
+        per_token = [
+            torch.from_numpy(values[bucket].repeat(counts)).float().to(device)
+            for values in (advantages, weights)
+        ]
         with self.autocast():
             logprobs = self.logprobs(chosen, [leaves[id(row.encoded)] for row in chosen], heads)
-        loss, cut = clipped_loss(logprobs, sampled, per_token[0], per_token[1], clip=self.config.clip)
+        loss, cut = clipped_loss(
+            logprobs, sampled, per_token[0], per_token[1], clip=self.config.clip
+        )
         loss.backward()
-        return _Part(float(loss.detach()), int(cut.sum()), float((logprobs.detach() - sampled).abs().max()))
+        return _Part(
+            float(loss.detach()), int(cut.sum()), float((logprobs.detach() - sampled).abs().max())
+        )
 
-    def logprobs(self, rows: Sequence[Row], features: Sequence[Sequence[Tensor]], heads: Heads | None) -> Tensor:
+    def logprobs(
+        self, rows: Sequence[Row], features: Sequence[Sequence[Tensor]], heads: Heads | None
+    ) -> Tensor:
         """(policy tokens of all rows,) log-probabilities now, computed as in sampling."""
         got = read(self.model, [row.encoded for row in rows], features, heads=heads)
         width = got.hidden.shape[1]
         columns = np.concatenate([row.places - 1 + width - len(row.encoded.ids) for row in rows])
         numbers = np.arange(len(rows)).repeat([len(row.places) for row in rows])
         states = got.hidden[torch.from_numpy(numbers), torch.from_numpy(columns)]
-        tokens = torch.from_numpy(np.concatenate([row.encoded.ids[row.places] for row in rows])).to(states.device)
+        tokens = torch.from_numpy(np.concatenate([row.encoded.ids[row.places] for row in rows])).to(
+            states.device
+        )
         banned = self.policy.writer.banned.to(states.device)
-        table = log_softmax(self.model.lm_head(states), temperature=self.config.temperature, banned=banned)
+        table = log_softmax(
+            self.model.lm_head(states), temperature=self.config.temperature, banned=banned
+        )
         return table.gather(1, tokens[:, None])[:, 0]
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the run asks for them."""
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
+        return torch.autocast(
+            self.model.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"
+        )
 
     def _step(self, step: int) -> float | None:
         norm = torch.nn.utils.clip_grad_norm_(self.weights, self.config.max_grad_norm)
@@ -160,16 +207,24 @@ class Learner:
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Of step `step`, counted from 1."""
-    left = (config.steps - step + 1) / max(1, config.steps - config.warmup + 1) if config.decay else 1.0
+    left = (
+        (config.steps - step + 1) / max(1, config.steps - config.warmup + 1)
+        if config.decay
+        else 1.0
+    )
     return config.learning_rate * min(1.0, step / max(1, config.warmup), left)
 
 
 def micro_batches(rows: Sequence[Row], trained: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Numbers of the trained rows in batches of at most `size`: rollouts of one question together, similar lengths together."""
+    """Numbers of the trained rows in batches of at most `size`: rollouts of one question together,
+    similar lengths together.
+    """
     groups: dict[int, list[int]] = {}
     for number in trained:
         groups.setdefault(id(rows[number].views[0].image), []).append(number)
-    ordered = sorted(groups.values(), key=lambda group: max(len(rows[n].encoded.ids) for n in group))
+    ordered = sorted(
+        groups.values(), key=lambda group: max(len(rows[n].encoded.ids) for n in group)
+    )
     order = list(chain.from_iterable(ordered))
     for start in range(0, len(order), size):
         yield order[start : start + size]

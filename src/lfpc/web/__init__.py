@@ -1,7 +1,7 @@
 """Pages that a person works on in a browser, served on this machine to this machine.
 
-Needs the extra `web` (starlette and uvicorn). Everything that data sets and models wrote is text to a page: the server sends
-it as JSON, and scripts set it with `textContent`.
+Needs the extra `web` (starlette and uvicorn). Everything that data sets and models wrote is text to
+a page: the server sends it as JSON, and scripts set it with `textContent`.
 """
 
 from importlib.util import find_spec
@@ -17,4 +17,6 @@ def need_web() -> None:
     """
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:
-            raise ConfigError(f"pages need {package}, which is not installed: pip install 'lfpc[web]'")
+            raise ConfigError(
+                f"pages need {package}, which is not installed: pip install 'lfpc[web]'"
+            )

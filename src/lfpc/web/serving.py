@@ -21,7 +21,9 @@ SECONDS_TO_FINISH = 2
 
 
 def shared_files() -> StaticFiles:
-    """`web.css` and the other files of `lfpc/web/static`, and the report's style sheet that they build on."""
+    """`web.css` and the other files of `lfpc/web/static`, and the report's style sheet that they
+    build on.
+    """
     return StaticFiles(packages=[("lfpc.web", "static"), ("lfpc.report", "static")])
 
 
@@ -63,7 +65,9 @@ def serve(
 
 
 def usual_port(folder: Path) -> int:
-    """A port that `folder` always gets, so that an open page finds a server that was started again; 0 (any) where it is taken."""
+    """A port that `folder` always gets, so that an open page finds a server that was started again;
+    0 (any) where it is taken.
+    """
     port = 20_000 + crc32(str(folder.resolve()).encode("utf-8", "surrogateescape")) % 10_000
     try:
         bound_socket(port).close()
@@ -86,5 +90,8 @@ def bound_socket(port: int, host: str = LOOPBACK) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"port {port} of {host} cannot be used: {reason}; name another --port, or none for a free one") from error
+        raise ConfigError(
+            f"port {port} of {host} cannot be used: {reason}; name another --port, or none "
+            f"for a free one"
+        ) from error
     return listening

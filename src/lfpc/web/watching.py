@@ -14,7 +14,7 @@ from starlette.routing import Route
 from lfpc.errors import LfpcError, PictureError
 from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs
-from lfpc.runs import EPISODES_FILE, METRICS_FILE
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
 from lfpc.web.guard import file_within
 from lfpc.web.serving import serve
 
@@ -26,7 +26,9 @@ SHOWN = 24
 
 
 class LiveReport:
-    """The report of runs that go on, written anew into `folder` when it is asked for and something was added since."""
+    """The report of runs that go on, written anew into `folder` when it is asked for and something
+    was added since.
+    """
 
     def __init__(self, runs: Sequence[Path], folder: Path, title: str) -> None:
         self.runs, self.folder, self.title = runs, folder, title
@@ -37,7 +39,12 @@ class LiveReport:
 
     def state(self) -> str:
         """What changes when a run wrote something."""
-        files = sorted(file for run in self.runs for name in (METRICS_FILE, EPISODES_FILE) for file in run.rglob(name))
+        files = sorted(
+            file
+            for run in self.runs
+            for name in (METRICS_FILE, EPISODES_FILE)
+            for file in run.rglob(name)
+        )
         return "/".join(str(file.stat().st_size) for file in files)
 
     def fresh(self) -> Path:
@@ -49,7 +56,9 @@ class LiveReport:
         with self._lock:
             state = self.state()
             if self.pages is None or state != self._written:
-                pages = self.folder / ("b" if self.pages and self.pages.name == "a" else "a")  # the one that is being read stays whole
+                pages = self.folder / (
+                    "b" if self.pages and self.pages.name == "a" else "a"
+                )  # the one that is being read stays whole
                 write_report(pages, read_runs(self.runs), title=self.title, shown=SHOWN, live=True)
                 self.pages, self._written = pages, state
             return self.pages
@@ -59,20 +68,28 @@ def watching_app(report: LiveReport) -> Starlette:
     """The report's files; /state tells a page whether to ask for itself again."""
 
     async def state(request: "Request") -> Response:
-        return JSONResponse({"state": await run_in_threadpool(report.state)}, headers={"cache-control": "no-store"})
+        return JSONResponse(
+            {"state": await run_in_threadpool(report.state)}, headers={"cache-control": "no-store"}
+        )
 
     async def file(request: "Request") -> Response:
         path = request.path_params["path"] or "index.html"
         try:
             pages = report.pages
-            if path == "index.html" or pages is None:  # the other files are those of the index that was sent last
+            if (
+                path == "index.html" or pages is None
+            ):  # the other files are those of the index that was sent last
                 pages = await run_in_threadpool(report.fresh)
             found = file_within(pages / path, [pages])
         except PictureError:
             return PlainTextResponse("no such file", 404)
         except LfpcError as error:
             return PlainTextResponse(str(error), 503)
-        return FileResponse(found, headers={"cache-control": "no-store"}) if found.is_file() else PlainTextResponse("no such file", 404)
+        return (
+            FileResponse(found, headers={"cache-control": "no-store"})
+            if found.is_file()
+            else PlainTextResponse("no such file", 404)
+        )
 
     return Starlette(routes=[Route("/state", state), Route("/{path:path}", file)])
 

@@ -14,6 +14,7 @@ EXPORTERS: dict[str, Callable[[Iterable[Sample], Path], int]] = {
     "deepeyes": write_deepeyes,
     "mini-o3": write_mini_o3,
 }
-"""Name -> (samples, folder) -> how many were written. Samples are taken one after the other; memory stays flat."""
+"""Name -> (samples, folder) -> how many were written. Samples are taken one after the other; memory
+stays flat."""
 
 __all__ = ["EXPORTERS"]

@@ -1,11 +1,13 @@
-"""What exporters share: the question as one text, pictures beside a table, and what a published layout has no place for."""
+"""What exporters share: the question as one text, pictures beside a table, and what a published
+layout has no place for.
+"""
 
 import json
 from pathlib import Path
 
-from lfpc.data.pictures import PictureStore
-from lfpc.data.rows import LETTERS
 from lfpc.images import picture_file
+from lfpc.published.pictures import PictureStore
+from lfpc.published.rows import LETTERS
 from lfpc.samples import Sample, row_of_sample
 
 
@@ -16,9 +18,13 @@ def asked_text(sample: Sample) -> str:
 
 
 def kept_row(sample: Sample) -> str:
-    """The whole sample but its picture, as JSON: an import of our own exports gives back the same samples."""
+    """The whole sample but its picture, as JSON: an import of our own exports gives back the same
+    samples.
+    """
     row = row_of_sample(sample, sample.image.parent)
-    return json.dumps({key: value for key, value in row.items() if key != "image"}, ensure_ascii=False)
+    return json.dumps(
+        {key: value for key, value in row.items() if key != "image"}, ensure_ascii=False
+    )
 
 
 def stored_picture(sample: Sample, store: PictureStore) -> Path:

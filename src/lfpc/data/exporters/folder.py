@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lfpc.data.exporters.base import stored_picture
-from lfpc.data.pictures import PictureStore
+from lfpc.published.pictures import PictureStore
 from lfpc.samples import Sample, write_samples
 
 

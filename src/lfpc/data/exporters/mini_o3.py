@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.data.exporters.base import asked_text, kept_row, stored_picture
-from lfpc.data.importers.base import KEPT
-from lfpc.data.pictures import PictureStore
+from lfpc.published.base import KEPT
+from lfpc.published.pictures import PictureStore
 from lfpc.samples import Sample
 
 
@@ -19,7 +19,10 @@ def write_mini_o3(samples: Iterable[Sample], out: Path) -> int:
     draft, count = out / ".train.json.part", 0
     with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for count, sample in enumerate(samples, 1):
-            lines.write(("[\n" if count == 1 else ",\n") + json.dumps(_row(sample, store, out), ensure_ascii=False))
+            lines.write(
+                ("[\n" if count == 1 else ",\n")
+                + json.dumps(_row(sample, store, out), ensure_ascii=False)
+            )
         lines.write("\n]\n" if count else "[]\n")
     draft.replace(out / "train.json")
     return count

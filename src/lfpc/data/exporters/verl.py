@@ -1,4 +1,6 @@
-"""verl's parquet layout, with pictures inside, and DeepEyes' form of it, which names the environment that plays."""
+"""verl's parquet layout, with pictures inside, and DeepEyes' form of it, which names the
+environment that plays.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfpc.data.exporters.base import asked_text, kept_row
-from lfpc.data.importers.base import KEPT
 from lfpc.errors import PictureError
+from lfpc.published.base import KEPT
 from lfpc.samples import Sample
 
 GROUP_BYTES, GROUP_ROWS = 64 * 2**20, 1000
@@ -33,8 +35,15 @@ def write_verl(samples: Iterable[Sample], out: Path) -> int:
 
 
 def write_deepeyes(samples: Iterable[Sample], out: Path) -> int:
-    """Write `train.parquet` with the column `env_name` into `out`. Returns the number of samples."""
-    return _write(samples, out, pa.schema([*_COLUMNS, ("env_name", pa.string())]), {"env_name": DEEPEYES_ENVIRONMENT})
+    """Write `train.parquet` with the column `env_name` into `out`. Returns the number of
+    samples.
+    """
+    return _write(
+        samples,
+        out,
+        pa.schema([*_COLUMNS, ("env_name", pa.string())]),
+        {"env_name": DEEPEYES_ENVIRONMENT},
+    )
 
 
 def _write(samples: Iterable[Sample], out: Path, schema: pa.Schema, more: dict[str, str]) -> int:
@@ -73,5 +82,11 @@ def _row(sample: Sample) -> dict[str, Any]:
         "images": [{"bytes": picture, "path": None}],
         "ability": sample.category,
         "reward_model": {"ground_truth": sample.answer, "style": "rule"},
-        "extra_info": {"question": text, "answer": sample.answer, "index": sample.id, "split": "train", KEPT: kept_row(sample)},
+        "extra_info": {
+            "question": text,
+            "answer": sample.answer,
+            "index": sample.id,
+            "split": "train",
+            KEPT: kept_row(sample),
+        },
     }

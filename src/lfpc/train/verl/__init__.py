@@ -1,4 +1,5 @@
-"""The same runs on clusters: verl (Ray, FSDP2, vLLM) plays and updates, with our episode, rewards, advantages and presets.
+"""The same runs on clusters: verl (Ray, FSDP2, vLLM) plays and updates, with our episode, rewards,
+advantages and presets.
 
 clusters     on what a run computes, and presets for common hardware
 shape        parameters and key-value bytes of a Qwen2.5-VL

@@ -1,6 +1,6 @@
 """verl's checkpoints as ours.
 
-    verl/global_step_10/           what verl continues from: a shard of weights and optimiser per rank
+    verl/global_step_10/           what verl continues from: weights and optimiser, a shard a rank
     verl/latest_checkpointed_iteration.txt
     checkpoints/step-000010/       the whole weights: loads anywhere, Stage II starts from it
     checkpoints/best/              the weights with the best validation so far
@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from lfpc.errors import CheckpointError
-from lfpc.policies.checkpoint import KEPT_FILES, replace_folder
+from lfpc.policies.qwen.checkpoint import KEPT_FILES, replace_folder
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, checkpoint_folder, step_folders
 from lfpc.train.verl.translate import Files
@@ -32,11 +32,14 @@ def saved_step(out: Path) -> int:
     try:
         return int(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{file}: not a step ({error}); write the number of the last global_step folder into it") from error
+        raise CheckpointError(
+            f"{file}: not a step ({error}); write the number of the last global_step folder into it"
+        ) from error
 
 
 def check_ranks(out: Path, gpus: int) -> None:
-    """See to it that the checkpoint to continue from was written by as many GPUs: verl keeps a shard for each.
+    """See to it that the checkpoint to continue from was written by as many GPUs: verl keeps a
+    shard for each.
 
     Raises:
         CheckpointError: it was not.
@@ -47,11 +50,15 @@ def check_ranks(out: Path, gpus: int) -> None:
         return
     found = [path.name.split("_")[3] for path in folder.glob("model_world_size_*_rank_0.pt")]
     was = f"written by {found[0]} GPUs" if found else "not whole"
-    raise CheckpointError(f"{folder} is {was}; continue on as many, or start a new run from {checkpoint_folder(out, step)} (--init)")
+    raise CheckpointError(
+        f"{folder} is {was}; continue on as many, or start a new run from "
+        f"{checkpoint_folder(out, step)} (--init)"
+    )
 
 
 def publish(config: TrainConfig, step: int) -> Path:
-    """Move the whole weights of verl's checkpoint of `step` to where ours are, and drop the oldest ones. Returns the folder.
+    """Move the whole weights of verl's checkpoint of `step` to where ours are, and drop the oldest
+    ones. Returns the folder.
 
     Raises:
         CheckpointError: verl wrote no weights there.
@@ -60,7 +67,10 @@ def publish(config: TrainConfig, step: int) -> Path:
     folder = checkpoint_folder(config.out, step)
     if not list(written.glob("*.safetensors")):
         raise CheckpointError(f"{written}: verl wrote no weights there")
-    for name in ("config.json", *KEPT_FILES):  # verl's config.json says bfloat16 whatever the weights are
+    for name in (
+        "config.json",
+        *KEPT_FILES,
+    ):  # verl's config.json says bfloat16 whatever the weights are
         if (config.init / name).is_file():
             shutil.copyfile(config.init / name, written / name)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,8 +83,13 @@ def publish(config: TrainConfig, step: int) -> Path:
 
 
 def _state_folders(out: Path) -> list[Path]:
-    """What verl can continue from, oldest first. verl itself would forget those of before a resume, and delete before it writes."""
-    return sorted(Files(out).state.glob("global_step_*"), key=lambda folder: int(folder.name.rpartition("_")[2]))
+    """What verl can continue from, oldest first. verl itself would forget those of before a resume,
+    and delete before it writes.
+    """
+    return sorted(
+        Files(out).state.glob("global_step_*"),
+        key=lambda folder: int(folder.name.rpartition("_")[2]),
+    )
 
 
 def keep_best(out: Path, step: int) -> Path:

@@ -1,7 +1,8 @@
 """On what a run computes, and presets for common hardware.
 
-A preset of hardware is independent of the experiment: `lfpc train stage1 --engine verl --hardware node4` is Stage I on four GPUs.
-What it says about the run itself (batch, precision, lengths) is the paper's, unless the hardware is too small for that.
+A preset of hardware is independent of the experiment:
+`lfpc train stage1 --engine verl --hardware node4` is Stage I on four GPUs. What it says about the
+run itself (batch, precision, lengths) is the paper's, unless the hardware is too small for that.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from lfpc.train.config import TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Machines and how they are used. Changes how fast a run is and what fits, not what it computes."""
+    """Machines and how they are used. Changes how fast a run is and what fits, not what it
+    computes.
+    """
 
     nodes: int = 1
     """Machines; several are joined with `ray start` before."""
@@ -30,21 +33,25 @@ class Cluster:
     gpu_tbps: float = 2.0
     """Memory bandwidth of one GPU in TB/s, for the estimate: 2.0 for an A100, 3.35 for an H100."""
     model: Literal["7B", "3B"] = "7B"
-    """Qwen2.5-VL of this size is what the estimate is for, where the checkpoint is not there to be looked at."""
+    """Qwen2.5-VL of this size is what the estimate is for, where the checkpoint is not there to be
+    looked at."""
     tensor_parallel: int = 1
     """GPUs that hold one copy of the sampling model together."""
     sampling_share: float = 0.6
     """Share of a GPU's memory that vLLM takes while it samples."""
     tokens_per_gpu: int | None = None
-    """Tokens that one GPU trains on together, at least `max_tokens` of the run; None: just that. More is faster and needs more memory."""
+    """Tokens that one GPU trains on together, at least `max_tokens` of the run; None: just that.
+    More is faster and needs more memory."""
     offload: bool = True
     """Whether weights and optimiser wait in the machine's memory while vLLM samples."""
     checkpointing: bool = True
     """Whether activations are computed again in the backward pass in place of being kept."""
     padding_free: bool = True
-    """Whether rollouts are packed without padding, which needs flash attention; False: padded, with torch's own attention."""
+    """Whether rollouts are packed without padding, which needs flash attention; False: padded, with
+    torch's own attention."""
     workers: int = 8
-    """Processes that play episodes: decoding, cropping, tokenising. Each keeps up to 2 GiB of pictures."""
+    """Processes that play episodes: decoding, cropping, tokenising. Each keeps up to 2 GiB of
+    pictures."""
     rollout: str = "vllm"
     """verl's rollout engine."""
     stop_at: int | None = None
@@ -59,7 +66,10 @@ class Cluster:
         if not 0 < self.sampling_share < 1:
             raise ConfigError(f"sampling_share must lie between 0 and 1, got {self.sampling_share}")
         if self.gpus % self.tensor_parallel:
-            raise ConfigError(f"{self.gpus} GPUs cannot be shared out among copies of {self.tensor_parallel} (tensor_parallel)")
+            raise ConfigError(
+                f"{self.gpus} GPUs cannot be shared out among copies of "
+                f"{self.tensor_parallel} (tensor_parallel)"
+            )
         for setting in self.verl:
             if "=" not in setting:
                 raise ConfigError(f"a setting of verl is written KEY=VALUE, got {setting!r}")
@@ -81,17 +91,30 @@ LONG = 24576
 def _paper(config: TrainConfig) -> TrainConfig:
     longest = LONG if config.first_view == "original" else 16384
     return replace(
-        config, prompts_per_step=256, group_size=16, steps=80, learning_rate=1e-6, max_new_tokens=2048, max_tokens=longest, dtype="bfloat16"
+        config,
+        prompts_per_step=256,
+        group_size=16,
+        steps=80,
+        learning_rate=1e-6,
+        max_new_tokens=2048,
+        max_tokens=longest,
+        dtype="bfloat16",
     )
 
 
 def _small(config: TrainConfig) -> TrainConfig:
     longest = LONG if config.first_view == "original" else 8192
-    return replace(_paper(config), prompts_per_step=64, group_size=8, max_new_tokens=1024, max_tokens=longest)
+    return replace(
+        _paper(config), prompts_per_step=64, group_size=8, max_new_tokens=1024, max_tokens=longest
+    )
 
 
 HARDWARE: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], Cluster]] = {
-    "paper": ("the paper's: 7B on one node of 8 GPUs of 80 GB, 256 questions x 16 rollouts a step", _paper, Cluster()),
+    "paper": (
+        "the paper's: 7B on one node of 8 GPUs of 80 GB, 256 questions x 16 rollouts a step",
+        _paper,
+        Cluster(),
+    ),
     "node4": (
         "one node of 4 GPUs of 80 GB: the paper's run, at half the speed",
         _paper,
@@ -102,7 +125,11 @@ HARDWARE: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], Cluster]] =
         _small,
         Cluster(gpus_per_node=1, host_gib=200.0, sampling_share=0.5, workers=4, model="3B"),
     ),
-    "nodes2": ("two nodes of 8 GPUs of 80 GB: the paper's run, at twice the speed", _paper, Cluster(nodes=2, workers=16)),
+    "nodes2": (
+        "two nodes of 8 GPUs of 80 GB: the paper's run, at twice the speed",
+        _paper,
+        Cluster(nodes=2, workers=16),
+    ),
 }
 """Name -> what it is for, what it makes of a run, and the machines."""
 

@@ -1,4 +1,5 @@
-"""A samples folder as verl's parquet: one row a sample, with the path of its original and its budget. No pixels.
+"""A samples folder as verl's parquet: one row a sample, with the path of its original and its
+budget. No pixels.
 
 The first view is made, and crops are cut, where an episode is played, from the one file on disk.
 """
@@ -21,8 +22,8 @@ SOURCE = "lfpc"
 def export_samples(samples: Sequence[Sample], file: Path) -> Path:
     """Write `samples` to `file` in one step. Returns it.
 
-    Columns: `prompt` and `data_source` as verl wants them, `image` (absolute path) and `budget` for readers, and `sample`, the
-    whole sample as a line of JSON.
+    Columns: `prompt` and `data_source` as verl wants them, `image` (absolute path) and `budget` for
+    readers, and `sample`, the whole sample as a line of JSON.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".part")
@@ -52,7 +53,9 @@ def sample_of_line(line: str) -> Sample:
 def line_of_sample(sample: Sample) -> str:
     """A sample as a `sample` cell: its row in a samples file, with an absolute path."""
     image = sample.image.absolute()
-    return json.dumps({**row_of_sample(sample, image.parent), "image": str(image)}, ensure_ascii=False)
+    return json.dumps(
+        {**row_of_sample(sample, image.parent), "image": str(image)}, ensure_ascii=False
+    )
 
 
 def _row(sample: Sample) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import CheckpointError, RunError
-from lfpc.policies.checkpoint import check_folder
-from lfpc.runs import RunFolder, write_json
+from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.samples import Sample
+from lfpc.storage.runs import RunFolder, write_json
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import training_samples
 from lfpc.train.state import check_engine, checkpoint_folder
@@ -26,7 +26,9 @@ SETTINGS_FILE, PROCESSOR_FILE = "settings.json", "preprocessor_config.json"
 
 
 def preview(config: TrainConfig, cluster: Cluster) -> str:
-    """What would be run: verl's settings, checked by verl where it is installed, and what they need."""
+    """What would be run: verl's settings, checked by verl where it is installed, and what they
+    need.
+    """
     values = settings(config, cluster)
     if installed_verl() is None:
         checked = "not checked: verl is not installed here"
@@ -36,11 +38,15 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
 
         composed(values, cluster)
         checked = f"checked by verl {installed_verl()}"
-    return f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings of verl: {checked}"
+    return (
+        f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings "
+        f"of verl: {checked}"
+    )
 
 
 def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
-    """See to it that the checkpoint's picture processor leaves views of the run's sizes alone: vLLM would show them resized.
+    """See to it that the checkpoint's picture processor leaves views of the run's sizes alone: vLLM
+    would show them resized.
 
     Raises:
         CheckpointError: it would not.
@@ -48,37 +54,55 @@ def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
     file, token = config.init / PROCESSOR_FILE, config.crop.factor**2
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     size = found.get("size", {})
-    most = int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget) // token
+    most = (
+        int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget)
+        // token
+    )
     selected = max((sample.budget or 1 for sample in samples), default=1)
     needed = max(config.first_budget(selected), config.crop.max_tokens)
     if needed > most:
         room = f"raise max_pixels there to {needed * token}"
-        raise CheckpointError(f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}")
+        raise CheckpointError(
+            f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}"
+        )
 
 
 def train(config: TrainConfig, cluster: Cluster) -> Path:
-    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's checkpoint.
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's
+    checkpoint.
 
     Raises:
-        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step wherever possible.
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
+            wherever possible.
     """
     check_versions(needed(cluster))
     values = settings(config, cluster)
     samples = training_samples(config.data, config)
-    held_out = training_samples(config.validation, config)[: config.validation_size] if config.validation else samples[:1]
+    held_out = (
+        training_samples(config.validation, config)[: config.validation_size]
+        if config.validation
+        else samples[:1]
+    )
     check_engine(config.out, "verl")
     check_folder(config.init)
     check_bounds(config, samples + held_out)
     files, last = Files(config.out.absolute()), min(config.steps, cluster.stop_at or config.steps)
-    run = RunFolder.open(config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs")
+    run = RunFolder.open(
+        config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs"
+    )
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
-        publish(config, done)  # the run was killed after verl had written its checkpoint, and before it was ours
+        publish(
+            config, done
+        )  # the run was killed after verl had written its checkpoint, and before it was ours
     if done < last:
         check_ranks(config.out, cluster.gpus)
         for part, file in ((samples, files.train), (held_out, files.validation)):
             if len(exported_samples(export_samples(part, file))) != len(part):
-                raise RunError(f"{file} does not hold the {len(part)} samples that were written to it; is the disk full?")
+                raise RunError(
+                    f"{file} does not hold the {len(part)} samples that were written to "
+                    f"it; is the disk full?"
+                )
         write_json(files.state / SETTINGS_FILE, values)
         run.truncate_metrics(done)
         from lfpc.train.verl.inside.start import composed, run_to_the_end

@@ -1,4 +1,5 @@
-"""What a worker tells of an episode, and what a step of such episodes becomes in `metrics.jsonl` and `episodes.jsonl`.
+"""What a worker tells of an episode, and what a step of such episodes becomes in `metrics.jsonl`
+and `episodes.jsonl`.
 
 Knows nothing of verl: the numbers are those of the local engine, by the same functions.
 """
@@ -16,13 +17,14 @@ from lfpc.episode import Episode
 from lfpc.errors import RunError
 from lfpc.images import View
 from lfpc.rewards import RewardTerms
-from lfpc.runs import RunFolder, episode_row
+from lfpc.storage.runs import RunFolder, episode_row
 from lfpc.train.advantages import group_advantages
 from lfpc.train.config import TrainConfig
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
 
 MOST_FAILED = 0.05
-"""Share of a step's rollouts that may fail, for a server that stumbles; more is an error in the set-up or the data."""
+"""Share of a step's rollouts that may fail, for a server that stumbles; more is an error in the
+set-up or the data."""
 _BLANK = Image.new("1", (1, 1))
 
 
@@ -52,10 +54,19 @@ class Played:
         return pickle.loads(data)
 
 
-def played(episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool) -> Played:
+def played(
+    episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool
+) -> Played:
     """The report of `episode`."""
     row = episode_row(episode, terms)
-    return Played(episode=_without_pixels(episode), terms=terms, row=row, question=question, rollout=rollout, overlong=overlong)
+    return Played(
+        episode=_without_pixels(episode),
+        terms=terms,
+        row=row,
+        question=question,
+        rollout=rollout,
+        overlong=overlong,
+    )
 
 
 def _without_pixels(episode: Episode) -> Episode:
@@ -83,13 +94,16 @@ def check_complete(count: int, config: TrainConfig) -> int:
     wanted = config.prompts_per_step * config.group_size
     if wanted - count > MOST_FAILED * wanted:
         raise RunError(
-            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above says why (search for 'Error in _run_prompt')"
+            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above "
+            f"says why (search for 'Error in _run_prompt')"
         )
     return wanted - count
 
 
 def step_numbers(rollouts: Sequence[Played], config: TrainConfig) -> Numbers:
-    """Metrics of a step's episodes; those of sampling are of the questions of which no rollout failed."""
+    """Metrics of a step's episodes; those of sampling are of the questions of which no rollout
+    failed.
+    """
     groups = groups_of(rollouts)
     whole = [group for group in groups if len(group) == config.group_size]
     episodes = [one.episode for group in whole for one in group]
@@ -109,8 +123,12 @@ def advantages_of(group: Sequence[Played]) -> list[float]:
     return group_advantages([one.terms.total for one in group])
 
 
-def log_episodes(run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[Played]) -> None:
-    """Write as many episodes of the step as asked for: the first rollout of every question, then second rollouts, and so on."""
+def log_episodes(
+    run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[Played]
+) -> None:
+    """Write as many episodes of the step as asked for: the first rollout of every question, then
+    second rollouts, and so on.
+    """
     groups = groups_of(rollouts)
     found = [
         (rollout.rollout, place, rollout, advantage)
@@ -119,4 +137,6 @@ def log_episodes(run: RunFolder, config: TrainConfig, step: int, rollouts: Seque
     ]
     chosen = sorted(found, key=lambda one: one[:2])[: config.log_episodes]
     for number, place, rollout, advantage in sorted(chosen, key=lambda one: (one[1], one[0])):
-        run.log_episode(f"{step}/{place}/{number}", {**rollout.row, "step": step, "advantage": advantage})
+        run.log_episode(
+            f"{step}/{place}/{number}", {**rollout.row, "step": step, "advantage": advantage}
+        )

@@ -1,4 +1,6 @@
-"""The shape of a Qwen2.5-VL, and what follows from it: parameters, and bytes of attention keys and values."""
+"""The shape of a Qwen2.5-VL, and what follows from it: parameters, and bytes of attention keys and
+values.
+"""
 
 import json
 from collections.abc import Mapping
@@ -46,7 +48,9 @@ class ModelShape:
 
     @property
     def vision_parameters(self) -> int:
-        """Of the tower: patch embedding, blocks with biases and two norms, merger of 2 x 2 patches."""
+        """Of the tower: patch embedding, blocks with biases and two norms, merger of 2 x 2
+        patches.
+        """
         v, i = self.vision_hidden, self.vision_intermediate
         block = 4 * v * v + 4 * v + 3 * v * i + 2 * i + v + 2 * v
         merger = v + 16 * v * v + 4 * v + 4 * v * self.hidden + self.hidden
@@ -55,7 +59,12 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """All of them."""
-        return self.embedding_parameters + self.layers * self.layer_parameters + self.hidden + self.vision_parameters
+        return (
+            self.embedding_parameters
+            + self.layers * self.layer_parameters
+            + self.hidden
+            + self.vision_parameters
+        )
 
     @property
     def cache_bytes(self) -> int:
@@ -102,12 +111,16 @@ def shape_of_checkpoint(folder: Path) -> ModelShape:
         return _shape(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder / 'config.json'}: not the configuration of a Qwen2.5-VL ({type(error).__name__}: {error})"
+            f"{folder / 'config.json'}: not the configuration of a Qwen2.5-VL "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 
 def _shape(config: Mapping[str, Any]) -> ModelShape:
-    text, vision = config.get("text_config", config), config["vision_config"]  # older folders have the text's keys at the top
+    text, vision = (
+        config.get("text_config", config),
+        config["vision_config"],
+    )  # older folders have the text's keys at the top
     return ModelShape(
         hidden=text["hidden_size"],
         layers=text["num_hidden_layers"],

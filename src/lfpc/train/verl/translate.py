@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError
-from lfpc.runs import plain
+from lfpc.storage.runs import plain
 from lfpc.train.config import TrainConfig
 from lfpc.train.verl.clusters import Cluster
 
 NAME = "lfpc"
-"""Of our agent loop and of our advantages in verl's registries, and of our own section in its configuration."""
+"""Of our agent loop and of our advantages in verl's registries, and of our own section in its
+configuration."""
 INSIDE = "lfpc.train.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 NO_DUAL_CLIP = 1e9
@@ -36,7 +37,9 @@ class Files:
 
     @property
     def validation(self) -> Path:
-        """Exported validation samples; one training sample where there is no validation (verl wants a file, and reads it only)."""
+        """Exported validation samples; one training sample where there is no validation (verl wants
+        a file, and reads it only).
+        """
         return self.state / "validation.parquet"
 
     @property
@@ -56,13 +59,24 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
     refusals = (
         (config.lora is not None, "LoRA is trained by the local engine only; leave out --lora"),
-        (config.freeze_vision, "verl trains the vision tower with the rest; leave out --freeze-vision"),
+        (
+            config.freeze_vision,
+            "verl trains the vision tower with the rest; leave out --freeze-vision",
+        ),
         (
             rollouts % cluster.gpus,
-            f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; change prompts_per_step or group_size",
+            f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; "
+            f"change prompts_per_step or group_size",
         ),
-        (budget + config.max_new_tokens > config.max_tokens, f"{view} do not fit into max_tokens {config.max_tokens}"),
-        (not chat.plain_chat, f"{config.protocol} cannot be played by this engine; use a protocol without native tools"),
+        (
+            budget + config.max_new_tokens > config.max_tokens,
+            f"{view} do not fit into max_tokens {config.max_tokens}",
+        ),
+        (
+            not chat.plain_chat,
+            f"{config.protocol} cannot be played by this engine; use a protocol without "
+            f"native tools",
+        ),
     )
     for refused, sentence in refusals:
         if refused:
@@ -70,22 +84,30 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
 
 
 def save_every(config: TrainConfig) -> int:
-    """Steps between checkpoints: whenever a validation may find the best one, there has to be one."""
+    """Steps between checkpoints: whenever a validation may find the best one, there has to be
+    one.
+    """
     return gcd(config.save_every, config.validate_every) if config.validation else config.save_every
 
 
 def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
-    """Verl's keys and their values; everything else keeps verl's default. A key with + is one that verl does not list.
+    """Verl's keys and their values; everything else keeps verl's default. A key with + is one that
+    verl does not list.
 
     Raises:
         ConfigError: verl cannot do what `config` says.
     """
     check_translatable(config, cluster)
     files, exact = Files(config.out.absolute()), config.dtype == "float32"
-    actor, rollout, model = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+    actor, rollout, model = (
+        "actor_rollout_ref.actor",
+        "actor_rollout_ref.rollout",
+        "actor_rollout_ref.model",
+    )
     last = min(config.steps, cluster.stop_at or config.steps)
     return {
-        # data: the dataset is the schedule of the run, question by question, so verl neither shuffles nor filters nor drops
+        # data: the dataset is the schedule of the run, question by question, so verl neither
+        # shuffles nor filters nor drops
         "data.train_files": str(files.train),
         "data.val_files": str(files.validation),
         "data.custom_cls.path": f"pkg://{INSIDE}.dataset",
@@ -108,7 +130,8 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.loss_agg_mode": AGGREGATIONS[config.aggregation],
         f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
         f"{actor}.ppo_epochs": config.updates_per_batch,
-        # optimiser: verl's schedule falls along a cosine where the local engine's falls along a line
+        # optimiser: verl's schedule falls along a cosine where the local engine's falls along a
+        # line
         f"{actor}.optim.lr": config.learning_rate,
         f"{actor}.optim.lr_warmup_steps": config.warmup,
         f"{actor}.optim.lr_scheduler_type": "cosine" if config.decay else "constant",
@@ -121,7 +144,11 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{model}.external_lib": f"{INSIDE}.plugin",
         f"{model}.enable_gradient_checkpointing": cluster.checkpointing,
         f"{model}.use_remove_padding": cluster.padding_free,
-        **({} if cluster.padding_free else {f"+{model}.override_config.attn_implementation": "sdpa"}),
+        **(
+            {}
+            if cluster.padding_free
+            else {f"+{model}.override_config.attn_implementation": "sdpa"}
+        ),
         f"{actor}.strategy": "fsdp2",
         f"{actor}.use_dynamic_bsz": True,
         f"{actor}.ppo_max_token_len_per_gpu": cluster.micro_batch_tokens(config),
@@ -129,7 +156,11 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.fsdp_config.param_offload": cluster.offload,
         f"{actor}.fsdp_config.optimizer_offload": cluster.offload,
         **(
-            {f"+{actor}.fsdp_config.mixed_precision": dict.fromkeys(("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32")}
+            {
+                f"+{actor}.fsdp_config.mixed_precision": dict.fromkeys(
+                    ("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32"
+                )
+            }
             if exact
             else {}
         ),
@@ -164,11 +195,15 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # what our own parts read inside verl's processes
-        f"+{NAME}": {"train": plain(replace(config, out=files.out, init=config.init.absolute()))},  # they may start in another folder
+        f"+{NAME}": {
+            "train": plain(replace(config, out=files.out, init=config.init.absolute()))
+        },  # they may start in another folder
     }
 
 
 def settings_lines(values: Mapping[str, Any]) -> str:
     """`settings` for people, without our own section."""
     width = max(len(key) for key in values)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}")
+    return "\n".join(
+        f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}"
+    )

@@ -1,4 +1,6 @@
-"""Are the packages those this was written for. verl's plug-in interfaces change with every release, so its version is exact."""
+"""Are the packages those this was written for. verl's plug-in interfaces change with every release,
+so its version is exact.
+"""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -20,18 +22,26 @@ FLASH_ATTENTION = {"flash-attn": ("2.8", "3")}
 
 def needed(cluster: Cluster) -> dict[str, tuple[str, str]]:
     """What a run on `cluster` needs."""
-    return {**NEEDED, **(VLLM if cluster.rollout == "vllm" else {}), **(FLASH_ATTENTION if cluster.padding_free else {})}
+    return {
+        **NEEDED,
+        **(VLLM if cluster.rollout == "vllm" else {}),
+        **(FLASH_ATTENTION if cluster.padding_free else {}),
+    }
 
 
 def check_versions(packages: Mapping[str, tuple[str, str]]) -> None:
     """See to it that `packages` are installed.
 
     Raises:
-        ConfigError: a package is missing, too old or too new; all of them are named in one sentence.
+        ConfigError: a package is missing, too old or too new; all of them are named in one
+            sentence.
     """
     wrong = [sentence for name, bounds in packages.items() if (sentence := _wrong(name, *bounds))]
     if wrong:
-        raise ConfigError(f"--engine verl cannot run here: {'; '.join(wrong)}. Start lfpc from an environment made as docs/cluster.md says")
+        raise ConfigError(
+            f"--engine verl cannot run here: {'; '.join(wrong)}. Start lfpc from an "
+            f"environment made as docs/cluster.md says"
+        )
 
 
 def installed_verl() -> str | None:
@@ -47,7 +57,11 @@ def _wrong(name: str, first: str, end: str) -> str:
         found = version(name)
     except PackageNotFoundError:
         return f"{name} is not installed (needed: {first} or newer, below {end})"
-    return "" if _parts(first) <= _parts(found) < _parts(end) else f"{name} is {found} (needed: {first} or newer, below {end})"
+    return (
+        ""
+        if _parts(first) <= _parts(found) < _parts(end)
+        else f"{name} is {found} (needed: {first} or newer, below {end})"
+    )
 
 
 def _parts(text: str) -> tuple[int, ...]:

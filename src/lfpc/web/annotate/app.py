@@ -1,4 +1,6 @@
-"""What the annotation page asks its server for: the list, a sample, tiles of its picture; and a change to be kept."""
+"""What the annotation page asks its server for: the list, a sample, tiles of its picture; and a
+change to be kept.
+"""
 
 import json
 from dataclasses import dataclass
@@ -14,9 +16,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from lfpc.data.box_merge import other_proposals
-from lfpc.data.boxing import boxing_of
-from lfpc.data.proposals import MOST, Proposal
+from lfpc.boxing.decisions import boxing_of
+from lfpc.boxing.merge import other_proposals
+from lfpc.boxing.proposals import MOST, Proposal
 from lfpc.errors import LfpcError, PictureError
 from lfpc.samples import Sample
 from lfpc.web.annotate.desk import Change, ChangedElsewhere, Desk, as_json
@@ -52,15 +54,28 @@ class _Routes:
     desk: Desk
 
     def listing(self, request: Request) -> Response:
-        samples = [{"id": sample.id, "question": sample.question[:200], **_progress(sample)} for sample in self.desk.samples()]
-        return _json({"folder": str(self.desk.folder), "asks": self.desk.ask is not None, "samples": samples})
+        samples = [
+            {"id": sample.id, "question": sample.question[:200], **_progress(sample)}
+            for sample in self.desk.samples()
+        ]
+        return _json(
+            {"folder": str(self.desk.folder), "asks": self.desk.ask is not None, "samples": samples}
+        )
 
     def sample(self, request: Request) -> Response:
         number = request.path_params["number"]
         sample = self.desk.sample(number)
-        shown = {"id": sample.id, "question": sample.question, "answer": sample.answer, "options": sample.options,
-                 "category": sample.category, "source": sample.source}  # fmt: skip
-        proposals = _proposals([*other_proposals(sample), *self.desk.proposals.get(sample.id, ())][:MOST])
+        shown = {
+            "id": sample.id,
+            "question": sample.question,
+            "answer": sample.answer,
+            "options": sample.options,
+            "category": sample.category,
+            "source": sample.source,
+        }
+        proposals = _proposals(
+            [*other_proposals(sample), *self.desk.proposals.get(sample.id, ())][:MOST]
+        )
         return _json({**shown, **as_json(sample), **self._picture(number), "proposals": proposals})
 
     def _picture(self, number: int) -> dict[str, Any]:
@@ -70,11 +85,21 @@ class _Routes:
         except LfpcError as error:
             return {"picture": None, "problem": str(error)}
         tiles = f"/tiles/{number}/{_key(path)}"
-        return {"picture": {"width": width, "height": height, "tiles": tiles, "tile": TILE, "levels": last_level((width, height))}}
+        return {
+            "picture": {
+                "width": width,
+                "height": height,
+                "tiles": tiles,
+                "tile": TILE,
+                "levels": last_level((width, height)),
+            }
+        }
 
     async def save(self, request: Request) -> Response:
         change = Change.from_json(await request.body(), self.desk.by)
-        return _json(as_json(await run_in_threadpool(self.desk.save, request.path_params["number"], change)))
+        return _json(
+            as_json(await run_in_threadpool(self.desk.save, request.path_params["number"], change))
+        )
 
     def ask(self, request: Request) -> Response:
         sample = self.desk.sample(request.path_params["number"])
@@ -86,7 +111,11 @@ class _Routes:
             path = self.desk.picture(at["number"])
             if _key(path) != at["key"]:
                 raise PictureError("this is another picture by now; load the page again")
-            return Response(tile(path, at["level"], at["column"], at["row"]), media_type="image/jpeg", headers=KEPT)
+            return Response(
+                tile(path, at["level"], at["column"], at["row"]),
+                media_type="image/jpeg",
+                headers=KEPT,
+            )
         except LfpcError as error:
             return _json({"problem": str(error)}, 404)
 
@@ -98,19 +127,30 @@ def _progress(sample: Sample) -> dict[str, Any]:
 
 def _proposals(proposals: Any) -> list[dict[str, Any]]:
     found: list[Proposal] = list(proposals)
-    return [{"box": list(one.box.corners), "source": one.source, "count": one.count} for one in found]
+    return [
+        {"box": list(one.box.corners), "source": one.source, "count": one.count} for one in found
+    ]
 
 
 def _key(path: Path) -> str:
     found = path.stat()
-    return sha256(f"{path}:{found.st_mtime_ns}:{found.st_size}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return sha256(
+        f"{path}:{found.st_mtime_ns}:{found.st_size}".encode("utf-8", "surrogateescape")
+    ).hexdigest()[:16]
 
 
 def _json(value: Any, status: int = 200) -> Response:
     """ASCII, so that no text of a data set, lone surrogates included, can fail to be sent."""
-    return Response(json.dumps(value), status, media_type="application/json", headers={"cache-control": "no-store"})
+    return Response(
+        json.dumps(value),
+        status,
+        media_type="application/json",
+        headers={"cache-control": "no-store"},
+    )
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status = 409 if isinstance(error, ChangedElsewhere) else 400 if isinstance(error, LfpcError) else 500
+    status = (
+        409 if isinstance(error, ChangedElsewhere) else 400 if isinstance(error, LfpcError) else 500
+    )
     return _json({"problem": str(error)}, status)

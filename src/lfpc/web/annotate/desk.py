@@ -1,7 +1,9 @@
-"""The samples folder on the desk: which sample is the n-th, what a person changed, and the file that keeps it.
+"""The samples folder on the desk: which sample is the n-th, what a person changed, and the file
+that keeps it.
 
-Every change is written at once, in one step (`write_samples`). A change names what it was made on, so that two windows never
-overwrite each other unseen; rows that another program changed meanwhile are read again first.
+Every change is written at once, in one step (`write_samples`). A change names what it was made on,
+so that two windows never overwrite each other unseen; rows that another program changed meanwhile
+are read again first.
 """
 
 import fcntl
@@ -15,8 +17,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from lfpc.data.boxing import Boxing, Nested, boxing_of, lists_of_nested, nested_from_lists, with_boxing
-from lfpc.data.proposals import Proposal
+from lfpc.boxing.decisions import (
+    Boxing,
+    Nested,
+    boxing_of,
+    lists_of_nested,
+    nested_from_lists,
+    with_boxing,
+)
+from lfpc.boxing.proposals import Proposal
 from lfpc.errors import RunError, SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.web.guard import file_within
@@ -49,16 +58,25 @@ class Change:
         try:
             found = json.loads(content)
             boxes = nested_from_lists(found["boxes"])
-            boxing = Boxing(state=found["state"], flagged=found["flagged"], note=found["note"], by=by)
-            return cls(id=str(found["id"]), revision=str(found["revision"]), boxes=boxes, boxing=boxing)
+            boxing = Boxing(
+                state=found["state"], flagged=found["flagged"], note=found["note"], by=by
+            )
+            return cls(
+                id=str(found["id"]), revision=str(found["revision"]), boxes=boxes, boxing=boxing
+            )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             if isinstance(error, SampleError):
                 raise
-            raise SampleError(f"a change is an object with id, revision, boxes, state, flagged and note ({error!r})") from error
+            raise SampleError(
+                f"a change is an object with id, revision, boxes, state, flagged and note "
+                f"({error!r})"
+            ) from error
 
 
 def revision(sample: Sample) -> str:
-    """Names the boxes and the decision of a sample: the same ones have the same name, also after a restart."""
+    """Names the boxes and the decision of a sample: the same ones have the same name, also after a
+    restart.
+    """
     boxing = boxing_of(sample)
     content = [lists_of_nested(sample.boxes), boxing.state, boxing.flagged, boxing.note]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -66,7 +84,9 @@ def revision(sample: Sample) -> str:
 
 @dataclass(slots=True)
 class Desk:
-    """One samples folder while a person works on it; get it with `open_desk`. Threads may share it."""
+    """One samples folder while a person works on it; get it with `open_desk`. Threads may share
+    it.
+    """
 
     folder: Path
     by: str
@@ -101,7 +121,9 @@ class Desk:
         with self._lock:
             self._refresh()
             if not 0 <= number < len(self.order):
-                raise SampleError(f"there is no sample number {number + 1}; the folder has {len(self.order)}")
+                raise SampleError(
+                    f"there is no sample number {number + 1}; the folder has {len(self.order)}"
+                )
             return self._samples[self.order[number]]
 
     def picture(self, number: int) -> Path:
@@ -130,7 +152,9 @@ class Desk:
             if revision(after) == revision(before):
                 return before
             if change.revision != revision(before):
-                raise ChangedElsewhere("this sample was changed in another window; load it again to see how")
+                raise ChangedElsewhere(
+                    "this sample was changed in another window; load it again to see how"
+                )
             write_samples({**self._samples, change.id: after}.values(), self.folder)
             self._samples[change.id] = after
             self._known = _signature(self.folder)
@@ -143,7 +167,10 @@ class Desk:
         for sample in samples.values():
             boxing_of(sample)
         if missing := [name for name in self.order if name not in samples]:
-            raise SampleError(f"{self.folder / SAMPLES_FILE} no longer has sample {missing[0]!r}; start lfpc annotate again")
+            raise SampleError(
+                f"{self.folder / SAMPLES_FILE} no longer has sample {missing[0]!r}; start "
+                f"lfpc annotate again"
+            )
         self._samples, self._known = samples, now
 
 
@@ -179,7 +206,9 @@ def open_desk(
         RunError: another process has it open.
     """
     if not folder.is_dir():
-        raise SampleError(f"{folder}: no such folder; a samples folder holds {SAMPLES_FILE} beside its pictures")
+        raise SampleError(
+            f"{folder}: no such folder; a samples folder holds {SAMPLES_FILE} beside its pictures"
+        )
     samples = read_samples(folder)
     if not samples:
         raise SampleError(f"{folder / SAMPLES_FILE} holds no samples")
@@ -188,7 +217,10 @@ def open_desk(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunError(f"{folder} is open in another lfpc annotate; end that one, or work on a copy and merge the boxes") from None
+            raise RunError(
+                f"{folder} is open in another lfpc annotate; end that one, or work on a "
+                f"copy and merge the boxes"
+            ) from None
         desk = Desk(folder, by, (folder, *pictures), order, proposals or {}, ask)
         desk.samples()
         yield desk
@@ -196,4 +228,8 @@ def open_desk(
 
 def as_json(sample: Sample) -> dict[str, Any]:
     """What of a sample changes: boxes, decision, revision."""
-    return {"boxes": lists_of_nested(sample.boxes), **asdict(boxing_of(sample)), "revision": revision(sample)}
+    return {
+        "boxes": lists_of_nested(sample.boxes),
+        **asdict(boxing_of(sample)),
+        "revision": revision(sample),
+    }

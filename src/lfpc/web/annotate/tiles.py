@@ -1,4 +1,6 @@
-"""Deep zoom: a picture as tiles at halved sizes, cut when they are asked for. Level 0 is the smallest, one tile; the last the original."""
+"""Deep zoom: a picture as tiles at halved sizes, cut when they are asked for. Level 0 is the
+smallest, one tile; the last the original.
+"""
 
 from io import BytesIO
 from math import ceil, log2
@@ -38,11 +40,19 @@ def tile(path: Path, level: int, column: int, row: int) -> bytes:
     """
     whole = original(path)
     halvings = last_level(whole.size) - level
-    picture = whole if halvings == 0 else _halved(path, halvings) if 0 < halvings <= last_level(whole.size) else None
+    picture = (
+        whole
+        if halvings == 0
+        else _halved(path, halvings)
+        if 0 < halvings <= last_level(whole.size)
+        else None
+    )
     left, top = TILE * column, TILE * row
     if picture is None or not (0 <= left < picture.width and 0 <= top < picture.height):
         raise PictureError(f"{path}: no tile {column}, {row} at level {level}")
     out = BytesIO()
-    cut = picture.crop((left, top, min(left + TILE, picture.width), min(top + TILE, picture.height)))
+    cut = picture.crop(
+        (left, top, min(left + TILE, picture.width), min(top + TILE, picture.height))
+    )
     cut.save(out, "JPEG", quality=QUALITY, subsampling=0)
     return out.getvalue()

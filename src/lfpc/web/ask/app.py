@@ -1,4 +1,6 @@
-"""The application of `lfpc serve`: the demo page and the endpoint, about the same model and the same pictures."""
+"""The application of `lfpc serve`: the demo page and the endpoint, about the same model and the
+same pictures.
+"""
 
 from pathlib import Path
 
@@ -6,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from lfpc.live import LiveModel
+from lfpc.ask.live import LiveModel
 from lfpc.mini.folders import write_split
 from lfpc.web.ask.completions import completions_app
 from lfpc.web.ask.page import ask_routes
@@ -28,7 +30,8 @@ def ask_app(model: LiveModel, folder: Path, *, examples: str) -> Starlette:
     Args:
         model: who answers.
         folder: where pictures are kept while it runs; the caller removes it.
-        examples: split of the miniature's scenes (`lfpc.mini.folders.SPLITS`) that the example pictures are from.
+        examples: split of the miniature's scenes (`lfpc.mini.folders.SPLITS`) that the example
+            pictures are from.
     """
     samples = write_split(folder / "examples", examples, EXAMPLES)
     pictures = Pictures({sample.id: sample for sample in samples}, Uploads(folder / "uploads"))

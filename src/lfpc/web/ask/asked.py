@@ -1,4 +1,6 @@
-"""Questions that the demo page asked, kept so that a crop can be swapped, and the events a page is told while one is answered."""
+"""Questions that the demo page asked, kept so that a crop can be swapped, and the events a page is
+told while one is answered.
+"""
 
 import asyncio
 import time
@@ -9,13 +11,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lfpc.ask.live import SWAPS, Asked, LiveModel
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop, Turn
 from lfpc.episode import Episode
 from lfpc.images import View, png_bytes, visual_tokens
-from lfpc.live import SWAPS, Asked, LiveModel
 from lfpc.report.cards import LONGEST_TEXT
-from lfpc.runs import turn_row
+from lfpc.storage.runs import turn_row
 from lfpc.web.ask.shelf import Shelf
 
 MOST_KEPT = 500
@@ -32,7 +34,9 @@ class Played:
 
 
 class Questions:
-    """The last questions by id. An id cannot be guessed, so a page swaps crops of its own questions only."""
+    """The last questions by id. An id cannot be guessed, so a page swaps crops of its own questions
+    only.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Played] = OrderedDict()
@@ -50,7 +54,9 @@ class Questions:
         return self._kept.get(name)
 
 
-async def events(model: LiveModel, name: str, played: Played, views: Shelf) -> AsyncGenerator[dict[str, Any], None]:
+async def events(
+    model: LiveModel, name: str, played: Played, views: Shelf
+) -> AsyncGenerator[dict[str, Any], None]:
     """What a page is told: "first", then a "turn" each, then "end".
 
     Args:
@@ -98,7 +104,11 @@ def turn_event(turns: Sequence[Turn], asked: Asked, views: Shelf) -> dict[str, A
     }
     if isinstance(turn.action, Crop):
         what = asked.shown.get(call, "own")
-        event |= {"call": call, "last": len(turns) >= asked.most_turns, "shown": "box" if isinstance(what, Box) else what}
+        event |= {
+            "call": call,
+            "last": len(turns) >= asked.most_turns,
+            "shown": "box" if isinstance(what, Box) else what,
+        }
     return event
 
 
@@ -106,4 +116,9 @@ def saved(view: View, views: Shelf, factor: int) -> dict[str, Any]:
     """A view as the page shows it: its address, its pixels and its tokens."""
     width, height = view.size
     src = f"/views/{views.put(png_bytes(view), '.png')}"
-    return {"src": src, "width": width, "height": height, "tokens": visual_tokens(view.size, factor)}
+    return {
+        "src": src,
+        "width": width,
+        "height": height,
+        "tokens": visual_tokens(view.size, factor),
+    }

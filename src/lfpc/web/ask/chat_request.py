@@ -1,7 +1,8 @@
 """A chat-completions request, read: the question, its picture, and how it is to be answered.
 
-The picture is the last one that the user sent, the question the text of the user's last message. What a request asks for and
-cannot have is refused where the answer would be another kind of thing, and named in the answer's `ignored` where it would not.
+The picture is the last one that the user sent, the question the text of the user's last message.
+What a request asks for and cannot have is refused where the answer would be another kind of thing,
+and named in the answer's `ignored` where it would not.
 """
 
 import base64
@@ -17,19 +18,52 @@ HONOURED = (
     *("model", "messages", "n", "stream", "stream_options"),
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"),
 )
-REFUSED = ("tools", "functions", "logprobs", "top_logprobs", "stop", "modalities", "audio", "web_search_options")
-"""Options without which the answer would be no answer to the request; unset values of them are let through."""
-_WITHOUT_MEANING = ("user", "store", "metadata", "safety_identifier", "prompt_cache_key", "service_tier", "parallel_tool_calls")
+REFUSED = (
+    "tools",
+    "functions",
+    "logprobs",
+    "top_logprobs",
+    "stop",
+    "modalities",
+    "audio",
+    "web_search_options",
+)
+"""Options without which the answer would be no answer to the request; unset values of them are let
+through."""
+_WITHOUT_MEANING = (
+    "user",
+    "store",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "service_tier",
+    "parallel_tool_calls",
+)
 """Options that change no answer anywhere."""
 
 
 class ApiError(LfpcError):
     """A request that cannot be answered, in the API's words: HTTP status, kind, parameter, code."""
 
-    def __init__(self, message: str, *, status: int = 400, kind: str = "invalid_request_error", param: str = "", code: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        kind: str = "invalid_request_error",
+        param: str = "",
+        code: str = "",
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param or None, "code": code or None}}
+        self.body = {
+            "error": {
+                "message": message,
+                "type": kind,
+                "param": param or None,
+                "code": code or None,
+            }
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +96,19 @@ def read_request(body: Any) -> ChatRequest:
         raise ApiError("the request is no JSON object")
     for name in REFUSED:
         if body.get(name):
-            raise ApiError(f"{name} cannot be asked for here: the model has its own crop tool and answers in words", param=name)
+            raise ApiError(
+                f"{name} cannot be asked for here: the model has its own crop tool and "
+                f"answers in words",
+                param=name,
+            )
     if body.get("response_format") not in (None, {"type": "text"}):
         raise ApiError("response_format can only be text", param="response_format")
     if body.get("n") not in (None, 1):
         raise ApiError("n can only be 1", param="n")
     options = body.get("stream_options") or {}
-    longest = _whole(body, "max_completion_tokens", 1, 2**20) or _whole(body, "max_tokens", 1, 2**20)
+    longest = _whole(body, "max_completion_tokens", 1, 2**20) or _whole(
+        body, "max_tokens", 1, 2**20
+    )
     question, picture, passed_over = read_messages(body.get("messages"))
     known = {*HONOURED, *REFUSED, *_WITHOUT_MEANING, "response_format"}
     return ChatRequest(
@@ -81,7 +121,10 @@ def read_request(body: Any) -> ChatRequest:
         top_p=_number(body, "top_p", 1e-6, 1),
         max_tokens=longest,
         seed=_whole(body, "seed", 0, 2**63 - 1),
-        ignored=(*passed_over, *(name for name in map(str, body) if name not in known and body[name] is not None)),
+        ignored=(
+            *passed_over,
+            *(name for name in map(str, body) if name not in known and body[name] is not None),
+        ),
     )
 
 
@@ -89,30 +132,60 @@ def read_messages(messages: Any) -> tuple[str, bytes, tuple[str, ...]]:
     """(question, picture's file, what was passed over) of a conversation.
 
     Raises:
-        ApiError: no user message, no text in the last one, no picture, or several in the message that has the last one.
+        ApiError: no user message, no text in the last one, no picture, or several in the message
+            that has the last one.
     """
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ApiError("messages must be a list of messages", param="messages")
-    users = [_parts(message.get("content")) for message in messages if message.get("role") == "user"]
+    users = [
+        _parts(message.get("content")) for message in messages if message.get("role") == "user"
+    ]
     if not users:
         raise ApiError("there is no message of the user", param="messages")
     question = "\n".join(part["text"] for part in users[-1] if "text" in part).strip()
     if not question:
-        raise ApiError("the user's last message holds no question: it needs a text", param="messages")
+        raise ApiError(
+            "the user's last message holds no question: it needs a text", param="messages"
+        )
     if len(question) > LONGEST_QUESTION:
-        raise ApiError(f"the question has {len(question):,} characters; at most {LONGEST_QUESTION:,} are taken", param="messages")
-    urls = next((urls for parts in reversed(users) if (urls := [part["url"] for part in parts if "url" in part])), [])
+        raise ApiError(
+            f"the question has {len(question):,} characters; at most {LONGEST_QUESTION:,} "
+            f"are taken",
+            param="messages",
+        )
+    urls = next(
+        (
+            urls
+            for parts in reversed(users)
+            if (urls := [part["url"] for part in parts if "url" in part])
+        ),
+        [],
+    )
     if len(urls) != 1:
-        found = f"{len(urls)} pictures in one message" if urls else "no picture in the user's messages"
-        raise ApiError(f"there is {found}; send one, as an image_url with a data URI", param="messages")
+        found = (
+            f"{len(urls)} pictures in one message" if urls else "no picture in the user's messages"
+        )
+        raise ApiError(
+            f"there is {found}; send one, as an image_url with a data URI", param="messages"
+        )
     others = len(users) - 1 + sum(message.get("role") == "assistant" for message in messages)
-    passed_over = ["system messages"] if any(message.get("role") in ("system", "developer") for message in messages) else []
-    return question, picture_of_url(urls[0]), (*passed_over, *(["texts of earlier messages"] if others else []))
+    passed_over = (
+        ["system messages"]
+        if any(message.get("role") in ("system", "developer") for message in messages)
+        else []
+    )
+    return (
+        question,
+        picture_of_url(urls[0]),
+        (*passed_over, *(["texts of earlier messages"] if others else [])),
+    )
 
 
 def _parts(content: Any) -> list[dict[str, str]]:
     """The parts of a message: {"text": ...} and {"url": ...}."""
-    parts: Sequence[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts: Sequence[Any] = (
+        [{"type": "text", "text": content}] if isinstance(content, str) else content
+    )
     found: list[dict[str, str]] = []
     for part in parts if isinstance(parts, list) else [None]:
         match part:
@@ -121,7 +194,10 @@ def _parts(content: Any) -> list[dict[str, str]]:
             case {"type": "image_url", "image_url": {"url": str() as url}}:
                 found.append({"url": url})
             case _:
-                raise ApiError("a message's content is a text, or a list of parts of type text or image_url", param="messages")
+                raise ApiError(
+                    "a message's content is a text, or a list of parts of type text or image_url",
+                    param="messages",
+                )
     return found
 
 
@@ -135,16 +211,21 @@ def picture_of_url(url: str) -> bytes:
     if not head.lower().startswith("data:") or not comma:
         what = f"{url.split(':', 1)[0][:10]}: addresses are" if ":" in url[:12] else "this is"
         raise ApiError(
-            f"{what} not fetched by this server; send the picture itself, as data:image/png;base64,...",
+            f"{what} not fetched by this server; send the picture itself, as "
+            f"data:image/png;base64,...",
             param="messages",
             code="invalid_image_url",
         )
     if not head.lower().endswith(";base64"):
-        raise ApiError("the picture's data URI is not in base64", param="messages", code="invalid_image_url")
+        raise ApiError(
+            "the picture's data URI is not in base64", param="messages", code="invalid_image_url"
+        )
     try:
         return base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise ApiError("the picture's data URI is no valid base64", param="messages", code="invalid_image_url") from error
+        raise ApiError(
+            "the picture's data URI is no valid base64", param="messages", code="invalid_image_url"
+        ) from error
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

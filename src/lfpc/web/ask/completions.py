@@ -1,7 +1,9 @@
-"""An OpenAI-compatible endpoint whose model zooms: a client sends a picture and a question, the crop loop runs here.
+"""An OpenAI-compatible endpoint whose model zooms: a client sends a picture and a question, the
+crop loop runs here.
 
-`POST /v1/chat/completions` and `GET /v1/models`. The message's `content` is the answer, `reasoning_content` everything the model
-wrote, turn by turn; `lfpc`, beside `choices`, says where it looked. docs/serve.md has examples.
+`POST /v1/chat/completions` and `GET /v1/models`. The message's `content` is the answer,
+`reasoning_content` everything the model wrote, turn by turn; `lfpc`, beside `choices`, says where
+it looked. docs/serve.md has examples.
 """
 
 import json
@@ -20,13 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from lfpc.ask.live import Asked, Busy, LiveModel
 from lfpc.dialogue import Turn
 from lfpc.episode import Episode
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import visual_tokens
-from lfpc.live import Asked, Busy, LiveModel
-from lfpc.runs import turn_row
 from lfpc.samples import Sample
+from lfpc.storage.runs import turn_row
 from lfpc.web.ask.chat_request import ApiError, ChatRequest, read_request
 from lfpc.web.ask.uploads import Uploads
 
@@ -62,7 +64,11 @@ def completions_app(model: LiveModel, uploads: Uploads) -> Starlette:
             return JSONResponse(await whole_answer(completion, model))
         events = streamed_answer(completion, model)
         first = await anext(events)  # a failure before the first turn is an ordinary refusal
-        return StreamingResponse(_server_sent(first, events), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(
+            _server_sent(first, events),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store"},
+        )
 
     return Starlette(
         routes=[Route("/models", models), Route("/chat/completions", complete, methods=["POST"])],
@@ -85,10 +91,15 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
         raise ApiError(f"the request is not JSON: {error}") from error
     if request.model != model.name:
         raise ApiError(
-            f"there is no model {request.model[:100]!r}; this server has {model.name!r}", status=404, param="model", code="model_not_found"
+            f"there is no model {request.model[:100]!r}; this server has {model.name!r}",
+            status=404,
+            param="model",
+            code="model_not_found",
         )
     name = uploads.add(request.picture)
-    sample = Sample(id=name, image=uploads.find(name), question=request.question, answer="not known")
+    sample = Sample(
+        id=name, image=uploads.find(name), question=request.question, answer="not known"
+    )
     own = model.config
     config = replace(
         own,
@@ -104,24 +115,45 @@ async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, An
     """The completion as one JSON object."""
     played = [step async for step in model.tell(completion.asked)][-1]
     assert isinstance(played, Episode)
-    message = {"role": "assistant", "content": played.answer or "", "reasoning_content": _written(played.turns)}
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason(played, completion), "logprobs": None}
+    message = {
+        "role": "assistant",
+        "content": played.answer or "",
+        "reasoning_content": _written(played.turns),
+    }
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": finish_reason(played, completion),
+        "logprobs": None,
+    }
     facts = {"turns": [turn_row(turn) for turn in played.turns], **_facts(played, completion)}
-    return {**_head(completion, "chat.completion"), "choices": [choice], "usage": usage(played.turns), "lfpc": facts}
+    return {
+        **_head(completion, "chat.completion"),
+        "choices": [choice],
+        "usage": usage(played.turns),
+        "lfpc": facts,
+    }
 
 
-async def streamed_answer(completion: Completion, model: LiveModel) -> AsyncGenerator[dict[str, Any], None]:
+async def streamed_answer(
+    completion: Completion, model: LiveModel
+) -> AsyncGenerator[dict[str, Any], None]:
     """The completion as chunks: one a turn, then the answer, why it ended, and what was used."""
     told = 0
     async with aclosing(model.tell(completion.asked)) as steps:
         async for step in steps:
             for turn in step.turns[told:]:
-                delta = {"reasoning_content": _written([turn]), **({} if told else {"role": "assistant", "content": ""})}
+                delta = {
+                    "reasoning_content": _written([turn]),
+                    **({} if told else {"role": "assistant", "content": ""}),
+                }
                 yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_row(turn)]}}
                 told += 1
             if isinstance(step, Episode):
                 yield _chunk(completion, {"content": step.answer or ""})
-                yield _chunk(completion, {}, finish_reason(step, completion)) | {"lfpc": _facts(step, completion)}
+                yield _chunk(completion, {}, finish_reason(step, completion)) | {
+                    "lfpc": _facts(step, completion)
+                }
                 if completion.request.include_usage:
                     yield _chunk(completion, None) | {"usage": usage(step.turns)}
 
@@ -129,19 +161,26 @@ async def streamed_answer(completion: Completion, model: LiveModel) -> AsyncGene
 def finish_reason(played: Episode, completion: Completion) -> str:
     """stop: the model answered. length: it ran out of turns, or its last reply of tokens."""
     config, last = completion.asked.config, played.turns[-1].reply
-    cut = last.finish == "length" or (len(last.token_ids) >= config.max_new_tokens and not last.text.endswith(config.chat.stop))
+    cut = last.finish == "length" or (
+        len(last.token_ids) >= config.max_new_tokens and not last.text.endswith(config.chat.stop)
+    )
     return "length" if played.answer is None or cut else "stop"
 
 
 def usage(turns: tuple[Turn, ...]) -> dict[str, int] | None:
     """Tokens of all turns together; None where the model's server does not count them.
 
-    Each turn reads the whole conversation again, pictures included, so prompt tokens are those that were really read.
+    Each turn reads the whole conversation again, pictures included, so prompt tokens are those that
+    were really read.
     """
     counts = [turn.reply.usage for turn in turns]
     read = sum(count.prompt_tokens for count in counts if count)
     written = sum(count.reply_tokens for count in counts if count)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written} if all(counts) else None
+    return (
+        {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        if all(counts)
+        else None
+    )
 
 
 def _written(turns: "tuple[Turn, ...] | list[Turn]") -> str:
@@ -159,16 +198,29 @@ def _facts(played: Episode, completion: Completion) -> dict[str, Any]:
 
 
 def _head(completion: Completion, kind: str) -> dict[str, Any]:
-    return {"id": completion.id, "object": kind, "created": completion.created, "model": completion.request.model}
+    return {
+        "id": completion.id,
+        "object": kind,
+        "created": completion.created,
+        "model": completion.request.model,
+    }
 
 
-def _chunk(completion: Completion, delta: dict[str, Any] | None, finish: str | None = None) -> dict[str, Any]:
+def _chunk(
+    completion: Completion, delta: dict[str, Any] | None, finish: str | None = None
+) -> dict[str, Any]:
     """A chunk; with no delta the one that ends a stream and has no choice."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+    choices = (
+        []
+        if delta is None
+        else [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
+    )
     return {**_head(completion, "chat.completion.chunk"), "choices": choices}
 
 
-async def _server_sent(first: dict[str, Any], events: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
+async def _server_sent(
+    first: dict[str, Any], events: AsyncGenerator[dict[str, Any], None]
+) -> AsyncIterator[bytes]:
     yield _data(first)
     try:
         async with aclosing(events):
@@ -199,10 +251,14 @@ def api_error(error: Exception) -> ApiError:
         case _:
             log.error("a question failed", exc_info=error)
             return ApiError(
-                f"the question failed in the server ({type(error).__name__}); its log says more", status=500, kind="server_error"
+                f"the question failed in the server ({type(error).__name__}); its log says more",
+                status=500,
+                kind="server_error",
             )
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
     found = api_error(error)
-    return JSONResponse(found.body, found.status, headers={"retry-after": "1"} if found.status == 429 else None)
+    return JSONResponse(
+        found.body, found.status, headers={"retry-after": "1"} if found.status == 429 else None
+    )

@@ -25,21 +25,37 @@ def checked_key(key: str | None, *, public: bool) -> str | None:
         ConfigError: a public server without one, or one that is easily guessed.
     """
     if public and not key:
-        raise ConfigError(f"--public needs a key of {SHORTEST_KEY} characters or more in {KEY_VARIABLE}; others are asked for it")
+        raise ConfigError(
+            f"--public needs a key of {SHORTEST_KEY} characters or more in {KEY_VARIABLE}; "
+            f"others are asked for it"
+        )
     if key and (len(key) < SHORTEST_KEY or not key.isascii()):
-        raise ConfigError(f"the key in {KEY_VARIABLE} must have {SHORTEST_KEY} ASCII characters or more; it has {len(key)}")
+        raise ConfigError(
+            f"the key in {KEY_VARIABLE} must have {SHORTEST_KEY} ASCII characters or more; "
+            f"it has {len(key)}"
+        )
     return key or None
 
 
 def keyed(app: "ASGIApp", key: str) -> "ASGIApp":
-    """`app`, for whoever knows `key`: programs send it as a bearer token, browsers ask the person for it as a password."""
+    """`app`, for whoever knows `key`: programs send it as a bearer token, browsers ask the person
+    for it as a password.
+    """
 
     async def checked(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] == "http" and not knows_key(Headers(scope=scope).get("authorization", ""), key):
+        if scope["type"] == "http" and not knows_key(
+            Headers(scope=scope).get("authorization", ""), key
+        ):
             error = ApiError(
-                "this server asks for its key, as a bearer token or as the password to any name", status=401, code="invalid_api_key"
+                "this server asks for its key, as a bearer token or as the password to any name",
+                status=401,
+                code="invalid_api_key",
             )
-            answer = JSONResponse(error.body, error.status, headers={"www-authenticate": 'Basic realm="lfpc", charset="UTF-8"'})
+            answer = JSONResponse(
+                error.body,
+                error.status,
+                headers={"www-authenticate": 'Basic realm="lfpc", charset="UTF-8"'},
+            )
             await answer(scope, receive, send)
         else:
             await app(scope, receive, send)

@@ -1,4 +1,6 @@
-"""The demo page's routes: drop a picture, ask, watch the turns come, swap a crop, see what the answer becomes."""
+"""The demo page's routes: drop a picture, ask, watch the turns come, swap a crop, see what the
+answer becomes.
+"""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from lfpc.ask.live import Asked, Busy, LiveModel
 from lfpc.caches import byte_cache
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import open_picture, upright_size
-from lfpc.live import Asked, Busy, LiveModel
 from lfpc.web.ask.asked import Questions, events
 from lfpc.web.ask.completions import api_error
 from lfpc.web.ask.shelf import Shelf
@@ -38,10 +40,17 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
 
     async def about(request: Request) -> Response:
         examples = [
-            {"id": name, "size": await size_of(name), "question": sample.question, "options": sample.options}
+            {
+                "id": name,
+                "size": await size_of(name),
+                "question": sample.question,
+                "options": sample.options,
+            }
             for name, sample in pictures.examples.items()
         ]
-        return JSONResponse({"model": model.name, "budget": model.config.budget, "examples": examples})
+        return JSONResponse(
+            {"model": model.name, "budget": model.config.budget, "examples": examples}
+        )
 
     async def size_of(name: str) -> tuple[int, int]:
         return await run_in_threadpool(upright_size, pictures.find(name))
@@ -55,13 +64,20 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
 
     async def picture(request: Request) -> Response:
         try:
-            return Response(await run_in_threadpool(browsable, pictures.find(request.path_params["name"])), media_type="image/jpeg")
+            return Response(
+                await run_in_threadpool(browsable, pictures.find(request.path_params["name"])),
+                media_type="image/jpeg",
+            )
         except PictureError as error:
             return _problem(error, 404)
 
     async def view(request: Request) -> Response:
         path = views.find(request.path_params["name"])
-        return _problem(PictureError("the picture is no longer kept here; ask again"), 404) if path is None else FileResponse(path)
+        return (
+            _problem(PictureError("the picture is no longer kept here; ask again"), 404)
+            if path is None
+            else FileResponse(path)
+        )
 
     async def ask(request: Request) -> Response:
         try:
@@ -77,7 +93,9 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
 
     def _told(asked: Asked) -> Response:
         lines = _lines(events(model, *questions.add(asked), views))
-        return StreamingResponse(lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+        return StreamingResponse(
+            lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"}
+        )
 
     return [
         Route("/", index),
@@ -101,7 +119,9 @@ async def _lines(told: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[by
 
 
 async def _wish(request: Request) -> dict[str, Any]:
-    """The JSON object in a request's body; an empty one for anything else, which then lacks what is needed."""
+    """The JSON object in a request's body; an empty one for anything else, which then lacks what is
+    needed.
+    """
     try:
         wish = json.loads(await request.body())
     except (ValueError, RecursionError):

@@ -1,4 +1,6 @@
-"""Files that a server keeps for a while: named after what they hold, the longest unused dropped when there are too many bytes."""
+"""Files that a server keeps for a while: named after what they hold, the longest unused dropped
+when there are too many bytes.
+"""
 
 from collections import OrderedDict
 from hashlib import sha256
@@ -7,7 +9,9 @@ from threading import Lock
 
 
 class Shelf:
-    """Files in `folder`, which belongs to the shelf, up to `max_bytes` together. Threads may share it."""
+    """Files in `folder`, which belongs to the shelf, up to `max_bytes` together. Threads may share
+    it.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
@@ -16,7 +20,9 @@ class Shelf:
         self._lock = Lock()
 
     def put(self, data: bytes, ending: str) -> str:
-        """Keep `data`; returns its name, which is the same for the same bytes. `ending` is one of the caller's, as in ".png"."""
+        """Keep `data`; returns its name, which is the same for the same bytes. `ending` is one of
+        the caller's, as in ".png".
+        """
         name = sha256(data).hexdigest()[:32] + ending
         with self._lock:
             if name not in self._sizes:

@@ -1,4 +1,6 @@
-"""Pictures that people and programs send in: checked before they are decoded, kept for a while, dropped."""
+"""Pictures that people and programs send in: checked before they are decoded, kept for a while,
+dropped.
+"""
 
 from io import BytesIO
 from pathlib import Path
@@ -10,8 +12,16 @@ from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, open_picture
 from lfpc.web.ask.shelf import Shelf
 
-FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
-"""What is taken, and the ending of its files. Not Pillow's others: some hand the bytes to another program."""
+FORMATS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+}
+"""What is taken, and the ending of its files. Not Pillow's others: some hand the bytes to another
+program."""
 LARGEST_FILE = 64 * 2**20
 """Bytes of a picture's file."""
 MOST_PIXELS = 100_000_000
@@ -23,7 +33,9 @@ KEPT_BYTES = 2**30
 class Uploads:
     """Pictures that were sent in, by the names they were given, in `folder`."""
 
-    def __init__(self, folder: Path, *, kept_bytes: int = KEPT_BYTES, most_pixels: int = MOST_PIXELS) -> None:
+    def __init__(
+        self, folder: Path, *, kept_bytes: int = KEPT_BYTES, most_pixels: int = MOST_PIXELS
+    ) -> None:
         self._shelf, self._most_pixels = Shelf(folder, kept_bytes), most_pixels
         self._decoding = Lock()
 
@@ -31,7 +43,8 @@ class Uploads:
         """Keep a picture that can be opened; returns its name.
 
         Raises:
-            PictureError: it is too large, no picture, or a broken one; says which, and names no file of the server.
+            PictureError: it is too large, no picture, or a broken one; says which, and names no
+                file of the server.
         """
         ending = checked_ending(data, self._most_pixels)
         name = self._shelf.put(data, ending)
@@ -39,7 +52,9 @@ class Uploads:
         try:
             with self._decoding:  # one at a time: each may take hundreds of megabytes
                 open_picture(path)
-        except Exception as error:  # of a hostile file Pillow's readers raise whatever they come across
+        except (
+            Exception
+        ) as error:  # of a hostile file Pillow's readers raise whatever they come across
             self._shelf.drop(name)
             raise PictureError("the picture is broken: its file is cut off or damaged") from error
         return name
@@ -63,14 +78,23 @@ def checked_ending(data: bytes, most_pixels: int = MOST_PIXELS) -> str:
         PictureError: no picture of a format that is taken, or too large, or too narrow.
     """
     if len(data) > LARGEST_FILE:
-        raise PictureError(f"the picture's file has {len(data):,} bytes; at most {LARGEST_FILE:,} are taken")
+        raise PictureError(
+            f"the picture's file has {len(data):,} bytes; at most {LARGEST_FILE:,} are taken"
+        )
     try:
         with Image.open(BytesIO(data), formats=tuple(FORMATS)) as file:
             ending, (width, height) = FORMATS[file.format or ""], file.size
     except Exception as error:  # as above
-        raise PictureError(f"this is not a picture that can be read here; {', '.join(FORMATS)} files can") from error
+        raise PictureError(
+            f"this is not a picture that can be read here; {', '.join(FORMATS)} files can"
+        ) from error
     if width * height > most_pixels:
-        raise PictureError(f"the picture has {width} x {height} pixels; at most {most_pixels:,} are taken")
+        raise PictureError(
+            f"the picture has {width} x {height} pixels; at most {most_pixels:,} are taken"
+        )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PictureError(f"the picture has {width} x {height} pixels; the longer side is at most {MAX_ASPECT} times the shorter one")
+        raise PictureError(
+            f"the picture has {width} x {height} pixels; the longer side is at most "
+            f"{MAX_ASPECT} times the shorter one"
+        )
     return ending

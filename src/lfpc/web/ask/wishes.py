@@ -1,15 +1,17 @@
-"""What the demo page asks for, checked: questions about kept pictures, and crops swapped in them."""
+"""What the demo page asks for, checked: questions about kept pictures, and crops swapped in
+them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lfpc.ask.live import SWAPS, Asked, led, swapped
 from lfpc.boxes import Box
 from lfpc.errors import SampleError
+from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.run import UNLIMITED
-from lfpc.evaluation import EvaluationConfig
-from lfpc.live import SWAPS, Asked, led, swapped
 from lfpc.samples import Sample
 from lfpc.web.ask.asked import Questions
 from lfpc.web.ask.uploads import Uploads
@@ -44,19 +46,37 @@ def read_question(wish: Mapping[str, Any], pictures: Pictures, config: Evaluatio
     Raises:
         PictureError, SampleError: it cannot be asked.
     """
-    name, question = text_of(wish, "picture", 100), text_of(wish, "question", LONGEST_QUESTION).strip()
+    name, question = (
+        text_of(wish, "picture", 100),
+        text_of(wish, "question", LONGEST_QUESTION).strip(),
+    )
     options, budget = wish.get("options", []), wish.get("budget", config.budget)
     if not question:
         raise SampleError("type a question")
-    if not isinstance(options, list) or len(options) > MOST_OPTIONS or not all(isinstance(text, str) for text in options):
+    if (
+        not isinstance(options, list)
+        or len(options) > MOST_OPTIONS
+        or not all(isinstance(text, str) for text in options)
+    ):
         raise SampleError(f"there can be up to {MOST_OPTIONS} answers to choose from")
     if any(len(text) > LONGEST_OPTION for text in options):
         raise SampleError(f"an answer to choose from has at most {LONGEST_OPTION} characters")
     if isinstance(budget, bool) or not isinstance(budget, int) or not 1 <= budget <= UNLIMITED:
-        raise SampleError(f"the first view must have a whole number of visual tokens from 1 to {UNLIMITED:,}")
+        raise SampleError(
+            f"the first view must have a whole number of visual tokens from 1 to {UNLIMITED:,}"
+        )
     example = pictures.examples.get(name)
-    boxes = example.boxes if example is not None and example.question == question else ()  # of this question, not of another one
-    sample = Sample(id=name, image=pictures.find(name), question=question, answer="not known", options=tuple(options), boxes=boxes)
+    boxes = (
+        example.boxes if example is not None and example.question == question else ()
+    )  # of this question, not of another one
+    sample = Sample(
+        id=name,
+        image=pictures.find(name),
+        question=question,
+        answer="not known",
+        options=tuple(options),
+        boxes=boxes,
+    )
     return Asked(sample=sample, config=replace(config, budget=budget))
 
 
@@ -73,18 +93,29 @@ def text_of(wish: Mapping[str, Any], name: str, longest: int) -> str:
 
 
 def read_swap(wish: Mapping[str, Any], questions: Questions) -> Asked:
-    """The question that is played again: with another thing shown for a call, or (call 0) begun with a call for a box.
+    """The question that is played again: with another thing shown for a call, or (call 0) begun
+    with a call for a box.
 
     Raises:
         PictureError, RunError, SampleError, BoxError: it cannot be.
     """
-    played, call, what = questions.find(text_of(wish, "id", 100)), wish.get("call"), wish.get("shown")
+    played, call, what = (
+        questions.find(text_of(wish, "id", 100)),
+        wish.get("call"),
+        wish.get("shown"),
+    )
     if played is None:
         raise SampleError("the question is no longer remembered here; ask it again")
-    if isinstance(what, list) and len(what) == 4 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in what):
+    if (
+        isinstance(what, list)
+        and len(what) == 4
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in what)
+    ):
         what = Box(*map(float, what))
     if not isinstance(what, Box) and what not in SWAPS:
-        raise SampleError(f"a crop can be swapped for {', '.join(SWAPS)} or a box of four fractions")
+        raise SampleError(
+            f"a crop can be swapped for {', '.join(SWAPS)} or a box of four fractions"
+        )
     if isinstance(call, bool) or not isinstance(call, int):
         raise SampleError("call must be the number of a crop")
     if call == 0 and isinstance(what, Box):

@@ -1,6 +1,8 @@
-"""The run's questions, step by step: the dataset is the schedule that the local engine would follow with the same seed.
+"""The run's questions, step by step: the dataset is the schedule that the local engine would follow
+with the same seed.
 
-So verl has nothing to shuffle, and nothing can be filtered, dropped at the end of an epoch, or asked twice after a resume.
+So verl has nothing to shuffle, and nothing can be filtered, dropped at the end of an epoch, or
+asked twice after a resume.
 """
 
 from pathlib import Path
@@ -28,7 +30,9 @@ class ScheduledSamples(Dataset):
         SampleError: the file is not one of exported samples, or holds none.
     """
 
-    def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
+    def __init__(
+        self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any
+    ) -> None:
         file = Path(str(data_files if isinstance(data_files, str) else data_files[0]))
         run = run_config(config)
         self.samples = exported_samples(file)
@@ -37,7 +41,11 @@ class ScheduledSamples(Dataset):
         self.split = "train" if str(file) == str(config.train_files) else "validation"
         self.places = list(range(len(self.samples)))
         if self.split == "train":
-            self.places = [n for step in range(1, run.steps + 1) for n in prompts_of_step(len(self.samples), run, step)]
+            self.places = [
+                n
+                for step in range(1, run.steps + 1)
+                for n in prompts_of_step(len(self.samples), run, step)
+            ]
 
     def __len__(self) -> int:
         return len(self.places)

@@ -1,8 +1,9 @@
-"""One rollout: our episode, played against verl's sampling server. The same protocol, look and limits as in the local engine.
+"""One rollout: our episode, played against verl's sampling server. The same protocol, look and
+limits as in the local engine.
 
     prompt            | response
-    h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.encode.Encoded
-                      | 1 1 1  0 0 0 0  1 1      response_mask: only what the policy sampled is trained, in every turn
+    h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
+                      | 1 1 1  0 0 0 0  1 1      response_mask: only sampled tokens are trained
 
 It is the mask of `lfpc.train.rows`, from the first reply on.
 """
@@ -16,13 +17,18 @@ from typing import Any, Self
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopBase,
+    AgentLoopMetrics,
+    AgentLoopOutput,
+    register,
+)
 
 from lfpc.dialogue import Context, Reply
 from lfpc.episode import Episode, episode, play_async
 from lfpc.looks import Look, original_look
-from lfpc.policies.encode import Encoded, Encoder
-from lfpc.policies.sampling import Writer
+from lfpc.policies.qwen.encode import Encoded, Encoder
+from lfpc.policies.qwen.sampling import Writer
 from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import episode_reward
 from lfpc.train.config import TrainConfig
@@ -49,8 +55,22 @@ class ServerPolicy:
 
     concurrency = 1
 
-    def __init__(self, server: Any, encoder: Encoder, writer: Writer, config: TrainConfig, sampling: Mapping[str, Any], name: str) -> None:
-        self.server, self.encoder, self.writer, self.config, self.name = server, encoder, writer, config, name
+    def __init__(
+        self,
+        server: Any,
+        encoder: Encoder,
+        writer: Writer,
+        config: TrainConfig,
+        sampling: Mapping[str, Any],
+        name: str,
+    ) -> None:
+        self.server, self.encoder, self.writer, self.config, self.name = (
+            server,
+            encoder,
+            writer,
+            config,
+            name,
+        )
         banned = [int(token) for token in np.flatnonzero(writer.banned.numpy())]
         self.sampling = {
             **sampling,
@@ -64,11 +84,18 @@ class ServerPolicy:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
     async def reply_to(self, context: Context) -> Reply:
-        """The reply to `context`; an empty one where the conversation is too long already, which ends it untrained."""
+        """The reply to `context`; an empty one where the conversation is too long already, which
+        ends it untrained.
+        """
         encoded = self.encoder.context(context)
         if len(encoded.ids) > self.config.max_tokens:
             return Reply("")
@@ -87,11 +114,19 @@ class ServerPolicy:
 
 @register(NAME)
 class EpisodeLoop(AgentLoopBase):
-    """Plays one row of the dataset. verl makes one of these per rollout; what they share is kept per process."""
+    """Plays one row of the dataset. verl makes one of these per rollout; what they share is kept
+    per process.
+    """
 
-    def __init__(self, trainer_config: Any, server_manager: Any, tokenizer: PreTrainedTokenizerBase, **_: Any) -> None:
+    def __init__(
+        self, trainer_config: Any, server_manager: Any, tokenizer: PreTrainedTokenizerBase, **_: Any
+    ) -> None:
         # not the base class's: it prepares a tokenisation of its own, for which ours stands in
-        self.run_config, self.server, self.tokenizer = run_config(trainer_config.config), server_manager, tokenizer
+        self.run_config, self.server, self.tokenizer = (
+            run_config(trainer_config.config),
+            server_manager,
+            tokenizer,
+        )
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
         """Play and score."""
@@ -99,17 +134,32 @@ class EpisodeLoop(AgentLoopBase):
         sample = sample_of_line(row["sample"])
         encoder, writer = _reading(self.tokenizer, config.protocol)
         first_view, look = _showing(config)
-        policy = ServerPolicy(self.server, encoder, writer, config, sampling_params, f"{row['uid']}-{row.get('session_id', 0)}")
+        policy = ServerPolicy(
+            self.server,
+            encoder,
+            writer,
+            config,
+            sampling_params,
+            f"{row['uid']}-{row.get('session_id', 0)}",
+        )
         view = await asyncio.to_thread(first_view, sample)
         game = episode(sample, view, look=look, protocol=config.chat, max_turns=config.max_turns)
         finished = await play_async(game, policy)
         terms = episode_reward(finished, config.reward)
         output = rollout_output(finished, encoder, config)
         overlong = not any(output.response_mask)
-        report = played(finished, terms, question=int(row["index"]), rollout=int(row.get("session_id", 0)), overlong=overlong)
+        report = played(
+            finished,
+            terms,
+            question=int(row["index"]),
+            rollout=int(row.get("session_id", 0)),
+            overlong=overlong,
+        )
         output.reward_score = terms.total
         output.metrics = AgentLoopMetrics(
-            generate_sequences=policy.seconds, tool_calls=time.perf_counter() - started - policy.seconds, compute_score=0.0
+            generate_sequences=policy.seconds,
+            tool_calls=time.perf_counter() - started - policy.seconds,
+            compute_score=0.0,
         )
         output.extra_fields = {
             NAME: report.to_bytes(),
@@ -121,14 +171,23 @@ class EpisodeLoop(AgentLoopBase):
 
 
 def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> AgentLoopOutput:
-    """An episode as verl trains on it. Of one that is too long only the first reply goes along, untrained."""
-    before = Context(finished.sample.question, finished.sample.options, finished.first_view, finished.turns[:-1])
+    """An episode as verl trains on it. Of one that is too long only the first reply goes along,
+    untrained.
+    """
+    before = Context(
+        finished.sample.question, finished.sample.options, finished.first_view, finished.turns[:-1]
+    )
     encoded = encoder.episode(before, finished.turns[-1].reply)
-    sound = all(turn.reply.token_ids and len(turn.reply.token_ids) == len(turn.reply.logprobs) for turn in finished.turns)
+    sound = all(
+        turn.reply.token_ids and len(turn.reply.token_ids) == len(turn.reply.logprobs)
+        for turn in finished.turns
+    )
     if len(encoded.ids) > config.max_tokens or not sound:
         first = Context(finished.sample.question, finished.sample.options, finished.first_view, ())
         wrote = finished.turns[0].reply
-        wrote = wrote if wrote.token_ids else Reply("", (encoder.end_of_turn,))  # verl knows no empty response
+        wrote = (
+            wrote if wrote.token_ids else Reply("", (encoder.end_of_turn,))
+        )  # verl knows no empty response
         return _output(encoder.episode(first, wrote), (), len(finished.turns))
     logprobs = tuple(logprob for turn in finished.turns for logprob in turn.reply.logprobs)
     return _output(encoded, logprobs, len(finished.turns))

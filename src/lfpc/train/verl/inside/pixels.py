@@ -1,7 +1,9 @@
-"""Pictures on their way from the worker that shows them to the rank that trains on them: bytes, and one of two equal frames.
+"""Pictures on their way from the worker that shows them to the rank that trains on them: bytes, and
+one of two equal frames.
 
-verl sends normalised float32 patches of two frames, 18,816 bytes a visual token and once per rollout; as bytes of one frame it is
-2,352. The tower's input is computed from them where it is needed. Equal to what transformers' processor would have made.
+verl sends normalised float32 patches of two frames, 18,816 bytes a visual token and once per
+rollout; as bytes of one frame it is 2,352. The tower's input is computed from them where it is
+needed. Equal to what transformers' processor would have made.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from verl.utils.transformers_compat import unpack_visual_output
 
-from lfpc.policies.vision import MEAN, STD, in_patches
+from lfpc.policies.qwen.vision import MEAN, STD, in_patches
 
 _ORIGINAL = qwen2_vl._get_input_embeds
 
@@ -25,7 +27,8 @@ def pack(images: Sequence[Image.Image], *, patch: int = 14, merge: int = 2) -> d
     Args:
         images: RGB, sides multiples of `patch * merge`.
     Returns:
-        pixel_values: (patches, 3 * patch * patch) uint8, blocks of `merge` x `merge` patches together, pictures one after the other.
+        pixel_values: (patches, 3 * patch * patch) uint8, blocks of `merge` x `merge` patches
+            together, pictures one after the other.
         image_grid_thw: (pictures, 3) int64, frames, rows and columns in patches.
     """
     packed = [in_patches(np.asarray(image.convert("RGB")), patch, merge) for image in images]
@@ -34,10 +37,14 @@ def pack(images: Sequence[Image.Image], *, patch: int = 14, merge: int = 2) -> d
 
 
 def unpack(patches: Tensor, *, frames: int = 2) -> Tensor:
-    """(patches, 3 * frames * patch * patch) float32 normalised patches of equal frames, from bytes of one."""
+    """(patches, 3 * frames * patch * patch) float32 normalised patches of equal frames, from bytes
+    of one.
+    """
     count = len(patches)
     scale = torch.tensor([1 / (255 * s) for s in STD], device=patches.device)[None, :, None]
-    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=patches.device)[None, :, None]
+    shift = torch.tensor([m / s for m, s in zip(MEAN, STD, strict=True)], device=patches.device)[
+        None, :, None
+    ]
     channels = patches.reshape(count, 3, -1).float() * scale - shift
     return channels[:, :, None].expand(-1, -1, frames, -1).reshape(count, -1)
 
@@ -45,8 +52,9 @@ def unpack(patches: Tensor, *, frames: int = 2) -> Tensor:
 def accept_bytes() -> None:
     """Have verl's Qwen2.5-VL take packed pictures, and micro-batches without any picture.
 
-    verl fills the place of a failed rollout with a row of text, and a micro-batch of such rows alone fails in verl 0.9.1 with
-    transformers 5 ('BaseModelOutputWithPooling' object has no attribute 'mean').
+    verl fills the place of a failed rollout with a row of text, and a micro-batch of such rows
+    alone fails in verl 0.9.1 with transformers 5 ('BaseModelOutputWithPooling' object has no
+    attribute 'mean').
     """
     if qwen2_vl._get_input_embeds is _ORIGINAL:
         qwen2_vl._get_input_embeds = _taking_bytes(_ORIGINAL)
@@ -65,11 +73,16 @@ def _taking_bytes(embeds_of: Any) -> Any:
         if pixel_values is not None and pixel_values.dtype == torch.uint8:
             pixel_values = unpack(pixel_values)
         if pixel_values is not None or pixel_values_videos is not None:
-            return embeds_of(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids, **more)
+            return embeds_of(
+                model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids, **more
+            )
         embeds = model.get_input_embeddings()(input_ids)
-        # the tower computes on a blank picture all the same, so that every rank takes part in gathering its weights
+        # the tower computes on a blank picture all the same, so that every rank takes part in
+        # gathering its weights
         blank = torch.zeros((16, 3 * 2 * 14 * 14), dtype=embeds.dtype, device=embeds.device)
-        features, _ = unpack_visual_output(model.visual(blank, grid_thw=torch.tensor([[1, 4, 4]], device=embeds.device)))
+        features, _ = unpack_visual_output(
+            model.visual(blank, grid_thw=torch.tensor([[1, 4, 4]], device=embeds.device))
+        )
         return embeds + 0.0 * features.mean(), attention_mask
 
     return get_input_embeds

@@ -1,4 +1,6 @@
-"""What verl is told about in each of its processes, through `model.external_lib`: our loop, our advantages, our pixels."""
+"""What verl is told about in each of its processes, through `model.external_lib`: our loop, our
+advantages, our pixels.
+"""
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from lfpc.train.verl.inside.pixels import accept_bytes
 from lfpc.train.verl.translate import NAME
 
 
-def advantages(token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, **_: object) -> tuple[Tensor, Tensor]:
+def advantages(
+    token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, **_: object
+) -> tuple[Tensor, Tensor]:
     """The local engine's advantages, in the shape verl wants.
 
     Args:
@@ -19,14 +23,17 @@ def advantages(token_level_rewards: Tensor, response_mask: Tensor, index: np.nda
         response_mask: (rollouts, tokens), 1 at trained tokens.
         index: (rollouts,) names of the questions.
     Returns:
-        Twice the same (rollouts, tokens) float32: the rollout's advantage at its trained tokens, 0 elsewhere.
+        Twice the same (rollouts, tokens) float32: the rollout's advantage at its trained tokens, 0
+        elsewhere.
     """
     rewards = token_level_rewards.sum(-1).double().tolist()
     found = np.zeros(len(rewards))
     for name in set(index.tolist()):
         rows = np.flatnonzero(index == name)
         found[rows] = group_advantages([rewards[row] for row in rows])
-    spread = torch.from_numpy(found).to(response_mask.device, torch.float32)[:, None] * response_mask
+    spread = (
+        torch.from_numpy(found).to(response_mask.device, torch.float32)[:, None] * response_mask
+    )
     return spread, spread
 
 

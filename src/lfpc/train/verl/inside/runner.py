@@ -10,7 +10,9 @@ _Runner: Any = TaskRunnerV1  # Ray's handle; the class behind it is what is deri
 
 
 class Runner(_Runner.__ray_metadata__.modified_class):
-    """verl's task runner. Ray starts it in a process of its own, where our trainer has to be known first."""
+    """verl's task runner. Ray starts it in a process of its own, where our trainer has to be known
+    first.
+    """
 
     def run(self, config: DictConfig) -> None:
         """Run to the end."""

@@ -25,23 +25,37 @@ from lfpc.train.verl.inside.workers import check_processor
 
 
 def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
-    """Verl's whole configuration with `values` in it, and the cluster's own settings on top; checked by verl.
+    """Verl's whole configuration with `values` in it, and the cluster's own settings on top;
+    checked by verl.
 
     Raises:
         ConfigError: verl knows no such key, or refuses a value.
     """
-    with initialize_config_dir(config_dir=str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+    with initialize_config_dir(
+        config_dir=str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None
+    ):
         config = compose("ppo_trainer")
     try:
         for key, value in values.items():
             OmegaConf.update(config, key.lstrip("+"), value, force_add=key.startswith("+"))
         for setting in cluster.verl:
             key, _, value = setting.partition("=")
-            OmegaConf.update(config, key.lstrip("+"), OmegaConf.create(f"value: {value}").value, force_add=key.startswith("+"))
+            OmegaConf.update(
+                config,
+                key.lstrip("+"),
+                OmegaConf.create(f"value: {value}").value,
+                force_add=key.startswith("+"),
+            )
         auto_set_device(config)
-        validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+        validate_config(
+            config=config,
+            use_reference_policy=need_reference_policy(config),
+            use_critic=need_critic(config),
+        )
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
-        raise ConfigError(f"verl refuses the settings: {first_line(error.__cause__ or error)}") from error
+        raise ConfigError(
+            f"verl refuses the settings: {first_line(error.__cause__ or error)}"
+        ) from error
     return config
 
 
@@ -62,10 +76,16 @@ def run_to_the_end(config: DictConfig) -> None:
         if isinstance(cause, LfpcError):
             raise type(cause)(first_line(cause)) from error
         reason = first_line(cause) if isinstance(cause, Exception) else _last_line(error)
-        raise RunError(f"verl stopped: {reason}; the log above says where, docs/cluster.md what to do about the usual causes") from error
+        raise RunError(
+            f"verl stopped: {reason}; the log above says where, docs/cluster.md what to do "
+            f"about the usual causes"
+        ) from error
     finally:
         ray.shutdown()
 
 
 def _last_line(error: BaseException) -> str:
-    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in reversed(str(error).splitlines()) if line.strip()),
+        type(error).__name__,
+    )

@@ -1,4 +1,6 @@
-"""verl's synchronous trainer, writing our run folder: metrics, episodes, checkpoints, the best one, alarms."""
+"""verl's synchronous trainer, writing our run folder: metrics, episodes, checkpoints, the best one,
+alarms.
+"""
 
 import logging
 from collections.abc import Mapping, Sized
@@ -10,19 +12,28 @@ from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from lfpc.errors import RunError
-from lfpc.runs import RunFolder
+from lfpc.storage.runs import RunFolder
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.statistics import Numbers, is_best, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.train.verl.inside.section import run_config
-from lfpc.train.verl.recording import Played, advantages_of, check_complete, groups_of, log_episodes, step_numbers
+from lfpc.train.verl.recording import (
+    Played,
+    advantages_of,
+    check_complete,
+    groups_of,
+    log_episodes,
+    step_numbers,
+)
 from lfpc.train.verl.translate import NAME
 
 logger = logging.getLogger(__name__)
 
 
 class RecordingTrainer(PPOTrainerSync):
-    """verl's trainer. What a step did is read off its queue and its metrics, before it clears them."""
+    """verl's trainer. What a step did is read off its queue and its metrics, before it clears
+    them.
+    """
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
@@ -34,9 +45,15 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        wanted, questions = self.run_config.steps * self.run_config.prompts_per_step, cast("Sized", self.train_dataset)
+        wanted, questions = (
+            self.run_config.steps * self.run_config.prompts_per_step,
+            cast("Sized", self.train_dataset),
+        )
         if len(questions) != wanted or len(self.train_dataloader) != self.run_config.steps:
-            raise RunError(f"verl reads {len(questions)} questions where the run has {wanted}: it dropped or repeated some")
+            raise RunError(
+                f"verl reads {len(questions)} questions where the run has {wanted}: it "
+                f"dropped or repeated some"
+            )
         with open_dict(self.config):  # of the whole run, also where this call stops earlier
             self.config.actor_rollout_ref.actor.optim.total_training_steps = self.run_config.steps
 
@@ -47,8 +64,12 @@ class RecordingTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        if not any(advantage for group in groups_of(self.rollouts) for advantage in advantages_of(group)):
-            return batch  # nothing to learn from; an update would move the weights by the optimiser's momentum alone
+        if not any(
+            advantage for group in groups_of(self.rollouts) for advantage in advantages_of(group)
+        ):
+            # nothing to learn from; an update would move the weights by the optimiser's momentum
+            # alone
+            return batch
         return super()._update_actor(batch, metrics)
 
     def _save_checkpoint(self) -> None:
@@ -75,11 +96,20 @@ class RecordingTrainer(PPOTrainerSync):
             keep_best(self.run_config.out, self.global_steps)
         return numbers
 
-    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing_raw: Mapping[str, float], global_steps: int, epoch: int) -> None:
+    def _compute_metrics(
+        self,
+        batch: Any,
+        metrics: dict[str, Any],
+        timing_raw: Mapping[str, float],
+        global_steps: int,
+        epoch: int,
+    ) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         numbers: Numbers = {"step": global_steps, **step_numbers(self.rollouts, self.run_config)}
         numbers |= _update_numbers(metrics) | {"logprob_gap": self.gap} | _seconds(timing_raw)
-        numbers |= {name: value for name, value in metrics.items() if name.startswith("validation_")}
+        numbers |= {
+            name: value for name, value in metrics.items() if name.startswith("validation_")
+        }
         codes = alarms([*self.history, numbers])
         for text in unheard(codes, self.history):
             logger.warning("alarm: %s", text)
@@ -87,27 +117,42 @@ class RecordingTrainer(PPOTrainerSync):
         log_episodes(self.folder, self.run_config, global_steps, self.rollouts)
         self.folder.log_metrics(row)
         self.history.append(row)
-        metrics.update({f"{NAME}/{name}": value for name, value in numbers.items() if value is not None})
+        metrics.update(
+            {f"{NAME}/{name}": value for name, value in numbers.items() if value is not None}
+        )
 
 
 def _reported(batch: Any) -> list[Played]:
     """What the workers told of the rollouts of `batch`, without verl's filling."""
-    keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-    fields: Any = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])["extra_fields"]
+    keys = [
+        key
+        for key, tag in zip(batch.keys, batch.tags, strict=True)
+        if not tag.get("is_padding", False)
+    ]
+    fields: Any = tq.kv_batch_get(
+        keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
+    )["extra_fields"]
     return [Played.from_bytes(getattr(field, "data", field)[NAME]) for field in fields]
 
 
 def _largest_gap(batch: Any) -> float | None:
     """Largest |log pi - log pi_sampled| of a trained token."""
     names = ["old_log_probs", "rollout_log_probs", "response_mask"]
-    found: Any = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
+    found: Any = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=names
+    )
     now, sampled, mask = (found[name].values() for name in names)
     gaps = (now - sampled).abs()[mask.bool()]
     return float(gaps.max()) if len(gaps) else None
 
 
 def _update_numbers(metrics: Mapping[str, Any]) -> Numbers:
-    names = {"loss": "actor/pg_loss", "grad_norm": "actor/grad_norm", "ratio_clip_share": "actor/pg_clipfrac", "learning_rate": "actor/lr"}
+    names = {
+        "loss": "actor/pg_loss",
+        "grad_norm": "actor/grad_norm",
+        "ratio_clip_share": "actor/pg_clipfrac",
+        "learning_rate": "actor/lr",
+    }
     return {ours: _finite(metrics.get(theirs)) for ours, theirs in names.items()}
 
 
@@ -121,4 +166,6 @@ def _seconds(timing: Mapping[str, float]) -> Numbers:
     return {ours: timing.get(theirs) for ours, theirs in names.items()}
 
 
-TRAINER_REGISTRY["sync"] = RecordingTrainer  # under a name of its own verl would take it for an asynchronous one
+TRAINER_REGISTRY["sync"] = (
+    RecordingTrainer  # under a name of its own verl would take it for an asynchronous one
+)

@@ -13,13 +13,17 @@ from lfpc.train.verl.inside.pixels import pack
 
 
 def check_processor(processor: Any, path: str) -> None:
-    """See to it that verl could load the picture processor in `path`: without it verl would go on with text alone.
+    """See to it that verl could load the picture processor in `path`: without it verl would go on
+    with text alone.
 
     Raises:
         CheckpointError: it could not.
     """
     if processor is None:
-        raise CheckpointError(f"{path}: its picture processor cannot be loaded, so there would be no pictures; is the folder whole?")
+        raise CheckpointError(
+            f"{path}: its picture processor cannot be loaded, so there would be no "
+            f"pictures; is the folder whole?"
+        )
 
 
 _Worker: Any = AgentLoopWorkerTQ  # Ray's handle; the class behind it is what is derived from

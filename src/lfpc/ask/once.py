@@ -1,0 +1,88 @@
+"""One question about one picture: the turns as text, the crops as files, the episode as a page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lfpc.dialogue import Crop, Malformed, Turn
+from lfpc.episode import Policy, episode, play
+from lfpc.errors import RunError
+from lfpc.evaluate.run import first_view
+from lfpc.images import CropRules, View
+from lfpc.looks import original_look
+from lfpc.metrics.episodes import episode_facts
+from lfpc.protocols import ChatProtocol
+from lfpc.report.episode_page import write_episode_page
+from lfpc.samples import Sample
+from lfpc.storage.runs import episode_row
+
+
+def ask(
+    picture: Path,
+    question: str,
+    policy: Policy,
+    out: Path,
+    *,
+    protocol: ChatProtocol,
+    model: str,
+    crop: CropRules,
+    options: Sequence[str] = (),
+    budget: int | None = None,
+    max_turns: int = 6,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Ask and tell each turn; `out` gets `first.png`, `crop1.png`, ... and the page, whose path is
+    returned.
+
+    Raises:
+        PictureError: the file is not a usable picture.
+        PolicyError: the policy does not reply.
+        RunError: `out` cannot be written.
+    """
+    sample = Sample(
+        id="question", image=picture, question=question, answer="not known", options=tuple(options)
+    )
+    look, view = original_look(crop), first_view(sample, budget, factor=protocol.factor)
+    played = play(
+        [episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)], policy
+    )[0]
+    _save(view, out / "first.png")
+    for number, turn in enumerate(played.turns, 1):
+        say(f"{number}. {_printable(turn.reply.text)}")
+        _tell(turn, out / f"crop{number}.png", say)
+    say(
+        f"Answer: {_printable(played.answer)}"
+        if played.answer is not None
+        else f"No answer in {len(played.turns)} turns."
+    )
+    row = episode_row(played, **episode_facts(played, factor=protocol.factor)) | {"correct": None}
+    return write_episode_page(out, sample, row, look, model=model)
+
+
+def _printable(text: str) -> str:
+    """`text` without what could command a terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def _tell(turn: Turn, file: Path, say: Callable[[str], None]) -> None:
+    match turn.action:
+        case Malformed(detail=told):
+            say(f"   told: {_printable(told)}")
+        case Crop() if turn.view is not None:
+            _save(turn.view, file)
+            width, height = turn.view.size
+            say(f"   shown: {file}, pixels {turn.view.cut} of the original at {width} x {height}")
+        case _:
+            pass
+
+
+def _save(view: View, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        view.image.save(file)
+    except OSError as error:
+        raise RunError(
+            f"{file}: the picture cannot be written: {error.strerror or error}"
+        ) from error

@@ -1,0 +1,115 @@
+"""What a file of another tool says about one sample, and how that becomes nested boxes of a
+`Sample`.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from lfpc.boxes import Box, coverage, iou
+from lfpc.boxing.decisions import Nested, State, boxing_of, with_boxing
+from lfpc.errors import SampleError
+from lfpc.samples import Sample
+
+NESTED = 1 - 1e-6
+"""Share of a box that has to lie inside the next one, as `Sample` wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A box, and its place where the file tells it: target and level, both from 0."""
+
+    box: Box
+    target: int | None = None
+    level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Boxes of one sample; `sample` is its id, or "" where the file names only the picture."""
+
+    sample: str
+    picture: str
+    boxes: Nested
+    state: State
+
+
+def nested(placed: Sequence[Placed]) -> Nested:
+    """Boxes by target, tightest first: as the file says where it says it of every box, else by what
+    contains what.
+    """
+    if any(one.target is None or one.level is None for one in placed):
+        return grouped([one.box for one in placed])
+    targets: defaultdict[int, list[Placed]] = defaultdict(list)
+    for one in placed:
+        targets[one.target or 0].append(one)
+    return tuple(
+        tuple(one.box for one in sorted(targets[t], key=lambda one: one.level or 0))
+        for t in sorted(targets)
+    )
+
+
+def grouped(boxes: Iterable[Box]) -> Nested:
+    """Loose boxes as targets: each box goes around the target that it contains; of several, the one
+    it fits most tightly.
+    """
+    targets: list[list[Box]] = []
+    for box in sorted(boxes, key=lambda box: box.area):
+        inside = [target for target in targets if coverage(box, target[-1]) >= NESTED]
+        if inside:
+            max(inside, key=lambda target: iou(box, target[-1])).append(box)
+        else:
+            targets.append([box])
+    return tuple(tuple(target) for target in targets)
+
+
+def with_entries(
+    samples: Sequence[Sample], entries: Iterable[Entry], folder: Path
+) -> tuple[list[Sample], list[Entry]]:
+    """`samples` with the boxes of `entries`, and the entries that are about none of them.
+
+    An entry that is still "todo" never replaces what a person has decided.
+
+    Args:
+        samples: of `folder`.
+        entries: what was read; of several about one sample the last counts.
+        folder: where picture paths start.
+    Raises:
+        SampleError: the boxes of an entry are not nested, or it names only a picture that several
+            samples are about.
+    """
+    changed, pictures = {sample.id: sample for sample in samples}, _by_picture(samples, folder)
+    unknown: list[Entry] = []
+    for entry in entries:
+        name = entry.sample if entry.sample in changed else _only_sample(entry, pictures)
+        if name is None:
+            unknown.append(entry)
+            continue
+        boxing = boxing_of(changed[name])
+        if entry.state != "todo" or (entry.boxes and boxing.state == "todo"):
+            changed[name] = with_boxing(
+                changed[name], entry.boxes, replace(boxing, state=entry.state)
+            )
+    return [changed[sample.id] for sample in samples], unknown
+
+
+def _by_picture(samples: Sequence[Sample], folder: Path) -> Mapping[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        found[Path(os.path.relpath(sample.image, folder)).as_posix()].add(sample.id)
+        found[sample.image.name].add(sample.id)
+    return found
+
+
+def _only_sample(entry: Entry, pictures: Mapping[str, set[str]]) -> str | None:
+    if entry.sample:
+        return None
+    names = pictures.get(entry.picture) or pictures.get(PurePosixPath(entry.picture).name) or set()
+    if len(names) > 1:
+        raise SampleError(
+            f"the file gives boxes for picture {entry.picture!r}, which {len(names)} "
+            f"samples are about; it has to name the sample"
+        )
+    return next(iter(names), None)

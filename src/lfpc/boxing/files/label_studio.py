@@ -1,0 +1,160 @@
+"""Label Studio's JSON tasks: rectangles in percent of the picture, labelled B1, B2, ...; which
+target is in a rectangle's note.
+
+Boxes that a person has checked are annotations, others predictions, which Label Studio shows as a
+start. Set up the project with `CONFIG`, and its local storage so that `/data/local-files/?d=`
+begins at the samples folder.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from lfpc.boxes import Box
+from lfpc.boxing.decisions import State, boxing_of
+from lfpc.boxing.files.entries import Entry, Placed, nested
+from lfpc.errors import BoxError, SampleError
+from lfpc.images import upright_size
+from lfpc.samples import Sample
+
+CONFIG = """<View>
+  <Header value="$question"/>
+  <Text name="answer" value="$answer"/>
+  <RectangleLabels name="box" toName="image">
+    <Label value="B1"/><Label value="B2"/><Label value="B3"/><Label value="B4"/>
+  </RectangleLabels>
+  <Image name="image" value="$image" zoom="true" zoomControl="true"/>
+</View>
+"""
+"""Labelling interface of a project for these tasks."""
+_LOCAL = "/data/local-files/?d="
+
+
+def exported(samples: Sequence[Sample], folder: Path) -> list[dict[str, Any]]:
+    """The file's content. Picture paths start at `folder`."""
+    return [_task(sample, folder) for sample in samples]
+
+
+def _task(sample: Sample, folder: Path) -> dict[str, Any]:
+    name = Path(os.path.relpath(sample.image, folder)).as_posix()
+    state, size = boxing_of(sample).state, upright_size(sample.image)
+    regions = [
+        _region(t, b, box, size)
+        for t, target in enumerate(sample.boxes)
+        for b, box in enumerate(target)
+    ]
+    data = {
+        "image": _LOCAL + quote(name),
+        "sample": sample.id,
+        "question": sample.question,
+        "answer": sample.answer,
+        "options": list(sample.options),
+    }
+    drawn: dict[str, Any] = {"annotations": [], "predictions": []}
+    if state != "todo":
+        drawn["annotations"] = [{"result": regions, "was_cancelled": state == "skipped"}]
+    elif regions:
+        drawn["predictions"] = [{"result": regions, "model_version": "not checked"}]
+    return {"data": data, **drawn}
+
+
+def _region(t: int, b: int, box: Box, size: tuple[int, int]) -> dict[str, Any]:
+    x, y, width, height = (
+        100 * box.x0,
+        100 * box.y0,
+        100 * (box.x1 - box.x0),
+        100 * (box.y1 - box.y0),
+    )
+    value = {
+        "x": x,
+        "y": y,
+        "width": width,
+        "height": height,
+        "rotation": 0,
+        "rectanglelabels": [f"B{b + 1}"],
+    }
+    return {
+        "id": f"t{t + 1}b{b + 1}",
+        "type": "rectanglelabels",
+        "from_name": "box",
+        "to_name": "image",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": value,
+        "meta": {"text": [f"target {t + 1}"]},
+    }
+
+
+def imported(content: Any) -> list[Entry]:
+    """What the file says about each of its tasks: the last annotation that counts, else the last
+    prediction.
+
+    Raises:
+        SampleError: it is no list of tasks, or names the task with a rectangle that is no box.
+    """
+    if not isinstance(content, list):
+        raise SampleError("not a Label Studio export: that is a JSON list of tasks")
+    entries: list[Entry] = []
+    for number, task in enumerate(content, 1):
+        try:
+            entries.append(_entry(task))
+        except (
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # a BoxError is a ValueError
+            raise SampleError(
+                f"task {number}: not as Label Studio exports it ({type(error).__name__}: {error})"
+            ) from error
+    return entries
+
+
+def _entry(task: Mapping[str, Any]) -> Entry:
+    data, state, result = task["data"], *_drawn(task)
+    placed = [
+        _placed(region)
+        for region in result
+        if region.get("type") in ("rectanglelabels", "rectangle")
+    ]
+    return Entry(
+        str(data.get("sample", "")), _picture(str(data.get("image", ""))), nested(placed), state
+    )
+
+
+def _drawn(task: Mapping[str, Any]) -> tuple[State, Sequence[Mapping[str, Any]]]:
+    annotations, predictions = task.get("annotations") or [], task.get("predictions") or []
+    kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+    if kept:
+        return "done", kept[-1]["result"]
+    if annotations:
+        return "skipped", annotations[-1]["result"]
+    return "todo", predictions[-1]["result"] if predictions else []
+
+
+def _placed(region: Mapping[str, Any]) -> Placed:
+    value = region["value"]
+    if value.get("rotation"):
+        raise BoxError(f"a rectangle is turned by {value['rotation']} degrees; boxes are upright")
+    x, y = float(value["x"]), float(value["y"])
+    box = Box.from_pixels((x, y, x + float(value["width"]), y + float(value["height"])), (100, 100))
+    notes = (region.get("meta") or {}).get("text") or []
+    return Placed(
+        box, _number(r"target (\d+)", notes), _number(r"B(\d+)", value.get("rectanglelabels") or [])
+    )
+
+
+def _number(pattern: str, texts: Sequence[Any]) -> int | None:
+    found = [match for text in texts if (match := re.fullmatch(pattern, str(text), re.ASCII))]
+    return int(found[0][1][:6]) - 1 if found else None
+
+
+def _picture(address: str) -> str:
+    """Path of a picture in its storage, whatever kind of address Label Studio gave it."""
+    parts = urlsplit(address)
+    return parse_qs(parts.query).get("d", [parts.path])[0].lstrip("/")

@@ -1,0 +1,1 @@
+"""Numbers of one episode, and what many episodes add up to."""

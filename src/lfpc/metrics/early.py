@@ -1,0 +1,86 @@
+"""Had the policy already answered before it saw a crop? Then the crop could hardly change anything.
+
+Plain text search, so a sign and no proof: a policy may know the answer and not say it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lfpc.answers import check_answer, normalise
+from lfpc.samples import Sample
+
+_CALL = re.compile(r"<(?:tool_call|grounding|zoom|code|function)\b|\{\s*\"name\"")
+"""What opens a call in one of the protocols; the call itself, with its numbers and labels, is no
+answer."""
+
+
+def answered_before_crop(
+    replies: Sequence[str], said: str | None, *, question: str, options: Sequence[str] = ()
+) -> bool | None:
+    """Whether the final answer stands in the text before the first crop.
+
+    Without options: the normalised answer as whole words. With options: the option's letter marked
+    as one ("(B)", "B.", "answer B") or its text, and no other option's. None, cannot be told: no
+    crop, no final answer, an answer that is none of the options, or (without options) one whose
+    words the question itself contains.
+
+    Args:
+        replies: texts of the replies up to and including the one with the first call; empty: there
+            was no crop.
+        said: the final answer as the policy gave it.
+        question: what was asked.
+        options: texts of the options A, B, ...
+    """
+    if not replies or not said:
+        return None
+    before = _plain(" ".join([*replies[:-1], _CALL.split(replies[-1], maxsplit=1)[0]]))
+    if options:
+        chosen = _chosen(said, options)
+        return None if chosen is None else _mentioned(before, options) == {chosen}
+    words = normalise(said)
+    return None if not words or _holds(_plain(question), words) else _holds(before, words)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("\u2019", "'").split())
+
+
+def _words(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)", re.IGNORECASE)
+
+
+def _holds(text: str, words: str) -> bool:
+    return _words(words).search(text) is not None
+
+
+def _chosen(said: str, options: Sequence[str]) -> str | None:
+    """The letter of the option that `said` names, read as scoring reads it."""
+    letters = (chr(65 + number) for number in range(len(options)))
+    asked = (
+        Sample(id="?", image=Path(), question="?", answer=letter, options=tuple(options))
+        for letter in letters
+    )
+    return next((sample.answer for sample in asked if check_answer(said, sample).correct), None)
+
+
+def _mentioned(text: str, options: Sequence[str]) -> set[str]:
+    """Letters of the options that `text` names."""
+    letters = [chr(65 + number) for number in range(len(options))]
+    found = {
+        letter
+        for letter in letters
+        if re.search(
+            rf"\({letter}\)|(?<!\w){letter}[.):](?!\w)"
+            rf"|\b(?i:option|choice|answer(?: is)?:?)\s+{letter}\b",
+            text,
+        )
+    }
+    texts = {letter: normalise(option) for letter, option in zip(letters, options, strict=True)}
+    for letter in sorted(
+        letters, key=lambda letter: -len(texts[letter])
+    ):  # the longest first: "dark red" is not also "red"
+        if texts[letter] and _holds(text, texts[letter]):
+            found.add(letter)
+            text = _words(texts[letter]).sub("|", text)
+    return found

@@ -1,0 +1,309 @@
+"""Intervals and tests for right-or-wrong answers to questions.
+
+Rows about one picture (several questions, rotations of one, its repeats with other seeds) are one
+cluster: they are not independent evidence. Intervals are at 95 % and speak about other pictures of
+the same kind, not about other training runs.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, nan, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+_CHUNK = 1_000
+"""Resamples drawn at a time: bounds memory at 8 kB per cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """mean(a - b) of paired rows, with its interval and the p-value of "no difference"."""
+
+    delta: float
+    low: float
+    high: float
+    p: float
+    n: int
+    """Paired rows."""
+    clusters: int
+    """Pictures they belong to. Below 2 the interval is infinite and p is 1: one picture says
+    nothing about others."""
+    smallest: float = inf
+    """The smallest true difference that these rows would have shown with 80 % power; see
+    `smallest_difference`."""
+
+    def as_row(self) -> dict[str, Any]:
+        """For JSON, which knows neither infinity nor NaN: such values become None."""
+        values = {
+            "delta": self.delta,
+            "low": self.low,
+            "high": self.high,
+            "p": self.p,
+            "smallest": self.smallest,
+        }
+        return {
+            **{k: v if isfinite(v) else None for k, v in values.items()},
+            "n": self.n,
+            "clusters": self.clusters,
+        }
+
+
+def wilson(k: int, n: int) -> Interval:
+    """Wilson score interval of a proportion k / n; (0, 1) when n is 0.
+
+        (p + z^2 / 2n  +-  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+        p = k / n,   z = 1.96
+
+    Source: Wilson 1927.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _by_cluster(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:
+    """(sum, count) of `values` in each cluster, each of shape (G,)."""
+    if len(clusters) != len(values):
+        raise ValueError(
+            f"{len(values)} values have {len(clusters)} cluster names; each value needs one"
+        )
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+    sums: Floats = np.bincount(index, values, len(numbers)).astype(np.float64)
+    return sums, np.bincount(index, minlength=len(numbers)).astype(np.float64)
+
+
+def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Standard error of the mean when rows of a cluster are not independent.
+
+        SE = sqrt(G / (G - 1) * sum_c (sum_{i in c} (x_i - mean))^2) / n
+
+    With one row per cluster this is the usual std / sqrt(n). Infinite below two clusters.
+
+    Args:
+        values: x, n numbers.
+        clusters: for each value the cluster it belongs to; G distinct ones.
+    Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640) for evaluations of language models.
+    """
+    x = np.asarray(values, dtype=float)
+    sums, _ = _by_cluster(x - x.mean() if len(x) else x, clusters)
+    groups = len(sums)
+    return inf if groups < 2 else sqrt(groups / (groups - 1) * float((sums**2).sum())) / len(x)
+
+
+def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """How many independent rows would tell the mean of `values` as well as these do, at most n.
+
+        n_eff = n / max(1, SE_clustered^2 / SE_independent^2)
+
+    Where no value differs the rows show no variance, and n_eff is the number of clusters. 0 for no
+    rows. Source: Korn and Graubard 1998.
+    """
+    n, groups = len(values), len(set(clusters))
+    independent = float(np.var(values, ddof=1)) / n if n > 1 else 0.0
+    if groups < 2 or independent == 0:
+        return groups
+    return n / max(1.0, clustered_se(values, clusters) ** 2 / independent)
+
+
+def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """Wilson interval of a mean of zeros and ones whose rows come in clusters.
+
+    The Wilson interval of p at `effective_size` rows. With one row per cluster this is `wilson`.
+    Source: Korn and Graubard 1998.
+    """
+    if len(values) == 0:
+        return 0.0, 1.0
+    p, size, z = float(np.mean(values)), effective_size(values, clusters), float(norm.ppf(0.975))
+    centre, spread = (
+        p + z * z / (2 * size),
+        z * sqrt(p * (1 - p) / size + z * z / (4 * size * size)),
+    )
+    return max(0.0, (centre - spread) / (1 + z * z / size)), min(
+        1.0, (centre + spread) / (1 + z * z / size)
+    )
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of the mean over resampled clusters.
+
+        mean* = sum_c w_c S_c / sum_c w_c m_c,   w ~ Multinomial(G, 1/G),   [2.5 %, 97.5 %] of mean*
+
+    S_c, m_c: sum and number of the values in cluster c. Infinite below two clusters; of no width
+    where no value differs. Source: Efron 1979; clusters as the unit, Field and Welsh 2007.
+    """
+    x = np.asarray(values, dtype=float)
+    clustered = np.stack(_by_cluster(x, range(len(x)) if clusters is None else clusters), axis=1)
+    groups = len(clustered)
+    if groups < 2:
+        return -inf, inf
+    kinds, times = np.unique(
+        clustered, axis=0, return_counts=True
+    )  # equal clusters are drawn together: the same law, far fewer draws
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, _CHUNK):
+        drawn = rng.multinomial(groups, times / groups, size=min(_CHUNK, resamples - start)) @ kinds
+        means[start : start + len(drawn)] = drawn[:, 0] / drawn[:, 1]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def sign_flip_p(
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """p-value of "the differences are symmetric about 0", whole clusters flipped together.
+
+        p = (1 + #{|sum_c e_c S_c| >= |sum_c S_c|}) / (1 + R),   e_c = +-1 at random, R = resamples
+
+    Source: Fisher 1935; the added ones, Phipson and Smyth 2010.
+    """
+    x = np.asarray(values, dtype=float)
+    sums, _ = _by_cluster(x, range(len(x)) if clusters is None else clusters)
+    if not sums.any():
+        return 1.0
+    sizes, times = np.unique(
+        np.abs(sums[sums != 0]), return_counts=True
+    )  # clusters of one size flip together, as a binomial number
+    rng = np.random.default_rng(seed)
+    seen, extreme = abs(sums.sum()) - 1e-12, 0
+    for start in range(0, resamples, _CHUNK):
+        positive = rng.binomial(times, 0.5, size=(min(_CHUNK, resamples - start), len(sizes)))
+        extreme += int((np.abs((2 * positive - times) @ sizes) >= seen).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def paired_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Difference:
+    """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value.
+
+    Args:
+        a, b: values of the same rows under two conditions, in the same order.
+        clusters: for each row the picture it belongs to; None: each row is its own.
+        resamples: of the bootstrap and of the permutation.
+        seed: of both.
+    Raises:
+        ValueError: lengths differ.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"paired rows need two lists of one length, got {len(a)} and {len(b)}")
+    d = (np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).tolist()
+    names: Sequence[Hashable] = range(len(d)) if clusters is None else clusters
+    groups = len(set(names))
+    if groups < 2:
+        return Difference(float(np.mean(d)) if d else nan, -inf, inf, 1.0, len(d), groups)
+    low, high = bootstrap_interval(d, names, resamples=resamples, seed=seed)
+    p = sign_flip_p(d, names, resamples=resamples, seed=seed)
+    size = effective_size(d, names)
+    verdicts = {-1.0, 0.0, 1.0}.issuperset(d)
+    spread = (
+        {"discordance": float(np.mean(np.square(d)))}
+        if verdicts
+        else {"sd": float(np.std(d, ddof=1))}
+    )
+    return Difference(
+        float(np.mean(d)), low, high, p, len(d), groups, smallest_difference(size, **spread)
+    )
+
+
+def smallest_difference(
+    n: float,
+    *,
+    discordance: float | None = None,
+    sd: float | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> float:
+    """The smallest true difference that `n` paired rows show with probability `power`, tested at
+    `alpha` (two-sided).
+
+        of means:     delta = (z_a + z_b) sd / sqrt(n)
+        of verdicts:  n delta^2 = (z_a sqrt(psi) + z_b sqrt(psi - delta^2))^2, solved for delta:
+                      delta = s max(sqrt(psi), s)
+                      s = (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)
+
+    The max is there because at least delta of the verdicts must change. Normal approximation;
+    infinite where n is below 6, for five changed verdicts are never significant.
+
+    Args:
+        n: independent pairs; of clustered rows their `effective_size`.
+        discordance: psi, share of pairs whose two verdicts differ, in [0, 1]. Give this or `sd`.
+        sd: standard deviation of the paired differences.
+        power: z_b is its normal quantile.
+        alpha: z_a is the normal quantile of 1 - alpha / 2.
+    Raises:
+        ValueError: not exactly one of `discordance` and `sd` is given.
+    Source: Connor 1987 (paired verdicts).
+    """
+    if (discordance is None) == (sd is None):
+        raise ValueError(
+            "the smallest difference needs either the discordance of verdicts or the sd of "
+            "differences"
+        )
+    z_a, z_b = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    if sd is not None:
+        return (z_a + z_b) * sd / sqrt(n) if n > 1 else inf
+    if n < 6:
+        return inf
+    s = (z_a * sqrt(n) + z_b * sqrt(n + z_b**2 - z_a**2)) / (n + z_b**2)
+    return s * max(sqrt(discordance or 0.0), s)
+
+
+def power_line(difference: Difference) -> str:
+    """A sentence: what could and what could not have been seen in these rows."""
+    rows = f"{difference.n} paired answers about {difference.clusters} pictures"
+    if not isfinite(difference.smallest) or difference.smallest > 1:
+        return f"{rows} are too few to show any difference with 80 % power"
+    shown = (
+        f"{rows} show a difference of {100 * difference.smallest:.1f} points or more with 80 % "
+        f"power (two-sided, 5 %)"
+    )
+    return f"{shown}; smaller ones may go unseen"
+
+
+def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Exact two-sided McNemar p-value of two lists of verdicts on the same independent questions.
+
+        p = P(|X - n/2| >= |n10 - n/2|),   X ~ Binomial(n10 + n01, 1/2)
+
+    n10, n01: questions that only a, only b got right; 1 where they never disagree.
+    """
+    only_a = sum(bool(x and not y) for x, y in zip(a, b, strict=True))
+    only_b = sum(bool(y and not x) for x, y in zip(a, b, strict=True))
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in the order given.
+
+        p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),   p_(1) <= ... <= p_(m)
+
+    Source: Holm 1979.
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted

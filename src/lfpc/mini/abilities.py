@@ -1,0 +1,136 @@
+"""What a miniature checkpoint can do: read, point, call, and how much its answers depend on its
+crops.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+from lfpc.answers import check_answer
+from lfpc.episode import Episode, Policy, episode, play
+from lfpc.evaluate.config import EvaluationConfig
+from lfpc.evaluate.probes import accuracy_drop
+from lfpc.evaluate.run import evaluate_probe
+from lfpc.images import View, crop_view, global_view, open_picture
+from lfpc.looks import no_look, original_look
+from lfpc.metrics.episodes import episode_facts, summarise
+from lfpc.mini.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
+from lfpc.mini.folders import CROPS, write_split
+from lfpc.policies.loading import load_policy
+from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.samples import Sample
+
+BUDGETS = (256, 64, 36, 25)
+"""Visual tokens of a first view, readable to hardly readable."""
+
+
+def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> str:
+    """A table as text: direct answers by budget, reading of tight crops, and the tool at the small
+    and the full budget.
+    """
+    settings = EvaluationConfig(
+        model=str(checkpoint),
+        budget=25,
+        probe="own",
+        crop=CROPS,
+        max_turns=MAX_TURNS,
+        max_new_tokens=MAX_NEW_TOKENS,
+    )
+    lines = [f"{checkpoint}, {questions} scenes of the {split} split"]
+    with TemporaryDirectory() as folder:
+        marks = write_split(Path(folder) / "marks", split, questions, relations=0.0)
+        relations = write_split(Path(folder) / "relations", split, questions, relations=1.0)
+        direct = load_policy(settings, tools=False)
+        for budget in BUDGETS:
+            right = [
+                _share_right(direct, some, partial(_at_budget, budget))
+                for some in (marks, relations)
+            ]
+            lines.append(
+                f"answers at once, {budget:>3} visual tokens: marks {right[0]:.2f}, "
+                f"relations {right[1]:.2f}"
+            )
+        lines.append(
+            f"reads a mark in a crop of its object:    "
+            f"{_share_right(direct, marks, _object_view):.2f}"
+        )
+        for budget in BUDGETS:
+            lines.append(f"samples, {budget:>3} visual tokens: {_sampled(settings, marks, budget)}")
+        policy = load_policy(settings)
+        for budget in (25, 256):
+            probes = ("own", "noise", "repeat", "truth", "none")
+            rows = {
+                probe: evaluate_probe(
+                    policy,
+                    marks,
+                    replace(settings, budget=budget, probe=probe),
+                    Path(folder) / f"{budget}" / probe,
+                    progress=False,
+                )
+                for probe in probes
+            }
+            own = summarise(rows["own"])
+            drop = accuracy_drop(rows["own"], rows["noise"])
+            lines.append(
+                f"with the tool, {budget:>3} visual tokens: accuracy "
+                f"{own['accuracy']:.2f}, tool rate {own['tool_rate']:.2f}, "
+                f"IoU {own['iou'] or 0:.2f}, median crop area {own['crop_area'] or 0:.3f}, "
+                f"coverage {own['coverage'] or 0:.2f}, "
+                f"lost under noise {drop.delta:+.3f} [{drop.low:+.3f}, {drop.high:+.3f}], "
+                + ", ".join(
+                    f"{probe} {summarise(rows[probe])['accuracy']:.2f}" for probe in probes[1:]
+                )
+            )
+    return "\n".join(lines)
+
+
+def _sampled(settings: EvaluationConfig, samples: Sequence[Sample], budget: int) -> str:
+    """How episodes look that reinforcement learning would start from: temperature 1, four of each
+    question.
+    """
+    policy = TransformersPolicy(
+        *load_checkpoint(Path(settings.model)),
+        PROTOCOL,
+        temperature=1.0,
+        max_new_tokens=MAX_NEW_TOKENS,
+        seed=0,
+    )
+    look = original_look(CROPS)
+    games = [
+        episode(
+            sample, _at_budget(budget, sample), look=look, protocol=PROTOCOL, max_turns=MAX_TURNS
+        )
+        for sample in samples
+        for _ in range(4)
+    ]
+    played = play(games, policy)
+    crops = [facts for done in played if (facts := episode_facts(done))["iou"] is not None]
+    return (
+        f"right {fmean(check_answer(done.answer, done.sample).correct for done in played):.2f}, "
+        f"a crop {fmean(done.shown_crops > 0 for done in played):.2f}, malformed "
+        f"{fmean(bool(done.malformed) for done in played):.2f}, "
+        f"IoU {fmean(facts['iou'] for facts in crops) if crops else 0:.2f}"
+    )
+
+
+def _at_budget(budget: int, sample: Sample) -> View:
+    return global_view(open_picture(sample.image), budget)
+
+
+def _object_view(sample: Sample) -> View:
+    return crop_view(open_picture(sample.image), sample.boxes[0][-1].grown(0.15), CROPS)
+
+
+def _share_right(
+    policy: Policy, samples: Sequence[Sample], view: Callable[[Sample], View]
+) -> float:
+    games = [
+        episode(sample, view(sample), look=no_look, protocol=PROTOCOL, max_turns=1)
+        for sample in samples
+    ]
+    played: list[Episode] = play(games, policy)
+    return fmean(check_answer(done.answer, done.sample).correct for done in played)

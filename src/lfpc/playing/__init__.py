@@ -1,0 +1,1 @@
+"""Many episodes, pictures or jobs at once."""

@@ -1,0 +1,117 @@
+"""Jobs side by side in processes, some after others, and one progress bar over what they write to
+disk.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+_LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A call in another process: `call(*arguments)`, once the job named `after` is done. All of it
+    must pickle.
+    """
+
+    name: Hashable
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    after: Hashable = None
+
+
+def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> dict[Hashable, Any]:
+    """Results by name. Of the jobs that may start, the first in the list does.
+
+    `tick` is called about once a second. The first exception of a job ends everything and is raised
+    here.
+    """
+    results: dict[Hashable, Any] = {}
+    waiting = list(jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        processes, context, initializer=_be_worker, initargs=(processes,)
+    ) as pool:
+        running: dict[Future[Any], Job] = {}
+        try:
+            while waiting or running:
+                ready = [job for job in waiting if job.after is None or job.after in results]
+                for job in ready[: processes - len(running)]:
+                    waiting.remove(job)
+                    running[pool.submit(job.call, *job.arguments)] = job
+                if not running:
+                    raise ValueError(
+                        f"jobs wait for what is not there: {[job.after for job in waiting]}"
+                    )
+                for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
+                    results[running.pop(future).name] = future.result()
+                tick()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return results
+
+
+def _be_worker(processes: int) -> None:
+    """A worker takes its share of the cores; Ctrl-C ends it without a word, as everything it did is
+    on disk.
+    """
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+@contextmanager
+def bar_over_files(
+    expected: Mapping[Path, tuple[int, float]], label: str, *, shown: bool
+) -> Iterator[Callable[[], None]]:
+    """A function that brings the bar up to date: how many of the expected lines there are, each
+    with its weight.
+
+    Args:
+        expected: file -> (lines it will have, how long one of them takes compared with the others).
+        label: what the bar is called.
+        shown: a bar on a terminal, a line now and then elsewhere; False: nothing.
+    """
+    total, said = sum(count * weight for count, weight in expected.values()), time.monotonic()
+    terminal = sys.stderr.isatty()
+    with tqdm(
+        total=100,
+        desc=label,
+        bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
+        disable=not (shown and terminal),
+    ) as bar:
+
+        def update() -> None:
+            nonlocal said
+            done = sum(
+                min(_lines(file), count) * weight for file, (count, weight) in expected.items()
+            )
+            bar.update(100 * done / total - bar.n)
+            if shown and not terminal and time.monotonic() - said > _LINE_EVERY_S:
+                said = time.monotonic()
+                tqdm.write(f"{label}: {done / total:.0%}", file=sys.stderr)
+
+        yield update
+
+
+def _lines(file: Path) -> int:
+    try:
+        with file.open("rb") as lines:
+            return sum(part.count(b"\n") for part in iter(lambda: lines.read(1 << 20), b""))
+    except FileNotFoundError:
+        return 0

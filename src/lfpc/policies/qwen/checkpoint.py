@@ -1,0 +1,129 @@
+"""Checkpoints: plain Hugging Face folders that `AutoModelForImageTextToText` and vLLM load."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import logging as transformers_logging
+
+from lfpc.errors import CheckpointError, first_line
+from lfpc.policies.qwen.varlen import speed_up_vision
+
+SUPPORTED = ("qwen2_5_vl",)
+"""Values of `model_type` whose vision tower and positions this package computes itself."""
+KEPT_FILES = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.json",
+)
+"""Files beside weights and tokenizer that servers need."""
+
+
+def load_checkpoint(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model (in evaluation mode) and tokenizer in a Hugging Face folder.
+
+    Raises:
+        CheckpointError: no such folder, another architecture, weights missing or unreadable, no
+            chat template.
+    """
+    check_folder(path)
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each reader of a broken file has its own exception
+        raise CheckpointError(f"{path}: cannot be loaded ({first_line(error)})") from error
+    model, report = loaded
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"{path}: {len(missing)} weights are not in the folder, among them {missing[0]}"
+        )
+    legacy = path / "chat_template.json"
+    if not tokenizer.chat_template and legacy.is_file():
+        tokenizer.chat_template = json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
+    speed_up_vision(model.model.visual)
+    return model.to(device).eval(), tokenizer
+
+
+def check_folder(path: Path) -> None:
+    """See to it that `path` is a checkpoint of a supported architecture, without loading it.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    file = path / "config.json"
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path}: no config.json there; a checkpoint is a Hugging Face folder "
+            f"(download one with `hf download`)"
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
+    if found not in SUPPORTED:
+        raise CheckpointError(
+            f"{path}: architecture {found!r} is not supported; supported: {', '.join(SUPPORTED)}"
+        )
+
+
+def save_checkpoint(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    source: Path | None = None,
+    processor: Any = None,
+) -> Path:
+    """Write model, tokenizer and picture processor to `folder`, which appears whole or not at all.
+
+    Args:
+        source: the folder the model came from; its picture processor files are kept.
+        processor: picture processor to write where there is no source; None: Qwen2.5-VL's defaults.
+    Raises:
+        CheckpointError: the disk refuses; an earlier checkpoint of this name is still there.
+    """
+    transformers_logging.disable_progress_bar()
+    draft = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        for name in KEPT_FILES:
+            if source is not None and (source / name).is_file():
+                shutil.copyfile(source / name, draft / name)
+        if not (draft / KEPT_FILES[0]).is_file():
+            (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
+    replace_folder(draft, folder)
+    return folder
+
+
+def replace_folder(draft: Path, folder: Path) -> None:
+    """Put `draft` in the place of `folder`; a reader finds the old one or the new one, never half
+    of one.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,264 @@
+"""A conversation as tokens: what a policy reads, with its own earlier replies exactly as it sampled
+them.
+
+Texts go through the tokenizer's own chat template; a picture is one placeholder per visual token.
+The template never sees what the policy wrote: its place is marked, and the sampled tokens are put
+there, so nothing is tokenised twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lfpc.dialogue import Context, Reply
+from lfpc.errors import CheckpointError, ConfigError, SampleError
+from lfpc.images import View, visual_tokens
+from lfpc.protocols import ChatProtocol, Message
+
+IMAGE_PAD = "<|image_pad|>"
+END_OF_TURN = "<|im_end|>"
+NOT_SAMPLED = (
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+)
+"""A policy that wrote one of these would claim a picture that is not there."""
+
+Span = tuple[int, int]
+"""Half-open range of token positions."""
+_Outline = tuple[tuple[str, tuple[str | None, ...], bool], ...]
+"""Per message its role, its texts (None: a picture) and whether it is a reply of the policy; what
+rendering depends on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A conversation as the model reads it.
+
+    system + user     reply 0   user       reply 1
+    h h V V V h h h   r r r     o V V o    r r       ids; V: placeholders of `views`, in order
+    head = 7                                         the first prompt without its last token
+    """
+
+    ids: np.ndarray
+    """(length,) int64 token ids."""
+    views: tuple[View, ...]
+    """The pictures behind the placeholders, in order."""
+    replies: tuple[Span, ...]
+    """Where the policy's replies are, one span per turn."""
+    head: int
+    """Tokens before the last one of the first prompt: equal for all rollouts of a question. The
+    first view lies in it, all others after."""
+    positions: np.ndarray
+    """(3, length) int64: time, height and width of every token for the rotary embedding."""
+
+
+class Encoder:
+    """Turns contexts into tokens for one tokenizer and protocol.
+
+    Args:
+        tokenizer: of a Qwen-VL checkpoint, with a chat template.
+        protocol: what the policy is told and how it replies.
+        tools: False shows the system message without the tool (a policy that must answer at once).
+    Raises:
+        CheckpointError: the tokenizer has no chat template or no picture placeholder.
+        ConfigError: the protocol cannot be played in this process.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, protocol: ChatProtocol, *, tools: bool = True
+    ) -> None:
+        if not protocol.plain_chat:
+            raise ConfigError(
+                f"{protocol.name} needs a chat template with tools or an unfinished turn; "
+                f"play it through a server"
+            )
+        if not tokenizer.chat_template:
+            raise CheckpointError(
+                "the tokenizer has no chat template; take it from the same folder as the weights"
+            )
+        self.tokenizer, self.protocol, self.tools = tokenizer, protocol, tools
+        self.image_pad = _special(tokenizer, IMAGE_PAD)
+        self.end_of_turn = _special(tokenizer, END_OF_TURN)
+        self.merge = protocol.factor
+        self._text_ids = lru_cache(maxsize=4096)(self._tokenise)
+        self._outline_ids = lru_cache(maxsize=4096)(self._render)
+
+    def context(self, context: Context) -> Encoded:
+        """The conversation up to where the policy writes next."""
+        return self._encode(context, None)
+
+    def episode(self, context: Context, last: Reply) -> Encoded:
+        """A whole conversation: what was said up to the last turn, and the reply that ended it."""
+        return self._encode(context, last)
+
+    def _encode(self, context: Context, last: Reply | None) -> Encoded:
+        messages = self.protocol.messages(context, tools=self.tools)
+        segments = self._outline_ids(_outline(messages))
+        replies = [context.turns[m.reply].reply for m in messages if m.reply is not None]
+        views = tuple(
+            part for message in messages for part in message.parts if isinstance(part, View)
+        )
+        pieces: list[np.ndarray] = []
+        spans: list[Span] = []
+        length, upcoming, previous = 0, iter(views), None
+        for number, segment in enumerate(segments):
+            segment = self._after(segment, previous)
+            piece = self._with_pictures(segment, upcoming)
+            pieces.append(piece)
+            length += len(piece)
+            previous = replies[number] if number < len(replies) else last
+            if previous is not None and number < len(replies) + (last is not None):
+                reply = self.reply_ids(previous)
+                spans.append((length, length + len(reply)))
+                pieces.append(reply)
+                length += len(reply)
+        ids = np.concatenate(pieces)
+        positions = rope_positions(
+            ids == self.image_pad, [_grid(view, self.merge) for view in views]
+        )
+        return Encoded(ids, views, tuple(spans), len(pieces[0]) - 1, positions)
+
+    def reply_ids(self, reply: Reply) -> np.ndarray:
+        """The tokens of a reply: as sampled, or tokenised if it came from a policy without
+        tokens.
+        """
+        return np.asarray(reply.token_ids or self._text_ids(_harmless(reply.text)), dtype=np.int64)
+
+    def _after(self, segment: np.ndarray, reply: Reply | None) -> np.ndarray:
+        """The template closes every reply; a reply that closed itself is not closed twice."""
+        closed = reply is not None and reply.token_ids and reply.token_ids[-1] == self.end_of_turn
+        return (
+            segment[1:] if closed and len(segment) and segment[0] == self.end_of_turn else segment
+        )
+
+    def _with_pictures(self, segment: np.ndarray, views: Iterator[View]) -> np.ndarray:
+        pads = segment == self.image_pad
+        if not pads.any():
+            return segment
+        counts = np.ones(len(segment), dtype=np.int64)
+        counts[pads] = [visual_tokens(next(views).size, self.merge) for _ in range(int(pads.sum()))]
+        return segment.repeat(counts)
+
+    def _render(self, outline: _Outline) -> tuple[np.ndarray, ...]:
+        """Token ids of what stands before, between and after the policy's replies; one placeholder
+        per picture.
+        """
+        chat = [
+            {"role": role, "content": _content(parts, is_reply)}
+            for role, parts, is_reply in outline
+        ]
+        text = str(
+            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        )
+        pictures = sum(part is None for _, parts, _ in outline for part in parts)
+        if text.count(IMAGE_PAD) != pictures:
+            raise CheckpointError(
+                f"the chat template wrote {text.count(IMAGE_PAD)} pictures where the "
+                f"conversation has {pictures}"
+            )
+        segments = text.split(_MARK)
+        if len(segments) != 1 + sum(is_reply for _, _, is_reply in outline):
+            raise CheckpointError(
+                "the chat template changes or drops earlier replies; training needs one "
+                "that keeps them"
+            )
+        return tuple(np.asarray(self._text_ids(segment), dtype=np.int64) for segment in segments)
+
+    def _tokenise(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+_MARK = "\0reply\0"
+"""Stands in the rendered text where a reply's tokens go; NUL is taken out of every other text."""
+
+
+def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    found = tokenizer.get_vocab().get(token)
+    if found is None:
+        raise CheckpointError(
+            f"the tokenizer does not know {token}; it is not that of a Qwen-VL checkpoint"
+        )
+    return found
+
+
+def _harmless(text: str) -> str:
+    """Text from outside must not spell control tokens."""
+    return text.replace("\0", "").replace("<|", "< |")
+
+
+def _outline(messages: Sequence[Message]) -> _Outline:
+    return tuple(
+        (
+            m.role,
+            tuple(
+                None if isinstance(part, View) else part
+                for part in (m.parts if m.reply is None else ())
+            ),
+            m.reply is not None,
+        )
+        for m in messages
+    )
+
+
+def _content(parts: tuple[str | None, ...], is_reply: bool) -> str | list[dict[str, str]]:
+    if is_reply:
+        return _MARK
+    if len(parts) == 1 and parts[0] is not None:
+        return _harmless(parts[0])
+    return [
+        {"type": "image"} if part is None else {"type": "text", "text": _harmless(part)}
+        for part in parts
+    ]
+
+
+def _grid(view: View, factor: int) -> tuple[int, int]:
+    """(rows, columns) of visual tokens."""
+    width, height = view.size
+    if width % factor or height % factor:
+        raise SampleError(
+            f"a view of {width} x {height} pixels is not made of tokens of {factor}; make "
+            f"views with lfpc.images"
+        )
+    return height // factor, width // factor
+
+
+def rope_positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Positions for Qwen2.5-VL's rotary embedding (M-RoPE).
+
+        text:     (p, p, p), p + 1, ...
+        picture:  (p, p + row, p + column) over its grid;
+                  the text after it starts at p + max(rows, columns)
+
+    Args:
+        is_picture: (length,) bool, the picture placeholders.
+        grids: (rows, columns) in visual tokens of the pictures, in order.
+    Returns:
+        (3, length) int64: time, height, width.
+    Raises:
+        SampleError: the placeholders are not exactly those of the pictures.
+    Source: Qwen2-VL; equal to `get_rope_index` of transformers.
+    """
+    if int(is_picture.sum()) != sum(rows * columns for rows, columns in grids):
+        raise SampleError(
+            f"{int(is_picture.sum())} placeholders for pictures of {grids} visual tokens"
+        )
+    positions = np.zeros((3, len(is_picture)), dtype=np.int64)
+    starts = np.flatnonzero(is_picture)
+    done, place, used = 0, 0, 0
+    for rows, columns in grids:
+        start = int(starts[used])
+        positions[:, done:start] = np.arange(place, place + start - done)
+        place += start - done
+        count = rows * columns
+        positions[:, start : start + count] = place
+        positions[1, start : start + count] += np.arange(rows).repeat(columns)
+        positions[2, start : start + count] += np.tile(np.arange(columns), rows)
+        done, place, used = start + count, place + max(rows, columns), used + count
+    positions[:, done:] = np.arange(place, place + len(is_picture) - done)
+    return positions

@@ -1,0 +1,255 @@
+"""Encoded conversations through the language model, the part that rollouts share computed once.
+
+    head of question 1      tail of its rollout 1
+    h h V V V h          |  h r r r o V V o r r
+                            tail of its rollout 2
+                         |  _ _ _ _ _ _ h r r r
+
+Every row is [head | tail]. A head is computed once per distinct question and picture, and its keys
+and values serve all its rows. Both parts are padded on the left; padding is never attended to.
+
+Sampling and training read through the same function, so their log-probabilities agree.
+"""
+
+from collections.abc import Hashable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfpc.images import View
+from lfpc.policies.qwen.encode import Encoded
+
+UNSEEN = -1e30
+"""Added to the score of a token that may not be attended to; finite in float32 and in bfloat16."""
+
+
+class KeyValues:
+    """Attention keys and values of every layer, (rows, heads, tokens, width) each; the cache that
+    transformers' layers write to.
+
+    Without gradients the tensors have room to grow, so that a new token does not copy the old ones.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]] = (), *, room: int = 0) -> None:
+        self.room = room
+        self._parts = [[keys, values] for keys, values in layers]
+        self._used = [keys.shape[2] for keys, _ in layers]
+
+    def update(
+        self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append to one layer and return all of it."""
+        if layer == len(self._parts):
+            self._parts.append([keys[:, :, :0], values[:, :, :0]])
+            self._used.append(0)
+        end = self._used[layer] + keys.shape[2]
+        for part, new in enumerate((keys, values)):
+            self._append(layer, part, new, end)
+        self._used[layer] = end
+        return self._parts[layer][0][:, :, :end], self._parts[layer][1][:, :, :end]
+
+    def _append(self, layer: int, part: int, new: Tensor, end: int) -> None:
+        old, used = self._parts[layer][part], self._used[layer]
+        if torch.is_grad_enabled() or not self.room:
+            self._parts[layer][part] = torch.cat([old[:, :, :used], new], dim=2)
+            return
+        if end > old.shape[2]:
+            larger = new.new_empty(*new.shape[:2], end + self.room, new.shape[3])
+            larger[:, :, :used] = old[:, :, :used]
+            self._parts[layer][part] = old = larger
+        old[:, :, used:end] = new
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """What is stored, without the room."""
+        return [
+            (keys[:, :, :used], values[:, :, :used])
+            for (keys, values), used in zip(self._parts, self._used, strict=True)
+        ]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows."""
+        self._parts = [[keys[rows], values[rows]] for keys, values in self._parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A computed head."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Per layer keys and values, (attention heads, tokens, width); the tokens may be padded on the
+    left."""
+    view: View
+    """The picture, held so that its identity stays its own."""
+
+
+Heads = MutableMapping[Hashable, Head]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What reading a batch of conversations gives."""
+
+    hidden: Tensor
+    """(rows, tail, hidden): the last layer's states over the left-padded tails; the last column is
+    each row's last token."""
+    visible: Tensor
+    """(rows, head + tail) bool: which columns of `cache` are tokens."""
+    cache: KeyValues
+
+
+def read(
+    model: Any,
+    rows: Sequence[Encoded],
+    features: Sequence[Sequence[Tensor]],
+    *,
+    heads: Heads | None,
+    room: int = 0,
+) -> Read:
+    """Run the language model over whole conversations.
+
+    Args:
+        model: a Qwen2.5-VL.
+        rows: the conversations.
+        features: per row, the features of its views.
+        heads: computed heads to use and to add to; None computes each row's own, sharing nothing.
+        room: tokens that are going to be appended to the cache.
+    """
+    shared: Heads = {} if heads is None else heads
+    keys = [number if heads is None else head_key(row) for number, row in enumerate(rows)]
+    add_heads(model, rows, features, keys, shared)
+    distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    index = torch.tensor([distinct[key] for key in keys], device=model.device)
+    past = [shared[key].layers for key in distinct]
+    layers = [
+        (_stack(p[n][0] for p in past)[index], _stack(p[n][1] for p in past)[index])
+        for n in range(len(past[0]))
+    ]
+    before = _visible([row.head for row in rows], layers[0][0].shape[2], model.device)
+    cache = KeyValues(layers, room=room)
+    tails = [slice(row.head, len(row.ids)) for row in rows]
+    hidden, own = _run(model, rows, tails, [f for fs in features for f in fs[1:]], cache, before)
+    return Read(hidden, torch.cat([before, own], dim=1), cache)
+
+
+def head_key(row: Encoded) -> Hashable:
+    """Equal for rows whose heads are: the same picture in the same words."""
+    return id(row.views[0].image), row.ids[: row.head].tobytes()
+
+
+def add_heads(
+    model: Any,
+    rows: Sequence[Encoded],
+    features: Sequence[Sequence[Tensor]],
+    keys: Sequence[Hashable],
+    heads: Heads,
+) -> None:
+    """Compute the heads that are not in `heads` yet, each once, all together."""
+    fresh = {key: number for number, key in enumerate(keys) if key not in heads}
+    if not fresh:
+        return
+    chosen = [rows[number] for number in fresh.values()]
+    cache = KeyValues()
+    _run(
+        model,
+        chosen,
+        [slice(0, row.head) for row in chosen],
+        [features[number][0] for number in fresh.values()],
+        cache,
+        None,
+    )
+    layers = [(keys.unbind(0), values.unbind(0)) for keys, values in cache.layers()]
+    for place, (key, row) in enumerate(zip(fresh, chosen, strict=True)):
+        heads[key] = Head([(keys[place], values[place]) for keys, values in layers], row.views[0])
+
+
+def _run(
+    model: Any,
+    rows: Sequence[Encoded],
+    parts: Sequence[slice],
+    features: Sequence[Tensor],
+    cache: KeyValues,
+    before: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """States of the given part of every row, left-padded, and which of them are tokens; keys and
+    values go to `cache`.
+    """
+    device = model.device
+    lengths = [part.stop - part.start for part in parts]
+    ids, positions = _left_padded(rows, parts, max(lengths))
+    ids = ids.to(device)
+    visible = _visible(lengths, max(lengths), device)
+    embeds = model.get_input_embeddings()(ids)
+    if features:
+        places = (ids == model.config.image_token_id) & visible
+        embeds = embeds.masked_scatter(
+            places[..., None], torch.cat(list(features)).to(embeds.dtype)
+        )
+    states = model.model.language_model(
+        inputs_embeds=embeds,
+        position_ids=positions.to(device),
+        attention_mask={"full_attention": _attention_mask(visible, before, embeds.dtype)},
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return states, visible
+
+
+def _left_padded(
+    rows: Sequence[Encoded], parts: Sequence[slice], longest: int
+) -> tuple[Tensor, Tensor]:
+    """(rows, longest) ids and (3, rows, longest) positions."""
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    positions = np.zeros((3, len(rows), longest), dtype=np.int64)
+    for n, (row, part) in enumerate(zip(rows, parts, strict=True)):
+        start = longest - (part.stop - part.start)
+        ids[n, start:] = row.ids[part]
+        positions[:, n, start:] = row.positions[:, part]
+    return torch.from_numpy(ids), torch.from_numpy(positions)
+
+
+def _visible(lengths: Sequence[int], longest: int, device: torch.device) -> Tensor:
+    """(rows, longest) bool: True on the last `length` columns."""
+    return (
+        torch.arange(longest, device=device)[None]
+        >= longest - torch.tensor(lengths, device=device)[:, None]
+    )
+
+
+def _attention_mask(visible: Tensor, before: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """(rows, 1, queries, keys) to be added to the attention scores; None where plain causal
+    attention says the same.
+    """
+    if before is None and bool(visible.all()):
+        return None
+    length = visible.shape[1]
+    seen = (
+        visible[:, None, :]
+        & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    )
+    if before is not None:
+        seen = torch.cat([before[:, None, :].expand(-1, length, -1), seen], dim=2)
+    return additive(seen, dtype)[:, None]
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where `seen`, else a number so low that nothing is seen (not -inf: a row of padding sees
+    nothing, and must not become NaN).
+    """
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, UNSEEN)
+
+
+def _stack(parts: Any) -> Tensor:
+    """(rows, heads, longest, width) of (heads, tokens, width) parts, padded on the left."""
+    parts = list(parts)
+    longest = max(part.shape[1] for part in parts)
+    return torch.stack(
+        [
+            torch.nn.functional.pad(p, (0, 0, longest - p.shape[1], 0))
+            if p.shape[1] < longest
+            else p
+            for p in parts
+        ]
+    )

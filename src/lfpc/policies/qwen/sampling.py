@@ -1,0 +1,209 @@
+"""Sampling replies token by token, with the log-probability of every token.
+
+Log-probabilities are those of the softmax at the sampling temperature over the tokens a policy may
+write; training computes them with the same function.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lfpc.errors import ConfigError
+from lfpc.policies.qwen.encode import END_OF_TURN, NOT_SAMPLED, Encoded
+from lfpc.policies.qwen.language import KeyValues, Read, additive
+
+COMPACT_BELOW = 0.75
+"""Finished rows are dropped from the batch when less than this share is still writing."""
+ROOM = 64
+"""Tokens by which the key-value store grows at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingRules:
+    """How replies are drawn."""
+
+    temperature: float = 1.0
+    """Of the softmax; 0 takes the most likely token (log-probabilities are then those at
+    temperature 1)."""
+    max_new_tokens: int = 512
+    """A longer reply is cut off."""
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens with this probability together. Below 1 the
+    log-probabilities stay those of all tokens."""
+    top_k: int = 0
+    """Draw from this many most likely tokens; 0: from all."""
+
+    def __post_init__(self) -> None:
+        if (
+            self.temperature < 0
+            or self.max_new_tokens < 1
+            or not 0 < self.top_p <= 1
+            or self.top_k < 0
+        ):
+            raise ConfigError(
+                f"sampling needs temperature >= 0, max_new_tokens >= 1, 0 < top_p <= 1, "
+                f"top_k >= 0; got {self}"
+            )
+
+
+class Writer:
+    """What a tokenizer's tokens may be written and when a reply is over.
+
+    Args:
+        tokenizer: gives tokens their text.
+        stops: texts after which a reply is over; they stay in it.
+        vocabulary: rows of the model's output layer; those beyond the tokenizer's tokens are never
+            written.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], vocabulary: int
+    ) -> None:
+        known = tokenizer.get_vocab()
+        self.tokenizer, self.stops = tokenizer, tuple(stops)
+        self.ends = {
+            known[token]
+            for token in (END_OF_TURN, tokenizer.eos_token, tokenizer.pad_token)
+            if isinstance(token, str)
+        }
+        self.banned = torch.zeros(vocabulary, dtype=torch.bool)
+        self.banned[[known[token] for token in NOT_SAMPLED if token in known]] = True
+        self.banned[len(tokenizer) :] = True
+        self._texts: dict[int, str] = {}
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The reply's text, without the tokens that end it."""
+        return self._decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
+
+    def is_over(self, token: int, tail: str) -> tuple[bool, str]:
+        """Whether `token` ends a reply whose text so far ends in `tail`; and the tail with it."""
+        if token in self.ends:
+            return True, tail
+        if token not in self._texts:
+            self._texts[token] = self._decode([token])
+        tail += self._texts[token]
+        return any(stop in tail for stop in self.stops), tail[
+            -max(map(len, self.stops), default=1) :
+        ]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+
+def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor:
+    """Log-probabilities a policy samples from.
+
+        log softmax(logits / temperature) over the tokens that are not banned
+
+    Args:
+        logits: (..., vocabulary).
+        temperature: 0 counts as 1.
+        banned: (vocabulary,) bool.
+    Returns:
+        (..., vocabulary) float32; the lowest number for banned tokens.
+    """
+    scaled = logits.float() / (temperature or 1.0)
+    return scaled.masked_fill(banned, torch.finfo(torch.float32).min).log_softmax(-1)
+
+
+@dataclass(slots=True)
+class Written:
+    """A reply in the making."""
+
+    ids: list[int]
+    logprobs: list[float]
+    tail: str = ""
+    """The end of its text, long enough to find a stop in."""
+    over: bool = False
+
+
+@torch.no_grad()
+def write(
+    model: Any,
+    rows: Sequence[Encoded],
+    start: Read,
+    writer: Writer,
+    rules: SamplingRules,
+    generator: torch.Generator | None,
+) -> list[Written]:
+    """One reply per row, all rows together.
+
+    Args:
+        start: the rows, read; its cache is used up.
+        generator: draws the tokens; must live on the model's device.
+    """
+    replies = [Written([], []) for _ in rows]
+    live = list(range(len(rows)))
+    place = torch.tensor([int(row.positions[0, -1]) + 1 for row in rows], device=model.device)
+    banned = writer.banned.to(model.device)
+    hidden, cache, visible = start.hidden[:, -1], start.cache, start.visible
+    for written in range(rules.max_new_tokens):
+        logprobs = log_softmax(model.lm_head(hidden), temperature=rules.temperature, banned=banned)
+        tokens = _draw(logprobs, rules, generator)
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        going = _note(replies, live, tokens.tolist(), chosen.tolist(), writer)
+        if not any(going) or written + 1 == rules.max_new_tokens:
+            break
+        if sum(going) < COMPACT_BELOW * len(going):
+            keep = torch.tensor([n for n, goes in enumerate(going) if goes], device=model.device)
+            cache.select(keep)
+            tokens, place, visible = tokens[keep], place[keep], visible[keep]
+            live = [row for row, goes in zip(live, going, strict=True) if goes]
+        visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
+        hidden = _step(model, tokens, place, visible, cache)
+        place = place + 1
+    return replies
+
+
+def _note(
+    replies: list[Written],
+    live: list[int],
+    tokens: list[int],
+    logprobs: list[float],
+    writer: Writer,
+) -> list[bool]:
+    """Add a token to every live reply that is not over; which of them go on."""
+    for row, token, logprob in zip(live, tokens, logprobs, strict=True):
+        reply = replies[row]
+        if not reply.over:
+            reply.ids.append(token)
+            reply.logprobs.append(logprob)
+            reply.over, reply.tail = writer.is_over(token, reply.tail)
+    return [not replies[row].over for row in live]
+
+
+def _step(model: Any, tokens: Tensor, place: Tensor, visible: Tensor, cache: KeyValues) -> Tensor:
+    """(rows, hidden) states after one more token per row."""
+    embeds = model.get_input_embeddings()(tokens[:, None])
+    return model.model.language_model(
+        inputs_embeds=embeds,
+        position_ids=place[None, :, None].expand(3, -1, -1),
+        attention_mask={"full_attention": additive(visible, embeds.dtype)[:, None, None]},
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state[:, 0]
+
+
+def _draw(logprobs: Tensor, rules: SamplingRules, generator: torch.Generator | None) -> Tensor:
+    """(rows,) tokens from (rows, vocabulary) log-probabilities."""
+    if rules.temperature == 0:
+        return logprobs.argmax(-1)
+    if rules.top_k:
+        least = logprobs.topk(min(rules.top_k, logprobs.shape[-1])).values[:, -1:]
+        logprobs = logprobs.masked_fill(logprobs < least, float("-inf"))
+    if rules.top_p < 1:
+        ordered, order = logprobs.sort(-1, descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()
+        dropped = torch.zeros_like(before, dtype=torch.bool).scatter(
+            1, order, before >= rules.top_p * ordered.exp().sum(-1, keepdim=True)
+        )
+        logprobs = logprobs.masked_fill(dropped, float("-inf"))
+    return torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]

@@ -1,0 +1,189 @@
+"""Pictures through the vision tower, each distinct one once.
+
+The rollouts of a question share their first view. It is preprocessed and encoded once for all of
+them; where gradients flow, the features of a shared picture receive the sum of what its uses
+contribute, as if each had been encoded by itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers.vision_utils import (
+    get_vision_cu_seqlens,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
+
+from lfpc.images import View
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""Channel statistics of CLIP's training pictures, as every Qwen-VL processor uses them."""
+_SCALE = np.asarray([1 / (255 * s) for s in STD], dtype=np.float32)
+_SHIFT = np.asarray([m / s for m, s in zip(MEAN, STD, strict=True)], dtype=np.float32)
+
+
+def patchify(
+    image: Image.Image, *, patch: int = 14, merge: int = 2
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """One picture as normalised patches, blocks of `merge` x `merge` patches together.
+
+    A still picture is one frame: the tower's second, equal frame is left out here and folded into
+    its weights (see `tower`).
+
+    Args:
+        image: RGB, sides multiples of `patch * merge`.
+    Returns:
+        (patches, 3 * patch * patch) float32, and the grid (1, rows, columns) in patches.
+    Source: equal to the first frame of transformers' Qwen2VLImageProcessor.
+    """
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) * _SCALE - _SHIFT
+    return in_patches(pixels, patch, merge), (1, pixels.shape[0] // patch, pixels.shape[1] // patch)
+
+
+def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
+    """(height, width, 3) pixels as (patches, 3 * patch * patch), blocks of `merge` x `merge`
+    patches together.
+    """
+    height, width = pixels.shape[0] // patch, pixels.shape[1] // patch
+    blocks = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
+    flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3 * patch * patch)
+    return torch.from_numpy(np.ascontiguousarray(flat))
+
+
+def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Qwen2.5-VL's vision tower on still pictures.
+
+    The released tower convolves two equal frames; one frame with the two kernels added gives the
+    same numbers at half the work.
+
+    Args:
+        visual: the tower's module.
+        pixels: (patches, 3 * patch * patch), from `patchify`, pictures one after the other.
+        grids: (1, rows, columns) in patches of every picture.
+    Returns:
+        (visual tokens, hidden) features in reading order.
+    Source: Qwen2_5_VisionTransformerPretrainedModel.forward of transformers, to which it is tested
+    equal.
+    """
+    grid = torch.tensor(grids, device=pixels.device)
+    unit, count = visual.spatial_merge_unit, len(pixels)
+    order, window_lengths = get_vision_window_index(
+        grid,
+        spatial_merge_size=visual.spatial_merge_size,
+        window_size=visual.window_size,
+        patch_size=visual.patch_size,
+    )
+    picture_lengths = get_vision_cu_seqlens(grid)
+
+    def windowed(rows: Tensor) -> Tensor:
+        return rows.reshape(count // unit, unit, -1)[order].reshape(count, -1)
+
+    kernel = visual.patch_embed.proj.weight
+    hidden = windowed(F.linear(pixels.to(kernel.dtype), kernel.sum(2).flatten(1)))
+    angles = windowed(
+        _rotary_angles(visual, get_vision_position_ids(grid, visual.spatial_merge_size))
+    )
+    rotary = angles.cos(), angles.sin()
+    for number, block in enumerate(visual.blocks):
+        lengths = picture_lengths if number in visual.fullatt_block_indexes else window_lengths
+        hidden = block(hidden, cu_seqlens=lengths, position_embeddings=rotary)
+    return visual.merger(hidden)[torch.argsort(order)]
+
+
+def _rotary_angles(visual: Any, positions: Tensor) -> Tensor:
+    """(patches, head width) angles of the rotary embedding at (patches, 2) rows and columns. What
+    the tower's own module returns depends on the version of transformers; its frequencies do not.
+    """
+    angles = (positions[..., None].float() * visual.rotary_pos_emb.inv_freq.float()).flatten(1)
+    return torch.cat([angles, angles], dim=-1)
+
+
+@dataclass(slots=True)
+class VisionCount:
+    """What the tower was asked to do."""
+
+    pictures: int = 0
+    """Pictures passed through the tower."""
+    tokens: int = 0
+    """Visual tokens that came out."""
+    calls: int = 0
+    """Batched calls."""
+
+
+class ViewEncoder:
+    """Features of views, encoded in one batched call per request.
+
+    Args:
+        model: a Qwen2.5-VL (the vision tower is `model.model.visual`).
+        share: False encodes every occurrence by itself: the ordinary computation, for comparison.
+    """
+
+    def __init__(self, model: Any, *, share: bool = True) -> None:
+        self.model, self.share, self.count = model, share, VisionCount()
+        self._kept: dict[int, tuple[View, Tensor]] | None = None
+        self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
+
+    def features(self, views: Sequence[View]) -> list[Tensor]:
+        """(visual tokens, hidden) of every view, in order; equal pictures get the very same
+        tensor.
+        """
+        if not self.share:
+            return self._encode(views)
+        kept = {} if self._kept is None or torch.is_grad_enabled() else self._kept
+        fresh = {id(view.image): view for view in views if id(view.image) not in kept}
+        kept.update(
+            zip(
+                fresh,
+                zip(fresh.values(), self._encode(list(fresh.values())), strict=True),
+                strict=True,
+            )
+        )
+        return [kept[id(view.image)][1] for view in views]
+
+    @contextmanager
+    def remembered(self) -> Iterator[None]:
+        """In this block pixels stay prepared, and features made without gradients are kept: between
+        such calls weights must not change.
+        """
+        self._kept, self._pixels = {}, {}
+        try:
+            yield
+        finally:
+            self._kept = self._pixels = None
+
+    def _encode(self, views: Sequence[View]) -> list[Tensor]:
+        if not views:
+            return []
+        prepared = [self._prepare(view) for view in views]
+        visual = self.model.model.visual
+        pixels = torch.cat([pixels for pixels, _ in prepared]).to(self.model.device)
+        features = tower(visual, pixels, [grid for _, grid in prepared])
+        sizes = [rows * columns // visual.spatial_merge_unit for _, (_, rows, columns) in prepared]
+        self.count.pictures += len(views)
+        self.count.tokens += sum(sizes)
+        self.count.calls += 1
+        return list(features.split(sizes))
+
+    def _prepare(self, view: View) -> tuple[Tensor, tuple[int, int, int]]:
+        visual = self.model.model.visual
+        if self._pixels is not None and id(view.image) in self._pixels:
+            return self._pixels[id(view.image)][1:]
+        prepared = patchify(view.image, patch=visual.patch_size, merge=visual.spatial_merge_size)
+        if self._pixels is not None:
+            self._pixels[id(view.image)] = (view, *prepared)
+        return prepared
+
+
+def encode_views(model: Any, views: Sequence[View], *, share: bool = True) -> list[Tensor]:
+    """(visual tokens, hidden) features of every view, in order; each distinct picture passes the
+    tower once (see `ViewEncoder`).
+    """
+    return ViewEncoder(model, share=share).features(views)

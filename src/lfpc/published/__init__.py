@@ -1,0 +1,1 @@
+"""Published files as samples: one file a data set or benchmark."""

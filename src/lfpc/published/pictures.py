@@ -1,0 +1,226 @@
+"""Pictures as data sets hold them: a path, bytes or base64 in a cell. What is not a file yet
+becomes one, named by its content.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from PIL import Image, UnidentifiedImageError
+
+from lfpc.boxes import Box, Size
+from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
+
+_ORIENTATION = 0x0112
+_LONGEST_PATH = 250
+"""A longer text is base64."""
+
+
+class PictureStore:
+    """A folder of pictures named by the hash of their bytes: equal pictures are written once, an
+    interrupted import goes on.
+    """
+
+    def __init__(self, folder: Path, roots: Sequence[Path] = (), strip: Sequence[str] = ()) -> None:
+        """Keep pictures in `folder`; look for relative paths under `roots`, in that order, without
+        the beginnings in `strip`.
+        """
+        self._folder = folder
+        self._roots = tuple(roots)
+        self._strip = tuple(strip)
+
+    def file_of(self, cell: Any) -> Path:
+        """The file of a picture cell: a path (absolute, under a root, `file://`), bytes,
+        `{"bytes", "path"}`, base64 or a data URI.
+
+        Raises:
+            PictureError: the cell is empty, names no file, or does not hold a picture.
+        """
+        match cell:
+            case bytes() | bytearray() | memoryview():
+                return self._keep(bytes(cell))
+            case Mapping():
+                return self.file_of(cell["bytes"] if cell.get("bytes") else cell.get("path"))
+            case list() | tuple() if len(cell) == 1:
+                return self.file_of(cell[0])
+            case str() if cell.strip():
+                return self._file_of_text(cell.strip())
+            case _:
+                raise PictureError(
+                    f"a picture is a path, bytes, base64 or a data URI, got {_short(cell)}"
+                )
+
+    def _file_of_text(self, text: str) -> Path:
+        if text.startswith("data:"):
+            return self._keep(_decoded(text.partition(",")[2]))
+        if len(text) > _LONGEST_PATH:
+            return self._keep(_decoded(text))
+        path = Path(
+            self._stripped(unquote(urlparse(text).path) if text.startswith("file://") else text)
+        )
+        tried = [path] if path.is_absolute() else [root / path for root in self._roots]
+        for file in tried:
+            if _is_file(file):
+                return file
+        if len(text) % 4 == 0 and not path.suffix:
+            return self._keep(_decoded(text))
+        raise MissingPicture(
+            f"no such picture: {text} (looked for "
+            f"{', '.join(map(str, tried)) or 'nothing: no folder was given'})"
+        )
+
+    def _keep(self, content: bytes) -> Path:
+        name = hashlib.sha256(content).hexdigest()
+        try:
+            with Image.open(io.BytesIO(content)) as picture:
+                ending = (picture.format or "png").lower()
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise PictureError(f"{len(content)} bytes that are not a picture ({error})") from error
+        file = self._file(name, ending)
+        if not file.exists():
+            draft = self._draft(file)
+            draft.write_bytes(content)
+            draft.replace(file)
+        return file
+
+    def adopt(self, file: Path, ending: str, *, link: bool = False) -> Path:
+        """The stored copy of a picture file that lies elsewhere, named by its content; one in the
+        store already is left as it is.
+
+        Args:
+            file: the picture.
+            ending: of its name in the store, as "png".
+            link: make a hard link where the disk allows it, in place of a copy.
+        Raises:
+            PictureError: it cannot be read or written.
+        """
+        if self._folder in file.parents:
+            return file
+        try:
+            with file.open("rb") as content:
+                name = hashlib.file_digest(content, "sha256").hexdigest()
+            kept = self._file(name, ending)
+            if not kept.exists():
+                draft = self._draft(kept)
+                if not (link and _linked(file, draft)):
+                    shutil.copyfile(file, draft)
+                draft.replace(kept)
+        except OSError as error:
+            raise PictureError(
+                f"{file}: cannot be copied into {self._folder} ({error.strerror or error})"
+            ) from error
+        return kept
+
+    def _stripped(self, path: str) -> str:
+        front = next((front for front in self._strip if path.startswith(front)), "")
+        return path.removeprefix(front).lstrip("/") if front else path
+
+    def _file(self, name: str, ending: str) -> Path:
+        return self._folder / name[:2] / f"{name}.{ending}"
+
+    def _draft(self, file: Path) -> Path:
+        """A name that no other thread or process writes to."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}.part")
+
+
+def _linked(file: Path, draft: Path) -> bool:
+    try:
+        draft.hardlink_to(file.resolve())
+    except OSError:
+        return False
+    return True
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=False)
+    except (binascii.Error, ValueError) as error:
+        raise PictureError(
+            f"neither the path of a picture nor base64: {_short(text)} ({error})"
+        ) from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def pixel_boxes(value: Any, picture: Path, *, form: str = "xyxy") -> tuple[tuple[Box, ...], ...]:
+    """Boxes in pixels of a picture file as truth boxes of a `Sample`: one target each, fractions of
+    the upright picture.
+
+    Args:
+        value: one box or a list of boxes of four numbers, or the text of such a list.
+        picture: the file; only its header is read.
+        form: "xyxy" for corners, "xywh" for corner and size.
+    Raises:
+        SampleError: `value` is not boxes, or a box has no area inside the picture.
+        PictureError: the file is not a picture.
+    """
+    boxes = _numbers(value)
+    if not boxes:
+        return ()
+    size, orientation = _frame(picture)
+    try:
+        corners = [(a, b, a + c, b + d) if form == "xywh" else (a, b, c, d) for a, b, c, d in boxes]
+        return tuple((_upright(Box.from_pixels(xyxy, size), orientation),) for xyxy in corners)
+    except (BoxError, OverflowError) as error:
+        raise SampleError(f"{error} (picture of {size[0]} x {size[1]} pixels)") from error
+
+
+def _numbers(value: Any) -> list[list[float]]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value.replace("(", "[").replace(")", "]") or "[]")
+        except (ValueError, RecursionError) as error:
+            raise SampleError(f"boxes are lists of four numbers, got {_short(value)}") from error
+    if value is None:
+        return []
+    try:
+        rows = [value] if value and not isinstance(value[0], list | tuple) else value
+        boxes = [[float(number) for number in row] for row in rows]
+    except (TypeError, ValueError, KeyError) as error:
+        raise SampleError(f"boxes are lists of four numbers, got {_short(value)}") from error
+    if any(len(box) != 4 for box in boxes):
+        raise SampleError(f"boxes are lists of four numbers, got {_short(value)}")
+    return boxes
+
+
+def _frame(picture: Path) -> tuple[Size, int]:
+    """Stored size in pixels, and the EXIF orientation (1: upright)."""
+    try:
+        with Image.open(picture) as file:
+            return file.size, int(file.getexif().get(_ORIENTATION, 1))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
+        raise PictureError(f"{picture}: not a readable picture ({error})") from error
+
+
+def _upright(box: Box, orientation: int) -> Box:
+    """`box` of the stored pixels as the same region of the upright picture. Source: EXIF 2.3, tag
+    Orientation.
+    """
+    x0, y0, x1, y1 = box.corners
+    if orientation >= 5:  # rows of the file are columns of the picture
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    if orientation in (2, 3, 6, 7):
+        x0, x1 = 1 - x1, 1 - x0
+    if orientation in (3, 4, 7, 8):
+        y0, y1 = 1 - y1, 1 - y0
+    return Box(x0, y0, x1, y1)

@@ -1,0 +1,70 @@
+"""Is a picture file whole and of a usable size (it is read to its end, so that damage shows now and
+not in training), and what names it.
+"""
+
+from functools import lru_cache
+from hashlib import file_digest
+from pathlib import Path
+from threading import Lock
+
+from lfpc.errors import PictureError
+from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
+from lfpc.published.rejections import Reason, Rejected
+
+LARGE = 50_000_000
+"""Pixels above which only one picture is decoded at a time: a PNG file of the size allowed takes
+gigabytes."""
+_large = Lock()
+
+
+def sound_picture(picture: Path, min_side: int = 1) -> str:
+    """Read a picture file to its end. Returns what it is, as "png".
+
+    Args:
+        picture: the file.
+        min_side: pixels of its shorter side, at the least.
+    Raises:
+        Rejected: it is too small, too narrow, or claims an absurd size.
+        PictureError: it is missing, damaged, or no picture.
+    """
+    with picture_file(picture, max_pixels=None) as file:
+        width, height = file.size
+        if width * height > MAX_PIXELS:
+            raise Rejected(
+                Reason.ABSURD,
+                f"{picture}: {width} x {height} pixels, more than {MAX_PIXELS:,}; is this "
+                f"a picture?",
+            )
+        if min(width, height) < min_side:
+            raise Rejected(
+                Reason.TINY,
+                f"{picture}: {width} x {height} pixels; the shorter side needs {min_side}",
+            )
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise Rejected(
+                Reason.NARROW,
+                f"{picture}: {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}",
+            )
+        file.draft(
+            "RGB", (width // 8, height // 8)
+        )  # a JPEG file is read to its end, at an eighth of the size
+        if file.width * file.height > LARGE:
+            with _large:
+                file.load()
+        else:
+            file.load()
+        return (file.format or "png").lower()
+
+
+@lru_cache(maxsize=4096)
+def picture_digest(picture: Path) -> str:
+    """Hash of a picture file, remembered for further questions about it.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    try:
+        with picture.open("rb") as content:
+            return file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise PictureError(f"{picture}: cannot be read ({error.strerror or error})") from error

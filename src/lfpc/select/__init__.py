@@ -1,0 +1,1 @@
+"""Resolution selection: how far each sample's first view is reduced."""

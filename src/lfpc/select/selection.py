@@ -1,0 +1,317 @@
+"""Resolution selection: how far each sample's global picture is reduced before Stage I (offline).
+
+From the original downwards, level by level, the model that is going to be trained answers at once,
+without the tool. The first level at which its answer is no longer the one it gave at the original
+becomes the sample's budget: there the picture has lost what the answer needs, and a crop has
+something to add.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from lfpc.boxes import Size
+from lfpc.episode import AsyncPolicy, Policy
+from lfpc.errors import ConfigError, LfpcError, RunError
+from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.playing.progress import progress_bar
+from lfpc.protocols import ChatProtocol
+from lfpc.samples import Sample
+from lfpc.select.driving import Asking, Failure, Outcome, walk_at_once, walk_in_batches
+from lfpc.select.ladder import RULES, AnswerRules, Descent, Question, Walk, ladder_of_ratios, walk
+from lfpc.storage.runs import RunFolder, write_json
+
+SUMMARY_FILE = "selection.json"
+ANSWERS_FOLDER = "answers"
+"""Run folder of the model's answers, inside the one of the selection."""
+MAX_FAILURES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersConfig:
+    """Whose answers a folder of answers holds. Selections that agree in this may share one."""
+
+    model: str = ""
+    """Checkpoint or served model."""
+    sampling: Mapping[str, Any] | None = None
+    """How its replies are drawn; None: greedily."""
+    votes: int = 1
+    """Answers to each question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectConfig:
+    """What resolution selection tries, and what it keeps. The paper leaves all of it open."""
+
+    ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
+    """Budgets in visual tokens, from the original's level downwards."""
+    ratios: tuple[float, ...] = ()
+    """Levels as falling shares of each original's own visual tokens, beginning with 1; the original
+    is then taken at no more than the ladder's first budget. Empty: the ladder holds."""
+    never: Literal["keep", "drop"] = "keep"
+    """Samples whose answer never changes: keep them at the lowest level, or drop them."""
+    wrong: Literal["keep", "drop"] = "keep"
+    """Samples that are answered wrongly at the original: treat them like the others, or drop
+    them."""
+    early: bool = True
+    """Whether a sample whose answer has changed is left alone; False: every level is asked, for the
+    curve of accuracy by level."""
+    model: str = ""
+    """Checkpoint or served model that answers."""
+    sampling: Mapping[str, Any] | None = None
+    """How its replies are drawn; None: greedily."""
+    votes: int = 1
+    """Answers to each question, of which the most frequent counts; more than one only with sampled
+    answers."""
+    judge: str = ""
+    """Model that decides whether free answers mean the same; empty: rules alone."""
+
+    def __post_init__(self) -> None:
+        if (
+            len(self.ladder) < 2
+            or any(b <= a for b, a in pairwise(self.ladder))
+            or self.ladder[-1] < 1
+        ):
+            raise ConfigError(
+                f"the ladder must hold at least two falling positive budgets, got {self.ladder}"
+            )
+        falling = (
+            all(b > a for b, a in pairwise(self.ratios)) and 0 < self.ratios[-1] < 1
+            if self.ratios
+            else True
+        )
+        if not falling or (self.ratios and self.ratios[0] != 1):
+            raise ConfigError(
+                f"ratios must fall from 1 to a number above 0, at least two of them, got "
+                f"{self.ratios}"
+            )
+        if self.votes < 1:
+            raise ConfigError(f"votes must be at least 1, got {self.votes}")
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """What the levels are called: their budgets, or their ratios."""
+        return self.ratios or self.ladder
+
+    @property
+    def answers(self) -> AnswersConfig:
+        """Whose answers these are."""
+        return AnswersConfig(model=self.model, sampling=self.sampling, votes=self.votes)
+
+    def budgets_of(self, factor: int) -> Callable[[Size], Sequence[int]]:
+        """A function from the size of an original in pixels to the visual tokens of its levels."""
+        return (
+            ladder_of_ratios(self.ratios, self.ladder[0], factor)
+            if self.ratios
+            else lambda original: self.ladder
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What was seen at one level of the ladder."""
+
+    name: float
+    """Its budget in visual tokens, or its ratio."""
+    asked: int
+    """Samples that got this far."""
+    right: int
+    """Of those, answered rightly here."""
+    right_before: int
+    """Of those, answered rightly at the original."""
+    changed: int
+    """Samples whose answer first differed here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The samples with their budgets, and how many went where."""
+
+    samples: list[Sample]
+    levels: dict[float, int]
+    """Budget (or ratio) -> samples whose answer first changed there."""
+    never: int
+    """Samples whose answer never changed."""
+    wrong: int
+    """Samples answered wrongly at the original."""
+    dropped: int
+    ladder: tuple[Level, ...] = ()
+    """Level by level, the original first."""
+    failed: dict[str, str] | None = None
+    """Sample -> why it could not be asked about; it is left out."""
+
+
+def select(
+    samples: Sequence[Sample],
+    policy: Policy | AsyncPolicy,
+    *,
+    protocol: ChatProtocol,
+    config: SelectConfig,
+    out: Path,
+    answers: Path | None = None,
+    rules: AnswerRules = RULES,
+    batch: int = 64,
+    max_failures: int = MAX_FAILURES,
+    progress: bool = True,
+) -> Selection:
+    """Choose every sample's budget. Answers are kept as they come, so a run that was killed goes
+    on.
+
+    Args:
+        samples: what to choose budgets for.
+        policy: answers without the tool: greedily, or with `config.votes` sampled. A served one is
+            asked `policy.concurrency` questions at once, another one `batch` at a time.
+        protocol: how it is spoken to.
+        config: ladder and options.
+        out: run folder of `selection.json`.
+        answers: folder of answers, which selections with the same model may share; None: inside
+            `out`.
+        rules: when two answers are the same, and when one is right.
+        batch: questions that a policy of this process is asked together.
+        max_failures: so many samples may fail in the policy before the run is given up.
+        progress: whether to say what it will cost, and how far it is.
+    Returns:
+        Samples in their order, each with its budget, without the dropped ones.
+    Raises:
+        RunError: the folder holds another selection, the disk refuses, or too many samples failed.
+    """
+    RunFolder.open(out, config)
+    store = RunFolder.open(answers or out / ANSWERS_FOLDER, config.answers)
+    known: dict[str, Sequence[str]] = {
+        row["key"]: tuple(row["said"]) for row in store.episode_lines()
+    }
+
+    def keep(question: Question, said: Sequence[str]) -> None:
+        store.log_episode(
+            question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
+        )
+
+    if progress:
+        tqdm.write(cost_line(samples, config, protocol, len(known)), file=sys.stderr)
+    outcomes: dict[str, Outcome] = {}
+    failures: list[Failure] = []
+    asking = Asking(protocol, config.votes, known, keep)
+    with progress_bar(len(samples), 0, "select", unit="sample", shown=progress) as advance:
+
+        def record(outcome: Outcome) -> None:
+            outcomes[outcome.sample_id if isinstance(outcome, Failure) else outcome.sample.id] = (
+                outcome
+            )
+            if isinstance(outcome, Failure) and outcome.counts:
+                failures.append(outcome)
+                _give_up(failures, len(outcomes), len(samples), out, max_failures)
+            advance(1)
+
+        walks = _walks(samples, protocol, config, rules)
+        if isinstance(policy, AsyncPolicy):
+            asyncio.run(walk_at_once(walks, policy, asking, record))
+        else:
+            walk_in_batches(walks, policy, asking, record, batch=batch)
+    selection = _selection([outcomes[sample.id] for sample in samples], config)
+    write_json(out / SUMMARY_FILE, summary(selection))
+    return selection
+
+
+def _walks(
+    samples: Sequence[Sample], protocol: ChatProtocol, config: SelectConfig, rules: AnswerRules
+) -> Iterator[tuple[str, Walk]]:
+    budgets = config.budgets_of(protocol.factor)
+    for sample in samples:
+        yield sample.id, walk(sample, budgets, protocol, rules, stop_early=config.early)
+
+
+def _give_up(
+    failures: Sequence[Failure], done: int, total: int, out: Path, max_failures: int
+) -> None:
+    if len(failures) > max_failures or len(failures) == total:
+        raise RunError(
+            f"{out}: {len(failures)} of {done} samples failed, the last with: {failures[-1].why}"
+        )
+
+
+def _selection(outcomes: Sequence[Outcome], config: SelectConfig) -> Selection:
+    descents = [outcome for outcome in outcomes if isinstance(outcome, Descent)]
+    failed = {
+        outcome.sample_id: outcome.why for outcome in outcomes if isinstance(outcome, Failure)
+    }
+    changed = Counter(
+        config.levels[level] for descent in descents if (level := descent.changed_at) is not None
+    )
+    kept = [
+        replace(
+            descent.sample,
+            budget=descent.budgets[-1 if descent.changed_at is None else descent.changed_at],
+        )
+        for descent in descents
+        if (descent.changed_at is not None or config.never == "keep")
+        and (descent.steps[0].right or config.wrong == "keep")
+    ]
+    return Selection(
+        samples=kept,
+        levels=dict(sorted(changed.items(), reverse=True)),
+        never=len(descents) - changed.total(),
+        wrong=sum(not descent.steps[0].right for descent in descents),
+        dropped=len(descents) - len(kept),
+        ladder=tuple(
+            _level(i, name, descents, changed[name]) for i, name in enumerate(config.levels)
+        ),
+        failed=failed,
+    )
+
+
+def _level(place: int, name: float, descents: Sequence[Descent], changed: int) -> Level:
+    there = [descent for descent in descents if len(descent.steps) > place]
+    right = sum(descent.steps[place].right for descent in there)
+    return Level(name, len(there), right, sum(descent.steps[0].right for descent in there), changed)
+
+
+def summary(selection: Selection) -> dict[str, Any]:
+    """What `selection.json` holds: counts, and each level with its accuracy."""
+    failed = selection.failed or {}
+    return {
+        "samples": len(selection.samples) + selection.dropped + len(failed),
+        "levels": selection.levels,
+        "never": selection.never,
+        "wrong": selection.wrong,
+        "dropped": selection.dropped,
+        "failed": failed,
+        "ladder": selection.ladder,
+    }
+
+
+def cost_line(
+    samples: Sequence[Sample], config: SelectConfig, protocol: ChatProtocol, known: int = 0
+) -> str:
+    """What a selection will ask at the least and at the most, in a sentence; only headers of
+    pictures are read.
+
+    Equal sizes are asked about once, so a small picture costs fewer requests than there are levels.
+    """
+    least = most = least_tokens = most_tokens = 0
+    budgets = config.budgets_of(protocol.factor)
+    for sample in samples:
+        try:
+            original = upright_size(sample.image)
+            sizes = [
+                smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
+                for budget in budgets(original)
+            ]
+        except LfpcError:
+            continue
+        tokens = [visual_tokens(size, protocol.factor) for size in dict.fromkeys(sizes)]
+        few = tokens[: 2 if config.early else None]
+        least, most = least + len(few), most + len(tokens)
+        least_tokens, most_tokens = least_tokens + sum(few), most_tokens + sum(tokens)
+    votes = config.votes
+    kept = f"; {known:,} answers are there already" if known else ""
+    return (
+        f"select: {len(samples):,} samples, {least * votes:,} to {most * votes:,} requests of "
+        f"{least_tokens * votes:,} to {most_tokens * votes:,} visual tokens together{kept}"
+    )
