@@ -51,7 +51,8 @@ class Teacher:
     """
 
     def __init__(self, encoder: Encoder, rng: np.random.Generator) -> None:
-        self.encoder, self.rng = encoder, rng
+        self.encoder = encoder
+        self.rng = rng
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context."""

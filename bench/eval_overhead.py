@@ -38,7 +38,9 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
 from lfpc.storage.runs import RunFolder
 
-QUESTIONS, CONCURRENCY, BUDGET = 400, 64, 64
+QUESTIONS = 400
+CONCURRENCY = 64
+BUDGET = 64
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 LOOK = original_look(CropRules(min_tokens=4, max_tokens=16))
 REPLIES = (
@@ -59,7 +61,8 @@ def measure(root: Path, out: Path, *, repeats: int = 5) -> dict[str, Any]:
     """Both sides in turn, `repeats` times after one that is not counted."""
     samples = _samples(out / "eval_overhead")
     conversations = [_conversation(sample) for sample in samples]
-    ours, theirs = [], []
+    ours = []
+    theirs = []
     with _server(root) as base_url:
         for number in range(repeats + 1):
             pair = (
@@ -153,7 +156,9 @@ def _samples(folder: Path) -> list[Sample]:
 def _conversation(sample: Sample) -> Conversation:
     """What `_ours` sends for a sample."""
     game: Game = episode(sample, first_view(sample, BUDGET), look=LOOK, protocol=PROTOCOL)
-    context, urls, found = next(game), PictureUrls(), []
+    context = next(game)
+    urls = PictureUrls()
+    found = []
     for text in REPLIES:
         found.append(chat_messages(PROTOCOL.messages(context), urls))
         if text is not REPLIES[-1]:

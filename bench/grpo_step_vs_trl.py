@@ -19,7 +19,9 @@ from bench.side_by_side import BenchError, Facts, Worker, environment, take_turn
 from bench.task import Setup
 from environments import SetupError, make
 
-TURNS, TOOL_RATE, TOLERANCE = 2, 0.98, 0.02
+TURNS = 2
+TOOL_RATE = 0.98
+TOLERANCE = 0.02
 """Replies per rollout, least share of rollouts with a crop, and how far counted work may differ
 between the sides."""
 COUNTED = ("turns", "policy_tokens", "context_tokens", "visual_tokens")
@@ -61,7 +63,8 @@ def _trl_python() -> Path:
 def _compare(
     name: str, setup: Setup, python: Path, root: Path, out: Path, warmup: int
 ) -> dict[str, Any]:
-    file, env = str(setup.save(out / f"{name}.json")), environment(setup.threads, root)
+    file = str(setup.save(out / f"{name}.json"))
+    env = environment(setup.threads, root)
     workers = [
         Worker(
             "the local engine",

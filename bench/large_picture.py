@@ -45,7 +45,8 @@ def measure(out: Path, rounds: int, *, fast: bool = False) -> dict[str, Any]:
         lambda: ours(file, fast=fast),
         lambda: theirs(file, wanted),
     )
-    first, usual = sides[0](), sides[1]()
+    first = sides[0]()
+    usual = sides[1]()
     distances = [psnr(a, b) for a, b in zip(first, usual, strict=True)]
     if min(distances[fast:]) < inf:
         raise BenchError("the two ways give different pixels")
@@ -106,7 +107,8 @@ def psnr(a: bytes, b: bytes) -> float:
 
 def seconds(side: Callable[[], Items]) -> tuple[float, float]:
     """(on the wall, of this process's CPU)."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall = time.perf_counter()
+    cpu = time.process_time()
     side()
     return time.perf_counter() - wall, time.process_time() - cpu
 

@@ -21,7 +21,8 @@ from lfpc.train.rows import rows_of_episodes
 
 def main() -> None:
     """Serve steps."""
-    setup, channel = Setup.load(sys.argv[1]), Channel()
+    setup = Setup.load(sys.argv[1])
+    channel = Channel()
     torch.set_num_interop_threads(1)
     samples = read_samples(Path(setup.data))
     config = _config(setup)
@@ -29,7 +30,8 @@ def main() -> None:
     channel.tell()
     for step in range(1, setup.steps + 1):
         chosen = samples[(step - 1) * setup.prompts : step * setup.prompts]
-        count, before = trainer.policy.views.count, trainer.policy.views.count.tokens
+        count = trainer.policy.views.count
+        before = trainer.policy.views.count.tokens
         clock = channel.wait()
         numbers, episodes, _, _ = trainer.step(chosen, step)
         spent = clock.read()

@@ -44,7 +44,8 @@ LADDER = (256, 64, 36, 25)
 MAX_NEW_TOKENS = 24
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 CONFIG = SelectConfig(ladder=LADDER)
-FEW, MANY = 1_000, 10_000
+FEW = 1_000
+MANY = 10_000
 """Samples of the policy that answers at once."""
 
 
@@ -87,7 +88,8 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
         raise BenchError(f"the sides chose different budgets for {wrong} of {SAMPLES} samples")
     scale = [_scale(folder / "scale", count) for count in (FEW, MANY)]
     tower = _tower_ms(policy, samples)
-    ratio, times = median(ours) / per_second, scale[1].cpu_seconds / scale[0].cpu_seconds
+    ratio = median(ours) / per_second
+    times = scale[1].cpu_seconds / scale[0].cpu_seconds
     print(
         f"selection: {ratio:.1f} times the samples a second of a loop over generate, same "
         f"budgets (target: at least 10)"

@@ -38,7 +38,8 @@ def main(folder: Path, count: int) -> None:
         out=folder / "run",
         progress=False,
     )
-    seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+    seconds = time.perf_counter() - began[0]
+    cpu = time.process_time() - began[1]
     print(
         json.dumps(
             {

@@ -26,7 +26,9 @@ from lfpc.policies.served import Server
 from lfpc.samples import Sample, read_samples
 from lfpc.storage.runs import CONFIG_FILE, RunFolder, config_from_json, write_json
 
-SEED, SIZE, PROBES = 0, "small", ("own", "noise")
+SEED = 0
+SIZE = "small"
+PROBES = ("own", "noise")
 
 
 def served_rows(demo: Path, arm: str, questions: list[Sample], out: Path) -> AllRows:
@@ -81,7 +83,8 @@ def lines(name: str, results: dict[str, Any], compared: dict[str, Any]) -> list[
     found = [f"{name}:"]
     for arm, sizes in results["arms"].items():
         own = sizes[SIZE]
-        drop, (low, high) = own["noise_drop"], own["noise_drop_ci"]
+        drop = own["noise_drop"]
+        (low, high) = own["noise_drop_ci"]
         found.append(
             f"  {arm:10} accuracy {100 * own['accuracy']:5.1f}, lost under noise "
             f"{100 * drop:5.1f} [{100 * low:.1f}, {100 * high:.1f}]"

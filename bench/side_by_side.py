@@ -32,7 +32,8 @@ class Worker:
     def __init__(
         self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
     ) -> None:
-        self.name, self.log = name, log
+        self.name = name
+        self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 command,
@@ -96,7 +97,8 @@ class Clock:
     """Started when made."""
 
     def __init__(self) -> None:
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.wall = time.perf_counter()
+        self.cpu = time.process_time()
 
     def read(self) -> Facts:
         """Seconds since the start, on the wall and of this process's CPU time (which other

@@ -79,7 +79,8 @@ class StillProcessor(Qwen2_5_VLProcessor):
         chat_template: str | None = None,
         **_: Any,
     ) -> None:
-        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token = "<|image_pad|>"
+        self.video_token = "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
@@ -92,7 +93,8 @@ def environment_class(setup: Setup) -> type:
     class CropEnvironment:
         def reset(self, sample: str, **_: Any) -> list[dict[str, Any]]:
             self.sample = samples[sample]
-            self.view, self.boxes = first_view(self.sample.image, setup.budget), []
+            self.view = first_view(self.sample.image, setup.budget)
+            self.boxes = []
             return [
                 {"type": "image", "image": self.view.image},
                 {"type": "text", "text": self.sample.question},
@@ -120,7 +122,8 @@ class Facts(TrainerCallback):
     """Waits for the parent before every step, and tells it what the step did."""
 
     def __init__(self, channel: Channel) -> None:
-        self.channel, self.now = channel, {}
+        self.channel = channel
+        self.now = {}
 
     def reward(self, completions: Any, environments: Any, **_: Any) -> list[float]:
         """The score of every rollout; counts turns and calls in passing."""
@@ -182,7 +185,8 @@ class NotingTrainer(GRPOTrainer):
 
 def main() -> None:
     """Serve steps."""
-    setup, channel = Setup.load(sys.argv[1]), Channel()
+    setup = Setup.load(sys.argv[1])
+    channel = Channel()
     torch.set_num_threads(setup.threads)
     torch.set_num_interop_threads(1)
     facts = Facts(channel)

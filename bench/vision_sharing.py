@@ -20,7 +20,8 @@ from bench.task import Setup
 def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
     """Group 8, 256 visual tokens of the first view."""
     setup = replace(setup, budget=256)
-    env, workers = environment(setup.threads, root), []
+    env = environment(setup.threads, root)
+    workers = []
     for share in (True, False):
         name = f"share_{'on' if share else 'off'}"
         file = replace(setup, share=share).save(out / f"{name}.json")

@@ -60,7 +60,8 @@ class VllmServer:
         pictures: Path | None = None,
         settings: Sequence[str] = (),
     ) -> None:
-        self.log, self.port = log, _free_port()
+        self.log = log
+        self.port = _free_port()
         more = [
             *settings,
             *(["--allowed-local-media-path", str(pictures.resolve())] if pictures else []),

@@ -60,7 +60,8 @@ def open_page(
     `options` are those of Playwright's `new_context`: viewport, color_scheme, ...
     """
     context = browser.new_context(**options)
-    page, complaints = context.new_page(), list[str]()
+    page = context.new_page()
+    complaints = list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "console",

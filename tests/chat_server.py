@@ -36,7 +36,8 @@ def script(question: str, turn: int, pictures: list[str]) -> str:
     tells what it was shown."""
     chance = crc32(question.encode())
     if turn == 0:
-        x, y = chance % 40, chance % 30
+        x = chance % 40
+        y = chance % 30
         call = {"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [x, y, x + 56, y + 56]}}
         return f"  I look: é\U0001f50e \n<tool_call>{json.dumps(call)}</tool_call>"
     if turn == 1 and chance % 3 == 0:
@@ -98,17 +99,19 @@ class ChatServer:
         self, *, style="vllm", faults=0.0, delay_s=0.0, look=True, say=None, port=0, calls="text"
     ):
         self.calls = calls
-        self.style, self.faults, self.delay_s, self.look, self.say, self.port = (
-            style,
-            faults,
-            delay_s,
-            look,
-            say,
-            port,
-        )
-        self.requests, self.keys, self.refused, self.happened = [], set(), 0, Counter()
+        self.style = style
+        self.faults = faults
+        self.delay_s = delay_s
+        self.look = look
+        self.say = say
+        self.port = port
+        self.requests = []
+        self.keys = set()
+        self.refused = 0
+        self.happened = Counter()
         self.running = self.most_running = 0
-        self._random, self._next_fault = random.Random(0), count()
+        self._random = random.Random(0)
+        self._next_fault = count()
 
     def __enter__(self):
         ready = threading.Event()
@@ -126,7 +129,9 @@ class ChatServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def _run(self, ready):
-        self._loop, self._stop, talks = asyncio.get_running_loop(), asyncio.Event(), set()
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        talks = set()
 
         async def talk(reader, writer):
             talks.add(task := asyncio.current_task())

@@ -279,7 +279,8 @@ def run(replies: int, seed: int) -> Counter[str]:
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     for number in range(replies):
-        seed_text, views = rng.choice(SEEDS), rng.choice(SHOWN)
+        seed_text = rng.choice(SEEDS)
+        views = rng.choice(SHOWN)
         protocol = rng.choice(ALL if rng.random() < 0.3 else FLUENT[seed_text])
         text = mutated(rng, seed_text)
         try:

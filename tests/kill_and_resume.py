@@ -25,7 +25,8 @@ def rows_in(file: Path) -> int:
 
 
 def main(data: Path, out: Path, base_url: str, kills: int, seed: int) -> None:
-    rng, samples = random.Random(seed), read_samples(data)
+    rng = random.Random(seed)
+    samples = read_samples(data)
 
     def evaluate_in_child() -> int:
         if child := os.fork():
@@ -37,7 +38,8 @@ def main(data: Path, out: Path, base_url: str, kills: int, seed: int) -> None:
 
     for _ in range(kills):
         before = rows_in(out / "episodes.jsonl")
-        goal, child = before + rng.randrange(4), evaluate_in_child()
+        goal = before + rng.randrange(4)
+        child = evaluate_in_child()
         while rows_in(out / "episodes.jsonl") < goal:
             if os.waitpid(child, os.WNOHANG) != (0, 0):
                 sys.exit("the evaluation ended before it could be killed")

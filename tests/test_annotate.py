@@ -25,7 +25,8 @@ from lfpc.web.annotate.desk import Change, ChangedElsewhere, revision
 from lfpc.web.annotate.tiles import TILE, last_level, tile
 from lfpc.web.guard import guarded
 
-INNER, OUTER = [0.4, 0.4, 0.5, 0.5], [0.3, 0.3, 0.6, 0.6]
+INNER = [0.4, 0.4, 0.5, 0.5]
+OUTER = [0.3, 0.3, 0.6, 0.6]
 HOSTILE = [
     "<script>document.title='x'</script>",
     "\u202eright to left\u2066",
@@ -142,7 +143,8 @@ def test_a_decision_of_an_unknown_kind_is_refused(desk: Desk, field, value):
 
 
 def test_two_windows_do_not_overwrite_each_other(desk: Desk):
-    first, second = change(desk, boxes=[[INNER]]), change(desk, boxes=[[OUTER]])
+    first = change(desk, boxes=[[INNER]])
+    second = change(desk, boxes=[[OUTER]])
     assert put(desk, 0, first)[0] == 200
     status, answer = put(desk, 0, second)
     assert status == 409
@@ -214,10 +216,8 @@ def test_page_tells_of_a_sample_what_a_person_needs(folder: Path):
         proposals={"s2": [Proposal(box, "crops of run", 3)]},
     ) as desk:
         app = guarded(annotation_app(desk))
-        listed, found = (
-            asked(app, "GET", "/api/samples").json(),
-            asked(app, "GET", "/api/samples/0").json(),
-        )
+        listed = asked(app, "GET", "/api/samples").json()
+        found = asked(app, "GET", "/api/samples/0").json()
     assert [one["id"] for one in listed["samples"]] == ["s2", "s1", "s0"]
     assert (found["id"], found["question"], found["answer"]) == ("s2", "Question 2?", "K")
     assert found["proposals"] == [{"box": INNER, "source": "crops of run", "count": 3}]
@@ -267,7 +267,8 @@ def test_addresses_that_name_no_sample_get_a_refusal(desk: Desk, number):
 def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(
     tmp_path: Path, picture: Callable[..., Path]
 ):
-    outside, inside = picture("outside.png"), tmp_path / "data"
+    outside = picture("outside.png")
+    inside = tmp_path / "data"
     inside.mkdir()
     (inside / "link.png").symlink_to(outside)
     write_samples(

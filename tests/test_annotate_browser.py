@@ -453,7 +453,8 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
 
 
 def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
-    first, second = at("hostile"), at("hostile")
+    first = at("hostile")
+    second = at("hostile")
     for page in (first, second):
         page.keyboard.press("n")
     second.keyboard.press("+")  # so that its box is another one
@@ -468,7 +469,8 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
 
 
 def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_path):
-    folder, run = samples_folder(tmp_path / "samples"), tmp_path / "<b>run"
+    folder = samples_folder(tmp_path / "samples")
+    run = tmp_path / "<b>run"
     run.mkdir()
     turns = [
         {"action": {"kind": "crop", "box": box}, "view": [28, 28]}

@@ -16,7 +16,8 @@ from lfpc.cli import main
 from lfpc.errors import SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
-INNER, OUTER = Box(0.4, 0.4, 0.5, 0.5), Box(0.3, 0.3, 0.6, 0.6)
+INNER = Box(0.4, 0.4, 0.5, 0.5)
+OUTER = Box(0.3, 0.3, 0.6, 0.6)
 FAR = Box(0.8, 0.1, 0.9, 0.7)
 
 
@@ -24,7 +25,8 @@ FAR = Box(0.8, 0.1, 0.9, 0.7)
 def samples(picture: Callable[..., Path]) -> list[Sample]:
     """Done with two targets, done with the odd fractions of 3 x 7 pixels, not checked, skipped,
     untouched; two share a picture."""
-    first, second = picture("a b.png"), picture("c.png", size=(3, 7))
+    first = picture("a b.png")
+    second = picture("c.png", size=(3, 7))
 
     def made(name: str, image: Path, boxes: Any, state: Any) -> Sample:
         sample = Sample(id=name, image=image, question="<b>?</b>", answer="K", options=("K", "L"))
@@ -223,7 +225,9 @@ def test_grouped_boxes_are_always_nested_and_none_is_lost(
 def test_the_commands_write_and_read_a_file(
     name: str, samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    folder, other, file = tmp_path, tmp_path / "other", tmp_path / "out" / "boxes.json"
+    folder = tmp_path
+    other = tmp_path / "other"
+    file = tmp_path / "out" / "boxes.json"
     write_samples(samples, folder)
     assert main(["data", "export-boxes", str(folder), str(file), "--format", name]) == 0
     write_samples(without_boxes(samples), other)

@@ -15,8 +15,11 @@ from lfpc.cli import main
 from lfpc.errors import SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
-A, B, C = Box(0.0, 0.0, 0.2, 0.2), Box(0.0, 0.0, 0.2, 0.1), Box(0.5, 0.5, 0.7, 0.7)
-WIDE, WIDER = Box(0.0, 0.0, 0.4, 0.4), Box(0.0, 0.0, 0.4, 0.8)
+A = Box(0.0, 0.0, 0.2, 0.2)
+B = Box(0.0, 0.0, 0.2, 0.1)
+C = Box(0.5, 0.5, 0.7, 0.7)
+WIDE = Box(0.0, 0.0, 0.4, 0.4)
+WIDER = Box(0.0, 0.0, 0.4, 0.8)
 
 
 def sample(name: str, boxes: Nested = (), **boxing: Any) -> Sample:
@@ -81,10 +84,8 @@ def test_of_boxes_that_agree_the_first_are_kept_and_others_are_flagged_beside_th
 
 
 def test_one_who_boxed_outweighs_one_who_skipped_and_somebody_looks_again():
-    mine, theirs = (
-        [sample("1", state="skipped", by="ada")],
-        [sample("1", ((C,),), state="done", by="bob")],
-    )
+    mine = [sample("1", state="skipped", by="ada")]
+    theirs = [sample("1", ((C,),), state="done", by="bob")]
     found = merged(mine, theirs)
     assert found.samples[0].boxes == ((C,),)
     assert boxing_of(found.samples[0]).note == "bob: done, ada: skipped"

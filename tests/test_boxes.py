@@ -16,7 +16,8 @@ def boxes(draw: st.DrawFn) -> Box:
         a, b = sorted(draw(st.lists(st.floats(0, 1), min_size=2, max_size=2)))
         return (a, b) if b - a > 1e-6 else (0.25, 0.75)
 
-    (x0, x1), (y0, y1) = side(), side()
+    (x0, x1) = side()
+    (y0, y1) = side()
     return Box(x0, y0, x1, y1)
 
 
@@ -40,7 +41,8 @@ def test_impossible_rectangles_are_rejected_at_birth(
 
 
 def test_iou_and_coverage_by_hand() -> None:
-    a, b = Box(0, 0, 0.5, 0.5), Box(0.25, 0.25, 0.75, 0.75)
+    a = Box(0, 0, 0.5, 0.5)
+    b = Box(0.25, 0.25, 0.75, 0.75)
     # shared 0.25 * 0.25 = 0.0625; union 0.25 + 0.25 - 0.0625 = 0.4375
     assert intersection_area(a, b) == 0.0625
     assert iou(a, b) == pytest.approx(0.0625 / 0.4375)

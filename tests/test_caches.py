@@ -62,7 +62,8 @@ def test_a_failure_is_raised_and_not_remembered():
 
 
 def test_threads_that_want_the_same_value_share_one_making():
-    started, go = threading.Event(), threading.Event()
+    started = threading.Event()
+    go = threading.Event()
     made = []
 
     @byte_cache(10, len)

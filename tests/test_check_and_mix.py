@@ -180,7 +180,8 @@ def test_small_categories_are_taken_whole_and_the_others_share_the_rest(tmp_path
 def imported(folder: Path) -> Path:
     """Samples folders of three parts: sound ones, a copy across parts, a benchmark's picture, a
     small one, an unreachable answer."""
-    one, two = folder / "one", folder / "two"
+    one = folder / "one"
+    two = folder / "two"
     shared = photo(one / "shared.png", 50)
     (two / "p").mkdir(parents=True)
     (two / "p" / "same.png").write_bytes(shared.read_bytes())

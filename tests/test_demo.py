@@ -54,7 +54,8 @@ def test_help_shows_the_demo_as_it_is():
     from lfpc.cli.story import Demo
     from lfpc.mini.demo import DemoConfig
 
-    shown, real = Demo(), DemoConfig()
+    shown = Demo()
+    real = DemoConfig()
     for field in fields(Demo):
         if (default := getattr(shown, field.name)) is not None:  # None: the demo decides
             assert default == getattr(real, field.name), field.name

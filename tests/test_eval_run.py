@@ -201,10 +201,8 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
     def sometimes(question, turn, pictures):
         return f"<answer>{'A' if len(server.requests) % 2 else 'B'}</answer>"
 
-    out, more = (
-        tmp_path / "run",
-        ("--probes", "own", "--temperature", "1", "--repeats", "3", "--sampling-seed", "5"),
-    )
+    out = tmp_path / "run"
+    more = ("--probes", "own", "--temperature", "1", "--repeats", "3", "--sampling-seed", "5")
     with ChatServer(say=sometimes) as server:
         asked = [*command(data, out, server, *more), "--concurrency", "1"]
         assert cli.main(asked) == 0

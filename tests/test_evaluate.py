@@ -20,7 +20,8 @@ from lfpc.storage.runs import RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED = (255, 0, 0)
+BLUE = (0, 0, 255)
 CALL = (
     '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
     "28]}}</tool_call>"
@@ -75,7 +76,9 @@ class Counting:
     """Counts the questions asked; fails on those that `fails` names."""
 
     def __init__(self, script, fails=lambda context: False):
-        self.script, self.fails, self.asked = script, fails, 0
+        self.script = script
+        self.fails = fails
+        self.asked = 0
 
     def reply(self, contexts):
         if any(map(self.fails, contexts)):
@@ -183,7 +186,8 @@ def test_progress_elsewhere_than_on_a_terminal_is_a_line(tmp_path, samples, caps
 
 
 def test_every_probe_shows_what_its_name_says(samples):
-    sample, box = samples[0], Box(0, 0, 0.5, 0.5)
+    sample = samples[0]
+    box = Box(0, 0, 0.5, 0.5)
     shown = {name: make(samples, RULES, 0)(sample, box) for name, make in PROBES.items()}
     assert colour(shown["own"]) == colour(shown["truth"]) == "red"
     assert colour(shown["noise"]) == "unclear"
@@ -206,15 +210,14 @@ def test_every_picture_is_answered_by_another_one(samples):
 
 
 def test_noise_costs_only_the_policy_that_looks(tmp_path, samples):
-    looking, blind = ScriptedPolicy(look_then_say), ScriptedPolicy(say_at_once)
+    looking = ScriptedPolicy(look_then_say)
+    blind = ScriptedPolicy(say_at_once)
     own = rows_of(tmp_path, samples, looking, name="a")
     noise = rows_of(tmp_path, samples, looking, "noise", name="b")
     none = rows_of(tmp_path, samples, looking, "none", name="c")
     assert accuracy_drop(own, noise).delta == accuracy_drop(own, none).delta == 1
-    blind_own, blind_noise = (
-        rows_of(tmp_path, samples, blind, name="d"),
-        rows_of(tmp_path, samples, blind, "noise", name="e"),
-    )
+    blind_own = rows_of(tmp_path, samples, blind, name="d")
+    blind_noise = rows_of(tmp_path, samples, blind, "noise", name="e")
     found = probe_differences(blind_own, blind_noise, own)
     assert found["all"]["delta"] == 0
     assert found["tool"]["n"] == 0

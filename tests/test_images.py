@@ -109,7 +109,8 @@ def test_a_crop_shows_the_original_at_its_own_resolution(picture: Callable[..., 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(1e-12, 1), st.floats(1e-12, 1))
 def test_every_box_can_be_shown(x: float, y: float, width: float, height: float) -> None:
-    x, y = min(x, 0.999), min(y, 0.999)
+    x = min(x, 0.999)
+    y = min(y, 0.999)
     box = Box(x, y, min(1.0, x + max(width, 1e-12)), min(1.0, y + max(height, 1e-12)))
     view = crop_view(Image.new("RGB", (600, 3)), box, CropRules(min_tokens=4, max_tokens=64))
     assert view.size[0] % 28 == view.size[1] % 28 == 0
@@ -150,7 +151,8 @@ def test_the_fast_view_has_the_same_size_and_nearly_the_same_pixels(
     picture: Callable[..., Path],
 ) -> None:
     original = open_picture(picture(size=(3000, 2000)))
-    exact, fast = global_view(original, 64), global_view(original, 64, fast=True)
+    exact = global_view(original, 64)
+    fast = global_view(original, 64, fast=True)
     assert fast.size == exact.size
     difference = np.asarray(fast.image, float) - np.asarray(exact.image, float)
     assert (

@@ -226,7 +226,8 @@ def claimed(width: int, height: int) -> bytes:
 
 
 def test_every_bad_row_is_named_and_every_good_one_kept(tmp_path: Path) -> None:
-    src, secret = tmp_path / "in", tmp_path / "secret"
+    src = tmp_path / "in"
+    secret = tmp_path / "secret"
     good = published.write_picture(src / "good.png", 5)
     published.write_picture(secret / "s.png", 9)
     (src / "link.png").symlink_to(secret / "s.png")
@@ -319,7 +320,8 @@ def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     ]
     published.write_parquet(src / "d.parquet", rows, row_group_size=50)
     whole = bring("deepeyes", src, tmp_path / "whole")
-    out, rng = tmp_path / "out", random.Random(1)
+    out = tmp_path / "out"
+    rng = random.Random(1)
     journal = out / "journal" / "episodes.jsonl"
     command = [sys.executable, "-m", "lfpc", "data", "import", "deepeyes", str(src), str(out)]
     killed = 0
@@ -419,7 +421,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
         assert len(read_samples(tmp_path / f"out{count}")) == count
         return float(done.stdout)
 
-    few, many = peak(20), peak(140)
+    few = peak(20)
+    many = peak(140)
     assert many - few < 48, f"{few:.0f} MiB for 20 rows, {many:.0f} MiB for 140"
 
 
@@ -435,10 +438,8 @@ def rich_samples(folder: Path) -> list[Sample]:
         "budget": 64,
         "meta": {"a": [1, {"b": None}], "é": "ü"},
     }
-    one, two = (
-        published.write_picture(folder / "1.png", 1),
-        published.write_picture(folder / "2.jpg", 2),
-    )
+    one = published.write_picture(folder / "1.png", 1)
+    two = published.write_picture(folder / "2.jpg", 2)
     return [
         Sample(
             id="1",

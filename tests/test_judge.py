@@ -37,7 +37,8 @@ def completion(text: str) -> str:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state, lock = Server(), threading.Lock()
+    state = Server()
+    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -213,7 +214,8 @@ def test_failures_in_a_row_are_counted_over_calls_and_a_verdict_ends_the_row(
     def answer(prompt: str, before: int) -> tuple[int, str]:
         return says_right_if_alike(prompt, before) if "cow" in prompt else (503, "{}")
 
-    server.answer, asked = answer, judge(retries=0, give_up_after=3)
+    server.answer = answer
+    asked = judge(retries=0, give_up_after=3)
     for reply in ("cat", "dog", "cow", "cat", "dog"):
         decided = asked.decide([Case("?", "dog", reply)])[0].correct
         assert decided == (False if reply == "cow" else None)

@@ -76,7 +76,8 @@ def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
 
 
 def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
-    asked, box = Asked(sample=sample(), config=CONFIG), Box(0.21, 0.52, 0.49, 0.98)
+    asked = Asked(sample=sample(), config=CONFIG)
+    box = Box(0.21, 0.52, 0.49, 0.98)
     played = told(scripted_model(), led(asked, box))[-1]
     assert played.turns[0].view.region == box
     assert played.turns[0].action.box.corners == pytest.approx(
@@ -93,7 +94,8 @@ def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
 
 
 def test_the_policy_is_asked_only_after_the_swapped_crop(sample):
-    asked, contexts = Asked(sample=sample(), config=CONFIG), []
+    asked = Asked(sample=sample(), config=CONFIG)
+    contexts = []
 
     def counting(context):
         contexts.append(len(context.turns))
@@ -122,7 +124,8 @@ def test_truth_of_a_picture_without_boxes_is_one_sentence(sample):
 
 def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkeypatch):
     monkeypatch.setattr(live, "LONGEST_QUEUE", 1)
-    model, asked = scripted_model(), Asked(sample=sample(), config=CONFIG)
+    model = scripted_model()
+    asked = Asked(sample=sample(), config=CONFIG)
 
     async def two():
         async with aclosing(model.tell(asked)) as steps:

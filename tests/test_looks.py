@@ -55,8 +55,10 @@ def test_the_truth_of_two_targets_holds_both(sample: Make) -> None:
 
 
 def test_the_truth_of_each_target_is_the_nearest_to_what_was_asked_for(sample: Make) -> None:
-    first, second = Box(0.1, 0.1, 0.2, 0.2), Box(0.7, 0.6, 0.8, 0.9)
-    one, look = sample(boxes=((first,), (second,))), truth_look(RULES, each=True)
+    first = Box(0.1, 0.1, 0.2, 0.2)
+    second = Box(0.7, 0.6, 0.8, 0.9)
+    one = sample(boxes=((first,), (second,)))
+    look = truth_look(RULES, each=True)
     regions = [view.region for box in (BOX, Box(0.5, 0.5, 0.9, 0.9)) if (view := look(one, box))]
     assert regions == [first, second]
 
@@ -77,11 +79,9 @@ def test_the_truth_needs_boxes(sample: Make) -> None:
 
 
 def test_noise_has_the_crops_size_and_depends_on_seed_sample_and_box(sample: Make) -> None:
-    one, crop, noise = (
-        sample(),
-        original_look(RULES)(sample(), BOX),
-        noise_look(RULES, seed=1)(sample(), BOX),
-    )
+    one = sample()
+    crop = original_look(RULES)(sample(), BOX)
+    noise = noise_look(RULES, seed=1)(sample(), BOX)
     assert crop is not None
     assert noise is not None
     assert (noise.size, noise.region) == (crop.size, crop.region)
@@ -106,8 +106,10 @@ def test_the_mean_is_one_colour_and_a_blur_keeps_only_colours(sample: Make, tmp_
     stripes[:, ::4] = 255  # every fourth column white: the mean is 255 / 4
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
-    one, whole = sample(image=path), Box(0, 0, 1, 1)
-    mean, blurred = mean_look(RULES)(one, whole), blur_look(RULES)(one, whole)
+    one = sample(image=path)
+    whole = Box(0, 0, 1, 1)
+    mean = mean_look(RULES)(one, whole)
+    blurred = blur_look(RULES)(one, whole)
     assert mean is not None
     assert blurred is not None
     assert mean.size == blurred.size == (112, 112)

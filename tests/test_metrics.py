@@ -8,7 +8,8 @@ from lfpc.images import View
 from lfpc.metrics.episodes import Timing, episode_facts, summarise, target_iou
 from lfpc.samples import Sample
 
-INNER, OUTER = Box(0.2, 0.2, 0.4, 0.4), Box(0.0, 0.0, 0.5, 0.5)
+INNER = Box(0.2, 0.2, 0.4, 0.4)
+OUTER = Box(0.0, 0.0, 0.5, 0.5)
 WIDE = Box(0.0, 0.0, 0.5, 1.0)
 
 

@@ -67,10 +67,8 @@ def test_dense_targets_name_the_object_under_a_token_and_its_box():
     scene = pool_scene(0)
     color, _, mark, group, box = dense_targets(scene, (0, 0, 448, 448), (16, 16))
     for number, thing in enumerate(scene.things):
-        x, y = (
-            (thing.mark_box.x0 + thing.mark_box.x1) / 2,
-            (thing.mark_box.y0 + thing.mark_box.y1) / 2,
-        )
+        x = (thing.mark_box.x0 + thing.mark_box.x1) / 2
+        y = (thing.mark_box.y0 + thing.mark_box.y1) / 2
         token = int(y * 16) * 16 + int(x * 16)
         assert color[token] == 1 + list(COLORS).index(thing.color)
         assert (mark[token], group[token]) == (MARKS.index(thing.mark), number)
@@ -120,7 +118,8 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 
     import lfpc.mini.pretrain as module
 
-    ordinary, calls = module.dialogue_rows, []
+    ordinary = module.dialogue_rows
+    calls = []
 
     def stop_twice(*arguments, **options):
         calls.append(1)

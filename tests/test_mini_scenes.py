@@ -53,12 +53,11 @@ def test_full_budget_has_at_least_eight_times_the_tokens_of_the_small_one():
 def test_relation_is_asked_along_the_longer_axis_and_reverses_with_the_order():
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}
     first, second = draw_scene(3).things[:2]
-    there, back = relation_question(first, second), relation_question(second, first)
+    there = relation_question(first, second)
+    back = relation_question(second, first)
     assert back.answer == opposite[there.answer]
-    dx, dy = (
-        first.box.x0 + first.box.x1 - second.box.x0 - second.box.x1,
-        first.box.y0 + first.box.y1 - second.box.y0 - second.box.y1,
-    )
+    dx = first.box.x0 + first.box.x1 - second.box.x0 - second.box.x1
+    dy = first.box.y0 + first.box.y1 - second.box.y0 - second.box.y1
     assert (there.answer in ("left", "right")) == (abs(dx) >= abs(dy))
     assert there.boxes == ((first.box,), (second.box,))
 

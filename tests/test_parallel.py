@@ -20,7 +20,8 @@ def fail():
 
 @pytest.mark.slow
 def test_jobs_wait_for_what_they_come_after_and_else_keep_their_order(tmp_path):
-    file, ticks = tmp_path / "order", []
+    file = tmp_path / "order"
+    ticks = []
     jobs = [
         Job("late", append, (file, "c"), after="early"),
         Job("early", append, (file, "a")),
@@ -50,7 +51,8 @@ def test_jobs_that_wait_for_nothing_that_exists_are_refused():
 
 def test_the_bar_counts_lines_and_files_that_are_not_there_yet(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lfpc.playing.jobs._LINE_EVERY_S", 0.0)
-    first, second = tmp_path / "first", tmp_path / "second"
+    first = tmp_path / "first"
+    second = tmp_path / "second"
     with bar_over_files({first: (2, 3.0), second: (4, 1.0)}, "work", shown=True) as update:
         update()
         append(first, "line")

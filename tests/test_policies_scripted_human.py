@@ -35,7 +35,8 @@ def test_any_other_line_is_an_answer(line: str, said: str) -> None:
 
 def test_a_person_sees_what_a_model_sees(tmp_path: Path, sample: Callable[..., Sample]) -> None:
     one = sample(options=("K", "L"), answer="A")
-    typed, printed = iter(["", "0 0 28 28", "A"]), list[str]()
+    typed = iter(["", "0 0 28 28", "A"])
+    printed = list[str]()
     policy = HumanPolicy(tmp_path / "shown", read=lambda _: next(typed), say=printed.append)
     game = episode(
         one,

@@ -51,7 +51,8 @@ def batch(rows, views):
 
 def group():
     """Three rollouts of one question and one of another; lengths and picture sizes differ."""
-    first, other = tiny.view(0), tiny.view(1, 84, 112)
+    first = tiny.view(0)
+    other = tiny.view(1, 84, 112)
     question = "What mark is on the red kite?"
     return [
         tiny.context(question, first),
@@ -135,7 +136,8 @@ def test_without_tools_the_system_message_does_not_offer_one():
 
 
 def test_positions_equal_transformers():
-    model, rows = tiny.model(), [encoder().context(context) for context in group()]
+    model = tiny.model()
+    rows = [encoder().context(context) for context in group()]
     for row in rows:
         inputs = batch([row], row.views)
         expected, _ = model.model.get_rope_index(
@@ -161,10 +163,8 @@ def test_patches_equal_the_picture_processors():
 
 
 def test_the_tower_equals_transformers_on_pictures_of_different_sizes():
-    model, views = (
-        tiny.model(),
-        [tiny.view(0, 280, 224), tiny.view(1, 28, 28), tiny.view(2, 112, 308)],
-    )
+    model = tiny.model()
+    views = [tiny.view(0, 280, 224), tiny.view(1, 28, 28), tiny.view(2, 112, 308)]
     theirs = Qwen2VLImageProcessorPil()(
         [v.image for v in views], do_resize=False, return_tensors="pt"
     )
@@ -175,7 +175,8 @@ def test_the_tower_equals_transformers_on_pictures_of_different_sizes():
 
 def test_a_shared_picture_passes_the_tower_once():
     encoder_of_views = ViewEncoder(tiny.model())
-    first, crop = tiny.view(0), tiny.view(1)
+    first = tiny.view(0)
+    crop = tiny.view(1)
     features = encoder_of_views.features([first, crop, first, first])
     assert encoder_of_views.count.pictures == 2
     assert features[0] is features[2] is features[3]
@@ -196,7 +197,8 @@ def policy_logits(model, rows, *, share):
 @pytest.mark.parametrize("share", [True, False])
 def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
     rows = [encoder().context(context) for context in group()]
-    plain, ours = tiny.model(), tiny.model()
+    plain = tiny.model()
+    ours = tiny.model()
     inputs = batch(rows, [view for row in rows for view in row.views])
     expected = plain(**inputs).logits
     expected = [
@@ -213,7 +215,8 @@ def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
 
 
 def test_greedy_replies_equal_transformers_generate():
-    model, contexts = tiny.model(), group()
+    model = tiny.model()
+    contexts = group()
     policy = TransformersPolicy(
         model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), temperature=0, max_new_tokens=12
     )
@@ -283,7 +286,8 @@ def test_a_reply_ends_with_the_protocols_stop_text():
 
 def test_a_stop_text_spread_over_several_tokens_is_found():
     writer = TransformersPolicy(tiny.model(), tiny.tokenizer(), QWEN2_5_VL).writer
-    tail, seen = "", []
+    tail = ""
+    seen = []
     for token in ids("x</answe") + ids("r>"):
         over, tail = writer.is_over(token, tail)
         seen.append(over)

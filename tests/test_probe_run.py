@@ -23,7 +23,8 @@ from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample
 
-RED, BLUE = (255, 0, 0), (0, 0, 255)
+RED = (255, 0, 0)
+BLUE = (0, 0, 255)
 CALL = (
     'I look. <tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, '
     "28]}}</tool_call>"
@@ -82,7 +83,8 @@ class Recording:
     """Answers by script and remembers the contexts it was asked with."""
 
     def __init__(self, script):
-        self.script, self.contexts = script, []
+        self.script = script
+        self.contexts = []
 
     def reply(self, contexts):
         self.contexts += contexts

@@ -59,7 +59,8 @@ def asked(picture: Callable[..., Path]) -> Sample:
 
 
 def test_crops_of_right_answers_are_proposed_the_most_frequent_first(tmp_path: Path, asked: Sample):
-    right, wrong = "<answer>K</answer>", "<answer>L</answer>"
+    right = "<answer>K</answer>"
+    wrong = "<answer>L</answer>"
     record(tmp_path, asked, call(0, 0, 98, 77), right)
     for x in (196, 200, 204):  # alike: counted together, the first of them is proposed
         record(tmp_path, asked, call(x, 154, 294, 231), right)

@@ -108,7 +108,8 @@ def test_any_box_value_is_an_action(box: Any) -> None:
 
 
 def test_the_conversation_as_the_model_reads_it() -> None:
-    first, crop = SHOWN[0], View(Image.new("RGB", (56, 56)), Box(0, 0, 0.5, 0.5))
+    first = SHOWN[0]
+    crop = View(Image.new("RGB", (56, 56)), Box(0, 0, 0.5, 0.5))
     turns = (
         Turn(
             Reply("hm"),

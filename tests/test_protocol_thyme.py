@@ -173,7 +173,8 @@ def test_deep_code_is_refused_or_read_but_never_breaks_the_reader(line: str) -> 
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:
-    victim, made = tmp_path / "victim.txt", tmp_path / "made.txt"
+    victim = tmp_path / "victim.txt"
+    made = tmp_path / "made.txt"
     victim.write_text("here")
     before = set(sys.modules)
     wipe = (

@@ -58,7 +58,8 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.text = [], ""
+        self.tags = []
+        self.text = ""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -382,7 +383,8 @@ def test_hostile_names_in_exported_tables_and_figures_stay_texts():
 
 
 def test_kinds_name_what_the_filters_find():
-    right, wrong = {"correct": True, "tool": True}, {"correct": False}
+    right = {"correct": True, "tool": True}
+    wrong = {"correct": False}
     assert kinds_of(right, wrong) == ("right", "fooled")
     assert kinds_of(right, right) == ("right",)
     assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")

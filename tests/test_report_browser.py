@@ -13,7 +13,8 @@ from lfpc.report import write_report
 pytestmark = pytest.mark.browser
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror="alert(2)">"""
-TURNED, LONG = "\u202eright to left", "\U0001f600" + "word " * 20_000
+TURNED = "\u202eright to left"
+LONG = "\U0001f600" + "word " * 20_000
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,8 @@ def test_an_episode_shows_its_pictures_boxes_replies_and_probes(page, folder):
     )
     assert all(images.nth(n).get_attribute("alt") for n in range(4))
     assert page.locator("article rect.crop").count() == 2
-    frame, box = (
-        page.locator(".frame").first.bounding_box(),
-        page.locator("article rect.crop").first.bounding_box(),
-    )
+    frame = page.locator(".frame").first.bounding_box()
+    box = page.locator("article rect.crop").first.bounding_box()
     assert box["width"] == pytest.approx(0.1 * frame["width"], abs=5)
     assert "answered" in page.inner_text(".probe >> nth=0")
     assert "IoU 0.04" in page.inner_text(".probe >> nth=0")

@@ -28,7 +28,8 @@ def add_step(run, step, **more):
 
 def test_a_new_step_is_in_the_page_that_is_asked_for_next(tmp_path, run):
     app = watching_app(LiveReport([run], tmp_path / "pages", "A run"))
-    first, state = asked(app, "GET", "/").text, asked(app, "GET", "/state").json()
+    first = asked(app, "GET", "/").text
+    state = asked(app, "GET", "/state").json()
     assert "live.js" in first
     assert "run 0.70" in first
     assert asked(app, "GET", "/state").json() == state

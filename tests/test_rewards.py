@@ -21,7 +21,8 @@ from lfpc.rewards import (
 )
 from lfpc.samples import Sample
 
-TIGHT, WIDE = Box(0.4, 0.4, 0.5, 0.5), Box(0.3, 0.3, 0.6, 0.6)
+TIGHT = Box(0.4, 0.4, 0.5, 0.5)
+WIDE = Box(0.3, 0.3, 0.6, 0.6)
 
 
 def view(box: Box = WHOLE) -> View:

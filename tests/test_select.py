@@ -168,7 +168,8 @@ class Served:
         pass
 
     async def reply_to(self, context):
-        self.running, self.asked = self.running + 1, self.asked + 1
+        self.running = self.running + 1
+        self.asked = self.asked + 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(random.Random(context.question).uniform(0.003, 0.01))
         self.running -= 1
@@ -208,7 +209,8 @@ def naive(samples, ladder):
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_batches_choose_what_the_naive_loop_chooses(tmp_path, batch):
-    samples, asked = many(tmp_path / "p"), []
+    samples = many(tmp_path / "p")
+    asked = []
     policy = ScriptedPolicy(
         lambda context: asked.append(visual_tokens(context.first_view.size)) or guess(context)
     )
@@ -218,14 +220,16 @@ def test_batches_choose_what_the_naive_loop_chooses(tmp_path, batch):
 
 
 def test_many_requests_at_once_choose_what_the_naive_loop_chooses(tmp_path):
-    samples, policy = many(tmp_path / "p"), Served()
+    samples = many(tmp_path / "p")
+    policy = Served()
     found = choose(samples, policy, tmp_path / "out")
     assert {s.id: s.budget for s in found.samples} == naive(samples, LADDER)
     assert 3 < policy.most <= 7
 
 
 def test_batches_are_full_until_the_samples_run_out(tmp_path):
-    samples, sizes = many(tmp_path / "p", sizes=((224, 224),)), []
+    samples = many(tmp_path / "p", sizes=((224, 224),))
+    sizes = []
 
     class Counting(ScriptedPolicy):
         def reply(self, contexts):
@@ -339,7 +343,8 @@ def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_f
 
 
 def test_answers_serve_another_ladder_and_other_rules(samples, tmp_path):
-    shared, asked = tmp_path / "answers", []
+    shared = tmp_path / "answers"
+    asked = []
     options = {"protocol": PROTOCOL, "answers": shared, "progress": False}
     select(samples, reader([]), config=SelectConfig(ladder=LADDER), out=tmp_path / "a", **options)
     found = select(
@@ -366,11 +371,9 @@ class Asked:
 
 def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_path):
     said = {64: "red", 16: "it is crimson", 4: "blue"}
-    judge, policy = (
-        Asked(),
-        ScriptedPolicy(
-            lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>"
-        ),
+    judge = Asked()
+    policy = ScriptedPolicy(
+        lambda context: f"<answer>{said[visual_tokens(context.first_view.size)]}</answer>"
     )
     sample = Sample(id="s", image=samples[0].image, question="Which colour?", answer="Red.")
     config = SelectConfig(ladder=LADDER, judge="m")

@@ -230,10 +230,8 @@ def test_pictures_of_any_shape_fit_the_page(browser, address, picture, size):
     with open_page(browser, viewport={"width": 400, "height": 800}, color_scheme="dark") as page:
         ask(page, address, picture(size=size))
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        shown, drawn = (
-            page.locator("#original").bounding_box(),
-            page.locator("#canvas svg.crops").bounding_box(),
-        )
+        shown = page.locator("#original").bounding_box()
+        drawn = page.locator("#canvas svg.crops").bounding_box()
         assert (drawn["width"], drawn["height"]) == pytest.approx(
             (shown["width"], shown["height"]), abs=3
         )

@@ -41,7 +41,8 @@ def test_usual_pictures_are_kept_and_open(tmp_path, kind, mode):
 
 
 def test_the_same_file_is_kept_once(tmp_path):
-    uploads, data = Uploads(tmp_path), encoded()
+    uploads = Uploads(tmp_path)
+    data = encoded()
     assert uploads.add(data) == uploads.add(data)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -86,7 +87,8 @@ def test_whatever_bytes_are_sent_are_a_picture_or_a_picture_error(
 
 def test_the_longest_unused_file_is_dropped_first(tmp_path):
     shelf = Shelf(tmp_path / "shelf", 10)
-    first, second = shelf.put(b"1111", ".txt"), shelf.put(b"2222", ".txt")
+    first = shelf.put(b"1111", ".txt")
+    second = shelf.put(b"2222", ".txt")
     assert shelf.find(first)
     third = shelf.put(b"3333", ".txt")
     assert shelf.find(second) is None

@@ -96,7 +96,8 @@ def rows_of(out: Path, samples, policy, **options):
 
 def comparable(rows):
     """Rows without what time and the server's counting put into them."""
-    timing, counted = {"seconds", "concurrency"}, {"tokens", "prompt_tokens", "finish"}
+    timing = {"seconds", "concurrency"}
+    counted = {"tokens", "prompt_tokens", "finish"}
     return [
         {key: value for key, value in row.items() if key not in timing}
         | {
@@ -165,7 +166,8 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
         play([game(samples[0])], policy_of(server, sampling=sampling))
         play([game(samples[0])], policy_of(server, tools=False))
     assert server.keys == {"secret"}
-    first, direct = server.requests[0], server.requests[-1]
+    first = server.requests[0]
+    direct = server.requests[-1]
     asked = {
         "model": "scripted",
         "temperature": 0.7,
@@ -197,7 +199,8 @@ def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):
 
 
 def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
-    encoded, png = [], picture_urls.png_bytes
+    encoded = []
+    png = picture_urls.png_bytes
     monkeypatch.setattr(
         picture_urls, "png_bytes", lambda view: encoded.append(digest(view.image)) or png(view)
     )
@@ -238,7 +241,8 @@ def test_the_client_waits_as_long_as_the_server_says(samples):
         return "<answer>x</answer>"
 
     with ChatServer(say=note) as server:
-        answer, began = server._answer, time.monotonic()
+        answer = server._answer
+        began = time.monotonic()
 
         async def busy_once(request):
             if times:

@@ -53,11 +53,13 @@ def test_clustered_wilson_of_single_rows_is_wilson(verdicts):
 
 def test_repeating_every_question_does_not_narrow_the_interval():
     once = [True] * 30 + [False] * 20
-    thrice, names = once * 3, list(range(50)) * 3
+    thrice = once * 3
+    names = list(range(50)) * 3
     # three equal rows a question: SE_clustered^2 = p q / (G - 1), so n_eff = 150 (G - 1) / 149, a
     # little less than G
     low, high = clustered_wilson(thrice, names)
-    narrow, wide = wilson(90, 150), wilson(30, 50)
+    narrow = wilson(90, 150)
+    wide = wilson(30, 50)
     assert high - low == pytest.approx(wide[1] - wide[0], rel=0.01)
     assert high - low > 1.6 * (narrow[1] - narrow[0])
     assert clustered_wilson([True] * 9, [0, 1, 2] * 3) == pytest.approx(wilson(3, 3))
@@ -106,9 +108,11 @@ def test_one_question_says_nothing_about_others():
 
 
 def test_seeds_of_a_question_count_as_one_cluster():
-    a, b = [1, 0, 1, 1, 0, 1, 1, 1] * 4, [0, 0, 1, 0, 0, 1, 1, 0] * 4
+    a = [1, 0, 1, 1, 0, 1, 1, 1] * 4
+    b = [0, 0, 1, 0, 0, 1, 1, 0] * 4
     names = list(range(8)) * 4
-    apart, together = paired_difference(a, b), paired_difference(a, b, names)
+    apart = paired_difference(a, b)
+    together = paired_difference(a, b, names)
     assert together.delta == apart.delta
     assert together.high - together.low > 1.5 * (apart.high - apart.low)
     assert together.p > apart.p
@@ -157,7 +161,8 @@ def test_lists_that_do_not_belong_together_are_refused():
 def test_clustered_error_of_unequal_clusters_is_the_one_of_regression_software():
     # statsmodels 0.15: OLS(x, 1).fit(cov_type="cluster", cov_kwds={"groups": names}).bse =
     # 0.07302967
-    x, names = [1, 0, 1, 1, 0, 0, 1, 0, 1, 1], list("aaabbccccd")
+    x = [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
+    names = list("aaabbccccd")
     assert clustered_se(x, names) == pytest.approx(0.07302967, abs=1e-7)
 
 
@@ -193,7 +198,9 @@ def test_smallest_drop_of_verdicts_has_the_promised_power_in_the_exact_test(n, p
 
 
 def test_smallest_drop_solves_its_equation():
-    n, psi, delta = 200, 0.2, smallest_difference(200, discordance=0.2)
+    n = 200
+    psi = 0.2
+    delta = smallest_difference(200, discordance=0.2)
     assert sqrt(n) * delta == pytest.approx(
         1.959964 * sqrt(psi) + 0.841621 * sqrt(psi - delta**2), rel=1e-5
     )
@@ -225,7 +232,8 @@ def test_smallest_drop_needs_one_measure_of_spread(given):
 
 
 def test_a_difference_knows_what_it_could_have_shown_and_says_so():
-    a, b = [1] * 20 + [0] * 80, [0] * 12 + [1] * 8 + [1] * 2 + [0] * 78
+    a = [1] * 20 + [0] * 80
+    b = [0] * 12 + [1] * 8 + [1] * 2 + [0] * 78
     apart = paired_difference(a, b)
     assert apart.smallest == pytest.approx(smallest_difference(100, discordance=0.14))
     together = paired_difference(a * 2, b * 2, [*range(100)] * 2)
@@ -246,7 +254,8 @@ def test_a_difference_knows_what_it_could_have_shown_and_says_so():
 
 
 def test_normal_sample_mean_has_the_promised_power():
-    sd, n = 0.4, 80
+    sd = 0.4
+    n = 80
     delta = smallest_difference(n, sd=sd)
     rng = np.random.default_rng(0)
     z = rng.normal(delta, sd, (4000, n)).mean(1) / (sd / sqrt(n))
@@ -254,7 +263,8 @@ def test_normal_sample_mean_has_the_promised_power():
 
 
 def test_clustered_wilson_intervals_cover_when_pictures_differ():
-    rng, covered = np.random.default_rng(2), 0
+    rng = np.random.default_rng(2)
+    covered = 0
     names = np.repeat(range(60), 4).tolist()
     for _ in range(300):
         ability = np.repeat(rng.beta(1.4, 0.6, 60), 4)  # mean 0.7, pictures differ much

@@ -121,8 +121,10 @@ def test_tensorboard_gets_numbers_pictures_and_texts(base, tmp_path):  # noqa: F
 
 
 def test_each_picture_carries_what_was_said_after_it(tmp_path):
-    sample, first = tiny.sample(tmp_path, 0), tiny.view(1)
-    crop, answer = tiny.crop_turn(2), Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
+    sample = tiny.sample(tmp_path, 0)
+    first = tiny.view(1)
+    crop = tiny.crop_turn(2)
+    answer = Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
     shown = said_of_pictures(Episode(sample, first, (crop, answer), Stop.ANSWERED))
     assert [text for _, text in shown] == [
         f"What mark is on the red kite? \u2192 {crop.reply.text}",

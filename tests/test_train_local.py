@@ -157,7 +157,8 @@ def learner(share=True, **changes):
 
 
 def some_rows(made):
-    first, other = tiny.view(0), tiny.view(1, 84, 112)
+    first = tiny.view(0)
+    other = tiny.view(1, 84, 112)
     contexts = [tiny.context("What mark?", first)] * 3
     contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
     return [
@@ -240,7 +241,8 @@ def test_a_frozen_vision_tower_gets_no_gradient_and_the_rest_the_same(base, tmp_
     frozen = train(
         config(base, tmp_path, steps=1, freeze_vision=True), progress=False, reward=early_tokens
     )
-    before, after = weights(base / "init"), weights(frozen)
+    before = weights(base / "init")
+    after = weights(frozen)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert not any("visual" in name for name in changed)
@@ -296,7 +298,9 @@ def test_lora_trains_adapters_resumes_and_saves_a_plain_checkpoint(base, tmp_pat
     assert without_times(RunFolder(tmp_path / "whole").metrics()) == without_times(
         RunFolder(stopped.out).metrics()
     )
-    before, a, b = weights(base / "init"), weights(whole), weights(resumed)
+    before = weights(base / "init")
+    a = weights(whole)
+    b = weights(resumed)
     assert set(a) == set(before)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert any(not torch.equal(a[name], before[name]) for name in a)

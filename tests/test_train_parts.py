@@ -58,7 +58,8 @@ def test_equal_rewards_teach_nothing():
 
 def test_advantages_have_mean_zero_and_do_not_depend_on_scale_or_offset():
     rewards = [0.0, 1.0, 1.5, -1.0, 1.0]
-    a, b = group_advantages(rewards), group_advantages([3 + 2 * r for r in rewards])
+    a = group_advantages(rewards)
+    b = group_advantages([3 + 2 * r for r in rewards])
     assert sum(a) == pytest.approx(0)
     assert a == pytest.approx(b, abs=1e-5)
 
@@ -102,7 +103,8 @@ def test_token_weights_by_hand():
 
 def test_only_replies_are_trained_and_those_of_every_turn():
     encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
-    crop, last = tiny.crop_turn(1, closed=True), answer()
+    crop = tiny.crop_turn(1, closed=True)
+    last = answer()
     row = row_of_episode(episode(crop, last), encoder, max_tokens=1000)
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
@@ -143,10 +145,8 @@ def test_a_reply_that_nobody_sampled_cannot_be_trained():
 
 
 def test_metrics_of_a_step_by_hand():
-    right, wrong = (
-        episode(tiny.crop_turn(1), answer("7")),
-        episode(Turn(tiny.reply("hm"), Malformed("no_action", "Error: no."))),
-    )
+    right = episode(tiny.crop_turn(1), answer("7"))
+    wrong = episode(Turn(tiny.reply("hm"), Malformed("no_action", "Error: no.")))
     numbers = episode_numbers(
         [right, wrong], [RewardTerms(accuracy=1, tool=0.5), RewardTerms(format=-1)]
     )

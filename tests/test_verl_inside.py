@@ -160,12 +160,11 @@ def test_advantages_are_the_local_engines_at_trained_tokens_only():
 
 
 def test_verls_own_advantages_differ_by_the_unbiased_deviation_alone():
-    rewards, mask = torch.tensor([[3.0], [1.0], [1.0], [0.0]]), torch.ones(4, 1)
+    rewards = torch.tensor([[3.0], [1.0], [1.0], [0.0]])
+    mask = torch.ones(4, 1)
     names = np.array(["a"] * 4, dtype=object)
-    ours, theirs = (
-        plugin.advantages(rewards, mask, names)[0],
-        compute_grpo_outcome_advantage(rewards, mask, names)[0],
-    )
+    ours = plugin.advantages(rewards, mask, names)[0]
+    theirs = compute_grpo_outcome_advantage(rewards, mask, names)[0]
     assert torch.allclose(
         ours, theirs * sqrt(4 / 3), atol=1e-5
     )  # deviation over n, against over n - 1
@@ -178,7 +177,9 @@ class Scripted:
     """verl's server, with replies from a script; it keeps what it was asked."""
 
     def __init__(self, tokenizer, *texts):
-        self.tokenizer, self.texts, self.asked = tokenizer, list(texts), []
+        self.tokenizer = tokenizer
+        self.texts = list(texts)
+        self.asked = []
 
     async def generate(self, *, request_id, prompt_ids, sampling_params, image_data):
         self.asked.append(
@@ -228,7 +229,8 @@ class AgentParts:
         from verl.utils import hf_processor, hf_tokenizer
 
         path = whole.actor_rollout_ref.model.path
-        self.tokenizer, self.processor = hf_tokenizer(path), hf_processor(path)
+        self.tokenizer = hf_tokenizer(path)
+        self.processor = hf_processor(path)
 
 
 def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_path):
@@ -237,7 +239,8 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     output, server, report = play(data, run, *texts)
     assert [len(asked["images"]) for asked in server.asked] == [1, 2]
     assert len(output.multi_modal_data["images"]) == 2
-    ids, mask = np.array(output.response_ids), np.array(output.response_mask, dtype=bool)
+    ids = np.array(output.response_ids)
+    mask = np.array(output.response_mask, dtype=bool)
     assert server.tokenizer.decode(ids[mask]).replace(" ", "") == "".join(texts).replace(" ", "")
     assert np.array(output.response_logprobs)[mask].tolist() == [-1.0] * int(mask.sum())
     assert not np.array(output.response_logprobs)[~mask].any()

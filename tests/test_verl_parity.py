@@ -65,7 +65,8 @@ class Both:
             model, tokenizer, self.run.chat, max_new_tokens=self.run.max_new_tokens, seed=3
         )
         policy.writer.banned[:] = False
-        view, look = first_views(self.run), original_look(self.run.crop)
+        view = first_views(self.run)
+        look = original_look(self.run.crop)
         samples = [sample for sample in read_samples(self.run.data) for _ in range(GROUP)]
         turns = [
             1 if n % GROUP == 3 else self.run.max_turns for n in range(len(samples))
@@ -92,10 +93,8 @@ class Both:
         self.verl = verl_engine()
         self.config = composed(settings(self.run, cluster(1)), cluster(1))
         self.worker = object.__new__(EpisodeWorker)
-        self.worker.processor, self.worker.tokenizer = (
-            hf_processor(str(BASE)),
-            hf_tokenizer(str(BASE)),
-        )
+        self.worker.processor = hf_processor(str(BASE))
+        self.worker.tokenizer = hf_tokenizer(str(BASE))
 
     def local_gradient(self):
         """Loss and gradients of the local engine's update, which its optimiser is kept from
@@ -205,12 +204,10 @@ def verl_engine():
     ).eval()
     apply_monkey_patch(model, use_remove_padding=False)
     engine = object.__new__(FSDPEngineWithLMHead)
-    engine.module, engine.pad_to_length, engine.use_ulysses_sp, engine._autocast_dtype = (
-        model,
-        False,
-        False,
-        torch.float32,
-    )
+    engine.module = model
+    engine.pad_to_length = False
+    engine.use_ulysses_sp = False
+    engine._autocast_dtype = torch.float32
     engine.get_data_parallel_group = lambda: None
     return engine
 

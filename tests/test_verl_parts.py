@@ -384,7 +384,8 @@ def step(sample, picture):
     from PIL import Image
 
     view = View(Image.open(picture()).convert("RGB"), WHOLE, (400, 300))
-    one, two = sample(id="one"), sample(id="two")
+    one = sample(id="one")
+    two = sample(id="two")
     episodes = [
         an_episode(one, view, "K"),
         an_episode(one, view, "L"),

@@ -65,7 +65,8 @@ def test_a_stopped_run_goes_on_and_finishes(finished):
 
 def test_episodes_are_sampled_with_real_crops_and_rewards_above_zero(finished):
     run, _ = finished
-    rows, episodes = RunFolder(run.out).metrics(), RunFolder(run.out).episodes()
+    rows = RunFolder(run.out).metrics()
+    episodes = RunFolder(run.out).episodes()
     assert max(row["reward_accuracy"] for row in rows) > 0
     assert max(row["reward_tool"] for row in rows) > 0
     assert all(row["tool_rate"] > 0 for row in rows)
@@ -106,10 +107,8 @@ def test_training_reads_with_the_positions_that_sampling_read_with(finished):
 
 def test_the_loss_moves_weights_in_both_halves(finished):
     run, halfway = finished
-    first, last = (
-        load_file(BASE / "model.safetensors"),
-        load_file(checkpoint_folder(run.out, 4) / "model.safetensors"),
-    )
+    first = load_file(BASE / "model.safetensors")
+    last = load_file(checkpoint_folder(run.out, 4) / "model.safetensors")
     for before, after in ((first, halfway), (halfway, last)):
         assert set(before) == set(after)
         assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4

@@ -189,7 +189,8 @@ def test_log_probabilities_agree_within_the_bound(server, samples, tmp_path):
 
 def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, samples):
     context = Context(samples[0].question, (), first_view(samples[0], 25), ())
-    chat, sampling = config().chat, ServedSampling(max_tokens=24)
+    chat = config().chat
+    sampling = ServedSampling(max_tokens=24)
     kept = ServedPolicy(Server(base_url=server.base_url), MODEL, chat, sampling=sampling)
     cut = ServedPolicy(
         Server(base_url=server.base_url),
@@ -197,7 +198,8 @@ def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, s
         chat,
         sampling=replace(sampling, extra_body={KEEP_STOP: False}),
     )
-    (first,), (second,) = kept.reply([context]), cut.reply([context])
+    (first,) = kept.reply([context])
+    (second,) = cut.reply([context])
     assert first.text.endswith(chat.stop)
     assert (first.text, first.finish) == (second.text, "stop")
     short = ServedPolicy(

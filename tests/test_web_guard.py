@@ -139,7 +139,8 @@ def test_shared_files_end_at_their_folder(path):
 
 
 def test_file_outside_its_folder_is_refused_by_whatever_name(tmp_path: Path):
-    inside, outside = tmp_path / "data", tmp_path / "elsewhere"
+    inside = tmp_path / "data"
+    outside = tmp_path / "elsewhere"
     inside.mkdir()
     outside.mkdir()
     (inside / "a.png").write_bytes(b"a")

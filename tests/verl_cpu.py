@@ -134,7 +134,8 @@ class Cpu(PlatformBase):
 def _join_gloo(timeout_second=None, backend=None):
     """verl asks for "cpu:gloo,cpu:gloo" here, which torch refuses."""
     if not torch.distributed.is_initialized():
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        rank = int(os.environ["RANK"])
+        size = int(os.environ["WORLD_SIZE"])
         torch.distributed.init_process_group(
             "gloo", rank=rank, world_size=size, init_method=os.environ.get("DIST_INIT_METHOD")
         )
@@ -155,7 +156,9 @@ class Server:
         self.views = ViewEncoder(self.model)
         self.pad = self.tokenizer.get_vocab()[IMAGE_PAD]
         self.generator = torch.Generator().manual_seed(seed)
-        self.waiting, self.busy, self.step = [], asyncio.Lock(), None
+        self.waiting = []
+        self.busy = asyncio.Lock()
+        self.step = None
 
     async def generate(
         self, request_id, prompt_ids, sampling_params, image_data=None, video_data=None, **_
@@ -167,7 +170,8 @@ class Server:
         await asyncio.sleep(0.05)
         async with self.busy:
             if self.waiting:
-                taken, self.waiting = self.waiting, []
+                taken = self.waiting
+                self.waiting = []
                 replies = await asyncio.to_thread(
                     self._answer, [encoded for encoded, _, _ in taken], taken[0][1]
                 )
@@ -234,11 +238,9 @@ class Replica(RolloutReplica):
             ray.remote(Server).options(**options).remote(self.model_config.path, self.replica_rank)
         )
         await server.ready.remote()
-        self.servers, self._server_handle, self._server_address = (
-            [server],
-            server,
-            f"inside:{self.replica_rank}",
-        )
+        self.servers = [server]
+        self._server_handle = server
+        self._server_address = f"inside:{self.replica_rank}"
 
 
 class Adapter(base.BaseRollout):

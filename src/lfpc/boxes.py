@@ -70,7 +70,8 @@ class Box:
         Raises:
             BoxError: too small for floating point numbers to keep its corners apart.
         """
-        width, height = outer.x1 - outer.x0, outer.y1 - outer.y0
+        width = outer.x1 - outer.x0
+        height = outer.y1 - outer.y0
         xs = [min(outer.x0 + x * width, outer.x1) for x in (self.x0, self.x1)]
         ys = [min(outer.y0 + y * height, outer.y1) for y in (self.y0, self.y1)]
         return type(self)(xs[0], ys[0], xs[1], ys[1])
@@ -105,11 +106,10 @@ class Box:
         box; at least one pixel.
         """
         width, height = size
-        left, top = (
-            min(floor(self.x0 * width + _ROUNDING), width - 1),
-            min(floor(self.y0 * height + _ROUNDING), height - 1),
-        )
-        right, bottom = ceil(self.x1 * width - _ROUNDING), ceil(self.y1 * height - _ROUNDING)
+        left = min(floor(self.x0 * width + _ROUNDING), width - 1)
+        top = min(floor(self.y0 * height + _ROUNDING), height - 1)
+        right = ceil(self.x1 * width - _ROUNDING)
+        bottom = ceil(self.y1 * height - _ROUNDING)
         return left, top, max(right, left + 1), max(bottom, top + 1)
 
 

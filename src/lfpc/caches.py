@@ -18,7 +18,9 @@ class ByteCache(Generic[P, V]):
     """
 
     def __init__(self, make: Callable[P, V], max_bytes: int, size: Callable[[V], int]) -> None:
-        self._make, self.max_bytes, self._size = make, max_bytes, size
+        self._make = make
+        self.max_bytes = max_bytes
+        self._size = size
         self._lock = Lock()
         self._values: dict[Any, Future[V]] = {}
         """Least recently used first; a value that is being made is there already, so that nobody

@@ -100,17 +100,18 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
             f"a picture of {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}; "
             f"cut it into pieces first"
         )
-    h, w = max(factor, round(height / factor) * factor), max(factor, round(width / factor) * factor)
-    low, high = min_tokens * factor * factor, max_tokens * factor * factor
+    h = max(factor, round(height / factor) * factor)
+    w = max(factor, round(width / factor) * factor)
+    low = min_tokens * factor * factor
+    high = max_tokens * factor * factor
     if h * w > high:
         beta = sqrt(height * width / high)
-        h, w = (
-            max(factor, floor(height / beta / factor) * factor),
-            max(factor, floor(width / beta / factor) * factor),
-        )
+        h = max(factor, floor(height / beta / factor) * factor)
+        w = max(factor, floor(width / beta / factor) * factor)
     elif h * w < low:
         beta = sqrt(low / (height * width))
-        h, w = ceil(height * beta / factor) * factor, ceil(width * beta / factor) * factor
+        h = ceil(height * beta / factor) * factor
+        w = ceil(width * beta / factor) * factor
     return w, h
 
 
@@ -227,8 +228,10 @@ def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
     """
     left, top, right, bottom = box.to_pixels(picture.size)
     least = ceil(max(right - left, bottom - top) / MAX_ASPECT)
-    right, bottom = max(right, left + least), max(bottom, top + least)
-    left, top = left - max(0, right - picture.width), top - max(0, bottom - picture.height)
+    right = max(right, left + least)
+    bottom = max(bottom, top + least)
+    left = left - max(0, right - picture.width)
+    top = top - max(0, bottom - picture.height)
     cut = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
     cut_size = cut[2] - cut[0], cut[3] - cut[1]
     size = smart_resize(

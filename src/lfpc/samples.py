@@ -192,7 +192,8 @@ def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
     Returns its path.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, draft = folder / SAMPLES_FILE, folder / f".{SAMPLES_FILE}.part"
+    file = folder / SAMPLES_FILE
+    draft = folder / f".{SAMPLES_FILE}.part"
     with draft.open(
         "w", encoding="utf-8", errors="backslashreplace"
     ) as out:  # a lone surrogate becomes its JSON escape

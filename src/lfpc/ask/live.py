@@ -72,8 +72,11 @@ class LiveModel:
         *,
         concurrency: int = 8,
     ) -> None:
-        self.name, self.config, self._make = name, config, make
-        self._slots, self._asked = asyncio.Semaphore(concurrency), 0
+        self.name = name
+        self.config = config
+        self._make = make
+        self._slots = asyncio.Semaphore(concurrency)
+        self._asked = 0
 
     async def tell(self, asked: Asked) -> AsyncGenerator[Context | Episode, None]:
         """Each context that the policy is asked in, and at last the Episode. Close it (`aclosing`)
@@ -102,7 +105,8 @@ class LiveModel:
 
 
 def _begin(asked: Asked) -> Game:
-    sample, config = asked.sample, asked.config
+    sample = asked.sample
+    config = asked.config
     view = first_view(sample, config.budget, factor=config.chat.factor)
     game = episode(
         sample, view, look=look_by_call(asked), protocol=config.chat, max_turns=config.max_turns
@@ -114,7 +118,8 @@ def look_by_call(asked: Asked) -> Look:
     """What the crop tool shows in one episode of this question. It counts the calls, so it serves
     one episode only.
     """
-    rules, seed = asked.config.crop_rules, asked.config.seed
+    rules = asked.config.crop_rules
+    seed = asked.config.seed
     named = {name: PROBES[name]([asked.sample], rules, seed) for name in SWAPS}
     looks = {
         call: fixed_look(rules, what) if isinstance(what, Box) else named[what]
@@ -200,5 +205,6 @@ def live_model(name: str, config: EvaluationConfig, host: Host) -> LiveModel:
         return LiveModel(
             name, config, lambda config: served_policy(config, host), concurrency=host.concurrency
         )
-    policies, thread = local_policies(config), ThreadPoolExecutor(1, thread_name_prefix="model")
+    policies = local_policies(config)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     return LiveModel(name, config, lambda config: ThreadedPolicy(policies(config), thread))

@@ -41,7 +41,8 @@ def ask(
     sample = Sample(
         id="question", image=picture, question=question, answer="not known", options=tuple(options)
     )
-    look, view = original_look(crop), first_view(sample, budget, factor=protocol.factor)
+    look = original_look(crop)
+    view = first_view(sample, budget, factor=protocol.factor)
     played = play(
         [episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)], policy
     )[0]

@@ -134,7 +134,8 @@ def _resolved(a: Sample, b: Sample, fit: Agreement | None, least: float) -> tupl
         kept = a if b in untouched or not untouched else b
         return (a if kept is a else with_boxing(a, kept.boxes, boxing_of(kept))), False
     kept, left = (b, a) if _boxed(b) and not _boxed(a) else (a, b)
-    mine, theirs = boxing_of(kept), boxing_of(left)
+    mine = boxing_of(kept)
+    theirs = boxing_of(left)
     boxing = replace(
         mine,
         flagged=mine.flagged or theirs.flagged,
@@ -177,10 +178,8 @@ def other_proposals(sample: Sample) -> list[Proposal]:
 def summary(agreements: Iterable[Agreement]) -> dict[str, Any]:
     """Agreement over samples, as numbers: of the tightest boxes and of the wider ones."""
     found = list(agreements)
-    tightest, wider = (
-        [value for one in found for value in one.tightest],
-        [value for one in found for value in one.wider],
-    )
+    tightest = [value for one in found for value in one.tightest]
+    wider = [value for one in found for value in one.wider]
     return {
         "samples": len(found),
         "targets": len(tightest),

@@ -82,7 +82,8 @@ class Annotate(AskedModel):
         from lfpc.policies.loading import any_policy
 
         config, host = self.asked()
-        policy, one_at_a_time = any_policy(config, host), Lock()
+        policy = any_policy(config, host)
+        one_at_a_time = Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":
             with one_at_a_time:
@@ -124,10 +125,8 @@ class Hardest:
         records = failure_records(row for run in self.runs for row in recorded_rows(run))
         known = [sample for sample in samples if sample.id in records]
         picked = hardest_first(known, records)[: self.count]
-        failed, asked = (
-            sum(records[one.id].failed for one in picked),
-            sum(records[one.id].asked for one in picked),
-        )
+        failed = sum(records[one.id].failed for one in picked)
+        asked = sum(records[one.id].asked for one in picked)
         print(
             f"{len(known)} of {len(samples)} samples were asked; the {len(picked)} picked "
             f"were answered wrongly {failed} of {asked} times"

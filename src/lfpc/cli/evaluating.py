@@ -51,7 +51,8 @@ class Eval(AskedModel):
         from lfpc.evaluate.plan import benchmark_task, eval_run, samples_task
         from lfpc.published.benchmarks import benchmark
 
-        names, data = several(self.tasks), self.data
+        names = several(self.tasks)
+        data = self.data
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
         config, host = self.asked(seed=self.seed)

@@ -144,7 +144,8 @@ class AskedModel(AnsweringModel):
         """The settings, with what holds for crops."""
         from lfpc.protocols import protocol_named
 
-        rules, limits = protocol_named(self.protocol, self.coords).crop, self.crop_tokens
+        rules = protocol_named(self.protocol, self.coords).crop
+        limits = self.crop_tokens
         crop = replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None
         return super().asked(
             seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings
@@ -178,10 +179,8 @@ class JudgeOptions:
             )
         if not self.judge:
             return nullcontext()
-        model, cache = (
-            self.judge_model or only_model(self.judge),
-            self.judge_cache or folder / "judge.jsonl",
-        )
+        model = self.judge_model or only_model(self.judge)
+        cache = self.judge_cache or folder / "judge.jsonl"
         return Judge(
             JudgeConfig(
                 url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency

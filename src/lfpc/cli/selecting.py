@@ -66,7 +66,8 @@ class Select(AnsweringModel, JudgeOptions):
             votes=self.votes,
             judge=self.judge_model or self.judge or "",
         )
-        samples, policy = read_samples(self.data), any_policy(settings, host, tools=False)
+        samples = read_samples(self.data)
+        policy = any_policy(settings, host, tools=False)
         with self.asked_judge(self.out) as judge:
             found = select(
                 samples,

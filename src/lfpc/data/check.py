@@ -145,7 +145,8 @@ def _box_problems(sample: Sample) -> Iterator[Problem]:
 
 
 def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Problem]:
-    key, answer = question_key(sample), normalise(sample.answer)
+    key = question_key(sample)
+    answer = normalise(sample.answer)
     first, before = asked.setdefault(key, (sample.id, answer))
     if first != sample.id and before == answer:
         yield Problem(Kind.DUPLICATE, f"the same question about the same picture as {first!r}")
@@ -194,7 +195,8 @@ class Report:
     _worst: list[tuple[tuple[int, int, int], Checked]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._random, self._order = Random(self.seed), count()
+        self._random = Random(self.seed)
+        self._order = count()
 
     def add(self, checked: Checked) -> None:
         """Count a row."""

@@ -22,7 +22,9 @@ from lfpc.published.rejections import Reason, Rejected, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.runs import write_json
 
-LEFT_OUT_FILE, SUMMARY_FILE, LOOKS = "left_out.jsonl", "mix.json", "looks"
+LEFT_OUT_FILE = "left_out.jsonl"
+SUMMARY_FILE = "mix.json"
+LOOKS = "looks"
 
 
 @dataclass(frozen=True, slots=True)

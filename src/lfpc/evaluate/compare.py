@@ -58,7 +58,8 @@ def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict
     Raises:
         RunError: they have no such path in common, or a run cannot be read or compared.
     """
-    runs_a, runs_b = probed_runs(a), probed_runs(b)
+    runs_a = probed_runs(a)
+    runs_b = probed_runs(b)
     if common := [name for name in runs_a if name in runs_b]:
         return {
             name: compare_runs(

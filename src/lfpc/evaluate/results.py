@@ -163,11 +163,13 @@ def comparisons(
 
 
 def _difference(rows: AllRows, plan: Comparison) -> dict[str, Any] | None:
-    left, right = _measured(rows, plan.left, plan.metric), _measured(rows, plan.right, plan.metric)
+    left = _measured(rows, plan.left, plan.metric)
+    right = _measured(rows, plan.right, plan.metric)
     pairs = paired_rows(left, right)
     if not pairs:
         return None
-    a, b = [row["value"] for row, _ in pairs], [row["value"] for _, row in pairs]
+    a = [row["value"] for row, _ in pairs]
+    b = [row["value"] for _, row in pairs]
     difference = paired_difference(a, b, [cluster_of(row) for row, _ in pairs])
     row = {
         "name": f"{' '.join(plan.left)} - {' '.join(plan.right)}",

@@ -177,10 +177,8 @@ def evaluate_probe(
     A replay is of `own`, the rows under the policy's own crops: questions that failed there are
     left out.
     """
-    run, facts = (
-        RunFolder.open(out, config, device=device),
-        {**(extra or {}), "probe": config.probe, "seed": config.seed},
-    )
+    run = RunFolder.open(out, config, device=device)
+    facts = {**(extra or {}), "probe": config.probe, "seed": config.seed}
     before = begin_replay(run, own, facts) if config.replay else {}
     recorded = {row["sample"] for row in own if "error" not in row}
     with getattr(policy, "cached_views", nullcontext)():

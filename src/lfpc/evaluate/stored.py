@@ -44,7 +44,8 @@ def write_stored(
     Raises:
         RunError: there is no evaluation, or `results.json` is of another kind (the demo's).
     """
-    known, stored = read_results(out / RESULTS_FILE), stored_evaluations(out)
+    known = read_results(out / RESULTS_FILE)
+    stored = stored_evaluations(out)
     return write_results(
         out / RESULTS_FILE,
         {task: list(folder.episodes().values()) for task, folder in stored.items()},

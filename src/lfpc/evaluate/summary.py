@@ -91,7 +91,8 @@ def read_results(path: Path) -> dict[str, Any]:
         return {}
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
-        configs, counts = table["configs"], table["n-samples"]
+        configs = table["configs"]
+        counts = table["n-samples"]
         return {
             "configs": dict(configs),
             "original": {task: int(count["original"]) for task, count in counts.items()},

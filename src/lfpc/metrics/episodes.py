@@ -89,7 +89,8 @@ def episode_facts(episode: Episode, *, factor: int = 28) -> dict[str, Any]:
         episode: a finished episode.
         factor: side of a visual token in pixels, as the protocol says.
     """
-    boxes, targets = episode.boxes, episode.sample.boxes
+    boxes = episode.boxes
+    targets = episode.sample.boxes
     global_tokens = visual_tokens(episode.first_view.size, factor)
     crop_tokens = sum(visual_tokens(view.size, factor) for view in episode.views[1:])
     first_call = next(

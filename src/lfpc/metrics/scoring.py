@@ -48,7 +48,8 @@ def score_rows(rows: Sequence[Row]) -> dict[str, Any]:
         guessing, where every question has options; "n" rows and "clusters", their independent
         groups (see `cluster_of`).
     """
-    right, clusters = [score(row) for row in rows], [cluster_of(row) for row in rows]
+    right = [score(row) for row in rows]
+    clusters = [cluster_of(row) for row in rows]
     low, high = clustered_wilson(right, clusters)
     figures = mean_figures("acc", right, clusters) | {"acc_low": low, "acc_high": high}
     groups: defaultdict[str, list[Row]] = defaultdict(list)

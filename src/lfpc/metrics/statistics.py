@@ -105,7 +105,8 @@ def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> flo
     Where no value differs the rows show no variance, and n_eff is the number of clusters. 0 for no
     rows. Source: Korn and Graubard 1998.
     """
-    n, groups = len(values), len(set(clusters))
+    n = len(values)
+    groups = len(set(clusters))
     independent = float(np.var(values, ddof=1)) / n if n > 1 else 0.0
     if groups < 2 or independent == 0:
         return groups
@@ -120,11 +121,11 @@ def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> I
     """
     if len(values) == 0:
         return 0.0, 1.0
-    p, size, z = float(np.mean(values)), effective_size(values, clusters), float(norm.ppf(0.975))
-    centre, spread = (
-        p + z * z / (2 * size),
-        z * sqrt(p * (1 - p) / size + z * z / (4 * size * size)),
-    )
+    p = float(np.mean(values))
+    size = effective_size(values, clusters)
+    z = float(norm.ppf(0.975))
+    centre = p + z * z / (2 * size)
+    spread = z * sqrt(p * (1 - p) / size + z * z / (4 * size * size))
     return max(0.0, (centre - spread) / (1 + z * z / size)), min(
         1.0, (centre + spread) / (1 + z * z / size)
     )
@@ -182,7 +183,8 @@ def sign_flip_p(
         np.abs(sums[sums != 0]), return_counts=True
     )  # clusters of one size flip together, as a binomial number
     rng = np.random.default_rng(seed)
-    seen, extreme = abs(sums.sum()) - 1e-12, 0
+    seen = abs(sums.sum()) - 1e-12
+    extreme = 0
     for start in range(0, resamples, _CHUNK):
         positive = rng.binomial(times, 0.5, size=(min(_CHUNK, resamples - start), len(sizes)))
         extreme += int((np.abs((2 * positive - times) @ sizes) >= seen).sum())
@@ -262,7 +264,8 @@ def smallest_difference(
             "the smallest difference needs either the discordance of verdicts or the sd of "
             "differences"
         )
-    z_a, z_b = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    z_a = float(norm.ppf(1 - alpha / 2))
+    z_b = float(norm.ppf(power))
     if sd is not None:
         return (z_a + z_b) * sd / sqrt(n) if n > 1 else inf
     if n < 6:
@@ -302,7 +305,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Source: Holm 1979.
     """
-    adjusted, worst = [0.0] * len(p_values), 0.0
+    adjusted = [0.0] * len(p_values)
+    worst = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = worst

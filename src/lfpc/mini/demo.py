@@ -370,7 +370,8 @@ def _write(
     curves: Mapping[str, Sequence[dict[str, Any]]],
     questions: Sequence[Sample],
 ) -> Path:
-    results, compared = demo_results(rows, seconds), comparisons(rows, seconds)
+    results = demo_results(rows, seconds)
+    compared = comparisons(rows, seconds)
     ablations = {arm: results["arms"].pop(arm) for arm in ABLATIONS if arm in results["arms"]}
     write_json(
         config.out / "results.json", {**results, "ablations": ablations, "comparisons": compared}

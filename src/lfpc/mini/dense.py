@@ -100,7 +100,8 @@ def dense_batch(rng: np.random.Generator, progress: float, scenes: int) -> Dense
         "middle": (6, [(8, 8), (12, 12)][int(rng.integers(2))]),
         "full": (3, (16, 16)),
     }[str(kind)]
-    views, targets = [], []
+    views = []
+    targets = []
     for _ in range(count):
         scene = pool_scene(int(rng.integers(scenes)))
         side = scene.image.width
@@ -124,12 +125,11 @@ def dense_targets(
     xs = np.tile(np.arange(columns) + 0.5, rows)
     ys = np.repeat(np.arange(rows) + 0.5, columns)
     best = np.full(rows * columns, np.inf)
-    color, shape, mark = (
-        np.zeros(rows * columns, int),
-        np.zeros(rows * columns, int),
-        np.full(rows * columns, -1),
-    )
-    box, group = np.zeros((rows * columns, 8), np.float32), np.zeros(rows * columns, int)
+    color = np.zeros(rows * columns, int)
+    shape = np.zeros(rows * columns, int)
+    mark = np.full(rows * columns, -1)
+    box = np.zeros((rows * columns, 8), np.float32)
+    group = np.zeros(rows * columns, int)
     for number, thing in enumerate(scene.things):
         x0, x1 = ((v * width - region[0]) / cell[0] for v in (thing.box.x0, thing.box.x1))
         y0, y1 = ((v * height - region[1]) / cell[1] for v in (thing.box.y0, thing.box.y1))
@@ -138,10 +138,8 @@ def dense_targets(
         )  # tokens, negative inside
         here = (away < 0.25) & (away < best)
         best[here] = away[here]
-        color[here], shape[here] = (
-            1 + list(COLORS).index(thing.color),
-            1 + SHAPES.index(thing.shape),
-        )
+        color[here] = 1 + list(COLORS).index(thing.color)
+        shape[here] = 1 + SHAPES.index(thing.shape)
         tall = (thing.mark_box.y1 - thing.mark_box.y0) * height / cell[1] * 28
         inside = region[0] <= thing.mark_box.x0 * width and thing.mark_box.x1 * width <= region[2]
         inside &= (
@@ -175,7 +173,8 @@ def dense_loss(
     features = tower(visual, patches(batch.pixels), [(1, height // 14, width // 14)] * n)
     color, shape, mark, box = heads(features, table)
     wanted = [torch.from_numpy(part).flatten() for part in (batch.color, batch.shape, batch.mark)]
-    on, readable = wanted[0] > 0, wanted[2] >= 0
+    on = wanted[0] > 0
+    readable = wanted[2] >= 0
     loss = F.cross_entropy(color, wanted[0]) + F.cross_entropy(shape, wanted[1])
     facts = {
         "color": hit_rate(color[on], wanted[0][on]),

@@ -34,7 +34,8 @@ from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
 
 FULL = EASY.side
 """Pixels of a whole side at full budget."""
-MENTION_WEIGHT, CORNER_WEIGHT = 5.0, 0.3
+MENTION_WEIGHT = 5.0
+CORNER_WEIGHT = 0.3
 """Of the distance of a mentioned thing's corners in fractions of `FULL`, and of the cross-entropy
 of their numbers."""
 Picture = np.ndarray
@@ -152,8 +153,12 @@ def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float])
     width, height = scene.image.size
     x0, x1 = ((v * width - region[0]) * scale[0] for v in (box.x0, box.x1))
     y0, y1 = ((v * height - region[1]) * scale[1] for v in (box.y0, box.y1))
-    right, bottom = (region[2] - region[0]) * scale[0], (region[3] - region[1]) * scale[1]
-    a0, b0, a1, b1 = max(x0, 0), max(y0, 0), min(x1, right), min(y1, bottom)
+    right = (region[2] - region[0]) * scale[0]
+    bottom = (region[3] - region[1]) * scale[1]
+    a0 = max(x0, 0)
+    b0 = max(y0, 0)
+    a1 = min(x1, right)
+    b1 = min(y1, bottom)
     if a1 - a0 < 0.8 * (x1 - x0) or b1 - b0 < 0.8 * (y1 - y0):
         return None
     return round(a0), round(b0), round(a1), round(b1)
@@ -169,11 +174,13 @@ def sloppy_box(
     """A box around `target`: each side `zoom` times as long give or take a seventh, the centre off
     by `spread` of a side.
     """
-    w, h = target.x1 - target.x0, target.y1 - target.y0
+    w = target.x1 - target.x0
+    h = target.y1 - target.y0
     x = (target.x0 + target.x1) / 2 + rng.normal(0, spread) * w
     y = (target.y0 + target.y1) / 2 + rng.normal(0, spread) * h
     half_w, half_h = (side * zoom * np.exp(rng.normal(0, 0.15)) / 2 for side in (w, h))
-    x, y = min(max(x, 0.03), 0.97), min(max(y, 0.03), 0.97)
+    x = min(max(x, 0.03), 0.97)
+    y = min(max(y, 0.03), 0.97)
     return Box(
         max(0.0, x - half_w), max(0.0, y - half_h), min(1.0, x + half_w), min(1.0, y + half_h)
     )
@@ -242,7 +249,8 @@ def crop_row(
     """
     side = tokens * 28
     question = _tool_question(rng, scene, relations)
-    box, source = sloppy_box(rng, question.about[0].box), scene
+    box = sloppy_box(rng, question.about[0].box)
+    source = scene
     luck = rng.random() - shares.hit
     if 0 <= luck < shares.contradict:
         source, box = _lookalike(rng, question.about[0].color, another)
@@ -383,7 +391,11 @@ def collate(
     rows: list[Row], encode: Callable[[str], list[int]], image_id: int, pad_id: int
 ) -> DialogueBatch:
     """Rows to one batch."""
-    ids, labels, positions, pixels, grids = [], [], [], [], []
+    ids = []
+    labels = []
+    positions = []
+    pixels = []
+    grids = []
     names = {
         (encode(color)[0], encode(f" {shape}")[0]): f"{color} {shape}"
         for color in COLORS
@@ -448,7 +460,8 @@ def dialogue_loss(
     )
     labels = batch.labels[:, 1:]
     chosen = labels != -100
-    logits, wanted = model.lm_head(out.last_hidden_state[:, :-1][chosen]), labels[chosen]
+    logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
+    wanted = labels[chosen]
     loss = F.cross_entropy(logits, wanted)
     facts = {f"loss_{kind}": loss.item()}
     named = torch.isin(wanted, marks)
@@ -464,7 +477,8 @@ def dialogue_loss(
             heads.mentioned_corners(states, table).flatten(0, 1), batch.mentioned_boxes.flatten()
         )
         loss = loss + MENTION_WEIGHT * gap + CORNER_WEIGHT * corners
-        facts[f"mention_box_{kind}"], facts[f"mention_corners_{kind}"] = gap.item(), corners.item()
+        facts[f"mention_box_{kind}"] = gap.item()
+        facts[f"mention_corners_{kind}"] = corners.item()
         if (readable := batch.mentioned_marks >= 0).any():
             guesses = heads.mentioned_mark(states[readable], table)
             loss = loss + 0.5 * F.cross_entropy(guesses, batch.mentioned_marks[readable])

@@ -63,7 +63,8 @@ def crop_region(
     w = min(h * grid[1] / grid[0], width)
     x = (thing.box.x0 + thing.box.x1) / 2 * width + rng.normal(0, 0.15) * w
     y = (thing.box.y0 + thing.box.y1) / 2 * height + rng.normal(0, 0.15) * h
-    x0, y0 = min(max(x - w / 2, 0), width - w), min(max(y - h / 2, 0), height - h)
+    x0 = min(max(x - w / 2, 0), width - w)
+    y0 = min(max(y - h / 2, 0), height - h)
     return (x0, y0, x0 + w, y0 + h)
 
 

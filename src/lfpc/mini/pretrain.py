@@ -135,7 +135,8 @@ class Learner:
         self, phase: str, rng: np.random.Generator, done: float
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and facts of one step, `done` in [0, 1] into its phase."""
-        scenes, table = self.config.scenes, self.model.get_input_embeddings().weight
+        scenes = self.config.scenes
+        table = self.model.get_input_embeddings().weight
         if phase == "dense" or rng.random() < self.config.dense_share:
             progress = min(1.0, max(0.0, (done - 0.35) / 0.5)) if phase == "dense" else 1.0
             return dense_loss(
@@ -145,10 +146,8 @@ class Learner:
             SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
         )
         kind, rows = dialogue_rows(rng, kinds, scenes=scenes, shares=self.config.shares(phase))
-        image_id, pad_id = (
-            self.model.config.image_token_id,
-            self.tokenizer.get_vocab()["<|endoftext|>"],
-        )
+        image_id = self.model.config.image_token_id
+        pad_id = self.tokenizer.get_vocab()["<|endoftext|>"]
         return dialogue_loss(
             self.model, self.heads, kind, collate(rows, self.encode, image_id, pad_id), self.marks
         )
@@ -176,7 +175,10 @@ class Job:
     """One phase as its workers see it."""
 
     def __init__(self, config: PretrainConfig, phase: str, number: int, steps: int) -> None:
-        self.config, self.phase, self.number, self.steps = config, phase, number, steps
+        self.config = config
+        self.phase = phase
+        self.number = number
+        self.steps = steps
         self.next_step: Any = torch.multiprocessing.get_context("spawn").Value("q", 0)
 
     def state(self, worker: int) -> Path:
@@ -232,14 +234,16 @@ def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
     run's folder.
     """
     config = job.config
-    groups, trained = learner.groups(job.phase), learner.weights().values()
+    groups = learner.groups(job.phase)
+    trained = learner.weights().values()
     optimizer = torch.optim.AdamW(
         [{"params": some} for some, _ in groups], betas=(0.9, 0.98), weight_decay=0.01
     )
     if job.state(worker).exists() and job.next_step.value < job.steps:
         optimizer.load_state_dict(torch.load(job.state(worker), weights_only=True)["optimizer"])
     curve: dict[str, list[float]] = defaultdict(list)
-    began, taken = time.perf_counter(), 0
+    began = time.perf_counter()
+    taken = 0
     with tqdm(
         initial=job.next_step.value, total=job.steps, desc=job.phase, disable=not progress
     ) as bar:

@@ -135,15 +135,11 @@ def relation_question(first: Thing, second: Thing) -> Question:
     dx = (first.box.x0 + first.box.x1) - (second.box.x0 + second.box.x1)
     dy = (first.box.y0 + first.box.y1) - (second.box.y0 + second.box.y1)
     if abs(dx) >= abs(dy):
-        text, answer = (
-            f"Is the {first.name} left or right of the {second.name}?",
-            "left" if dx < 0 else "right",
-        )
+        text = f"Is the {first.name} left or right of the {second.name}?"
+        answer = "left" if dx < 0 else "right"
     else:
-        text, answer = (
-            f"Is the {first.name} above or below the {second.name}?",
-            "above" if dy < 0 else "below",
-        )
+        text = f"Is the {first.name} above or below the {second.name}?"
+        answer = "above" if dy < 0 else "below"
     return Question(text, answer, "relation", (first, second))
 
 

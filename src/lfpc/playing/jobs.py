@@ -87,7 +87,8 @@ def bar_over_files(
         label: what the bar is called.
         shown: a bar on a terminal, a line now and then elsewhere; False: nothing.
     """
-    total, said = sum(count * weight for count, weight in expected.values()), time.monotonic()
+    total = sum(count * weight for count, weight in expected.values())
+    said = time.monotonic()
     terminal = sys.stderr.isatty()
     with tqdm(
         total=100,

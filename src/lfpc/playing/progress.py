@@ -27,7 +27,8 @@ def progress_bar(
     bar = tqdm(
         total=total, initial=already, desc=label, unit=unit, disable=not (shown and terminal)
     )
-    count, began = already, time.monotonic()
+    count = already
+    began = time.monotonic()
     said = began
 
     def advance(more: int) -> None:

@@ -87,11 +87,9 @@ def read_reply(
         found = json.loads(body)
         choice = found["choices"][0]
         message = choice["message"]
-        text, finish, calls = (
-            message.get("content"),
-            choice.get("finish_reason"),
-            message.get("tool_calls"),
-        )
+        text = message.get("content")
+        finish = choice.get("finish_reason")
+        calls = message.get("tool_calls")
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise NoReply(f"a 200 without a reply: {body[:200]!r}") from error
     if calls and call_text:
@@ -136,5 +134,6 @@ def with_stop(text: str, stop: Sequence[str], choice: Mapping[str, Any]) -> str:
 def _usage(found: Any) -> Usage | None:
     if not isinstance(found, dict):
         return None
-    read, written = found.get("prompt_tokens"), found.get("completion_tokens")
+    read = found.get("prompt_tokens")
+    written = found.get("completion_tokens")
     return Usage(read, written) if isinstance(read, int) and isinstance(written, int) else None

@@ -65,7 +65,9 @@ class HumanPolicy:
             read: prints a prompt, returns the typed line.
             say: prints a line.
         """
-        self._folder, self._read, self._say = folder, read, say
+        self._folder = folder
+        self._read = read
+        self._say = say
         self._questions = 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
@@ -127,7 +129,9 @@ def play_folder(
     for name, value in (("budget", budget), ("questions", questions), ("max_turns", max_turns)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
-    policy, right, asked = HumanPolicy(out), 0, 0
+    policy = HumanPolicy(out)
+    right = 0
+    asked = 0
     look = original_look(QWEN2_5_VL.crop)
     try:
         for sample in islice(iter_samples(folder), questions):
@@ -138,7 +142,8 @@ def play_folder(
             )
             game = episode(sample, first, look=look, protocol=QWEN2_5_VL, max_turns=max_turns)
             correct = check_answer(play([game], policy)[0].answer, sample).correct
-            right, asked = right + correct, asked + 1
+            right = right + correct
+            asked = asked + 1
             print("Right." if correct else f"Wrong: the answer is {sample.answer}.")
     except (EOFError, KeyboardInterrupt):
         print()

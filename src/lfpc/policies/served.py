@@ -31,7 +31,8 @@ KEEP_STOP = "include_stop_str_in_output"
 """vLLM's switch for leaving the stop text in the reply; other servers ignore or refuse it."""
 CONNECT_S = 60.0
 """Seconds a server may take to accept a connection."""
-_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.5, 8.0
+_SHORTEST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 8.0
 _HINTS = {
     401: "set OPENAI_API_KEY",
     403: "set OPENAI_API_KEY",
@@ -105,7 +106,10 @@ class ServedPolicy:
         sampling: ServedSampling | None = None,
         tools: bool = True,
     ) -> None:
-        self.server, self.model, self.protocol, self.tools = server, model, protocol, tools
+        self.server = server
+        self.model = model
+        self.protocol = protocol
+        self.tools = tools
         self.sampling = sampling or ServedSampling()
         rules = self.sampling
         settings = {
@@ -119,7 +123,8 @@ class ServedPolicy:
         }
         self._settings = {key: value for key, value in settings.items() if value is not None}
         self._urls = PictureUrls(server.picture_folder)
-        self._keep_stop, self._no_choice = True, False
+        self._keep_stop = True
+        self._no_choice = False
         self._client: openai.AsyncOpenAI | None = None
 
     @property

@@ -23,7 +23,9 @@ class ThreadedPolicy:
     """
 
     def __init__(self, policy: Policy, thread: Executor, *, concurrency: int = 8) -> None:
-        self.policy, self.concurrency, self._thread = policy, concurrency, thread
+        self.policy = policy
+        self.concurrency = concurrency
+        self._thread = thread
         self._cached = getattr(policy, "cached_views", nullcontext)()
 
     async def __aenter__(self) -> Self:

@@ -47,7 +47,9 @@ class TransformersPolicy:
         tools: bool = True,
         share: bool = True,
     ) -> None:
-        self.model, self.batch_size, self.share = model, batch_size, share
+        self.model = model
+        self.batch_size = batch_size
+        self.share = share
         self.rules = SamplingRules(
             temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k
         )

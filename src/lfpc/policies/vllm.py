@@ -86,7 +86,9 @@ class VllmPolicy:
             raise CheckpointError(
                 f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})"
             ) from error
-        self.protocol, self.tools, self._urls = protocol, tools, PictureUrls()
+        self.protocol = protocol
+        self.tools = tools
+        self._urls = PictureUrls()
 
     def reseed(self, seed: int | None) -> None:
         """Draw each reply from the stream of `seed` from now on; None: from vLLM's own."""

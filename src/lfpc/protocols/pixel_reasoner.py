@@ -32,7 +32,8 @@ from lfpc.protocols.reading import (
 TOOL = "crop_image_normalized"
 SIDES_ABOVE = 28
 """Pixels of the original; what would be shown must have longer sides."""
-PADDING, MOST_PADDING = 0.1, 600
+PADDING = 0.1
+MOST_PADDING = 600
 """Share of the target picture that is added on every side, and its limit in pixels of the
 original."""
 
@@ -96,10 +97,8 @@ def _parse(text: str, views: Sequence[View], *, released: bool) -> Action:
     arguments = tool_arguments(called.group(1), TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    numbers, target = (
-        four_numbers(arguments.get("bbox_2d")),
-        whole_number(arguments.get("target_image")),
-    )
+    numbers = four_numbers(arguments.get("bbox_2d"))
+    target = whole_number(arguments.get("target_image"))
     if numbers is None:
         return BAD_BOX
     if target is None or not 1 <= target <= len(views):
@@ -134,7 +133,8 @@ def _crop(
 
 def _full_size(view: View) -> tuple[int, int]:
     """Pixels of the original that a view depicts."""
-    (width, height), (x0, y0, x1, y1) = view.original_size, view.region.corners
+    (width, height) = view.original_size
+    (x0, y0, x1, y1) = view.region.corners
     return max(1, round(width * (x1 - x0))), max(1, round(height * (y1 - y0)))
 
 
@@ -157,7 +157,8 @@ def boxed_answer(text: str) -> str | None:
         start = found.end()
     if not start:
         return None
-    depth, end = 1, start
+    depth = 1
+    end = start
     while end < len(text) and depth:
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         end += 1

@@ -107,7 +107,8 @@ def parse(text: str, views: Sequence[View]) -> Action:
             user's picture, which is one.
     """
     text = text.rpartition("</think>")[2]
-    called, answered = _CALL.search(text), ANSWER.search(text)
+    called = _CALL.search(text)
+    answered = ANSWER.search(text)
     if answered and (called is None or answered.start() < called.start()):
         return said(answered.group(1))
     if called is not None:

@@ -65,7 +65,8 @@ def call_or_answer(
         text: the reply.
         call: finds a call; its first group goes to `read_call`.
     """
-    called, answered = call.search(text), ANSWER.search(text)
+    called = call.search(text)
+    answered = ANSWER.search(text)
     if answered and (called is None or answer_wins or answered.start() < called.start()):
         return said(answered.group(1))
     if called is None:
@@ -105,7 +106,8 @@ def _repaired(text: str) -> str:
     quoted = escaped = False
     for char in text:
         if quoted:
-            quoted, escaped = escaped or char != '"', not escaped and char == "\\"
+            quoted = escaped or char != '"'
+            escaped = not escaped and char == "\\"
         elif char == '"':
             quoted = True
         elif char in _CLOSER:
@@ -237,7 +239,8 @@ def check_shape(
         aspect: the longer side may be at most this many times the shorter one.
     """
     x0, y0, x1, y1 = crop.shown.corners
-    width, height = (x1 - x0) * size[0], (y1 - y0) * size[1]
+    width = (x1 - x0) * size[0]
+    height = (y1 - y0) * size[1]
     if min(width, height) <= above:
         return malformed(
             Reason.TOO_SMALL,

@@ -70,7 +70,8 @@ class _Program:
     """
 
     def __init__(self, original: Picture) -> None:
-        self.original, self.names = original, dict[str, Value]()
+        self.original = original
+        self.names = dict[str, Value]()
         self.cut: Cut | None = None
 
     def run(self, statements: Sequence[ast.stmt]) -> None:
@@ -104,15 +105,20 @@ class _Program:
         """The branch that is taken; where that is not known, both, after which names and cuts they
         disagree on are not known.
         """
-        test, taken = statement.test, None
+        test = statement.test
+        taken = None
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             taken = compared(test.ops[0], self.value(test.left), self.value(test.comparators[0]))
         if taken is not None:
             self.run(statement.body if taken else statement.orelse)
             return
-        names, cut = dict(self.names), self.cut
+        names = dict(self.names)
+        cut = self.cut
         self.run(statement.body)
-        first_names, first_cut, self.names, self.cut = self.names, self.cut, names, cut
+        first_names = self.names
+        first_cut = self.cut
+        self.names = names
+        self.cut = cut
         self.run(statement.orelse)
         for name, value in first_names.items():
             self.names[name] = value if self.names.get(name, value) == value else None

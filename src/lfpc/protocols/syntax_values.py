@@ -127,7 +127,8 @@ def resized(picture: Picture, size: Value, fx: Value, fy: Value) -> Picture | No
     """The picture at another size, given as (width, height) or as two scales."""
     across, down = size if isinstance(size, tuple) and len(size) == 2 else (None, None)
     if size is None and isinstance(fx, float) and isinstance(fy, float):
-        across, down = picture.width * fx, picture.height * fy
+        across = picture.width * fx
+        down = picture.height * fy
     if across is None or down is None or not (1 <= across < math.inf and 1 <= down < math.inf):
         return None
     return Picture(picture.region, across, down)

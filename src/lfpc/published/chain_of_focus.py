@@ -27,10 +27,8 @@ def read_chain_of_focus(src: Path, places: Places) -> Found:
 
 def _sample(record: Record, store: PictureStore) -> Sample:
     row = record.values
-    text, answer = (
-        plain_question(str(need(row, "question"))),
-        str(need(row, "groundtruth", "ground_truth", "answer")).strip(),
-    )
+    text = plain_question(str(need(row, "question")))
+    answer = str(need(row, "groundtruth", "ground_truth", "answer")).strip()
     question, options, answer = with_options(text, answer)
     return Sample(
         id=str(row.get("id") or f"row-{record.number}"),

@@ -30,7 +30,8 @@ def read_deepeyes(src: Path, places: Places) -> Found:
 
 def _sample(record: Record, store: PictureStore) -> Sample:
     row = record.values
-    extra, reward = _struct(row, "extra_info"), _struct(row, "reward_model")
+    extra = _struct(row, "extra_info")
+    reward = _struct(row, "reward_model")
     source = str(row.get("data_source") or "")
     text = plain_question(str(extra.get("question") or _asked(need(row, "prompt"))))
     answer = str(need({**extra, **reward}, "ground_truth", "answer")).strip()

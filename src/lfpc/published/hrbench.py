@@ -41,7 +41,8 @@ def read_hrbench(size: str, folder: Path, work: Path) -> Found:
 
 
 def _sample(row: Mapping[str, Any], store: PictureStore, size: str) -> Sample:
-    options, question = some_options(column_options(row)), str(need(row, "question"))
+    options = some_options(column_options(row))
+    question = str(need(row, "question"))
     picture = store.file_of(need(row, "image"))
     same = "\n".join([picture.stem, question, *sorted(options)])
     return Sample(

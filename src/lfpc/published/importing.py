@@ -26,12 +26,10 @@ from lfpc.published.soundness import sound_picture
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
 from lfpc.storage.runs import RunFolder, write_json
 
-REJECTED_FILE, SUMMARY_FILE, JOURNAL, PICTURES = (
-    "rejected.jsonl",
-    "summary.json",
-    "journal",
-    "pictures",
-)
+REJECTED_FILE = "rejected.jsonl"
+SUMMARY_FILE = "summary.json"
+JOURNAL = "journal"
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,8 @@ def import_samples(
         islice(rows, 1)
     )  # a wrong folder or option is told of here, before `out` is this import's
     journal = RunFolder.open(out / JOURNAL, config)
-    done, seen = 0, set[int]()
+    done = 0
+    seen = set[int]()
     for line in journal.episode_lines():
         done += 1
         if "sample" in line:
@@ -127,7 +126,8 @@ class Keeper:
     """Makes rows into samples whose pictures are sound and in the store."""
 
     def __init__(self, config: ImportConfig, pictures: Path) -> None:
-        self._config, self._store = config, PictureStore(pictures)
+        self._config = config
+        self._store = PictureStore(pictures)
         self._inside = [
             folder.resolve() for folder in (*config.roots, _folder(config.src), pictures)
         ]
@@ -220,7 +220,8 @@ class _Counts:
     """What a summary says, counted sample by sample."""
 
     def __init__(self, config: ImportConfig) -> None:
-        self._config, self.samples = config, 0
+        self._config = config
+        self.samples = 0
         self.rejected: Counter[str] = Counter()
         self._by_source: dict[str, Counter[str]] = {}
 

@@ -45,13 +45,12 @@ def _sample(record: Record, store: PictureStore, names: Mapping[str, str]) -> Sa
     row = {name: _column(record.values, column) for name, column in names.items()}
     row = {name: value for name, value in row.items() if value not in (None, "")}
     picture = one_picture(_needed(row, names, "image"), store)
-    text, answer = (
-        plain_question(str(_needed(row, names, "question"))),
-        str(_needed(row, names, "answer")).strip(),
-    )
+    text = plain_question(str(_needed(row, names, "question")))
+    answer = str(_needed(row, names, "answer")).strip()
     if options := row.get("options"):
         options = some_options(list(options.values()) if isinstance(options, dict) else options)
-        question, answer = text, lettered(answer, options)
+        question = text
+        answer = lettered(answer, options)
     else:
         question, options, answer = with_options(text, answer)
     return Sample(

@@ -83,8 +83,10 @@ def _read_list(file: Path, work: Path, seed: int) -> Found:
         picture = store.file_of(need(row, "image"))
         question, options = split_options(str(need(row, "text", "question")))
         options = some_options(options)
-        letter, category = lettered(need(row, "label"), options), str(need(row, "category"))
-        name, meta = f"{category}/{picture.stem}", {"question_id": row.get("question_id")}
+        letter = lettered(need(row, "label"), options)
+        category = str(need(row, "category"))
+        name = f"{category}/{picture.stem}"
+        meta = {"question_id": row.get("question_id")}
         if (
             len(labels) == 1 and len(records) > 1
         ):  # one letter is always right: the order gives the answer away

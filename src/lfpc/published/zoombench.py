@@ -30,10 +30,8 @@ def read_zoombench(folder: Path, work: Path, seed: int) -> Found:
 
 
 def _sample(row: Mapping[str, Any], store: PictureStore, name: str) -> Sample:
-    prompt, answer = (
-        str(need(row, "prompt", "question")).replace("<image>", "").strip(),
-        str(need(row, "answer")),
-    )
+    prompt = str(need(row, "prompt", "question")).replace("<image>", "").strip()
+    answer = str(need(row, "answer"))
     question, options = split_options(prompt)
     picture = store.file_of(need(row, "image"))
     return Sample(

@@ -192,7 +192,8 @@ def _write_group(
 
 def _index_row(own: Row, others: Mapping[str, Row]) -> dict[str, Any]:
     """What filters, sorting and search need of an episode; "kinds" is a bit for each of `KINDS`."""
-    kinds, known = kinds_of(own, others.get("noise"), others.get("truth")), facts(own)
+    kinds = kinds_of(own, others.get("noise"), others.get("truth"))
+    known = facts(own)
     return {
         "kinds": sum(1 << n for n, kind in enumerate(KINDS) if kind in kinds),
         "correct": None if own.get("correct") is None else round(float(own["correct"]), 3),

@@ -39,11 +39,13 @@ KINDS = {
 
 def kinds_of(own: Row, noise: Row | None = None, truth: Row | None = None) -> tuple[str, ...]:
     """Names of the filters that find an episode."""
-    right, known = bool(own.get("correct")), own.get("correct") is not None
+    right = bool(own.get("correct"))
+    known = own.get("correct") is not None
     malformed = own.get("malformed") or [
         turn for turn in own.get("turns", ()) if turn["action"]["kind"] == "malformed"
     ]
-    iou, covers = own.get("iou"), (own.get("coverage") or 0) > COVERED
+    iou = own.get("iou")
+    covers = (own.get("coverage") or 0) > COVERED
     found = {
         "wrong": known and not right,
         "right": right,

@@ -104,10 +104,8 @@ class Evidence:
 
     def shown(self, setting: Setting) -> "Shown | None":
         """What the crop tool showed in `setting`: crops are made again with it. None: not known."""
-        rows, origin = (
-            self.rows.get(setting) or self.training.get((setting[0], setting[3])),
-            self.origins.get(setting),
-        )
+        rows = self.rows.get(setting) or self.training.get((setting[0], setting[3]))
+        origin = self.origins.get(setting)
         probe = str(origin.config.get("probe", "own")) if origin else ""
         if not rows or not origin or probe not in PROBES:
             return None

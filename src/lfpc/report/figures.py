@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from math import floor, isfinite, log10
 from typing import Any, ClassVar
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 200, 48, 10, 10, 26
+WIDTH = 360
+HEIGHT = 200
+LEFT = 48
+RIGHT = 10
+TOP = 10
+BOTTOM = 26
 """Size of a figure and its margins, in SVG units."""
-ROW, LABELS, COUNTS = 22, 130, 56
+ROW = 22
+LABELS = 130
+COUNTS = 56
 """Of bars that lie: height of one with its gap, room for labels at the left and for counts at the
 right, in SVG units."""
 LONGEST_LABEL = 22
@@ -251,7 +258,8 @@ def _title(key: str) -> str:
 def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Curves:
     xs = [x for line in points.values() for x, _ in line]
     ys = [y for line in points.values() for _, y in line]
-    x_range, y_range = (min(xs), max(max(xs), min(xs) + 1)), _padded(ys)
+    x_range = (min(xs), max(max(xs), min(xs) + 1))
+    y_range = _padded(ys)
     lines = tuple(
         _line(arm, i, line, x_range, y_range)
         for i, (arm, line) in enumerate(points.items())
@@ -276,7 +284,8 @@ def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Curves:
 
 
 def _padded(ys: Sequence[float]) -> Point:
-    low, high = min(ys), max(ys)
+    low = min(ys)
+    high = max(ys)
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     return low - pad, high + pad
 
@@ -314,7 +323,8 @@ def _y(value: float, span: Point) -> float:
 
 def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
     """A histogram, in the order of `counts`; `of` says what is counted."""
-    top, slot = max(counts.values(), default=0), (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
+    top = max(counts.values(), default=0)
+    slot = (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
     room = HEIGHT - TOP - BOTTOM - 16
     heights = [room * count / top if top else 0.0 for count in counts.values()]
     drawn = tuple(
@@ -337,7 +347,8 @@ def points(
     series = list(dict.fromkeys(label for found in places.values() for label in found))
     known = [estimate for found in places.values() for estimate in found.values()]
     ends = [end for one in known for end in (one.value, one.low, one.high) if end is not None]
-    y_range, slot = _padded([*ends, 0.0]), (WIDTH - LEFT - RIGHT) / max(len(places), 1)
+    y_range = _padded([*ends, 0.0])
+    slot = (WIDTH - LEFT - RIGHT) / max(len(places), 1)
     marks: list[Mark] = []
     for i, (place, found) in enumerate(places.items()):
         for label, one in found.items():
@@ -383,7 +394,8 @@ def points(
 
 def rows(counts: Mapping[str, int]) -> list[Bar]:
     """Bars that lie under each other, in the order of `counts`; long names are shortened."""
-    top, room = max(counts.values(), default=0) or 1, WIDTH - LABELS - COUNTS
+    top = max(counts.values(), default=0) or 1
+    room = WIDTH - LABELS - COUNTS
     return [
         Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count)
         for i, (label, count) in enumerate(counts.items())
@@ -396,7 +408,8 @@ def _short(label: str) -> str:
 
 def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Curves:
     """Curves of shares over the levels of a ladder; x is a place in `names`."""
-    x_range, y_range = (-0.2, len(names) - 0.8), (0.0, 1.02)
+    x_range = (-0.2, len(names) - 0.8)
+    y_range = (0.0, 1.02)
     lines = tuple(
         _line(label, i + 1, line, x_range, y_range)
         for i, (label, line) in enumerate(points.items())

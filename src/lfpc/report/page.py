@@ -55,11 +55,10 @@ def write_report(
     results = results or demo_results(evidence.rows, evidence.seconds)
     compared = compared or comparisons(evidence.rows, evidence.seconds)
     further = comparisons(evidence.rows, planned=evidence.further)["differences"]
-    tables, curves = (
-        page_tables(results, compared.get("differences", ()), further),
-        figures.training_figures(evidence.curves),
-    )
-    charts, data = result_figures(results), data_figures(evidence.data)
+    tables = page_tables(results, compared.get("differences", ()), further)
+    curves = figures.training_figures(evidence.curves)
+    charts = result_figures(results)
+    data = data_figures(evidence.data)
     shared, runs, differing = settings_table(evidence)
     trained = [(arm, seed, len(rows)) for (arm, seed), rows in evidence.training.items()]
     try:

@@ -56,7 +56,8 @@ class Pictures:
         """
 
         def make() -> Image.Image:
-            picture, (width, height) = open_picture(sample.image), size
+            picture = open_picture(sample.image)
+            (width, height) = size
             return (
                 picture
                 if picture.size == (width, height)

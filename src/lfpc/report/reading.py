@@ -144,7 +144,8 @@ def _folder_of(run: Path, probe: str) -> Path:
 
 
 def _training_run(folder: Path, arm: str, seed: int) -> Evidence:
-    run, origin = RunFolder(folder), _origin(folder)
+    run = RunFolder(folder)
+    origin = _origin(folder)
     episodes = _located(list(run.episodes().values()), folder)
     source = _found(Path(str(origin.config.get("data", ""))), folder)
     setting = (arm, TRAINING, OWN, seed)

@@ -12,9 +12,12 @@ from lfpc.images import open_picture
 from lfpc.looks import Look
 from lfpc.samples import Sample
 
-HEIGHT, GAP, LINE = 320, 16, 22
+HEIGHT = 320
+GAP = 16
+LINE = 22
 """Of a panel, between panels, and of a line of text, in pixels."""
-TRUTH, ASKED = (46, 160, 67), (214, 40, 40)
+TRUTH = (46, 160, 67)
+ASKED = (214, 40, 40)
 """Colours of truth boxes and of the boxes that the policy asked for."""
 
 
@@ -87,7 +90,8 @@ def _composed(panels: Sequence[tuple[Image.Image, str]], lines: Sequence[str]) -
     columns = [max(picture.width, int(font.getlength(text))) for picture, text in scaled]
     size = sum(columns) + GAP * (len(scaled) + 1), HEIGHT + LINE * (len(lines) + 1) + 3 * GAP
     sheet = Image.new("RGB", size, (255, 255, 255))
-    pen, x = ImageDraw.Draw(sheet), GAP
+    pen = ImageDraw.Draw(sheet)
+    x = GAP
     for (picture, text), column in zip(scaled, columns, strict=True):
         pen.text((x, GAP), text, font=font, fill=(60, 60, 60))
         sheet.paste(picture, (x, GAP + LINE))

@@ -307,8 +307,10 @@ def cost_line(
             continue
         tokens = [visual_tokens(size, protocol.factor) for size in dict.fromkeys(sizes)]
         few = tokens[: 2 if config.early else None]
-        least, most = least + len(few), most + len(tokens)
-        least_tokens, most_tokens = least_tokens + sum(few), most_tokens + sum(tokens)
+        least = least + len(few)
+        most = most + len(tokens)
+        least_tokens = least_tokens + sum(few)
+        most_tokens = most_tokens + sum(tokens)
     votes = config.votes
     kept = f"; {known:,} answers are there already" if known else ""
     return (

@@ -42,8 +42,10 @@ from lfpc.rewards import RewardTerms
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-CONFIG_FILE, ENVIRONMENT_FILE = "config.json", "environment.json"
-METRICS_FILE, EPISODES_FILE = "metrics.jsonl", "episodes.jsonl"
+CONFIG_FILE = "config.json"
+ENVIRONMENT_FILE = "environment.json"
+METRICS_FILE = "metrics.jsonl"
+EPISODES_FILE = "episodes.jsonl"
 _PACKAGES = ("lfpc", "torch", "transformers", "tokenizers", "numpy", "pillow")
 _LONE_SURROGATES = "backslashreplace"
 """What UTF-8 cannot hold is written as \\uD800, which JSON reads back as it was."""
@@ -125,7 +127,8 @@ def episode_row(episode: Episode, terms: RewardTerms | None = None, **extra: Any
     of the original that means; the turn's `region` is what was shown, and its `cut` the pixels of
     the original that were really cut. `extra` is added as it is.
     """
-    sample, verdict = episode.sample, check_answer(episode.answer, episode.sample)
+    sample = episode.sample
+    verdict = check_answer(episode.answer, episode.sample)
     row: dict[str, Any] = {
         "sample": sample.id,
         "question": sample.question,
@@ -262,7 +265,8 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
     """`value`, read from JSON, as the type that `hint` names; the inverse of `plain`."""
-    origin, inner = get_origin(hint), get_args(hint)
+    origin = get_origin(hint)
+    inner = get_args(hint)
     if dataclasses.is_dataclass(hint):
         return _typed_dataclass(hint, value, where)
     if origin in (Union, types.UnionType):
@@ -328,10 +332,8 @@ def _first_that_fits(hints: tuple[Any, ...], value: Any, where: str) -> Any:
 def _typed_dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {cls.__name__} is a JSON object, got {value!r}")
-    hints, fields = (
-        get_type_hints(cls),
-        {field.name: field for field in dataclasses.fields(cls) if field.init},
-    )
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in value:
         if key not in fields:
             near = get_close_matches(key, fields, n=1, cutoff=0.0)

@@ -22,5 +22,6 @@ def group_advantages(rewards: Sequence[float], *, epsilon: float = EPSILON) -> l
     """
     if max(rewards) - min(rewards) < epsilon:
         return [0.0] * len(rewards)
-    mean, spread = fmean(rewards), pstdev(rewards)
+    mean = fmean(rewards)
+    spread = pstdev(rewards)
     return [(reward - mean) / (spread + epsilon) for reward in rewards]

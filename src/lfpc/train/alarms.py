@@ -29,15 +29,19 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if len(history) < 2 * WINDOW:
         return []
-    first, now = history[:WINDOW], history[-WINDOW:]
+    first = history[:WINDOW]
+    now = history[-WINDOW:]
     found: list[str] = []
-    tool, tool_now = _mean(first, "tool_rate"), _mean(now, "tool_rate")
+    tool = _mean(first, "tool_rate")
+    tool_now = _mean(now, "tool_rate")
     if tool is not None and tool_now is not None and tool_now < 0.05 < tool:
         found.append("no_tool")
-    turns, turns_now = _mean(first, "turns"), _mean(now, "turns")
+    turns = _mean(first, "turns")
+    turns_now = _mean(now, "turns")
     if turns and turns_now and turns_now > turns + 1 and turns_now > 1.5 * turns:
         found.append("turns")
-    area, area_now = _mean(first, "box_area"), _mean(now, "box_area")
+    area = _mean(first, "box_area")
+    area_now = _mean(now, "box_area")
     if area and area_now and area_now > 2 * area:
         found.append("box_grows")
     if area and area_now and area_now < area / 4:

@@ -94,7 +94,8 @@ class Trainer:
         self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
     ) -> None:
         model, self.tokenizer = load_model(config, done, device)
-        self.config, self.model = config, model
+        self.config = config
+        self.model = model
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
         self.policy = self._policy(temperature=config.temperature)
         self.greedy = self._policy(temperature=0.0)
@@ -200,7 +201,8 @@ def _loop(
     *,
     progress: bool,
 ) -> None:
-    config, history = trainer.config, run.metrics()
+    config = trainer.config
+    history = run.metrics()
     bar = tqdm(
         total=config.steps,
         initial=done,

@@ -41,5 +41,6 @@ def clipped_loss(
     Source: PPO (arXiv 1707.06347), GRPO (arXiv 2402.03300).
     """
     ratio = (logprobs - sampled).exp()
-    free, bounded = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    free = ratio * advantages
+    bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
     return -(weights * torch.minimum(free, bounded)).sum(), bounded < free

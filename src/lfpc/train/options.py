@@ -49,7 +49,8 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     Raises:
         ConfigError: unknown hardware, or a value that the run or the cluster does not allow.
     """
-    name, cluster = _hardware(words), Cluster()
+    name = _hardware(words)
+    cluster = Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
     return tyro.cli(

@@ -124,7 +124,8 @@ def save_state(
         CheckpointError: the disk refuses; earlier checkpoints are still there.
     """
     folder = checkpoint_folder(config.out, step)
-    file, draft = folder.with_suffix(".pt"), folder.with_suffix(".pt.part")
+    file = folder.with_suffix(".pt")
+    draft = folder.with_suffix(".pt.part")
     save_weights(model, tokenizer, folder, config)
     try:
         torch.save(

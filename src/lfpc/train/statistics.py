@@ -62,10 +62,10 @@ def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]
 
 def is_best(numbers: Numbers, history: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a validation earned more than every one in the metrics rows `history`."""
-    now, earlier = (
-        numbers["validation_reward"],
-        [row["validation_reward"] for row in history if row.get("validation_reward") is not None],
-    )
+    now = numbers["validation_reward"]
+    earlier = [
+        row["validation_reward"] for row in history if row.get("validation_reward") is not None
+    ]
     return now is not None and now > max(earlier, default=float("-inf"))
 
 

@@ -48,7 +48,8 @@ def said_of_pictures(episode: Episode) -> list[tuple[Any, str]]:
     """Each picture that the policy saw (a PIL image) and what it said next; the first one with the
     question before it.
     """
-    texts, pictures = [f"{episode.sample.question} \u2192"], [episode.first_view.image]
+    texts = [f"{episode.sample.question} \u2192"]
+    pictures = [episode.first_view.image]
     for turn in episode.turns:
         texts[-1] = f"{texts[-1]} {turn.reply.text}".strip()
         if turn.view is not None:

@@ -70,7 +70,9 @@ class Learner:
     """
 
     def __init__(self, policy: TransformersPolicy, config: TrainConfig) -> None:
-        self.policy, self.model, self.config = policy, policy.model, config
+        self.policy = policy
+        self.model = policy.model
+        self.config = config
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.weights,

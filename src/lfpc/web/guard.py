@@ -95,7 +95,8 @@ def refusal(
     schemes = ("http://", "https://") if public else ("http://",)  # https: by a proxy in front
     if headers.get("host", "") not in allowed:
         return 403, f"this server answers at {' and '.join(sorted(allowed))} only"
-    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+    origin = headers.get("origin")
+    site = headers.get("sec-fetch-site", "none")
     if origin is not None and (
         not origin.startswith(schemes) or urlsplit(origin).netloc not in allowed
     ):
@@ -120,7 +121,8 @@ def file_within(path: Path, folders: "Iterable[Path]") -> Path:
     Raises:
         PictureError: it lies elsewhere, whatever way its name takes.
     """
-    real, roots = path.resolve(), [folder.resolve() for folder in folders]
+    real = path.resolve()
+    roots = [folder.resolve() for folder in folders]
     if not any(real.is_relative_to(root) for root in roots):
         raise PictureError(
             f"{path} lies outside {' and '.join(map(str, roots))}; name its folder with "

@@ -31,7 +31,9 @@ class LiveReport:
     """
 
     def __init__(self, runs: Sequence[Path], folder: Path, title: str) -> None:
-        self.runs, self.folder, self.title = runs, folder, title
+        self.runs = runs
+        self.folder = folder
+        self.title = title
         self.pages: Path | None = None
         """The folder of the report as it was written last."""
         self._written = ""
@@ -60,7 +62,8 @@ class LiveReport:
                     "b" if self.pages and self.pages.name == "a" else "a"
                 )  # the one that is being read stays whole
                 write_report(pages, read_runs(self.runs), title=self.title, shown=SHOWN, live=True)
-                self.pages, self._written = pages, state
+                self.pages = pages
+                self._written = state
             return self.pages
 
 

@@ -40,12 +40,10 @@ def exported(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
         )
         for t, target in enumerate(sample.boxes):
             for b, box in enumerate(target):
-                x, y, w, h = (
-                    box.x0 * width,
-                    box.y0 * height,
-                    (box.x1 - box.x0) * width,
-                    (box.y1 - box.y0) * height,
-                )
+                x = box.x0 * width
+                y = box.y0 * height
+                w = (box.x1 - box.x0) * width
+                h = (box.y1 - box.y0) * height
                 annotations.append(
                     {
                         "id": len(annotations) + 1,

@@ -80,7 +80,8 @@ def with_entries(
         SampleError: the boxes of an entry are not nested, or it names only a picture that several
             samples are about.
     """
-    changed, pictures = {sample.id: sample for sample in samples}, _by_picture(samples, folder)
+    changed = {sample.id: sample for sample in samples}
+    pictures = _by_picture(samples, folder)
     unknown: list[Entry] = []
     for entry in entries:
         name = entry.sample if entry.sample in changed else _only_sample(entry, pictures)

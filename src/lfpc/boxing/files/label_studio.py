@@ -40,7 +40,8 @@ def exported(samples: Sequence[Sample], folder: Path) -> list[dict[str, Any]]:
 
 def _task(sample: Sample, folder: Path) -> dict[str, Any]:
     name = Path(os.path.relpath(sample.image, folder)).as_posix()
-    state, size = boxing_of(sample).state, upright_size(sample.image)
+    state = boxing_of(sample).state
+    size = upright_size(sample.image)
     regions = [
         _region(t, b, box, size)
         for t, target in enumerate(sample.boxes)
@@ -62,12 +63,10 @@ def _task(sample: Sample, folder: Path) -> dict[str, Any]:
 
 
 def _region(t: int, b: int, box: Box, size: tuple[int, int]) -> dict[str, Any]:
-    x, y, width, height = (
-        100 * box.x0,
-        100 * box.y0,
-        100 * (box.x1 - box.x0),
-        100 * (box.y1 - box.y0),
-    )
+    x = 100 * box.x0
+    y = 100 * box.y0
+    width = 100 * (box.x1 - box.x0)
+    height = 100 * (box.y1 - box.y0)
     value = {
         "x": x,
         "y": y,
@@ -128,7 +127,8 @@ def _entry(task: Mapping[str, Any]) -> Entry:
 
 
 def _drawn(task: Mapping[str, Any]) -> tuple[State, Sequence[Mapping[str, Any]]]:
-    annotations, predictions = task.get("annotations") or [], task.get("predictions") or []
+    annotations = task.get("annotations") or []
+    predictions = task.get("predictions") or []
     kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
     if kept:
         return "done", kept[-1]["result"]
@@ -141,7 +141,8 @@ def _placed(region: Mapping[str, Any]) -> Placed:
     value = region["value"]
     if value.get("rotation"):
         raise BoxError(f"a rectangle is turned by {value['rotation']} degrees; boxes are upright")
-    x, y = float(value["x"]), float(value["y"])
+    x = float(value["x"])
+    y = float(value["y"])
     box = Box.from_pixels((x, y, x + float(value["width"]), y + float(value["height"])), (100, 100))
     notes = (region.get("meta") or {}).get("text") or []
     return Placed(

@@ -16,7 +16,8 @@ def write_mini_o3(samples: Iterable[Sample], out: Path) -> int:
     """Write `train.json` and `images/` into `out`. Returns the number of samples."""
     store = PictureStore((out / "images").absolute())
     out.mkdir(parents=True, exist_ok=True)
-    draft, count = out / ".train.json.part", 0
+    draft = out / ".train.json.part"
+    count = 0
     with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for count, sample in enumerate(samples, 1):
             lines.write(

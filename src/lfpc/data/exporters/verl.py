@@ -14,7 +14,8 @@ from lfpc.errors import PictureError
 from lfpc.published.base import KEPT
 from lfpc.samples import Sample
 
-GROUP_BYTES, GROUP_ROWS = 64 * 2**20, 1000
+GROUP_BYTES = 64 * 2**20
+GROUP_ROWS = 1000
 """A row group is written when it holds this much: memory stays flat."""
 _EXTRA = pa.struct([(name, pa.string()) for name in ("question", "answer", "index", "split", KEPT)])
 _COLUMNS = [
@@ -48,7 +49,8 @@ def write_deepeyes(samples: Iterable[Sample], out: Path) -> int:
 
 def _write(samples: Iterable[Sample], out: Path, schema: pa.Schema, more: dict[str, str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
-    draft, count = out / ".train.parquet.part", 0
+    draft = out / ".train.parquet.part"
+    count = 0
     with pq.ParquetWriter(draft, schema, data_page_size=2**20, write_batch_size=8) as file:
         for rows in _groups(samples):
             file.write_table(pa.Table.from_pylist([row | more for row in rows], schema))
@@ -65,7 +67,8 @@ def _groups(samples: Iterable[Sample]) -> Iterator[list[dict[str, Any]]]:
         size += len(rows[-1]["images"][0]["bytes"])
         if size > GROUP_BYTES or len(rows) == GROUP_ROWS:
             yield rows
-            rows, size = [], 0
+            rows = []
+            size = 0
     if rows:
         yield rows
 

@@ -82,7 +82,9 @@ class Encoder:
             raise CheckpointError(
                 "the tokenizer has no chat template; take it from the same folder as the weights"
             )
-        self.tokenizer, self.protocol, self.tools = tokenizer, protocol, tools
+        self.tokenizer = tokenizer
+        self.protocol = protocol
+        self.tools = tools
         self.image_pad = _special(tokenizer, IMAGE_PAD)
         self.end_of_turn = _special(tokenizer, END_OF_TURN)
         self.merge = protocol.factor
@@ -106,7 +108,9 @@ class Encoder:
         )
         pieces: list[np.ndarray] = []
         spans: list[Span] = []
-        length, upcoming, previous = 0, iter(views), None
+        length = 0
+        upcoming = iter(views)
+        previous = None
         for number, segment in enumerate(segments):
             segment = self._after(segment, previous)
             piece = self._with_pictures(segment, upcoming)
@@ -250,7 +254,9 @@ def rope_positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> 
         )
     positions = np.zeros((3, len(is_picture)), dtype=np.int64)
     starts = np.flatnonzero(is_picture)
-    done, place, used = 0, 0, 0
+    done = 0
+    place = 0
+    used = 0
     for rows, columns in grids:
         start = int(starts[used])
         positions[:, done:start] = np.arange(place, place + start - done)
@@ -259,6 +265,8 @@ def rope_positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> 
         positions[:, start : start + count] = place
         positions[1, start : start + count] += np.arange(rows).repeat(columns)
         positions[2, start : start + count] += np.tile(np.arange(columns), rows)
-        done, place, used = start + count, place + max(rows, columns), used + count
+        done = start + count
+        place = place + max(rows, columns)
+        used = used + count
     positions[:, done:] = np.arange(place, place + len(is_picture) - done)
     return positions

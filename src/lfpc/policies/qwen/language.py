@@ -52,7 +52,8 @@ class KeyValues:
         return self._parts[layer][0][:, :, :end], self._parts[layer][1][:, :, :end]
 
     def _append(self, layer: int, part: int, new: Tensor, end: int) -> None:
-        old, used = self._parts[layer][part], self._used[layer]
+        old = self._parts[layer][part]
+        used = self._used[layer]
         if torch.is_grad_enabled() or not self.room:
             self._parts[layer][part] = torch.cat([old[:, :, :used], new], dim=2)
             return

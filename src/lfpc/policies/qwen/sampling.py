@@ -64,7 +64,8 @@ class Writer:
         self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], vocabulary: int
     ) -> None:
         known = tokenizer.get_vocab()
-        self.tokenizer, self.stops = tokenizer, tuple(stops)
+        self.tokenizer = tokenizer
+        self.stops = tuple(stops)
         self.ends = {
             known[token]
             for token in (END_OF_TURN, tokenizer.eos_token, tokenizer.pad_token)
@@ -144,7 +145,9 @@ def write(
     live = list(range(len(rows)))
     place = torch.tensor([int(row.positions[0, -1]) + 1 for row in rows], device=model.device)
     banned = writer.banned.to(model.device)
-    hidden, cache, visible = start.hidden[:, -1], start.cache, start.visible
+    hidden = start.hidden[:, -1]
+    cache = start.cache
+    visible = start.visible
     for written in range(rules.max_new_tokens):
         logprobs = log_softmax(model.lm_head(hidden), temperature=rules.temperature, banned=banned)
         tokens = _draw(logprobs, rules, generator)
@@ -155,7 +158,9 @@ def write(
         if sum(going) < COMPACT_BELOW * len(going):
             keep = torch.tensor([n for n, goes in enumerate(going) if goes], device=model.device)
             cache.select(keep)
-            tokens, place, visible = tokens[keep], place[keep], visible[keep]
+            tokens = tokens[keep]
+            place = place[keep]
+            visible = visible[keep]
             live = [row for row, goes in zip(live, going, strict=True) if goes]
         visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
         hidden = _step(model, tokens, place, visible, cache)

@@ -52,7 +52,8 @@ def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
     """(height, width, 3) pixels as (patches, 3 * patch * patch), blocks of `merge` x `merge`
     patches together.
     """
-    height, width = pixels.shape[0] // patch, pixels.shape[1] // patch
+    height = pixels.shape[0] // patch
+    width = pixels.shape[1] // patch
     blocks = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
     flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3 * patch * patch)
     return torch.from_numpy(np.ascontiguousarray(flat))
@@ -74,7 +75,8 @@ def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) ->
     equal.
     """
     grid = torch.tensor(grids, device=pixels.device)
-    unit, count = visual.spatial_merge_unit, len(pixels)
+    unit = visual.spatial_merge_unit
+    count = len(pixels)
     order, window_lengths = get_vision_window_index(
         grid,
         spatial_merge_size=visual.spatial_merge_size,
@@ -127,7 +129,9 @@ class ViewEncoder:
     """
 
     def __init__(self, model: Any, *, share: bool = True) -> None:
-        self.model, self.share, self.count = model, share, VisionCount()
+        self.model = model
+        self.share = share
+        self.count = VisionCount()
         self._kept: dict[int, tuple[View, Tensor]] | None = None
         self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
 
@@ -153,7 +157,8 @@ class ViewEncoder:
         """In this block pixels stay prepared, and features made without gradients are kept: between
         such calls weights must not change.
         """
-        self._kept, self._pixels = {}, {}
+        self._kept = {}
+        self._pixels = {}
         try:
             yield
         finally:

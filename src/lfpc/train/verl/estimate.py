@@ -34,7 +34,8 @@ GIB = 2**30
 PIXEL_BYTES = 2352
 """Of one visual token on its way to training."""
 USABLE = 0.9
-READING, UPDATING = 0.4, 0.35
+READING = 0.4
+UPDATING = 0.35
 """Shares of a GPU's peak that reading prompts and training reach."""
 AT_ONCE = 256
 """Rollouts that one copy of the sampling model writes at once, if their keys and values fit."""
@@ -115,7 +116,9 @@ def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:
 
 def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> float:
     """Per GPU, while it trains."""
-    tokens, h, layers = cluster.micro_batch_tokens(config), shape.hidden, shape.layers
+    tokens = cluster.micro_batch_tokens(config)
+    h = shape.hidden
+    layers = shape.layers
     inside = 16 * h + 6 * shape.intermediate
     activations = tokens * ((2 * h * layers + inside) if cluster.checkpointing else layers * inside)
     gathered = 2 * (shape.embedding_parameters + 2 * shape.layer_parameters)
@@ -149,10 +152,8 @@ def play_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cl
     """Of one step's sampling: prompts are read, then every token of a batch costs one pass over the
     weights.
     """
-    rollouts, copies = (
-        config.prompts_per_step * config.group_size,
-        cluster.gpus / cluster.tensor_parallel,
-    )
+    rollouts = config.prompts_per_step * config.group_size
+    copies = cluster.gpus / cluster.tensor_parallel
     flops = cluster.gpus * cluster.gpu_tflops * 1e12
     read = 2 * shape.parameters * rollouts * load.tokens / (READING * flops)
     passes = (
@@ -177,11 +178,10 @@ def update_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: 
 
 def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) -> Estimate:
     """All of it, with what to turn down if it does not fit."""
-    shape, load = shape_of_run(config, cluster), load or typical_load(config)
-    play, update = (
-        play_seconds(shape, load, config, cluster),
-        update_seconds(shape, load, config, cluster),
-    )
+    shape = shape_of_run(config, cluster)
+    load = load or typical_load(config)
+    play = play_seconds(shape, load, config, cluster)
+    update = update_seconds(shape, load, config, cluster)
     found = {
         "training_gib": training_bytes(shape, config, cluster) / GIB,
         "sampling_gib": (

@@ -22,7 +22,8 @@ from lfpc.train.verl.export import export_samples, exported_samples
 from lfpc.train.verl.translate import Files, settings, settings_lines
 from lfpc.train.verl.versions import NEEDED, check_versions, installed_verl, needed
 
-SETTINGS_FILE, PROCESSOR_FILE = "settings.json", "preprocessor_config.json"
+SETTINGS_FILE = "settings.json"
+PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def preview(config: TrainConfig, cluster: Cluster) -> str:
@@ -51,7 +52,8 @@ def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
     Raises:
         CheckpointError: it would not.
     """
-    file, token = config.init / PROCESSOR_FILE, config.crop.factor**2
+    file = config.init / PROCESSOR_FILE
+    token = config.crop.factor**2
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     size = found.get("size", {})
     most = (
@@ -86,7 +88,8 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     check_engine(config.out, "verl")
     check_folder(config.init)
     check_bounds(config, samples + held_out)
-    files, last = Files(config.out.absolute()), min(config.steps, cluster.stop_at or config.steps)
+    files = Files(config.out.absolute())
+    last = min(config.steps, cluster.stop_at or config.steps)
     run = RunFolder.open(
         config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs"
     )

@@ -43,7 +43,8 @@ class ModelShape:
 
         q, o: h^2 each; k, v: h * kv each; biases of q, k, v; three matrices h * i; two norms
         """
-        h, kv = self.hidden, self.kv_width
+        h = self.hidden
+        kv = self.kv_width
         return 2 * h * h + 2 * h * kv + h + 2 * kv + 3 * h * self.intermediate + 2 * h
 
     @property
@@ -51,7 +52,8 @@ class ModelShape:
         """Of the tower: patch embedding, blocks with biases and two norms, merger of 2 x 2
         patches.
         """
-        v, i = self.vision_hidden, self.vision_intermediate
+        v = self.vision_hidden
+        i = self.vision_intermediate
         block = 4 * v * v + 4 * v + 3 * v * i + 2 * i + v + 2 * v
         merger = v + 16 * v * v + 4 * v + 4 * v * self.hidden + self.hidden
         return 3 * 2 * 14 * 14 * v + self.vision_depth * block + merger
@@ -117,10 +119,9 @@ def shape_of_checkpoint(folder: Path) -> ModelShape:
 
 
 def _shape(config: Mapping[str, Any]) -> ModelShape:
-    text, vision = (
-        config.get("text_config", config),
-        config["vision_config"],
-    )  # older folders have the text's keys at the top
+    # older folders have the text's keys at the top
+    text = config.get("text_config", config)
+    vision = config["vision_config"]
     return ModelShape(
         hidden=text["hidden_size"],
         layers=text["num_hidden_layers"],

@@ -54,7 +54,8 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     Raises:
         ConfigError: it cannot; the sentence says what to change.
     """
-    rollouts, chat = config.prompts_per_step * config.group_size, config.chat
+    rollouts = config.prompts_per_step * config.group_size
+    chat = config.chat
     budget = config.first_budget(0)
     view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
     refusals = (
@@ -98,12 +99,11 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         ConfigError: verl cannot do what `config` says.
     """
     check_translatable(config, cluster)
-    files, exact = Files(config.out.absolute()), config.dtype == "float32"
-    actor, rollout, model = (
-        "actor_rollout_ref.actor",
-        "actor_rollout_ref.rollout",
-        "actor_rollout_ref.model",
-    )
+    files = Files(config.out.absolute())
+    exact = config.dtype == "float32"
+    actor = "actor_rollout_ref.actor"
+    rollout = "actor_rollout_ref.rollout"
+    model = "actor_rollout_ref.model"
     last = min(config.steps, cluster.stop_at or config.steps)
     return {
         # data: the dataset is the schedule of the run, question by question, so verl neither

@@ -171,7 +171,8 @@ class Desk:
                 f"{self.folder / SAMPLES_FILE} no longer has sample {missing[0]!r}; start "
                 f"lfpc annotate again"
             )
-        self._samples, self._known = samples, now
+        self._samples = samples
+        self._known = now
 
 
 def _signature(folder: Path) -> tuple[int, ...]:

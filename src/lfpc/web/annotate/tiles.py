@@ -47,7 +47,8 @@ def tile(path: Path, level: int, column: int, row: int) -> bytes:
         if 0 < halvings <= last_level(whole.size)
         else None
     )
-    left, top = TILE * column, TILE * row
+    left = TILE * column
+    top = TILE * row
     if picture is None or not (0 <= left < picture.width and 0 <= top < picture.height):
         raise PictureError(f"{path}: no tile {column}, {row} at level {level}")
     out = BytesIO()

@@ -43,7 +43,8 @@ class Questions:
 
     def add(self, asked: Asked) -> tuple[str, Played]:
         """Remember a question; returns its id and where its turns go."""
-        name, played = uuid.uuid4().hex, Played(asked)
+        name = uuid.uuid4().hex
+        played = Played(asked)
         self._kept[name] = played
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
@@ -65,7 +66,9 @@ async def events(
         played: the question; its turns are kept here as they come.
         views: where pictures that the page shows are kept; events name them by their address.
     """
-    asked, began, told = played.asked, time.perf_counter(), -1
+    asked = played.asked
+    began = time.perf_counter()
+    told = -1
     factor = asked.config.chat.factor
     async with aclosing(model.tell(asked)) as steps:
         async for step in steps:

@@ -160,7 +160,8 @@ async def streamed_answer(
 
 def finish_reason(played: Episode, completion: Completion) -> str:
     """stop: the model answered. length: it ran out of turns, or its last reply of tokens."""
-    config, last = completion.asked.config, played.turns[-1].reply
+    config = completion.asked.config
+    last = played.turns[-1].reply
     cut = last.finish == "length" or (
         len(last.token_ids) >= config.max_new_tokens and not last.text.endswith(config.chat.stop)
     )

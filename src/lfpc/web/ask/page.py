@@ -138,7 +138,8 @@ def _problem(error: Exception, status: int | None = None) -> Response:
 @byte_cache(BROWSABLE_BYTES, len)
 def browsable(path: Path) -> bytes:
     """The original as a JPEG of at most `LONGEST_SIDE` pixels a side."""
-    picture, out = open_picture(path), BytesIO()
+    picture = open_picture(path)
+    out = BytesIO()
     if max(picture.size) > LONGEST_SIDE:
         picture = ImageOps.contain(picture, (LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     picture.save(out, "JPEG", quality=90)

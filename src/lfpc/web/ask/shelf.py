@@ -14,7 +14,8 @@ class Shelf:
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.folder, self.max_bytes = folder, max_bytes
+        self.folder = folder
+        self.max_bytes = max_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
         """By name, the longest unused first."""
         self._lock = Lock()

@@ -36,7 +36,8 @@ class Uploads:
     def __init__(
         self, folder: Path, *, kept_bytes: int = KEPT_BYTES, most_pixels: int = MOST_PIXELS
     ) -> None:
-        self._shelf, self._most_pixels = Shelf(folder, kept_bytes), most_pixels
+        self._shelf = Shelf(folder, kept_bytes)
+        self._most_pixels = most_pixels
         self._decoding = Lock()
 
     def add(self, data: bytes) -> str:
@@ -83,7 +84,8 @@ def checked_ending(data: bytes, most_pixels: int = MOST_PIXELS) -> str:
         )
     try:
         with Image.open(BytesIO(data), formats=tuple(FORMATS)) as file:
-            ending, (width, height) = FORMATS[file.format or ""], file.size
+            ending = FORMATS[file.format or ""]
+            (width, height) = file.size
     except Exception as error:  # as above
         raise PictureError(
             f"this is not a picture that can be read here; {', '.join(FORMATS)} files can"

@@ -16,7 +16,9 @@ from lfpc.samples import Sample
 from lfpc.web.ask.asked import Questions
 from lfpc.web.ask.uploads import Uploads
 
-LONGEST_QUESTION, LONGEST_OPTION, MOST_OPTIONS = 4_000, 500, 26
+LONGEST_QUESTION = 4_000
+LONGEST_OPTION = 500
+MOST_OPTIONS = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,10 @@ def read_question(wish: Mapping[str, Any], pictures: Pictures, config: Evaluatio
     Raises:
         PictureError, SampleError: it cannot be asked.
     """
-    name, question = (
-        text_of(wish, "picture", 100),
-        text_of(wish, "question", LONGEST_QUESTION).strip(),
-    )
-    options, budget = wish.get("options", []), wish.get("budget", config.budget)
+    name = text_of(wish, "picture", 100)
+    question = text_of(wish, "question", LONGEST_QUESTION).strip()
+    options = wish.get("options", [])
+    budget = wish.get("budget", config.budget)
     if not question:
         raise SampleError("type a question")
     if (
@@ -99,11 +100,9 @@ def read_swap(wish: Mapping[str, Any], questions: Questions) -> Asked:
     Raises:
         PictureError, RunError, SampleError, BoxError: it cannot be.
     """
-    played, call, what = (
-        questions.find(text_of(wish, "id", 100)),
-        wish.get("call"),
-        wish.get("shown"),
-    )
+    played = questions.find(text_of(wish, "id", 100))
+    call = wish.get("call")
+    what = wish.get("shown")
     if played is None:
         raise SampleError("the question is no longer remembered here; ask it again")
     if (

@@ -64,13 +64,11 @@ class ServerPolicy:
         sampling: Mapping[str, Any],
         name: str,
     ) -> None:
-        self.server, self.encoder, self.writer, self.config, self.name = (
-            server,
-            encoder,
-            writer,
-            config,
-            name,
-        )
+        self.server = server
+        self.encoder = encoder
+        self.writer = writer
+        self.config = config
+        self.name = name
         banned = [int(token) for token in np.flatnonzero(writer.banned.numpy())]
         self.sampling = {
             **sampling,
@@ -79,7 +77,8 @@ class ServerPolicy:
             "include_stop_str_in_output": True,
             "logit_bias": dict.fromkeys(banned, NEVER),
         }
-        self.seconds, self.weights_of = 0.0, 0
+        self.seconds = 0.0
+        self.weights_of = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,15 +121,14 @@ class EpisodeLoop(AgentLoopBase):
         self, trainer_config: Any, server_manager: Any, tokenizer: PreTrainedTokenizerBase, **_: Any
     ) -> None:
         # not the base class's: it prepares a tokenisation of its own, for which ours stands in
-        self.run_config, self.server, self.tokenizer = (
-            run_config(trainer_config.config),
-            server_manager,
-            tokenizer,
-        )
+        self.run_config = run_config(trainer_config.config)
+        self.server = server_manager
+        self.tokenizer = tokenizer
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
         """Play and score."""
-        config, started = self.run_config, time.perf_counter()
+        config = self.run_config
+        started = time.perf_counter()
         sample = sample_of_line(row["sample"])
         encoder, writer = _reading(self.tokenizer, config.protocol)
         first_view, look = _showing(config)

@@ -45,10 +45,8 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        wanted, questions = (
-            self.run_config.steps * self.run_config.prompts_per_step,
-            cast("Sized", self.train_dataset),
-        )
+        wanted = self.run_config.steps * self.run_config.prompts_per_step
+        questions = cast("Sized", self.train_dataset)
         if len(questions) != wanted or len(self.train_dataloader) != self.run_config.steps:
             raise RunError(
                 f"verl reads {len(questions)} questions where the run has {wanted}: it "
