@@ -28,7 +28,7 @@ from lfpc.protocols import PROTOCOLS, qwen2_5_vl
 from lfpc.protocols.qwen2_5_vl import TOOL
 from lfpc.samples import Sample
 from lfpc.train.config import TrainConfig
-from lfpc.train.rows import Row, rows_of_episodes
+from lfpc.train.rollouts import Rollout, rollouts_of
 from lfpc.train.update import Learner
 
 STEPS = 150
@@ -102,7 +102,9 @@ def _teach(folder: Path, samples: Sequence[Sample]) -> None:
     save_checkpoint(model, tokenizer, folder, processor=mini_model.picture_processor())
 
 
-def _dialogues(samples: Sequence[Sample], encoder: Encoder, rng: np.random.Generator) -> list[Row]:
+def _dialogues(
+    samples: Sequence[Sample], encoder: Encoder, rng: np.random.Generator
+) -> list[Rollout]:
     chosen = chain.from_iterable((budget for _ in range(count)) for budget, count in BATCH)
     games: list[Game] = []
     for budget in chosen:
@@ -117,4 +119,4 @@ def _dialogues(samples: Sequence[Sample], encoder: Encoder, rng: np.random.Gener
                 max_turns=TURNS,
             )
         )
-    return rows_of_episodes(play(games, Teacher(encoder, rng)), encoder, max_tokens=4096)
+    return rollouts_of(play(games, Teacher(encoder, rng)), encoder, max_tokens=4096)

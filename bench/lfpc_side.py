@@ -16,7 +16,7 @@ from lfpc.rewards import RewardTerms
 from lfpc.samples import read_samples
 from lfpc.train.config import TrainConfig
 from lfpc.train.local import Trainer, pick_device
-from lfpc.train.rows import rows_of_episodes
+from lfpc.train.rollouts import rollouts_of
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         clock = channel.wait()
         numbers, episodes, _, _ = trainer.step(chosen, step)
         spent = clock.read()
-        rows = rows_of_episodes(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
+        rows = rollouts_of(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
         channel.tell(
             **spent,
             turns=numbers["turns"] or 0.0,

@@ -8,7 +8,7 @@ from PIL import Image
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Action, Context, Crop, Malformed, Reason, Reply, Turn
 from lfpc.images import View
-from lfpc.protocols import ChatProtocol, Part
+from lfpc.protocols import ChatProtocol, MessagePart
 
 ORIGINAL = (4000, 2000)
 FIRST = View(Image.new("RGB", (200, 100)), WHOLE, ORIGINAL)
@@ -30,7 +30,7 @@ def emitted(action: Action) -> Any:
 
 def talk(
     protocol: ChatProtocol, *turns: tuple[str, View | None]
-) -> list[tuple[str, tuple[Part, ...]]]:
+) -> list[tuple[str, tuple[MessagePart, ...]]]:
     """A conversation after these replies, each with the crop that it is given: (role, parts) of
     every message."""
     said: tuple[Turn, ...] = ()

@@ -20,8 +20,8 @@ from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
 from lfpc.boxing.proposals import Proposal
 from lfpc.errors import PictureError, RunError, SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
-from lfpc.web.annotate import Desk, annotation_app, open_desk
-from lfpc.web.annotate.desk import Change, ChangedElsewhere, revision
+from lfpc.web.annotate import AnnotationSession, annotation_app, open_session
+from lfpc.web.annotate.session import Change, ChangedElsewhere, revision
 from lfpc.web.annotate.tiles import TILE, last_level, tile
 from lfpc.web.guard import guarded
 
@@ -51,14 +51,14 @@ def folder(tmp_path: Path, picture: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def desk(folder: Path) -> Iterator[Desk]:
-    with open_desk(folder, by="ada") as opened:
+def session(folder: Path) -> Iterator[AnnotationSession]:
+    with open_session(folder, by="ada") as opened:
         yield opened
 
 
-def change(desk: Desk, number: int = 0, **fields: Any) -> dict[str, Any]:
+def change(session: AnnotationSession, number: int = 0, **fields: Any) -> dict[str, Any]:
     """What a page that has just loaded sample `number` would send."""
-    sample = desk.sample(number)
+    sample = session.sample(number)
     plain = {
         "id": sample.id,
         "revision": revision(sample),
@@ -70,9 +70,9 @@ def change(desk: Desk, number: int = 0, **fields: Any) -> dict[str, Any]:
     return {**plain, **fields}
 
 
-def put(desk: Desk, number: int, message: Any) -> tuple[int, dict[str, Any]]:
+def put(session: AnnotationSession, number: int, message: Any) -> tuple[int, dict[str, Any]]:
     answer = asked(
-        guarded(annotation_app(desk)),
+        guarded(annotation_app(session)),
         "PUT",
         f"/api/samples/{number}",
         content=json.dumps(message).encode(),
@@ -80,12 +80,14 @@ def put(desk: Desk, number: int, message: Any) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-def test_a_change_is_in_the_file_when_the_answer_comes(desk: Desk):
+def test_a_change_is_in_the_file_when_the_answer_comes(session: AnnotationSession):
     status, answer = put(
-        desk, 1, change(desk, 1, boxes=[[INNER, OUTER]], state="done", flagged=True, note="blurred")
+        session,
+        1,
+        change(session, 1, boxes=[[INNER, OUTER]], state="done", flagged=True, note="blurred"),
     )
     assert (status, answer["boxes"]) == (200, [[INNER, OUTER]])
-    stored = read_samples(desk.folder)
+    stored = read_samples(session.folder)
     assert [sample.id for sample in stored] == ["s0", "s1", "s2"]
     assert stored[1].boxes == ((Box(*INNER), Box(*OUTER)),)
     assert boxing_of(stored[1]) == Boxing(state="done", flagged=True, note="blurred", by="ada")
@@ -111,19 +113,23 @@ def test_a_change_is_in_the_file_when_the_answer_comes(desk: Desk):
         7,
     ],
 )
-def test_boxes_that_are_not_nested_boxes_are_refused_and_nothing_is_written(desk: Desk, boxes):
-    before = (desk.folder / SAMPLES_FILE).read_bytes()
-    status, answer = put(desk, 0, change(desk, boxes=boxes))
+def test_boxes_that_are_not_nested_boxes_are_refused_and_nothing_is_written(
+    session: AnnotationSession, boxes
+):
+    before = (session.folder / SAMPLES_FILE).read_bytes()
+    status, answer = put(session, 0, change(session, boxes=boxes))
     assert status == 400
     assert answer["problem"]
-    assert (desk.folder / SAMPLES_FILE).read_bytes() == before
+    assert (session.folder / SAMPLES_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{", b"null", b'{"id": "s0"}', b"[" * 100_000, b"\xff\xfe"]
 )
-def test_a_message_that_is_no_change_is_refused_with_a_sentence(desk: Desk, content):
-    answer = asked(guarded(annotation_app(desk)), "PUT", "/api/samples/0", content=content)
+def test_a_message_that_is_no_change_is_refused_with_a_sentence(
+    session: AnnotationSession, content
+):
+    answer = asked(guarded(annotation_app(session)), "PUT", "/api/samples/0", content=content)
     assert answer.status_code == 400
     assert "a change is an object with id, revision" in answer.json()["problem"]
 
@@ -138,84 +144,88 @@ def test_a_message_that_is_no_change_is_refused_with_a_sentence(desk: Desk, cont
         ("note", "x" * 1001),
     ],
 )
-def test_a_decision_of_an_unknown_kind_is_refused(desk: Desk, field, value):
-    assert put(desk, 0, change(desk, **{field: value}))[0] == 400
+def test_a_decision_of_an_unknown_kind_is_refused(session: AnnotationSession, field, value):
+    assert put(session, 0, change(session, **{field: value}))[0] == 400
 
 
-def test_two_windows_do_not_overwrite_each_other(desk: Desk):
-    first = change(desk, boxes=[[INNER]])
-    second = change(desk, boxes=[[OUTER]])
-    assert put(desk, 0, first)[0] == 200
-    status, answer = put(desk, 0, second)
+def test_two_windows_do_not_overwrite_each_other(session: AnnotationSession):
+    first = change(session, boxes=[[INNER]])
+    second = change(session, boxes=[[OUTER]])
+    assert put(session, 0, first)[0] == 200
+    status, answer = put(session, 0, second)
     assert status == 409
     assert "another window" in answer["problem"]
-    assert read_samples(desk.folder)[0].boxes == ((Box(*INNER),),)
+    assert read_samples(session.folder)[0].boxes == ((Box(*INNER),),)
     assert (
-        put(desk, 0, first)[0] == 200
+        put(session, 0, first)[0] == 200
     )  # the answer was lost, the page sends again: it is on disk already
 
 
 def test_a_revision_outlives_the_server_that_named_it(folder: Path):
-    with open_desk(folder) as first:
+    with open_session(folder) as first:
         message = change(first, boxes=[[INNER]])
-    with open_desk(folder) as second:
+    with open_session(folder) as second:
         assert put(second, 0, message)[0] == 200
 
 
-def test_a_change_for_a_sample_that_is_elsewhere_in_the_order_is_a_conflict(desk: Desk):
+def test_a_change_for_a_sample_that_is_elsewhere_in_the_order_is_a_conflict(
+    session: AnnotationSession,
+):
     with pytest.raises(ChangedElsewhere, match="another order"):
-        desk.save(1, Change.from_json(json.dumps(change(desk, 0)).encode(), "ada"))
+        session.save(1, Change.from_json(json.dumps(change(session, 0)).encode(), "ada"))
 
 
-def test_rows_that_another_program_changed_meanwhile_are_kept(desk: Desk):
-    message = change(desk, 0, boxes=[[INNER]])
-    stored = read_samples(desk.folder)
-    write_samples([stored[0], replace(stored[1], answer="other"), *stored[2:]], desk.folder)
-    assert put(desk, 0, message)[0] == 200
-    assert [sample.answer for sample in read_samples(desk.folder)] == ["K", "other", "K"]
+def test_rows_that_another_program_changed_meanwhile_are_kept(session: AnnotationSession):
+    message = change(session, 0, boxes=[[INNER]])
+    stored = read_samples(session.folder)
+    write_samples([stored[0], replace(stored[1], answer="other"), *stored[2:]], session.folder)
+    assert put(session, 0, message)[0] == 200
+    assert [sample.answer for sample in read_samples(session.folder)] == ["K", "other", "K"]
 
 
-def test_many_changes_at_once_all_end_in_the_file(desk: Desk):
+def test_many_changes_at_once_all_end_in_the_file(session: AnnotationSession):
     def work(number: int) -> None:
         for share in range(1, 6):
-            fields = json.dumps(change(desk, number, boxes=[[[0, 0, share / 10, 0.5]]])).encode()
-            desk.save(number, Change.from_json(fields, "ada"))
+            fields = json.dumps(change(session, number, boxes=[[[0, 0, share / 10, 0.5]]])).encode()
+            session.save(number, Change.from_json(fields, "ada"))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [sample.boxes for sample in read_samples(desk.folder)] == [((Box(0, 0, 0.5, 0.5),),)] * 3
+    assert [sample.boxes for sample in read_samples(session.folder)] == [
+        ((Box(0, 0, 0.5, 0.5),),)
+    ] * 3
 
 
 def test_a_second_server_on_the_folder_is_refused_until_the_first_ends(folder: Path):
     with (
-        open_desk(folder),
+        open_session(folder),
         pytest.raises(RunError, match="open in another lfpc annotate"),
-        open_desk(folder),
+        open_session(folder),
     ):
         pass
-    with open_desk(folder) as again:
+    with open_session(folder) as again:
         assert len(again.samples()) == 3
 
 
 def test_a_folder_without_samples_is_refused(tmp_path: Path):
-    with pytest.raises(SampleError, match="no such folder"), open_desk(tmp_path / "none"):
+    with pytest.raises(SampleError, match="no such folder"), open_session(tmp_path / "none"):
         pass
     (tmp_path / SAMPLES_FILE).write_text("")
-    with pytest.raises(SampleError, match="holds no samples"), open_desk(tmp_path):
+    with pytest.raises(SampleError, match="holds no samples"), open_session(tmp_path):
         pass
 
 
 def test_page_tells_of_a_sample_what_a_person_needs(folder: Path):
     box = Box(*INNER)
-    with open_desk(
+    with open_session(
         folder,
         arrange=lambda samples: samples[::-1],
         proposals={"s2": [Proposal(box, "crops of run", 3)]},
-    ) as desk:
-        app = guarded(annotation_app(desk))
+    ) as session:
+        app = guarded(annotation_app(session))
         listed = asked(app, "GET", "/api/samples").json()
         found = asked(app, "GET", "/api/samples/0").json()
     assert [one["id"] for one in listed["samples"]] == ["s2", "s1", "s0"]
@@ -240,11 +250,11 @@ def test_hostile_text_reaches_the_page_as_it_is_and_survives_a_change(
         ],
         tmp_path,
     )
-    with open_desk(tmp_path) as desk:
-        answer = asked(guarded(annotation_app(desk)), "GET", "/api/samples/0")
+    with open_session(tmp_path) as session:
+        answer = asked(guarded(annotation_app(session)), "GET", "/api/samples/0")
         assert answer.headers["content-type"] == "application/json"
         assert answer.json()["question"] == text
-        assert put(desk, 0, change(desk, boxes=[[INNER]]))[0] == 200
+        assert put(session, 0, change(session, boxes=[[INNER]]))[0] == 200
     stored = read_samples(tmp_path)[0]
     assert (stored.id, stored.question, stored.answer, stored.options) == (
         text,
@@ -257,8 +267,8 @@ def test_hostile_text_reaches_the_page_as_it_is_and_survives_a_change(
 @pytest.mark.parametrize(
     "number", ["-1", "3", "99999999999999999999", "1e3", "..%2f..", "0/../../../etc/passwd"]
 )
-def test_addresses_that_name_no_sample_get_a_refusal(desk: Desk, number):
-    assert asked(guarded(annotation_app(desk)), "GET", f"/api/samples/{number}").status_code in (
+def test_addresses_that_name_no_sample_get_a_refusal(session: AnnotationSession, number):
+    assert asked(guarded(annotation_app(session)), "GET", f"/api/samples/{number}").status_code in (
         400,
         404,
     )
@@ -279,8 +289,8 @@ def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(
         inside,
     )
     for allowed, shown in (((), False), ((tmp_path,), True)):
-        with open_desk(inside, pictures=allowed) as desk:
-            app = guarded(annotation_app(desk))
+        with open_session(inside, pictures=allowed) as session:
+            app = guarded(annotation_app(session))
             for number in (0, 1):
                 found = asked(app, "GET", f"/api/samples/{number}").json()
                 assert (found["picture"] is not None) == shown
@@ -294,20 +304,20 @@ def test_no_picture_outside_the_folder_is_shown_unless_it_was_allowed(
 def test_a_broken_picture_is_named_and_its_sample_can_still_be_skipped(tmp_path: Path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     write_samples([Sample(id="s", image=tmp_path / "bad.png", question="?", answer="K")], tmp_path)
-    with open_desk(tmp_path) as desk:
+    with open_session(tmp_path) as session:
         assert (
             "not a readable picture"
-            in asked(guarded(annotation_app(desk)), "GET", "/api/samples/0").json()["problem"]
+            in asked(guarded(annotation_app(session)), "GET", "/api/samples/0").json()["problem"]
         )
-        assert put(desk, 0, change(desk, state="skipped"))[0] == 200
+        assert put(session, 0, change(session, state="skipped"))[0] == 200
 
 
 def test_a_model_that_fails_to_reply_is_told_of(folder: Path):
     def ask(sample: Sample) -> list[Proposal]:
         raise RunError(f"no reply about {sample.id}")
 
-    with open_desk(folder, ask=ask) as desk:
-        answer = asked(guarded(annotation_app(desk)), "POST", "/api/samples/1/ask", content=b"")
+    with open_session(folder, ask=ask) as session:
+        answer = asked(guarded(annotation_app(session)), "POST", "/api/samples/1/ask", content=b"")
     assert (answer.status_code, answer.json()) == (400, {"problem": "no reply about s1"})
 
 
@@ -343,8 +353,8 @@ def test_tiles_of_a_large_picture_are_its_pixels_and_together_cover_it(tmp_path:
 
 
 def test_tile_address_changes_with_the_picture(folder: Path, picture: Callable[..., Path]):
-    with open_desk(folder) as desk:
-        app = guarded(annotation_app(desk))
+    with open_session(folder) as session:
+        app = guarded(annotation_app(session))
         before = asked(app, "GET", "/api/samples/0").json()["picture"]["tiles"]
         assert asked(app, "GET", f"{before}/0/0_0.jpg").headers["content-type"] == "image/jpeg"
         picture(size=(200, 100))
@@ -379,5 +389,5 @@ def test_meta_that_is_no_boxing_is_refused_with_the_sample(
             [Sample(id="s1", image=picture(), question="?", answer="K", meta={"boxing": wrong})],
             tmp_path,
         )
-        with pytest.raises(SampleError, match=r"s1|state"), open_desk(tmp_path):
+        with pytest.raises(SampleError, match=r"s1|state"), open_session(tmp_path):
             pass

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
-from lfpc.boxing.files import FORMATS, Entry, with_entries
+from lfpc.boxing.files import FORMATS, BoxEntry, with_entries
 from lfpc.boxing.files.entries import grouped
 from lfpc.cli import main
 from lfpc.errors import SampleError
@@ -124,17 +124,17 @@ def test_files_of_a_tool_that_drops_our_fields_are_grouped_by_what_contains_what
 
 def test_a_picture_of_several_samples_is_not_guessed(samples: list[Sample], tmp_path: Path):
     with pytest.raises(SampleError, match="4 samples are about"):
-        with_entries(samples, [Entry("", "a b.png", ((INNER,),), "done")], tmp_path)
+        with_entries(samples, [BoxEntry("", "a b.png", ((INNER,),), "done")], tmp_path)
 
 
 def test_an_entry_about_no_sample_is_handed_back(samples: list[Sample], tmp_path: Path):
-    strange = Entry("nobody", "a b.png", ((INNER,),), "done")
+    strange = BoxEntry("nobody", "a b.png", ((INNER,),), "done")
     assert with_entries(samples, [strange], tmp_path) == (samples, [strange])
 
 
 def test_an_entry_that_nobody_checked_replaces_no_decision(samples: list[Sample], tmp_path: Path):
-    entries = [Entry(sample.id, "", ((INNER,),), "todo") for sample in samples] + [
-        Entry("not checked", "", (), "todo")
+    entries = [BoxEntry(sample.id, "", ((INNER,),), "todo") for sample in samples] + [
+        BoxEntry("not checked", "", (), "todo")
     ]
     back, _ = with_entries(samples, entries, tmp_path)
     assert [sample.boxes for sample in back] == [

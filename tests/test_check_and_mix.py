@@ -11,8 +11,8 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.boxes import Box
-from lfpc.data.check import Kind, Report, check_samples
-from lfpc.data.mix import MixConfig, Part, draw_evenly, mix, parts_named
+from lfpc.data.check import CheckSummary, Kind, check_samples
+from lfpc.data.mix import MixConfig, MixPart, draw_evenly, mix, parts_named
 from lfpc.errors import ConfigError, SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
@@ -125,7 +125,7 @@ def test_report_keeps_the_worst_and_draws_at_random(tmp_path: Path) -> None:
         for i in range(30)
     ]
     samples[7] = a_sample(tmp_path / "gone.png", "s7", answer="z", options=("x", "X"))
-    report = Report(kept=4)
+    report = CheckSummary(kept=4)
     for checked in check_samples(write_samples(samples, tmp_path).parent):
         report.add(checked)
     assert (report.rows, report.unplayable) == (30, 20)
@@ -213,7 +213,7 @@ def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nob
     tmp_path: Path,
 ) -> None:
     folder = imported(tmp_path)
-    config = MixConfig(parts=(Part("one", 5), Part("two", None)))
+    config = MixConfig(parts=(MixPart("one", 5), MixPart("two", None)))
     mixed = mix(folder, config, tmp_path / "out", against=[folder / "bench"], progress=False)
     left = {f"{each.part}/{each.sample.id}": each.reason.value for each in mixed.left_out}
     assert {name: reason for name, reason in left.items() if reason != "not drawn"} == {
@@ -247,7 +247,7 @@ def test_mixture_says_which_part_is_missing_and_which_count_is_none(tmp_path: Pa
     ):
         mix(
             tmp_path,
-            MixConfig(parts=(Part("pixel-reasoner", 3),)),
+            MixConfig(parts=(MixPart("pixel-reasoner", 3),)),
             tmp_path / "out",
             progress=False,
         )

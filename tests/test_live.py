@@ -9,7 +9,7 @@ from chat_server import ChatServer
 from live_server import CALL, CONFIG, looks_at, scripted_model
 
 from lfpc.ask import live
-from lfpc.ask.live import Asked, Busy, led, live_model, swapped
+from lfpc.ask.live import Busy, LiveQuestion, led, live_model, swapped
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop
 from lfpc.episode import Episode, Stop
@@ -28,7 +28,7 @@ def told(model, asked):
 
 
 def test_an_episode_is_told_turn_by_turn(sample):
-    steps = told(scripted_model(), Asked(sample=sample(), config=CONFIG))
+    steps = told(scripted_model(), LiveQuestion(sample=sample(), config=CONFIG))
     assert [len(step.turns) for step in steps] == [0, 1, 2, 3]
     assert isinstance(steps[-1], Episode)
     assert steps[-1].stop is Stop.ANSWERED
@@ -41,7 +41,7 @@ def test_an_episode_is_told_turn_by_turn(sample):
 def test_the_swapped_crop_shows_something_else_and_the_others_what_they_asked_for(
     sample, what, region
 ):
-    asked = Asked(sample=sample(), config=CONFIG)
+    asked = LiveQuestion(sample=sample(), config=CONFIG)
     own = told(scripted_model(), asked)[-1]
     other = told(scripted_model(), swapped(asked, own.turns, 2, what))[-1]
     assert other.turns[0].reply == own.turns[0].reply
@@ -52,7 +52,7 @@ def test_the_swapped_crop_shows_something_else_and_the_others_what_they_asked_fo
 
 
 def test_noise_and_nothing_are_shown_for_one_call_only(sample):
-    asked = Asked(sample=sample(), config=CONFIG)
+    asked = LiveQuestion(sample=sample(), config=CONFIG)
     own = told(scripted_model(), asked)[-1]
     noise = told(scripted_model(), swapped(asked, own.turns, 1, "noise"))[-1]
     assert noise.turns[0].view.size == own.turns[0].view.size
@@ -64,7 +64,7 @@ def test_noise_and_nothing_are_shown_for_one_call_only(sample):
 
 
 def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
-    first = Asked(sample=sample(), config=CONFIG)
+    first = LiveQuestion(sample=sample(), config=CONFIG)
     own = told(scripted_model(), first)[-1]
     second = swapped(first, own.turns, 1, "none")
     third = swapped(second, told(scripted_model(), second)[-1].turns, 2, "none")
@@ -76,7 +76,7 @@ def test_a_swap_of_a_swap_keeps_what_was_shown_before(sample):
 
 
 def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
-    asked = Asked(sample=sample(), config=CONFIG)
+    asked = LiveQuestion(sample=sample(), config=CONFIG)
     box = Box(0.21, 0.52, 0.49, 0.98)
     played = told(scripted_model(), led(asked, box))[-1]
     assert played.turns[0].view.region == box
@@ -94,7 +94,7 @@ def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
 
 
 def test_the_policy_is_asked_only_after_the_swapped_crop(sample):
-    asked = Asked(sample=sample(), config=CONFIG)
+    asked = LiveQuestion(sample=sample(), config=CONFIG)
     contexts = []
 
     def counting(context):
@@ -107,7 +107,7 @@ def test_the_policy_is_asked_only_after_the_swapped_crop(sample):
 
 
 def test_a_crop_that_nothing_follows_cannot_be_swapped(sample):
-    asked = Asked(sample=sample(), config=replace(CONFIG, max_turns=2))
+    asked = LiveQuestion(sample=sample(), config=replace(CONFIG, max_turns=2))
     turns = told(scripted_model(), asked)[-1].turns
     with pytest.raises(RunError, match="crop 2 came with the last of 2 turns"):
         swapped(asked, turns, 2, "noise")
@@ -116,7 +116,7 @@ def test_a_crop_that_nothing_follows_cannot_be_swapped(sample):
 
 
 def test_truth_of_a_picture_without_boxes_is_one_sentence(sample):
-    asked = Asked(sample=sample(boxes=()), config=CONFIG)
+    asked = LiveQuestion(sample=sample(boxes=()), config=CONFIG)
     turns = told(scripted_model(), asked)[-1].turns
     with pytest.raises(SampleError, match="has no boxes"):
         told(scripted_model(), swapped(asked, turns, 1, "truth"))
@@ -125,7 +125,7 @@ def test_truth_of_a_picture_without_boxes_is_one_sentence(sample):
 def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkeypatch):
     monkeypatch.setattr(live, "LONGEST_QUEUE", 1)
     model = scripted_model()
-    asked = Asked(sample=sample(), config=CONFIG)
+    asked = LiveQuestion(sample=sample(), config=CONFIG)
 
     async def two():
         async with aclosing(model.tell(asked)) as steps:
@@ -142,7 +142,10 @@ def test_a_served_model_is_told_the_same_way(sample):
     with ChatServer() as server:
         model = live_model("scripted", config, Server(base_url=server.base_url))
         turns = told(
-            model, Asked(sample=sample(), config=replace(config, temperature=0.5, max_new_tokens=7))
+            model,
+            LiveQuestion(
+                sample=sample(), config=replace(config, temperature=0.5, max_new_tokens=7)
+            ),
         )[-1].turns
     assert isinstance(turns[0].action, Crop)
     assert (

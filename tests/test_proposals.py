@@ -9,8 +9,8 @@ from PIL import Image
 from lfpc.boxes import WHOLE, Box
 from lfpc.boxing.grounding import asked_boxes, boxes_of_reply
 from lfpc.boxing.proposals import (
+    FailureCount,
     Proposal,
-    Record,
     crop_proposals,
     failure_records,
     hardest_first,
@@ -85,7 +85,7 @@ def test_probes_failed_requests_and_other_files_are_no_record_of_the_model(
     RunFolder(tmp_path / "own").log_episode(
         "failed", {"sample": "s1", "turns": [], "correct": False, "error": "time-out"}
     )
-    assert failure_records(recorded_rows(tmp_path)) == {"s1": Record(asked=1, failed=0)}
+    assert failure_records(recorded_rows(tmp_path)) == {"s1": FailureCount(asked=1, failed=0)}
 
 
 def test_what_a_run_wrote_that_is_no_box_proposes_nothing():
@@ -116,10 +116,10 @@ def test_hardest_are_failed_most_often_and_those_never_asked_come_last(asked: Sa
         for name in ("never asked", "easy", "half", "hard once", "hard thrice")
     ]
     records = {
-        "easy": Record(4, 0),
-        "half": Record(4, 2),
-        "hard once": Record(1, 1),
-        "hard thrice": Record(3, 3),
+        "easy": FailureCount(4, 0),
+        "half": FailureCount(4, 2),
+        "hard once": FailureCount(1, 1),
+        "hard thrice": FailureCount(3, 3),
     }
     assert [one.id for one in hardest_first(samples, records)] == [
         "hard thrice",

@@ -20,7 +20,7 @@ from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import DataFacts, Evidence, Origin
 from lfpc.report.exports import figure_csv
 from lfpc.report.figures import (
-    Estimate,
+    IntervalEstimate,
     bars,
     flat_numbers,
     nice_ticks,
@@ -408,8 +408,8 @@ def test_rare_kinds_are_among_the_picked(samples):
 
 def test_estimates_stand_beside_each_other_with_their_intervals():
     places = {
-        "small": {"a": Estimate(0.5, 0.4, 0.6), "b": Estimate(1.0, None, None)},
-        "full": {"b": Estimate(0.0, None, None, "#x")},
+        "small": {"a": IntervalEstimate(0.5, 0.4, 0.6), "b": IntervalEstimate(1.0, None, None)},
+        "full": {"b": IntervalEstimate(0.0, None, None, "#x")},
     }
     figure = points("p", "Points", places, of="budget")
     assert [mark.series for mark in figure.marks] == [0, 1, 1]

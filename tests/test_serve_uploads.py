@@ -11,7 +11,7 @@ from PIL import Image
 
 from lfpc.errors import PictureError
 from lfpc.images import open_picture
-from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.store import FileStore
 from lfpc.web.ask.uploads import Uploads, checked_ending
 
 
@@ -86,27 +86,27 @@ def test_whatever_bytes_are_sent_are_a_picture_or_a_picture_error(
 
 
 def test_the_longest_unused_file_is_dropped_first(tmp_path):
-    shelf = Shelf(tmp_path / "shelf", 10)
-    first = shelf.put(b"1111", ".txt")
-    second = shelf.put(b"2222", ".txt")
-    assert shelf.find(first)
-    third = shelf.put(b"3333", ".txt")
-    assert shelf.find(second) is None
-    assert [shelf.find(name).read_bytes() for name in (first, third)] == [b"1111", b"3333"]
-    assert len(list(shelf.folder.iterdir())) == 2
+    store = FileStore(tmp_path / "store", 10)
+    first = store.put(b"1111", ".txt")
+    second = store.put(b"2222", ".txt")
+    assert store.find(first)
+    third = store.put(b"3333", ".txt")
+    assert store.find(second) is None
+    assert [store.find(name).read_bytes() for name in (first, third)] == [b"1111", b"3333"]
+    assert len(list(store.folder.iterdir())) == 2
 
 
 def test_a_file_larger_than_the_shelf_stays_until_the_next_comes(tmp_path):
-    shelf = Shelf(tmp_path / "shelf", 3)
-    large = shelf.put(b"1111", "")
-    assert shelf.find(large)
-    shelf.put(b"2", "")
-    assert shelf.find(large) is None
+    store = FileStore(tmp_path / "store", 3)
+    large = store.put(b"1111", "")
+    assert store.find(large)
+    store.put(b"2", "")
+    assert store.find(large) is None
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "", "."])
 def test_only_names_that_were_given_are_found(tmp_path, name):
     (tmp_path / "secret").write_text("secret")
-    assert Shelf(tmp_path / "shelf", 10).find(name) is None
+    assert FileStore(tmp_path / "store", 10).find(name) is None
     with pytest.raises(PictureError, match="no longer kept here; send it again"):
         Uploads(tmp_path / "uploads").find(name)

@@ -25,7 +25,7 @@ from lfpc.train import local
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.draw import first_views, prompts_of_step
 from lfpc.train.local import train
-from lfpc.train.rows import row_of_episode
+from lfpc.train.rollouts import rollout_of
 from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps
 from lfpc.train.update import Learner, micro_batches
 
@@ -162,7 +162,7 @@ def some_rows(made):
     contexts = [tiny.context("What mark?", first)] * 3
     contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
     return [
-        row_of_episode(episode, made.policy.encoder, max_tokens=1000)
+        rollout_of(episode, made.policy.encoder, max_tokens=1000)
         for episode in rollouts(made.policy, contexts)
     ]
 

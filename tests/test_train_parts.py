@@ -23,7 +23,7 @@ from lfpc.train.alarms import TEXTS, alarms
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.loss import clipped_loss, token_weights
 from lfpc.train.presets import PRESETS, preset
-from lfpc.train.rows import row_of_episode
+from lfpc.train.rollouts import rollout_of
 from lfpc.train.statistics import episode_numbers, nested_iou, sampling_numbers
 
 pytestmark = pytest.mark.slow
@@ -105,7 +105,7 @@ def test_only_replies_are_trained_and_those_of_every_turn():
     encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
     crop = tiny.crop_turn(1, closed=True)
     last = answer()
-    row = row_of_episode(episode(crop, last), encoder, max_tokens=1000)
+    row = rollout_of(episode(crop, last), encoder, max_tokens=1000)
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
     assert len(row.logprobs) == len(trained)
@@ -121,7 +121,7 @@ def test_a_mask_drawn():
     short = replace(SAMPLE, question="7")
     crop = Turn(Reply("12", (20, 21), (-1.0, -1.0)), Crop(tiny.BOX), tiny.view(1, 28, 28))
     last = Turn(Reply("3", (22, encoder.end_of_turn), (-1.0, -1.0)), Answer("3"))
-    row = row_of_episode(
+    row = rollout_of(
         Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED), encoder, max_tokens=100
     )
     names = [tiny.tokenizer().convert_ids_to_tokens(token) for token in row.input_ids]
@@ -133,7 +133,7 @@ def test_a_mask_drawn():
 
 
 def test_an_overlong_rollout_is_masked_and_said_to_be():
-    row = row_of_episode(episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=10)
+    row = rollout_of(episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=10)
     assert row.overlong
     assert sum(row.mask) == len(row.logprobs) == 0
 
@@ -141,7 +141,7 @@ def test_an_overlong_rollout_is_masked_and_said_to_be():
 def test_a_reply_that_nobody_sampled_cannot_be_trained():
     scripted = Turn(Reply("<answer>7</answer>"), Answer("7"))
     with pytest.raises(ValueError, match="without sampled tokens"):
-        row_of_episode(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=100)
+        rollout_of(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=100)
 
 
 def test_metrics_of_a_step_by_hand():

@@ -31,7 +31,7 @@ from lfpc.train.verl.export import export_samples
 from lfpc.train.verl.inside import loop, pixels, plugin, workers
 from lfpc.train.verl.inside.dataset import ScheduledSamples
 from lfpc.train.verl.inside.start import composed
-from lfpc.train.verl.recording import Played
+from lfpc.train.verl.recording import RecordedRollout
 from lfpc.train.verl.translate import NAME, Files, settings
 
 pytestmark = pytest.mark.verl
@@ -214,7 +214,7 @@ def play(data, run, *texts):
     output = asyncio.run(
         made.run({"temperature": 1.0, "logprobs": True}, **row, uid="u", session_id=2)
     )
-    return output, server, Played.from_bytes(output.extra_fields[NAME])
+    return output, server, RecordedRollout.from_bytes(output.extra_fields[NAME])
 
 
 class AttributeBag:

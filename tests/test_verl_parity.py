@@ -40,7 +40,7 @@ from lfpc.rewards import episode_reward
 from lfpc.samples import read_samples
 from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import first_views
-from lfpc.train.rows import rows_of_episodes
+from lfpc.train.rollouts import rollouts_of
 from lfpc.train.update import Learner
 from lfpc.train.verl.inside import pixels, plugin
 from lfpc.train.verl.inside.loop import rollout_output
@@ -87,7 +87,7 @@ class Both:
             [turn.reply.logprobs for played in self.episodes for turn in played.turns]
         )
         older = [as_if_sampled_before(played, n) for n, played in enumerate(self.episodes)]
-        self.rows = rows_of_episodes(older, policy.encoder, max_tokens=self.run.max_tokens)
+        self.rows = rollouts_of(older, policy.encoder, max_tokens=self.run.max_tokens)
         self.outputs = [rollout_output(played, policy.encoder, self.run) for played in older]
         self.learner = Learner(policy, self.run)
         self.verl = verl_engine()

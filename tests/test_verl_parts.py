@@ -30,7 +30,7 @@ from lfpc.train.verl.estimate import (
     training_bytes,
 )
 from lfpc.train.verl.export import export_samples, exported_samples
-from lfpc.train.verl.recording import Played, log_episodes, played, step_numbers
+from lfpc.train.verl.recording import RecordedRollout, log_episodes, played, step_numbers
 from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
 from lfpc.train.verl.translate import check_translatable, save_every, settings, settings_lines
 from lfpc.train.verl.versions import check_versions, needed
@@ -437,7 +437,7 @@ def test_a_report_travels_without_pixels(step):
     _, _, reports = step
     data = reports[0].to_bytes()
     assert len(data) < 5_000
-    again = Played.from_bytes(data)
+    again = RecordedRollout.from_bytes(data)
     assert again.terms == reports[0].terms
     assert again.row == reports[0].row
     assert again.episode.boxes == reports[0].episode.boxes

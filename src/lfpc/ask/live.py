@@ -27,7 +27,7 @@ SWAPS = ("own", "noise", "none", "mean", "blur", "truth")
 many crops."""
 LONGEST_QUEUE = 64
 """Questions in play and waiting, beyond which a further one is refused."""
-Shown = str | Box
+Replacement = str | Box
 """What is shown for a call in place of the requested crop: by the probe of that name, or this
 region of the original."""
 
@@ -37,13 +37,13 @@ class Busy(PolicyError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class LiveQuestion:
     """A question as it is put to the model."""
 
     sample: Sample
     config: EvaluationConfig
     """The budget, the sampling, the crop rules, the turns."""
-    shown: Mapping[int, Shown] = field(default_factory=dict[int, Shown])
+    shown: Mapping[int, Replacement] = field(default_factory=dict[int, Replacement])
     """What is shown for the nth call, from 1; others show the requested crop."""
     before: tuple[Reply, ...] = ()
     """Replies that are given again before the policy is asked."""
@@ -78,7 +78,7 @@ class LiveModel:
         self._slots = asyncio.Semaphore(concurrency)
         self._asked = 0
 
-    async def tell(self, asked: Asked) -> AsyncGenerator[Context | Episode, None]:
+    async def tell(self, asked: LiveQuestion) -> AsyncGenerator[Context | Episode, None]:
         """Each context that the policy is asked in, and at last the Episode. Close it (`aclosing`)
         to stop asking.
 
@@ -104,7 +104,7 @@ class LiveModel:
             self._asked -= 1
 
 
-def _begin(asked: Asked) -> Game:
+def _begin(asked: LiveQuestion) -> Game:
     sample = asked.sample
     config = asked.config
     view = first_view(sample, config.budget, factor=config.chat.factor)
@@ -114,7 +114,7 @@ def _begin(asked: Asked) -> Game:
     return replayed(game, asked.before)
 
 
-def look_by_call(asked: Asked) -> Look:
+def look_by_call(asked: LiveQuestion) -> Look:
     """What the crop tool shows in one episode of this question. It counts the calls, so it serves
     one episode only.
     """
@@ -129,7 +129,9 @@ def look_by_call(asked: Asked) -> Look:
     return lambda sample, box: looks.get(next(calls), named["own"])(sample, box)
 
 
-def swapped(asked: Asked, turns: Sequence[Turn], call: int, what: Shown) -> Asked:
+def swapped(
+    asked: LiveQuestion, turns: Sequence[Turn], call: int, what: Replacement
+) -> LiveQuestion:
     """The question played again up to its `call`th crop call (from 1), for which `what` is shown;
     the policy goes on from there.
 
@@ -153,12 +155,12 @@ def swapped(asked: Asked, turns: Sequence[Turn], call: int, what: Shown) -> Aske
             f"says nothing after it; allow more turns"
         )
     shown = {earlier: was for earlier, was in asked.shown.items() if earlier < call}
-    return Asked(
+    return LiveQuestion(
         sample=asked.sample, config=asked.config, shown={**shown, call: what}, before=replies
     )
 
 
-def led(asked: Asked, region: Box) -> Asked:
+def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
     """The question asked again, begun with a call for `region` as if the model had written it: it
     goes on from that crop.
 
@@ -186,7 +188,9 @@ def led(asked: Asked, region: Box) -> Asked:
             f"the model's crop tool does not take this region "
             f"({getattr(action, 'detail', '')}); draw a larger one"
         )
-    return Asked(sample=asked.sample, config=asked.config, shown={1: region}, before=(reply,))
+    return LiveQuestion(
+        sample=asked.sample, config=asked.config, shown={1: region}, before=(reply,)
+    )
 
 
 def live_model(name: str, config: EvaluationConfig, host: Host) -> LiveModel:

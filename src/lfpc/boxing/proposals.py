@@ -34,7 +34,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FailureCount:
     """How often a sample was asked, and how often the answer was wrong."""
 
     asked: int
@@ -117,7 +117,7 @@ def _grouped(boxes: Sequence[Box], source: str) -> list[Proposal]:
     return [Proposal(group[0], source, len(group)) for group in groups[:MOST]]
 
 
-def failure_records(rows: Iterable[Row]) -> dict[str, Record]:
+def failure_records(rows: Iterable[Row]) -> dict[str, FailureCount]:
     """How often each sample was asked, and how often the answer was wrong; rows without a verdict
     do not count.
     """
@@ -125,10 +125,12 @@ def failure_records(rows: Iterable[Row]) -> dict[str, Record]:
     for row in rows:
         if isinstance(row.get("correct"), bool):
             asked[str(row["sample"])].append(row["correct"])
-    return {name: Record(len(verdicts), verdicts.count(False)) for name, verdicts in asked.items()}
+    return {
+        name: FailureCount(len(verdicts), verdicts.count(False)) for name, verdicts in asked.items()
+    }
 
 
-def hardest_first(samples: Sequence[Sample], records: Mapping[str, Record]) -> list[Sample]:
+def hardest_first(samples: Sequence[Sample], records: Mapping[str, FailureCount]) -> list[Sample]:
     """Samples by their share of wrong answers, the one failed more often first among equals; those
     never asked come last.
     """

@@ -51,20 +51,22 @@ class Annotate(AskedModel):
 
         need_web()
         from lfpc.boxing.decisions import boxing_of
-        from lfpc.web.annotate import annotation_app, open_desk
+        from lfpc.web.annotate import annotation_app, open_session
         from lfpc.web.serving import serve, usual_port
 
-        with open_desk(
+        with open_session(
             self.folder,
             by=self.by or getpass.getuser(),
             pictures=self.pictures,
             arrange=self._arrangement(),
             proposals=self._proposals(),
             ask=self._asking(),
-        ) as desk:
-            serve(annotation_app(desk), "lfpc annotate", port=self.port or usual_port(self.folder))
-            done = sum(boxing_of(sample).state == "done" for sample in desk.samples())
-        return f"{self.folder}: {done} of {len(desk.order)} samples done"
+        ) as session:
+            serve(
+                annotation_app(session), "lfpc annotate", port=self.port or usual_port(self.folder)
+            )
+            done = sum(boxing_of(sample).state == "done" for sample in session.samples())
+        return f"{self.folder}: {done} of {len(session.order)} samples done"
 
     def _proposals(self) -> "dict[str, list[Proposal]]":
         from lfpc.boxing.proposals import MOST, crop_proposals, recorded_rows

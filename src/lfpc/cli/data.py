@@ -28,7 +28,7 @@ class DataCheck:
     """Folder for the looks of pictures, which checks may share; None: out/looks."""
 
     def run(self) -> str:
-        from lfpc.data.check import Report, check_samples
+        from lfpc.data.check import CheckSummary, check_samples
         from lfpc.data.likeness import known_looks, leak_finder
         from lfpc.errors import SampleError
         from lfpc.report.check_page import write_check_page
@@ -38,7 +38,7 @@ class DataCheck:
             if self.against
             else None
         )
-        report = Report()
+        report = CheckSummary()
         for checked in check_samples(self.folder, leak):
             report.add(checked)
             for line in checked.lines:

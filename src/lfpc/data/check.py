@@ -178,7 +178,7 @@ def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterato
 
 
 @dataclass
-class Report:
+class CheckSummary:
     """What a check found, sample by sample; a few samples are kept to be looked at."""
 
     kept: int = 12

@@ -18,7 +18,7 @@ from lfpc.data.check import question_key
 from lfpc.data.likeness import MAX_DISTANCE, SIDE, Looks, known_looks, looks_of
 from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
-from lfpc.published.rejections import Reason, Rejected, reason_of
+from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.runs import write_json
 
@@ -28,7 +28,7 @@ LOOKS = "looks"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MixPart:
     """One training set of a mixture."""
 
     name: str
@@ -37,11 +37,11 @@ class Part:
     """Samples that are drawn from it; None: all that are left."""
 
 
-PRESETS: dict[str, tuple[Part, ...]] = {
+PRESETS: dict[str, tuple[MixPart, ...]] = {
     "stage1": (
-        Part("pixel-reasoner", 2700),
-        Part("chain-of-focus", 2100),
-        Part("thinklite-vl", None),
+        MixPart("pixel-reasoner", 2700),
+        MixPart("chain-of-focus", 2100),
+        MixPart("thinklite-vl", None),
     ),
 }
 """Name -> parts."""
@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[Part, ...]] = {
 class MixConfig:
     """What is mixed, and what is left out."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MixPart, ...]
     min_tokens: int = 64
     """Visual tokens of the original, at the least: a smaller picture cannot be reduced by much."""
     max_distance: int = MAX_DISTANCE
@@ -68,7 +68,7 @@ class LeftOut:
 
     part: str
     sample: Sample
-    reason: Reason
+    reason: RejectReason
     detail: str = ""
 
 
@@ -129,7 +129,7 @@ def mix(
         drawn = draw_evenly(fit, part.count, config.seed)
         chosen = {sample.id for sample in drawn}
         left_out += [
-            LeftOut(part.name, sample, Reason.NOT_DRAWN)
+            LeftOut(part.name, sample, RejectReason.NOT_DRAWN)
             for sample in fit
             if sample.id not in chosen
         ]
@@ -167,16 +167,18 @@ def _sieve(
                 near := known.like(looks.get(sample.image), config.max_distance)
             ):
                 raise Rejected(
-                    Reason.LEAK, f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)"
+                    RejectReason.LEAK,
+                    f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)",
                 )
             key = question_key(sample)
             if key in seen:
                 raise Rejected(
-                    Reason.DUPLICATE, "the same question about the same picture was there before"
+                    RejectReason.DUPLICATE,
+                    "the same question about the same picture was there before",
                 )
             if config.per_picture is not None and questions[sample.image] >= config.per_picture:
                 raise Rejected(
-                    Reason.NOT_DRAWN,
+                    RejectReason.NOT_DRAWN,
                     f"there are {config.per_picture} questions about the picture already",
                 )
         except LfpcError as error:
@@ -193,12 +195,12 @@ def _refuse(sample: Sample, config: MixConfig) -> None:
     tokens = visual_tokens(smart_resize(size, min_tokens=1, max_tokens=1 << 30))
     if tokens < config.min_tokens:
         raise Rejected(
-            Reason.TINY,
+            RejectReason.TINY,
             f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; {config.min_tokens} "
             f"are needed",
         )
     if not check_answer(sample.answer, sample).correct:
-        raise Rejected(Reason.ANSWER, f"answer {sample.answer!r} can be matched by no reply")
+        raise Rejected(RejectReason.ANSWER, f"answer {sample.answer!r} can be matched by no reply")
 
 
 def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> list[Sample]:
@@ -223,17 +225,17 @@ def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> lis
     return [samples[place] for place in sorted(taken)]
 
 
-def parts_named(words: Mapping[str, str]) -> tuple[Part, ...]:
+def parts_named(words: Mapping[str, str]) -> tuple[MixPart, ...]:
     """Parts from NAME=COUNT, where COUNT may be "all".
 
     Raises:
         ConfigError: a count is neither a number above 0 nor "all".
     """
-    parts: list[Part] = []
+    parts: list[MixPart] = []
     for name, count in words.items():
         if count != "all" and not (count.isdecimal() and int(count) > 0):
             raise ConfigError(f"--parts {name}={count}: a count is a number above 0, or all")
-        parts.append(Part(name, None if count == "all" else int(count)))
+        parts.append(MixPart(name, None if count == "all" else int(count)))
     return tuple(parts)
 
 

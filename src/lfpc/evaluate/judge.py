@@ -66,7 +66,7 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JudgeCase:
     """What the judge is asked about."""
 
     question: str
@@ -144,7 +144,7 @@ class Judge:
             "prompt_sha256": sha256(PROMPT.encode()).hexdigest()[:16],
         }
 
-    def decide(self, cases: Sequence[Case], *, progress: bool = False) -> list[Judgement]:
+    def decide(self, cases: Sequence[JudgeCase], *, progress: bool = False) -> list[Judgement]:
         """A judgement per case, in order. Equal cases are asked about once, known ones never again.
 
         Raises:
@@ -152,7 +152,7 @@ class Judge:
                 a row failed that it is dead, those of earlier calls included.
         """
         new = [case for case in dict.fromkeys(cases) if self._key(case) not in self._verdicts]
-        failed: dict[Case, str] = {}
+        failed: dict[JudgeCase, str] = {}
         with ThreadPoolExecutor(self.config.concurrency) as threads:
             asked = [threads.submit(self._ask, case) for case in new]
             try:
@@ -171,11 +171,11 @@ class Judge:
             for case in cases
         ]
 
-    def _key(self, case: Case) -> str:
+    def _key(self, case: JudgeCase) -> str:
         parts = [self.config.model, PROMPT_VERSION, case.question, case.reference, case.reply]
         return sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _ask(self, case: Case) -> str:
+    def _ask(self, case: JudgeCase) -> str:
         """Ask about one case and keep the verdict. Returns what went wrong, or nothing."""
         texts = {
             "question": case.question,
@@ -228,7 +228,7 @@ class Judge:
         ):
             return ""  # a body that is no completion: JSON of another shape, or none
 
-    def _keep(self, case: Case, correct: bool, said: str) -> None:
+    def _keep(self, case: JudgeCase, correct: bool, said: str) -> None:
         key = self._key(case)
         row = {
             "key": key,

@@ -8,7 +8,7 @@ from typing import Any
 
 from lfpc.answers import check_answer
 from lfpc.errors import SampleError
-from lfpc.evaluate.judge import Case, Judge
+from lfpc.evaluate.judge import Judge, JudgeCase
 from lfpc.evaluate.stored import stored_evaluations, write_stored
 from lfpc.evaluate.summary import RESULTS_FILE, read_results
 from lfpc.metrics.episodes import Row
@@ -78,13 +78,13 @@ def _by_rule(row: Row) -> dict[str, Any]:
     return kept | {"correct": verdict.correct, "method": verdict.method}
 
 
-def _case(row: Row) -> Case:
+def _case(row: Row) -> JudgeCase:
     options: Sequence[str] = row["options"]
     listed = [f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False)]
     reference = str(row["answer"])
     if options and reference in LETTERS[: len(options)]:
         reference = listed[LETTERS.index(reference)]
-    return Case("\n".join([row["question"], *listed]), reference, str(row["said"]))
+    return JudgeCase("\n".join([row["question"], *listed]), reference, str(row["said"]))
 
 
 def rescore_run(

@@ -17,7 +17,7 @@ from lfpc.mini.scenes import COLORS, MARKS, SHAPES, Scene
 from lfpc.policies.qwen.vision import tower
 
 
-class Heads(torch.nn.Module):
+class DenseHeads(torch.nn.Module):
     """What reads the dense targets off the features; used in pretraining only.
 
     Names are scored with the language model's own token embeddings, so that a picture's "red" and
@@ -164,7 +164,7 @@ def dense_targets(
 
 
 def dense_loss(
-    visual: torch.nn.Module, heads: Heads, table: torch.Tensor, batch: DenseBatch
+    visual: torch.nn.Module, heads: DenseHeads, table: torch.Tensor, batch: DenseBatch
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropies of colour, shape and mark, L1 of the box, over the tokens that have a
     target.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from lfpc.boxes import Box
 from lfpc.images import crop_view
-from lfpc.mini.dense import Heads
+from lfpc.mini.dense import DenseHeads
 from lfpc.mini.folders import CROPS
 from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches, pool_scene, show
 from lfpc.mini.scenes import (
@@ -23,8 +23,8 @@ from lfpc.mini.scenes import (
     EASY,
     MARKS,
     SHAPES,
-    Question,
     Scene,
+    SceneQuestion,
     attribute_question,
     relation_question,
 )
@@ -38,23 +38,23 @@ MENTION_WEIGHT = 5.0
 CORNER_WEIGHT = 0.3
 """Of the distance of a mentioned thing's corners in fractions of `FULL`, and of the cross-entropy
 of their numbers."""
-Picture = np.ndarray
-Segment = tuple[str | Picture, bool]
+PixelArray = np.ndarray
+Segment = tuple[str | PixelArray, bool]
 """A piece of a row and whether the model is trained to write it; a picture is never trained on."""
-Corners = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """xyxy in pixels of a row's first picture."""
-Known = dict[str, tuple[int, Corners]]
+KnownThings = dict[str, tuple[int, PixelBox]]
 """Name of a thing -> its mark's class (-1: not readable) and its box."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DialogueRow:
     """One training row. Wherever its text mentions a thing that is `known`, the mention is a
     further target.
     """
 
     segments: list[Segment]
-    known: Known
+    known: KnownThings
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class CropShares:
 
 def reading_row(
     rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]
-) -> Row:
+) -> DialogueRow:
     """One picture and up to six short questions about it: marks that can be read, places, names at
     a place, relations.
     """
@@ -100,7 +100,7 @@ def reading_row(
         )
         row.append((f"<answer>{answer}</answer><|im_end|>", True))
         row.append(("\n", False))
-    return Row(row, _known(scene, region, grid))
+    return DialogueRow(row, _known(scene, region, grid))
 
 
 def _questions_in_view(
@@ -133,9 +133,9 @@ def _questions_in_view(
     return asked
 
 
-def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> Known:
+def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> KnownThings:
     """What can be said of the things that are in view."""
-    known: Known = {}
+    known: KnownThings = {}
     scale = grid[1] * 28 / (region[2] - region[0]), grid[0] * 28 / (region[3] - region[1])
     for thing in scene.things:
         if (box := _in_view(thing.box, scene, region, scale)) is None:
@@ -146,7 +146,7 @@ def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> Known:
     return known
 
 
-def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float]) -> Corners | None:
+def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float]) -> PixelBox | None:
     """The box in whole pixels of the view, or None if less than 80 % of either side is inside
     it.
     """
@@ -164,7 +164,7 @@ def _in_view(box: Box, scene: Scene, region: Region, scale: tuple[float, float])
     return round(a0), round(b0), round(a1), round(b1)
 
 
-def _numbers(box: Corners) -> str:
+def _numbers(box: PixelBox) -> str:
     return "[" + ", ".join(map(str, box)) + "]"
 
 
@@ -195,7 +195,7 @@ def call_text(box: Box, side: int) -> str:
     )
 
 
-def _tool_question(rng: np.random.Generator, scene: Scene, relations: float = 0.2) -> Question:
+def _tool_question(rng: np.random.Generator, scene: Scene, relations: float = 0.2) -> SceneQuestion:
     things = [scene.things[int(i)] for i in rng.permutation(len(scene.things))]
     return (
         relation_question(things[0], things[1])
@@ -204,7 +204,7 @@ def _tool_question(rng: np.random.Generator, scene: Scene, relations: float = 0.
     )
 
 
-def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
+def _tool_prompt(pixels: PixelArray, question: str) -> list[Segment]:
     return [
         (f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n<|vision_start|>", False),
         (pixels, False),
@@ -212,7 +212,7 @@ def _tool_prompt(pixels: Picture, question: str) -> list[Segment]:
     ]
 
 
-def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> Row:
+def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> DialogueRow:
     """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where
     the picture allows it.
     """
@@ -227,7 +227,7 @@ def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> Row:
         else call_text(sloppy_box(rng, question.about[0].box), side)
     )
     whole = (0, 0, *scene.image.size)
-    return Row(
+    return DialogueRow(
         [*_tool_prompt(show(scene, whole, (side, side)), question.text), (reply, True)],
         _known(scene, whole, (tokens, tokens)),
     )
@@ -241,7 +241,7 @@ def crop_row(
     another: Callable[[], Scene],
     *,
     relations: float = 0.2,
-) -> Row:
+) -> DialogueRow:
     """Global picture, call, crop, answer; trained on the answer only.
 
     The answer is always the true one: `shares` says how far either picture can be relied on,
@@ -272,7 +272,7 @@ def crop_row(
         ("<|vision_end|></tool_response><|im_end|>\n<|im_start|>assistant\n", False),
         (f"<answer>{question.answer}</answer><|im_end|>", True),
     ]
-    return Row(segments, _known(scene, whole, (tokens, tokens)))
+    return DialogueRow(segments, _known(scene, whole, (tokens, tokens)))
 
 
 def _lookalike(
@@ -319,7 +319,7 @@ def dialogue_rows(
     *,
     scenes: int,
     shares: CropShares = CropShares(),
-) -> tuple[str, list[Row]]:
+) -> tuple[str, list[DialogueRow]]:
     """Rows of one kind for one step, `kinds` saying how often it is which."""
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
 
@@ -388,7 +388,7 @@ class DialogueBatch:
 
 
 def collate(
-    rows: list[Row], encode: Callable[[str], list[int]], image_id: int, pad_id: int
+    rows: list[DialogueRow], encode: Callable[[str], list[int]], image_id: int, pad_id: int
 ) -> DialogueBatch:
     """Rows to one batch."""
     ids = []
@@ -401,7 +401,7 @@ def collate(
         for color in COLORS
         for shape in SHAPES
     }
-    mentions: list[tuple[int, int, int, Corners]] = []
+    mentions: list[tuple[int, int, int, PixelBox]] = []
     for number, row in enumerate(rows):
         x: list[int] = []
         y: list[int] = []
@@ -441,7 +441,7 @@ def collate(
 
 
 def dialogue_loss(
-    model: Any, heads: Heads, kind: str, batch: DialogueBatch, marks: torch.Tensor
+    model: Any, heads: DenseHeads, kind: str, batch: DialogueBatch, marks: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Cross-entropy of the trained tokens, and what half of the layers already know of the things
     that are mentioned.

@@ -12,8 +12,8 @@ from lfpc.mini.scenes import (
     HARD,
     LARGE,
     TRANSFER,
-    Question,
     Scene,
+    SceneQuestion,
     SceneRules,
     attribute_question,
     draw_scene,
@@ -79,7 +79,7 @@ def _write_sample(folder: Path, split: str, index: int, relations: float) -> Sam
     )
 
 
-def ask_about(scene: Scene, rng: np.random.Generator, relations: float) -> Question:
+def ask_about(scene: Scene, rng: np.random.Generator, relations: float) -> SceneQuestion:
     """A question about random things of the scene; with probability `relations` a relation."""
     order = rng.permutation(len(scene.things))
     if rng.random() < relations:

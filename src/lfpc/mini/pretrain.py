@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
-from lfpc.mini.dense import Heads, dense_batch, dense_loss
+from lfpc.mini.dense import DenseHeads, dense_batch, dense_loss
 from lfpc.mini.dialogues import (
     MIXED,
     SETTLED,
@@ -88,7 +88,7 @@ class PretrainConfig:
         return CropShares(self.hit, self.contradict if phase == "settle" else 0.0, self.unreadable)
 
 
-class Learner:
+class PretrainModel:
     """The model, the heads, and the loss of a step of either phase; the same from the same
     configuration.
     """
@@ -104,7 +104,7 @@ class Learner:
         self.encode = lru_cache(maxsize=100_000)(
             lambda text: self.tokenizer(text, add_special_tokens=False).input_ids
         )
-        self.heads = Heads(self.model.config.text_config.hidden_size, self.encode)
+        self.heads = DenseHeads(self.model.config.text_config.hidden_size, self.encode)
         self.marks = torch.tensor([self.encode(mark)[0] for mark in MARKS])
 
     def weights(self) -> dict[str, torch.nn.Parameter]:
@@ -158,9 +158,9 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     `config.out / "checkpoint"`.
     """
     config.out.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config)
+    learner = PretrainModel(config)
     for number, (phase, steps) in enumerate(config.phases.items(), 1):
-        job = Job(config, phase, number, steps)
+        job = PhaseJob(config, phase, number, steps)
         if job.state(0).exists():
             state = torch.load(job.state(0), weights_only=True)
             learner.load(state["weights"])
@@ -171,7 +171,7 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     )
 
 
-class Job:
+class PhaseJob:
     """One phase as its workers see it."""
 
     def __init__(self, config: PretrainConfig, phase: str, number: int, steps: int) -> None:
@@ -192,7 +192,7 @@ class Job:
             return self.next_step.value - 1
 
 
-def _run_together(job: Job, learner: Learner, *, progress: bool) -> None:
+def _run_together(job: PhaseJob, learner: PretrainModel, *, progress: bool) -> None:
     """Steps of one phase by `config.workers` processes that share the weights (Hogwild: updates
     without locks).
     """
@@ -220,16 +220,16 @@ def _run_together(job: Job, learner: Learner, *, progress: bool) -> None:
         )
 
 
-def _help(job: Job, worker: int, weights: dict[str, torch.Tensor]) -> None:
+def _help(job: PhaseJob, worker: int, weights: dict[str, torch.Tensor]) -> None:
     """Another process: the same learner on the shared weights."""
     torch.set_num_threads(1)
-    learner = Learner(job.config)
+    learner = PretrainModel(job.config)
     for name, weight in learner.weights().items():
         weight.data = weights[name]
     _work(job, worker, learner, progress=False)
 
 
-def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
+def _work(job: PhaseJob, worker: int, learner: PretrainModel, *, progress: bool) -> None:
     """Take steps until there are none; the state is `<phase>.pt`, the curve `<phase>.jsonl`, in the
     run's folder.
     """
@@ -286,7 +286,7 @@ def _work(job: Job, worker: int, learner: Learner, *, progress: bool) -> None:
 
 
 def _save(
-    job: Job, worker: int, learner: Learner, optimizer: torch.optim.Optimizer, step: int
+    job: PhaseJob, worker: int, learner: PretrainModel, optimizer: torch.optim.Optimizer, step: int
 ) -> None:
     state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "step": step}
     if worker == 0:

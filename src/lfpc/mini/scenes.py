@@ -80,7 +80,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SceneQuestion:
     """A question about a scene. `about` are the things it names; `answer` is a mark or a
     direction.
     """
@@ -123,12 +123,12 @@ def draw_scene(seed: int | Sequence[int], rules: SceneRules = EASY) -> Scene:
     return Scene(image, tuple(things))
 
 
-def attribute_question(thing: Thing) -> Question:
+def attribute_question(thing: Thing) -> SceneQuestion:
     """What mark is on this thing?"""
-    return Question(f"What mark is on the {thing.name}?", thing.mark, "attribute", (thing,))
+    return SceneQuestion(f"What mark is on the {thing.name}?", thing.mark, "attribute", (thing,))
 
 
-def relation_question(first: Thing, second: Thing) -> Question:
+def relation_question(first: Thing, second: Thing) -> SceneQuestion:
     """Where is the first thing, seen from the second, along the axis on which they are further
     apart?
     """
@@ -140,7 +140,7 @@ def relation_question(first: Thing, second: Thing) -> Question:
     else:
         text = f"Is the {first.name} above or below the {second.name}?"
         answer = "above" if dy < 0 else "below"
-    return Question(text, answer, "relation", (first, second))
+    return SceneQuestion(text, answer, "relation", (first, second))
 
 
 def _texture(rng: np.random.Generator, side: int) -> Image.Image:

@@ -30,12 +30,12 @@ Start = Callable[[Sample], Game]
 usable."""
 Played = tuple[Sample, Episode | Failure, float]
 """A sample, what became of it, and its seconds."""
-Record = Callable[[Sequence[Played]], None]
+OnPlayed = Callable[[Sequence[Played]], None]
 """Is told what was played, as soon as it was. What it raises ends the playing."""
 
 
 def play_batches(
-    samples: Sequence[Sample], policy: Policy, start: Start, record: Record, *, batch: int
+    samples: Sequence[Sample], policy: Policy, start: Start, record: OnPlayed, *, batch: int
 ) -> None:
     """Play `batch` samples at a time in step, for a policy that computes many replies in one go;
     their seconds are shared out.
@@ -73,7 +73,7 @@ async def play_concurrently(
     samples: Sequence[Sample],
     policy: AsyncPolicy,
     start: Start,
-    record: Record,
+    record: OnPlayed,
     *,
     concurrency: int | None = None,
 ) -> None:

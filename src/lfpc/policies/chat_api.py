@@ -10,7 +10,7 @@ from typing import Any
 from lfpc.dialogue import Reply, Usage
 from lfpc.errors import PolicyError
 from lfpc.policies.picture_urls import PictureUrls
-from lfpc.protocols import Message, Part
+from lfpc.protocols import Message, MessagePart
 
 WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
 """vLLM's and SGLang's words for: the last message is the model's own, and unfinished."""
@@ -35,9 +35,9 @@ def chat_messages(messages: Sequence[Message], urls: PictureUrls) -> list[dict[s
     return found
 
 
-def _content(parts: Sequence[Part], urls: PictureUrls) -> str | list[dict[str, Any]]:
+def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict[str, Any]]:
     """Texts that follow each other are one: some servers put line breaks between texts."""
-    joined: list[Part] = []
+    joined: list[MessagePart] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
             joined[-1] += part

@@ -3,7 +3,7 @@ docs/protocols.md compares them.
 """
 
 from lfpc.errors import ConfigError
-from lfpc.protocols.base import ChatProtocol, Coords, Message, Part
+from lfpc.protocols.base import ChatProtocol, Coords, Message, MessagePart
 from lfpc.protocols.deepeyes import DEEPEYES
 from lfpc.protocols.ergo import ERGO
 from lfpc.protocols.mini_o3 import MINI_O3
@@ -39,4 +39,4 @@ def protocol_named(name: str, coords: Coords = "mapped") -> ChatProtocol:
     return PROTOCOLS[name].with_coords(coords)
 
 
-__all__ = ["PROTOCOLS", "ChatProtocol", "Coords", "Message", "Part", "protocol_named"]
+__all__ = ["PROTOCOLS", "ChatProtocol", "Coords", "Message", "MessagePart", "protocol_named"]

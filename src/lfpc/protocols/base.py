@@ -14,7 +14,7 @@ from lfpc.dialogue import Action, Context, Malformed, Turn
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, View
 
-Part = str | View
+MessagePart = str | View
 """A piece of a message: text, or a picture."""
 Role = Literal["system", "user", "assistant", "tool"]
 Parser = Callable[[str, Sequence[View]], Action]
@@ -36,7 +36,7 @@ class Message:
     """
 
     role: Role
-    parts: tuple[Part, ...]
+    parts: tuple[MessagePart, ...]
     reply: int | None = None
     """For a message that the policy wrote, which turn's reply it is: the policy has its tokens."""
 
@@ -56,7 +56,7 @@ class ChatProtocol:
     """(question, options) -> text of the first user message, which follows the picture."""
     remind: Callable[[View], str] = lambda first_view: ""
     """First view -> text after the question when the tool is offered."""
-    observe: Callable[[View, int, str], tuple[Part, ...]]
+    observe: Callable[[View, int, str], tuple[MessagePart, ...]]
     """(crop, its number among the crops shown from 1, the question as asked) -> parts of the
     message that shows it."""
     observe_nothing: str
@@ -116,7 +116,7 @@ class ChatProtocol:
         """What `text` means, for a policy that has been shown `views`, the first view first."""
         return self.parser(text[:LONGEST_REPLY], views)
 
-    def observation(self, turn: Turn, number: int, asked: str) -> tuple[Part, ...]:
+    def observation(self, turn: Turn, number: int, asked: str) -> tuple[MessagePart, ...]:
         """What the policy is told after `turn`, whose crop is the `number`th that was shown."""
         if isinstance(turn.action, Malformed):
             return (turn.action.detail,)
@@ -130,7 +130,7 @@ class ChatProtocol:
         """
         system = self.system if tools else self.direct_system
         asked = self.ask(context.question, context.options)
-        first: tuple[Part, ...] = (
+        first: tuple[MessagePart, ...] = (
             context.first_view,
             asked + (self.remind(context.first_view) if tools else ""),
         )

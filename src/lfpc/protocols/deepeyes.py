@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Malformed
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
@@ -68,7 +68,7 @@ REMINDER = (
 )
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop and the reminder, between tool_response tags."""
     return ("<tool_response>", view, REMINDER, "</tool_response>")
 

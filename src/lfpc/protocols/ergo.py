@@ -12,7 +12,7 @@ from dataclasses import replace
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -45,7 +45,7 @@ SECOND = (
 )
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """The region, then the question again."""
     return (view, asked + SECOND)
 

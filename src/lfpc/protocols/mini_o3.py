@@ -10,7 +10,7 @@ from typing import Any
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import (
     ask,
     call_or_answer,
@@ -44,7 +44,7 @@ DIRECT_SYSTEM = (
 )
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop with the name under which the next call may cut from it."""
     return (
         f"This is what you zoomed in on (observation_{number}):\n",

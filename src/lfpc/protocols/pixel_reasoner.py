@@ -14,7 +14,7 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import (
     BAD_BOX,
     TOOL_CALL,
@@ -53,7 +53,7 @@ DIRECT_SYSTEM = "You answer questions about a picture."
 FINAL = "Think step by step, and put your final answer within \\boxed{}."
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop with its number and size."""
     return (
         f"This is the region (picture {number + 1}, {view.size[0]} x {view.size[1]} pixels):",

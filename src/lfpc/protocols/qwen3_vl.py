@@ -16,7 +16,7 @@ from typing import Any
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -92,7 +92,7 @@ SYSTEM_WITH_TOOL = (
 DIRECT_SYSTEM = "You answer questions about a picture."
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop alone: the chat template sets a tool's message apart."""
     return (view,)
 

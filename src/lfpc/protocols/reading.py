@@ -14,7 +14,7 @@ from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import View
-from lfpc.protocols.base import Part
+from lfpc.protocols.base import MessagePart
 
 TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
@@ -32,7 +32,7 @@ def ask(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, *(f"{chr(65 + i)}. {text}" for i, text in enumerate(options))])
 
 
-def observe_tagged(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe_tagged(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop between tool_response tags."""
     return ("<tool_response>", view, "</tool_response>")
 

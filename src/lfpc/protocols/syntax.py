@@ -16,7 +16,7 @@ from lfpc.boxes import WHOLE, Box, Size
 from lfpc.errors import BoxError
 from lfpc.protocols.syntax_values import (
     KEEPS_SHAPE,
-    Picture,
+    CodePicture,
     Value,
     calculated,
     compared,
@@ -51,7 +51,7 @@ def last_cut(code: str, size: Size) -> Cut | None:
     """
     if len(code) > LONGEST_CODE:
         raise ValueError(f"the code has {len(code)} characters; at most {LONGEST_CODE} are read")
-    program = _Program(Picture(WHOLE, float(size[0]), float(size[1])))
+    program = _Program(CodePicture(WHOLE, float(size[0]), float(size[1])))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -69,7 +69,7 @@ class _Program:
     cut last.
     """
 
-    def __init__(self, original: Picture) -> None:
+    def __init__(self, original: CodePicture) -> None:
         self.original = original
         self.names = dict[str, Value]()
         self.cut: Cut | None = None
@@ -183,7 +183,7 @@ class _Program:
                 return calculated(op, self.value(left), self.value(right))
             case ast.Attribute(value=owner, attr=attribute):
                 found = self.value(owner)
-                return found.attribute(attribute) if isinstance(found, Picture) else None
+                return found.attribute(attribute) if isinstance(found, CodePicture) else None
             case ast.Subscript(value=owner, slice=index):
                 return self.item(self.value(owner), index)
             case ast.Call():
@@ -194,7 +194,7 @@ class _Program:
         """`owner[index]`: a slice of a picture, an element or the first elements of a few
         numbers.
         """
-        if isinstance(owner, Picture):
+        if isinstance(owner, CodePicture):
             return self.sliced(owner, index)
         if not isinstance(owner, tuple):
             return None
@@ -205,7 +205,7 @@ class _Program:
                 return None
         return element(owner, self.value(index))
 
-    def sliced(self, picture: Picture, index: ast.expr) -> Value:
+    def sliced(self, picture: CodePicture, index: ast.expr) -> Value:
         """`picture[y1:y2, x1:x2]` of an array; slices without bounds cut nothing."""
         axes = (*(index.elts if isinstance(index, ast.Tuple) else [index]), ast.Slice())[:2]
         if all(
@@ -228,7 +228,7 @@ class _Program:
             picture, (bounds[2], bounds[0], bounds[3], bounds[1]) if len(bounds) == 4 else None
         )
 
-    def cut_out(self, picture: Picture, box: Value) -> Picture | None:
+    def cut_out(self, picture: CodePicture, box: Value) -> CodePicture | None:
         """Note that `box`, in pixels of `picture`, was cut; a cut that is not known hides the one
         before it.
         """
@@ -243,7 +243,7 @@ class _Program:
             self.cut = Cut((x0, y0, x1, y1), None)
             return None
         self.cut = Cut((x0, y0, x1, y1), region)
-        return Picture(
+        return CodePicture(
             region, (part.x1 - part.x0) * picture.width, (part.y1 - part.y0) * picture.height
         )
 
@@ -254,29 +254,29 @@ class _Program:
         given: list[Value] = [self.value(argument) for argument in node.args]
         named = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
         match owner, name, given:
-            case Picture(), "crop", _:
+            case CodePicture(), "crop", _:
                 return self.cut_out(owner, _argument(named, "box", given))
             case None, "crop", _:
                 self.cut = None
-            case Picture(), "resize", _:
+            case CodePicture(), "resize", _:
                 return resized(owner, _argument(named, "size", given), None, None)
-            case _, "resize", [Picture() as picture, *rest]:
+            case _, "resize", [CodePicture() as picture, *rest]:
                 return resized(
                     picture, _argument(named, "dsize", rest), named.get("fx"), named.get("fy")
                 )
             case None, "open" | "imread", _ if isinstance(node.func, ast.Attribute):
                 return self.original
-            case Picture(), _, _ if name in KEEPS_SHAPE:
+            case CodePicture(), _, _ if name in KEEPS_SHAPE:
                 return owner
-            case _, _, [Picture() as picture, *_] if name in KEEPS_SHAPE:
+            case _, _, [CodePicture() as picture, *_] if name in KEEPS_SHAPE:
                 return picture
             case None, _, [float(), *_] if not named:
                 return function_of(name, given)
             case _, "tuple" | "list", [tuple() as numbers]:
                 return numbers
-            case Picture(), "thumbnail", _ if isinstance(node.func, ast.Attribute) and isinstance(
-                node.func.value, ast.Name
-            ):
+            case CodePicture(), "thumbnail", _ if isinstance(
+                node.func, ast.Attribute
+            ) and isinstance(node.func.value, ast.Name):
                 self.names[node.func.value.id] = None
             case tuple(), _, _ if isinstance(node.func, ast.Attribute):
                 self.spoil(node.func.value)

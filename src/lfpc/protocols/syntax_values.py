@@ -14,7 +14,7 @@ from lfpc.boxes import Box
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class CodePicture:
     """A picture as the program has it: a region of the file's, and its present size in pixels."""
 
     region: Box
@@ -32,7 +32,7 @@ class Picture:
         return known.get(name)
 
 
-Value = float | tuple[float | None, ...] | Picture | None
+Value = float | tuple[float | None, ...] | CodePicture | None
 """None: not known."""
 
 KEEPS_SHAPE = frozenset(
@@ -123,7 +123,7 @@ def element(values: tuple[float | None, ...], place: Value) -> float | None:
     return values[int(place)]
 
 
-def resized(picture: Picture, size: Value, fx: Value, fy: Value) -> Picture | None:
+def resized(picture: CodePicture, size: Value, fx: Value, fy: Value) -> CodePicture | None:
     """The picture at another size, given as (width, height) or as two scales."""
     across, down = size if isinstance(size, tuple) and len(size) == 2 else (None, None)
     if size is None and isinstance(fx, float) and isinstance(fy, float):
@@ -131,7 +131,7 @@ def resized(picture: Picture, size: Value, fx: Value, fy: Value) -> Picture | No
         down = picture.height * fy
     if across is None or down is None or not (1 <= across < math.inf and 1 <= down < math.inf):
         return None
-    return Picture(picture.region, across, down)
+    return CodePicture(picture.region, across, down)
 
 
 def _safe(calculate: Callable[[], float]) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import View
-from lfpc.protocols.base import ChatProtocol, Part
+from lfpc.protocols.base import ChatProtocol, MessagePart
 from lfpc.protocols.reading import ask, call_or_answer, malformed
 from lfpc.protocols.syntax import last_cut
 
@@ -44,7 +44,7 @@ def remind(first_view: View) -> str:
     )
 
 
-def observe(view: View, number: int, asked: str) -> tuple[Part, ...]:
+def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
     """A crop, between sandbox_output tags."""
     return ("<sandbox_output>", view, "</sandbox_output>")
 

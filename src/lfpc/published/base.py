@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import SampleError
-from lfpc.published.files import Record, read_records
+from lfpc.published.files import TableRow, read_records
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rejections import Reason, Rejected
+from lfpc.published.rejections import Rejected, RejectReason
 from lfpc.published.rows import lettered, split_options
 from lfpc.samples import Sample, sample_from_row
 
 KEPT = "lfpc"
 """Column of our own exports that holds what the published layout has no place for, so that nothing
 is lost on the way back."""
-Make = Callable[[Record, PictureStore], Sample]
+Make = Callable[[TableRow, PictureStore], Sample]
 """A row -> its sample; any LfpcError or value of another kind rejects the row."""
 
 
@@ -28,7 +28,7 @@ class Pending:
     never are.
     """
 
-    record: Record
+    record: TableRow
     store: PictureStore
     make: Make
 
@@ -75,7 +75,7 @@ def one_picture(cells: Any, store: PictureStore) -> Path:
     """
     if isinstance(cells, Sequence) and not isinstance(cells, str | bytes | bytearray):
         if len(cells) != 1:
-            reason = Reason.SEVERAL_PICTURES if cells else Reason.MISSING
+            reason = RejectReason.SEVERAL_PICTURES if cells else RejectReason.MISSING
             raise Rejected(reason, f"{len(cells)} pictures; a sample is about one")
         cells = cells[0]
     return store.file_of(cells)

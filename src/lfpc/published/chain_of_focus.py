@@ -12,7 +12,7 @@ from lfpc.published.base import (
     plain_question,
     with_options,
 )
-from lfpc.published.files import Record
+from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rows import files_like, need
 from lfpc.samples import Sample
@@ -25,7 +25,7 @@ def read_chain_of_focus(src: Path, places: Places) -> Found:
     yield from pending_rows(files_like(src, "*.jsonl", "*.json", "*.parquet"), places, _sample)
 
 
-def _sample(record: Record, store: PictureStore) -> Sample:
+def _sample(record: TableRow, store: PictureStore) -> Sample:
     row = record.values
     text = plain_question(str(need(row, "question")))
     answer = str(need(row, "groundtruth", "ground_truth", "answer")).strip()

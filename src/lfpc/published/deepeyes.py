@@ -15,7 +15,7 @@ from lfpc.published.base import (
     plain_question,
     with_options,
 )
-from lfpc.published.files import Record
+from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rows import files_like, need
 from lfpc.samples import Sample
@@ -28,7 +28,7 @@ def read_deepeyes(src: Path, places: Places) -> Found:
     yield from pending_rows(files_like(src, "*.parquet"), places, _sample)
 
 
-def _sample(record: Record, store: PictureStore) -> Sample:
+def _sample(record: TableRow, store: PictureStore) -> Sample:
     row = record.values
     extra = _struct(row, "extra_info")
     reward = _struct(row, "reward_model")

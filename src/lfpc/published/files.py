@@ -22,7 +22,7 @@ LARGEST_CELL = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class TableRow:
     """One row: its values by column name, and the words that name it in an error ("file.tsv: row
     3").
     """
@@ -33,7 +33,7 @@ class Record:
     """Its place in the file, from 1."""
 
 
-def read_records(file: Path) -> Iterator[Record | SampleError]:
+def read_records(file: Path) -> Iterator[TableRow | SampleError]:
     """Rows of a `.tsv`, `.csv`, `.parquet`, `.jsonl` or `.json` file (a list of objects), in their
     order; rows count from 1.
 
@@ -54,7 +54,7 @@ def read_records(file: Path) -> Iterator[Record | SampleError]:
     return reader(file)
 
 
-def _read_table(file: Path) -> Iterator[Record | SampleError]:
+def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
     # Not pyarrow's reader: it keeps some twenty blocks in flight, each of which must be larger than
     # the largest row.
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
@@ -80,10 +80,10 @@ def _read_table(file: Path) -> Iterator[Record | SampleError]:
                         f"{where}: {len(row)} cells, but the first line names {len(names)} columns"
                     )
             else:
-                yield Record(where, dict(zip(names, row, strict=True)), number)
+                yield TableRow(where, dict(zip(names, row, strict=True)), number)
 
 
-def _read_parquet(file: Path) -> Iterator[Record | SampleError]:
+def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
     number = 0
     try:
         with pq.ParquetFile(
@@ -96,19 +96,19 @@ def _read_parquet(file: Path) -> Iterator[Record | SampleError]:
                         name: column[i].as_py()
                         for name, column in zip(batch.schema.names, batch.columns, strict=True)
                     }
-                    yield Record(f"{file}: row {number}", values, number)
+                    yield TableRow(f"{file}: row {number}", values, number)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield SampleError(f"{file}: not readable after row {number} ({error})")
 
 
-def _read_jsonl(file: Path) -> Iterator[Record | SampleError]:
+def _read_jsonl(file: Path) -> Iterator[TableRow | SampleError]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _record(file, number, lambda line=line: json.loads(line))
 
 
-def _read_json(file: Path) -> Iterator[Record | SampleError]:
+def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
     try:
         rows = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -120,14 +120,14 @@ def _read_json(file: Path) -> Iterator[Record | SampleError]:
         yield _record(file, number, lambda row=row: row)
 
 
-def _record(file: Path, number: int, load: Callable[[], Any]) -> Record | SampleError:
+def _record(file: Path, number: int, load: Callable[[], Any]) -> TableRow | SampleError:
     where = f"{file}: row {number}"
     try:
         row = load()
     except (ValueError, RecursionError) as error:
         return SampleError(f"{where}: not a line of JSON ({error})")
     return (
-        Record(where, row, number)
+        TableRow(where, row, number)
         if isinstance(row, dict)
         else SampleError(f"{where}: a row is a JSON object, got {type(row).__name__}")
     )
@@ -140,7 +140,7 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
-def _read_saved(folder: Path) -> Iterator[Record | SampleError]:
+def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
     """Rows of a data set saved by Hugging Face `datasets`, one split after the other; its files are
     mapped, not loaded.
     """
@@ -164,10 +164,10 @@ def _read_saved(folder: Path) -> Iterator[Record | SampleError]:
                 )  # bytes or path, as they were published
         name = f"{folder / str(split)}" if split else f"{folder}"
         for number, row in enumerate(rows, 1):
-            yield Record(f"{name}: row {number}", dict(row), number)
+            yield TableRow(f"{name}: row {number}", dict(row), number)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Record | SampleError]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[TableRow | SampleError]]] = {
     ".tsv": _read_table,
     ".csv": _read_table,
     ".parquet": _read_parquet,

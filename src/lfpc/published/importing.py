@@ -21,7 +21,7 @@ from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.published.importers import Importer, Pending, Places
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rejections import Reason, Rejected, reason_of
+from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
 from lfpc.storage.runs import RunFolder, write_json
@@ -117,7 +117,7 @@ class Rejection:
     """A row that is left out."""
 
     where: str
-    reason: Reason
+    reason: RejectReason
     detail: str
     source: str = ""
 
@@ -155,7 +155,7 @@ class Keeper:
         ) as error:  # a value of another kind than the layout has
             return Rejection(
                 where,
-                Reason.ROW,
+                RejectReason.ROW,
                 f"a value of the wrong kind ({type(error).__name__}: {error})",
                 source,
             )
@@ -164,7 +164,7 @@ class Keeper:
         real = picture.resolve()
         if not any(real.is_relative_to(folder) for folder in self._inside):
             raise Rejected(
-                Reason.OUTSIDE,
+                RejectReason.OUTSIDE,
                 f"{picture} is in none of the folders that were given; name its folder with --root",
             )
         return self._store.adopt(

@@ -12,9 +12,9 @@ from lfpc.published.base import (
     plain_question,
     with_options,
 )
-from lfpc.published.files import Record
+from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rejections import Reason, Rejected
+from lfpc.published.rejections import Rejected, RejectReason
 from lfpc.published.rows import files_like, need
 from lfpc.samples import Sample
 
@@ -26,7 +26,7 @@ def read_pixel_reasoner(src: Path, places: Places) -> Found:
     yield from pending_rows(files_like(src, "*.parquet", "*.jsonl", "*.json"), places, _sample)
 
 
-def _sample(record: Record, store: PictureStore) -> Sample:
+def _sample(record: TableRow, store: PictureStore) -> Sample:
     row = record.values
     cells = need(row, "image", "images")
     names = [
@@ -37,7 +37,7 @@ def _sample(record: Record, store: PictureStore) -> Sample:
     if row.get("is_video") in (True, 1, "True", "true") or any(
         name.lower().endswith(VIDEO_ENDINGS) for name in names
     ):
-        raise Rejected(Reason.VIDEO, "a video; only pictures are samples")
+        raise Rejected(RejectReason.VIDEO, "a video; only pictures are samples")
     question, options, answer = with_options(
         plain_question(str(need(row, "question"))), str(need(row, "answer")).strip()
     )

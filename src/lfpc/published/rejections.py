@@ -5,7 +5,7 @@ from enum import StrEnum
 from lfpc.errors import LfpcError, MissingPicture, PictureError, SampleError
 
 
-class Reason(StrEnum):
+class RejectReason(StrEnum):
     """Why something was left out."""
 
     ROW = "row"
@@ -36,19 +36,19 @@ class Reason(StrEnum):
 class Rejected(SampleError):
     """A row that is left out for a reason of its own."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
 
-def reason_of(error: LfpcError) -> Reason:
+def reason_of(error: LfpcError) -> RejectReason:
     """The reason that an error stands for."""
     match error:
         case Rejected():
             return error.reason
         case MissingPicture():
-            return Reason.MISSING
+            return RejectReason.MISSING
         case PictureError():
-            return Reason.BROKEN
+            return RejectReason.BROKEN
         case _:
-            return Reason.ROW
+            return RejectReason.ROW

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import LfpcError, SampleError
-from lfpc.published.files import Record, read_records
+from lfpc.published.files import TableRow, read_records
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rejections import Rejected, reason_of
 from lfpc.samples import Sample
@@ -60,7 +60,7 @@ def samples_of(
 
 
 def sample_of(
-    record: Record, store: PictureStore, make: Callable[[Mapping[str, Any], PictureStore], Sample]
+    record: TableRow, store: PictureStore, make: Callable[[Mapping[str, Any], PictureStore], Sample]
 ) -> Sample | SampleError:
     """`make` applied to one row, its error named by file and row."""
     try:

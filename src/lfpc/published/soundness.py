@@ -9,7 +9,7 @@ from threading import Lock
 
 from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
-from lfpc.published.rejections import Reason, Rejected
+from lfpc.published.rejections import Rejected, RejectReason
 
 LARGE = 50_000_000
 """Pixels above which only one picture is decoded at a time: a PNG file of the size allowed takes
@@ -31,18 +31,18 @@ def sound_picture(picture: Path, min_side: int = 1) -> str:
         width, height = file.size
         if width * height > MAX_PIXELS:
             raise Rejected(
-                Reason.ABSURD,
+                RejectReason.ABSURD,
                 f"{picture}: {width} x {height} pixels, more than {MAX_PIXELS:,}; is this "
                 f"a picture?",
             )
         if min(width, height) < min_side:
             raise Rejected(
-                Reason.TINY,
+                RejectReason.TINY,
                 f"{picture}: {width} x {height} pixels; the shorter side needs {min_side}",
             )
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise Rejected(
-                Reason.NARROW,
+                RejectReason.NARROW,
                 f"{picture}: {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}",
             )
         file.draft(

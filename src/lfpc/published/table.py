@@ -15,7 +15,7 @@ from lfpc.published.base import (
     plain_question,
     with_options,
 )
-from lfpc.published.files import Record, is_saved_dataset
+from lfpc.published.files import TableRow, is_saved_dataset
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.rows import files_like, lettered, need, some_options
 from lfpc.samples import Sample
@@ -41,7 +41,7 @@ def read_generic(src: Path, places: Places) -> Found:
     yield from pending_rows(files, places, lambda record, store: _sample(record, store, names))
 
 
-def _sample(record: Record, store: PictureStore, names: Mapping[str, str]) -> Sample:
+def _sample(record: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sample:
     row = {name: _column(record.values, column) for name, column in names.items()}
     row = {name: value for name, value in row.items() if value not in (None, "")}
     picture = one_picture(_needed(row, names, "image"), store)

@@ -12,7 +12,7 @@ from lfpc.published.base import (
     plain_question,
     with_options,
 )
-from lfpc.published.files import Record
+from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rows import files_like, need
 from lfpc.samples import Sample
@@ -23,7 +23,7 @@ def read_thinklite(src: Path, places: Places) -> Found:
     yield from pending_rows(files_like(src, "*.parquet"), places, _sample)
 
 
-def _sample(record: Record, store: PictureStore) -> Sample:
+def _sample(record: TableRow, store: PictureStore) -> Sample:
     row = record.values
     question, options, answer = with_options(
         plain_question(str(need(row, "problem"))), str(need(row, "answer", "ground_truth")).strip()

@@ -13,7 +13,7 @@ from lfpc.published.base import (
     pending_rows,
     plain_question,
 )
-from lfpc.published.files import Record
+from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rows import files_like, need
 from lfpc.samples import Sample
@@ -32,7 +32,7 @@ def read_visualprobe(src: Path, places: Places) -> Found:
         )
 
 
-def _sample(record: Record, store: PictureStore, part: str) -> Sample:
+def _sample(record: TableRow, store: PictureStore, part: str) -> Sample:
     row = record.values
     sample = Sample(
         id=f"{part}/{row.get('doc_id', f'row-{record.number}')}",

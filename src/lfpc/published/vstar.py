@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import MissingPicture, SampleError
-from lfpc.published.files import Record, read_records
+from lfpc.published.files import TableRow, read_records
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.rows import (
     LETTERS,
@@ -76,7 +76,7 @@ def _from_file(row: Mapping[str, Any], file: Path, seed: int) -> Sample:
 
 def _read_list(file: Path, work: Path, seed: int) -> Found:
     records = list(read_records(file))
-    labels = {str(record.values.get("label")) for record in records if isinstance(record, Record)}
+    labels = {str(record.values.get("label")) for record in records if isinstance(record, TableRow)}
     store = PictureStore(work / "pictures", roots=(file.parent,))
 
     def make(row: Mapping[str, Any], store: PictureStore) -> Sample:
@@ -115,6 +115,6 @@ def _boxes_beside(picture: Path) -> tuple[Any, ...]:
     """Boxes of the JSON file beside a picture, if there is one."""
     beside = picture.with_suffix(".json")
     for record in read_records(beside) if beside.is_file() else ():
-        if isinstance(record, Record):
+        if isinstance(record, TableRow):
             return pixel_boxes(record.values.get("bbox"), picture, form="xywh")
     return ()

@@ -16,8 +16,8 @@ from typing import Any
 from lfpc.evaluate.replay import samples_of_rows
 from lfpc.evaluate.results import Setting
 from lfpc.report.cards import KINDS, Row, entry, facts, kinds_of
-from lfpc.report.evidence import TRAINING, Evidence, Shown
-from lfpc.report.pictures import Pictures
+from lfpc.report.evidence import TRAINING, Evidence, NamedLook
+from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import PROBE_NAMES
 
 CHUNK = 100
@@ -106,7 +106,7 @@ def episodes_of(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
 
 
 def write_browser(
-    out: Path, evidence: Evidence, pictures: Pictures, *, shown: int, seed: int = 0
+    out: Path, evidence: Evidence, pictures: PictureFiles, *, shown: int, seed: int = 0
 ) -> None:
     """Write the data files of every episode into `out`/data, with the pictures of up to `shown`
     questions.
@@ -122,8 +122,8 @@ def write_browser(
 def write_groups(
     out: Path,
     groups: Sequence[Group],
-    shown: Callable[[Setting], Shown | None],
-    pictures: Pictures,
+    shown: Callable[[Setting], NamedLook | None],
+    pictures: PictureFiles,
     picked: set[str],
 ) -> None:
     """`write_browser` of these groups, with the pictures of the questions `picked`."""
@@ -154,8 +154,8 @@ def _write_group(
     folder: Path,
     n: int,
     group: Group,
-    shown: Callable[[Setting], Shown | None],
-    pictures: Pictures,
+    shown: Callable[[Setting], NamedLook | None],
+    pictures: PictureFiles,
     picked: set[str],
     questions: dict[str, list[str]],
 ) -> dict[str, Any]:

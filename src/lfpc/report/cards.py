@@ -7,13 +7,13 @@ from typing import Any
 
 from lfpc.boxes import Box
 from lfpc.metrics.episodes import text_tokens
-from lfpc.report.evidence import Shown
-from lfpc.report.pictures import Pictures
+from lfpc.report.evidence import NamedLook
+from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import PROBE_NAMES
 from lfpc.samples import Sample
 
 Row = Mapping[str, Any]
-Entry = dict[str, Any]
+Card = dict[str, Any]
 LONGEST_TEXT = 3_000
 """Characters of a text that the page shows."""
 LOW_IOU = 0.1
@@ -71,9 +71,9 @@ def shows_crop(row: Row) -> bool:
 def entry(
     sample: Sample,
     rows: Mapping[str, Row],
-    pictures: Pictures | None,
-    shown: Mapping[str, Shown | None],
-) -> Entry:
+    pictures: PictureFiles | None,
+    shown: Mapping[str, NamedLook | None],
+) -> Card:
     """One question as one arm answered it at one budget, under each probe.
 
     Args:
@@ -105,8 +105,8 @@ def entry(
 
 
 def _column(
-    probe: str, row: Row, sample: Sample, pictures: Pictures | None, shown: Shown | None
-) -> Entry:
+    probe: str, row: Row, sample: Sample, pictures: PictureFiles | None, shown: NamedLook | None
+) -> Card:
     return {
         "probe": probe,
         "label": PROBE_NAMES.get(probe, "own crops" if probe == "own" else probe),
@@ -130,8 +130,8 @@ def facts(row: Row) -> dict[str, float]:
 
 
 def _turn(
-    turn: Row, sample: Sample, probe: str, pictures: Pictures | None, shown: Shown | None
-) -> Entry:
+    turn: Row, sample: Sample, probe: str, pictures: PictureFiles | None, shown: NamedLook | None
+) -> Card:
     action = turn["action"]
     box = action.get("box")
     crop = (

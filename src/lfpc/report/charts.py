@@ -5,10 +5,10 @@ from math import floor, log2
 from typing import Any
 
 from lfpc.report.evidence import DataFacts, Evidence
-from lfpc.report.figures import Bars, Estimate, Points, bars, points
+from lfpc.report.figures import Bars, IntervalEstimate, Points, bars, points
 from lfpc.report.tables import episodes_link, settings
 
-Places = dict[str, dict[str, Estimate]]
+Estimates = dict[str, dict[str, IntervalEstimate]]
 
 
 def result_figures(results: Mapping[str, Any]) -> list[Points]:
@@ -40,23 +40,23 @@ def result_figures(results: Mapping[str, Any]) -> list[Points]:
     return [figure for figure in found if figure.marks]
 
 
-def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Places:
-    places: Places = {}
+def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Estimates:
+    places: Estimates = {}
     for arm, budget, found in settings(results):
         if found.get(metric) is not None:
             low, high = found.get(f"{metric}_ci") or (None, None)
-            places.setdefault(budget, {})[arm] = Estimate(
+            places.setdefault(budget, {})[arm] = IntervalEstimate(
                 found[metric], low, high, episodes_link(arm, budget, show)
             )
     return places
 
 
 def _probes(results: Mapping[str, Any], budget: str) -> Points:
-    places: Places = {}
+    places: Estimates = {}
     for arm, its_budget, found in settings(results):
         for probe, row in found.get("probes", {}).items():
             if its_budget == budget and row["all"]["delta"] is not None:
-                estimate = Estimate(
+                estimate = IntervalEstimate(
                     row["all"]["delta"],
                     row["all"]["low"],
                     row["all"]["high"],

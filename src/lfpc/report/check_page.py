@@ -4,12 +4,12 @@ at.
 
 from pathlib import Path
 
-from lfpc.data.check import Checked, Report
+from lfpc.data.check import Checked, CheckSummary
 from lfpc.data.mix import Mixed
-from lfpc.report.data_page import Shown, Table, write_data_page
+from lfpc.report.data_page import SampleCard, TextTable, write_data_page
 
 
-def write_check_page(out: Path, report: Report, folder: Path) -> Path:
+def write_check_page(out: Path, report: CheckSummary, folder: Path) -> Path:
     """Write the page into `out`; returns the path of `index.html`.
 
     Raises:
@@ -34,9 +34,9 @@ def write_check_page(out: Path, report: Report, folder: Path) -> Path:
     )
 
 
-def _shown(checked: Checked) -> Shown:
+def _shown(checked: Checked) -> SampleCard:
     assert checked.sample is not None
-    return Shown(checked.sample, tuple(problem.text for problem in checked.problems))
+    return SampleCard(checked.sample, tuple(problem.text for problem in checked.problems))
 
 
 def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
@@ -57,7 +57,9 @@ def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
         for name, counts in mixed.parts.items()
     ]
     leaks = [
-        Shown(each.sample, (each.detail,)) for each in mixed.left_out if each.reason.value == "leak"
+        SampleCard(each.sample, (each.detail,))
+        for each in mixed.left_out
+        if each.reason.value == "leak"
     ]
     step = max(1, len(mixed.samples) // shown)
     return write_data_page(
@@ -69,7 +71,7 @@ def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
         ],
         bars={"Samples by part": {name: counts["samples"] for name, counts in mixed.parts.items()}},
         tables=[
-            Table(
+            TextTable(
                 "Parts",
                 ("Part", "Read", "Samples", *(reason.capitalize() for reason in reasons)),
                 tuple(rows),
@@ -77,6 +79,6 @@ def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
         ],
         groups={
             "Left out: pictures of a benchmark": leaks[:shown],
-            "Samples": [Shown(sample) for sample in mixed.samples[::step][:shown]],
+            "Samples": [SampleCard(sample) for sample in mixed.samples[::step][:shown]],
         },
     )

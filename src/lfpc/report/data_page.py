@@ -10,12 +10,12 @@ from lfpc.errors import RunError
 from lfpc.report import figures
 from lfpc.report.exports import write_exports
 from lfpc.report.pages import copy_static, templates
-from lfpc.report.pictures import Pictures, Saved
+from lfpc.report.pictures import PictureFiles, Saved
 from lfpc.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
     """Rows of text under a title; the first cell of a row names it."""
 
     title: str
@@ -25,7 +25,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SampleCard:
     """A sample on the page."""
 
     sample: Sample
@@ -35,7 +35,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    shown: Shown
+    shown: SampleCard
     picture: Saved | None
 
 
@@ -46,8 +46,8 @@ def write_data_page(
     facts: Sequence[str],
     bars: Mapping[str, Mapping[str, int]] | None = None,
     curves: Sequence[figures.Figure] = (),
-    tables: Sequence[Table] = (),
-    groups: Mapping[str, Sequence[Shown]] | None = None,
+    tables: Sequence[TextTable] = (),
+    groups: Mapping[str, Sequence[SampleCard]] | None = None,
 ) -> Path:
     """Write the page and its pictures into `out`; returns the path of `index.html`.
 
@@ -62,7 +62,7 @@ def write_data_page(
     Raises:
         RunError: the folder cannot be written.
     """
-    pictures = Pictures(out / "pictures")
+    pictures = PictureFiles(out / "pictures")
     try:
         out.mkdir(parents=True, exist_ok=True)
         cards = {

@@ -7,9 +7,9 @@ from typing import Any
 from lfpc.errors import RunError
 from lfpc.looks import Look
 from lfpc.report.browser import Group, write_groups
-from lfpc.report.evidence import Shown
+from lfpc.report.evidence import NamedLook
 from lfpc.report.pages import copy_static, templates
-from lfpc.report.pictures import Pictures
+from lfpc.report.pictures import PictureFiles
 from lfpc.samples import Sample
 
 
@@ -34,7 +34,11 @@ def write_episode_page(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_groups(
-            out, [group], lambda _: Shown("own", look), Pictures(out / "pictures"), {sample.id}
+            out,
+            [group],
+            lambda _: NamedLook("own", look),
+            PictureFiles(out / "pictures"),
+            {sample.id},
         )
         copy_static(out)
         page = (

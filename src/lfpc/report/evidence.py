@@ -33,7 +33,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class NamedLook:
     """A look, under a name that two settings share only if they show the same."""
 
     name: str
@@ -102,7 +102,7 @@ class Evidence:
         )
         return None if name == self.runs[0] else self.runs[0] + arm.removeprefix(name)
 
-    def shown(self, setting: Setting) -> "Shown | None":
+    def shown(self, setting: Setting) -> "NamedLook | None":
         """What the crop tool showed in `setting`: crops are made again with it. None: not known."""
         rows = self.rows.get(setting) or self.training.get((setting[0], setting[3]))
         origin = self.origins.get(setting)
@@ -110,7 +110,7 @@ class Evidence:
         if not rows or not origin or probe not in PROBES:
             return None
         seed = int(origin.config.get("seed", 0)) if probe in RANDOM else 0
-        return Shown(
+        return NamedLook(
             f"{probe}/{seed}/{origin.rules}",
             PROBES[probe](samples_of_rows(rows), origin.rules, seed),
         )

@@ -119,7 +119,7 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class IntervalEstimate:
     """A value with its 95 % interval, and the episodes behind it."""
 
     value: float
@@ -335,7 +335,7 @@ def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
 
 
 def points(
-    name: str, title: str, places: Mapping[str, Mapping[str, Estimate]], *, of: str
+    name: str, title: str, places: Mapping[str, Mapping[str, IntervalEstimate]], *, of: str
 ) -> Points:
     """Estimates of several series at named places, side by side at each.
 

@@ -24,7 +24,7 @@ Rows = Mapping[str, Row]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class GalleryKind:
     """A kind of episode."""
 
     name: str
@@ -39,20 +39,20 @@ class Case:
 
 
 CASES = (
-    Case(
+    GalleryKind(
         "right-crop-right",
         "The right crop, read rightly",
         "What the two stages are for: the crop shows the target, and the answer comes from "
         "the crop. With noise in its place it is wrong.",
         frozenset({"fooled", "covers"}),
     ),
-    Case(
+    GalleryKind(
         "right-crop-misread",
         "The right crop, read wrongly",
         "The crop holds the target, and the answer is wrong all the same.",
         frozenset({"misread"}),
     ),
-    Case(
+    GalleryKind(
         "wrong-crop",
         "A crop of the wrong thing",
         "The box misses the target, and the answer with it. This is what the grounding "
@@ -112,7 +112,7 @@ def _by_question(group: Group) -> Iterator[Rows]:
         yield {"own": own, **others}
 
 
-def _shown(out: Path, case: Case, groups: list[Group], evidence: Evidence) -> str:
+def _shown(out: Path, case: GalleryKind, groups: list[Group], evidence: Evidence) -> str:
     heading = f"## {case.title}\n\n{case.text}\n"
     for group in sorted(
         groups,

@@ -5,7 +5,7 @@ page.
 from pathlib import Path
 
 from lfpc.published.importing import Imported
-from lfpc.report.data_page import Shown, Table, write_data_page
+from lfpc.report.data_page import SampleCard, TextTable, write_data_page
 from lfpc.samples import Sample, iter_samples
 
 SHOWN = 12
@@ -44,8 +44,8 @@ def write_import_page(out: Path, found: Imported) -> Path:
             },
             "Rejected rows by reason": found.rejected,
         },
-        tables=[Table("Sources", columns, tuple(rows))],
-        groups={"Samples": [Shown(sample) for sample in _spread(found, SHOWN)]},
+        tables=[TextTable("Sources", columns, tuple(rows))],
+        groups={"Samples": [SampleCard(sample) for sample in _spread(found, SHOWN)]},
     )
 
 

@@ -19,7 +19,7 @@ from lfpc.report.charts import data_figures, result_figures, settings_table
 from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
 from lfpc.report.pages import copy_static, templates
-from lfpc.report.pictures import Pictures
+from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import page_tables
 
 SHOWN = 200
@@ -91,7 +91,7 @@ def write_report(
             shutil.rmtree(out / folder, ignore_errors=True)
         copy_static(out)
         write_exports(out, tables, [*charts, *curves, *data])
-        write_browser(out, evidence, Pictures(out / "pictures"), shown=shown)
+        write_browser(out, evidence, PictureFiles(out / "pictures"), shown=shown)
         browser = templates().get_template("episodes.html.j2").render(title=title, alone=False)
         for name, text in (("episodes.html", browser), ("index.html", page)):
             (out / name).write_text(text, encoding="utf-8", errors="replace")

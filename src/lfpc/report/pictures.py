@@ -13,7 +13,7 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.errors import LfpcError
 from lfpc.images import open_picture
-from lfpc.report.evidence import Shown
+from lfpc.report.evidence import NamedLook
 from lfpc.samples import Sample
 
 LONGEST_SIDE = 1024
@@ -27,7 +27,7 @@ what it shows in pixels, "shrunk" whether the file has fewer pixels than that.""
 
 
 @dataclass(slots=True)
-class Pictures:
+class PictureFiles:
     """Saves pictures into `folder`; the same picture asked for again is not made again."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Pictures:
 
         return self._once(("first", sample.image, *size), make)
 
-    def crop(self, sample: Sample, box: Box, shown: Shown) -> Saved | None:
+    def crop(self, sample: Sample, box: Box, shown: NamedLook) -> Saved | None:
         """What is shown for `box`; None if it shows nothing or its picture cannot be opened."""
 
         def make() -> Image.Image | None:

@@ -5,7 +5,7 @@ as a page.
 from pathlib import Path
 
 from lfpc.report import figures
-from lfpc.report.data_page import Table, write_data_page
+from lfpc.report.data_page import TextTable, write_data_page
 from lfpc.select.selection import Level, Selection
 
 
@@ -65,14 +65,14 @@ def write_selection_page(out: Path, found: Selection) -> Path:
     )
 
 
-def _table(found: Selection) -> Table:
+def _table(found: Selection) -> TextTable:
     note = (
         "A sample whose answer has changed is not asked further down, unless every level "
         "was asked for: the accuracy of a level is that of "
         "the samples that got there."
     )
     rows = [_row(level) for level in found.ladder]
-    return Table(
+    return TextTable(
         "Levels",
         ("Level", "Samples asked", "Right", "Right at the original", "First changed here"),
         tuple(rows),

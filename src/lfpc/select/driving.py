@@ -1,4 +1,4 @@
-"""Many walks down the ladder at once, so that the model always has enough to do. What is chosen
+"""Many searches down the ladder at once, so that the model always has enough to do. What is chosen
 does not depend on it.
 
 A policy of this process gets full batches of questions at one level; a served one as many requests
@@ -17,7 +17,7 @@ from lfpc.errors import LfpcError
 from lfpc.images import View, global_view, open_picture
 from lfpc.looks import no_look
 from lfpc.protocols import ChatProtocol
-from lfpc.select.ladder import Descent, Question, Walk
+from lfpc.select.ladder import LevelQuestion, Search, SearchResult
 
 THREADS = 4
 """That decode and resize pictures for a policy of this process."""
@@ -25,7 +25,7 @@ THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a sample has no descent. `counts` says whether it speaks against the whole run: a broken
+    """Why a sample has no result. `counts` says whether it speaks against the whole run: a broken
     picture does not.
     """
 
@@ -34,12 +34,12 @@ class Failure:
     counts: bool
 
 
-Outcome = Descent | Failure
-Record = Callable[[Outcome], None]
+Outcome = SearchResult | Failure
+OnResult = Callable[[Outcome], None]
 """Is told what came of a sample, as soon as it is known. What it raises ends everything."""
-Known = dict[str, Sequence[str]]
+KnownAnswers = dict[str, Sequence[str]]
 """Key of a question -> what was said (a text per vote)."""
-Keep = Callable[[Question, Sequence[str]], None]
+Keep = Callable[[LevelQuestion, Sequence[str]], None]
 """Is told every answer of the model."""
 
 
@@ -50,19 +50,19 @@ class Asking:
     protocol: ChatProtocol
     votes: int
     """Answers to each question."""
-    known: Known
+    known: KnownAnswers
     keep: Keep
 
-    def games(self, question: Question) -> list[Game]:
+    def games(self, question: LevelQuestion) -> list[Game]:
         """The question as `votes` episodes of one reply, about one view."""
         picture = open_picture(question.sample.image)
         view = global_view(picture, question.budget, factor=self.protocol.factor)
         return [self._game(question, view) for _ in range(self.votes)]
 
-    def _game(self, question: Question, view: View) -> Game:
+    def _game(self, question: LevelQuestion, view: View) -> Game:
         return episode(question.sample, view, look=no_look, protocol=self.protocol, max_turns=1)
 
-    def note(self, question: Question, played: Sequence[Episode]) -> Sequence[str]:
+    def note(self, question: LevelQuestion, played: Sequence[Episode]) -> Sequence[str]:
         """Keep what was said; a reply that is no answer counts as its own text."""
         said = [
             each.answer if each.answer is not None else each.turns[0].reply.text for each in played
@@ -74,32 +74,37 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """A walk and the question it waits for."""
+    """A search and the question it waits for."""
 
-    walk: Walk
-    question: Question
+    search: Search
+    question: LevelQuestion
 
 
 def advance(
-    walk: Walk, said: Sequence[str] | None, known: Known, sample_id: str
+    search: Search, said: Sequence[str] | None, known: KnownAnswers, sample_id: str
 ) -> Moving | Outcome:
     """Go on to the next question that is not answered yet. `said` is None at the start."""
     try:
-        question = next(walk) if said is None else walk.send(said)
+        question = next(search) if said is None else search.send(said)
         while question.key in known:
-            question = walk.send(known[question.key])
+            question = search.send(known[question.key])
     except StopIteration as end:
         return end.value
     except LfpcError as error:
         return Failure(sample_id, str(error), counts=False)
-    return Moving(walk, question)
+    return Moving(search, question)
 
 
-def walk_in_batches(
-    walks: Iterator[tuple[str, Walk]], policy: Policy, asking: Asking, record: Record, *, batch: int
+def search_in_batches(
+    searches: Iterator[tuple[str, Search]],
+    policy: Policy,
+    asking: Asking,
+    record: OnResult,
+    *,
+    batch: int,
 ) -> None:
-    """Drive walks, (sample id, walk) each, with a policy that answers many questions in one go:
-    `batch` at a time, of one level each.
+    """Drive searches, (sample id, search) each, with a policy that answers many questions in one
+    go: `batch` at a time, of one level each.
 
     Lower levels come first, so no more than a batch a level is under way.
     """
@@ -114,7 +119,7 @@ def walk_in_batches(
     with ThreadPoolExecutor(THREADS) as threads:
         while True:
             while not any(len(some) >= batch for some in waiting.values()) and (
-                new := list(islice(walks, batch))
+                new := list(islice(searches, batch))
             ):
                 for found in threads.map(
                     lambda pair: advance(pair[1], None, asking.known, pair[0]), new
@@ -159,7 +164,7 @@ def _ask_batch(
             for i, moving in enumerate(some)
         ]
         return threads.map(
-            lambda pair: advance(pair[0].walk, pair[1], asking.known, _id(pair[0])),
+            lambda pair: advance(pair[0].search, pair[1], asking.known, _id(pair[0])),
             zip(some, said, strict=True),
         )
 
@@ -183,16 +188,16 @@ def _ask_batch(
     return [*failed, *answer(able, played)]
 
 
-async def walk_at_once(
-    walks: Iterator[tuple[str, Walk]], policy: AsyncPolicy, asking: Asking, record: Record
+async def search_concurrently(
+    searches: Iterator[tuple[str, Search]], policy: AsyncPolicy, asking: Asking, record: OnResult
 ) -> None:
-    """Drive walks with a served policy: as many samples at once as keep `policy.concurrency`
+    """Drive searches with a served policy: as many samples at once as keep `policy.concurrency`
     requests in flight.
     """
 
-    async def walker() -> None:
-        for sample_id, walk in walks:
-            found = await asyncio.to_thread(advance, walk, None, asking.known, sample_id)
+    async def searcher() -> None:
+        for sample_id, search in searches:
+            found = await asyncio.to_thread(advance, search, None, asking.known, sample_id)
             while isinstance(found, Moving):
                 found = await _ask_one(found, policy, asking)
             record(found)
@@ -201,7 +206,7 @@ async def walk_at_once(
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in repeat(None, max(1, policy.concurrency // asking.votes)):
-                    group.create_task(walker())
+                    group.create_task(searcher())
         except BaseExceptionGroup as several:  # the first to fail has cancelled the others
             raise several.exceptions[0] from None
 
@@ -216,7 +221,7 @@ async def _ask_one(moving: Moving, policy: AsyncPolicy, asking: Asking) -> Movin
     except Exception as error:
         return _failure(moving, error, counts=True)
     said = asking.note(moving.question, played)
-    return await asyncio.to_thread(advance, moving.walk, said, asking.known, _id(moving))
+    return await asyncio.to_thread(advance, moving.search, said, asking.known, _id(moving))
 
 
 def _id(moving: Moving) -> str:

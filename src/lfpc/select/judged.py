@@ -3,7 +3,7 @@ resolution selection.
 """
 
 from lfpc.answers import check_answer
-from lfpc.evaluate.judge import Case, Judge
+from lfpc.evaluate.judge import Judge, JudgeCase
 from lfpc.samples import Sample
 from lfpc.select.ladder import RULES, AnswerRules
 
@@ -16,7 +16,7 @@ def judged_rules(judge: Judge) -> AnswerRules:
     """
 
     def means(sample: Sample, reference: str, said: str) -> bool:
-        return bool(judge.decide([Case(sample.question, reference, said)])[0].correct)
+        return bool(judge.decide([JudgeCase(sample.question, reference, said)])[0].correct)
 
     def same(sample: Sample, first: str, said: str) -> bool:
         if RULES.same(sample, first, said):

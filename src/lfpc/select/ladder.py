@@ -1,9 +1,9 @@
-"""One sample on its way down the ladder: what is asked next, and where its answer changed. No model
-call here.
+"""The search for one sample's level on the ladder: what is asked next, and where its answer
+changed.
 
-A `Walk` is a generator, as an episode is: it yields Questions, receives what was said, and returns
-a Descent. Whoever drives it (a loop level by level, batches, many requests at once) changes nothing
-in what is chosen.
+A `Search` is a generator without a model call, as an episode is: it yields a `LevelQuestion`,
+receives the answers, and returns a `SearchResult`. The driver (a loop, batches, many requests at
+once) has no influence on what is chosen.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from lfpc.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class LevelQuestion:
     """A sample's question at one level of the ladder."""
 
     sample: Sample
@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
+class SearchResult:
     """A sample's way down."""
 
     sample: Sample
@@ -63,7 +63,7 @@ class Descent:
         return next((step.level for step in self.steps if step.changed), None)
 
 
-Walk = Generator[Question, Sequence[str], Descent]
+Search = Generator[LevelQuestion, Sequence[str], SearchResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ RULES = AnswerRules(
 """By rule alone: the same option or the same text."""
 
 
-def walk(
+def search(
     sample: Sample,
     budgets_of: Callable[[Size], Sequence[int]],
     protocol: ChatProtocol,
     rules: AnswerRules,
     *,
     stop_early: bool = True,
-) -> Walk:
+) -> Search:
     """Go down the ladder with one sample.
 
     A level at which the picture has the same size as one level up shows the same pixels, and is not
@@ -121,13 +121,14 @@ def walk(
             continue
         shown = size
         said = majority(
-            (yield Question(sample, level, budget, _key(sample, size, protocol))), sample.options
+            (yield LevelQuestion(sample, level, budget, _key(sample, size, protocol))),
+            sample.options,
         )
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:
             break
-    return Descent(sample, tuple(steps), budgets)
+    return SearchResult(sample, tuple(steps), budgets)
 
 
 def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:

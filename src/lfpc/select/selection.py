@@ -24,8 +24,16 @@ from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
-from lfpc.select.driving import Asking, Failure, Outcome, walk_at_once, walk_in_batches
-from lfpc.select.ladder import RULES, AnswerRules, Descent, Question, Walk, ladder_of_ratios, walk
+from lfpc.select.driving import Asking, Failure, Outcome, search_concurrently, search_in_batches
+from lfpc.select.ladder import (
+    RULES,
+    AnswerRules,
+    LevelQuestion,
+    Search,
+    SearchResult,
+    ladder_of_ratios,
+    search,
+)
 from lfpc.storage.runs import RunFolder, write_json
 
 SUMMARY_FILE = "selection.json"
@@ -188,7 +196,7 @@ def select(
         row["key"]: tuple(row["said"]) for row in store.episode_lines()
     }
 
-    def keep(question: Question, said: Sequence[str]) -> None:
+    def keep(question: LevelQuestion, said: Sequence[str]) -> None:
         store.log_episode(
             question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
         )
@@ -209,22 +217,22 @@ def select(
                 _give_up(failures, len(outcomes), len(samples), out, max_failures)
             advance(1)
 
-        walks = _walks(samples, protocol, config, rules)
+        searches = _searches(samples, protocol, config, rules)
         if isinstance(policy, AsyncPolicy):
-            asyncio.run(walk_at_once(walks, policy, asking, record))
+            asyncio.run(search_concurrently(searches, policy, asking, record))
         else:
-            walk_in_batches(walks, policy, asking, record, batch=batch)
+            search_in_batches(searches, policy, asking, record, batch=batch)
     selection = _selection([outcomes[sample.id] for sample in samples], config)
     write_json(out / SUMMARY_FILE, summary(selection))
     return selection
 
 
-def _walks(
+def _searches(
     samples: Sequence[Sample], protocol: ChatProtocol, config: SelectConfig, rules: AnswerRules
-) -> Iterator[tuple[str, Walk]]:
+) -> Iterator[tuple[str, Search]]:
     budgets = config.budgets_of(protocol.factor)
     for sample in samples:
-        yield sample.id, walk(sample, budgets, protocol, rules, stop_early=config.early)
+        yield sample.id, search(sample, budgets, protocol, rules, stop_early=config.early)
 
 
 def _give_up(
@@ -237,39 +245,39 @@ def _give_up(
 
 
 def _selection(outcomes: Sequence[Outcome], config: SelectConfig) -> Selection:
-    descents = [outcome for outcome in outcomes if isinstance(outcome, Descent)]
+    results = [outcome for outcome in outcomes if isinstance(outcome, SearchResult)]
     failed = {
         outcome.sample_id: outcome.why for outcome in outcomes if isinstance(outcome, Failure)
     }
     changed = Counter(
-        config.levels[level] for descent in descents if (level := descent.changed_at) is not None
+        config.levels[level] for result in results if (level := result.changed_at) is not None
     )
     kept = [
         replace(
-            descent.sample,
-            budget=descent.budgets[-1 if descent.changed_at is None else descent.changed_at],
+            result.sample,
+            budget=result.budgets[-1 if result.changed_at is None else result.changed_at],
         )
-        for descent in descents
-        if (descent.changed_at is not None or config.never == "keep")
-        and (descent.steps[0].right or config.wrong == "keep")
+        for result in results
+        if (result.changed_at is not None or config.never == "keep")
+        and (result.steps[0].right or config.wrong == "keep")
     ]
     return Selection(
         samples=kept,
         levels=dict(sorted(changed.items(), reverse=True)),
-        never=len(descents) - changed.total(),
-        wrong=sum(not descent.steps[0].right for descent in descents),
-        dropped=len(descents) - len(kept),
+        never=len(results) - changed.total(),
+        wrong=sum(not result.steps[0].right for result in results),
+        dropped=len(results) - len(kept),
         ladder=tuple(
-            _level(i, name, descents, changed[name]) for i, name in enumerate(config.levels)
+            _level(i, name, results, changed[name]) for i, name in enumerate(config.levels)
         ),
         failed=failed,
     )
 
 
-def _level(place: int, name: float, descents: Sequence[Descent], changed: int) -> Level:
-    there = [descent for descent in descents if len(descent.steps) > place]
-    right = sum(descent.steps[place].right for descent in there)
-    return Level(name, len(there), right, sum(descent.steps[0].right for descent in there), changed)
+def _level(place: int, name: float, results: Sequence[SearchResult], changed: int) -> Level:
+    there = [result for result in results if len(result.steps) > place]
+    right = sum(result.steps[place].right for result in there)
+    return Level(name, len(there), right, sum(result.steps[0].right for result in there), changed)
 
 
 def summary(selection: Selection) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
-from lfpc.train.rows import rows_of_episodes
+from lfpc.train.rollouts import rollouts_of
 from lfpc.train.state import (
     best_checkpoint,
     check_engine,
@@ -170,7 +170,7 @@ class Trainer:
     def _update(
         self, episodes: Sequence[Episode], advantages: Sequence[float], step: int
     ) -> Numbers:
-        rows = rows_of_episodes(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
+        rows = rollouts_of(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
         reports = [
             self.learner.update(rows, advantages, step=step)
             for _ in range(self.config.updates_per_batch)

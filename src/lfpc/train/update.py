@@ -24,7 +24,7 @@ from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.train.config import TrainConfig
 from lfpc.train.loss import clipped_loss, token_weights
-from lfpc.train.rows import Row
+from lfpc.train.rollouts import Rollout
 
 Leaves = dict[int, list[Tensor]]
 """Per conversation (by identity), what stands for the features of its views."""
@@ -83,7 +83,7 @@ class Learner:
         )
 
     def update(
-        self, rows: Sequence[Row], advantages: Sequence[float], *, step: int
+        self, rows: Sequence[Rollout], advantages: Sequence[float], *, step: int
     ) -> UpdateReport:
         """One optimiser step; `step` counts from 1 and sets the learning rate."""
         lengths = np.asarray([len(row.logprobs) for row in rows])
@@ -146,7 +146,7 @@ class Learner:
 
     def _backward(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Rollout],
         bucket: Sequence[int],
         leaves: Leaves,
         heads: Heads | None,
@@ -173,7 +173,7 @@ class Learner:
         )
 
     def logprobs(
-        self, rows: Sequence[Row], features: Sequence[Sequence[Tensor]], heads: Heads | None
+        self, rows: Sequence[Rollout], features: Sequence[Sequence[Tensor]], heads: Heads | None
     ) -> Tensor:
         """(policy tokens of all rows,) log-probabilities now, computed as in sampling."""
         got = read(self.model, [row.encoded for row in rows], features, heads=heads)
@@ -217,7 +217,9 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(1.0, step / max(1, config.warmup), left)
 
 
-def micro_batches(rows: Sequence[Row], trained: Sequence[int], size: int) -> Iterator[list[int]]:
+def micro_batches(
+    rows: Sequence[Rollout], trained: Sequence[int], size: int
+) -> Iterator[list[int]]:
     """Numbers of the trained rows in batches of at most `size`: rollouts of one question together,
     similar lengths together.
     """
@@ -232,7 +234,7 @@ def micro_batches(rows: Sequence[Row], trained: Sequence[int], size: int) -> Ite
         yield order[start : start + size]
 
 
-def length_buckets(rows: Sequence[Row], chunk: Sequence[int]) -> list[list[int]]:
+def length_buckets(rows: Sequence[Rollout], chunk: Sequence[int]) -> list[list[int]]:
     """`chunk` in buckets of similar tail length, so that little is computed for padding."""
     tails = {n: len(rows[n].encoded.ids) - rows[n].encoded.head for n in chunk}
     buckets: list[list[int]] = []

@@ -14,7 +14,7 @@ from typing import Any
 
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import boxing_of
-from lfpc.boxing.files.entries import Entry, Placed, nested
+from lfpc.boxing.files.entries import BoxEntry, Placed, nested
 from lfpc.errors import BoxError, SampleError
 from lfpc.images import upright_size
 from lfpc.samples import Sample
@@ -64,7 +64,7 @@ def exported(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
     }
 
 
-def imported(content: Any) -> list[Entry]:
+def imported(content: Any) -> list[BoxEntry]:
     """What the file says about each of its images.
 
     Raises:
@@ -100,8 +100,8 @@ def _whole(annotation: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _entry(image: Mapping[str, Any], placed: Sequence[Placed]) -> Entry:
+def _entry(image: Mapping[str, Any], placed: Sequence[Placed]) -> BoxEntry:
     state = image.get("state", "done" if placed else "todo")
-    return Entry(
+    return BoxEntry(
         str(image.get("sample", "")), str(image.get("file_name", "")), nested(placed), state
     )

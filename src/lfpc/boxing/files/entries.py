@@ -27,7 +27,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BoxEntry:
     """Boxes of one sample; `sample` is its id, or "" where the file names only the picture."""
 
     sample: str
@@ -66,8 +66,8 @@ def grouped(boxes: Iterable[Box]) -> Nested:
 
 
 def with_entries(
-    samples: Sequence[Sample], entries: Iterable[Entry], folder: Path
-) -> tuple[list[Sample], list[Entry]]:
+    samples: Sequence[Sample], entries: Iterable[BoxEntry], folder: Path
+) -> tuple[list[Sample], list[BoxEntry]]:
     """`samples` with the boxes of `entries`, and the entries that are about none of them.
 
     An entry that is still "todo" never replaces what a person has decided.
@@ -82,7 +82,7 @@ def with_entries(
     """
     changed = {sample.id: sample for sample in samples}
     pictures = _by_picture(samples, folder)
-    unknown: list[Entry] = []
+    unknown: list[BoxEntry] = []
     for entry in entries:
         name = entry.sample if entry.sample in changed else _only_sample(entry, pictures)
         if name is None:
@@ -104,7 +104,7 @@ def _by_picture(samples: Sequence[Sample], folder: Path) -> Mapping[str, set[str
     return found
 
 
-def _only_sample(entry: Entry, pictures: Mapping[str, set[str]]) -> str | None:
+def _only_sample(entry: BoxEntry, pictures: Mapping[str, set[str]]) -> str | None:
     if entry.sample:
         return None
     names = pictures.get(entry.picture) or pictures.get(PurePosixPath(entry.picture).name) or set()

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import State, boxing_of
-from lfpc.boxing.files.entries import Entry, Placed, nested
+from lfpc.boxing.files.entries import BoxEntry, Placed, nested
 from lfpc.errors import BoxError, SampleError
 from lfpc.images import upright_size
 from lfpc.samples import Sample
@@ -88,7 +88,7 @@ def _region(t: int, b: int, box: Box, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def imported(content: Any) -> list[Entry]:
+def imported(content: Any) -> list[BoxEntry]:
     """What the file says about each of its tasks: the last annotation that counts, else the last
     prediction.
 
@@ -97,7 +97,7 @@ def imported(content: Any) -> list[Entry]:
     """
     if not isinstance(content, list):
         raise SampleError("not a Label Studio export: that is a JSON list of tasks")
-    entries: list[Entry] = []
+    entries: list[BoxEntry] = []
     for number, task in enumerate(content, 1):
         try:
             entries.append(_entry(task))
@@ -114,14 +114,14 @@ def imported(content: Any) -> list[Entry]:
     return entries
 
 
-def _entry(task: Mapping[str, Any]) -> Entry:
+def _entry(task: Mapping[str, Any]) -> BoxEntry:
     data, state, result = task["data"], *_drawn(task)
     placed = [
         _placed(region)
         for region in result
         if region.get("type") in ("rectanglelabels", "rectangle")
     ]
-    return Entry(
+    return BoxEntry(
         str(data.get("sample", "")), _picture(str(data.get("image", ""))), nested(placed), state
     )
 

@@ -29,7 +29,7 @@ _BLANK = Image.new("1", (1, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Played:
+class RecordedRollout:
     """One rollout as its worker reports it."""
 
     episode: Episode
@@ -49,17 +49,17 @@ class Played:
         return pickle.dumps(self)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Played":
+    def from_bytes(cls, data: bytes) -> "RecordedRollout":
         """The inverse, for bytes of this run's own workers."""
         return pickle.loads(data)
 
 
 def played(
     episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool
-) -> Played:
+) -> RecordedRollout:
     """The report of `episode`."""
     row = episode_row(episode, terms)
-    return Played(
+    return RecordedRollout(
         episode=_without_pixels(episode),
         terms=terms,
         row=row,
@@ -77,9 +77,9 @@ def _without_pixels(episode: Episode) -> Episode:
     return replace(episode, first_view=replace(episode.first_view, image=_BLANK), turns=turns)
 
 
-def groups_of(rollouts: Sequence[Played]) -> list[list[Played]]:
+def groups_of(rollouts: Sequence[RecordedRollout]) -> list[list[RecordedRollout]]:
     """Rollouts by question, questions and rollouts in the order of the schedule."""
-    groups: defaultdict[int, list[Played]] = defaultdict(list)
+    groups: defaultdict[int, list[RecordedRollout]] = defaultdict(list)
     for one in sorted(rollouts, key=lambda one: (one.question, one.rollout)):
         groups[one.question].append(one)
     return list(groups.values())
@@ -100,7 +100,7 @@ def check_complete(count: int, config: TrainConfig) -> int:
     return wanted - count
 
 
-def step_numbers(rollouts: Sequence[Played], config: TrainConfig) -> Numbers:
+def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Numbers:
     """Metrics of a step's episodes; those of sampling are of the questions of which no rollout
     failed.
     """
@@ -118,13 +118,13 @@ def step_numbers(rollouts: Sequence[Played], config: TrainConfig) -> Numbers:
     }
 
 
-def advantages_of(group: Sequence[Played]) -> list[float]:
+def advantages_of(group: Sequence[RecordedRollout]) -> list[float]:
     """Advantages of the rollouts of one question."""
     return group_advantages([one.terms.total for one in group])
 
 
 def log_episodes(
-    run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[Played]
+    run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[RecordedRollout]
 ) -> None:
     """Write as many episodes of the step as asked for: the first rollout of every question, then
     second rollouts, and so on.

@@ -1,6 +1,6 @@
 """The page on which a person draws nested truth boxes: `lfpc annotate FOLDER`."""
 
 from lfpc.web.annotate.app import annotation_app
-from lfpc.web.annotate.desk import Desk, open_desk
+from lfpc.web.annotate.session import AnnotationSession, open_session
 
-__all__ = ["Desk", "annotation_app", "open_desk"]
+__all__ = ["AnnotationSession", "annotation_app", "open_session"]

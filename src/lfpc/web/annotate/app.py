@@ -21,7 +21,7 @@ from lfpc.boxing.merge import other_proposals
 from lfpc.boxing.proposals import MOST, Proposal
 from lfpc.errors import LfpcError, PictureError
 from lfpc.samples import Sample
-from lfpc.web.annotate.desk import Change, ChangedElsewhere, Desk, as_json
+from lfpc.web.annotate.session import AnnotationSession, Change, ChangedElsewhere, as_json
 from lfpc.web.annotate.tiles import TILE, last_level, original, tile
 from lfpc.web.serving import shared_files
 
@@ -30,9 +30,9 @@ KEPT = {"cache-control": "private, max-age=86400, immutable"}
 """For tiles: their address changes when the picture does."""
 
 
-def annotation_app(desk: Desk) -> Starlette:
-    """The page on `desk`; serve it with `lfpc.web.serving.serve`, which guards it."""
-    routes = _Routes(desk)
+def annotation_app(session: AnnotationSession) -> Starlette:
+    """The page on `session`; serve it with `lfpc.web.serving.serve`, which guards it."""
+    routes = _Routes(session)
     return Starlette(
         routes=[
             Route("/", lambda request: FileResponse(PAGE)),
@@ -51,20 +51,24 @@ def annotation_app(desk: Desk) -> Starlette:
 
 @dataclass(frozen=True, slots=True)
 class _Routes:
-    desk: Desk
+    session: AnnotationSession
 
     def listing(self, request: Request) -> Response:
         samples = [
             {"id": sample.id, "question": sample.question[:200], **_progress(sample)}
-            for sample in self.desk.samples()
+            for sample in self.session.samples()
         ]
         return _json(
-            {"folder": str(self.desk.folder), "asks": self.desk.ask is not None, "samples": samples}
+            {
+                "folder": str(self.session.folder),
+                "asks": self.session.ask is not None,
+                "samples": samples,
+            }
         )
 
     def sample(self, request: Request) -> Response:
         number = request.path_params["number"]
-        sample = self.desk.sample(number)
+        sample = self.session.sample(number)
         shown = {
             "id": sample.id,
             "question": sample.question,
@@ -74,13 +78,13 @@ class _Routes:
             "source": sample.source,
         }
         proposals = _proposals(
-            [*other_proposals(sample), *self.desk.proposals.get(sample.id, ())][:MOST]
+            [*other_proposals(sample), *self.session.proposals.get(sample.id, ())][:MOST]
         )
         return _json({**shown, **as_json(sample), **self._picture(number), "proposals": proposals})
 
     def _picture(self, number: int) -> dict[str, Any]:
         try:
-            path = self.desk.picture(number)
+            path = self.session.picture(number)
             width, height = original(path).size
         except LfpcError as error:
             return {"picture": None, "problem": str(error)}
@@ -96,19 +100,23 @@ class _Routes:
         }
 
     async def save(self, request: Request) -> Response:
-        change = Change.from_json(await request.body(), self.desk.by)
+        change = Change.from_json(await request.body(), self.session.by)
         return _json(
-            as_json(await run_in_threadpool(self.desk.save, request.path_params["number"], change))
+            as_json(
+                await run_in_threadpool(self.session.save, request.path_params["number"], change)
+            )
         )
 
     def ask(self, request: Request) -> Response:
-        sample = self.desk.sample(request.path_params["number"])
-        return _json({"proposals": _proposals(self.desk.ask(sample) if self.desk.ask else ())})
+        sample = self.session.sample(request.path_params["number"])
+        return _json(
+            {"proposals": _proposals(self.session.ask(sample) if self.session.ask else ())}
+        )
 
     def tile(self, request: Request) -> Response:
         at = request.path_params
         try:
-            path = self.desk.picture(at["number"])
+            path = self.session.picture(at["number"])
             if _key(path) != at["key"]:
                 raise PictureError("this is another picture by now; load the page again")
             return Response(

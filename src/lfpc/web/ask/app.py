@@ -12,9 +12,9 @@ from lfpc.ask.live import LiveModel
 from lfpc.mini.folders import write_split
 from lfpc.web.ask.completions import completions_app
 from lfpc.web.ask.page import ask_routes
-from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.page_requests import PictureSources
+from lfpc.web.ask.store import FileStore
 from lfpc.web.ask.uploads import LARGEST_FILE, Uploads
-from lfpc.web.ask.wishes import Pictures
 from lfpc.web.serving import shared_files
 
 LARGEST_BODY = LARGEST_FILE * 4 // 3 + 2**20
@@ -34,10 +34,12 @@ def ask_app(model: LiveModel, folder: Path, *, examples: str) -> Starlette:
             pictures are from.
     """
     samples = write_split(folder / "examples", examples, EXAMPLES)
-    pictures = Pictures({sample.id: sample for sample in samples}, Uploads(folder / "uploads"))
+    pictures = PictureSources(
+        {sample.id: sample for sample in samples}, Uploads(folder / "uploads")
+    )
     return Starlette(
         routes=[
-            *ask_routes(model, pictures, Shelf(folder / "views", VIEW_BYTES)),
+            *ask_routes(model, pictures, FileStore(folder / "views", VIEW_BYTES)),
             Mount("/v1", completions_app(model, pictures.uploads)),
             Mount("/static", StaticFiles(packages=[("lfpc.web.ask", "static")])),
             Mount("/shared", shared_files()),

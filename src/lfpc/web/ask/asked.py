@@ -11,24 +11,24 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lfpc.ask.live import SWAPS, Asked, LiveModel
+from lfpc.ask.live import SWAPS, LiveModel, LiveQuestion
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop, Turn
 from lfpc.episode import Episode
 from lfpc.images import View, png_bytes, visual_tokens
 from lfpc.report.cards import LONGEST_TEXT
 from lfpc.storage.runs import turn_row
-from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.store import FileStore
 
 MOST_KEPT = 500
 """Questions that are remembered."""
 
 
 @dataclass(slots=True)
-class Played:
+class AskedEpisode:
     """A question and its turns so far."""
 
-    asked: Asked
+    asked: LiveQuestion
     turns: tuple[Turn, ...] = ()
     """Without their views, which would fill the memory, and are made again for a swap."""
 
@@ -39,24 +39,24 @@ class Questions:
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Played] = OrderedDict()
+        self._kept: OrderedDict[str, AskedEpisode] = OrderedDict()
 
-    def add(self, asked: Asked) -> tuple[str, Played]:
+    def add(self, asked: LiveQuestion) -> tuple[str, AskedEpisode]:
         """Remember a question; returns its id and where its turns go."""
         name = uuid.uuid4().hex
-        played = Played(asked)
+        played = AskedEpisode(asked)
         self._kept[name] = played
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
         return name, played
 
-    def find(self, name: str) -> Played | None:
+    def find(self, name: str) -> AskedEpisode | None:
         """The question of that id; None if there is none (any more)."""
         return self._kept.get(name)
 
 
 async def events(
-    model: LiveModel, name: str, played: Played, views: Shelf
+    model: LiveModel, name: str, played: AskedEpisode, views: FileStore
 ) -> AsyncGenerator[dict[str, Any], None]:
     """What a page is told: "first", then a "turn" each, then "end".
 
@@ -91,7 +91,7 @@ async def events(
                 }
 
 
-def turn_event(turns: Sequence[Turn], asked: Asked, views: Shelf) -> dict[str, Any]:
+def turn_event(turns: Sequence[Turn], asked: LiveQuestion, views: FileStore) -> dict[str, Any]:
     """The last of `turns` as the page shows it; its view is kept in `views`."""
     turn, call = turns[-1], sum(isinstance(turn.action, Crop) for turn in turns)
     row = turn_row(turn)
@@ -115,7 +115,7 @@ def turn_event(turns: Sequence[Turn], asked: Asked, views: Shelf) -> dict[str, A
     return event
 
 
-def saved(view: View, views: Shelf, factor: int) -> dict[str, Any]:
+def saved(view: View, views: FileStore, factor: int) -> dict[str, Any]:
     """A view as the page shows it: its address, its pixels and its tokens."""
     width, height = view.size
     src = f"/views/{views.put(png_bytes(view), '.png')}"

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lfpc.ask.live import Asked, Busy, LiveModel
+from lfpc.ask.live import Busy, LiveModel, LiveQuestion
 from lfpc.dialogue import Turn
 from lfpc.episode import Episode
 from lfpc.errors import LfpcError, PictureError
@@ -40,7 +40,7 @@ class Completion:
     """One answer of the endpoint."""
 
     request: ChatRequest
-    asked: Asked
+    asked: LiveQuestion
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -108,7 +108,7 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
         max_new_tokens=min(own.max_new_tokens, request.max_tokens or own.max_new_tokens),
         sampling_seed=own.sampling_seed if request.seed is None else request.seed,
     )
-    return Completion(request, Asked(sample=sample, config=config))
+    return Completion(request, LiveQuestion(sample=sample, config=config))
 
 
 async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, Any]:

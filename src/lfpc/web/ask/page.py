@@ -16,14 +16,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lfpc.ask.live import Asked, Busy, LiveModel
+from lfpc.ask.live import Busy, LiveModel, LiveQuestion
 from lfpc.caches import byte_cache
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import open_picture, upright_size
 from lfpc.web.ask.asked import Questions, events
 from lfpc.web.ask.completions import api_error
-from lfpc.web.ask.shelf import Shelf
-from lfpc.web.ask.wishes import Pictures, read_question, read_swap
+from lfpc.web.ask.page_requests import PictureSources, read_question, read_swap
+from lfpc.web.ask.store import FileStore
 
 PAGE = Path(str(files("lfpc.web.ask") / "static" / "index.html"))
 LONGEST_SIDE = 1600
@@ -31,7 +31,7 @@ LONGEST_SIDE = 1600
 BROWSABLE_BYTES = 2**27
 
 
-def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route]:
+def ask_routes(model: LiveModel, pictures: PictureSources, views: FileStore) -> list[Route]:
     """Routes of the page. What fails is answered with {"problem": one sentence}."""
     questions = Questions()
 
@@ -81,17 +81,17 @@ def ask_routes(model: LiveModel, pictures: Pictures, views: Shelf) -> list[Route
 
     async def ask(request: Request) -> Response:
         try:
-            return _told(read_question(await _wish(request), pictures, model.config))
+            return _told(read_question(await _body(request), pictures, model.config))
         except Exception as error:
             return _problem(error)
 
     async def swap(request: Request) -> Response:
         try:
-            return _told(await run_in_threadpool(read_swap, await _wish(request), questions))
+            return _told(await run_in_threadpool(read_swap, await _body(request), questions))
         except Exception as error:
             return _problem(error)
 
-    def _told(asked: Asked) -> Response:
+    def _told(asked: LiveQuestion) -> Response:
         lines = _lines(events(model, *questions.add(asked), views))
         return StreamingResponse(
             lines, media_type="application/x-ndjson", headers={"cache-control": "no-store"}
@@ -118,15 +118,15 @@ async def _lines(told: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[by
         yield json.dumps({"kind": "problem", "problem": str(api_error(error))}).encode() + b"\n"
 
 
-async def _wish(request: Request) -> dict[str, Any]:
+async def _body(request: Request) -> dict[str, Any]:
     """The JSON object in a request's body; an empty one for anything else, which then lacks what is
     needed.
     """
     try:
-        wish = json.loads(await request.body())
+        body = json.loads(await request.body())
     except (ValueError, RecursionError):
-        wish = None
-    return wish if isinstance(wish, dict) else {}
+        body = None
+    return body if isinstance(body, dict) else {}
 
 
 def _problem(error: Exception, status: int | None = None) -> Response:

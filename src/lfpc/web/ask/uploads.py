@@ -10,7 +10,7 @@ from PIL import Image
 
 from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, open_picture
-from lfpc.web.ask.shelf import Shelf
+from lfpc.web.ask.store import FileStore
 
 FORMATS = {
     "JPEG": ".jpg",
@@ -36,7 +36,7 @@ class Uploads:
     def __init__(
         self, folder: Path, *, kept_bytes: int = KEPT_BYTES, most_pixels: int = MOST_PIXELS
     ) -> None:
-        self._shelf = Shelf(folder, kept_bytes)
+        self._shelf = FileStore(folder, kept_bytes)
         self._most_pixels = most_pixels
         self._decoding = Lock()
 

@@ -5,7 +5,7 @@ limits as in the local engine.
     h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
                       | 1 1 1  0 0 0 0  1 1      response_mask: only sampled tokens are trained
 
-It is the mask of `lfpc.train.rows`, from the first reply on.
+It is the mask of `lfpc.train.rollouts`, from the first reply on.
 """
 
 import asyncio

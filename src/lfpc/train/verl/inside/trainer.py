@@ -18,7 +18,7 @@ from lfpc.train.statistics import Numbers, is_best, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.train.verl.inside.section import run_config
 from lfpc.train.verl.recording import (
-    Played,
+    RecordedRollout,
     advantages_of,
     check_complete,
     groups_of,
@@ -40,7 +40,7 @@ class RecordingTrainer(PPOTrainerSync):
         self.run_config = run_config(config)
         self.folder = RunFolder(self.run_config.out)
         self.history = self.folder.metrics()
-        self.rollouts: list[Played] = []
+        self.rollouts: list[RecordedRollout] = []
         self.gap: float | None = None
 
     def _init_dataloader(self) -> None:
@@ -76,7 +76,7 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _validate(self) -> Numbers:
         """Play the held-out samples greedily; keep the weights if they are the best so far."""
-        found: list[Played] = []
+        found: list[RecordedRollout] = []
         sample = self.replay_buffer.sample
 
         def remembering(**kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ class RecordingTrainer(PPOTrainerSync):
         )
 
 
-def _reported(batch: Any) -> list[Played]:
+def _reported(batch: Any) -> list[RecordedRollout]:
     """What the workers told of the rollouts of `batch`, without verl's filling."""
     keys = [
         key
@@ -130,7 +130,7 @@ def _reported(batch: Any) -> list[Played]:
     fields: Any = tq.kv_batch_get(
         keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"]
     )["extra_fields"]
-    return [Played.from_bytes(getattr(field, "data", field)[NAME]) for field in fields]
+    return [RecordedRollout.from_bytes(getattr(field, "data", field)[NAME]) for field in fields]
 
 
 def _largest_gap(batch: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""The samples folder on the desk: which sample is the n-th, what a person changed, and the file
+"""The samples folder on the session: which sample is the n-th, what a person changed, and the file
 that keeps it.
 
 Every change is written at once, in one step (`write_samples`). A change names what it was made on,
@@ -31,7 +31,7 @@ from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.web.guard import file_within
 
 LOCK_FILE = f".{SAMPLES_FILE}.lock"
-Ask = Callable[[Sample], Sequence[Proposal]]
+ProposeBoxes = Callable[[Sample], Sequence[Proposal]]
 """Asks a model where the answer to a sample's question is."""
 
 
@@ -83,8 +83,8 @@ def revision(sample: Sample) -> str:
 
 
 @dataclass(slots=True)
-class Desk:
-    """One samples folder while a person works on it; get it with `open_desk`. Threads may share
+class AnnotationSession:
+    """One samples folder while a person works on it; get it with `open_session`. Threads may share
     it.
     """
 
@@ -96,7 +96,7 @@ class Desk:
     order: tuple[str, ...]
     """Ids in the order of the work."""
     proposals: Mapping[str, Sequence[Proposal]]
-    ask: Ask | None = None
+    ask: ProposeBoxes | None = None
     _samples: dict[str, Sample] = field(default_factory=dict[str, Sample])
     _known: tuple[int, ...] = ()
     """What the file looked like when `_samples` was read or written."""
@@ -184,16 +184,16 @@ def _signature(folder: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def open_desk(
+def open_session(
     folder: Path,
     *,
     by: str = "",
     pictures: Sequence[Path] = (),
     arrange: Callable[[Sequence[Sample]], Sequence[Sample]] = lambda samples: samples,
     proposals: Mapping[str, Sequence[Proposal]] | None = None,
-    ask: Ask | None = None,
-) -> Iterator[Desk]:
-    """The desk of `folder`, which no other process may have open meanwhile.
+    ask: ProposeBoxes | None = None,
+) -> Iterator[AnnotationSession]:
+    """The session of `folder`, which no other process may have open meanwhile.
 
     Args:
         folder: samples folder.
@@ -222,9 +222,9 @@ def open_desk(
                 f"{folder} is open in another lfpc annotate; end that one, or work on a "
                 f"copy and merge the boxes"
             ) from None
-        desk = Desk(folder, by, (folder, *pictures), order, proposals or {}, ask)
-        desk.samples()
-        yield desk
+        session = AnnotationSession(folder, by, (folder, *pictures), order, proposals or {}, ask)
+        session.samples()
+        yield session
 
 
 def as_json(sample: Sample) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from threading import Lock
 
 
-class Shelf:
-    """Files in `folder`, which belongs to the shelf, up to `max_bytes` together. Threads may share
+class FileStore:
+    """Files in `folder`, which belongs to the store, up to `max_bytes` together. Threads may share
     it.
     """
 

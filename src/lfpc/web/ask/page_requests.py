@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lfpc.ask.live import SWAPS, Asked, led, swapped
+from lfpc.ask.live import SWAPS, LiveQuestion, led, swapped
 from lfpc.boxes import Box
 from lfpc.errors import SampleError
 from lfpc.evaluate.config import EvaluationConfig
@@ -22,7 +22,7 @@ MOST_OPTIONS = 26
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class PictureSources:
     """Pictures that can be asked about: examples, and those that were sent in."""
 
     examples: Mapping[str, Sample]
@@ -38,20 +38,22 @@ class Pictures:
         return self.examples[name].image if name in self.examples else self.uploads.find(name)
 
 
-def read_question(wish: Mapping[str, Any], pictures: Pictures, config: EvaluationConfig) -> Asked:
+def read_question(
+    request: Mapping[str, Any], pictures: PictureSources, config: EvaluationConfig
+) -> LiveQuestion:
     """The question that a page asks.
 
     Args:
-        wish: its request: picture, question, options, budget.
+        request: its request: picture, question, options, budget.
         pictures: those it can be about.
         config: how the model is asked.
     Raises:
         PictureError, SampleError: it cannot be asked.
     """
-    name = text_of(wish, "picture", 100)
-    question = text_of(wish, "question", LONGEST_QUESTION).strip()
-    options = wish.get("options", [])
-    budget = wish.get("budget", config.budget)
+    name = text_of(request, "picture", 100)
+    question = text_of(request, "question", LONGEST_QUESTION).strip()
+    options = request.get("options", [])
+    budget = request.get("budget", config.budget)
     if not question:
         raise SampleError("type a question")
     if (
@@ -78,31 +80,31 @@ def read_question(wish: Mapping[str, Any], pictures: Pictures, config: Evaluatio
         options=tuple(options),
         boxes=boxes,
     )
-    return Asked(sample=sample, config=replace(config, budget=budget))
+    return LiveQuestion(sample=sample, config=replace(config, budget=budget))
 
 
-def text_of(wish: Mapping[str, Any], name: str, longest: int) -> str:
+def text_of(request: Mapping[str, Any], name: str, longest: int) -> str:
     """A text of a request.
 
     Raises:
         SampleError: it is none, or too long.
     """
-    value = wish.get(name)
+    value = request.get(name)
     if not isinstance(value, str) or len(value) > longest:
         raise SampleError(f"{name} must be a text of at most {longest:,} characters")
     return value
 
 
-def read_swap(wish: Mapping[str, Any], questions: Questions) -> Asked:
+def read_swap(request: Mapping[str, Any], questions: Questions) -> LiveQuestion:
     """The question that is played again: with another thing shown for a call, or (call 0) begun
     with a call for a box.
 
     Raises:
         PictureError, RunError, SampleError, BoxError: it cannot be.
     """
-    played = questions.find(text_of(wish, "id", 100))
-    call = wish.get("call")
-    what = wish.get("shown")
+    played = questions.find(text_of(request, "id", 100))
+    call = request.get("call")
+    what = request.get("shown")
     if played is None:
         raise SampleError("the question is no longer remembered here; ask it again")
     if (

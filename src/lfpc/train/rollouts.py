@@ -12,7 +12,7 @@ from lfpc.policies.qwen.encode import Encoded, Encoder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class Rollout:
     """One rollout as the update reads it.
 
     system + user    reply 0    end, user     reply 1
@@ -54,7 +54,7 @@ class Row:
         )
 
 
-def row_of_episode(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Row:
+def rollout_of(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Rollout:
     """The tokens of an episode with the log-probabilities they were sampled with.
 
     Raises:
@@ -73,11 +73,9 @@ def row_of_episode(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Ro
     encoded = encoder.episode(before, episode.turns[-1].reply)
     overlong = len(encoded.ids) > max_tokens
     sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
-    return Row(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
+    return Rollout(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
 
 
-def rows_of_episodes(
-    episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int
-) -> list[Row]:
+def rollouts_of(episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int) -> list[Rollout]:
     """One row per episode."""
-    return [row_of_episode(episode, encoder, max_tokens=max_tokens) for episode in episodes]
+    return [rollout_of(episode, encoder, max_tokens=max_tokens) for episode in episodes]
