@@ -161,3 +161,15 @@ def union(boxes: Sequence[Box]) -> Box:
         max(b.x1 for b in boxes),
         max(b.y1 for b in boxes),
     )
+
+
+def target_iou(boxes: Sequence[Box], targets: Sequence[Sequence[Box]]) -> float | None:
+    """How well `boxes` hit the targets, in [0, 1]; None where there are no boxes or no targets.
+
+        mean over targets of max over boxes B and nested truth boxes B_i of IoU(B, B_i)
+
+    Source: rewards.grounding_reward, without its guard.
+    """
+    if not boxes or not targets:
+        return None
+    return fmean(max(iou(box, truth) for box in boxes for truth in nested) for nested in targets)

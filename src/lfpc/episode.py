@@ -7,8 +7,10 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+from lfpc.answers import Verdict, check_answer
 from lfpc.boxes import Box
 from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply, Turn
 from lfpc.images import View
@@ -24,9 +26,9 @@ class Stop(StrEnum):
     MAX_TURNS = "max_turns"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: the verdict is kept
 class Episode:
-    """A finished episode: everything that rewards, metrics and pages need."""
+    """A finished episode: everything that rewards, records and pages need."""
 
     sample: Sample
     first_view: View
@@ -38,6 +40,11 @@ class Episode:
         """The final answer's text; None if the policy never answered."""
         last = self.turns[-1].action if self.turns else None
         return last.text if isinstance(last, Answer) else None
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the answer is right; computed once."""
+        return check_answer(self.answer, self.sample)
 
     @property
     def boxes(self) -> tuple[Box, ...]:

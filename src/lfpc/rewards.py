@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from lfpc.answers import check_answer
 from lfpc.boxes import Box, corner_distance, coverage, iou
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
@@ -123,7 +122,7 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`.
     """
-    correct = check_answer(episode.answer, episode.sample).correct
+    correct = episode.verdict.correct
     sound = episode.answer is not None and not episode.malformed
     return RewardTerms(
         accuracy=config.accuracy * correct,

@@ -1,6 +1,7 @@
 """One question about one picture: the turns as text, the crops as files, the episode as a page."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lfpc.dialogue import Crop, Malformed, Turn
@@ -9,11 +10,10 @@ from lfpc.errors import RunError
 from lfpc.evaluate.run import first_view
 from lfpc.images import CropRules, View
 from lfpc.looks import original_look
-from lfpc.metrics.episodes import episode_facts
 from lfpc.protocols import ChatProtocol
+from lfpc.records import record_of
 from lfpc.report.episode_page import write_episode_page
 from lfpc.samples import Sample
-from lfpc.storage.runs import episode_row
 
 
 def ask(
@@ -55,8 +55,8 @@ def ask(
         if played.answer is not None
         else f"No answer in {len(played.turns)} turns."
     )
-    row = episode_row(played, **episode_facts(played, factor=protocol.factor)) | {"correct": None}
-    return write_episode_page(out, sample, row, look, model=model)
+    record = replace(record_of(played, factor=protocol.factor), correct=None)
+    return write_episode_page(out, record, look, model=model)
 
 
 def _printable(text: str) -> str:

@@ -5,19 +5,19 @@ Both come from recorded runs: a crop that led to the right answer probably shows
 needs, and a sample that a model often fails is one from which it can learn.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lfpc.boxes import Box, iou
-from lfpc.errors import BoxError, RunError
+from lfpc.dialogue import Crop
+from lfpc.errors import RunError
+from lfpc.evaluate.probes import OWN
+from lfpc.records import EpisodeRecord, read_records
 from lfpc.samples import Sample
-from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.storage.runs import CONFIG_FILE, Kind, is_run, read_run
 
-Row = Mapping[str, Any]
 SAME = 0.5
 """Crops whose IoU is at least this are one proposal."""
 MOST = 9
@@ -46,63 +46,49 @@ class FailureCount:
         return self.failed / self.asked
 
 
-def recorded_rows(run: Path) -> Iterator[Row]:
-    """Episodes at or below `run` in which the policy saw its own crops: rows of probes and failed
-    requests are left out.
+def own_records(root: Path) -> Iterator[EpisodeRecord]:
+    """Episodes at or below `root` in which the policy saw its own crops, of training runs and of
+    evaluations: probes and failed questions are left out.
 
     Raises:
         RunError: there are none.
     """
     found = False
-    for file in sorted(run.rglob(EPISODES_FILE)) if run.is_dir() else []:
-        if _probe(file.parent) not in (None, "own"):
+    for file in sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []:
+        if not is_run(file.parent):
             continue
-        for row in RunFolder(file.parent).episodes().values():
-            if (
-                "sample" in row
-                and "turns" in row
-                and "error" not in row
-                and row.get("probe", "own") == "own"
-            ):
+        run = read_run(file.parent)
+        probe = run.config.get("probe", OWN) if run.kind == Kind.EVALUATION else OWN
+        if run.kind not in (Kind.EVALUATION, Kind.TRAIN) or probe != OWN:
+            continue
+        for record in read_records(run).values():
+            if not record.failed:
                 found = True
-                yield row
+                yield record
     if not found:
         raise RunError(
-            f"{run}: no recorded episodes at or below it; name the folder of a training "
+            f"{root}: no recorded episodes at or below it; name the folder of a training "
             f"run or of an evaluation"
         )
 
 
-def _probe(folder: Path) -> Any:
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return config.get("probe") if isinstance(config, dict) else None
-
-
-def crop_proposals(rows: Iterable[Row], source: str) -> dict[str, list[Proposal]]:
+def crop_proposals(records: Iterable[EpisodeRecord], source: str) -> dict[str, list[Proposal]]:
     """For each sample the crops that led to its right answer: the most frequent first, alike ones
     counted together.
 
     Args:
-        rows: recorded episodes.
+        records: recorded episodes.
         source: what the page calls them.
     """
     crops: defaultdict[str, list[Box]] = defaultdict(list)
-    for row in rows:
-        if row.get("correct") is True:
-            crops[str(row["sample"])].extend(_crops(row))
+    for record in records:
+        if record.correct == 1:
+            crops[record.sample.id] += [
+                turn.action.box
+                for turn in record.turns
+                if isinstance(turn.action, Crop) and turn.view
+            ]
     return {name: _grouped(boxes, source) for name, boxes in crops.items() if boxes}
-
-
-def _crops(row: Row) -> Iterator[Box]:
-    for turn in row["turns"]:
-        if turn["action"].get("kind") == "crop" and turn.get("view"):
-            try:
-                yield Box(*map(float, turn["action"]["box"]))
-            except (BoxError, TypeError, ValueError):  # what a run wrote is data
-                continue
 
 
 def _grouped(boxes: Sequence[Box], source: str) -> list[Proposal]:
@@ -117,16 +103,17 @@ def _grouped(boxes: Sequence[Box], source: str) -> list[Proposal]:
     return [Proposal(group[0], source, len(group)) for group in groups[:MOST]]
 
 
-def failure_records(rows: Iterable[Row]) -> dict[str, FailureCount]:
-    """How often each sample was asked, and how often the answer was wrong; rows without a verdict
-    do not count.
+def failure_counts(records: Iterable[EpisodeRecord]) -> dict[str, FailureCount]:
+    """How often each sample was asked, and how often the answer was wrong; records without a
+    verdict do not count.
     """
     asked: defaultdict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        if isinstance(row.get("correct"), bool):
-            asked[str(row["sample"])].append(row["correct"])
+    for record in records:
+        if record.correct is not None:
+            asked[record.sample.id].append(bool(record.correct))
     return {
-        name: FailureCount(len(verdicts), verdicts.count(False)) for name, verdicts in asked.items()
+        name: FailureCount(len(verdicts), verdicts.count(False))
+        for name, verdicts in asked.items()
     }
 
 

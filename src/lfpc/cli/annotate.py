@@ -69,11 +69,11 @@ class Annotate(AskedModel):
         return f"{self.folder}: {done} of {len(session.order)} samples done"
 
     def _proposals(self) -> "dict[str, list[Proposal]]":
-        from lfpc.boxing.proposals import MOST, crop_proposals, recorded_rows
+        from lfpc.boxing.proposals import MOST, crop_proposals, own_records
 
         found: dict[str, list[Proposal]] = {}
         for run in self.proposals:
-            for name, some in crop_proposals(recorded_rows(run), f"crops of {run.name}").items():
+            for name, some in crop_proposals(own_records(run), f"crops of {run.name}").items():
                 found[name] = (found.get(name, []) + some)[:MOST]
         return found
 
@@ -96,9 +96,9 @@ class Annotate(AskedModel):
         return ask
 
     def _arrangement(self) -> "Callable[[Sequence[Sample]], Sequence[Sample]]":
-        from lfpc.boxing.proposals import failure_records, hardest_first, recorded_rows
+        from lfpc.boxing.proposals import failure_counts, hardest_first, own_records
 
-        records = failure_records(row for run in self.hardest for row in recorded_rows(run))
+        records = failure_counts(row for run in self.hardest for row in own_records(run))
         return lambda samples: (hardest_first(samples, records) if records else samples)[
             : self.questions
         ]
@@ -120,11 +120,11 @@ class Hardest:
     """How many to pick."""
 
     def run(self) -> str:
-        from lfpc.boxing.proposals import failure_records, hardest_first, recorded_rows
+        from lfpc.boxing.proposals import failure_counts, hardest_first, own_records
         from lfpc.samples import read_samples, write_samples
 
         samples = read_samples(self.folder)
-        records = failure_records(row for run in self.runs for row in recorded_rows(run))
+        records = failure_counts(row for run in self.runs for row in own_records(run))
         known = [sample for sample in samples if sample.id in records]
         picked = hardest_first(known, records)[: self.count]
         failed = sum(records[one.id].failed for one in picked)

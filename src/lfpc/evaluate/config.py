@@ -24,6 +24,10 @@ class EvaluationConfig(PolicyConfig):
     """Turn limit of an episode."""
     seed: int = 0
     """Seed of noise crops and of the pairing with other pictures."""
+    task: str = ""
+    """Benchmark that the questions are of; empty: a samples folder."""
+    arm: str = ""
+    """Arm of a study that the model is; empty: there is only one model."""
     replay: bool = False
     """Whether the recorded replies up to the first crop are given again; False: the policy starts
     afresh."""

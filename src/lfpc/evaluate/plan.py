@@ -1,10 +1,9 @@
-"""Evaluate a model on several tasks, at several budgets, under several probes: rows, figures,
-results.json.
+"""Evaluate a model on several tasks, at several budgets, under several probes.
 
-OUT/TASK/BUDGET/PROBE/episodes.jsonl   rows; a samples folder of one's own has no TASK
+OUT/TASK/samples.jsonl                 what was asked; a samples folder of one's own has no TASK
+OUT/TASK/BUDGET/PROBE/episodes.jsonl   records
 OUT/TASK/BUDGET/PROBE-repeatN/         the same questions asked again with another sampling seed
-OUT/TASK/BUDGET/probes.json            what the questions cost, and what each probe loses
-OUT/results.json                       figures of every task, budget and probe, with its protocol
+OUT/results.json                       see `lfpc.evaluate.stored`
 """
 
 import logging
@@ -15,24 +14,20 @@ from typing import Any
 
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, SampleError
-from lfpc.evaluate.compare import probe_results
 from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import PROBES, samples_of_probe
-from lfpc.evaluate.recorded import OWN, evaluations, repeat_folder
-from lfpc.evaluate.rescore import figure_lines
+from lfpc.evaluate.probes import OWN, PROBES, samples_of_probe
+from lfpc.evaluate.protocol import data_block, protocol_block
 from lfpc.evaluate.run import evaluate_probe
-from lfpc.evaluate.stored import write_stored
-from lfpc.evaluate.summary import data_block, protocol_block
-from lfpc.evaluate.terminal import probe_lines
+from lfpc.evaluate.stored import budget_name, update_results
+from lfpc.evaluate.terminal import figure_lines, probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
+from lfpc.metrics.summary import Records
 from lfpc.policies.loading import Host, any_policy, device_of
 from lfpc.policies.served import Server
 from lfpc.published.benchmarks import read_benchmark
-from lfpc.samples import Sample, read_samples
-from lfpc.storage.runs import write_json
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 
 log = logging.getLogger(__name__)
-PROBES_FILE = "probes.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +88,7 @@ def eval_run(
 
     Args:
         tasks: what to ask.
-        config: the settings that all evaluations share; its budget and probe are replaced.
+        config: the settings that all evaluations share; its budget, probe and task are replaced.
         out: folder for everything.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
@@ -119,47 +114,44 @@ def eval_run(
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
     policy = any_policy(config, host)
-    configs: dict[str, dict[str, Any]] = {}
-    original: dict[str, int] = {}
+    known: dict[Path, Records] = {}
+    protocols: dict[Path, Mapping[str, Any]] = {}
+    original: dict[Path, int] = {}
     for task in tasks:
         for budget in budgets:
-            name = "chosen" if budget is None else str(budget)
-            folder = out / task.name / name
-            for one in settings:
-                if one.probe not in asked[task.name]:
-                    continue
+            here = replace(config, budget=budget, task=task.name)
+            place = out / task.name / budget_name(here)
+            for probe, samples in asked[task.name].items():
                 for number in range(repeats):
-                    here = replace(
-                        one, budget=budget, sampling_seed=repeat_seed(config, number, host)
-                    )
+                    seed = repeat_seed(config, number, host)
+                    one = replace(here, probe=probe, sampling_seed=seed)
                     if repeats > 1:
-                        policy.reseed(here.sampling_seed)
-                    inner = folder / repeat_folder(one.probe, number)
-                    evaluate_probe(
+                        policy.reseed(seed)
+                    folder = place / (f"{probe}-repeat{number}" if number else probe)
+                    known[folder] = evaluate_probe(
                         policy,
-                        asked[task.name][one.probe],
-                        here,
-                        inner,
-                        extra={**({"task": task.name} if task.name else {}), "size": name},
-                        device=device_of(host),
+                        samples,
+                        one,
+                        folder,
+                        samples_file=out / task.name / SAMPLES_FILE,
+                        backend=device_of(host),
                         progress=progress,
+                        label=f"{task.name} {place.name}".strip(),
                     )
-                    key = inner.relative_to(out).as_posix()
-                    configs[key] = _protocol(here, task)
-                    original[key] = len(task.samples) + task.data["skipped"]
-            if timed and not read_timings(folder):
-                _time(policy, task, replace(config, budget=budget), folder, timed)
-            results = probe_results(evaluations(folder), read_timings(folder))
-            write_json(folder / PROBES_FILE, results)
-            yield f"{folder}:"
-            yield from probe_lines(results)
-            yield from (
-                f"{one.probe}: left out, as no question has boxes"
-                for one in settings
-                if one.probe not in asked[task.name]
-            )
-    figures = write_stored(out, configs, original=original)
-    yield from figure_lines({task: figures[task] for task in configs})
+                    protocols[folder] = _protocol(one, task)
+                    original[folder] = len(task.samples) + task.data["skipped"]
+            if timed and not read_timings(place):
+                _time(policy, task, here, place, timed)
+    results = update_results(out, known=known, protocols=protocols, original=original)
+    for task in tasks:
+        left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
+        for budget in budgets:
+            place = out / task.name / budget_name(replace(config, budget=budget))
+            yield f"{place}:"
+            yield from probe_lines(results["conditions"][""][place.relative_to(out).as_posix()])
+            yield from (f"{probe}: left out, as no question has boxes" for probe in left_out)
+    names = [folder.relative_to(out).as_posix() for folder in known]
+    yield from figure_lines({name: results["results"][name] for name in names})
 
 
 def repeat_seed(config: EvaluationConfig, number: int, host: Host) -> int | None:

@@ -1,105 +1,101 @@
-"""Probe a recorded evaluation: the same questions and settings, another thing shown for the
-crop.
-"""
+"""Probe a recorded evaluation: the same questions and settings, another thing shown for the crop."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
-from lfpc.evaluate.compare import probe_results
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import PROBES, RANDOM, samples_of_probe
-from lfpc.evaluate.recorded import evaluations, own_folder
-from lfpc.evaluate.replay import samples_of_rows
+from lfpc.evaluate.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluate.results import condition_results
 from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluate.stored import own_evaluation, place_at, place_records
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
+from lfpc.metrics.summary import Records
 from lfpc.policies.loading import IN_VLLM, Host, any_policy, device_of
-from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, RunFolder, config_from_json, write_json
+from lfpc.storage.runs import ENVIRONMENT_FILE, read_json
 
 
 def probe_run(
-    run: Path,
-    looks: Sequence[str],
+    place: Path,
+    probes: Sequence[str],
     *,
     replay: bool = False,
     draws: int = 1,
     host: Host = None,
     progress: bool = True,
 ) -> list[str]:
-    """Ask the questions of `run` again under every look; rows go into folders of `run`, results
-    into probes.json there.
+    """Ask the questions of a recorded evaluation again under every probe; their run folders go into
+    `place`.
 
-    What is there is not asked again, and looks of earlier calls are in the results too.
+    What is there is not asked again, and probes of earlier calls are in the table too.
 
     Args:
-        run: what `lfpc eval` wrote: its folder, or its folder "own".
-        looks: names in `PROBES`.
+        place: an evaluation, or the folder of one with its probes.
+        probes: names in `PROBES`.
         replay: whether the recorded replies up to the first crop are given again; see
             `lfpc.evaluate.replay`.
-        draws: seeds per look that depends on one; their verdicts are averaged question by question.
+        draws: seeds per probe that depends on one; their verdicts are averaged question by
+            question.
         host: who computes the replies; None: transformers in this process.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Returns:
         A table, and what it could show.
     Raises:
-        ConfigError: an unknown look, or fewer than one draw.
-        RunError: `run` holds no evaluation, or it cannot be written.
-        SampleError: a truth look, and no question has boxes.
+        ConfigError: an unknown probe, or fewer than one draw.
+        RunError: `place` holds no evaluation, or it cannot be written.
+        SampleError: a truth probe, and no question has boxes.
     """
-    if unknown := [look for look in looks if look not in PROBES or look == "own"]:
-        raise ConfigError(
-            f"unknown look {unknown[0]!r}; known are "
-            f"{', '.join(look for look in PROBES if look != 'own')}"
-        )
+    if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
+        known = ", ".join(probe for probe in PROBES if probe != OWN)
+        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
     if draws < 1:
         raise ConfigError(f"draws must be at least 1, got {draws}")
-    folder = own_folder(run)
-    config = config_from_json(EvaluationConfig, folder / CONFIG_FILE)
-    own = list(RunFolder(folder).episodes().values())
+    recorded = own_evaluation(place)
+    own = recorded.records()
     if not own:
-        raise RunError(f"{folder} holds no episode yet; give its lfpc eval command again")
-    samples = samples_of_rows(own)
-    asked = {look: samples_of_probe(samples, look) for look in looks}
-    policy = any_policy(config, host)
-    extra = {key: own[0][key] for key in ("task", "size") if key in own[0]}
-    for look, some in asked.items():
-        for draw in range(draws if look in RANDOM else 1):
-            settings = replace(config, probe=look, replay=replay, seed=config.seed + draw)
-            name = "-".join([look, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
-            evaluate_probe(
+        raise RunError(
+            f"{recorded.folder} holds no episode yet; give its lfpc eval command again"
+        )
+    asked = {
+        probe: samples_of_probe([record.sample for record in own], probe) for probe in probes
+    }
+    policy = any_policy(recorded.config, host)
+    known_records: dict[Path, Records] = {recorded.folder: own}
+    for probe, samples in asked.items():
+        for draw in range(draws if probe in RANDOM else 1):
+            seed = recorded.config.seed + draw
+            config = replace(recorded.config, probe=probe, replay=replay, seed=seed)
+            name = "-".join(
+                [probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]
+            )
+            known_records[place / name] = evaluate_probe(
                 policy,
-                some,
-                settings,
-                run / name,
+                samples,
+                config,
+                place / name,
                 own=own,
-                extra=extra,
-                device=device_of(host),
+                samples_file=recorded.run.samples_file,
+                backend=device_of(host),
                 progress=progress,
             )
-    results = probe_results(evaluations(run, replay=replay), read_timings(run))
-    write_json(results_file(run, replay=replay), results)
-    return probe_lines(results)
+    at = place_at(place)
+    by_probe = place_records(at, replay=replay, known=known_records)
+    return probe_lines(
+        condition_results(by_probe, read_timings(place), task=recorded.config.task)
+    )
 
 
-def results_file(run: Path, *, replay: bool) -> Path:
-    """Where `probe_run` writes its results."""
-    return run / ("probes-replay.json" if replay else "probes.json")
-
-
-def served_at(run: Path) -> str | None:
-    """The address at which the model of `run` was served, or `IN_VLLM`; None: it was a checkpoint,
-    or that is not known.
+def served_at(place: Path) -> str | None:
+    """The address at which the model of an evaluation was served, or `IN_VLLM`; None: it was a
+    checkpoint, or that is not known.
 
     Raises:
-        RunError: `run` holds no evaluation.
+        RunError: `place` holds no evaluation.
     """
     try:
-        address = json.loads((own_folder(run) / ENVIRONMENT_FILE).read_text(encoding="utf-8"))[
-            "device"
-        ]
-    except (OSError, ValueError, LookupError, TypeError):
+        address = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
+    except (RunError, AttributeError):
+        own_evaluation(place)  # raises where there is no evaluation
         return None
     return address if isinstance(address, str) and address.startswith(("http", IN_VLLM)) else None

@@ -6,8 +6,8 @@ entry makes a Look.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from lfpc.errors import SampleError
 from lfpc.images import CropRules
@@ -21,10 +21,15 @@ from lfpc.looks import (
     other_look,
     truth_look,
 )
-from lfpc.metrics.episodes import Row, cluster_of, score
+from lfpc.metrics.summary import Records
 from lfpc.metrics.statistics import Difference, paired_difference
+from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
+OWN = "own"
+"""The ordinary evaluation: the crop tool shows what was asked for."""
+REPEAT = "repeat"
+"""The ordinary evaluation once more: base against base."""
 MakeLook = Callable[[Sequence[Sample], CropRules, int], Look]
 """(all samples of the evaluation, crop rules, seed) -> what the crop tool shows."""
 
@@ -97,67 +102,46 @@ def samples_of_probe(samples: Sequence[Sample], probe: str) -> list[Sample]:
     return fitting
 
 
-def average_draws(draws: Sequence[Sequence[Row]]) -> list[Row]:
-    """One row a question, whose "correct" is the share of the draws (several seeds of one probe)
-    that were right.
+def average_draws(draws: Sequence[Records]) -> list[EpisodeRecord]:
+    """One record a question, whose `correct` is the share of the draws (several seeds of one probe,
+    or repeats) that were right.
 
-    The row's other facts are those of the first draw, "seed" as well; an "error" is that of any
-    draw.
+    Its other fields are those of the first draw with an episode; `error` is that of any draw.
     """
-    rows: dict[str, list[Row]] = {}
+    by_sample: dict[str, list[EpisodeRecord]] = {}
     for draw in draws:
-        for row in draw:
-            rows.setdefault(row["sample"], []).append(row)
-    merged = {
-        name: {key: value for row in reversed(some) for key, value in row.items()}
-        for name, some in rows.items()
-    }
-    return [{**merged[name], "correct": fmean(map(score, some))} for name, some in rows.items()]
+        for record in draw:
+            by_sample.setdefault(record.sample.id, []).append(record)
+    return [_averaged(some) for some in by_sample.values()]
 
 
-def paired_rows(own: Sequence[Row], probe: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Rows of the same question and seed, in the order of `own`; rows without a partner are left
+def _averaged(draws: Records) -> EpisodeRecord:
+    played = next((record for record in draws if not record.failed), draws[0])
+    error = next((record.error for record in draws if record.failed), "")
+    return replace(played, correct=fmean(record.score for record in draws), error=error)
+
+
+def paired(a: Records, b: Records) -> list[tuple[EpisodeRecord, EpisodeRecord]]:
+    """Records of the same question and seed, in the order of `a`; those without a partner are left
     out.
     """
-    partner = {(row["sample"], row.get("seed")): row for row in probe}
-    return [
-        (row, partner[key]) for row in own if (key := (row["sample"], row.get("seed"))) in partner
-    ]
+    partner = {(record.sample.id, record.seed): record for record in b}
+    keys = ((record, (record.sample.id, record.seed)) for record in a)
+    return [(record, partner[key]) for record, key in keys if key in partner]
 
 
-def accuracy_drop(
-    own: Sequence[Row], probe: Sequence[Row], *, only_tool: bool = False, seed: int = 0
-) -> Difference:
+def accuracy_drop(own: Records, probe: Records, *, seed: int = 0) -> Difference:
     """accuracy(own) - accuracy(probe), paired by question and seed, clustered by picture.
 
     Args:
-        own, probe: evaluation rows under the policy's own crops and under the probe, the latter one
-            row a question and seed.
-        only_tool: only questions on which the own run showed a crop.
-        seed: of the resampling.
+        own, probe: records under the policy's own crops and under the probe, the latter one a
+            question and seed.
+        seed: seed of the resampling.
     """
-    pairs = [(a, b) for a, b in paired_rows(own, probe) if a.get("tool") or not only_tool]
-    right = [(score(a), score(b)) for a, b in pairs]
+    pairs = paired(own, probe)
     return paired_difference(
-        [a for a, _ in right], [b for _, b in right], [cluster_of(a) for a, _ in pairs], seed=seed
+        [a.score for a, _ in pairs],
+        [b.score for _, b in pairs],
+        [a.cluster for a, _ in pairs],
+        seed=seed,
     )
-
-
-def probe_differences(
-    own: Sequence[Row], probe: Sequence[Row], repeat: Sequence[Row] = (), *, seed: int = 0
-) -> dict[str, Any]:
-    """Accuracy lost under a probe, as rows of `Difference`, beside what repeating the own run
-    loses.
-
-    Returns:
-        "all" and "tool" (only questions with a crop), and with `repeat` also "base_all" and
-        "base_tool".
-    """
-    differences = {
-        "all": accuracy_drop(own, probe, seed=seed),
-        "tool": accuracy_drop(own, probe, only_tool=True, seed=seed),
-    }
-    if repeat:
-        differences["base_all"] = accuracy_drop(own, repeat, seed=seed)
-        differences["base_tool"] = accuracy_drop(own, repeat, only_tool=True, seed=seed)
-    return {name: difference.as_row() for name, difference in differences.items()}

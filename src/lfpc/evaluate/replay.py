@@ -1,82 +1,49 @@
 """What a run recorded, played again: its questions, and its replies up to the first crop.
 
 A replayed probe gives the recorded replies up to and including the first call again, word for word;
-the look shows something else for the crop, and the policy goes on from there. So every difference
+the look shows something else for the crop, and the policy continues from there. So every difference
 to the recorded run comes from what was shown, and a question costs only what comes after the crop.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from lfpc.boxes import Box
-from lfpc.dialogue import Reply
+from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Game
 from lfpc.errors import RunError
-from lfpc.metrics.episodes import Row
-from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder
+from lfpc.metrics.summary import Records
+from lfpc.records import EpisodeRecord, TurnRecord
 
-COUNTS = ("tokens", "prompt_tokens", "finish")
-"""What is known of a turn only where its reply was made."""
+Turns = Sequence[TurnRecord]
 
 
-def samples_of_rows(rows: Sequence[Row]) -> list[Sample]:
-    """The questions that evaluation rows are about, in their order; "budget" is the row's.
-
-    Raises:
-        RunError: a row is not one that an evaluation writes.
-    """
-    try:
-        return [_sample_of_row(row) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"the run's episodes are not those of an evaluation ({type(error).__name__}: "
-            f"{error}); evaluate again"
-        ) from error
-
-
-def _sample_of_row(row: Row) -> Sample:
-    return Sample(
-        id=row["sample"],
-        image=Path(row["image"]),
-        question=row["question"],
-        answer=row["answer"],
-        options=tuple(row.get("options", ())),
-        boxes=tuple(tuple(Box(*corners) for corners in nested) for nested in row["boxes"]),
-        budget=row.get("budget"),
-        category=row.get("category", ""),
-        meta=row.get("meta") or {},
-    )
-
-
-def prefix(row: Row) -> list[Row]:
+def prefix(record: EpisodeRecord) -> Turns:
     """The recorded turns up to and including the first call; empty where there is none, or nothing
     was said after it.
     """
-    turns = row["turns"]
-    calls = [n for n, turn in enumerate(turns, 1) if turn["action"]["kind"] == "crop"]
-    return list(turns[: calls[0]]) if calls and calls[0] < len(turns) else []
+    calls = [n for n, turn in enumerate(record.turns, 1) if isinstance(turn.action, Crop)]
+    return record.turns[: calls[0]] if calls and calls[0] < len(record.turns) else ()
 
 
-def settled(row: Row) -> bool:
-    """Whether a replay has nothing to ask: the recorded episode holds for every probe as it is. A
-    failed question is not settled.
-    """
-    return "error" not in row and not prefix(row)
+def needs_no_replay(record: EpisodeRecord) -> bool:
+    """Whether the recorded episode holds for every probe as it is. A failed question does not."""
+    return not record.failed and not prefix(record)
 
 
-def begin_replay(
-    run: RunFolder, own: Sequence[Row], extra: Mapping[str, Any]
-) -> dict[str, list[Row]]:
-    """Write into `run` what a replay of `own` need not ask for; recorded turns of the other
-    questions by sample id.
-    """
-    there = run.episodes()
-    for row in own:
-        if settled(row) and row["sample"] not in there:
-            run.log_episode(row["sample"], {**row, **extra, "replayed": len(row["turns"])})
-    return {row["sample"]: turns for row in own if "error" not in row and (turns := prefix(row))}
+def taken_over(own: Records) -> list[EpisodeRecord]:
+    """Records of a replay that need not be asked for: those of `own` without a crop to replace."""
+    return [
+        replace(record, replayed=len(record.turns)) for record in own if needs_no_replay(record)
+    ]
+
+
+def prefixes(own: Records) -> Mapping[str, Turns]:
+    """The recorded turns to be given again, by sample id."""
+    return {
+        record.sample.id: turns
+        for record in own
+        if not record.failed and (turns := prefix(record))
+    }
 
 
 def replayed(game: Game, replies: Sequence[Reply]) -> Game:
@@ -91,8 +58,8 @@ def replayed(game: Game, replies: Sequence[Reply]) -> Game:
             context = game.send(reply)
     except StopIteration:
         raise RunError(
-            "the recorded replies end the episode where they once went on; was the run "
-            "made with other settings?"
+            "the recorded replies end the episode where they once went on; was the run made "
+            "with other settings?"
         ) from None
     try:
         while True:
@@ -101,17 +68,19 @@ def replayed(game: Game, replies: Sequence[Reply]) -> Game:
         return end.value
 
 
-def replies_of(turns: Sequence[Row]) -> list[Reply]:
-    """What the policy wrote in recorded turns: the text, and the tokens where the run kept them."""
-    return [Reply(turn["text"], tuple(turn.get("token_ids", ()))) for turn in turns]
+def replies_of(turns: Turns) -> list[Reply]:
+    """What the policy wrote in recorded turns."""
+    return [Reply(turn.text) for turn in turns]
 
 
-def with_counts(row: dict[str, Any], turns: Sequence[Row]) -> dict[str, Any]:
-    """`row` of an episode that began with the recorded `turns`: their token counts are kept,
-    "replayed" says how many there are.
+def with_counts(record: EpisodeRecord, turns: Turns) -> EpisodeRecord:
+    """`record` of an episode that began with the recorded `turns`: their token counts are kept, and
+    `replayed` says how many there are.
     """
     counted = [
-        {**turn, **{key: was[key] for key in COUNTS if key in was}}
-        for turn, was in zip(row["turns"], turns, strict=False)
+        replace(turn, tokens=was.tokens, prompt_tokens=was.prompt_tokens, finish=was.finish)
+        for turn, was in zip(record.turns, turns, strict=False)
     ]
-    return {**row, "turns": counted + row["turns"][len(turns) :], "replayed": len(turns)}
+    return replace(
+        record, turns=(*counted, *record.turns[len(turns) :]), replayed=len(turns)
+    )

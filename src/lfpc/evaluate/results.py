@@ -1,121 +1,142 @@
-"""The demo's results: rows of every arm, budget, probe and seed in, the tables of README, page and
-results.json out.
+"""The results of evaluations: a summary for each condition, and what each probe costs there.
 
-Accuracy pools all seeds; intervals take the picture as the unit. Everything is a fraction, never a
-percentage.
+The same for `lfpc eval`, `lfpc probe` and `lfpc demo`; `stored` keeps them in `results.json`.
+Accuracy pools all seeds of a condition. Everything is a fraction, never a percentage.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
-from lfpc.evaluate.probes import paired_rows, probe_differences
-from lfpc.metrics.episodes import Row, cluster_of, known, score, summarise
-from lfpc.metrics.statistics import bootstrap_interval, holm, mcnemar, paired_difference
-
-Setting = tuple[str, str, str, int]
-"""(arm, budget name, probe, seed)."""
-AllRows = Mapping[Setting, Sequence[Row]]
-Seconds = Mapping[tuple[str, str], float]
-"""Seconds per question of (arm, budget name); a setting without an entry takes the mean of its
-rows' "seconds"."""
+from lfpc.evaluate.differences import adjust, difference_row, field, score
+from lfpc.evaluate.probes import OWN, REPEAT, paired
+from lfpc.metrics.statistics import bootstrap_interval
+from lfpc.metrics.summary import Records, Timing
+from lfpc.published.benchmarks import score_task
+from lfpc.records import EpisodeRecord
 
 
-def pooled(rows: AllRows, arm: str, budget: str, probe: str = "own") -> list[Row]:
-    """Rows of one setting over all its seeds; each row names its seed."""
+REPLAYED = " (replay)"
+"""Ending of the name of a probe that replayed the recorded replies up to the first crop."""
+
+
+class Condition(NamedTuple):
+    """What tells evaluations of one study apart."""
+
+    arm: str
+    """The trained policy; empty where there is only one."""
+    budget: str
+    """Name of the first view's budget, with the task before it where there are several."""
+    probe: str
+    seed: int
+
+
+AllRecords = Mapping[Condition, Records]
+Cell = tuple[str, str]
+"""(arm, budget)."""
+Timings = Mapping[Cell, Sequence[Timing]]
+
+
+def pooled(records: AllRecords, arm: str, budget: str, probe: str = OWN) -> list[EpisodeRecord]:
+    """Records of one arm, budget and probe over all seeds; each names its seed."""
     return [
-        {**row, "seed": seed}
-        for (its_arm, its_budget, its_probe, seed), some in rows.items()
-        if (its_arm, its_budget, its_probe) == (arm, budget, probe)
-        for row in some
+        replace(record, seed=condition.seed)
+        for condition, some in records.items()
+        if condition[:3] == (arm, budget, probe)
+        for record in some
     ]
 
 
-def demo_results(rows: AllRows, seconds: Seconds | None = None) -> dict[str, Any]:
-    """What `results.json` holds, but for the comparisons.
+def cells(records: AllRecords) -> list[Cell]:
+    """(arm, budget) of every ordinary evaluation, in order."""
+    found = ((one.arm, one.budget) for one in records if one.probe == OWN)
+    return list(dict.fromkeys(found))
 
-        {"questions": n, "seeds": [...], "arms": {arm: {budget: {"accuracy", "accuracy_ci",
-        "noise_drop", ...}}}}
 
-    `questions` counts the distinct ones. A value that does not exist (no probe run, no crop made)
-    is None.
+def all_results(
+    records: AllRecords,
+    *,
+    timings: Timings | None = None,
+    tasks: Mapping[Cell, str] | None = None,
+) -> dict[str, Any]:
+    """Results of every condition.
+
+        {"questions": n, "seeds": [...], "conditions": {arm: {budget: condition_results}}}
 
     Args:
-        rows: evaluation rows by (arm, budget name, probe, seed); the probe "own" is the ordinary
-            evaluation.
-        seconds: measured seconds per question by (arm, budget name).
+        records: by condition.
+        timings: seconds per question, measured apart from the records.
+        tasks: benchmarks, by whose rules answers are counted.
     """
-    settings = list(
-        dict.fromkeys((arm, budget) for arm, budget, probe, _ in rows if probe == "own")
-    )
-    arms: dict[str, dict[str, Any]] = {}
-    for arm, budget in settings:
-        arms.setdefault(arm, {})[budget] = _setting_results(
-            rows, arm, budget, (seconds or {}).get((arm, budget))
+    conditions: dict[str, dict[str, Any]] = {}
+    for arm, budget in cells(records):
+        probes = dict.fromkeys(
+            one.probe for one in records if (one.arm, one.budget) == (arm, budget)
+        )
+        by_probe = {probe: pooled(records, arm, budget, probe) for probe in probes}
+        conditions.setdefault(arm, {})[budget] = condition_results(
+            by_probe,
+            (timings or {}).get((arm, budget), ()),
+            task=(tasks or {}).get((arm, budget), ""),
         )
     return {
-        "questions": len({row["sample"] for some in rows.values() for row in some}),
-        "seeds": sorted({seed for *_, seed in rows}),
-        "arms": arms,
+        "questions": len({record.sample.id for some in records.values() for record in some}),
+        "seeds": sorted({condition.seed for condition in records}),
+        "conditions": conditions,
     }
 
 
-def _setting_results(rows: AllRows, arm: str, budget: str, seconds: float | None) -> dict[str, Any]:
-    own = pooled(rows, arm, budget)
-    found = summarise(own)
-    result: dict[str, Any] = {"accuracy": found["accuracy"], "accuracy_ci": found["accuracy_ci"]}
-    repeat = pooled(rows, arm, budget, "repeat")
-    probes: dict[str, Any] = {}
-    for probe in ("noise", "truth", "other", "none", "repeat"):
-        if shown := pooled(rows, arm, budget, probe):
-            probes[probe] = probe_differences(own, shown, repeat)
-        drop = probes.get(probe, {}).get("all", {})
-        result[f"{probe}_drop"] = drop.get("delta")
-        result[f"{probe}_drop_ci"] = [drop.get("low"), drop.get("high")]
-    result |= {
-        "iou": found["iou"],
+def condition_results(
+    by_probe: Mapping[str, Records], timings: Sequence[Timing] = (), *, task: str = ""
+) -> dict[str, Any]:
+    """What one policy does at one budget, and what each probe costs it.
+
+    Args:
+        by_probe: records by probe; "own" is there.
+        timings: seconds per question, measured apart from the records.
+        task: the benchmark by whose rule answers are counted; empty: the mean over questions.
+    Returns:
+        "summary" of the ordinary evaluation; "iou_ci"; "accuracy_by_seed"; "seconds_per_question":
+        asked one at a time where that was measured, else the records' mean;
+        "probes": for each probe "accuracy", "failed", and the accuracy lost as a difference row
+        over "all" questions and over those on which a crop was shown ("tool"; None: there are
+        none). p_holm is adjusted over the probes, without "repeat", which tests nothing new.
+    """
+    own = by_probe[OWN]
+    used = [record for record in own if record.tool]
+    probes = {
+        probe: {
+            "accuracy": fmean(record.score for record in shown) if shown else None,
+            "failed": sum(record.failed for record in shown),
+            "all": difference_row(own, shown),
+            "tool": difference_row(used, shown),
+        }
+        for probe, shown in by_probe.items()
+        if probe != OWN
+    }
+    tested = {probe: row for probe, row in probes.items() if probe != REPEAT}
+    for name in ("all", "tool"):
+        for replay in (False, True):
+            some = (row[name] for probe, row in tested.items() if (REPLAYED in probe) == replay)
+            adjust([row for row in some if row])
+    summary = score_task(task, own) | {"timings": [asdict(timing) for timing in timings]}
+    alone = next((timing.median for timing in timings if timing.concurrency == 1), None)
+    return {
+        "summary": summary,
         "iou_ci": _mean_interval(own, "iou"),
-        "crop_area": found["crop_area"],
-        "visual_tokens": found["visual_tokens"],
-        "seconds_per_question": found["seconds"] if seconds is None else seconds,
-        **{
-            key: found[key]
-            for key in (
-                "tool_rate",
-                "iou_first",
-                "iou_best",
-                "iou_all",
-                "coverage",
-                "crops",
-                "errors",
-            )
-        },
-        "turns": found["n_turns"],
-        "global_tokens": found["global_tokens"],
-        "base_vs_base": probes.get("repeat", {}).get("all"),
+        "accuracy_by_seed": _by_seed(own, lambda some: fmean(record.score for record in some)),
+        "seconds_per_question": summary["seconds"] if alone is None else alone,
         "probes": probes,
-        "accuracy_by_seed": _by_seed(own, lambda some: fmean(map(score, some))),
-        "categories": {
-            name: {"n": group["n"], "accuracy": group["accuracy"]}
-            for name, group in found["categories"].items()
-        },
-        "malformed": found["malformed"],
     }
-    return result
 
 
-def _mean_interval(rows: Sequence[Row], key: str) -> list[float | None]:
-    having = [row for row in rows if row.get(key) is not None]
-    interval = bootstrap_interval([row[key] for row in having], [cluster_of(row) for row in having])
-    return [value if isfinite(value) else None for value in interval]
-
-
-def _by_seed(rows: Sequence[Row], value: Callable[[Sequence[Row]], float]) -> dict[str, float]:
-    seeds = sorted({row["seed"] for row in rows})
-    return {str(seed): value([row for row in rows if row["seed"] == seed]) for seed in seeds}
+def lost(condition: Mapping[str, Any], probe: str) -> Mapping[str, Any]:
+    """The difference row of accuracy lost under `probe`, over all questions; empty where the probe
+    was not run.
+    """
+    return condition["probes"].get(probe, {}).get("all") or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +144,10 @@ class Comparison:
     """A difference left - right that was planned before the numbers were seen."""
 
     metric: str
-    """"accuracy", "noise_drop", or a fact of the rows ("iou", "crop_area"), paired where both sides
+    """"accuracy", "noise_drop", or a field of records ("iou", "crop_area"), paired where both sides
     have it."""
-    left: tuple[str, str]
-    """(arm, budget name)."""
-    right: tuple[str, str]
+    left: Cell
+    right: Cell
 
 
 PLANNED = (
@@ -138,97 +158,115 @@ PLANNED = (
     Comparison("crop_area", ("stage2", "small"), ("stage1", "small")),
     Comparison("accuracy", ("stage2", "small"), ("baseline", "full")),
 )
-"""The paper's claims: Stage I makes crops matter and helps, Stage II points better and loses
+"""The paper's claims: Stage I makes crops matter and helps, Stage II localises better and loses
 nothing, the small budget suffices."""
 
+COMPARED = ("accuracy", "noise_drop", "iou")
+"""Metrics of comparisons that are not the paper's."""
 RATIOS = (("stage2", "small"), ("baseline", "full"))
 """Whose tokens and seconds are divided: the second by the first."""
 
 
 def comparisons(
-    rows: AllRows, seconds: Seconds | None = None, *, planned: Sequence[Comparison] = PLANNED
-) -> dict[str, Any]:
-    """Paired differences between arms, and what the small budget saves.
-
-    Returns:
-        "differences": a row for each planned comparison whose two sides were evaluated: name,
-        metric, left, right, delta, low, high, p, p_holm (adjusted for the number of rows), n,
-        clusters, and mcnemar_p where each question has one verdict. "ratios": {"visual_tokens",
-        "seconds_per_question", "noise_drop"}: how many times more (None: not evaluated).
+    records: AllRecords, *, planned: Sequence[Comparison] = PLANNED
+) -> list[dict[str, Any]]:
+    """A row for each planned comparison whose two sides were evaluated: name, metric, left, right
+    (cells), and the difference row's delta, low, high, p, p_holm (adjusted for the number of
+    rows), n, clusters, and mcnemar_p where each question has one verdict.
     """
-    differences = [row for plan in planned if (row := _difference(rows, plan))]
-    for row, p in zip(differences, holm([row["p"] for row in differences]), strict=True):
-        row["p_holm"] = p
-    return {"differences": differences, "ratios": _ratios(rows, seconds or {})}
+    rows = [row for plan in planned if (row := _compared(records, plan))]
+    adjust(rows)
+    return rows
 
 
-def _difference(rows: AllRows, plan: Comparison) -> dict[str, Any] | None:
-    left = _measured(rows, plan.left, plan.metric)
-    right = _measured(rows, plan.right, plan.metric)
-    pairs = paired_rows(left, right)
-    if not pairs:
+def ablation_comparisons(records: AllRecords) -> list[Comparison]:
+    """Each arm against the arm whose name its own begins with: ablations and their parents."""
+    found = cells(records)
+    arms = list(dict.fromkeys(arm for arm, _ in found))
+    pairs = [(arm, parent) for arm in arms for parent in arms if arm.startswith(f"{parent}-")]
+    return [
+        Comparison(metric, (arm, budget), (parent, budget))
+        for arm, parent in pairs
+        for budget in (budget for some, budget in found if some == arm)
+        for metric in COMPARED
+    ]
+
+
+def _compared(records: AllRecords, plan: Comparison) -> dict[str, Any] | None:
+    if plan.metric == "noise_drop":
+        row = difference_row(
+            _with_drop(records, plan.left), _with_drop(records, plan.right), score_drop
+        )
+    else:
+        value = score if plan.metric == "accuracy" else field(plan.metric)
+        row = difference_row(pooled(records, *plan.left), pooled(records, *plan.right), value)
+    if row is None:
         return None
-    a = [row["value"] for row, _ in pairs]
-    b = [row["value"] for _, row in pairs]
-    difference = paired_difference(a, b, [cluster_of(row) for row, _ in pairs])
-    row = {
+    return row | {
         "name": f"{' '.join(plan.left)} - {' '.join(plan.right)}",
         "metric": plan.metric,
         "left": list(plan.left),
         "right": list(plan.right),
-        **difference.as_row(),
     }
-    if plan.metric == "accuracy" and difference.n == difference.clusters:
-        row["mcnemar_p"] = mcnemar(a, b)
-    return row
 
 
-def _measured(rows: AllRows, setting: tuple[str, str], metric: str) -> list[Row]:
-    """Rows (sample, seed, image, value) of a setting, for those questions that have the value."""
-    own = pooled(rows, *setting)
-    match metric:
-        case "accuracy":
-            values = [(row, score(row)) for row in own]
-        case "noise_drop":
-            pairs = paired_rows(own, pooled(rows, *setting, "noise"))
-            values = [(row, score(row) - score(shown)) for row, shown in pairs]
-        case _:
-            values = [(row, float(row[metric])) for row in own if row.get(metric) is not None]
-    return [
-        {"sample": row["sample"], "seed": row["seed"], "image": row.get("image"), "value": value}
-        for row, value in values
-    ]
+def score_drop(record: EpisodeRecord) -> float:
+    """The verdict of a record that `with_drop` made: what was lost."""
+    return float(record.correct or 0)
 
 
-def _ratios(rows: AllRows, seconds: Seconds) -> dict[str, float | None]:
-    def cost(setting: tuple[str, str], key: str) -> float | None:
-        values = known(pooled(rows, *setting), key)
-        return fmean(values) if values else None
+def with_drop(own: Records, probe: Records) -> list[EpisodeRecord]:
+    """Records of `own` with a partner in `probe`, whose `correct` is what the probe loses there."""
+    return [replace(a, correct=a.score - b.score) for a, b in paired(own, probe)]
 
-    def drop(setting: tuple[str, str]) -> float | None:
-        values = [row["value"] for row in _measured(rows, setting, "noise_drop")]
-        return fmean(values) if values else None
 
-    def ratio(large: float | None, small: float | None) -> float | None:
+def _with_drop(records: AllRecords, place: Cell) -> list[EpisodeRecord]:
+    return with_drop(pooled(records, *cell), pooled(records, *cell, "noise"))
+
+
+def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """How many times more visual tokens and seconds the baseline takes at full budget than Stage II
+    at the small one, and how many times more Stage I loses under noise than the baseline; None: not
+    evaluated.
+    """
+
+    def at(cell: Cell) -> Mapping[str, Any] | None:
+        return conditions.get(cell[0], {}).get(cell[1])
+
+    def ratio(large: Any, small: Any) -> float | None:
         return large / small if large is not None and small is not None and small > 0 else None
+
+    def tokens(cell: Cell) -> Any:
+        found = at(cell)
+        return found and found["summary"]["visual_tokens"]
+
+    def seconds(cell: Cell) -> Any:
+        found = at(cell)
+        return found and found["seconds_per_question"]
+
+    def drop(cell: Cell) -> Any:
+        found = at(cell)
+        return found and lost(found, "noise").get("delta")
 
     ours, theirs = RATIOS
     return {
-        "visual_tokens": ratio(cost(theirs, "visual_tokens"), cost(ours, "visual_tokens")),
-        "seconds_per_question": ratio(
-            *(seconds.get(setting, cost(setting, "seconds")) for setting in (theirs, ours))
-        ),
+        "visual_tokens": ratio(tokens(theirs), tokens(ours)),
+        "seconds_per_question": ratio(seconds(theirs), seconds(ours)),
         "noise_drop": ratio(drop(("stage1", "small")), drop(("baseline", "small"))),
     }
 
 
-def budget_histogram(samples_budgets: Sequence[int | None]) -> dict[str, int]:
-    """How often resolution selection chose each first-view budget, smallest first; "none": not
-    chosen.
-    """
-    counts = Counter(samples_budgets)
-    chosen = sorted(budget for budget in counts if budget is not None)
+def _mean_interval(records: Records, key: str) -> list[float | None]:
+    having = [record for record in records if getattr(record, key) is not None]
+    interval = bootstrap_interval(
+        [getattr(record, key) for record in having], [record.cluster for record in having]
+    )
+    return [value if isfinite(value) else None for value in interval]
+
+
+def _by_seed(records: Records, value: Callable[[Records], float]) -> dict[str, float]:
+    seeds = sorted({record.seed or 0 for record in records})
     return {
-        **{str(budget): counts[budget] for budget in chosen},
-        **({"none": counts[None]} if None in counts else {}),
+        str(seed): value([record for record in records if (record.seed or 0) == seed])
+        for seed in seeds
     }

@@ -1,4 +1,4 @@
-"""Play every sample once and keep a row an episode. Runs continue where they stopped; one bad
+"""Play every sample once and keep a record an episode. Runs continue where they stopped; one bad
 question loses only itself.
 """
 
@@ -6,27 +6,34 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from lfpc.caches import byte_cache
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
 from lfpc.errors import RunError
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import PROBES
-from lfpc.evaluate.replay import begin_replay, replayed, replies_of, with_counts
+from lfpc.evaluate.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
-from lfpc.metrics.episodes import Row, episode_facts
+from lfpc.metrics.summary import Records
 from lfpc.playing.driver import Failure, Played, play_batches, play_concurrently
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
+from lfpc.records import (
+    EpisodeRecord,
+    failed_record,
+    keep_samples,
+    log_record,
+    read_records,
+    record_of,
+)
 from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder, episode_row
+from lfpc.storage.runs import Kind, RunFolder
 
 SHOWN_REWARD = RewardConfig(grounding=1.0)
-"""Whose terms an evaluation row keeps for a reader, whatever the model was trained with: Stage
-II's, which has all of them."""
+"""Terms that an evaluation's records show, whatever the model was trained with: Stage II's, which
+has all of them."""
 UNLIMITED = 16_384
 """Budget of the first view where neither the caller nor the sample names one: Qwen2.5-VL's own
 upper limit, in visual tokens."""
@@ -59,32 +66,29 @@ def evaluate(
     run: RunFolder,
     max_turns: int = 6,
     reward: RewardFunction | None = None,
-    extra: Mapping[str, Any] | None = None,
     batch: int = 64,
     max_failures: int = 20,
-    before: Mapping[str, Sequence[Row]] | None = None,
+    before: Mapping[str, Turns] | None = None,
     progress: bool = True,
     label: str = "evaluate",
-) -> list[dict[str, Any]]:
-    """One row per sample, in the order of `samples`: `episode_row`, `episode_facts`, "seconds",
-    "budget" and `extra`.
+) -> list[EpisodeRecord]:
+    """One record per sample, in the order of `samples`.
 
-    Rows are written to `run` under the sample's id as they are made. Samples with a row there are
-    not played again, those with an error row are. A sample whose picture, policy call or look fails
-    gets an error row: "error", wrong, in the denominator.
+    Records are written to `run` under the sample's id as they are made. Samples with a record there
+    are not played again, those that failed are. A sample whose picture, policy call or look fails
+    gets a failed record: wrong, and in the denominator.
 
     Args:
         samples: what to ask.
         policy: who replies. An AsyncPolicy plays `policy.concurrency` episodes at a time, each at
-            its own pace, another one batches in step; "seconds" is then the episode's own time (and
-            rows name the "concurrency"), or its share of the batch's.
+            its own pace; another one batches in step. `seconds` is then the episode's own time (and
+            records name the `concurrency`), or its share of the batch's.
         protocol: how it is spoken to.
         budget: visual tokens of the first view; None: each sample's own.
         look: what the crop tool shows; a probe is another look.
-        run: where rows go; one folder holds one arm, budget and probe.
+        run: where records go; one folder holds one model, budget and probe.
         max_turns: replies an episode may have.
-        reward: whose terms each row keeps; None: none.
-        extra: further keys of every row: arm, probe, seed, ...
+        reward: whose terms each record keeps; None: none.
         batch: episodes that a policy of this process plays together.
         max_failures: so many samples may fail in the policy or the look before the run is given up.
         before: recorded turns by sample id; their replies are given again before the policy is
@@ -95,13 +99,11 @@ def evaluate(
         RunError: more than `max_failures` samples failed, or all there are (it names the last
             failure), or the disk refuses.
     """
-    done = {row.pop("key"): row for row in run.episodes().values() if "error" not in row}
+    there = read_records(run, samples).values()
+    done = {record.sample.id: record for record in there if not record.failed}
     todo = [sample for sample in samples if sample.id not in done]
     before = before or {}
-    facts = {
-        **({"concurrency": policy.concurrency} if isinstance(policy, AsyncPolicy) else {}),
-        **(extra or {}),
-    }
+    concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
     failed: list[str] = []
     played = 0
 
@@ -110,14 +112,26 @@ def evaluate(
         game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)
         return replayed(game, replies_of(before.get(sample.id, ())))
 
+    def recorded(sample: Sample, result: Episode | Failure, seconds: float) -> EpisodeRecord:
+        if isinstance(result, Failure):
+            made = failed_record(sample, result.why, seconds=seconds, concurrency=concurrency)
+        else:
+            made = record_of(
+                result,
+                reward and reward(result),
+                factor=protocol.factor,
+                seconds=seconds,
+                budget=budget or sample.budget,
+                concurrency=concurrency,
+            )
+        turns = before.get(sample.id)
+        return with_counts(made, turns) if turns else made
+
     def record(some: Sequence[Played]) -> None:
         nonlocal played
         for sample, result, seconds in some:
-            row = _result_row(sample, result, protocol.factor, reward)
-            if turns := before.get(sample.id):
-                row = with_counts(row, turns)
-            done[sample.id] = row | {"seconds": seconds, "budget": budget or sample.budget} | facts
-            run.log_episode(sample.id, done[sample.id])
+            done[sample.id] = recorded(sample, result, seconds)
+            log_record(run, sample.id, done[sample.id])
             if isinstance(result, Failure) and result.counts:
                 failed.append(result.why)
         played += len(some)
@@ -138,26 +152,18 @@ def evaluate(
     return [done[sample.id] for sample in samples]
 
 
-def _result_row(
-    sample: Sample, result: Episode | Failure, factor: int, reward: RewardFunction | None
-) -> dict[str, Any]:
-    if isinstance(result, Episode):
-        return episode_row(
-            result, reward and reward(result), **episode_facts(result, factor=factor)
-        )
-    return {
-        "sample": sample.id,
-        "question": sample.question,
-        "options": list(sample.options),
-        "answer": sample.answer,
-        "image": str(sample.image),
-        "category": sample.category,
-        "meta": dict(sample.meta),
-        "boxes": [[list(box.corners) for box in nested] for nested in sample.boxes],
-        "turns": [],
-        "correct": False,
-        "error": result.why,
-    }
+def open_evaluation(
+    out: Path,
+    config: EvaluationConfig,
+    samples: Sequence[Sample],
+    *,
+    samples_file: Path | None = None,
+    backend: str = "",
+) -> RunFolder:
+    """The run folder of one evaluation, with the samples it is about."""
+    run = RunFolder.open(out, Kind.EVALUATION, config, backend=backend, samples=samples_file)
+    keep_samples(run, samples)
+    return run
 
 
 def evaluate_probe(
@@ -166,33 +172,46 @@ def evaluate_probe(
     config: EvaluationConfig,
     out: Path,
     *,
-    own: Sequence[Row] = (),
-    extra: Mapping[str, Any] | None = None,
-    device: str = "",
+    own: Records = (),
+    samples_file: Path | None = None,
+    backend: str = "",
     progress: bool = True,
-) -> list[dict[str, Any]]:
-    """One row per sample under one probe, in the run folder `out`; rows that are there are not
-    asked again.
+    label: str = "",
+) -> list[EpisodeRecord]:
+    """One record per sample under one probe, in the run folder `out`; what is there is not asked
+    again.
 
-    A replay is of `own`, the rows under the policy's own crops: questions that failed there are
+    A replay is of `own`, the records under the policy's own crops: questions that failed there are
     left out.
+
+    Args:
+        policy, samples, progress: see `evaluate`.
+        config: model, budget, probe.
+        out: the run folder.
+        own: records to replay, with `config.replay`.
+        samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
+        backend: what computes the replies, for `environment.json`.
+        label: what the progress bar is called besides the probe.
     """
-    run = RunFolder.open(out, config, device=device)
-    facts = {**(extra or {}), "probe": config.probe, "seed": config.seed}
-    before = begin_replay(run, own, facts) if config.replay else {}
-    recorded = {row["sample"] for row in own if "error" not in row}
+    played = {record.sample.id for record in own if not record.failed}
+    asked = [sample for sample in samples if sample.id in played] if config.replay else samples
+    run = open_evaluation(out, config, asked, samples_file=samples_file, backend=backend)
+    if config.replay:
+        there = read_records(run, asked)
+        for record in taken_over(own):
+            if record.sample.id not in there:
+                log_record(run, record.sample.id, record)
     with getattr(policy, "cached_views", nullcontext)():
         return evaluate(
-            [sample for sample in samples if sample.id in recorded] if config.replay else samples,
+            asked,
             policy,
             protocol=config.chat,
             budget=config.budget,
             look=PROBES[config.probe](samples, config.crop_rules, config.seed),
             run=run,
             max_turns=config.max_turns,
-            before=before,
+            before=prefixes(own) if config.replay else {},
             reward=lambda played: episode_reward(played, SHOWN_REWARD),
-            extra=facts,
             progress=progress,
-            label=" ".join([*map(str, (extra or {}).values()), config.probe]),
+            label=" ".join(filter(None, (label, config.probe))),
         )

@@ -1,7 +1,9 @@
-"""Results of `compare` as tables of texts for a terminal. Shares become points of accuracy here."""
+"""Results as tables of texts for a terminal. Shares become points of accuracy here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from lfpc.metrics.summary import DECIDERS
 
 _COSTS = {
     "global_tokens": "visual tokens of the picture",
@@ -11,40 +13,72 @@ _COSTS = {
 }
 
 
-def probe_lines(results: Mapping[str, Any]) -> list[str]:
-    """`probe_results` as a table, and what else a reader has to know."""
-    by_probe = {(row["probe"], row["questions"]): row for row in results["drops"]}
+def probe_lines(condition: Mapping[str, Any]) -> list[str]:
+    """`condition_results` as a table, and what else a reader has to know."""
+    own = condition["summary"]
     lines: list[tuple[str, ...]] = [
         (
-            "look",
+            "probe",
             "accuracy",
             "lost, all questions",
             "p (Holm)",
             "lost, tool used",
             "p (Holm)",
             "n, tool",
-        )
+        ),
+        ("own", _percent(own["accuracy"]), "", "", "", "", ""),
     ]
-    for probe, accuracy in results["accuracy"].items():
-        rows = [by_probe.get((probe, questions)) for questions in ("all", "tool")]
+    for probe, found in condition["probes"].items():
+        rows = [found["all"], found["tool"]]
         cells = [cell for row in rows for cell in (_points(row), _p(row))]
-        lines.append((probe, _percent(accuracy), *cells, str(rows[1]["n"]) if rows[1] else ""))
-    own = results["own"]
+        used = str(found["tool"]["n"]) if found["tool"] else ""
+        lines.append((probe, _percent(found["accuracy"]), *cells, used))
     notes = [
-        f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in "
-        f"points of accuracy, with 95 % intervals"
+        f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in points of "
+        f"accuracy, with 95 % intervals"
     ]
     if own["answered_before_crop"] is not None:
         early = (
-            f"{own['answered_before_crop']:.0%} of {results['told']} questions where that can "
-            f"be told"
+            f"{own['answered_before_crop']:.0%} of {own['told']} questions where that can be told"
         )
         notes.append(f"already answered before the first crop: {early}")
     notes += cost_lines(own)
     notes += [
-        f"{row['probe']}: {row['power']}" for row in results["drops"] if row["questions"] == "all"
+        f"{probe}: {found['all']['power']}"
+        for probe, found in condition["probes"].items()
+        if found["all"]
     ]
-    return [*_columns(lines), *notes, *_failures(results["failed"])]
+    failed = {probe: found["failed"] for probe, found in condition["probes"].items()}
+    return [*_columns(lines), *notes, *_failures({"own": own["failed"], **failed})]
+
+
+def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line per evaluation for a person: accuracy with its interval, and who decided how much.
+
+    Args:
+        results: the "results" of `results.json`.
+    """
+    lines: list[str] = []
+    for name, row in results.items():
+        found = {key.removesuffix(",none"): value for key, value in row.items()}
+        if not found["n"]:
+            lines.append(f"{name}: no records")
+            continue
+        shares = ", ".join(
+            f"{who} {found[f'decided/{who}']:.1%}" for who in DECIDERS if found[f"decided/{who}"]
+        )
+        interval = f"[{found['accuracy_low']:.3f}, {found['accuracy_high']:.3f}]"
+        lines.append(
+            f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records; "
+            f"decided by {shares}"
+        )
+        if "avg@k" in found:
+            sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
+            lines.append(
+                f"{name}: avg@{found['k']} {found['avg@k']:.3f} {sure}, any "
+                f"{found['any@k']:.3f}, all {found['all@k']:.3f}"
+            )
+    return lines
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -79,7 +113,7 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         mcnemar = f"{row['mcnemar_p']:.3f}" if "mcnemar_p" in row else ""
         numbers = (_percent(row["left"]), _percent(row["right"]), _points(row), _p(row), mcnemar)
         lines.append((row["metric"], *numbers, str(row["n"]), str(row["clusters"])))
-    for row in results["facts"]:
+    for row in results["fields"]:
         interval = (
             f"{_number(row['delta'], '+')} [{_number(row['low'], '+')}, "
             f"{_number(row['high'], '+')}]"

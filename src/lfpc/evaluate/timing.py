@@ -14,7 +14,7 @@ from lfpc.errors import RunError
 from lfpc.evaluate.run import first_view
 from lfpc.images import open_picture
 from lfpc.looks import Look
-from lfpc.metrics.episodes import Timing
+from lfpc.metrics.summary import Timing
 from lfpc.playing.driver import Failure, Played, Start, play_concurrently
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample

@@ -1,11 +1,10 @@
 """What a benchmark is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lfpc.metrics.episodes import Row
+from lfpc.metrics.summary import Records, Summary
 from lfpc.published.rows import Found
 
 
@@ -17,8 +16,8 @@ class Benchmark:
     read: Callable[[Path, Path, int], Found]
     """(folder of the published files, work folder, seed) -> samples. Pictures out of table cells go
     into the work folder."""
-    score: Callable[[Sequence[Row]], dict[str, Any]]
-    """Evaluation rows -> figures by name; see `lfpc.metrics.scoring`."""
+    score: Callable[[Records], Summary]
+    """Records -> their summary; see `lfpc.metrics.summary`."""
     fetch: str
     """Where a person gets the files, and what the folder should look like then."""
     questions: int | None = None

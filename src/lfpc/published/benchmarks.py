@@ -5,11 +5,9 @@ nothing is downloaded.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lfpc.errors import ConfigError, SampleError
-from lfpc.metrics.episodes import Row
-from lfpc.metrics.scoring import score_rows
+from lfpc.metrics.summary import Records, Summary, summarise
 from lfpc.published.benchmark import Benchmark
 from lfpc.published.hrbench import read_hrbench, score_hrbench
 from lfpc.published.mme_realworld import read_mme_realworld
@@ -50,7 +48,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             name="vstar",
             read=read_vstar,
-            score=score_rows,
+            score=summarise,
             fetch=_hugging_face(
                 ["craigwu/vstar_bench"],
                 "Folders direct_attributes and relative_position, with or without "
@@ -63,7 +61,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             name="visualprobe",
             read=read_visualprobe,
-            score=score_rows,
+            score=summarise,
             fetch=_hugging_face(
                 [
                     "Mini-o3/VisualProbe_Easy",
@@ -84,7 +82,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             name="zoombench",
             read=read_zoombench,
-            score=score_rows,
+            score=summarise,
             fetch=_hugging_face(
                 ["inclusionAI/ZoomBench"], "The parquet files, or a JSON list beside its pictures."
             ),
@@ -93,7 +91,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             name="mme-realworld-lite",
             read=read_mme_realworld,
-            score=score_rows,
+            score=summarise,
             fetch=_hugging_face(
                 ["yifanzhang114/MME-RealWorld-lite-lmms-eval"],
                 "The parquet files; or the unpacked data.zip of "
@@ -103,7 +101,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             name="samples",
             read=lambda folder, work, seed: scan_samples(folder),
-            score=score_rows,
+            score=summarise,
             fetch="Any samples folder: samples.jsonl beside its pictures. `lfpc data check DIR` "
             "says whether it can be played.",
         ),
@@ -180,17 +178,16 @@ def read_benchmark(
     return list(samples.values())
 
 
-def score_benchmark(name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Figures of one task's evaluation rows; see `lfpc.metrics.scoring.score_rows` for what is
-    always there.
+def score_task(task: str, records: Records) -> Summary:
+    """The summary of a task's records, by the benchmark's own rule; any other task gets the common
+    one, `summarise`.
 
     Args:
-        name: a benchmark, with or without a setting behind a slash ("vstar/1024/noise"); any other
-            name gets the common figures.
-        rows: evaluation rows; several runs of the same questions may be put together.
+        task: a benchmark, or any name.
+        records: several runs of the same questions may be put together.
     """
-    known = BENCHMARKS.get(name.partition("/")[0])
-    return known.score(rows) if known else score_rows(rows)
+    known = BENCHMARKS.get(task)
+    return known.score(records) if known else summarise(records)
 
 
 __all__ = [
@@ -199,5 +196,5 @@ __all__ = [
     "benchmark",
     "fetch_instructions",
     "read_benchmark",
-    "score_benchmark",
+    "score_task",
 ]

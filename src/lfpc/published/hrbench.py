@@ -7,14 +7,13 @@ in one page.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lfpc.metrics.episodes import Row, cluster_of, score
-from lfpc.metrics.scoring import mean_figures, score_rows
+from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
 from lfpc.published.pictures import PictureStore
 from lfpc.published.rows import (
     Found,
@@ -25,6 +24,7 @@ from lfpc.published.rows import (
     samples_of,
     some_options,
 )
+from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
 
@@ -60,39 +60,45 @@ def _sample(row: Mapping[str, Any], store: PictureStore, size: str) -> Sample:
     )
 
 
-def score_hrbench(rows: Sequence[Row]) -> dict[str, Any]:
-    """`score_rows`, but accuracies are means over rotations of per-rotation means, and questions
-    must be right in every rotation.
+def score_hrbench(records: Records) -> Summary:
+    """`summarise`, but accuracies are means over rotations of per-rotation means.
 
-        acc/c = 1/R sum_r mean_{i in rotation r, category c} right_i;   with equal rotations the
-        mean of all rows
+        accuracy/c = 1/R sum_r mean_{i in rotation r, category c} right_i
+                     with equal rotations the mean of all records
 
-    Further figures: "cycle_R/acc" and "cycle_R/acc/C" for each rotation, "all_rotations_right" with
-    its standard error over those questions that were asked in every rotation, and "incomplete", the
-    number of the others. Source: HR-Bench, as VLMEvalKit computes it.
+    Further figures: "cycle_R/accuracy" and "cycle_R/accuracy/C" for each rotation,
+    "all_rotations_right" with its standard error over those questions that were asked in every
+    rotation, and "incomplete", the number of the others.
+    Source: HR-Bench, as VLMEvalKit computes it.
     """
-    figures = score_rows(rows)
-    cycles: defaultdict[str, list[Row]] = defaultdict(list)
-    questions: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        cycles[str(row.get("meta", {}).get("cycle", ""))].append(row)
-        questions[cluster_of(row)].append(row)
+    summary = summarise(records)
+    cycles: defaultdict[str, list[EpisodeRecord]] = defaultdict(list)
+    questions: defaultdict[str, list[EpisodeRecord]] = defaultdict(list)
+    for record in records:
+        cycles[_cycle(record)].append(record)
+        questions[record.cluster].append(record)
+    figures: dict[str, Any] = {}
     by_category: defaultdict[str, list[float]] = defaultdict(list)
     for cycle, some in sorted(cycles.items()):
-        for category in ("", *sorted({str(row["category"]) for row in some})):
-            accuracy = fmean(score(row) for row in some if category in ("", row["category"]))
-            name = f"acc/{category}" if category else "acc"
-            by_category[name].append(accuracy)
+        for category in ("", *sorted({record.sample.category for record in some})):
+            accuracy = fmean(
+                record.score for record in some if category in ("", record.sample.category)
+            )
+            by_category[category].append(accuracy)
+            name = f"accuracy/{category}" if category else "accuracy"
             figures[f"cycle_{cycle}/{name}"] = accuracy
-    figures |= {name: fmean(values) for name, values in by_category.items()}
-    whole = [
-        some
-        for some in questions.values()
-        if {row["meta"].get("cycle") for row in some if row.get("meta")} == set(cycles)
-    ]
-    figures |= mean_figures(
+    for category, values in by_category.items():
+        place = summary["categories"][category] if category else summary
+        place["accuracy"] = fmean(values)
+    whole = [some for some in questions.values() if set(map(_cycle, some)) == set(cycles)]
+    figures |= mean_with_error(
         "all_rotations_right",
-        [all(score(row) == 1 for row in some) for some in whole],
+        [all(record.score == 1 for record in some) for some in whole],
         range(len(whole)),
     )
-    return figures | {"incomplete": len(questions) - len(whole)}
+    return summary | {"figures": figures | {"incomplete": len(questions) - len(whole)}}
+
+
+def _cycle(record: EpisodeRecord) -> str:
+    """Which rotation of its question a record is of."""
+    return str(record.sample.meta.get("cycle", ""))

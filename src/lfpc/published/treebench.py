@@ -2,13 +2,12 @@
 is about.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lfpc.boxes import Box
-from lfpc.metrics.episodes import Row, target_iou
-from lfpc.metrics.scoring import mean_figures, score_rows
+from lfpc.boxes import target_iou
+from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.rows import (
     Found,
@@ -52,24 +51,16 @@ def _sample(row: Mapping[str, Any], store: PictureStore) -> Sample:
     )
 
 
-def score_treebench(rows: Sequence[Row]) -> dict[str, Any]:
-    """`score_rows` and "iou": how well the boxes that were asked for hit the targets, 0 for a
+def score_treebench(records: Records) -> Summary:
+    """`summarise`, and "miou": how well the boxes that were asked for hit the targets, 0 for a
     question without a crop.
 
-        iou = mean over questions of mean over targets of max over asked boxes of IoU
+        miou = mean over questions of mean over targets of max over asked boxes of IoU
 
     Source: TreeBench, whose models write boxes into their reasoning; here a box is a call of the
     crop tool.
     """
-    values = [target_iou(asked_boxes(row), _targets(row)) or 0.0 for row in rows]
-    return score_rows(rows) | mean_figures("iou", values, [row["sample"] for row in rows])
-
-
-def asked_boxes(row: Row) -> list[Box]:
-    """The boxes of every crop call of a row, in order."""
-    actions = [turn.get("action", {}) for turn in row.get("turns", ())]
-    return [Box(*action["box"]) for action in actions if action.get("kind") == "crop"]
-
-
-def _targets(row: Row) -> list[list[Box]]:
-    return [[Box(*corners) for corners in nested] for nested in row.get("boxes", ())]
+    values = [target_iou(record.boxes, record.sample.boxes) or 0.0 for record in records]
+    return summarise(records) | {
+        "figures": mean_with_error("miou", values, [record.sample.id for record in records])
+    }

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfpc.evaluate.replay import samples_of_rows
-from lfpc.evaluate.results import Setting
-from lfpc.report.cards import KINDS, Row, entry, facts, kinds_of
+from lfpc.evaluate.results import Condition
+from lfpc.metrics.summary import Records
+from lfpc.records import EpisodeRecord
+from lfpc.report.cards import KINDS, card, facts, kinds_of
 from lfpc.report.evidence import TRAINING, Evidence, NamedLook
 from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import PROBE_NAMES
@@ -28,28 +29,28 @@ _SHORT = 160
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The episodes of one arm at one budget with one seed: rows by probe, "own" first."""
+    """The episodes of one arm at one budget with one seed: records by probe, "own" first."""
 
     arm: str
     budget: str
     seed: int
-    probes: Mapping[str, Sequence[Row]]
+    probes: Mapping[str, Records]
 
     @property
-    def own(self) -> Sequence[Row]:
-        """The rows under the policy's own crops."""
+    def own(self) -> Records:
+        """The records under the policy's own crops."""
         return self.probes["own"]
 
-    def setting(self, probe: str) -> Setting:
-        """The key of one probe's rows."""
-        return self.arm, self.budget, probe, self.seed
+    def condition(self, probe: str) -> Condition:
+        """The key of one probe's records."""
+        return Condition(self.arm, self.budget, probe, self.seed)
 
 
 def groups_of(evidence: Evidence) -> list[Group]:
     """Every group with episodes: what was evaluated, then what was kept in training."""
-    found: defaultdict[tuple[str, str, int], dict[str, Sequence[Row]]] = defaultdict(dict)
-    for (arm, budget, probe, seed), rows in evidence.rows.items():
-        found[arm, budget, seed][probe] = rows
+    found: defaultdict[tuple[str, str, int], dict[str, Records]] = defaultdict(dict)
+    for (arm, budget, probe, seed), some in evidence.records.items():
+        found[arm, budget, seed][probe] = some
     order = ["own", *PROBE_NAMES]
     by_order = {
         key: dict(
@@ -62,7 +63,7 @@ def groups_of(evidence: Evidence) -> list[Group]:
     }
     groups = [Group(*key, probes) for key, probes in by_order.items() if "own" in probes]
     return groups + [
-        Group(arm, TRAINING, seed, {"own": rows}) for (arm, seed), rows in evidence.training.items()
+        Group(arm, TRAINING, seed, {"own": some}) for (arm, seed), some in evidence.training.items()
     ]
 
 
@@ -72,9 +73,9 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
     """
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for group in groups:
-        for row, others in episodes_of(group):
-            for kind in kinds_of(row, others.get("noise"), others.get("truth")):
-                piles[group.arm, group.budget, group.seed, kind].append(row["sample"])
+        for own, others in episodes_of(group):
+            for kind in kinds_of(own, others.get("noise"), others.get("truth")):
+                piles[group.arm, group.budget, group.seed, kind].append(own.sample.id)
     for key, pile in piles.items():
         random.Random(f"{seed}/{key}").shuffle(pile)
     picked: set[str] = set()
@@ -87,22 +88,16 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
     return picked
 
 
-def episodes_of(group: Group) -> Iterator[tuple[Row, Mapping[str, Row]]]:
-    """Each row under the own crops, and the rows of the same question by probe."""
+def episodes_of(group: Group) -> Iterator[tuple[EpisodeRecord, Mapping[str, EpisodeRecord]]]:
+    """Each record under the own crops, and those of the same question by probe."""
     by_probe = {
-        probe: {row["sample"]: row for row in rows}
-        for probe, rows in group.probes.items()
+        probe: {record.sample.id: record for record in some}
+        for probe, some in group.probes.items()
         if probe != "own"
     }
-    for row in group.own:
-        yield (
-            row,
-            {
-                probe: rows[row["sample"]]
-                for probe, rows in by_probe.items()
-                if row["sample"] in rows
-            },
-        )
+    for own in group.own:
+        name = own.sample.id
+        yield own, {probe: some[name] for probe, some in by_probe.items() if name in some}
 
 
 def write_browser(
@@ -113,7 +108,6 @@ def write_browser(
 
     Raises:
         OSError: the disk refuses.
-        RunError: a row is not one that an evaluation or a training run writes.
     """
     groups = groups_of(evidence)
     write_groups(out, groups, evidence.shown, pictures, pick_questions(groups, shown, seed))
@@ -122,7 +116,7 @@ def write_browser(
 def write_groups(
     out: Path,
     groups: Sequence[Group],
-    shown: Callable[[Setting], NamedLook | None],
+    shown: Callable[[Condition], NamedLook | None],
     pictures: PictureFiles,
     picked: set[str],
 ) -> None:
@@ -154,17 +148,18 @@ def _write_group(
     folder: Path,
     n: int,
     group: Group,
-    shown: Callable[[Setting], NamedLook | None],
+    shown: Callable[[Condition], NamedLook | None],
     pictures: PictureFiles,
     picked: set[str],
     questions: dict[str, list[str]],
 ) -> dict[str, Any]:
     """Write the group's data files; returns its columns of the index and adds its questions."""
-    looks = {probe: shown(group.setting(probe)) for probe in group.probes}
+    looks = {probe: shown(group.condition(probe)) for probe in group.probes}
     numbers = {name: i for i, name in enumerate(questions)}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
-    entries: list[Any] = []
-    for sample, (own, others) in zip(samples_of_rows(group.own), episodes_of(group), strict=True):
+    cards: list[Any] = []
+    for own, others in episodes_of(group):
+        sample = own.sample
         here = pictures if sample.id in picked else None
         if sample.id not in numbers:
             numbers[sample.id] = len(numbers)
@@ -174,13 +169,13 @@ def _write_group(
                 here.thumbnail(sample) if here else "",
             ]
         columns["question"].append(numbers[sample.id])
-        for key, value in _index_row(own, others).items():
+        for key, value in _index_entry(own, others).items():
             columns[key].append(value)
-        entries.append(entry(sample, {"own": own, **others}, here, looks))
-        if len(entries) == CHUNK or len(columns["question"]) == len(group.own):
+        cards.append(card({"own": own, **others}, here, looks))
+        if len(cards) == CHUNK or len(columns["question"]) == len(group.own):
             name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
-            (folder / f"{name}.js").write_text(_call("chunk", name, entries), encoding="ascii")
-            entries = []
+            (folder / f"{name}.js").write_text(_call("chunk", name, cards), encoding="ascii")
+            cards = []
     return {
         "arm": group.arm,
         "budget": group.budget,
@@ -190,21 +185,21 @@ def _write_group(
     }
 
 
-def _index_row(own: Row, others: Mapping[str, Row]) -> dict[str, Any]:
+def _index_entry(own: EpisodeRecord, others: Mapping[str, EpisodeRecord]) -> dict[str, Any]:
     """What filters, sorting and search need of an episode; "kinds" is a bit for each of `KINDS`."""
     kinds = kinds_of(own, others.get("noise"), others.get("truth"))
     known = facts(own)
     return {
         "kinds": sum(1 << n for n, kind in enumerate(KINDS) if kind in kinds),
-        "correct": None if own.get("correct") is None else round(float(own["correct"]), 3),
-        "said": str(own.get("said") or "")[:_SHORT],
+        "correct": None if own.correct is None else round(float(own.correct), 3),
+        "said": (own.said or "")[:_SHORT],
         "iou": known.get("iou"),
         "area": known.get("crop_area"),
         "tokens": known.get("visual_tokens"),
-        "turns": len(own["turns"]),
+        "turns": len(own.turns),
         "seconds": known.get("seconds"),
-        "reward": (own.get("reward") or {}).get("total"),
-        "step": own.get("step"),
+        "reward": own.reward and own.reward.total,
+        "step": own.step,
     }
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from math import floor, log2
 from typing import Any
 
+from lfpc.evaluate.results import lost
 from lfpc.report.evidence import DataFacts, Evidence
 from lfpc.report.figures import Bars, IntervalEstimate, Points, bars, points
-from lfpc.report.tables import episodes_link, settings
+from lfpc.report.tables import conditions, episodes_link, estimate
 
 Estimates = dict[str, dict[str, IntervalEstimate]]
 
@@ -34,7 +35,7 @@ def result_figures(results: Mapping[str, Any]) -> list[Points]:
         ),
         *(
             _probes(results, budget)
-            for budget in dict.fromkeys(budget for _, budget, _ in settings(results))
+            for budget in dict.fromkeys(budget for _, budget, _ in conditions(results))
         ),
     ]
     return [figure for figure in found if figure.marks]
@@ -42,27 +43,23 @@ def result_figures(results: Mapping[str, Any]) -> list[Points]:
 
 def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Estimates:
     places: Estimates = {}
-    for arm, budget, found in settings(results):
-        if found.get(metric) is not None:
-            low, high = found.get(f"{metric}_ci") or (None, None)
-            places.setdefault(budget, {})[arm] = IntervalEstimate(
-                found[metric], low, high, episodes_link(arm, budget, show)
-            )
+    for arm, budget, found in conditions(results):
+        value, low, high = estimate(found, metric)
+        if value is not None:
+            link = episodes_link(arm, budget, show)
+            places.setdefault(budget, {})[arm] = IntervalEstimate(value, low, high, link)
     return places
 
 
 def _probes(results: Mapping[str, Any], budget: str) -> Points:
     places: Estimates = {}
-    for arm, its_budget, found in settings(results):
-        for probe, row in found.get("probes", {}).items():
-            if its_budget == budget and row["all"]["delta"] is not None:
-                estimate = IntervalEstimate(
-                    row["all"]["delta"],
-                    row["all"]["low"],
-                    row["all"]["high"],
-                    episodes_link(arm, budget),
+    for arm, its_budget, found in conditions(results):
+        for probe in found["probes"] if its_budget == budget else ():
+            if row := lost(found, probe):
+                link = episodes_link(arm, budget)
+                places.setdefault(probe, {})[arm] = IntervalEstimate(
+                    row["delta"], row["low"], row["high"], link
                 )
-                places.setdefault(probe, {})[arm] = estimate
     name = "probes-" + "".join(sign if sign.isalnum() else "-" for sign in budget)
     return points(name, f"Accuracy lost by what is shown, {budget} budget", places, of="shown")
 

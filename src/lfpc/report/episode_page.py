@@ -1,36 +1,29 @@
 """One episode as a page that opens from disk."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.looks import Look
+from lfpc.records import EpisodeRecord
 from lfpc.report.browser import Group, write_groups
 from lfpc.report.evidence import NamedLook
 from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import PictureFiles
-from lfpc.samples import Sample
 
 
-def write_episode_page(
-    out: Path, sample: Sample, row: Mapping[str, Any], look: Look, *, model: str
-) -> Path:
+def write_episode_page(out: Path, record: EpisodeRecord, look: Look, *, model: str) -> Path:
     """Write the page, its data and its pictures into `out`; returns the path of `index.html`.
 
     Args:
         out: folder; made if needed.
-        sample: what was asked.
-        row: the episode, as `lfpc.storage.runs.episode_row` makes it; "correct" is None where no
-            answer is known.
+        record: the episode; `correct` is None where no answer is known.
         look: what the crop tool showed; crops are made again with it.
         model: who replied.
     Raises:
         RunError: the folder cannot be written.
     """
-    group = Group(
-        model, f"{row['global_tokens']} tokens", 0, {"own": [{**row, "image": str(sample.image)}]}
-    )
+    sample = record.sample
+    group = Group(model, f"{record.global_tokens} tokens", 0, {"own": [record]})
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_groups(

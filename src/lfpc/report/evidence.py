@@ -1,15 +1,14 @@
-"""What a report tells of: evaluation rows, training curves and episodes, and what produced them."""
+"""What a report tells of: records, results, training curves, and what produced them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lfpc.evaluate.probes import PROBES, RANDOM
-from lfpc.evaluate.replay import samples_of_rows
-from lfpc.evaluate.results import AllRows, Comparison, Seconds, Setting
+from lfpc.evaluate.results import COMPARED, AllRecords, Comparison, Condition
 from lfpc.images import CropRules
 from lfpc.looks import Look
-from lfpc.metrics.episodes import Row
+from lfpc.metrics.summary import Records
 from lfpc.protocols import PROTOCOLS
 
 TRAINING = "training"
@@ -58,62 +57,59 @@ class Evidence:
     with their names.
     """
 
-    rows: AllRows = field(default_factory=dict[Setting, Sequence[Row]])
-    """Evaluation rows by (arm, budget name, probe, seed)."""
-    seconds: Seconds = field(default_factory=dict[tuple[str, str], float])
-    """Seconds per question measured apart from the rows, by (arm, budget name)."""
-    curves: Mapping[str, Sequence[Row]] = field(default_factory=dict[str, Sequence[Row]])
-    """Metrics rows by arm, of the first seed."""
-    training: Mapping[tuple[str, int], Sequence[Row]] = field(
-        default_factory=dict[tuple[str, int], Sequence[Row]]
+    records: AllRecords = field(default_factory=dict[Condition, Records])
+    """Evaluation records by condition."""
+    results: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What `results.json` holds: "questions", "seeds", "conditions", and of several arms
+    "comparisons"."""
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(
+        default_factory=dict[str, Sequence[Mapping[str, Any]]]
     )
-    """Episodes kept in training by (arm, seed)."""
-    origins: Mapping[Setting, Origin] = field(default_factory=dict[Setting, Origin])
-    """By setting; a training run's budget is `TRAINING` and its probe "own"."""
+    """Metrics rows by arm, of the first seed."""
+    training: Mapping[tuple[str, int], Records] = field(
+        default_factory=dict[tuple[str, int], Records]
+    )
+    """Records kept in training by (arm, seed)."""
+    origins: Mapping[Condition, Origin] = field(default_factory=dict[Condition, Origin])
+    """By condition; a training run's budget is `TRAINING` and its probe "own"."""
     data: Mapping[str, DataFacts] = field(default_factory=dict[str, DataFacts])
     """What the training runs learnt from, by the name of the samples folder."""
     runs: Sequence[str] = ()
     """Names of the runs, where there are several."""
 
     @property
-    def further(self) -> list[Comparison]:
-        """Comparisons beside the paper's: each ablation against its parent, each further run
-        against the first.
-        """
-        arms = list(dict.fromkeys(arm for arm, *_ in self.rows))
-        settings = list(dict.fromkeys((arm, budget) for arm, budget, *_ in self.rows))
-        pairs = [(arm, parent) for arm in arms for parent in arms if arm.startswith(f"{parent}-")]
-        pairs += [(arm, theirs) for arm in arms if (theirs := self._in_first_run(arm)) in arms]
+    def run_comparisons(self) -> list[Comparison]:
+        """Comparisons of each further run with the first."""
+        found = list(dict.fromkeys((one.arm, one.budget) for one in self.records))
+        arms = {arm for arm, _ in found}
         return [
-            Comparison(metric, (arm, budget), (parent, budget))
-            for arm, parent in pairs
-            for budget in dict.fromkeys(budget for some, budget in settings if some == arm)
-            for metric in ("accuracy", "noise_drop", "iou")
+            Comparison(metric, (arm, budget), (theirs, budget))
+            for arm, budget in found
+            if (theirs := self._in_first_run(arm)) in arms and theirs is not None
+            for metric in COMPARED
         ]
 
     def _in_first_run(self, arm: str) -> str | None:
         """The arm of the first run that corresponds to `arm` of a later one."""
         if len(self.runs) < 2:
             return None
-        name = max(
-            (run for run in self.runs if arm == run or arm.startswith(f"{run}/")),
-            key=len,
-            default=self.runs[0],
-        )
+        fitting = (run for run in self.runs if arm == run or arm.startswith(f"{run}/"))
+        name = max(fitting, key=len, default=self.runs[0])
         return None if name == self.runs[0] else self.runs[0] + arm.removeprefix(name)
 
-    def shown(self, setting: Setting) -> "NamedLook | None":
-        """What the crop tool showed in `setting`: crops are made again with it. None: not known."""
-        rows = self.rows.get(setting) or self.training.get((setting[0], setting[3]))
-        origin = self.origins.get(setting)
+    def shown(self, condition: Condition) -> "NamedLook | None":
+        """What the crop tool showed in `condition`: crops are made again with it. None: not
+        known.
+        """
+        records = self.records.get(condition) or self.training.get((condition.arm, condition.seed))
+        origin = self.origins.get(condition)
         probe = str(origin.config.get("probe", "own")) if origin else ""
-        if not rows or not origin or probe not in PROBES:
+        if not records or not origin or probe not in PROBES:
             return None
         seed = int(origin.config.get("seed", 0)) if probe in RANDOM else 0
-        return NamedLook(
-            f"{probe}/{seed}/{origin.rules}",
-            PROBES[probe](samples_of_rows(rows), origin.rules, seed),
-        )
+        samples = [record.sample for record in records]
+        look = PROBES[probe](samples, origin.rules, seed)
+        return NamedLook(f"{probe}/{seed}/{origin.rules}", look)
 
     def renamed(self, run: str) -> "Evidence":
         """The same with `run` in front of every arm."""
@@ -121,23 +117,34 @@ class Evidence:
         def name(arm: str) -> str:
             return f"{run}/{arm}" if arm else run
 
+        conditions = self.results.get("conditions", {})
         return replace(
             self,
-            rows={(name(arm), *rest): rows for (arm, *rest), rows in self.rows.items()},
-            seconds={(name(arm), budget): value for (arm, budget), value in self.seconds.items()},
+            records={one._replace(arm=name(one.arm)): some for one, some in self.records.items()},
+            results={
+                **self.results,
+                "conditions": {name(arm): found for arm, found in conditions.items()},
+            },
             curves={name(arm): rows for arm, rows in self.curves.items()},
-            training={(name(arm), seed): rows for (arm, seed), rows in self.training.items()},
-            origins={(name(arm), *rest): origin for (arm, *rest), origin in self.origins.items()},
+            training={(name(arm), seed): some for (arm, seed), some in self.training.items()},
+            origins={one._replace(arm=name(one.arm)): some for one, some in self.origins.items()},
         )
 
 
 def merged(parts: Sequence[Evidence]) -> Evidence:
     """Several runs as one."""
+    records = {key: some for part in parts for key, some in part.records.items()}
+    conditions = [part.results.get("conditions", {}) for part in parts]
+    results = {
+        "questions": len({record.sample.id for some in records.values() for record in some}),
+        "seeds": sorted({seed for part in parts for seed in part.results.get("seeds", ())}),
+        "conditions": {arm: found for some in conditions for arm, found in some.items()},
+    }
     return Evidence(
-        rows={key: rows for part in parts for key, rows in part.rows.items()},
-        seconds={key: value for part in parts for key, value in part.seconds.items()},
+        records=records,
+        results=results,
         curves={key: rows for part in parts for key, rows in part.curves.items()},
-        training={key: rows for part in parts for key, rows in part.training.items()},
+        training={key: some for part in parts for key, some in part.training.items()},
         origins={key: origin for part in parts for key, origin in part.origins.items()},
         data={key: facts for part in parts for key, facts in part.data.items()},
     )

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfpc.errors import RunError
-from lfpc.evaluate.replay import samples_of_rows
-from lfpc.metrics.episodes import Row
+from lfpc.records import EpisodeRecord
 from lfpc.report.browser import Group, episodes_of, groups_of
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
@@ -20,7 +19,8 @@ from lfpc.report.strip import episode_strip
 from lfpc.report.tables import markdown
 
 SHOWN_ARM = "stage2"
-Rows = Mapping[str, Row]
+ByProbe = Mapping[str, EpisodeRecord]
+"""A question's records by probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class GalleryKind:
     kinds: frozenset[str]
     """Of `cards.KINDS`; an episode that is all of them is one."""
 
-    def holds(self, rows: Rows) -> bool:
-        """Whether a question is one, from its rows by probe."""
+    def holds(self, rows: ByProbe) -> bool:
+        """Whether a question is one, from its records by probe."""
         return self.kinds <= set(kinds_of(rows["own"], rows.get("noise")))
 
 
@@ -107,7 +107,7 @@ def _counts(groups: list[Group]) -> str:
     return markdown(("arm", "budget", *(case.title.lower() for case in CASES)), rows, left=2)
 
 
-def _by_question(group: Group) -> Iterator[Rows]:
+def _by_question(group: Group) -> Iterator[ByProbe]:
     for own, others in episodes_of(group):
         yield {"own": own, **others}
 
@@ -122,17 +122,15 @@ def _shown(out: Path, case: GalleryKind, groups: list[Group], evidence: Evidence
             -groups.index(group),
         ),
     ):
-        look = evidence.shown(group.setting("own"))
+        look = evidence.shown(group.condition("own"))
         for rows in _by_question(group):
             own = rows["own"]
-            if look and case.holds(rows) and own["turns"] and own.get("category") != "relation":
-                sample = samples_of_rows([own])[0]
-                episode_strip(own, sample, look.look).save(
-                    out / "gallery" / f"{case.name}.jpg", quality=85
-                )
+            if look and case.holds(rows) and own.turns and own.sample.category != "relation":
+                picture = out / "gallery" / f"{case.name}.jpg"
+                episode_strip(own, look.look).save(picture, quality=85)
                 told = (
-                    f"{group.arm}, {group.budget} budget, `{sample.id}`: IoU {own['iou']:.2f}, "
-                    f"{own['visual_tokens']} visual tokens."
+                    f"{group.arm}, {group.budget} budget, `{own.sample.id}`: IoU {own.iou:.2f}, "
+                    f"{own.visual_tokens} visual tokens."
                 )
                 return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{told}\n"
     return f"{heading}\nNo evaluated episode is one.\n"

@@ -7,12 +7,11 @@ figures, tables  the same as SVG and CSV, Markdown and LaTeX
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lfpc.errors import RunError
-from lfpc.evaluate.results import comparisons, demo_results
+from lfpc.evaluate.results import comparisons
 from lfpc.report import figures
 from lfpc.report.browser import groups_of, write_browser
 from lfpc.report.charts import data_figures, result_figures, settings_table
@@ -31,8 +30,6 @@ def write_report(
     evidence: Evidence,
     *,
     title: str,
-    results: Mapping[str, Any] | None = None,
-    compared: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     shown: int = SHOWN,
     live: bool = False,
@@ -43,24 +40,22 @@ def write_report(
         out: folder; made if needed, files of an earlier report are replaced.
         evidence: what the report tells of.
         title: of the page.
-        results, compared: as `lfpc.evaluate` makes them of the evidence, where they are known
-            already.
         notes: paragraphs under the page.
         shown: how many questions have their pictures in the folder, of all kinds in turn; the
             others' episodes have their texts.
         live: whether the page follows a run that goes on.
     Raises:
-        RunError: the folder cannot be written, or an episode cannot be read.
+        RunError: the folder cannot be written.
     """
-    results = results or demo_results(evidence.rows, evidence.seconds)
-    compared = compared or comparisons(evidence.rows, evidence.seconds)
-    further = comparisons(evidence.rows, planned=evidence.further)["differences"]
-    tables = page_tables(results, compared.get("differences", ()), further)
+    results = {"questions": 0, "seeds": [], "conditions": {}, **evidence.results}
+    between_runs = comparisons(evidence.records, planned=evidence.run_comparisons)
+    tables = page_tables(results, between_runs)
     curves = figures.training_figures(evidence.curves)
     charts = result_figures(results)
     data = data_figures(evidence.data)
+    ratios = results.get("comparisons", {}).get("ratios", {})
     shared, runs, differing = settings_table(evidence)
-    trained = [(arm, seed, len(rows)) for (arm, seed), rows in evidence.training.items()]
+    trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     try:
         page = (
             templates()
@@ -69,11 +64,7 @@ def write_report(
                 title=title,
                 results=results,
                 tables=tables,
-                ratios={
-                    "visual_tokens": None,
-                    "seconds_per_question": None,
-                    **compared.get("ratios", {}),
-                },
+                ratios={"visual_tokens": None, "seconds_per_question": None, **ratios},
                 charts=charts,
                 curves=curves,
                 data=data,

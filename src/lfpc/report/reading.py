@@ -1,24 +1,28 @@
-"""Run folders of every kind, read for a report: the demo's, a training run's, what `lfpc eval`
-wrote.
-"""
+"""Run folders read for a report: training runs, evaluations, and studies that hold both."""
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError, SampleError
-from lfpc.evaluate.recorded import OWN, evaluations, probed_runs
-from lfpc.evaluate.results import Setting, budget_histogram
-from lfpc.metrics.episodes import Row
+from lfpc.evaluate.probes import OWN
+from lfpc.evaluate.results import REPLAYED, Condition
+from lfpc.evaluate.stored import Place, find_places, fresh_results, results_of, study_records
+from lfpc.records import read_records
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
-from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, EPISODES_FILE, METRICS_FILE, RunFolder
-
-SECONDS_FILE = "seconds.json"
+from lfpc.storage.runs import (
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    Kind,
+    RunFolder,
+    is_run,
+    read_json,
+    read_run,
+)
 
 
 def read_runs(folders: Sequence[Path]) -> Evidence:
@@ -28,41 +32,45 @@ def read_runs(folders: Sequence[Path]) -> Evidence:
         RunError: a folder is no run, or a file in it cannot be read.
     """
     names = _names(folders)
-    parts = [read_run(folder) for folder in folders]
+    parts = [read_evidence(folder) for folder in folders]
     if len(parts) == 1:
-        return parts[0] if all(arm for arm, *_ in parts[0].origins) else parts[0].renamed(names[0])
-    return replace(
-        merged([part.renamed(name) for part, name in zip(parts, names, strict=True)]), runs=names
-    )
+        named = all(condition.arm for condition in parts[0].origins)
+        return parts[0] if named else parts[0].renamed(names[0])
+    renamed = [part.renamed(name) for part, name in zip(parts, names, strict=True)]
+    return replace(merged(renamed), runs=names)
 
 
-def read_run(folder: Path) -> Evidence:
-    """What one run folder holds. The arm of a run without arms is "".
+def read_evidence(folder: Path) -> Evidence:
+    """What one folder holds. The arm of a run without arms is "".
 
     Raises:
         RunError: it is no run, or a file in it cannot be read.
     """
     if not folder.is_dir():
-        raise RunError(
-            f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote"
-        )
-    if seeds := sorted(path.parent for path in folder.glob("seed*/evaluate")):
-        return merged([_demo_seed(seed) for seed in seeds])
-    if is_training_run(folder):
-        return _training_run(folder, "", 0)
-    try:
-        return _evaluated(folder)
-    except RunError as error:
-        if next(folder.rglob(EPISODES_FILE), None) is None:
-            raise RunError(
-                f"{folder}: no run; name what lfpc demo, lfpc train or lfpc eval wrote"
-            ) from error
-        raise
+        raise RunError(f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote")
+    files = sorted(folder.rglob(CONFIG_FILE))
+    runs = [read_run(file.parent) for file in files if is_run(file.parent)]
+    trained = [run for run in runs if run.kind == Kind.TRAIN]
+    if any(run.kind == Kind.EVALUATION for run in runs):
+        places = list(find_places(folder).values())
+        study = any(place.arm for place in places)
+        parts = [_training(run, run.path.name) for run in trained] if study else []
+        found = merged([_first_seed(parts), _evaluated(folder, places)])
+        comparisons = {"comparisons": {}} if study else {}
+        return replace(found, results={**comparisons, **_results(folder, places, found)})
+    if is_run(folder) and trained:
+        return _training(trained[0], "")
+    raise RunError(f"{folder}: no run; name what lfpc demo, lfpc train or lfpc eval wrote")
+
+
+def _results(folder: Path, places: Sequence[Place], found: Evidence) -> dict[str, Any]:
+    """What `results.json` says, where it tells of just these records; else counted now."""
+    return fresh_results(folder) or results_of(places, found.records)
 
 
 def is_training_run(folder: Path) -> bool:
-    """Whether a training run began in `folder`."""
-    return (folder / METRICS_FILE).is_file() or "prompts_per_step" in _json(folder / CONFIG_FILE)
+    """Whether `folder` is a training run."""
+    return is_run(folder) and read_run(folder).kind == Kind.TRAIN
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -75,85 +83,41 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise RunError(f"the same run is named twice: {', '.join(map(str, folders))}")
 
 
-def _demo_seed(folder: Path) -> Evidence:
-    """One seed's folder of a demo: ARM/ holds a training run, evaluate/ARM/SIZE/PROBE an
-    evaluation.
-    """
-    seed = int(folder.name.removeprefix("seed") or 0)
-    parts = [
-        _training_run(path.parent, path.parent.name, seed)
-        for path in sorted(folder.glob(f"*/{METRICS_FILE}"))
+def _first_seed(parts: Iterable[Evidence]) -> Evidence:
+    """Training runs as one, with the curves of the first seed only."""
+    some = list(parts)
+    seeds = {part: seed for part in range(len(some)) for _, seed in some[part].training}
+    first = min(seeds.values(), default=0)
+    kept = [
+        part if seeds.get(n, first) == first else replace(part, curves={})
+        for n, part in enumerate(some)
     ]
-    parts += [
-        _probed(run, run.parent.name, run.name, seed)
-        for run in _by_budget(folder.glob("evaluate/*/*"))
-    ]
-    found = merged(parts)
-    return found if seed == 0 else replace(found, curves={}, seconds={})
+    return merged(kept)
 
 
-def _evaluated(folder: Path) -> Evidence:
-    runs = probed_runs(folder)
-    names = {run: name for name, run in runs.items()}
-    return merged(
-        [
-            _probed(run, "", names[run] if names[run] != "." else _budget_name(run), 0)
-            for run in _by_budget(runs.values())
-        ]
-    )
+def _evaluated(folder: Path, places: Sequence[Place]) -> Evidence:
+    """Evaluations with their probes; replayed probes are probes of their own."""
+    records = study_records(places)
+    origins = {
+        Condition(place.arm, place.budget, _probe_name(one.config), place.seed): _origin(one.run)
+        for place in places
+        for one in reversed(place.evaluations())
+    }
+    return Evidence(records=records, origins=origins)
 
 
-def _by_budget(runs: Any) -> list[Path]:
-    """Probed runs, those of one folder from the small budget to the large one."""
-    return sorted(
-        runs,
-        key=lambda run: (
-            str(run.parent),
-            _json(run / OWN / CONFIG_FILE).get("budget") or 0,
-            run.name,
-        ),
-    )
+def _probe_name(config: Any) -> str:
+    return f"{config.probe}{REPLAYED}" if config.replay else config.probe
 
 
-def _budget_name(run: Path) -> str:
-    config = _json(run / OWN / CONFIG_FILE) or _json(run / CONFIG_FILE)
-    return str(config.get("budget") or "chosen")
-
-
-def _probed(run: Path, arm: str, budget: str, seed: int) -> Evidence:
-    """An evaluation with its probes; replayed probes are probes of their own."""
-    rows: dict[Setting, list[Row]] = {}
-    for replay in (False, True):
-        for probe, some in evaluations(run, replay=replay).items():
-            if probe != OWN or not replay:
-                rows[arm, budget, f"{probe} (replay)" if replay else probe, seed] = _located(
-                    some, run
-                )
-    origins = {setting: _origin(_folder_of(run, setting[2])) for setting in rows}
-    seconds = _json(run / SECONDS_FILE)
-    return Evidence(
-        rows=rows,
-        origins=origins,
-        seconds={(arm, budget): seconds} if isinstance(seconds, float) else {},
-    )
-
-
-def _folder_of(run: Path, probe: str) -> Path:
-    folder = run / probe.replace(" (replay)", "-replay")
-    return folder if folder.is_dir() else run
-
-
-def _training_run(folder: Path, arm: str, seed: int) -> Evidence:
-    run = RunFolder(folder)
-    origin = _origin(folder)
-    episodes = _located(list(run.episodes().values()), folder)
-    source = _found(Path(str(origin.config.get("data", ""))), folder)
-    setting = (arm, TRAINING, OWN, seed)
+def _training(run: RunFolder, arm: str) -> Evidence:
+    seed = int(run.config.get("seed", 0)) if arm else 0
+    records = list(read_records(run).values())
     return Evidence(
         curves={arm: run.metrics()},
-        training={(arm, seed): episodes} if episodes else {},
-        origins={setting: origin},
-        data=_data_facts(source),
+        training={(arm, seed): records} if records else {},
+        origins={Condition(arm, TRAINING, OWN, seed): _origin(run)},
+        data=_data_facts(_found(Path(str(run.config.get("data", ""))), run.path)),
     )
 
 
@@ -172,29 +136,24 @@ def _facts_of(folder: Path, written: int) -> DataFacts:
     samples = read_samples(folder)
     return DataFacts(
         count=len(samples),
-        budgets=budget_histogram([sample.budget for sample in samples]),
+        budgets=_histogram([sample.budget for sample in samples]),
         categories=dict(Counter(sample.category or "none" for sample in samples).most_common()),
         areas=[nested[0].area for sample in samples for nested in sample.boxes],
     )
 
 
-def _origin(folder: Path) -> Origin:
-    return Origin(_json(folder / CONFIG_FILE), _json(folder / ENVIRONMENT_FILE))
-
-
-def _located(rows: Sequence[Row], run: Path) -> list[Row]:
-    """The rows with their pictures where they are now, if the run was made in another working
-    folder.
+def _histogram(budgets: Sequence[int | None]) -> dict[str, int]:
+    """How often resolution selection chose each first-view budget, smallest first; "none": not
+    chosen.
     """
-    moved: dict[str, str] = {}
-    for row in rows:
-        image = str(row.get("image", ""))
-        if image and image not in moved:
-            moved[image] = str(_found(Path(image), run))
-    return [
-        {**row, "image": moved[image]} if (image := str(row.get("image", ""))) in moved else row
-        for row in rows
-    ]
+    counts = Counter(budgets)
+    chosen = {str(budget): counts[budget] for budget in sorted(filter(None, counts))}
+    return chosen | ({"none": counts[None]} if None in counts else {})
+
+
+def _origin(run: RunFolder) -> Origin:
+    file = run.path / ENVIRONMENT_FILE
+    return Origin(run.config, read_json(file) if file.exists() else {})
 
 
 def _found(path: Path, run: Path) -> Path:
@@ -204,12 +163,3 @@ def _found(path: Path, run: Path) -> Path:
     return next(
         (folder / path for folder in run.resolve().parents if (folder / path).exists()), path
     )
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not readable ({error}); is this a run folder?") from error

@@ -2,14 +2,14 @@
 what was said.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from lfpc.boxes import Box
 from lfpc.images import open_picture
 from lfpc.looks import Look
+from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
 HEIGHT = 320
@@ -21,29 +21,25 @@ ASKED = (214, 40, 40)
 """Colours of truth boxes and of the boxes that the policy asked for."""
 
 
-def episode_strip(row: Mapping[str, Any], sample: Sample, look: Look) -> Image.Image:
-    """Draw an evaluation row of `sample`; `look` is what its crop tool showed.
+def episode_strip(record: EpisodeRecord, look: Look) -> Image.Image:
+    """Draw an episode; `look` is what its crop tool showed.
 
     Raises:
         PictureError: the original cannot be opened.
     """
+    sample = record.sample
     original = open_picture(sample.image).convert("RGB")
-    boxes = [
-        Box(*turn["action"]["box"]) for turn in row["turns"] if turn["action"]["kind"] == "crop"
-    ]
+    boxes = record.boxes
     panels = [
         (
             _outlined(original, sample, boxes),
             f"original, {original.width} x {original.height} (green: truth, red: asked for)",
         )
     ]
-    width, height = row["first_view"]
-    panels.append(
-        (
-            original.resize((width, height), Image.Resampling.BICUBIC),
-            f"what the model sees first, {width} x {height}",
-        )
-    )
+    if record.first_view:
+        width, height = record.first_view
+        first = original.resize(record.first_view, Image.Resampling.BICUBIC)
+        panels.append((first, f"what the model sees first, {width} x {height}"))
     for number, box in enumerate(boxes, 1):
         if view := look(sample, box):
             panels.append(
@@ -53,8 +49,8 @@ def episode_strip(row: Mapping[str, Any], sample: Sample, look: Look) -> Image.I
                     f"{view.image.height}",
                 )
             )
-    said = [f"question: {sample.question}", *(f"model: {turn['text']}" for turn in row["turns"])]
-    verdict = f"{'right' if row['correct'] else 'wrong'}; the answer is {sample.answer}"
+    said = [f"question: {sample.question}", *(f"model: {turn.text}" for turn in record.turns)]
+    verdict = f"{'right' if record.correct else 'wrong'}; the answer is {sample.answer}"
     return _composed(panels, [*said, verdict])
 
 

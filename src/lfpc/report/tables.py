@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from lfpc.evaluate.results import lost
+
 Row = Mapping[str, Any]
 NOTHING = "\u2013"
 """Shown where there is no value."""
@@ -70,6 +72,30 @@ def with_interval(
     )
 
 
+def estimate(
+    condition: Mapping[str, Any], metric: str
+) -> tuple[float | None, float | None, float | None]:
+    """A number of a condition with the ends of its 95 % interval, where it has one.
+
+    Args:
+        condition: see `lfpc.evaluate.results.condition_results`.
+        metric: "accuracy", "noise_drop", or a mean of the summary.
+    """
+    if metric == "noise_drop":
+        row = lost(condition, "noise")
+        return row.get("delta"), row.get("low"), row.get("high")
+    summary = condition["summary"]
+    interval = condition["iou_ci"] if metric == "iou" else summary.get(f"{metric}_ci")
+    low, high = interval or (None, None)
+    return summary[metric], low, high
+
+
+def interval_text(condition: Mapping[str, Any], metric: str) -> str:
+    """`estimate` as per cent."""
+    value, low, high = estimate(condition, metric)
+    return with_interval(value, [low, high])
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A number with `digits` decimals and a comma between thousands."""
     return NOTHING if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
@@ -100,50 +126,48 @@ def episodes_link(
     )
 
 
-def settings(results: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
+def conditions(results: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
     """(arm, budget name, its results), in the order evaluated."""
-    for arm, budgets in results["arms"].items():
+    for arm, budgets in results["conditions"].items():
         for budget, found in budgets.items():
             yield arm, budget, found
 
 
-def page_tables(
-    results: Mapping[str, Any], planned: Sequence[Row], further: Sequence[Row]
-) -> list[Table]:
-    """Every table of the page that has rows. `planned` and `further` are differences, each adjusted
-    for its own number.
+def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ()) -> list[Table]:
+    """Every table of the page that has rows.
+
+    Args:
+        results: as `lfpc.evaluate.stored` keeps them.
+        run_comparisons: differences between several runs.
     """
+    compared = results.get("comparisons", {})
     tables = [
         accuracy_table(results),
         probe_table(results),
-        pointing_table(results),
+        localisation_table(results),
         efficiency_table(results),
+        difference_table("differences", "Differences", compared.get("differences", ())),
+        difference_table("ablations", "Ablations", compared.get("ablations", ())),
+        difference_table("runs", "Run against run", run_comparisons),
+        category_table(results),
     ]
-    tables.append(difference_table("differences", "Differences", planned))
-    ablations = [row for row in further if row["left"][0].startswith(f"{row['right'][0]}-")]
-    tables.append(difference_table("ablations", "Ablations", ablations))
-    tables.append(
-        difference_table(
-            "runs", "Run against run", [row for row in further if row not in ablations]
-        )
-    )
-    return [table for table in [*tables, category_table(results)] if table.rows]
+    return [table for table in tables if table.rows]
 
 
 def accuracy_table(results: Mapping[str, Any]) -> Table:
     """A row an arm, a column a budget."""
-    budgets = list(dict.fromkeys(budget for _, budget, _ in settings(results)))
+    budgets = list(dict.fromkeys(budget for _, budget, _ in conditions(results)))
 
     def cell(arm: str, budget: str) -> Cell:
-        found = results["arms"][arm].get(budget)
+        found = results["conditions"][arm].get(budget)
         if found is None:
             return Cell(NOTHING)
         return Cell(
-            with_interval(found["accuracy"], found["accuracy_ci"]),
+            interval_text(found, "accuracy"),
             episodes_link(arm, budget, "wrong"),
         )
 
-    rows = tuple((Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["arms"])
+    rows = tuple((Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"])
     note = (
         "Share of questions answered rightly, with its 95 % interval. Failed questions count "
         "as wrong."
@@ -158,19 +182,19 @@ def probe_table(results: Mapping[str, Any]) -> Table:
     ran = [
         probe
         for probe in PROBE_NAMES
-        if any(probe in found.get("probes", {}) for *_, found in settings(results))
+        if any(probe in found["probes"] for *_, found in conditions(results))
     ]
     shows = {"noise": "fooled", "truth": "truth-helps"}
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
         yield Cell(f"{arm}, {budget}")
         for probe in ran:
-            text = points(found.get("probes", {}).get(probe, {}).get("all", {}))
+            text = points(lost(found, probe))
             yield Cell(
                 text, episodes_link(arm, budget, shows.get(probe, "all")) if text != NOTHING else ""
             )
 
-    rows = tuple(tuple(cells(*setting)) for setting in settings(results)) if ran else ()
+    rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
         "Accuracy lost, in points, when something else is shown for every crop; same "
         "questions, 95 % interval."
@@ -178,34 +202,34 @@ def probe_table(results: Mapping[str, Any]) -> Table:
     if "repeat" in ran:
         note += " The last column repeats the ordinary run: what chance alone does."
     return Table(
-        "probes", "Crop dependence", note, ("setting", *(PROBE_NAMES[probe] for probe in ran)), rows
+        "probes", "Crop dependence", note, ("condition", *(PROBE_NAMES[probe] for probe in ran)), rows
     )
 
 
-def pointing_table(results: Mapping[str, Any]) -> Table:
-    """Where the policy looked."""
+def localisation_table(results: Mapping[str, Any]) -> Table:
+    """Where the policy's crops were."""
     rows = tuple(
         (
             Cell(f"{arm}, {budget}"),
-            Cell(percent(found.get("tool_rate")), episodes_link(arm, budget, "no-crop")),
+            Cell(percent(found["summary"]["tool_rate"]), episodes_link(arm, budget, "no-crop")),
             Cell(
-                with_interval(found.get("iou"), found.get("iou_ci")),
+                interval_text(found, "iou"),
                 episodes_link(arm, budget, sort="iou"),
             ),
             *(
-                Cell(percent(found.get(key)), episodes_link(arm, budget, sort="iou"))
+                Cell(percent(found["summary"][key]), episodes_link(arm, budget, sort="iou"))
                 for key in ("iou_first", "iou_best", "coverage")
             ),
-            Cell(percent(found.get("crop_area")), episodes_link(arm, budget, sort="area")),
+            Cell(percent(found["summary"]["crop_area"]), episodes_link(arm, budget, sort="area")),
         )
-        for arm, budget, found in settings(results)
+        for arm, budget, found in conditions(results)
     )
     note = (
         "IoU with the best fitting nested truth box, over questions with a crop; coverage of "
         "the tightest box; area of the last crop."
     )
     columns = (
-        "setting",
+        "condition",
         "shows a crop",
         "IoU, last crop",
         "IoU, first",
@@ -213,7 +237,7 @@ def pointing_table(results: Mapping[str, Any]) -> Table:
         "coverage, last",
         "area, median",
     )
-    return Table("pointing", "Pointing", note, columns, rows)
+    return Table("localisation", "Localisation", note, columns, rows)
 
 
 def efficiency_table(results: Mapping[str, Any]) -> Table:
@@ -222,21 +246,21 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
         "visual_tokens": "tokens",
         "global_tokens": "tokens",
         "crops": "turns",
-        "turns": "turns",
+        "n_turns": "turns",
     }
     rows = tuple(
         (
             Cell(f"{arm}, {budget}"),
             *(
-                Cell(number(found.get(key)), episodes_link(arm, budget, sort=sort))
+                Cell(number(found["summary"][key]), episodes_link(arm, budget, sort=sort))
                 for key, sort in sorts.items()
             ),
             Cell(
-                number(found.get("seconds_per_question"), 3),
+                number(found["seconds_per_question"], 3),
                 episodes_link(arm, budget, sort="seconds"),
             ),
         )
-        for arm, budget, found in settings(results)
+        for arm, budget, found in conditions(results)
     )
     note = (
         "Means per question; visual tokens are those of the first view and of all crops together."
@@ -245,7 +269,7 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
         "cost",
         "Cost",
         note,
-        ("setting", "visual tokens", "of the first view", "crops", "replies", "seconds"),
+        ("condition", "visual tokens", "of the first view", "crops", "replies", "seconds"),
         rows,
     )
 
@@ -254,12 +278,12 @@ def category_table(results: Mapping[str, Any]) -> Table:
     """Accuracy by the category of the question, where there are several."""
     names = list(
         dict.fromkeys(
-            name for *_, found in settings(results) for name in found.get("categories", {})
+            name for *_, found in conditions(results) for name in found["summary"]["categories"]
         )
     )
 
     def cell(arm: str, budget: str, found: Mapping[str, Any], name: str) -> Cell:
-        group = found.get("categories", {}).get(name)
+        group = found["summary"]["categories"].get(name)
         text = f"{percent(group['accuracy'])} of {group['n']:,}" if group else NOTHING
         return Cell(
             text, episodes_link(arm, budget, "wrong", **({"category": name} if name else {}))
@@ -268,9 +292,9 @@ def category_table(results: Mapping[str, Any]) -> Table:
     several = len(names) > 1
     rows = tuple(
         (Cell(f"{arm}, {budget}"), *(cell(arm, budget, found, name) for name in names))
-        for arm, budget, found in settings(results)
+        for arm, budget, found in conditions(results)
     )
-    columns = ("setting", *(name or "none" for name in names))
+    columns = ("condition", *(name or "none" for name in names))
     return Table(
         "categories",
         "Accuracy by category",
@@ -318,9 +342,7 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
     )
 
 
-def results_markdown(
-    results: Mapping[str, Any], comparisons: Mapping[str, Any] | None = None
-) -> str:
+def results_markdown(results: Mapping[str, Any]) -> str:
     """The main table as Markdown, a row for each arm and budget; then the planned comparisons and
     what the small budget saves.
     """
@@ -339,17 +361,16 @@ def results_markdown(
         (
             arm,
             budget,
-            with_interval(found["accuracy"], found["accuracy_ci"]),
-            with_interval(found.get("noise_drop"), found.get("noise_drop_ci")),
-            percent(found.get("tool_rate")),
-            percent(found.get("iou")),
-            percent(found.get("crop_area")),
-            number(found.get("visual_tokens"), 0),
-            number(found.get("seconds_per_question"), 3),
+            interval_text(found, "accuracy"),
+            interval_text(found, "noise_drop"),
+            *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
+            number(found["summary"]["visual_tokens"], 0),
+            number(found["seconds_per_question"], 3),
         )
-        for arm, budget, found in settings(results)
+        for arm, budget, found in conditions(results)
     ]
     text = markdown(columns, rows, left=2)
+    comparisons = results.get("comparisons")
     if not comparisons:
         return text
     text += "\n" + table_markdown(

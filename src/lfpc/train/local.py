@@ -18,9 +18,10 @@ from lfpc.episode import Episode, episode, play
 from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
 from lfpc.policies.transformers import TransformersPolicy
+from lfpc.records import log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder, episode_row
+from lfpc.storage.runs import RunFolder
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
@@ -252,7 +253,14 @@ def _log_episodes(
     order = sorted(range(len(episodes)), key=lambda n: (n % config.group_size, n))
     for n in sorted(order[: config.log_episodes]):
         key = f"{step}/{n // config.group_size}/{n % config.group_size}"
-        run.log_episode(key, episode_row(episodes[n], terms[n], step=step, advantage=advantages[n]))
+        record = record_of(
+            episodes[n],
+            terms[n],
+            factor=config.chat.factor,
+            step=step,
+            advantage=advantages[n],
+        )
+        log_record(run, key, record)
 
 
 def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:

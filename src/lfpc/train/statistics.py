@@ -6,7 +6,6 @@ from dataclasses import fields
 from statistics import fmean, median, pstdev
 from typing import Any
 
-from lfpc.answers import check_answer
 from lfpc.boxes import Box, iou
 from lfpc.episode import Episode
 from lfpc.rewards import RewardTerms
@@ -39,7 +38,7 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
         "reward": mean(totals),
         "reward_std": pstdev(totals),
         "accuracy": mean(
-            float(check_answer(episode.answer, episode.sample).correct) for episode in episodes
+            float(episode.verdict.correct) for episode in episodes
         ),
         "tool_rate": mean(float(episode.shown_crops > 0) for episode in episodes),
         "turns": mean(len(episode.turns) for episode in episodes),

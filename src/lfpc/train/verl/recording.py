@@ -6,18 +6,18 @@ Knows nothing of verl: the numbers are those of the local engine, by the same fu
 
 import pickle
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from PIL import Image
 
 from lfpc.episode import Episode
 from lfpc.errors import RunError
 from lfpc.images import View
+from lfpc.records import EpisodeRecord, log_record, record_of
 from lfpc.rewards import RewardTerms
-from lfpc.storage.runs import RunFolder, episode_row
+from lfpc.storage.runs import RunFolder
 from lfpc.train.advantages import group_advantages
 from lfpc.train.config import TrainConfig
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
@@ -35,8 +35,8 @@ class RecordedRollout:
     episode: Episode
     """Without pixels."""
     terms: RewardTerms
-    row: Mapping[str, Any]
-    """As it stands in `episodes.jsonl`."""
+    record: EpisodeRecord
+    """As it goes into `episodes.jsonl`."""
     question: int
     """Its question's place in the run's schedule."""
     rollout: int
@@ -55,14 +55,19 @@ class RecordedRollout:
 
 
 def played(
-    episode: Episode, terms: RewardTerms, *, question: int, rollout: int, overlong: bool
+    episode: Episode,
+    terms: RewardTerms,
+    *,
+    question: int,
+    rollout: int,
+    overlong: bool,
+    factor: int = 28,
 ) -> RecordedRollout:
     """The report of `episode`."""
-    row = episode_row(episode, terms)
     return RecordedRollout(
         episode=_without_pixels(episode),
         terms=terms,
-        row=row,
+        record=record_of(episode, terms, factor=factor),
         question=question,
         rollout=rollout,
         overlong=overlong,
@@ -137,6 +142,5 @@ def log_episodes(
     ]
     chosen = sorted(found, key=lambda one: one[:2])[: config.log_episodes]
     for number, place, rollout, advantage in sorted(chosen, key=lambda one: (one[1], one[0])):
-        run.log_episode(
-            f"{step}/{place}/{number}", {**rollout.row, "step": step, "advantage": advantage}
-        )
+        record = replace(rollout.record, step=step, advantage=advantage)
+        log_record(run, f"{step}/{place}/{number}", record)

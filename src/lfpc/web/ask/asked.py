@@ -17,7 +17,7 @@ from lfpc.dialogue import Crop, Turn
 from lfpc.episode import Episode
 from lfpc.images import View, png_bytes, visual_tokens
 from lfpc.report.cards import LONGEST_TEXT
-from lfpc.storage.runs import turn_row
+from lfpc.records import turn_record, turn_to_json
 from lfpc.web.ask.store import FileStore
 
 MOST_KEPT = 500
@@ -93,8 +93,9 @@ async def events(
 
 def turn_event(turns: Sequence[Turn], asked: LiveQuestion, views: FileStore) -> dict[str, Any]:
     """The last of `turns` as the page shows it; its view is kept in `views`."""
-    turn, call = turns[-1], sum(isinstance(turn.action, Crop) for turn in turns)
-    row = turn_row(turn)
+    turn = turns[-1]
+    call = sum(isinstance(one.action, Crop) for one in turns)
+    row = turn_to_json(turn_record(turn))
     event: dict[str, Any] = {
         "kind": "turn",
         "number": len(turns),

@@ -28,7 +28,7 @@ from lfpc.episode import Episode
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import visual_tokens
 from lfpc.samples import Sample
-from lfpc.storage.runs import turn_row
+from lfpc.records import turn_record, turn_to_json
 from lfpc.web.ask.chat_request import ApiError, ChatRequest, read_request
 from lfpc.web.ask.uploads import Uploads
 
@@ -111,6 +111,11 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
     return Completion(request, LiveQuestion(sample=sample, config=config))
 
 
+def turn_json(turn: Turn) -> dict[str, Any]:
+    """A turn as the endpoint tells it."""
+    return turn_to_json(turn_record(turn))
+
+
 async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, Any]:
     """The completion as one JSON object."""
     played = [step async for step in model.tell(completion.asked)][-1]
@@ -126,7 +131,7 @@ async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, An
         "finish_reason": finish_reason(played, completion),
         "logprobs": None,
     }
-    facts = {"turns": [turn_row(turn) for turn in played.turns], **_facts(played, completion)}
+    facts = {"turns": [turn_json(turn) for turn in played.turns], **_facts(played, completion)}
     return {
         **_head(completion, "chat.completion"),
         "choices": [choice],
@@ -147,7 +152,7 @@ async def streamed_answer(
                     "reasoning_content": _written([turn]),
                     **({} if told else {"role": "assistant", "content": ""}),
                 }
-                yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_row(turn)]}}
+                yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_json(turn)]}}
                 told += 1
             if isinstance(step, Episode):
                 yield _chunk(completion, {"content": step.answer or ""})

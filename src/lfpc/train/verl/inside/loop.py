@@ -30,6 +30,7 @@ from lfpc.looks import Look, original_look
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.sampling import Writer
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import terms_to_json
 from lfpc.rewards import episode_reward
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import FirstView, first_views
@@ -152,6 +153,7 @@ class EpisodeLoop(AgentLoopBase):
             question=int(row["index"]),
             rollout=int(row.get("session_id", 0)),
             overlong=overlong,
+            factor=config.chat.factor,
         )
         output.reward_score = terms.total
         output.metrics = AgentLoopMetrics(
@@ -161,7 +163,7 @@ class EpisodeLoop(AgentLoopBase):
         )
         output.extra_fields = {
             NAME: report.to_bytes(),
-            "reward_extra_info": report.row["reward"],
+            "reward_extra_info": terms_to_json(terms),
             "min_global_steps": policy.weights_of,
             "max_global_steps": policy.weights_of,
         }

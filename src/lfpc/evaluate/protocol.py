@@ -1,8 +1,4 @@
-"""`results.json` of an evaluation, in the shape of lm-evaluation-harness, with the protocol that
-produced each number.
-
-    {"results": {TASK: {"acc,none": 0.5, "acc_stderr,none": 0.02, ...}}, "configs": {TASK:
-    protocol}, "n-samples": {TASK: {...}}}
+"""The protocol that produced a number, and the data it was measured on.
 
 A number without its protocol cannot be reproduced: published accuracies of one model differ by up
 to 7 points with the script.
@@ -11,96 +7,16 @@ to 7 points with the script.
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from lfpc.boxes import WHOLE
 from lfpc.dialogue import Context, Crop, Reply, Turn
-from lfpc.errors import RunError
-from lfpc.evaluate.recorded import first_of
 from lfpc.images import CropRules, View
-from lfpc.metrics.episodes import Row
-from lfpc.metrics.scoring import average_at_k
 from lfpc.protocols import ChatProtocol
-from lfpc.published.benchmarks import score_benchmark
 from lfpc.samples import Sample, row_of_sample
-from lfpc.storage.runs import environment, plain, write_json
-
-RESULTS_FILE = "results.json"
-
-
-def write_results(
-    path: Path,
-    rows: Mapping[str, Sequence[Row]],
-    configs: Mapping[str, Mapping[str, Any]],
-    *,
-    original: Mapping[str, int] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Score each task and write everything to `path` in one step.
-
-    Args:
-        path: the file, usually `results.json` of a run.
-        rows: evaluation rows by task; a task is a benchmark's name, with a setting behind a slash
-            where it has several.
-        configs: the protocol of each task; see `protocol_block`.
-        original: rows of each published set; None: as many as were asked.
-    Returns:
-        The figures of each task, as `score_benchmark` gives them.
-    """
-    figures = {task: score_benchmark(task, some) for task, some in rows.items()}
-    for task, runs in _repeated(rows).items():
-        figures[task] |= average_at_k(runs)
-    table = {
-        "results": {
-            task: {"alias": task} | {f"{name},none": value for name, value in found.items()}
-            for task, found in figures.items()
-        },
-        "configs": {task: plain(configs.get(task, {})) for task in rows},
-        "n-samples": {
-            task: {"original": (original or {}).get(task, len(some)), "effective": len(some)}
-            for task, some in rows.items()
-        },
-    }
-    write_json(path, table)
-    return figures
-
-
-def _repeated(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Sequence[Row]]]:
-    """The runs of each task that was repeated, by the task of the first; repeats that are not whole
-    yet are left out.
-    """
-    runs: dict[str, list[Sequence[Row]]] = {}
-    for task, some in rows.items():
-        first = first_of(task)
-        if first in rows and {row["sample"] for row in some} == {
-            row["sample"] for row in rows[first]
-        }:
-            runs.setdefault(first, []).append(some)
-    return {task: some for task, some in runs.items() if len(some) > 1}
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """What `write_results` wrote to `path`, to be written anew; empty where there is no such file.
-
-    Raises:
-        RunError: the file holds something else, which must not be lost.
-    """
-    if not path.exists():
-        return {}
-    try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-        configs = table["configs"]
-        counts = table["n-samples"]
-        return {
-            "configs": dict(configs),
-            "original": {task: int(count["original"]) for task, count in counts.items()},
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} holds results of another kind; name the folder of one evaluation below it"
-        ) from error
+from lfpc.storage.runs import environment, plain
 
 
 def protocol_block(

@@ -1,0 +1,410 @@
+"""What an episode leaves behind: one typed record, a line of JSON in a run's `episodes.jsonl`.
+
+Everything that a page, a rescoring, a probe or a summary needs, except pixels. The sample is joined
+by its id: a line names it, the run's `samples.jsonl` holds it. Verdict, boxes and IoU are computed
+once, when the record is made. A fact that does not exist is None (no crop: no IoU).
+
+Sizes are (width, height) in pixels, boxes fractions of the original.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from statistics import fmean
+from typing import Any
+
+from lfpc.boxes import Box, Corners, Size, coverage, target_iou
+from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Turn
+from lfpc.early import answered_before_crop
+from lfpc.episode import Episode, Stop
+from lfpc.errors import RunError, SampleError
+from lfpc.images import visual_tokens
+from lfpc.rewards import RewardTerms
+from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.runs import EPISODES_FILE, RunFolder
+
+RECORD_VERSION = 2
+"""Version of a line. 1 had the sample copied into it and was written by lfpc 0.1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """A turn without its pixels."""
+
+    text: str
+    """The reply."""
+    action: Action
+    view: Size | None = None
+    """Size of the crop that came back; None: none did."""
+    region: Box | None = None
+    """What that crop depicts."""
+    cut: Corners | None = None
+    """Pixels of the original that were cut, xyxy."""
+    tokens: int = 0
+    """Tokens of the reply; 0 for a policy without tokens."""
+    prompt_tokens: int | None = None
+    """Tokens of the conversation before the reply, as a server counted them."""
+    finish: str = ""
+    """Why a server's model stopped: "stop", "length", ..."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """An episode, or the failure in its place.
+
+        {"v": 2, "sample": "q7", "first_view": [140, 140], "turns": [...], "stop": "answered",
+         "said": "B", "correct": true, "method": "option", "iou": 0.41, "visual_tokens": 29, ...}
+
+    Fields that hold nothing are left out of the line.
+    """
+
+    sample: Sample
+    turns: tuple[TurnRecord, ...] = ()
+    first_view: Size | None = None
+    stop: Stop | None = None
+    said: str | None = None
+    """The final answer; None: the policy never answered."""
+    correct: float | None = False
+    """The verdict; of averaged draws the share that was right; None: no answer is known."""
+    method: str = ""
+    """What decided: a rule's name, "judge", "unparsed", "undecided"."""
+    judge: str = ""
+    """The judge, where it decided."""
+    undecided: str = ""
+    """Why the judge did not decide."""
+    error: str = ""
+    """Why there is no episode. A failed question counts as wrong."""
+
+    tool: bool | None = None
+    """Whether a crop was really shown."""
+    calls: int | None = None
+    """Boxes asked for."""
+    crops: int | None = None
+    """Crops shown."""
+    n_turns: int | None = None
+    global_tokens: int | None = None
+    """Visual tokens of the first view."""
+    crop_tokens: int | None = None
+    """Visual tokens of all crops."""
+    visual_tokens: int | None = None
+    """Their sum."""
+    iou_first: float | None = None
+    """IoU of the first crop with the best fitting nested truth box, mean over targets."""
+    iou: float | None = None
+    """The same of the last crop."""
+    iou_best: float | None = None
+    """The same with the best crop for each target."""
+    coverage: float | None = None
+    """Share of B_1 inside the last crop, mean over targets."""
+    crop_area: float | None = None
+    """Area of the last crop, share of the picture."""
+    malformed: tuple[str, ...] = ()
+    """Reason codes of malformed replies, in order."""
+    answered_before_crop: bool | None = None
+    """Whether the answer stood in the text before the first crop; see `lfpc.early`."""
+
+    reward: RewardTerms | None = None
+    budget: int | None = None
+    """Visual tokens allowed for the first view; None: the sample's own, or no limit."""
+    seconds: float | None = None
+    """Seconds from first view to answer; of a batch each question's share."""
+    concurrency: int | None = None
+    """Episodes in play at once; None: played in batches."""
+    replayed: int | None = None
+    """Turns that were replayed from another record; None: not a replay."""
+    step: int | None = None
+    """Training step."""
+    advantage: float | None = None
+    """Advantage within the rollout group."""
+    seed: int | None = None
+    """Seed of the run, where runs of several seeds are pooled. Not written."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no episode."""
+        return bool(self.error)
+
+    @property
+    def score(self) -> float:
+        """1 for a right answer, 0 otherwise; of averaged draws the share that was right."""
+        return float(self.correct or 0)
+
+    @property
+    def text_tokens(self) -> int | None:
+        """Tokens the policy wrote; None for a policy without tokens."""
+        return sum(turn.tokens for turn in self.turns) or None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """Every box the policy asked for, in order."""
+        return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
+
+    @property
+    def cluster(self) -> str:
+        """What makes records dependent: the cluster that the data set names in `meta`, else the
+        picture.
+        """
+        return str(self.sample.meta.get("cluster") or self.sample.image)
+
+
+def turn_record(turn: Turn) -> TurnRecord:
+    """The record of a turn."""
+    reply = turn.reply
+    view = turn.view
+    return TurnRecord(
+        text=reply.text,
+        action=turn.action,
+        view=view and view.size,
+        region=view and view.region,
+        cut=view and view.cut,
+        tokens=reply.usage.reply_tokens if reply.usage else len(reply.token_ids),
+        prompt_tokens=reply.usage.prompt_tokens if reply.usage else None,
+        finish=reply.finish,
+    )
+
+
+def record_of(
+    episode: Episode, reward: RewardTerms | None = None, *, factor: int = 28, **more: Any
+) -> EpisodeRecord:
+    """The record of a finished episode.
+
+    Args:
+        episode: what was played.
+        reward: what it earned.
+        factor: side of a visual token in pixels, as the protocol says.
+        more: further fields: seconds, budget, step, ...
+    """
+    boxes = episode.boxes
+    targets = episode.sample.boxes
+    global_tokens = visual_tokens(episode.first_view.size, factor)
+    crop_tokens = sum(visual_tokens(view.size, factor) for view in episode.views[1:])
+    crops = [n for n, turn in enumerate(episode.turns, 1) if isinstance(turn.action, Crop)]
+    before = episode.turns[: crops[0]] if crops else ()
+    return EpisodeRecord(
+        sample=episode.sample,
+        turns=tuple(map(turn_record, episode.turns)),
+        first_view=episode.first_view.size,
+        stop=episode.stop,
+        said=episode.answer,
+        correct=episode.verdict.correct,
+        method=episode.verdict.method,
+        tool=episode.shown_crops > 0,
+        calls=len(boxes),
+        crops=episode.shown_crops,
+        n_turns=len(episode.turns),
+        global_tokens=global_tokens,
+        crop_tokens=crop_tokens,
+        visual_tokens=global_tokens + crop_tokens,
+        iou_first=target_iou(boxes[:1], targets),
+        iou=target_iou(boxes[-1:], targets),
+        iou_best=target_iou(boxes, targets),
+        coverage=fmean(coverage(boxes[-1], nested[0]) for nested in targets)
+        if boxes and targets
+        else None,
+        crop_area=boxes[-1].area if boxes else None,
+        malformed=tuple(action.reason.value for action in episode.malformed),
+        answered_before_crop=answered_before_crop(
+            [turn.reply.text for turn in before],
+            episode.answer,
+            question=episode.sample.question,
+            options=episode.sample.options,
+        ),
+        reward=reward,
+        **more,
+    )
+
+
+def failed_record(sample: Sample, error: str, **more: Any) -> EpisodeRecord:
+    """The record of a question that has no episode."""
+    return EpisodeRecord(sample=sample, error=error, **more)
+
+
+# --- on disk
+
+
+def log_record(run: RunFolder, key: str, record: EpisodeRecord) -> None:
+    """Append a record under `key`, which names it within the run."""
+    run.log_episode(key, record_to_json(record))
+
+
+def read_records(
+    run: RunFolder, samples: Iterable[Sample] | None = None
+) -> dict[str, EpisodeRecord]:
+    """Records of a run by key, in the order first written; of several lines with one key the last
+    counts.
+
+    Args:
+        run: the run folder.
+        samples: what the records are about, with records of others left out; None: as the run's
+            own `samples.jsonl` has them.
+    Raises:
+        RunError: a line is no record of this version; names file and line.
+    """
+    known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
+    found: dict[str, EpisodeRecord] = {}
+    for number, row in enumerate(run.episode_lines(), 1):
+        if samples is not None and row.get("sample") not in known:
+            continue
+        try:
+            found[row["key"]] = record_from_json(row, known)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            file = run.path / EPISODES_FILE
+            raise RunError(
+                f"{file}:{number}: not a record ({type(error).__name__}: {error}); delete the line "
+                f"to have the question asked again"
+            ) from error
+    return found
+
+
+def run_samples(run: RunFolder) -> list[Sample]:
+    """What the records of a run are about.
+
+    Raises:
+        RunError: its `samples.jsonl` is not there, or not readable.
+    """
+    try:
+        return read_samples(run.samples_file) if run.samples_file.exists() else []
+    except SampleError as error:
+        raise RunError(str(error)) from error
+
+
+def keep_samples(run: RunFolder, samples: Iterable[Sample]) -> None:
+    """Write the samples that records of `run` will be about; those that are there stay."""
+    there = {sample.id: sample for sample in run_samples(run)}
+    wanted = there | {sample.id: sample for sample in samples}
+    if wanted != there:
+        write_samples(wanted.values(), run.samples_file.parent)
+
+
+# --- JSON
+
+
+def turn_to_json(turn: TurnRecord) -> dict[str, Any]:
+    """A turn as a line of `episodes.jsonl` and the web pages have it."""
+    row: dict[str, Any] = {
+        "text": turn.text,
+        "action": _action_to_json(turn.action),
+        "view": turn.view and list(turn.view),
+        "region": turn.region and list(turn.region.corners),
+        "cut": turn.cut and list(turn.cut),
+        "tokens": turn.tokens,
+    }
+    if turn.prompt_tokens is not None:
+        row["prompt_tokens"] = turn.prompt_tokens
+    if turn.finish:
+        row["finish"] = turn.finish
+    return row
+
+
+def _action_to_json(action: Action) -> dict[str, Any]:
+    match action:
+        case Crop():
+            return {
+                "kind": "crop",
+                "box": list(action.box.corners),
+                "emitted": list(action.emitted),
+                "source": action.source,
+            }
+        case Answer(text):
+            return {"kind": "answer", "text": text}
+        case Malformed(reason, detail):
+            return {"kind": "malformed", "reason": reason.value, "detail": detail}
+
+
+def record_to_json(record: EpisodeRecord) -> dict[str, Any]:
+    """The line of a record; the inverse of `record_from_json`."""
+    row: dict[str, Any] = {"v": RECORD_VERSION, "sample": record.sample.id}
+    for name, write in _FIELDS.items():
+        value = getattr(record, name)
+        if value not in (None, "", ()):
+            row[name] = write(value)
+    if record.correct is None:
+        row["correct"] = None
+    return row
+
+
+def record_from_json(row: Mapping[str, Any], samples: Mapping[str, Sample]) -> EpisodeRecord:
+    """The record of a line.
+
+    Args:
+        row: the parsed line.
+        samples: the run's samples by id.
+    Raises:
+        ValueError: another version, an unknown sample, a field of the wrong kind or with a name
+            that no record has.
+    """
+    if row.get("v") != RECORD_VERSION:
+        raise ValueError(f"a record of version {row.get('v', 1)}; this is version {RECORD_VERSION}")
+    name = row["sample"]
+    if name not in samples:
+        raise ValueError(f"no sample {name!r} among the run's samples")
+    known = {key: value for key, value in row.items() if key not in ("v", "key", "sample")}
+    return EpisodeRecord(
+        sample=samples[name],
+        **{key: _READERS.get(key, _same)(value) for key, value in known.items()},
+    )
+
+
+def _turn_from_json(row: Mapping[str, Any]) -> TurnRecord:
+    region = row.get("region")
+    view = row.get("view")
+    cut = row.get("cut")
+    return TurnRecord(
+        text=row["text"],
+        action=_action_from_json(row["action"]),
+        view=view and (view[0], view[1]),
+        region=region and Box(*region),
+        cut=cut and (cut[0], cut[1], cut[2], cut[3]),
+        tokens=row.get("tokens", 0),
+        prompt_tokens=row.get("prompt_tokens"),
+        finish=row.get("finish", ""),
+    )
+
+
+def _action_from_json(row: Mapping[str, Any]) -> Action:
+    match row["kind"]:
+        case "crop":
+            emitted = tuple(row.get("emitted", ()))
+            return Crop(Box(*row["box"]), emitted=emitted, source=row.get("source", 0))
+        case "answer":
+            return Answer(row["text"])
+        case "malformed":
+            return Malformed(Reason(row["reason"]), row["detail"])
+        case kind:
+            raise ValueError(f"an action is a crop, an answer or malformed, not {kind!r}")
+
+
+def terms_to_json(terms: RewardTerms) -> dict[str, float]:
+    """Reward terms by name, with their total."""
+    return {field.name: getattr(terms, field.name) for field in fields(terms)} | {
+        "total": terms.total
+    }
+
+
+def _terms_from_json(row: Mapping[str, float]) -> RewardTerms:
+    return RewardTerms(**{key: value for key, value in row.items() if key != "total"})
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_NOT_WRITTEN = ("sample", "seed")
+_WRITERS: Mapping[str, Callable[[Any], Any]] = {
+    "turns": lambda turns: [turn_to_json(turn) for turn in turns],
+    "first_view": list,
+    "stop": lambda stop: stop.value,
+    "malformed": list,
+    "reward": terms_to_json,
+}
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "turns": lambda rows: tuple(map(_turn_from_json, rows)),
+    "first_view": lambda size: (size[0], size[1]),
+    "stop": Stop,
+    "malformed": tuple,
+    "reward": _terms_from_json,
+}
+_FIELDS: Mapping[str, Callable[[Any], Any]] = {
+    field.name: _WRITERS.get(field.name, _same)
+    for field in fields(EpisodeRecord)
+    if field.name not in _NOT_WRITTEN
+}
