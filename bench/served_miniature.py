@@ -24,7 +24,8 @@ from lfpc.mini.demo import ARMS
 from lfpc.policies.loading import served_policy
 from lfpc.policies.served import Server
 from lfpc.samples import Sample, read_samples
-from lfpc.storage.runs import CONFIG_FILE, RunFolder, config_from_json, write_json
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import RunFolder, read_run
 
 SEED = 0
 SIZE = "small"
@@ -34,9 +35,7 @@ PROBES = ("own", "noise")
 def served_rows(demo: Path, arm: str, questions: list[Sample], out: Path) -> AllRows:
     """Rows of one arm, asked through its server; what is in `out` is not asked again."""
     there = demo / f"seed{SEED}" / "evaluate" / arm / SIZE
-    settings = {
-        probe: config_from_json(EvaluationConfig, there / probe / CONFIG_FILE) for probe in PROBES
-    }
+    settings = {probe: read_run(there / probe).config_as(EvaluationConfig) for probe in PROBES}
     checkpoint = demo / f"seed{SEED}" / arm / "checkpoints" / Path(settings["own"].model).name
     rows: dict[tuple[str, str, str, int], list[Row]] = {}
     with VllmServer(checkpoint, log=out / f"{arm}.log") as server:

@@ -206,7 +206,7 @@ def test_draws_are_averaged_question_by_question(run, policy):
         "none",
     }
     first, second = (
-        json.loads((run / name / "config.json").read_text())["seed"]
+        json.loads((run / name / "config.json").read_text())["config"]["seed"]
         for name in ("noise", "noise-1")
     )
     assert (first, second) == (0, 1)
@@ -252,7 +252,9 @@ def test_the_truth_is_asked_only_where_it_is_known(tmp_path, samples, policy):
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "config.json").write_text('{"steps": 3}')
+    (tmp_path / "training" / "config.json").write_text(
+        '{"kind": "train", "format": 2, "config": {"steps": 3}}'
+    )
     (tmp_path / "training" / "episodes.jsonl").write_text("")
     with pytest.raises(
         RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"

@@ -11,9 +11,9 @@ from lfpc.images import CropRules, View
 from lfpc.looks import original_look
 from lfpc.metrics.episodes import episode_facts
 from lfpc.protocols import ChatProtocol
+from lfpc.records import episode_row
 from lfpc.report.episode_page import write_episode_page
 from lfpc.samples import Sample
-from lfpc.storage.runs import episode_row
 
 
 def ask(

@@ -5,7 +5,6 @@ Both come from recorded runs: a crop that led to the right answer probably shows
 needs, and a sample that a model often fails is one from which it can learn.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from lfpc.boxes import Box, iou
 from lfpc.errors import BoxError, RunError
 from lfpc.samples import Sample
-from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.storage.runs import EPISODES_FILE, RunFolder, read_run
 
 Row = Mapping[str, Any]
 SAME = 0.5
@@ -75,10 +74,9 @@ def recorded_rows(run: Path) -> Iterator[Row]:
 
 def _probe(folder: Path) -> Any:
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_run(folder).config.get("probe")
+    except RunError:
         return None
-    return config.get("probe") if isinstance(config, dict) else None
 
 
 def crop_proposals(rows: Iterable[Row], source: str) -> dict[str, list[Proposal]]:

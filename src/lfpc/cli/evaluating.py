@@ -138,7 +138,7 @@ class Compare:
     def run(self) -> str:
         from lfpc.evaluate.compare import compare_folders
         from lfpc.evaluate.terminal import compare_lines
-        from lfpc.storage.runs import write_json
+        from lfpc.storage.files import write_json
 
         results = compare_folders(self.run_a, self.run_b, replay=self.replay)
         for name, found in results.items():

@@ -25,11 +25,11 @@ from lfpc.evaluate.stored import write_stored
 from lfpc.evaluate.summary import data_block, protocol_block
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
-from lfpc.policies.loading import Host, any_policy, device_of
+from lfpc.policies.loading import Host, any_policy, backend_of
 from lfpc.policies.served import Server
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import Sample, read_samples
-from lfpc.storage.runs import write_json
+from lfpc.storage.files import write_json
 
 log = logging.getLogger(__name__)
 PROBES_FILE = "probes.json"
@@ -141,7 +141,7 @@ def eval_run(
                         here,
                         inner,
                         extra={**({"task": task.name} if task.name else {}), "size": name},
-                        device=device_of(host),
+                        backend=backend_of(host),
                         progress=progress,
                     )
                     key = inner.relative_to(out).as_posix()

@@ -16,8 +16,9 @@ from lfpc.evaluate.replay import samples_of_rows
 from lfpc.evaluate.run import evaluate_probe
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
-from lfpc.policies.loading import IN_VLLM, Host, any_policy, device_of
-from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, RunFolder, config_from_json, write_json
+from lfpc.policies.loading import IN_VLLM, Host, any_policy, backend_of
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import ENVIRONMENT_FILE, read_run
 
 
 def probe_run(
@@ -57,8 +58,9 @@ def probe_run(
     if draws < 1:
         raise ConfigError(f"draws must be at least 1, got {draws}")
     folder = own_folder(run)
-    config = config_from_json(EvaluationConfig, folder / CONFIG_FILE)
-    own = list(RunFolder(folder).episodes().values())
+    recorded = read_run(folder)
+    config = recorded.config_as(EvaluationConfig)
+    own = list(recorded.episodes().values())
     if not own:
         raise RunError(f"{folder} holds no episode yet; give its lfpc eval command again")
     samples = samples_of_rows(own)
@@ -76,7 +78,7 @@ def probe_run(
                 run / name,
                 own=own,
                 extra=extra,
-                device=device_of(host),
+                backend=backend_of(host),
                 progress=progress,
             )
     results = probe_results(evaluations(run, replay=replay), read_timings(run))
@@ -98,7 +100,7 @@ def served_at(run: Path) -> str | None:
     """
     try:
         address = json.loads((own_folder(run) / ENVIRONMENT_FILE).read_text(encoding="utf-8"))[
-            "device"
+            "backend"
         ]
     except (OSError, ValueError, LookupError, TypeError):
         return None

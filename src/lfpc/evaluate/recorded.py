@@ -4,15 +4,13 @@ An evaluation is a run folder whose rows are of one probe; a probed run is a fol
 one a probe and draw. What `lfpc eval` writes may hold several probed runs, such as one a budget.
 """
 
-import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.evaluate.probes import average_draws
 from lfpc.metrics.episodes import Row
-from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder, read_run
 
 OWN = "own"
 _REPEAT = "-repeat"
@@ -87,10 +85,5 @@ def _rows(folder: Path) -> list[Row]:
 
 def _setting(folder: Path) -> tuple[str | None, bool]:
     """(probe, whether it was replayed) of the run in `folder`; no probe: it is no evaluation."""
-    try:
-        config: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        return config.get("probe"), bool(config.get("replay", False))
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{folder / CONFIG_FILE} is not readable ({error}); is this a run folder?"
-        ) from error
+    config = read_run(folder).config
+    return config.get("probe"), bool(config.get("replay", False))

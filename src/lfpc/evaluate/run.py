@@ -20,9 +20,10 @@ from lfpc.metrics.episodes import Row, episode_facts
 from lfpc.playing.driver import Failure, Played, play_batches, play_concurrently
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
+from lfpc.records import episode_row
 from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder, episode_row
+from lfpc.storage.runs import Kind, RunFolder
 
 SHOWN_REWARD = RewardConfig(grounding=1.0)
 """Whose terms an evaluation row keeps for a reader, whatever the model was trained with: Stage
@@ -168,7 +169,7 @@ def evaluate_probe(
     *,
     own: Sequence[Row] = (),
     extra: Mapping[str, Any] | None = None,
-    device: str = "",
+    backend: str = "transformers",
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """One row per sample under one probe, in the run folder `out`; rows that are there are not
@@ -177,7 +178,7 @@ def evaluate_probe(
     A replay is of `own`, the rows under the policy's own crops: questions that failed there are
     left out.
     """
-    run = RunFolder.open(out, config, device=device)
+    run = RunFolder.open(out, Kind.EVALUATION, config, backend=backend)
     facts = {**(extra or {}), "probe": config.probe, "seed": config.seed}
     before = begin_replay(run, own, facts) if config.replay else {}
     recorded = {row["sample"] for row in own if "error" not in row}

@@ -2,7 +2,6 @@
 of all of them.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lfpc.errors import RunError
 from lfpc.evaluate.summary import RESULTS_FILE, read_results, write_results
 from lfpc.metrics.episodes import Row
-from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, RunFolder
+from lfpc.storage.runs import EPISODES_FILE, RunFolder
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -61,8 +60,8 @@ def stored_config(out: Path, task: str, folder: RunFolder) -> dict[str, Any]:
     """The protocol of a task as an earlier `results.json` has it, else the run's settings."""
     known = read_results(out / RESULTS_FILE).get("configs", {}).get(task)
     try:
-        return known or {"run": json.loads((folder.path / CONFIG_FILE).read_text(encoding="utf-8"))}
-    except (OSError, ValueError):
+        return known or {"run": folder.config}
+    except RunError:
         return {}
 
 

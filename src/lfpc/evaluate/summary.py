@@ -26,7 +26,9 @@ from lfpc.metrics.scoring import average_at_k
 from lfpc.protocols import ChatProtocol
 from lfpc.published.benchmarks import score_benchmark
 from lfpc.samples import Sample, row_of_sample
-from lfpc.storage.runs import environment, plain, write_json
+from lfpc.storage.environment import environment
+from lfpc.storage.files import write_json
+from lfpc.storage.typed import plain
 
 RESULTS_FILE = "results.json"
 

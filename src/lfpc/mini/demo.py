@@ -35,7 +35,8 @@ from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
 from lfpc.samples import SAMPLES_FILE, Sample, write_samples
 from lfpc.select.selection import SelectConfig, select
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, RunFolder, write_json
+from lfpc.storage.files import write_json, write_text
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, RunFolder
 from lfpc.train.config import TrainConfig
 from lfpc.train.local import train
 from lfpc.train.presets import PRESETS, preset
@@ -377,7 +378,7 @@ def _write(
         config.out / "results.json", {**results, "ablations": ablations, "comparisons": compared}
     )
     every = {**results, "arms": results["arms"] | ablations}
-    (config.out / TABLE_FILE).write_text(results_markdown(every, compared), encoding="utf-8")
+    write_text(config.out / TABLE_FILE, results_markdown(every, compared))
     _picture(rows["stage2", "small", "own", 0], questions, config.out / "episode.png")
     return write_report(
         config.out / "report",

@@ -62,7 +62,7 @@ def read_run(folder: Path) -> Evidence:
 
 def is_training_run(folder: Path) -> bool:
     """Whether a training run began in `folder`."""
-    return (folder / METRICS_FILE).is_file() or "prompts_per_step" in _json(folder / CONFIG_FILE)
+    return (folder / METRICS_FILE).is_file() or "prompts_per_step" in _config(folder)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -109,14 +109,14 @@ def _by_budget(runs: Any) -> list[Path]:
         runs,
         key=lambda run: (
             str(run.parent),
-            _json(run / OWN / CONFIG_FILE).get("budget") or 0,
+            _config(run / OWN).get("budget") or 0,
             run.name,
         ),
     )
 
 
 def _budget_name(run: Path) -> str:
-    config = _json(run / OWN / CONFIG_FILE) or _json(run / CONFIG_FILE)
+    config = _config(run / OWN) or _config(run)
     return str(config.get("budget") or "chosen")
 
 
@@ -179,7 +179,7 @@ def _facts_of(folder: Path, written: int) -> DataFacts:
 
 
 def _origin(folder: Path) -> Origin:
-    return Origin(_json(folder / CONFIG_FILE), _json(folder / ENVIRONMENT_FILE))
+    return Origin(_config(folder), _json(folder / ENVIRONMENT_FILE))
 
 
 def _located(rows: Sequence[Row], run: Path) -> list[Row]:
@@ -204,6 +204,10 @@ def _found(path: Path, run: Path) -> Path:
     return next(
         (folder / path for folder in run.resolve().parents if (folder / path).exists()), path
     )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return RunFolder(folder).config if (folder / CONFIG_FILE).is_file() else {}
 
 
 def _json(path: Path) -> Any:

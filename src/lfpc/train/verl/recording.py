@@ -16,8 +16,9 @@ from PIL import Image
 from lfpc.episode import Episode
 from lfpc.errors import RunError
 from lfpc.images import View
+from lfpc.records import episode_row
 from lfpc.rewards import RewardTerms
-from lfpc.storage.runs import RunFolder, episode_row
+from lfpc.storage.runs import RunFolder
 from lfpc.train.advantages import group_advantages
 from lfpc.train.config import TrainConfig
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
