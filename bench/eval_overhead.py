@@ -36,7 +36,7 @@ from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.served import KEEP_STOP, ServedPolicy, Server
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 
 QUESTIONS = 400
 CONCURRENCY = 64
@@ -100,7 +100,7 @@ def _timed(play: Callable[[], None]) -> tuple[float, float]:
 def _ours(samples: Sequence[Sample], base_url: str, folder: Path) -> None:
     rmtree(folder, ignore_errors=True)
     policy = ServedPolicy(Server(base_url=base_url, concurrency=CONCURRENCY), "scripted", PROTOCOL)
-    run = RunFolder.open(folder, Nothing())
+    run = RunFolder.open(folder, Kind.EVALUATION, Nothing())
     rows = evaluate(
         samples, policy, protocol=PROTOCOL, budget=BUDGET, look=LOOK, run=run, progress=False
     )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lfpc.storage.files import write_json
+
 Result = dict[str, Any]
 UNSHOWN = ("per_rollout", "tool_rate")
 """Proof that the sides did the same work: checked before, and in the file."""
@@ -13,10 +15,7 @@ UNSHOWN = ("per_rollout", "tool_rate")
 def merge(file: Path, name: str, result: Result) -> None:
     """Put one benchmark's result into `file`; the others' stay."""
     known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".part")
-    draft.write_text(json.dumps({**known, name: _short(result)}, indent=2) + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_json(file, {**known, name: _short(result)})
 
 
 def table(results: dict[str, Result]) -> str:

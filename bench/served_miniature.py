@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lfpc.metrics.episodes import Row
+
 from environments import SetupError, make
 from environments.vllm_server import MODEL, ServerError, VllmServer
 from lfpc.errors import LfpcError
@@ -19,12 +21,12 @@ from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import paired_rows
 from lfpc.evaluate.results import AllRows, comparisons, demo_results
 from lfpc.evaluate.run import evaluate_probe
-from lfpc.metrics.episodes import Row
 from lfpc.mini.demo import ARMS
 from lfpc.policies.loading import served_policy
 from lfpc.policies.served import Server
 from lfpc.samples import Sample, read_samples
-from lfpc.storage.runs import CONFIG_FILE, RunFolder, config_from_json, write_json
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import RunFolder, read_run
 
 SEED = 0
 SIZE = "small"
@@ -34,9 +36,7 @@ PROBES = ("own", "noise")
 def served_rows(demo: Path, arm: str, questions: list[Sample], out: Path) -> AllRows:
     """Rows of one arm, asked through its server; what is in `out` is not asked again."""
     there = demo / f"seed{SEED}" / "evaluate" / arm / SIZE
-    settings = {
-        probe: config_from_json(EvaluationConfig, there / probe / CONFIG_FILE) for probe in PROBES
-    }
+    settings = {probe: read_run(there / probe).config_as(EvaluationConfig) for probe in PROBES}
     checkpoint = demo / f"seed{SEED}" / arm / "checkpoints" / Path(settings["own"].model).name
     rows: dict[tuple[str, str, str, int], list[Row]] = {}
     with VllmServer(checkpoint, log=out / f"{arm}.log") as server:

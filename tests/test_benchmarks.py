@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lfpc.metrics.scoring import average_at_k, score_rows
 from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
 from lfpc.errors import ConfigError, PictureError, SampleError
-from lfpc.metrics.scoring import average_at_k, score_rows
 from lfpc.published.benchmarks import (
     BENCHMARKS,
     fetch_instructions,

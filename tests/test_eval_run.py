@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import ChatServer
+from lfpc.evaluate.recorded import evaluations
 from PIL import Image
 
 from lfpc import cli
-from lfpc.evaluate.recorded import evaluations
 
 SIZE = (200, 150)
 CALL = (

@@ -16,7 +16,7 @@ from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
@@ -88,7 +88,7 @@ class Counting:
 
 
 def run_folder(tmp_path, name="run"):
-    return RunFolder.open(tmp_path / name, Config())
+    return RunFolder.open(tmp_path / name, Kind.EVALUATION, Config())
 
 
 def rows_of(tmp_path, samples, policy, probe="own", name="run", **options):

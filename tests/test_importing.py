@@ -322,7 +322,7 @@ def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     whole = bring("deepeyes", src, tmp_path / "whole")
     out = tmp_path / "out"
     rng = random.Random(1)
-    journal = out / "journal" / "episodes.jsonl"
+    journal = out / "journal" / "journal.jsonl"
     command = [sys.executable, "-m", "lfpc", "data", "import", "deepeyes", str(src), str(out)]
     killed = 0
     for goal in (1, 100):

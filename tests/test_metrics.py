@@ -1,11 +1,11 @@
 import pytest
+from lfpc.metrics.episodes import Timing, episode_facts, summarise, target_iou
 from PIL import Image
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.images import View
-from lfpc.metrics.episodes import Timing, episode_facts, summarise, target_iou
 from lfpc.samples import Sample
 
 INNER = Box(0.2, 0.2, 0.4, 0.4)

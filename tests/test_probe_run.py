@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lfpc.evaluate.recorded import evaluations, own_folder, probed_runs
 from PIL import Image
 
 from lfpc import cli
@@ -16,7 +17,6 @@ from lfpc.evaluate import probe as probe_run
 from lfpc.evaluate.compare import compare_folders, compare_runs
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import average_draws
-from lfpc.evaluate.recorded import evaluations, own_folder, probed_runs
 from lfpc.evaluate.replay import prefix, samples_of_rows, settled
 from lfpc.evaluate.run import evaluate_probe
 from lfpc.images import CropRules, open_picture
@@ -206,7 +206,7 @@ def test_draws_are_averaged_question_by_question(run, policy):
         "none",
     }
     first, second = (
-        json.loads((run / name / "config.json").read_text())["seed"]
+        json.loads((run / name / "config.json").read_text())["config"]["seed"]
         for name in ("noise", "noise-1")
     )
     assert (first, second) == (0, 1)
@@ -252,7 +252,9 @@ def test_the_truth_is_asked_only_where_it_is_known(tmp_path, samples, policy):
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "config.json").write_text('{"steps": 3}')
+    (tmp_path / "training" / "config.json").write_text(
+        '{"kind": "train", "format": 2, "config": {"steps": 3}}'
+    )
     (tmp_path / "training" / "episodes.jsonl").write_text("")
     with pytest.raises(
         RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"

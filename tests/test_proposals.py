@@ -23,8 +23,10 @@ from lfpc.images import CropRules, View, global_view, open_picture
 from lfpc.looks import original_look
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import episode_row
 from lfpc.samples import Sample, read_samples, write_samples
-from lfpc.storage.runs import RunFolder, episode_row, write_json
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 SHOWN = View(Image.new("RGB", (100, 50)), WHOLE)
@@ -43,7 +45,8 @@ def record(
     """Play `replies` as an episode about `sample` and write it into the run folder."""
     run.mkdir(parents=True, exist_ok=True)
     if probe:
-        write_json(run / "config.json", {"probe": probe})
+        head = {"kind": "evaluation", "format": 2, "config": {"probe": probe}}
+        write_json(run / "config.json", head)
     view = global_view(open_picture(sample.image), 256)
     game = episode(sample, view, look=original_look(CropRules()), protocol=PROTOCOL, max_turns=4)
     played = play([game], ScriptedPolicy(replies))[0]

@@ -32,7 +32,7 @@ from lfpc.report.strip import ASKED, TRUTH, episode_strip
 from lfpc.report.tables import Cell, Table, percent, table_latex, table_markdown, with_interval
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 
 RULES = CropRules(min_tokens=1, max_tokens=16)
 HOSTILE = (
@@ -105,7 +105,7 @@ def rows(tmp_path, samples):
     """Stage I under its own crops and two probes, played by a script that says hostile things."""
     found = {}
     for probe, says in (("own", "red"), ("noise", HOSTILE[:-1]), ("none", "blue")):
-        run = RunFolder.open(tmp_path / "runs" / probe, Config(probe))
+        run = RunFolder.open(tmp_path / "runs" / probe, Kind.EVALUATION, Config(probe))
         found["stage1", "small", probe, 0] = evaluate(
             samples,
             ScriptedPolicy(crop_then_say(says)),

@@ -14,7 +14,13 @@ from lfpc.samples import Sample, write_samples
 def write_rows(folder, rows, **config):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
-        json.dumps({**CONFIG, "budget": 8, "probe": folder.name, **config})
+        json.dumps(
+            {
+                "kind": "train" if "prompts_per_step" in config else "evaluation",
+                "format": 2,
+                "config": {**CONFIG, "budget": 8, "probe": folder.name, **config},
+            }
+        )
     )
     (folder / "environment.json").write_text(json.dumps({"python": "3.11.7"}))
     (folder / "episodes.jsonl").write_text(

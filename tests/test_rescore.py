@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lfpc.evaluate.summary import data_block, prompt_hash, protocol_block, write_results
 
 from lfpc import cli
 from lfpc.boxes import WHOLE
@@ -18,11 +19,11 @@ from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
 from lfpc.evaluate.judge import Judge, JudgeConfig
 from lfpc.evaluate.rescore import needs_judge, rescore_rows, rescore_run
-from lfpc.evaluate.summary import data_block, prompt_hash, protocol_block, write_results
 from lfpc.images import CropRules, View, open_picture
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import episode_row
 from lfpc.samples import Sample
-from lfpc.storage.runs import EPISODES_FILE, RunFolder, episode_row
+from lfpc.storage.runs import EPISODES_FILE, Kind, RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 Make = Callable[..., Sample]
@@ -115,7 +116,7 @@ def rows_of(sample: Make, *said: str | None, **fields: Any) -> list[dict[str, An
 
 
 def write_run(folder: Path, rows: list[dict[str, Any]], **extra: Any) -> Path:
-    run = RunFolder.open(folder, Config())
+    run = RunFolder.open(folder, Kind.EVALUATION, Config())
     for row in rows:
         run.log_episode(row["sample"], {**row, **extra})
     return folder

@@ -403,7 +403,7 @@ def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_pat
         str(tmp_path / "p"),
         str(tmp_path / "out"),
     ]
-    rows = tmp_path / "out" / "answers" / "episodes.jsonl"
+    rows = tmp_path / "out" / "answers" / "answers.jsonl"
     for goal in (5, 40):
         with subprocess.Popen(command) as process:
             while not rows.exists() or rows.read_bytes().count(b"\n") < goal:

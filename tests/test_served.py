@@ -31,7 +31,7 @@ from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample, write_samples
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
@@ -88,7 +88,7 @@ def policy_of(
 
 def rows_of(out: Path, samples, policy, **options):
     look = PROBES["own"](samples, RULES, 0)
-    run = RunFolder.open(out, Config())
+    run = RunFolder.open(out, Kind.EVALUATION, Config())
     return evaluate(
         samples, policy, protocol=PROTOCOL, budget=16, look=look, run=run, progress=False, **options
     )
@@ -549,7 +549,7 @@ def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, 
     ]
     assert lines[-1] == f"results: {tmp_path / 'out' / 'results.json'}"
     environment = json.loads((tmp_path / "out/4/own/environment.json").read_text())
-    assert environment["device"] == server.base_url
+    assert environment["backend"] == server.base_url
 
 
 def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, capsys):

@@ -15,7 +15,7 @@ from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
 from lfpc.images import CropRules, View
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
 from lfpc.samples import write_samples
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
@@ -445,7 +445,7 @@ def test_a_report_travels_without_pixels(step):
 
 def test_first_rollouts_are_logged_first_with_their_advantages(step, tmp_path):
     _, terms, reports = step
-    run = RunFolder.open(tmp_path / "run", RUN)
+    run = RunFolder.open(tmp_path / "run", Kind.TRAIN, RUN)
     log_episodes(run, RUN, 7, reports)
     rows = run.episodes()
     assert list(rows) == ["7/0/0", "7/0/1", "7/1/0"]

@@ -24,7 +24,7 @@ from lfpc.evaluate.run import evaluate_probe
 from lfpc.mini.folders import CROPS
 from lfpc.policies.loading import load_policy
 from lfpc.samples import read_samples
-from lfpc.storage.runs import RunFolder, config_from_json
+from lfpc.storage.runs import RunFolder, read_run
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, check_engine, checkpoint_folder
 from lfpc.train.verl.checkpoints import check_ranks, saved_step
@@ -126,7 +126,7 @@ def test_checkpoints_are_plain_folders_and_only_the_newest_are_kept(finished):
     assert (checkpoint_folder(run.out, 4) / "config.json").read_text() == (
         BASE / "config.json"
     ).read_text()
-    assert config_from_json(TrainConfig, run.out / "config.json") == run
+    assert read_run(run.out).config_as(TrainConfig) == run
 
 
 def test_a_checkpoint_is_evaluated_like_any_other(finished, tmp_path):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import openai
 import pytest
+from lfpc.evaluate.recorded import evaluations
 
 from environments import ROOT, interpreter, made
 from environments.vllm_server import ENV, MODEL, VllmServer
 from lfpc.dialogue import Context
 from lfpc.errors import PolicyError
 from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.recorded import evaluations
 from lfpc.evaluate.run import evaluate_probe, first_view
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.chat_api import chat_messages

@@ -20,6 +20,7 @@ from lfpc.errors import RunError, SampleError
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.journal import Journal
 from lfpc.storage.runs import EPISODES_FILE, RunFolder
 
 RECORD_VERSION = 2
@@ -241,7 +242,7 @@ def read_records(
     """
     known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
     found: dict[str, EpisodeRecord] = {}
-    for number, row in enumerate(run.episode_lines(), 1):
+    for number, row in enumerate(Journal(run.path / EPISODES_FILE).rows(), 1):
         if samples is not None and row.get("sample") not in known:
             continue
         try:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from lfpc.boxes import Box, coverage
 from lfpc.errors import BoxError, SampleError
+from lfpc.storage.files import atomic_file
 
 SAMPLES_FILE = "samples.jsonl"
 _NEEDED = ("id", "image", "question", "answer")
@@ -190,14 +191,12 @@ def read_samples(path: Path) -> list[Sample]:
 def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
     """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one).
     Returns its path.
+
+    Raises:
+        RunError: the disk refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / SAMPLES_FILE
-    draft = folder / f".{SAMPLES_FILE}.part"
-    with draft.open(
-        "w", encoding="utf-8", errors="backslashreplace"
-    ) as out:  # a lone surrogate becomes its JSON escape
+    with atomic_file(file) as out:
         for sample in samples:
             out.write(json.dumps(row_of_sample(sample, folder), ensure_ascii=False) + "\n")
-    draft.replace(file)
     return file

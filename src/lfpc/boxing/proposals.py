@@ -112,8 +112,7 @@ def failure_counts(records: Iterable[EpisodeRecord]) -> dict[str, FailureCount]:
         if record.correct is not None:
             asked[record.sample.id].append(bool(record.correct))
     return {
-        name: FailureCount(len(verdicts), verdicts.count(False))
-        for name, verdicts in asked.items()
+        name: FailureCount(len(verdicts), verdicts.count(False)) for name, verdicts in asked.items()
     }
 
 

@@ -154,7 +154,7 @@ class MergeBoxes:
     def run(self) -> str:
         from lfpc.boxing.merge import merged, summary
         from lfpc.samples import read_samples, write_samples
-        from lfpc.storage.runs import write_json
+        from lfpc.storage.files import write_json
 
         found = merged(read_samples(self.first), read_samples(self.second), least=self.least)
         numbers = summary(found.agreements.values())
@@ -197,7 +197,7 @@ class ExportBoxes:
         from lfpc.boxing.files import FORMATS
         from lfpc.boxing.files.label_studio import CONFIG
         from lfpc.samples import read_samples
-        from lfpc.storage.runs import write_json
+        from lfpc.storage.files import write_json
 
         samples = read_samples(self.folder)
         self.out.parent.mkdir(parents=True, exist_ok=True)

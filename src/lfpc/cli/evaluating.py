@@ -36,7 +36,7 @@ class Eval(AskedModel):
     """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384
     if it has none."""
     probes: tuple[str, ...] = ("own", "noise")
-    """What the crop tool shows: own, and the looks of `lfpc probe`."""
+    """What the crop tool shows: own, and those of `lfpc probe`."""
     seed: int = 0
     """Of the noise and of the other pictures."""
     option_seed: int = 0
@@ -93,7 +93,7 @@ class Probe(ServerOptions):
     run_folder: Positional[Path]
     """What `lfpc eval` wrote; the probes' rows and their results go there too, and what is there is
     not asked again."""
-    looks: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
+    probes: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
     """What is shown: noise, truth, truth-wide (padded by half), truth-each (one target a call),
     other (another picture), mean (colour), blur, none, repeat (the own crop once more: base against
     base)."""
@@ -104,20 +104,17 @@ class Probe(ServerOptions):
     """Seeds of noise and of other pictures; they are averaged question by question."""
 
     def run(self) -> str:
-        from lfpc.evaluate.probe import probe_run, results_file, served_at
-        from lfpc.evaluate.recorded import probed_runs
+        from lfpc.evaluate.probe import probe_run, served_at
+        from lfpc.evaluate.stored import RESULTS_FILE, find_places, update_results
 
-        runs = probed_runs(self.run_folder).values()
-        for run in runs:
-            host = self.host(self.base_url or served_at(run))
-            print(
-                run,
-                *probe_run(
-                    run, several(self.looks), replay=self.replay, draws=self.draws, host=host
-                ),
-                sep="\n",
+        for place in find_places(self.run_folder).values():
+            host = self.host(self.base_url or served_at(place.path))
+            lines = probe_run(
+                place.path, several(self.probes), replay=self.replay, draws=self.draws, host=host
             )
-        return f"results: {', '.join(str(results_file(run, replay=self.replay)) for run in runs)}"
+            print(place.path, *lines, sep="\n")
+        update_results(self.run_folder)
+        return f"results: {self.run_folder / RESULTS_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +135,7 @@ class Compare:
     def run(self) -> str:
         from lfpc.evaluate.compare import compare_folders
         from lfpc.evaluate.terminal import compare_lines
-        from lfpc.storage.runs import write_json
+        from lfpc.storage.files import write_json
 
         results = compare_folders(self.run_a, self.run_b, replay=self.replay)
         for name, found in results.items():
@@ -150,15 +147,16 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescore(JudgeOptions):
-    """Score an evaluation again from its rows, without asking the model again; a judge decides
+    """Score an evaluation again from its records, without asking the model again; a judge decides
     where no rule can.
     """
 
     run_folder: Positional[Path]
-    """Folder of one or several evaluations: every episodes.jsonl below it is scored."""
+    """Folder of one or several evaluations: every evaluation at or below it is scored."""
 
     def run(self) -> str:
-        from lfpc.evaluate.rescore import figure_lines, rescore_run
+        from lfpc.evaluate.rescore import rescore_run
+        from lfpc.evaluate.terminal import figure_lines
 
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)

@@ -19,13 +19,15 @@ from lfpc.images import picture_file
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.samples import SAMPLES_FILE, Sample, scan_samples
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.journal import Journal
+from lfpc.storage.runs import Kind, RunFolder
 
 SIDE = 12
 MAX_DISTANCE = 18
 """Of 144 bits; unrelated pictures differ in about 72, copies in none to 12."""
 LEAST_CONTRAST = 3.0
 """Standard deviation of the grey values (0 to 255) below which a picture has no look of its own."""
+HASHES_FILE = "hashes.jsonl"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
 
@@ -93,8 +95,9 @@ def looks_of(
     """(picture, look) of every picture that can be read, in order; looks are kept in the folder
     `kept` and not computed again.
     """
-    run = RunFolder.open(kept, LooksConfig())
-    known = {row["key"]: row["look"] for row in run.episode_lines()}
+    run = RunFolder.open(kept, Kind.HASHES, LooksConfig())
+    hashes = Journal.open(run.path / HASHES_FILE)
+    known = {row["key"]: row["look"] for row in hashes.rows()}
 
     def look(picture: Path) -> tuple[Path, str, str | None] | None:
         try:
@@ -109,6 +112,7 @@ def looks_of(
             return None
 
     with (
+        run,
         ThreadPoolExecutor(THREADS) as threads,
         progress_bar(None, 0, label, unit="picture", shown=progress) as advance,
     ):
@@ -117,7 +121,7 @@ def looks_of(
             if found is not None:
                 picture, key, text = found
                 if key not in known:
-                    run.log_episode(key, {"look": text})
+                    hashes.append(key, {"look": text})
                 yield picture, None if text is None else bytes.fromhex(text)
 
 

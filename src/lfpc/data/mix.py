@@ -20,7 +20,7 @@ from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
-from lfpc.storage.runs import write_json
+from lfpc.storage.files import atomic_file, write_json
 
 LEFT_OUT_FILE = "left_out.jsonl"
 SUMMARY_FILE = "mix.json"
@@ -241,8 +241,7 @@ def parts_named(words: Mapping[str, str]) -> tuple[MixPart, ...]:
 
 def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> None:
     write_samples(mixed.samples, out)
-    draft = out / f".{LEFT_OUT_FILE}.part"
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+    with atomic_file(out / LEFT_OUT_FILE) as lines:
         for each in mixed.left_out:
             row: dict[str, Any] = {
                 "part": each.part,
@@ -251,7 +250,6 @@ def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> N
                 "detail": each.detail,
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-    draft.replace(out / LEFT_OUT_FILE)
     compared = None if known is None else len(known)
     write_json(
         out / SUMMARY_FILE,

@@ -36,7 +36,8 @@ def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict
     common = [name for name in places_a if name in places_b]
     if not common:
         raise RunError(
-            f"{a} holds {', '.join(places_a)} and {b} holds {', '.join(places_b)}; name two folders "
+            f"{a} holds {', '.join(places_a)} and {b} holds {', '.join(places_b)}; name "
+            f"two folders "
             f"that correspond"
         )
     return {

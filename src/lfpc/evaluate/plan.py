@@ -22,7 +22,7 @@ from lfpc.evaluate.stored import budget_name, update_results
 from lfpc.evaluate.terminal import figure_lines, probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
-from lfpc.policies.loading import Host, any_policy, device_of
+from lfpc.policies.loading import Host, any_policy, backend_of
 from lfpc.policies.served import Server
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
@@ -134,7 +134,7 @@ def eval_run(
                         one,
                         folder,
                         samples_file=out / task.name / SAMPLES_FILE,
-                        backend=device_of(host),
+                        backend=backend_of(host),
                         progress=progress,
                         label=f"{task.name} {place.name}".strip(),
                     )

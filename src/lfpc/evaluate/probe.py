@@ -1,4 +1,4 @@
-"""Probe a recorded evaluation: the same questions and settings, another thing shown for the crop."""
+"""Probe a recorded evaluation: the same questions and settings under another look."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,9 @@ from lfpc.evaluate.stored import own_evaluation, place_at, place_records
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
 from lfpc.metrics.summary import Records
-from lfpc.policies.loading import IN_VLLM, Host, any_policy, device_of
-from lfpc.storage.runs import ENVIRONMENT_FILE, read_json
+from lfpc.policies.loading import IN_VLLM, Host, any_policy, backend_of
+from lfpc.storage.files import read_json
+from lfpc.storage.runs import ENVIRONMENT_FILE
 
 
 def probe_run(
@@ -54,12 +55,8 @@ def probe_run(
     recorded = own_evaluation(place)
     own = recorded.records()
     if not own:
-        raise RunError(
-            f"{recorded.folder} holds no episode yet; give its lfpc eval command again"
-        )
-    asked = {
-        probe: samples_of_probe([record.sample for record in own], probe) for probe in probes
-    }
+        raise RunError(f"{recorded.folder} holds no episode yet; give its lfpc eval command again")
+    asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
     policy = any_policy(recorded.config, host)
     known_records: dict[Path, Records] = {recorded.folder: own}
     for probe, samples in asked.items():
@@ -76,14 +73,12 @@ def probe_run(
                 place / name,
                 own=own,
                 samples_file=recorded.run.samples_file,
-                backend=device_of(host),
+                backend=backend_of(host),
                 progress=progress,
             )
     at = place_at(place)
     by_probe = place_records(at, replay=replay, known=known_records)
-    return probe_lines(
-        condition_results(by_probe, read_timings(place), task=recorded.config.task)
-    )
+    return probe_lines(condition_results(by_probe, read_timings(place), task=recorded.config.task))
 
 
 def served_at(place: Path) -> str | None:

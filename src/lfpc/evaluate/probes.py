@@ -21,8 +21,8 @@ from lfpc.looks import (
     other_look,
     truth_look,
 )
-from lfpc.metrics.summary import Records
 from lfpc.metrics.statistics import Difference, paired_difference
+from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 

@@ -16,7 +16,8 @@ from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.images import CropRules, View
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample, row_of_sample
-from lfpc.storage.runs import environment, plain
+from lfpc.storage.environment import environment
+from lfpc.storage.typed import plain
 
 
 def protocol_block(

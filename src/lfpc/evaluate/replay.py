@@ -40,9 +40,7 @@ def taken_over(own: Records) -> list[EpisodeRecord]:
 def prefixes(own: Records) -> Mapping[str, Turns]:
     """The recorded turns to be given again, by sample id."""
     return {
-        record.sample.id: turns
-        for record in own
-        if not record.failed and (turns := prefix(record))
+        record.sample.id: turns for record in own if not record.failed and (turns := prefix(record))
     }
 
 
@@ -81,6 +79,4 @@ def with_counts(record: EpisodeRecord, turns: Turns) -> EpisodeRecord:
         replace(turn, tokens=was.tokens, prompt_tokens=was.prompt_tokens, finish=was.finish)
         for turn, was in zip(record.turns, turns, strict=False)
     ]
-    return replace(
-        record, turns=(*counted, *record.turns[len(turns) :]), replayed=len(turns)
-    )
+    return replace(record, turns=(*counted, *record.turns[len(turns) :]), replayed=len(turns))

@@ -54,9 +54,7 @@ def needs_judge(record: EpisodeRecord) -> bool:
 
 def _by_rule(record: EpisodeRecord) -> EpisodeRecord:
     verdict = check_answer(record.said, record.sample)
-    return replace(
-        record, correct=verdict.correct, method=verdict.method, judge="", undecided=""
-    )
+    return replace(record, correct=verdict.correct, method=verdict.method, judge="", undecided="")
 
 
 def _case(record: EpisodeRecord) -> JudgeCase:

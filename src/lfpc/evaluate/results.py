@@ -17,7 +17,6 @@ from lfpc.metrics.summary import Records, Timing
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord
 
-
 REPLAYED = " (replay)"
 """Ending of the name of a probe that replayed the recorded replies up to the first crop."""
 
@@ -220,7 +219,7 @@ def with_drop(own: Records, probe: Records) -> list[EpisodeRecord]:
     return [replace(a, correct=a.score - b.score) for a, b in paired(own, probe)]
 
 
-def _with_drop(records: AllRecords, place: Cell) -> list[EpisodeRecord]:
+def _with_drop(records: AllRecords, cell: Cell) -> list[EpisodeRecord]:
     return with_drop(pooled(records, *cell), pooled(records, *cell, "noise"))
 
 

@@ -14,7 +14,6 @@ place, a folder, are of one model and budget: its ordinary evaluation ("own") an
     }
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,17 +36,9 @@ from lfpc.evaluate.timing import read_timings
 from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord, read_records
-from lfpc.storage.runs import (
-    CONFIG_FILE,
-    EPISODES_FILE,
-    Kind,
-    RunFolder,
-    config_from_plain,
-    is_run,
-    read_json,
-    read_run,
-    write_json,
-)
+from lfpc.storage.files import read_json, write_json
+from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, Kind, RunFolder, is_run, read_run
+from lfpc.storage.typed import config_from_plain
 
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 2
@@ -149,9 +140,14 @@ def find_places(root: Path) -> dict[str, Place]:
     if not found:
         own_evaluation(root)  # raises: says what is missing
     places = {_folder_of(one): one for one in reversed(found)}
-    ordered = sorted(
-        places, key=lambda path: (str(path.parent), places[path].config.budget or 0, path.name)
-    )
+    arms = {one.config.arm for one in found}
+
+    def rank(path: Path) -> tuple[bool, str, int, str]:
+        config = places[path].config
+        ablation = any(config.arm.startswith(f"{arm}-") for arm in arms if arm)
+        return ablation, str(path.parent), config.budget or 0, path.name
+
+    ordered = sorted(places, key=rank)
     return {path.relative_to(root).as_posix(): place_at(path, root) for path in ordered}
 
 

@@ -18,7 +18,7 @@ from lfpc.metrics.summary import Timing
 from lfpc.playing.driver import Failure, Played, Start, play_concurrently
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
-from lfpc.storage.runs import write_json
+from lfpc.storage.files import write_json
 
 TIMING_FILE = "timing.json"
 

@@ -74,7 +74,8 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         chance: accuracy of guessing, where every question has options, else None;
         decided: share by each of `DECIDERS`, adding up to 1;
         categories: n, accuracy, accuracy_ci, accuracy_stderr by category;
-        tool_rate; iou_all: IoU of the last crop with a missing crop counted as 0; crop_area: median;
+        tool_rate; iou_all: IoU of the last crop with a missing crop counted as 0; crop_area:
+        median;
         answered_before_crop: share of the questions where it can be told; told: their number;
         malformed: how often each reason code occurred;
         the mean of each of `MEANS` over the records that have it;

@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from lfpc.answers import check_answer
+from lfpc.boxes import target_iou
 from lfpc.episode import Episode, Policy, episode, play
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import accuracy_drop
 from lfpc.evaluate.run import evaluate_probe
 from lfpc.images import View, crop_view, global_view, open_picture
 from lfpc.looks import no_look, original_look
-from lfpc.metrics.episodes import episode_facts, summarise
+from lfpc.metrics.summary import summarise
 from lfpc.mini.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.loading import load_policy
@@ -63,7 +63,7 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
         policy = load_policy(settings)
         for budget in (25, 256):
             probes = ("own", "noise", "repeat", "truth", "none")
-            rows = {
+            records = {
                 probe: evaluate_probe(
                     policy,
                     marks,
@@ -73,8 +73,8 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
                 )
                 for probe in probes
             }
-            own = summarise(rows["own"])
-            drop = accuracy_drop(rows["own"], rows["noise"])
+            own = summarise(records["own"])
+            drop = accuracy_drop(records["own"], records["noise"])
             lines.append(
                 f"with the tool, {budget:>3} visual tokens: accuracy "
                 f"{own['accuracy']:.2f}, tool rate {own['tool_rate']:.2f}, "
@@ -82,7 +82,7 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
                 f"coverage {own['coverage'] or 0:.2f}, "
                 f"lost under noise {drop.delta:+.3f} [{drop.low:+.3f}, {drop.high:+.3f}], "
                 + ", ".join(
-                    f"{probe} {summarise(rows[probe])['accuracy']:.2f}" for probe in probes[1:]
+                    f"{probe} {summarise(records[probe])['accuracy']:.2f}" for probe in probes[1:]
                 )
             )
     return "\n".join(lines)
@@ -108,12 +108,13 @@ def _sampled(settings: EvaluationConfig, samples: Sequence[Sample], budget: int)
         for _ in range(4)
     ]
     played = play(games, policy)
-    crops = [facts for done in played if (facts := episode_facts(done))["iou"] is not None]
+    found = (target_iou(done.boxes[-1:], done.sample.boxes) for done in played)
+    hits = [value for value in found if value is not None]
     return (
-        f"right {fmean(check_answer(done.answer, done.sample).correct for done in played):.2f}, "
+        f"right {fmean(done.verdict.correct for done in played):.2f}, "
         f"a crop {fmean(done.shown_crops > 0 for done in played):.2f}, malformed "
         f"{fmean(bool(done.malformed) for done in played):.2f}, "
-        f"IoU {fmean(facts['iou'] for facts in crops) if crops else 0:.2f}"
+        f"IoU {fmean(hits) if hits else 0:.2f}"
     )
 
 
@@ -133,4 +134,4 @@ def _share_right(
         for sample in samples
     ]
     played: list[Episode] = play(games, policy)
-    return fmean(check_answer(done.answer, done.sample).correct for done in played)
+    return fmean(done.verdict.correct for done in played)

@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tqdm import tqdm
 
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import PROBES
-from lfpc.evaluate.results import AllRows, Setting, comparisons, demo_results
+from lfpc.evaluate.probes import OWN, PROBES
 from lfpc.evaluate.run import evaluate_probe
-from lfpc.evaluate.timing import time_questions
+from lfpc.evaluate.stored import Known, update_results
+from lfpc.evaluate.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
+from lfpc.metrics.summary import Records
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.loading import load_policy
@@ -35,7 +36,8 @@ from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
 from lfpc.samples import SAMPLES_FILE, Sample, write_samples
 from lfpc.select.selection import SelectConfig, select
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, RunFolder, write_json
+from lfpc.storage.files import write_text
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
 from lfpc.train.config import TrainConfig
 from lfpc.train.local import train
 from lfpc.train.presets import PRESETS, preset
@@ -43,17 +45,19 @@ from lfpc.train.state import checkpoint_folder
 
 ARMS = ("baseline", "stage1", "stage2")
 ABLATIONS = ("stage1-fixed-budget", "stage2-easy-data", "stage2-no-l1", "stage2-plain-iou")
-SETTINGS: dict[str, tuple[str, ...]] = {
+PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
     "small": ("own", "noise", "repeat", "truth", "other", "none"),
     "full": ("own", "noise"),
 }
 """Probes at each budget, of the first seed's arms."""
-FURTHER_SETTINGS: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full": ("own", "noise")}
+FURTHER_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full": ("own", "noise")}
 """Probes of the other seeds."""
-ABLATION_SETTINGS: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
+ABLATION_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
 """Probes of the ablations: enough for their rows of the table."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 TABLE_FILE = "table.md"
+STEP_COST = 30.0
+"""A training step takes about as long as so many questions."""
 MAX_TURNS = 3
 MAX_NEW_TOKENS = 24
 """A tool call of the miniature is a dozen tokens."""
@@ -184,15 +188,12 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
         for arm in config.arms
     }
     _say(f"train and evaluate {', '.join(config.arms)}", progress)
-    rows = _run_all(runs, questions, config, progress=progress)
+    known = _run_all(runs, questions, config, progress=progress)
     _say("seconds per question, one at a time", progress)
-    seconds = {
-        (arm, size): _seconds(config, runs, arm, size, questions)
-        for arm in config.arms
-        for size in _settings(arm, 0)
-    }
-    curves = {arm: RunFolder(runs[arm, 0].out).metrics() for arm in config.arms}
-    return _write(config, rows, seconds, curves, questions)
+    for arm in config.arms:
+        for budget in _probes(arm, 0):
+            _time(config, runs[arm, 0], arm, budget, questions)
+    return _write(config, known, questions)
 
 
 Run = tuple[str, int]
@@ -205,38 +206,29 @@ def _run_all(
     config: DemoConfig,
     *,
     progress: bool,
-) -> AllRows:
-    """Train and evaluate every run, side by side; what is on disk already is not done again."""
+) -> Known:
+    """Train and evaluate every run, side by side; what is on disk already is not done again.
+    Returns the records of each evaluation by its folder.
+    """
     jobs: list[Job] = []
     files: dict[Path, tuple[int, float]] = {}
-    for (arm, seed), run in sorted(
-        runs.items(), key=lambda item: item[0][0] in ABLATIONS
-    ):  # the paper's arms first
+    for (arm, seed), run in sorted(runs.items(), key=lambda item: item[0][0] in ABLATIONS):
         parent = ("train", "stage1", seed) if arm.startswith("stage2") else None
-        jobs.append(Job(("train", arm, seed), train_quietly, (run,), after=parent))
-        jobs.append(
-            Job(
-                ("evaluate", arm, seed),
-                evaluate_run,
-                (arm, seed, run, questions, config),
-                after=("train", arm, seed),
-            )
-        )
-        files[run.out / METRICS_FILE] = (
-            run.steps,
-            30.0,
-        )  # a step takes about as long as 30 questions
-        for size, probes in _settings(arm, seed).items():
-            files |= {
-                _evaluation(config, arm, seed, size) / probe / EPISODES_FILE: (len(questions), 1.0)
-                for probe in probes
-            }
+        trained = ("train", arm, seed)
+        jobs.append(Job(trained, train_quietly, (run,), after=parent))
+        asked = (arm, run, questions, config)
+        jobs.append(Job(("evaluate", arm, seed), evaluate_run, asked, after=trained))
+        files[run.out / METRICS_FILE] = (run.steps, STEP_COST)
+        for budget, probes in _probes(arm, seed).items():
+            place = _place(config, arm, seed, budget)
+            files |= {place / probe / EPISODES_FILE: (len(questions), 1.0) for probe in probes}
     with bar_over_files(files, "lfpc demo", shown=progress) as update:
         results = run_jobs(jobs, config.processes, update)
-    rows: dict[Setting, list[dict[str, Any]]] = {}
-    for arm, seed in runs:
-        rows |= results["evaluate", arm, seed]
-    return rows
+    return {
+        folder: some
+        for arm, seed in runs
+        for folder, some in results["evaluate", arm, seed].items()
+    }
 
 
 def train_quietly(run: TrainConfig) -> None:
@@ -245,33 +237,33 @@ def train_quietly(run: TrainConfig) -> None:
 
 
 def evaluate_run(
-    arm: str, seed: int, run: TrainConfig, questions: Sequence[Sample], config: DemoConfig
-) -> AllRows:
-    """Rows of one trained arm at every budget, under every probe."""
-    rows: dict[Setting, list[dict[str, Any]]] = {}
-    policy = load_policy(_evaluation_config(run, config, "small", "own"))
-    for size, probes in _settings(arm, seed).items():
+    arm: str, run: TrainConfig, questions: Sequence[Sample], config: DemoConfig
+) -> Known:
+    """Records of one trained arm at every budget, under every probe, by folder."""
+    known: dict[Path, Records] = {}
+    policy = load_policy(_evaluation_config(run, config, arm, "small", "own"))
+    for budget, probes in _probes(arm, run.seed).items():
         for probe in probes:
-            settings = _evaluation_config(run, config, size, probe)
-            folder = _evaluation(config, arm, seed, size) / probe
-            rows[arm, size, probe, seed] = evaluate_probe(
+            folder = _place(config, arm, run.seed, budget) / probe
+            known[folder] = evaluate_probe(
                 policy,
                 questions,
-                settings,
+                _evaluation_config(run, config, arm, budget, probe),
                 folder,
-                extra={"arm": arm, "size": size},
+                samples_file=config.out / SAMPLES_FILE,
                 progress=False,
             )
-    return rows
+    return known
 
 
 def _evaluation_config(
-    run: TrainConfig, config: DemoConfig, size: str, probe: str
+    run: TrainConfig, config: DemoConfig, arm: str, budget: str, probe: str
 ) -> EvaluationConfig:
     return EvaluationConfig(
         model=str(checkpoint_folder(run.out, run.steps)),
-        budget=config.small if size == "small" else config.full,
+        budget=config.small if budget == "small" else config.full,
         probe=probe,
+        arm=arm,
         crop=CROPS,
         max_turns=MAX_TURNS,
         max_new_tokens=MAX_NEW_TOKENS,
@@ -279,40 +271,35 @@ def _evaluation_config(
     )
 
 
-def _settings(arm: str, seed: int) -> dict[str, tuple[str, ...]]:
-    return ABLATION_SETTINGS if arm in ABLATIONS else FURTHER_SETTINGS if seed else SETTINGS
+def _probes(arm: str, seed: int) -> dict[str, tuple[str, ...]]:
+    """Probes by budget."""
+    return ABLATION_PROBES if arm in ABLATIONS else FURTHER_PROBES if seed else PROBES_BY_BUDGET
 
 
-def _evaluation(config: DemoConfig, arm: str, seed: int, size: str) -> Path:
-    return config.out / f"seed{seed}" / "evaluate" / arm / size
+def _place(config: DemoConfig, arm: str, seed: int, budget: str) -> Path:
+    return config.out / f"seed{seed}" / "evaluate" / arm / budget
 
 
-def _seconds(
-    config: DemoConfig,
-    runs: Mapping[Run, TrainConfig],
-    arm: str,
-    size: str,
-    questions: Sequence[Sample],
-) -> float:
-    """Seconds per question, asked one at a time of the first seed's model, with nothing else
-    running.
+def _time(
+    config: DemoConfig, run: TrainConfig, arm: str, budget: str, questions: Sequence[Sample]
+) -> None:
+    """Measure seconds per question, asked one at a time of the first seed's model, with nothing
+    else running.
     """
-    file = _evaluation(config, arm, 0, size) / "seconds.json"
-    if not file.is_file():
-        settings = _evaluation_config(runs[arm, 0], config, size, "own")
-        look = PROBES["own"](questions, CROPS, 0)
-        policy = load_policy(settings)
-        found = time_questions(
-            questions,
-            policy,
-            protocol=PROTOCOL,
-            budget=settings.budget,
-            look=look,
-            max_turns=MAX_TURNS,
-            questions=15,
-        )
-        write_json(file, found.median)
-    return float(json.loads(file.read_text()))
+    place = _place(config, arm, 0, budget)
+    if read_timings(place):
+        return
+    settings = _evaluation_config(run, config, arm, budget, OWN)
+    found = time_questions(
+        questions,
+        load_policy(settings),
+        protocol=PROTOCOL,
+        budget=settings.budget,
+        look=PROBES[OWN](questions, CROPS, 0),
+        max_turns=MAX_TURNS,
+        questions=15,
+    )
+    write_timings(place, [found])
 
 
 def run_config(
@@ -363,28 +350,14 @@ def _selected(
     return chosen
 
 
-def _write(
-    config: DemoConfig,
-    rows: AllRows,
-    seconds: dict[tuple[str, str], float],
-    curves: Mapping[str, Sequence[dict[str, Any]]],
-    questions: Sequence[Sample],
-) -> Path:
-    results = demo_results(rows, seconds)
-    compared = comparisons(rows, seconds)
-    ablations = {arm: results["arms"].pop(arm) for arm in ABLATIONS if arm in results["arms"]}
-    write_json(
-        config.out / "results.json", {**results, "ablations": ablations, "comparisons": compared}
-    )
-    every = {**results, "arms": results["arms"] | ablations}
-    (config.out / TABLE_FILE).write_text(results_markdown(every, compared), encoding="utf-8")
-    _picture(rows["stage2", "small", "own", 0], questions, config.out / "episode.png")
+def _write(config: DemoConfig, known: Known, questions: Sequence[Sample]) -> Path:
+    results = update_results(config.out, known=known)
+    write_text(config.out / TABLE_FILE, results_markdown(results))
+    _picture(known[_place(config, "stage2", 0, "small") / OWN], config.out / "episode.png")
     return write_report(
         config.out / "report",
-        replace(read_runs([config.out]), rows=rows, seconds=seconds, curves=curves),
+        read_runs([config.out]),
         title="LFPC in miniature",
-        results=every,
-        compared=compared,
         notes=[
             f"{len(questions)} held-out questions, {config.seeds} training seed(s), "
             f"{config.small} against {config.full} visual tokens. "
@@ -394,12 +367,11 @@ def _write(
     )
 
 
-def _picture(rows: Sequence[Mapping[str, Any]], questions: Sequence[Sample], file: Path) -> None:
+def _picture(records: Records, file: Path) -> None:
     """The first question about a mark that was answered rightly after a crop, as one picture."""
-    by_id = {sample.id: sample for sample in questions}
-    for row in rows:
-        if row["correct"] and row.get("crops") and row["category"] == "attribute":
-            episode_strip(row, by_id[row["sample"]], original_look(CROPS)).save(file)
+    for record in records:
+        if record.correct and record.crops and record.sample.category == "attribute":
+            episode_strip(record, original_look(CROPS)).save(file)
             return
 
 

@@ -20,6 +20,7 @@ from lfpc.mini.scenes import (
     relation_question,
 )
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.storage.files import atomic_file
 
 SPLITS: dict[str, tuple[int, SceneRules]] = {
     "train": (11, EASY),
@@ -49,7 +50,6 @@ def write_split(
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     if (folder / SAMPLES_FILE).is_file() and len(there := read_samples(folder)) == count:
         return there
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         samples = list(
             pool.map(lambda index: _write_sample(folder, split, index, relations), range(count))
@@ -65,9 +65,8 @@ def _write_sample(folder: Path, split: str, index: int, relations: float) -> Sam
     name = f"{split}-{index:05d}"
     picture = folder / "pictures" / f"{name}.png"
     if not picture.exists():
-        draft = picture.with_suffix(".part")
-        scene.image.save(draft, format="PNG", compress_level=1)
-        draft.replace(picture)
+        with atomic_file(picture, "wb") as out:
+            scene.image.save(out, format="PNG", compress_level=1)
     return Sample(
         id=name,
         image=picture,

@@ -35,6 +35,7 @@ from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.varlen import speed_up_vision
+from lfpc.storage.files import atomic_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +292,5 @@ def _save(
     state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "step": step}
     if worker == 0:
         state["weights"] = {name: weight.data for name, weight in learner.weights().items()}
-    draft = job.state(worker).with_suffix(".part")
-    torch.save(state, draft)
-    draft.replace(job.state(worker))
+    with atomic_file(job.state(worker), "wb") as out:
+        torch.save(state, out)

@@ -62,7 +62,8 @@ Host = Server | VllmEngine | None
 """Who computes the replies: a server, vLLM in this process, or (None) transformers in this
 process."""
 IN_VLLM = "vllm"
-"""What a run's environment names as its device where vLLM computed the replies in this process."""
+IN_TRANSFORMERS = "transformers"
+"""What a run's environment names as its backend where this process computed the replies."""
 
 
 def any_policy(
@@ -87,6 +88,8 @@ def any_policy(
             return load_policy(config, tools=tools)
 
 
-def device_of(host: Host) -> str:
-    """What a run's environment says of `host`; empty: this process."""
-    return host.base_url if isinstance(host, Server) else IN_VLLM if host else ""
+def backend_of(host: Host) -> str:
+    """What a run's environment names as its backend: a server's address, or who computed in this
+    process.
+    """
+    return host.base_url if isinstance(host, Server) else IN_VLLM if host else IN_TRANSFORMERS

@@ -1,14 +1,14 @@
 """Pictures as a server takes them: PNG, which loses nothing, each encoded once."""
 
 import base64
-import os
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock, get_ident
+from threading import Lock
 from weakref import WeakKeyDictionary
 
-from lfpc.errors import PolicyError
+from lfpc.errors import PolicyError, RunError
 from lfpc.images import View, png_bytes
+from lfpc.storage.files import atomic_file
 
 
 class PictureUrls:
@@ -47,14 +47,10 @@ def _data_url(view: View) -> str:
 def _file_url(view: View, folder: Path) -> str:
     name = sha256(repr((view.image.mode, view.size)).encode() + view.image.tobytes()).hexdigest()
     file = folder / f"{name}.png"
-    try:
-        if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            draft = folder / f".{name}.{os.getpid()}.{get_ident()}.part"
-            draft.write_bytes(png_bytes(view))
-            draft.replace(file)
-    except OSError as error:
-        raise PolicyError(
-            f"{file}: the picture cannot be written: {error.strerror or error}"
-        ) from error
+    if not file.exists():
+        try:
+            with atomic_file(file, "wb") as out:
+                out.write(png_bytes(view))
+        except RunError as error:
+            raise PolicyError(str(error)) from error
     return file.as_uri()

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import ConfigError, LfpcError, SampleError
+from lfpc.errors import ConfigError, LfpcError, RunError, SampleError
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.published.importers import Importer, Pending, Places
@@ -24,11 +24,14 @@ from lfpc.published.pictures import PictureStore
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
-from lfpc.storage.runs import RunFolder, write_json
+from lfpc.storage.files import atomic_file, write_json
+from lfpc.storage.journal import Journal
+from lfpc.storage.runs import Kind, RunFolder
 
 REJECTED_FILE = "rejected.jsonl"
 SUMMARY_FILE = "summary.json"
 JOURNAL = "journal"
+JOURNAL_FILE = "journal.jsonl"
 PICTURES = "pictures"
 
 
@@ -93,23 +96,26 @@ def import_samples(
     first = list(
         islice(rows, 1)
     )  # a wrong folder or option is told of here, before `out` is this import's
-    journal = RunFolder.open(out / JOURNAL, config)
-    done = 0
-    seen = set[int]()
-    for line in journal.episode_lines():
-        done += 1
-        if "sample" in line:
-            seen.add(short_hash(line["sample"]["id"]))
-    found = islice(chain(first, rows), done, None)
-    keeper = Keeper(config, pictures)
-    with (
-        progress_bar(None, done, f"import {config.format}", unit="row", shown=progress) as advance,
-        ThreadPoolExecutor(THREADS) as threads,
-    ):
-        for number, made in enumerate(in_order(threads, keeper.keep, found, 2 * THREADS), done + 1):
-            journal.log_episode(str(number), _line(made, number, seen, out))
-            advance(1)
-    return _finish(journal, out, config)
+    with RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
+        journal = Journal.open(run.path / JOURNAL_FILE)
+        done = 0
+        seen = set[int]()
+        for line in journal.rows():
+            done += 1
+            if "sample" in line:
+                seen.add(short_hash(line["sample"]["id"]))
+        found = islice(chain(first, rows), done, None)
+        keeper = Keeper(config, pictures)
+        label = f"import {config.format}"
+        with (
+            progress_bar(None, done, label, unit="row", shown=progress) as advance,
+            ThreadPoolExecutor(THREADS) as threads,
+        ):
+            made = in_order(threads, keeper.keep, found, 2 * THREADS)
+            for number, one in enumerate(made, done + 1):
+                journal.append(str(number), _line(one, number, seen, out))
+                advance(1)
+        return _finish(journal, out, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,8 @@ class Keeper:
         try:
             sample = found if isinstance(found, Sample) else found.make(found.record, found.store)
             return replace(sample, image=self._kept(sample.image))
+        except RunError:  # the disk refuses, whatever the row is
+            raise
         except LfpcError as error:
             return Rejection(where, reason_of(error), str(error), source)
         except (
@@ -190,24 +198,22 @@ def _line(made: Sample | Rejection, number: int, seen: set[int], out: Path) -> d
     return {"sample": row_of_sample(made, out.absolute())}
 
 
-def _finish(journal: RunFolder, out: Path, config: ImportConfig) -> Imported:
+def _finish(journal: Journal, out: Path, config: ImportConfig) -> Imported:
     """Make the folder's files of the journal, a line at a time."""
     counts = _Counts(config)
 
     def samples() -> Iterator[Sample]:
-        for line in journal.episode_lines():
+        for line in journal.rows():
             if "sample" in line:
                 counts.add(sample := sample_from_row(line["sample"], out))
                 yield sample
 
     write_samples(samples(), out)
-    draft = out / f".{REJECTED_FILE}.part"
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-        for line in journal.episode_lines():
+    with atomic_file(out / REJECTED_FILE) as lines:
+        for line in journal.rows():
             if "rejected" in line:
                 counts.reject(line["rejected"])
                 lines.write(json.dumps(line["rejected"], ensure_ascii=False) + "\n")
-    draft.replace(out / REJECTED_FILE)
     found = Imported(out, counts.samples, dict(counts.rejected.most_common()), counts.sources())
     write_json(
         out / SUMMARY_FILE,

@@ -7,11 +7,9 @@ import binascii
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -19,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lfpc.boxes import Box, Size
 from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
+from lfpc.storage.files import atomic_file
 
 _ORIENTATION = 0x0112
 _LONGEST_PATH = 250
@@ -87,9 +86,8 @@ class PictureStore:
             raise PictureError(f"{len(content)} bytes that are not a picture ({error})") from error
         file = self._file(name, ending)
         if not file.exists():
-            draft = self._draft(file)
-            draft.write_bytes(content)
-            draft.replace(file)
+            with atomic_file(file, "wb") as out:
+                out.write(content)
         return file
 
     def adopt(self, file: Path, ending: str, *, link: bool = False) -> Path:
@@ -101,19 +99,18 @@ class PictureStore:
             ending: of its name in the store, as "png".
             link: make a hard link where the disk allows it, in place of a copy.
         Raises:
-            PictureError: it cannot be read or written.
+            PictureError: it cannot be read.
+            RunError: it cannot be written.
         """
         if self._folder in file.parents:
             return file
         try:
             with file.open("rb") as content:
-                name = hashlib.file_digest(content, "sha256").hexdigest()
-            kept = self._file(name, ending)
-            if not kept.exists():
-                draft = self._draft(kept)
-                if not (link and _linked(file, draft)):
-                    shutil.copyfile(file, draft)
-                draft.replace(kept)
+                kept = self._file(hashlib.file_digest(content, "sha256").hexdigest(), ending)
+                if not kept.exists() and not (link and _linked(file, kept)):
+                    content.seek(0)
+                    with atomic_file(kept, "wb") as out:
+                        shutil.copyfileobj(content, out)
         except OSError as error:
             raise PictureError(
                 f"{file}: cannot be copied into {self._folder} ({error.strerror or error})"
@@ -127,15 +124,11 @@ class PictureStore:
     def _file(self, name: str, ending: str) -> Path:
         return self._folder / name[:2] / f"{name}.{ending}"
 
-    def _draft(self, file: Path) -> Path:
-        """A name that no other thread or process writes to."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}.part")
 
-
-def _linked(file: Path, draft: Path) -> bool:
+def _linked(file: Path, kept: Path) -> bool:
     try:
-        draft.hardlink_to(file.resolve())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.hardlink_to(file.resolve())
     except OSError:
         return False
     return True

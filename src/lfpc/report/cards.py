@@ -89,8 +89,7 @@ def card(
         "first": pictures.first_view(sample, first) if pictures and first else None,
         "firstSize": first and list(first),
         "columns": [
-            _column(probe, record, pictures, shown.get(probe))
-            for probe, record in records.items()
+            _column(probe, record, pictures, shown.get(probe)) for probe, record in records.items()
         ],
     }
 
@@ -148,6 +147,4 @@ def _turn(
 
 def _cut(text: str) -> Any:
     """`text`, or of a long one its beginning and how many characters follow."""
-    return (
-        text if len(text) <= LONGEST_TEXT else [text[:LONGEST_TEXT], len(text) - LONGEST_TEXT]
-    )
+    return text if len(text) <= LONGEST_TEXT else [text[:LONGEST_TEXT], len(text) - LONGEST_TEXT]

@@ -14,15 +14,8 @@ from lfpc.evaluate.stored import Place, find_places, fresh_results, results_of, 
 from lfpc.records import read_records
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
-from lfpc.storage.runs import (
-    CONFIG_FILE,
-    ENVIRONMENT_FILE,
-    Kind,
-    RunFolder,
-    is_run,
-    read_json,
-    read_run,
-)
+from lfpc.storage.files import read_json
+from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, Kind, RunFolder, is_run, read_run
 
 
 def read_runs(folders: Sequence[Path]) -> Evidence:
@@ -47,7 +40,9 @@ def read_evidence(folder: Path) -> Evidence:
         RunError: it is no run, or a file in it cannot be read.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote")
+        raise RunError(
+            f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote"
+        )
     files = sorted(folder.rglob(CONFIG_FILE))
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
     trained = [run for run in runs if run.kind == Kind.TRAIN]

@@ -167,7 +167,9 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
             episodes_link(arm, budget, "wrong"),
         )
 
-    rows = tuple((Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"])
+    rows = tuple(
+        (Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"]
+    )
     note = (
         "Share of questions answered rightly, with its 95 % interval. Failed questions count "
         "as wrong."
@@ -202,7 +204,11 @@ def probe_table(results: Mapping[str, Any]) -> Table:
     if "repeat" in ran:
         note += " The last column repeats the ordinary run: what chance alone does."
     return Table(
-        "probes", "Crop dependence", note, ("condition", *(PROBE_NAMES[probe] for probe in ran)), rows
+        "probes",
+        "Crop dependence",
+        note,
+        ("condition", *(PROBE_NAMES[probe] for probe in ran)),
+        rows,
     )
 
 

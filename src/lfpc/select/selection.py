@@ -34,11 +34,14 @@ from lfpc.select.ladder import (
     ladder_of_ratios,
     search,
 )
-from lfpc.storage.runs import RunFolder, write_json
+from lfpc.storage.files import write_json
+from lfpc.storage.journal import Journal
+from lfpc.storage.runs import Kind, RunFolder
 
 SUMMARY_FILE = "selection.json"
 ANSWERS_FOLDER = "answers"
 """Run folder of the model's answers, inside the one of the selection."""
+ANSWERS_FILE = "answers.jsonl"
 MAX_FAILURES = 20
 
 
@@ -190,14 +193,13 @@ def select(
     Raises:
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
-    RunFolder.open(out, config)
-    store = RunFolder.open(answers or out / ANSWERS_FOLDER, config.answers)
-    known: dict[str, Sequence[str]] = {
-        row["key"]: tuple(row["said"]) for row in store.episode_lines()
-    }
+    run = RunFolder.open(out, Kind.SELECTION, config)
+    answered = RunFolder.open(answers or out / ANSWERS_FOLDER, Kind.ANSWERS, config.answers)
+    journal = Journal.open(answered.path / ANSWERS_FILE)
+    known: dict[str, Sequence[str]] = {row["key"]: tuple(row["said"]) for row in journal.rows()}
 
     def keep(question: LevelQuestion, said: Sequence[str]) -> None:
-        store.log_episode(
+        journal.append(
             question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
         )
 
@@ -206,7 +208,11 @@ def select(
     outcomes: dict[str, Outcome] = {}
     failures: list[Failure] = []
     asking = Asking(protocol, config.votes, known, keep)
-    with progress_bar(len(samples), 0, "select", unit="sample", shown=progress) as advance:
+    with (
+        run,
+        answered,
+        progress_bar(len(samples), 0, "select", unit="sample", shown=progress) as advance,
+    ):
 
         def record(outcome: Outcome) -> None:
             outcomes[outcome.sample_id if isinstance(outcome, Failure) else outcome.sample.id] = (

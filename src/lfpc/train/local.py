@@ -18,10 +18,10 @@ from lfpc.episode import Episode, episode, play
 from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
 from lfpc.policies.transformers import TransformersPolicy
-from lfpc.records import log_record, record_of
+from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind, RunFolder
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
@@ -78,7 +78,8 @@ def train(
         else []
     )
     check_engine(config.out, "local")
-    run = RunFolder.open(config.out, config, device=str(device))
+    run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
+    keep_samples(run, samples)
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:
         with opened(done, config, trackers) as boards:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.errors import CheckpointError, ConfigError, RunError
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.train.config import LoraConfig, TrainConfig
 
 _STEP = re.compile(r"step-(\d{6})")
@@ -125,16 +126,16 @@ def save_state(
     """
     folder = checkpoint_folder(config.out, step)
     file = folder.with_suffix(".pt")
-    draft = folder.with_suffix(".pt.part")
+    remove_drafts(folder.parent)
     save_weights(model, tokenizer, folder, config)
     try:
-        torch.save(
-            {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)}, draft
-        )
-        draft.replace(file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        draft.unlink(missing_ok=True)
-        raise CheckpointError(f"{file}: cannot be written ({error})") from error
+        with atomic_file(file, "wb") as out:
+            torch.save(
+                {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)},
+                out,
+            )
+    except (RunError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CheckpointError(f"{file}: cannot be written ({error.__cause__ or error})") from error
     for old in saved_steps(config.out)[: -config.keep]:
         checkpoint_folder(config.out, old).with_suffix(".pt").unlink()
         shutil.rmtree(checkpoint_folder(config.out, old))

@@ -37,9 +37,7 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
         },
         "reward": mean(totals),
         "reward_std": pstdev(totals),
-        "accuracy": mean(
-            float(episode.verdict.correct) for episode in episodes
-        ),
+        "accuracy": mean(float(episode.verdict.correct) for episode in episodes),
         "tool_rate": mean(float(episode.shown_crops > 0) for episode in episodes),
         "turns": mean(len(episode.turns) for episode in episodes),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),

@@ -17,7 +17,7 @@ import numpy as np
 
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
-from lfpc.storage.runs import plain
+from lfpc.storage.typed import plain
 from lfpc.train.config import TrainConfig
 from lfpc.train.statistics import Numbers
 

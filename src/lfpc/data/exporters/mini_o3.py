@@ -10,22 +10,20 @@ from lfpc.data.exporters.base import asked_text, kept_row, stored_picture
 from lfpc.published.base import KEPT
 from lfpc.published.pictures import PictureStore
 from lfpc.samples import Sample
+from lfpc.storage.files import atomic_file
 
 
 def write_mini_o3(samples: Iterable[Sample], out: Path) -> int:
     """Write `train.json` and `images/` into `out`. Returns the number of samples."""
     store = PictureStore((out / "images").absolute())
-    out.mkdir(parents=True, exist_ok=True)
-    draft = out / ".train.json.part"
     count = 0
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+    with atomic_file(out / "train.json") as lines:
         for count, sample in enumerate(samples, 1):
             lines.write(
                 ("[\n" if count == 1 else ",\n")
                 + json.dumps(_row(sample, store, out), ensure_ascii=False)
             )
         lines.write("\n]\n" if count else "[]\n")
-    draft.replace(out / "train.json")
     return count
 
 

@@ -13,6 +13,7 @@ from lfpc.data.exporters.base import asked_text, kept_row
 from lfpc.errors import PictureError
 from lfpc.published.base import KEPT
 from lfpc.samples import Sample
+from lfpc.storage.files import atomic_file
 
 GROUP_BYTES = 64 * 2**20
 GROUP_ROWS = 1000
@@ -48,14 +49,14 @@ def write_deepeyes(samples: Iterable[Sample], out: Path) -> int:
 
 
 def _write(samples: Iterable[Sample], out: Path, schema: pa.Schema, more: dict[str, str]) -> int:
-    out.mkdir(parents=True, exist_ok=True)
-    draft = out / ".train.parquet.part"
     count = 0
-    with pq.ParquetWriter(draft, schema, data_page_size=2**20, write_batch_size=8) as file:
+    with (
+        atomic_file(out / "train.parquet", "wb") as draft,
+        pq.ParquetWriter(draft, schema, data_page_size=2**20, write_batch_size=8) as file,
+    ):
         for rows in _groups(samples):
             file.write_table(pa.Table.from_pylist([row | more for row in rows], schema))
             count += len(rows)
-    draft.replace(out / "train.parquet")
     return count
 
 

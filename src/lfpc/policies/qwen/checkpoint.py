@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.qwen.varlen import speed_up_vision
+from lfpc.storage.files import atomic_folder
 
 SUPPORTED = ("qwen2_5_vl",)
 """Values of `model_type` whose vision tower and positions this package computes itself."""
@@ -99,31 +100,15 @@ def save_checkpoint(
         CheckpointError: the disk refuses; an earlier checkpoint of this name is still there.
     """
     transformers_logging.disable_progress_bar()
-    draft = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-        for name in KEPT_FILES:
-            if source is not None and (source / name).is_file():
-                shutil.copyfile(source / name, draft / name)
-        if not (draft / KEPT_FILES[0]).is_file():
-            (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
+        with atomic_folder(folder) as draft:
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+            for name in KEPT_FILES:
+                if source is not None and (source / name).is_file():
+                    shutil.copyfile(source / name, draft / name)
+            if not (draft / KEPT_FILES[0]).is_file():
+                (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
-    replace_folder(draft, folder)
     return folder
-
-
-def replace_folder(draft: Path, folder: Path) -> None:
-    """Put `draft` in the place of `folder`; a reader finds the old one or the new one, never half
-    of one.
-    """
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

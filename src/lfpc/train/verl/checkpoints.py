@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 
 from lfpc.errors import CheckpointError
-from lfpc.policies.qwen.checkpoint import KEPT_FILES, replace_folder
+from lfpc.policies.qwen.checkpoint import KEPT_FILES
+from lfpc.storage.files import atomic_folder, replace_folder
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, checkpoint_folder, step_folders
 from lfpc.train.verl.translate import Files
@@ -95,8 +96,6 @@ def _state_folders(out: Path) -> list[Path]:
 def keep_best(out: Path, step: int) -> Path:
     """Copy the weights of `step` to where the best ones are. Returns that folder."""
     best = best_checkpoint(out)
-    draft = best.with_name(".best.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(checkpoint_folder(out, step), draft)
-    replace_folder(draft, best)
+    with atomic_folder(best) as draft:
+        shutil.copytree(checkpoint_folder(out, step), draft, dirs_exist_ok=True)
     return best

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lfpc.errors import SampleError
 from lfpc.samples import Sample, row_of_sample, sample_from_row
+from lfpc.storage.files import atomic_file
 
 SOURCE = "lfpc"
 """verl's name for where a row comes from; it keeps metrics apart by it."""
@@ -25,10 +26,8 @@ def export_samples(samples: Sequence[Sample], file: Path) -> Path:
     Columns: `prompt` and `data_source` as verl wants them, `image` (absolute path) and `budget` for
     readers, and `sample`, the whole sample as a line of JSON.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist([_row(sample) for sample in samples]), draft)
-    draft.replace(file)
+    with atomic_file(file, "wb") as out:
+        pq.write_table(pa.Table.from_pylist([_row(sample) for sample in samples]), out)
     return file
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from lfpc.errors import CheckpointError, RunError
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.samples import Sample
-from lfpc.storage.runs import RunFolder, write_json
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import Kind, RunFolder
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import training_samples
 from lfpc.train.state import check_engine, checkpoint_folder
@@ -91,7 +92,11 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     files = Files(config.out.absolute())
     last = min(config.steps, cluster.stop_at or config.steps)
     run = RunFolder.open(
-        config.out, config, device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs"
+        config.out,
+        Kind.TRAIN,
+        config,
+        backend="vllm",
+        device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs",
     )
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError
-from lfpc.storage.runs import plain
+from lfpc.storage.typed import plain
 from lfpc.train.config import TrainConfig
 from lfpc.train.verl.clusters import Cluster
 

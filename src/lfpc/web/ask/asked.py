@@ -16,8 +16,8 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Crop, Turn
 from lfpc.episode import Episode
 from lfpc.images import View, png_bytes, visual_tokens
-from lfpc.report.cards import LONGEST_TEXT
 from lfpc.records import turn_record, turn_to_json
+from lfpc.report.cards import LONGEST_TEXT
 from lfpc.web.ask.store import FileStore
 
 MOST_KEPT = 500

@@ -27,8 +27,8 @@ from lfpc.dialogue import Turn
 from lfpc.episode import Episode
 from lfpc.errors import LfpcError, PictureError
 from lfpc.images import visual_tokens
-from lfpc.samples import Sample
 from lfpc.records import turn_record, turn_to_json
+from lfpc.samples import Sample
 from lfpc.web.ask.chat_request import ApiError, ChatRequest, read_request
 from lfpc.web.ask.uploads import Uploads
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lfpc.storage.runs import config_from_plain
+from lfpc.storage.typed import config_from_plain
 from lfpc.train.config import TrainConfig
 from lfpc.train.verl.translate import NAME
 
