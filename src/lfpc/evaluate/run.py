@@ -2,7 +2,6 @@
 question loses only itself.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +16,7 @@ from lfpc.evaluate.replay import begin_replay, replayed, replies_of, with_counts
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.metrics.episodes import Row, episode_facts
-from lfpc.playing.driver import Failure, Played, play_batches, play_concurrently
+from lfpc.playing.driver import Failure, Played, one_game, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
@@ -110,7 +109,7 @@ def evaluate(
         game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)
         return replayed(game, replies_of(before.get(sample.id, ())))
 
-    def record(some: Sequence[Played]) -> None:
+    def record(some: Sequence[Played[Episode]]) -> None:
         nonlocal played
         for sample, result, seconds in some:
             row = _result_row(sample, result, protocol.factor, reward)
@@ -131,10 +130,7 @@ def evaluate(
     with progress_bar(
         len(samples), len(samples) - len(todo), label, unit="question", shown=progress
     ) as advance:
-        if isinstance(policy, AsyncPolicy):
-            asyncio.run(play_concurrently(todo, policy, start, record))
-        else:
-            play_batches(todo, policy, start, record, batch=batch)
+        play_samples(todo, one_game(start), policy, record, batch=batch)
     return [done[sample.id] for sample in samples]
 
 
