@@ -3,12 +3,13 @@ and people drive it.
 """
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from lfpc.answers import Verdict, check_answer
 from lfpc.boxes import Box
@@ -17,6 +18,8 @@ from lfpc.images import View
 from lfpc.looks import Look
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
+
+T = TypeVar("T")
 
 
 class Stop(StrEnum):
@@ -153,3 +156,34 @@ async def play_async(game: Game, policy: AsyncPolicy) -> Episode:
     while isinstance(found, Context):
         found = await advance(game, await policy.reply_to(found))
     return found
+
+
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of `coroutine`, as asyncio.run gives it; where this thread runs an event loop
+    already (a notebook), the coroutine runs in a thread of its own.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return _run_in_thread(coroutine)
+    return asyncio.run(coroutine)
+
+
+def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    """An exception here while it runs (Ctrl-C) cancels it."""
+    task: Future[asyncio.Task[T]] = Future()
+
+    async def main() -> T:
+        task.set_result(asyncio.create_task(coroutine))
+        return await task.result()
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(lambda: asyncio.run(main()))
+        try:
+            return done.result()
+        finally:
+            if not done.done():
+                running = task.result()
+                running.get_loop().call_soon_threadsafe(running.cancel)

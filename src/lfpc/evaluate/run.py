@@ -2,7 +2,6 @@
 question loses only itself.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,7 @@ from lfpc.evaluate.replay import Turns, prefixes, replayed, replies_of, taken_ov
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records
-from lfpc.playing.driver import Failure, Played, play_batches, play_concurrently
+from lfpc.playing.driver import Failure, Played, one_game, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
@@ -127,7 +126,7 @@ def evaluate(
         turns = before.get(sample.id)
         return with_counts(made, turns) if turns else made
 
-    def record(some: Sequence[Played]) -> None:
+    def record(some: Sequence[Played[Episode]]) -> None:
         nonlocal played
         for sample, result, seconds in some:
             done[sample.id] = recorded(sample, result, seconds)
@@ -145,10 +144,7 @@ def evaluate(
     with progress_bar(
         len(samples), len(samples) - len(todo), label, unit="question", shown=progress
     ) as advance:
-        if isinstance(policy, AsyncPolicy):
-            asyncio.run(play_concurrently(todo, policy, start, record))
-        else:
-            play_batches(todo, policy, start, record, batch=batch)
+        play_samples(todo, one_game(start), policy, record, batch=batch)
     return [done[sample.id] for sample in samples]
 
 
@@ -196,12 +192,12 @@ def evaluate_probe(
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples
     run = open_evaluation(out, config, asked, samples_file=samples_file, backend=backend)
-    if config.replay:
-        there = read_records(run, asked)
-        for record in taken_over(own):
-            if record.sample.id not in there:
-                log_record(run, record.sample.id, record)
-    with getattr(policy, "cached_views", nullcontext)():
+    with run, getattr(policy, "cached_views", nullcontext)():
+        if config.replay:
+            there = read_records(run, asked)
+            for record in taken_over(own):
+                if record.sample.id not in there:
+                    log_record(run, record.sample.id, record)
         return evaluate(
             asked,
             policy,

@@ -1,6 +1,5 @@
 """Seconds per question and questions per second, measured by asking a few questions again."""
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -9,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lfpc.episode import AsyncPolicy, Game, Policy, episode, play
+from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode, play
 from lfpc.errors import RunError
 from lfpc.evaluate.run import first_view
 from lfpc.images import open_picture
 from lfpc.looks import Look
 from lfpc.metrics.summary import Timing
-from lfpc.playing.driver import Failure, Played, Start, play_concurrently
+from lfpc.playing.driver import Failure, Played, Start, one_game, play_samples
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
@@ -103,7 +102,7 @@ def _ask_concurrently(
     """(seconds of each question, seconds of all)."""
     took: list[float] = []
 
-    def record(some: Sequence[Played]) -> None:
+    def record(some: Sequence[Played[Episode]]) -> None:
         for sample, result, seconds in some:
             if isinstance(result, Failure):
                 raise RunError(f"timing: question {sample.id!r} failed: {result.why}")
@@ -112,7 +111,7 @@ def _ask_concurrently(
     for sample in samples:
         open_picture(sample.image)
     began = time.perf_counter()
-    asyncio.run(play_concurrently(samples, policy, start, record, concurrency=concurrency))
+    play_samples(samples, one_game(start), policy, record, concurrency=concurrency)
     return took, time.perf_counter() - began
 
 

@@ -22,6 +22,7 @@ from typing import Any, Self
 import openai
 
 from lfpc.dialogue import Context, Reply
+from lfpc.episode import run_async
 from lfpc.errors import ConfigError, PolicyError
 from lfpc.policies.chat_api import WRITE_ON, NoReply, chat_messages, read_reply
 from lfpc.policies.picture_urls import PictureUrls
@@ -172,7 +173,7 @@ class ServedPolicy:
             async with self:
                 return await asyncio.gather(*map(one, contexts))
 
-        return asyncio.run(together())
+        return run_async(together())
 
     async def reply_to(self, context: Context) -> Reply:
         """The reply to one context.

@@ -1,13 +1,12 @@
 """The search for one sample's level on the ladder: what is asked next, and where its answer
 changed.
 
-A `Search` is a generator without a model call, as an episode is: it yields a `LevelQuestion`,
-receives the answers, and returns a `SearchResult`. The driver (a loop, batches, many requests at
-once) has no influence on what is chosen.
+A search is an Item of `lfpc.playing.driver`, a generator without a model call: how a level's
+question is put, and what is known already, is passed in.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from json import dumps
@@ -15,6 +14,7 @@ from json import dumps
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
 from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.playing.driver import Item
 from lfpc.protocols import ChatProtocol
 from lfpc.published.soundness import picture_digest
 from lfpc.samples import Sample
@@ -63,7 +63,8 @@ class SearchResult:
         return next((step.level for step in self.steps if step.changed), None)
 
 
-Search = Generator[LevelQuestion, Sequence[str], SearchResult]
+Ask = Callable[[LevelQuestion], Item[Sequence[str]]]
+"""Puts a question: plays it and returns the answers (a text per vote)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,10 @@ def search(
     budgets_of: Callable[[Size], Sequence[int]],
     protocol: ChatProtocol,
     rules: AnswerRules,
+    ask: Ask,
     *,
     stop_early: bool = True,
-) -> Search:
+) -> Item[SearchResult]:
     """Go down the ladder with one sample.
 
     A level at which the picture has the same size as one level up shows the same pixels, and is not
@@ -106,6 +108,7 @@ def search(
             original's downwards.
         protocol: how the question is put, and the size of a token.
         rules: when answers are the same.
+        ask: how a level's question is answered.
         stop_early: whether levels below the first change are left out.
     Raises:
         PictureError: the picture is not usable.
@@ -120,10 +123,8 @@ def search(
             steps.append(Step(level, steps[-1].said, steps[-1].changed, steps[-1].right))
             continue
         shown = size
-        said = majority(
-            (yield LevelQuestion(sample, level, budget, _key(sample, size, protocol))),
-            sample.options,
-        )
+        question = LevelQuestion(sample, level, budget, _key(sample, size, protocol))
+        said = majority((yield from ask(question)), sample.options)
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:

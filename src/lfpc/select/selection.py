@@ -6,10 +6,9 @@ becomes the sample's budget: there the picture has lost what the answer needs, a
 something to add.
 """
 
-import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,19 +20,12 @@ from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, LfpcError, RunError
 from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
-from lfpc.select.driving import Asking, Failure, Outcome, search_concurrently, search_in_batches
-from lfpc.select.ladder import (
-    RULES,
-    AnswerRules,
-    LevelQuestion,
-    Search,
-    SearchResult,
-    ladder_of_ratios,
-    search,
-)
+from lfpc.select.asking import Asking
+from lfpc.select.ladder import RULES, AnswerRules, SearchResult, ladder_of_ratios, search
 from lfpc.storage.files import write_json
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
@@ -196,65 +188,46 @@ def select(
     run = RunFolder.open(out, Kind.SELECTION, config)
     answered = RunFolder.open(answers or out / ANSWERS_FOLDER, Kind.ANSWERS, config.answers)
     journal = Journal.open(answered.path / ANSWERS_FILE)
-    known: dict[str, Sequence[str]] = {row["key"]: tuple(row["said"]) for row in journal.rows()}
-
-    def keep(question: LevelQuestion, said: Sequence[str]) -> None:
-        journal.append(
-            question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
-        )
-
+    asking = Asking(journal, protocol, config.votes)
     if progress:
-        tqdm.write(cost_line(samples, config, protocol, len(known)), file=sys.stderr)
-    outcomes: dict[str, Outcome] = {}
-    failures: list[Failure] = []
-    asking = Asking(protocol, config.votes, known, keep)
-    with (
-        run,
-        answered,
-        progress_bar(len(samples), 0, "select", unit="sample", shown=progress) as advance,
-    ):
+        tqdm.write(cost_line(samples, config, protocol, len(asking.known)), file=sys.stderr)
+    budgets = config.budgets_of(protocol.factor)
+    results: dict[str, SearchResult | Failure] = {}
+    failed: list[str] = []
 
-        def record(outcome: Outcome) -> None:
-            outcomes[outcome.sample_id if isinstance(outcome, Failure) else outcome.sample.id] = (
-                outcome
-            )
-            if isinstance(outcome, Failure) and outcome.counts:
-                failures.append(outcome)
-                _give_up(failures, len(outcomes), len(samples), out, max_failures)
-            advance(1)
+    def item(sample: Sample) -> Item[SearchResult]:
+        return search(sample, budgets, protocol, rules, asking.ask, stop_early=config.early)
 
-        searches = _searches(samples, protocol, config, rules)
-        if isinstance(policy, AsyncPolicy):
-            asyncio.run(search_concurrently(searches, policy, asking, record))
-        else:
-            search_in_batches(searches, policy, asking, record, batch=batch)
-    selection = _selection([outcomes[sample.id] for sample in samples], config)
+    def record(some: Sequence[Played[SearchResult]]) -> None:
+        for sample, result, _ in some:
+            results[sample.id] = result
+            if isinstance(result, Failure) and result.counts:
+                failed.append(result.why)
+                _give_up(failed, len(results), len(samples), out, max_failures)
+        advance(len(some))
+
+    concurrency = (
+        max(1, policy.concurrency // config.votes) if isinstance(policy, AsyncPolicy) else None
+    )
+    bar = progress_bar(len(samples), 0, "select", unit="sample", shown=progress)
+    with run, answered, bar as advance:
+        play_samples(samples, item, policy, record, batch=batch, concurrency=concurrency)
+    selection = _selection({sample.id: results[sample.id] for sample in samples}, config)
     write_json(out / SUMMARY_FILE, summary(selection))
     return selection
 
 
-def _searches(
-    samples: Sequence[Sample], protocol: ChatProtocol, config: SelectConfig, rules: AnswerRules
-) -> Iterator[tuple[str, Search]]:
-    budgets = config.budgets_of(protocol.factor)
-    for sample in samples:
-        yield sample.id, search(sample, budgets, protocol, rules, stop_early=config.early)
-
-
-def _give_up(
-    failures: Sequence[Failure], done: int, total: int, out: Path, max_failures: int
-) -> None:
-    if len(failures) > max_failures or len(failures) == total:
+def _give_up(failed: Sequence[str], done: int, total: int, out: Path, max_failures: int) -> None:
+    if len(failed) > max_failures or len(failed) == total:
         raise RunError(
-            f"{out}: {len(failures)} of {done} samples failed, the last with: {failures[-1].why}"
+            f"{out}: {len(failed)} of {done} samples failed, the last with: {failed[-1]}"
         )
 
 
-def _selection(outcomes: Sequence[Outcome], config: SelectConfig) -> Selection:
-    results = [outcome for outcome in outcomes if isinstance(outcome, SearchResult)]
-    failed = {
-        outcome.sample_id: outcome.why for outcome in outcomes if isinstance(outcome, Failure)
-    }
+def _selection(found: Mapping[str, SearchResult | Failure], config: SelectConfig) -> Selection:
+    """`found` is by sample."""
+    results = [result for result in found.values() if isinstance(result, SearchResult)]
+    failed = {name: result.why for name, result in found.items() if isinstance(result, Failure)}
     changed = Counter(
         config.levels[level] for result in results if (level := result.changed_at) is not None
     )
