@@ -13,7 +13,7 @@ from lfpc.evaluate.stored import stored_evaluations, write_stored
 from lfpc.evaluate.summary import RESULTS_FILE, read_results
 from lfpc.metrics.episodes import Row
 from lfpc.metrics.scoring import DECIDERS
-from lfpc.published.rows import LETTERS
+from lfpc.published.options import LETTERS
 from lfpc.samples import Sample
 
 VERDICT_KEYS = ("correct", "method", "judge", "undecided")
