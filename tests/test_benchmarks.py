@@ -20,15 +20,12 @@ from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
 from lfpc.errors import ConfigError, PictureError, SampleError
-from lfpc.published.benchmarks import (
-    BENCHMARKS,
-    fetch_instructions,
-    read_benchmark,
-    score_benchmark,
-)
-from lfpc.published.files import read_records
+from lfpc.published import PUBLISHED, published_set
+from lfpc.published.benchmarks import read_benchmark, score_benchmark
+from lfpc.published.files import read_rows
+from lfpc.published.options import split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
-from lfpc.published.rows import split_options
+from lfpc.published.published_set import ReadOptions
 from lfpc.samples import Sample, write_samples
 
 Rows = list[dict[str, Any]]
@@ -268,7 +265,7 @@ def test_a_table_of_any_length_is_read_in_the_memory_of_a_row(tmp_path: Path) ->
         tracemalloc.start()
         lengths = [
             len(record.values["image"])
-            for record in read_records(file)
+            for record in read_rows(file)
             if not isinstance(record, SampleError)
         ]
         used = tracemalloc.get_traced_memory()[1]
@@ -282,7 +279,7 @@ def test_a_table_of_any_length_is_read_in_the_memory_of_a_row(tmp_path: Path) ->
 def test_a_parquet_file_that_breaks_off_is_an_error_row(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "x.parquet", hrbench_rows(1))
     file.write_bytes(file.read_bytes()[:-20])
-    (found,) = read_records(file)
+    (found,) = read_rows(file)
     assert isinstance(found, SampleError)
     assert "x.parquet" in str(found)
 
@@ -414,14 +411,26 @@ def test_any_samples_folder_is_a_benchmark(tmp_path: Path, sample: Any) -> None:
     assert [s.id for s in read("samples", tmp_path)[0]] == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_says_where_to_get_it_and_what_is_missing(
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_set_says_where_to_get_it_and_what_is_missing(
     tmp_path: Path, name: str
 ) -> None:
-    assert "DIR" in fetch_instructions(name)
-    assert "{" not in fetch_instructions(name)
+    assert published_set(name).name == name
+    assert "DIR" in published_set(name).fetch
+    assert "{" not in published_set(name).fetch
+    with pytest.raises(SampleError, match=r"lfpc data fetch-instructions|no such file"):
+        list(published_set(name).read(tmp_path, ReadOptions(pictures=tmp_path / "pictures")))
+
+
+@pytest.mark.parametrize("name", [name for name, each in PUBLISHED.items() if each.score])
+def test_every_benchmark_says_what_is_missing(tmp_path: Path, name: str) -> None:
     with pytest.raises(SampleError, match=r"lfpc data fetch-instructions|no such file"):
         read(name, tmp_path)
+
+
+def test_a_training_set_is_no_benchmark(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown benchmark 'deepeyes'; known are vstar"):
+        read("deepeyes", tmp_path)
 
 
 def test_a_folder_of_the_benchmarks_name_is_looked_into_and_an_unknown_name_lists_the_known(

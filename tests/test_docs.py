@@ -11,7 +11,8 @@ from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
 from lfpc.images import global_view, open_picture
 from lfpc.protocols import PROTOCOLS
-from lfpc.published.benchmarks import BENCHMARKS, read_benchmark
+from lfpc.published import PUBLISHED
+from lfpc.published.benchmarks import read_benchmark
 from lfpc.report.evidence import Evidence
 from lfpc.report.gallery import write_gallery
 
@@ -39,7 +40,7 @@ def test_the_benchmark_of_the_docs_is_read(tmp_path, picture):
     try:
         (found,) = read_benchmark("signs", tmp_path, tmp_path / "work")
     finally:
-        del BENCHMARKS["signs"]  # the other tests' table is as it was
+        del PUBLISHED["signs"]  # the other tests' table is as it was
     assert (found.id, found.answer, found.image) == ("1", "stop", tmp_path / "sign.png")
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
-from lfpc.published.formats import formats, import_published
-from lfpc.published.importing import ImportConfig
+from lfpc.published import PUBLISHED
+from lfpc.published.importing import ImportConfig, import_published
 from lfpc.samples import Sample, read_samples
 
 HERE = Path(__file__).parent
@@ -105,6 +105,46 @@ def test_visualprobe_parts_keep_their_own_pictures_of_one_name(tmp_path: Path) -
     assert rejected == []
 
 
+def test_visualprobe_is_its_test_parts_and_mini_o3_every_list(tmp_path: Path) -> None:
+    src = published.visualprobe(tmp_path / "in")
+    (src / "VisualProbe_Hard" / "train.json").rename(src / "VisualProbe_Hard" / "val.json")
+    test_parts, _ = bring("visualprobe", src, tmp_path / "test parts")
+    every_list, _ = bring("mini-o3", src, tmp_path / "every list")
+    assert [sample.id for sample in test_parts] == ["hard/1"]
+    assert [sample.id for sample in every_list] == ["easy/1", "hard/1"]
+
+
+def test_nameless_rows_are_numbered_across_files_also_where_an_import_continues(
+    tmp_path: Path,
+) -> None:
+    src = tmp_path / "in"
+    published.write_picture(src / "a.png")
+    row = {"prompt": "How many?", "answer": "3", "image": "a.png"}
+    published.write_json(src / "a.json", [row, row | {"image": "gone.png"}])
+    published.write_json(src / "b.json", [7, row, row])
+    samples, rejected = bring("zoombench", src, tmp_path / "out")
+    assert [sample.id for sample in samples] == ["1", "3", "4"]
+    assert [row["reason"] for row in rejected] == ["missing picture", "row"]
+    journal = tmp_path / "out" / "journal" / "episodes.jsonl"
+    first_rows = journal.read_text().splitlines(keepends=True)[:4]
+    journal.write_text("".join(first_rows))
+    assert bring("zoombench", src, tmp_path / "out") == (samples, rejected)
+
+
+def test_benchmarks_find_pictures_under_a_root(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "elsewhere" / "a.png")
+    row = {"prompt": "How many?", "answer": "3", "image": "/authors/disk/a.png"}
+    published.write_json(tmp_path / "in" / "a.json", [row])
+    (sample,), _ = bring(
+        "zoombench",
+        tmp_path / "in",
+        tmp_path / "out",
+        roots=(tmp_path / "elsewhere",),
+        strip=("/authors/disk/",),
+    )
+    assert sample.answer == "3"
+
+
 def test_benchmarks_are_imported_by_their_readers_with_boxes(tmp_path: Path) -> None:
     folder = tmp_path / "in" / "direct_attributes"
     published.write_picture(folder / "sa_1.jpg", 1, (100, 50))
@@ -121,7 +161,8 @@ def test_benchmarks_are_imported_by_their_readers_with_boxes(tmp_path: Path) -> 
     (sample,), rejected = bring("vstar", tmp_path / "in", tmp_path / "out")
     assert sample.boxes == ((Box(0.1, 0.1, 0.3, 0.3),),)
     assert sample.image.is_relative_to(tmp_path / "out" / "pictures")
-    assert "no picture sa_2.jpg" in rejected[0]["detail"]
+    assert rejected[0]["detail"] == "no picture sa_2.jpg beside it"
+    assert rejected[0]["where"].endswith("relative_position/sa_2.json: row 1")
     assert rejected[0]["reason"] == "missing picture"
 
 
@@ -199,7 +240,7 @@ def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
 
 
 def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown format 'nonsense'; known are deepeyes"):
+    with pytest.raises(ConfigError, match="unknown data set 'nonsense'; known are deepeyes"):
         bring("nonsense", tmp_path, tmp_path / "out")
     published.write_json(tmp_path / "in" / "x.json", ROWS)
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
@@ -211,7 +252,7 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
         bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):
         bring("table", tmp_path / "gone", tmp_path / "out2")
-    assert {"deepeyes", "table", "vstar", "hrbench-8k", "treebench", "zoombench"} <= set(formats())
+    assert {"deepeyes", "table", "vstar", "hrbench-8k", "treebench", "zoombench"} <= set(PUBLISHED)
 
 
 # --- what cannot be a sample ----------------------------------------------------------------------
@@ -360,8 +401,7 @@ def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path)
 MEASURE = """
 import sys
 from pathlib import Path
-from lfpc.published.importing import ImportConfig
-from lfpc.published.formats import import_published
+from lfpc.published.importing import ImportConfig, import_published
 from bench.side_by_side import peak_memory_mib
 config = ImportConfig(format=sys.argv[1], src=Path(sys.argv[2]))
 import_published(config, Path(sys.argv[3]), progress=False)

@@ -303,7 +303,7 @@ def test_the_verb_asks_a_judge_by_name_or_the_only_one_there_is(
         (["rescore", "{}", "--judge-model", "m"], "give --judge, its address, too"),
         (
             ["data", "fetch-instructions", "nonsense"],
-            "unknown benchmark 'nonsense'; known are vstar",
+            "unknown data set 'nonsense'; known are deepeyes",
         ),
     ],
 )
@@ -314,9 +314,21 @@ def test_a_mistake_is_one_sentence(
     assert says in capsys.readouterr().err
 
 
-def test_instructions_are_printed(capsys: Any) -> None:
-    assert cli.main(["data", "fetch-instructions", "vstar"]) == 0
-    assert "hf download craigwu/vstar_bench" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("vstar", "craigwu/vstar_bench"),
+        ("deepeyes", "ChenShawn/DeepEyes-Datasets-47k"),
+        ("pixel-reasoner", "TIGER-Lab/PixelReasoner-RL-Data"),
+        ("chain-of-focus", "xintongzhang/CoF-RL-Data"),
+        ("thinklite-vl", "russwang/ThinkLite-VL-hard-11k"),
+    ],
+)
+def test_instructions_are_printed_for_benchmarks_and_training_sets(
+    capsys: Any, name: str, repository: str
+) -> None:
+    assert cli.main(["data", "fetch-instructions", name]) == 0
+    assert f"hf download {repository}" in capsys.readouterr().out
 
 
 def test_a_folder_without_rows_is_a_run_error(tmp_path: Path) -> None:

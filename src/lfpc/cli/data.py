@@ -132,8 +132,7 @@ class DataImport:
     """Of the order of options, where a benchmark's own order gives the answer away."""
 
     def run(self) -> str:
-        from lfpc.published.formats import import_published
-        from lfpc.published.importing import REJECTED_FILE, ImportConfig
+        from lfpc.published.importing import REJECTED_FILE, ImportConfig, import_published
         from lfpc.report.import_page import import_lines, write_import_page
 
         config = ImportConfig(
@@ -191,15 +190,15 @@ def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchInstructions:
-    """Print where a person gets the files of a benchmark. Nothing is downloaded."""
+    """Print where a person gets the files of a training set or benchmark. Nothing is downloaded."""
 
     task: Positional[str]
-    """Name of the benchmark; any other word lists the known ones."""
+    """Name of the set; any other word lists the known ones."""
 
     def run(self) -> str:
-        from lfpc.published.benchmarks import fetch_instructions
+        from lfpc.published import published_set
 
-        return fetch_instructions(self.task)
+        return published_set(self.task).fetch
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -11,7 +11,7 @@ from lfpc.answers import check_answer
 from lfpc.evaluate.judge import Judge, JudgeCase
 from lfpc.evaluate.stored import find_evaluations, read_results, update_results
 from lfpc.metrics.summary import Records
-from lfpc.published.rows import LETTERS
+from lfpc.published.options import LETTERS
 from lfpc.records import EpisodeRecord, log_record, read_records
 
 

@@ -2,7 +2,8 @@
 
 Rows about one picture (several questions, rotations of one, its repeats with other seeds) are one
 cluster: they are not independent evidence. Intervals are at 95 % and speak about other pictures of
-the same kind, not about other training runs.
+the same kind, not about other training runs. Functions import `scipy.stats` when called: it loads
+slowly.
 """
 
 from collections.abc import Hashable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -63,6 +63,8 @@ def wilson(k: int, n: int) -> Interval:
     """
     if n == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest
+
     interval = binomtest(k, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -121,6 +123,8 @@ def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> I
     """
     if len(values) == 0:
         return 0.0, 1.0
+    from scipy.stats import norm
+
     p = float(np.mean(values))
     size = effective_size(values, clusters)
     z = float(norm.ppf(0.975))
@@ -264,6 +268,8 @@ def smallest_difference(
             "the smallest difference needs either the discordance of verdicts or the sd of "
             "differences"
         )
+    from scipy.stats import norm
+
     z_a = float(norm.ppf(1 - alpha / 2))
     z_b = float(norm.ppf(power))
     if sd is not None:
@@ -293,6 +299,8 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
 
     n10, n01: questions that only a, only b got right; 1 where they never disagree.
     """
+    from scipy.stats import binomtest
+
     only_a = sum(bool(x and not y) for x, y in zip(a, b, strict=True))
     only_b = sum(bool(y and not x) for x, y in zip(a, b, strict=True))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

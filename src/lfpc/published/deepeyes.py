@@ -1,50 +1,37 @@
 """DeepEyes-47k, and the layout of verl that it is written in: parquet with prompt, images,
 reward_model, extra_info.
+
+The question is that of extra_info, without the description of the tool.
 """
 
-from pathlib import Path
 from typing import Any
 
 from lfpc.errors import SampleError
-from lfpc.published.base import (
-    Found,
-    Places,
-    kept_fields,
-    one_picture,
-    pending_rows,
-    plain_question,
-    with_options,
-)
 from lfpc.published.files import TableRow
+from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import files_like, need
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import kept_fields, need, one_picture, plain_question, reader
 from lfpc.samples import Sample
 
 
-def read_deepeyes(src: Path, places: Places) -> Found:
-    """Samples of every parquet file below `src`; the question is that of extra_info, without the
-    tool's description.
-    """
-    yield from pending_rows(files_like(src, "*.parquet"), places, _sample)
-
-
-def _sample(record: TableRow, store: PictureStore) -> Sample:
-    row = record.values
-    extra = _struct(row, "extra_info")
-    reward = _struct(row, "reward_model")
-    source = str(row.get("data_source") or "")
-    text = plain_question(str(extra.get("question") or _asked(need(row, "prompt"))))
+def _sample(row: TableRow, store: PictureStore) -> Sample:
+    values = row.values
+    extra = _struct(values, "extra_info")
+    reward = _struct(values, "reward_model")
+    source = str(values.get("data_source") or "")
+    text = plain_question(str(extra.get("question") or _asked(need(values, "prompt"))))
     answer = str(need({**extra, **reward}, "ground_truth", "answer")).strip()
     question, options, answer = with_options(text, answer)
     sample = Sample(
         id=f"{source}/{extra['index']}"
         if extra.get("index") not in (None, "")
-        else f"{source}/row-{record.number}",
-        image=one_picture(need(row, "images"), store),
+        else f"{source}/row-{row.number}",
+        image=one_picture(need(values, "images"), store),
         question=question,
         answer=answer,
         options=options,
-        category=str(row.get("env_name") or row.get("ability") or ""),
+        category=str(values.get("env_name") or values.get("ability") or ""),
         source=source,
     )
     return kept_fields(extra, sample)
@@ -63,3 +50,19 @@ def _asked(prompt: Any) -> str:
     if not messages:
         raise SampleError("'prompt' holds no message of the user")
     return str(messages[-1]["content"])
+
+
+_read = reader("*.parquet", make=_sample)
+DEEPEYES = PublishedSet(
+    name="deepeyes",
+    fetch=hugging_face(
+        "deepeyes", ["ChenShawn/DeepEyes-Datasets-47k"], "The parquet files hold the pictures."
+    ),
+    read=_read,
+)
+VERL = PublishedSet(
+    name="verl",
+    fetch="Any folder DIR with parquet files in verl's layout: columns prompt, images, "
+    "reward_model and extra_info, as `lfpc data export verl` writes them.",
+    read=_read,
+)

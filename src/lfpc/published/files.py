@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,46 @@ LARGEST_CELL = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: its values by column name, and the words that name it in an error ("file.tsv: row
-    3").
-    """
+    """One row of a file: its values by column name."""
 
-    where: str
-    values: Mapping[str, Any]
-    number: int = 0
+    file: Path
+    number: int
     """Its place in the file, from 1."""
+    values: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """What names the row in an error, as "file.tsv: row 3"."""
+        return f"{self.file}: row {self.number}"
 
 
-def read_records(file: Path) -> Iterator[TableRow | SampleError]:
+def files_like(folder: Path, *patterns: str) -> list[Path]:
+    """Files below `folder` that match the first pattern with any match, sorted; `folder` itself if
+    it is a file.
+
+    A pattern is compared with the path below `folder`, in lower case; its `*` reaches across
+    folders.
+
+    Raises:
+        SampleError: nothing matches.
+    """
+    if folder.is_file():
+        return [folder]
+    there = {
+        file.relative_to(folder).as_posix().lower(): file
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+    for pattern in patterns:
+        if found := sorted(file for path, file in there.items() if fnmatchcase(path, pattern)):
+            return found
+    raise SampleError(
+        f"{folder}: no file like {' or '.join(patterns)}; `lfpc data fetch-instructions "
+        f"NAME` says where to get it"
+    )
+
+
+def read_rows(file: Path) -> Iterator[TableRow | SampleError]:
     """Rows of a `.tsv`, `.csv`, `.parquet`, `.jsonl` or `.json` file (a list of objects), in their
     order; rows count from 1.
 
@@ -80,7 +110,7 @@ def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
                         f"{where}: {len(row)} cells, but the first line names {len(names)} columns"
                     )
             else:
-                yield TableRow(where, dict(zip(names, row, strict=True)), number)
+                yield TableRow(file, number, dict(zip(names, row, strict=True)))
 
 
 def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
@@ -96,7 +126,7 @@ def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
                         name: column[i].as_py()
                         for name, column in zip(batch.schema.names, batch.columns, strict=True)
                     }
-                    yield TableRow(f"{file}: row {number}", values, number)
+                    yield TableRow(file, number, values)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield SampleError(f"{file}: not readable after row {number} ({error})")
 
@@ -105,7 +135,7 @@ def _read_jsonl(file: Path) -> Iterator[TableRow | SampleError]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield _record(file, number, lambda line=line: json.loads(line))
+                yield _json_row(file, number, lambda line=line: json.loads(line))
 
 
 def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
@@ -117,17 +147,17 @@ def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
     if not isinstance(rows, list):
         rows = [rows]
     for number, row in enumerate(rows, 1):
-        yield _record(file, number, lambda row=row: row)
+        yield _json_row(file, number, lambda row=row: row)
 
 
-def _record(file: Path, number: int, load: Callable[[], Any]) -> TableRow | SampleError:
+def _json_row(file: Path, number: int, load: Callable[[], Any]) -> TableRow | SampleError:
     where = f"{file}: row {number}"
     try:
         row = load()
     except (ValueError, RecursionError) as error:
         return SampleError(f"{where}: not a line of JSON ({error})")
     return (
-        TableRow(where, row, number)
+        TableRow(file, number, row)
         if isinstance(row, dict)
         else SampleError(f"{where}: a row is a JSON object, got {type(row).__name__}")
     )
@@ -162,9 +192,8 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
                 rows = rows.cast_column(
                     name, Image(decode=False)
                 )  # bytes or path, as they were published
-        name = f"{folder / str(split)}" if split else f"{folder}"
         for number, row in enumerate(rows, 1):
-            yield TableRow(f"{name}: row {number}", dict(row), number)
+            yield TableRow(folder / str(split), number, dict(row))
 
 
 _READERS: dict[str, Callable[[Path], Iterator[TableRow | SampleError]]] = {

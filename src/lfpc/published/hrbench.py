@@ -7,54 +7,38 @@ in one page.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
+from lfpc.published.files import TableRow
+from lfpc.published.options import column_options, lettered, some_options
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import (
-    Found,
-    column_options,
-    files_like,
-    lettered,
-    need,
-    samples_of,
-    some_options,
-)
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import need, reader
 from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
 
-def read_hrbench(size: str, folder: Path, work: Path) -> Found:
-    """Samples of the files whose name or folder holds `size` ("4k" or "8k"). `meta`: "cycle", the
-    rotation, and "cluster", the question.
-    """
-    files = files_like(folder, f"*{size}*.tsv", f"*{size}*.parquet")
-    yield from samples_of(
-        files,
-        PictureStore(work / "pictures", roots=(folder,)),
-        lambda row, store: _sample(row, store, size),
-    )
-
-
-def _sample(row: Mapping[str, Any], store: PictureStore, size: str) -> Sample:
-    options = some_options(column_options(row))
-    question = str(need(row, "question"))
-    picture = store.file_of(need(row, "image"))
+def _sample(row: TableRow, store: PictureStore, size: str) -> Sample:
+    """`meta`: "cycle", the rotation, and "cluster", the question."""
+    values = row.values
+    options = some_options(column_options(values))
+    question = str(need(values, "question"))
+    picture = store.file_of(need(values, "image"))
     same = "\n".join([picture.stem, question, *sorted(options)])
     return Sample(
-        id=str(need(row, "index")),
+        id=str(need(values, "index")),
         image=picture,
         question=question,
-        answer=lettered(need(row, "answer"), options),
+        answer=lettered(need(values, "answer"), options),
         options=options,
-        category=str(need(row, "category")),
+        category=str(need(values, "category")),
         source=f"hrbench-{size}",
         meta={
-            "cycle": str(need(row, "cycle_category")),
+            "cycle": str(need(values, "cycle_category")),
             "cluster": sha256(same.encode()).hexdigest()[:16],
         },
     )
@@ -102,3 +86,21 @@ def score_hrbench(records: Records) -> Summary:
 def _cycle(record: EpisodeRecord) -> str:
     """Which rotation of its question a record is of."""
     return str(record.sample.meta.get("cycle", ""))
+
+
+def _hrbench(size: str) -> PublishedSet:
+    return PublishedSet(
+        name=f"hrbench-{size}",
+        fetch=hugging_face(
+            f"hrbench-{size}",
+            ["DreamMr/HR-Bench"],
+            f"One of hr_bench_{size}.tsv (least memory) and hr_bench_{size}.parquet is enough.",
+        ),
+        read=reader(f"*{size}*.tsv", f"*{size}*.parquet", make=partial(_sample, size=size)),
+        score=score_hrbench,
+        questions=800,
+    )
+
+
+HRBENCH_4K = _hrbench("4k")
+HRBENCH_8K = _hrbench("8k")

@@ -8,20 +8,23 @@ killed reads on behind the last whole line. Only rows under way are in memory; `
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import ConfigError, LfpcError, RunError, SampleError
+from lfpc.errors import ConfigError, SampleError
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
-from lfpc.published.importers import Importer, Pending, Places
+from lfpc.published import published_set
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rejections import Rejected, RejectReason, reason_of
+from lfpc.published.published_set import ReadOptions
+from lfpc.published.reading import sample_of
+from lfpc.published.rejections import Rejected, Rejection, RejectReason
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
 from lfpc.storage.files import atomic_file, write_json
@@ -70,32 +73,35 @@ class Imported:
     """By source: "samples", "with_options", "with_boxes", "rejected"."""
 
 
-def import_samples(
-    importer: Importer, config: ImportConfig, out: Path, *, progress: bool = True
-) -> Imported:
-    """Read everything that `importer` finds and write a samples folder with its pictures.
+def import_published(config: ImportConfig, out: Path, *, progress: bool = True) -> Imported:
+    """Read everything that `config` names and write a samples folder with its pictures.
 
     Raises:
-        ConfigError: `out` lies inside the folder that is read.
+        ConfigError: no such format, or `out` lies inside the folder that is read.
         SampleError: the files are not there, or of another layout.
         RunError: `out` holds another import, or the disk refuses.
     """
+    chosen = published_set(config.format)
     if config.src.is_dir() and out.resolve().is_relative_to(config.src.resolve()):
         raise ConfigError(
             f"{out} lies in {config.src}, so what is written would be read; name a folder outside"
         )
     pictures = (out / PICTURES).absolute()
     config = replace(config, files=_sizes(config.src))
-    places = Places(
+    options = ReadOptions(
         pictures=pictures,
         roots=(*config.roots, _folder(config.src)),
         strip=config.strip,
         columns=config.columns or {},
+        option_seed=config.seed,
     )
-    rows = importer(config.src, places)
-    first = list(
-        islice(rows, 1)
-    )  # a wrong folder or option is told of here, before `out` is this import's
+    rows = chosen.read(config.src, options)
+    # A wrong folder or option is named here, before `out` is this import's.
+    first = list(islice(rows, 1))
+    inside = [folder.resolve() for folder in (*options.roots, pictures)]
+    store_picture = partial(_with_stored_picture, config, PictureStore(pictures), inside)
+    work = partial(sample_of, finish=store_picture)
+    label = f"import {config.format}"
     with RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
         journal = Journal.open(run.path / JOURNAL_FILE)
         done = 0
@@ -105,79 +111,35 @@ def import_samples(
             if "sample" in line:
                 seen.add(short_hash(line["sample"]["id"]))
         found = islice(chain(first, rows), done, None)
-        keeper = Keeper(config, pictures)
-        label = f"import {config.format}"
         with (
             progress_bar(None, done, label, unit="row", shown=progress) as advance,
             ThreadPoolExecutor(THREADS) as threads,
         ):
-            made = in_order(threads, keeper.keep, found, 2 * THREADS)
+            made = in_order(threads, work, found, 2 * THREADS)
             for number, one in enumerate(made, done + 1):
                 journal.append(str(number), _line(one, number, seen, out))
                 advance(1)
         return _finish(journal, out, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that is left out."""
+def _with_stored_picture(
+    config: ImportConfig, store: PictureStore, inside: Sequence[Path], sample: Sample
+) -> Sample:
+    """`sample` with its picture in the store.
 
-    where: str
-    reason: RejectReason
-    detail: str
-    source: str = ""
-
-
-class Keeper:
-    """Makes rows into samples whose pictures are sound and in the store."""
-
-    def __init__(self, config: ImportConfig, pictures: Path) -> None:
-        self._config = config
-        self._store = PictureStore(pictures)
-        self._inside = [
-            folder.resolve() for folder in (*config.roots, _folder(config.src), pictures)
-        ]
-
-    def keep(self, found: Pending | Sample | SampleError) -> Sample | Rejection:
-        """The sample, or why there is none."""
-        if isinstance(found, SampleError):
-            return Rejection("", reason_of(found), str(found))
-        where = found.record.where if isinstance(found, Pending) else f"sample {found.id!r}"
-        source = (
-            found.source
-            if isinstance(found, Sample)
-            else str(found.record.values.get("data_source") or "")
+    Raises:
+        Rejected: the picture is in none of the folders `inside`, or of no usable size.
+        PictureError: it is damaged, or cannot be copied.
+    """
+    picture = sample.image
+    real = picture.resolve()
+    if not any(real.is_relative_to(folder) for folder in inside):
+        raise Rejected(
+            RejectReason.OUTSIDE,
+            f"{picture} is in none of the folders that were given; name its folder with --root",
         )
-        try:
-            sample = found if isinstance(found, Sample) else found.make(found.record, found.store)
-            return replace(sample, image=self._kept(sample.image))
-        except RunError:  # the disk refuses, whatever the row is
-            raise
-        except LfpcError as error:
-            return Rejection(where, reason_of(error), str(error), source)
-        except (
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-        ) as error:  # a value of another kind than the layout has
-            return Rejection(
-                where,
-                RejectReason.ROW,
-                f"a value of the wrong kind ({type(error).__name__}: {error})",
-                source,
-            )
-
-    def _kept(self, picture: Path) -> Path:
-        real = picture.resolve()
-        if not any(real.is_relative_to(folder) for folder in self._inside):
-            raise Rejected(
-                RejectReason.OUTSIDE,
-                f"{picture} is in none of the folders that were given; name its folder with --root",
-            )
-        return self._store.adopt(
-            picture, sound_picture(picture, self._config.min_side), link=self._config.link
-        )
+    kind = sound_picture(picture, config.min_side)
+    return replace(sample, image=store.adopt(picture, kind, link=config.link))
 
 
 def _line(made: Sample | Rejection, number: int, seen: set[int], out: Path) -> dict[str, Any]:

@@ -6,44 +6,33 @@ pictures. It has no boxes.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from lfpc.metrics.summary import summarise
+from lfpc.published.files import TableRow
+from lfpc.published.options import column_options, lettered, some_options, split_options
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import (
-    Found,
-    column_options,
-    files_like,
-    lettered,
-    need,
-    samples_of,
-    some_options,
-    split_options,
-)
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import need, reader
 from lfpc.samples import Sample
 
 
-def read_mme_realworld(folder: Path, work: Path, seed: int) -> Found:
-    """Samples of the parquet, TSV or JSON files below `folder`; the category is "Task/Subtask"."""
-    for file in files_like(folder, "*.parquet", "*.tsv", "*mme*.json", "*.json"):
-        roots = (file.parent, file.parent / "imgs", file.parent / "images", folder)
-        yield from samples_of([file], PictureStore(work / "pictures", roots=roots), _sample)
-
-
-def _sample(row: Mapping[str, Any], store: PictureStore) -> Sample:
-    options = _options(row)
-    category = row.get("category") or "/".join(
-        str(row[name]) for name in ("Task", "Subtask") if row.get(name)
+def _sample(row: TableRow, store: PictureStore) -> Sample:
+    """The category is "Task/Subtask"."""
+    values = row.values
+    options = _options(values)
+    category = values.get("category") or "/".join(
+        str(values[name]) for name in ("Task", "Subtask") if values.get(name)
     )
     return Sample(
-        id=str(need(row, "index", "Question_id")),
-        image=store.file_of(need(row, "bytes", "image", "Image")),
-        question=str(need(row, "question", "Text")).strip(),
-        answer=lettered(need(row, "answer", "Ground truth"), options),
+        id=str(need(values, "index", "Question_id")),
+        image=store.file_of(need(values, "bytes", "image", "Image")),
+        question=str(need(values, "question", "Text")).strip(),
+        answer=lettered(need(values, "answer", "Ground truth"), options),
         options=options,
         category=str(category),
         source="mme-realworld-lite",
-        meta={"subcategory": str(row.get("l2-category") or row.get("Category") or "")},
+        meta={"subcategory": str(values.get("l2-category") or values.get("Category") or "")},
     )
 
 
@@ -54,3 +43,18 @@ def _options(row: Mapping[str, Any]) -> tuple[str, ...]:
     listed = need(row, "multi-choice options", "options", "Answer choices")
     lines = listed if isinstance(listed, str) else "\n".join(map(str, listed))
     return some_options(split_options(lines)[1] or listed)
+
+
+MME_REALWORLD_LITE = PublishedSet(
+    name="mme-realworld-lite",
+    fetch=hugging_face(
+        "mme-realworld-lite",
+        ["yifanzhang114/MME-RealWorld-lite-lmms-eval"],
+        "The parquet files; or the unpacked data.zip of "
+        "yifanzhang114/MME-RealWorld-Lite: a JSON list and the folder imgs.",
+    ),
+    read=reader(
+        "*.parquet", "*.tsv", "*mme*.json", "*.json", make=_sample, beside=("", "imgs", "images")
+    ),
+    score=summarise,
+)

@@ -1,5 +1,6 @@
 """Why a row or a sample is left out: a reason that is counted, and a sentence."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from lfpc.errors import LfpcError, MissingPicture, PictureError, SampleError
@@ -39,6 +40,20 @@ class Rejected(SampleError):
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that is left out. As text: where it is, and the detail."""
+
+    where: str
+    """File and row; empty where the detail names them."""
+    reason: RejectReason
+    detail: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}" if self.where else self.detail
 
 
 def reason_of(error: LfpcError) -> RejectReason:

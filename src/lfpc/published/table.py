@@ -2,22 +2,17 @@
 columns named by the user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError
-from lfpc.published.base import (
-    Found,
-    Places,
-    one_picture,
-    pending_rows,
-    plain_question,
-    with_options,
-)
-from lfpc.published.files import TableRow, is_saved_dataset
+from lfpc.published.files import TableRow, files_like, is_saved_dataset
+from lfpc.published.options import lettered, some_options, with_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
-from lfpc.published.rows import files_like, lettered, need, some_options
+from lfpc.published.published_set import Found, PublishedSet, ReadOptions
+from lfpc.published.reading import need, one_picture, pending_rows, plain_question
 from lfpc.samples import Sample
 
 FIELDS = ("id", "image", "question", "answer", "options", "boxes", "category", "source")
@@ -26,42 +21,42 @@ given."""
 _LIKE = ("*.parquet", "*.jsonl", "*.json", "*.tsv", "*.csv")
 
 
-def read_generic(src: Path, places: Places) -> Found:
-    """Samples of the files below `src` that are of the first kind there is.
+def read_table(src: Path, options: ReadOptions) -> Iterator[Found]:
+    """Rows of the files below `src` that are of the first kind there is.
 
     Raises:
         ConfigError: a column is mapped to something that a sample does not have.
     """
-    if unknown := sorted(set(places.columns) - set(FIELDS)):
+    if unknown := sorted(set(options.columns) - set(FIELDS)):
         raise ConfigError(
             f"--map {unknown[0]}=...: a sample has no {unknown[0]!r}; it has {', '.join(FIELDS)}"
         )
-    names = {name: places.columns.get(name, name) for name in FIELDS}
+    names = {name: options.columns.get(name, name) for name in FIELDS}
     files = [src] if is_saved_dataset(src) else files_like(src, *_LIKE)
-    yield from pending_rows(files, places, lambda record, store: _sample(record, store, names))
+    return pending_rows(files, options, partial(_sample, names=names))
 
 
-def _sample(record: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sample:
-    row = {name: _column(record.values, column) for name, column in names.items()}
-    row = {name: value for name, value in row.items() if value not in (None, "")}
-    picture = one_picture(_needed(row, names, "image"), store)
-    text = plain_question(str(_needed(row, names, "question")))
-    answer = str(_needed(row, names, "answer")).strip()
-    if options := row.get("options"):
+def _sample(row: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sample:
+    values = {name: _column(row.values, column) for name, column in names.items()}
+    values = {name: value for name, value in values.items() if value not in (None, "")}
+    picture = one_picture(_needed(values, names, "image"), store)
+    text = plain_question(str(_needed(values, names, "question")))
+    answer = str(_needed(values, names, "answer")).strip()
+    if options := values.get("options"):
         options = some_options(list(options.values()) if isinstance(options, dict) else options)
         question = text
         answer = lettered(answer, options)
     else:
         question, options, answer = with_options(text, answer)
     return Sample(
-        id=str(row.get("id", f"row-{record.number}")),
+        id=str(values.get("id", f"row-{row.number}")),
         image=picture,
         question=question,
         answer=answer,
         options=tuple(options),
-        boxes=pixel_boxes(row.get("boxes"), picture),
-        category=str(row.get("category", "")),
-        source=str(row.get("source", "")),
+        boxes=pixel_boxes(values.get("boxes"), picture),
+        category=str(values.get("category", "")),
+        source=str(values.get("source", "")),
     )
 
 
@@ -77,3 +72,11 @@ def _column(row: Mapping[str, Any], column: str) -> Any:
     for part in column.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
+
+
+TABLE = PublishedSet(
+    name="table",
+    fetch="Any folder DIR with JSONL, JSON, CSV, TSV or parquet files, or one that Hugging Face's "
+    "`save_to_disk` wrote; `lfpc data import table DIR OUT --map FIELD=COLUMN` names its columns.",
+    read=read_table,
+)

@@ -2,38 +2,35 @@
 smaller than one visual token.
 """
 
-from pathlib import Path
-
-from lfpc.published.base import (
-    Found,
-    Places,
-    one_picture,
-    pending_rows,
-    plain_question,
-    with_options,
-)
 from lfpc.published.files import TableRow
+from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import files_like, need
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import need, one_picture, plain_question, reader
 from lfpc.samples import Sample
 
 
-def read_thinklite(src: Path, places: Places) -> Found:
-    """Samples of every parquet file below `src`."""
-    yield from pending_rows(files_like(src, "*.parquet"), places, _sample)
-
-
-def _sample(record: TableRow, store: PictureStore) -> Sample:
-    row = record.values
+def _sample(row: TableRow, store: PictureStore) -> Sample:
+    values = row.values
     question, options, answer = with_options(
-        plain_question(str(need(row, "problem"))), str(need(row, "answer", "ground_truth")).strip()
+        plain_question(str(need(values, "problem"))),
+        str(need(values, "answer", "ground_truth")).strip(),
     )
     return Sample(
-        id=str(row.get("id") or f"row-{record.number}"),
-        image=one_picture(need(row, "image", "images"), store),
+        id=str(values.get("id") or f"row-{row.number}"),
+        image=one_picture(need(values, "image", "images"), store),
         question=question,
         answer=answer,
         options=options,
-        category=str(row.get("category") or ""),
+        category=str(values.get("category") or ""),
         source="thinklite-vl",
     )
+
+
+THINKLITE_VL = PublishedSet(
+    name="thinklite-vl",
+    fetch=hugging_face(
+        "thinklite-vl", ["russwang/ThinkLite-VL-hard-11k"], "The parquet files hold the pictures."
+    ),
+    read=reader("*.parquet", make=_sample),
+)

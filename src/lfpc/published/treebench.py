@@ -2,51 +2,34 @@
 is about.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from lfpc.boxes import target_iou
 from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
+from lfpc.published.files import TableRow
+from lfpc.published.options import column_options, lettered, some_options, split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
-from lfpc.published.rows import (
-    Found,
-    column_options,
-    files_like,
-    lettered,
-    need,
-    samples_of,
-    some_options,
-    split_options,
-)
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import need, reader
 from lfpc.samples import Sample
 
 
-def read_treebench(folder: Path, work: Path, seed: int) -> Found:
-    """Samples of `TreeBench.tsv`; each instance is a target of its own."""
-    yield from samples_of(
-        files_like(folder, "*treebench*.tsv", "*.tsv", "*.parquet"),
-        PictureStore(work / "pictures"),
-        _sample,
-    )
-
-
-def _sample(row: Mapping[str, Any], store: PictureStore) -> Sample:
-    question, inline = split_options(str(need(row, "question")))
+def _sample(row: TableRow, store: PictureStore) -> Sample:
+    """Each instance is a target of its own."""
+    values = row.values
+    question, inline = split_options(str(need(values, "question")))
     options = some_options(
-        column_options(row)
+        column_options(values)
         or inline
-        or split_options(str(row.get("multi-choice options") or ""))[1]
+        or split_options(str(values.get("multi-choice options") or ""))[1]
     )
-    picture = store.file_of(need(row, "image"))
+    picture = store.file_of(need(values, "image"))
     return Sample(
-        id=str(need(row, "index")),
+        id=str(need(values, "index")),
         image=picture,
         question=question,
-        answer=lettered(need(row, "answer"), options),
+        answer=lettered(need(values, "answer"), options),
         options=options,
-        boxes=pixel_boxes(need(row, "target_instances"), picture),
-        category=str(need(row, "category")),
+        boxes=pixel_boxes(need(values, "target_instances"), picture),
+        category=str(need(values, "category")),
         source="treebench",
     )
 
@@ -64,3 +47,14 @@ def score_treebench(records: Records) -> Summary:
     return summarise(records) | {
         "figures": mean_with_error("miou", values, [record.sample.id for record in records])
     }
+
+
+TREEBENCH = PublishedSet(
+    name="treebench",
+    fetch=hugging_face(
+        "treebench", ["HaochenWang/TreeBench"], "TreeBench.tsv is all that is needed."
+    ),
+    read=reader("*treebench*.tsv", "*.tsv", "*.parquet", make=_sample),
+    score=score_treebench,
+    questions=405,
+)

@@ -1,51 +1,57 @@
-"""VisualProbe (Mini-o3), training and test parts, and Mini-o3's own training files: JSON lists
-beside their pictures.
+"""VisualProbe (Mini-o3, arXiv 2509.07969), open questions about tiny things, and Mini-o3's training
+files: JSON lists beside their pictures.
+
+Answers are free text: a judge decides what no rule can.
 """
 
 import re
-from pathlib import Path
 
-from lfpc.published.base import (
-    Found,
-    Places,
-    kept_fields,
-    one_picture,
-    pending_rows,
-    plain_question,
-)
+from lfpc.metrics.summary import summarise
 from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import files_like, need
+from lfpc.published.published_set import PublishedSet, hugging_face
+from lfpc.published.reading import kept_fields, need, one_picture, plain_question, reader
 from lfpc.samples import Sample
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_LISTS = ("*.json", "*.jsonl", "*.parquet")
 
 
-def read_visualprobe(src: Path, places: Places) -> Found:
-    """Samples of every JSON file below `src`. Answers are free text; the category is the folder of
-    a file ("hard" of VisualProbe_Hard).
-    """
-    for file in files_like(src, "*.json", "*.jsonl", "*.parquet"):
-        part = file.parent.name.lower().removeprefix("visualprobe_")
-        yield from pending_rows(
-            [file], places, lambda record, store, part=part: _sample(record, store, part)
-        )
-
-
-def _sample(record: TableRow, store: PictureStore, part: str) -> Sample:
-    row = record.values
+def _sample(row: TableRow, store: PictureStore) -> Sample:
+    """The category is the folder of a list ("hard" of VisualProbe_Hard)."""
+    values = row.values
+    part = row.file.parent.name.lower().removeprefix("visualprobe_")
     sample = Sample(
-        id=f"{part}/{row.get('doc_id', f'row-{record.number}')}",
-        image=one_picture(need(row, "images", "image"), store),
-        question=plain_question(str(need(row, "problem"))),
-        answer=unwrapped(str(need(row, "solution"))),
+        id=f"{part}/{values.get('doc_id', f'row-{row.number}')}",
+        image=one_picture(need(values, "images", "image"), store),
+        question=plain_question(str(need(values, "problem"))),
+        answer=_unwrapped(str(need(values, "solution"))),
         category=part,
-        source=str(row.get("data_source") or "visualprobe"),
+        source=str(values.get("data_source") or "visualprobe"),
     )
-    return kept_fields(row, sample)
+    return kept_fields(values, sample)
 
 
-def unwrapped(solution: str) -> str:
+def _unwrapped(solution: str) -> str:
     """A solution without the tags around it."""
     wrapped = _ANSWER.search(solution)
     return (wrapped.group(1) if wrapped else solution).strip()
+
+
+VISUALPROBE = PublishedSet(
+    name="visualprobe",
+    fetch=hugging_face(
+        "visualprobe",
+        ["Mini-o3/VisualProbe_Easy", "Mini-o3/VisualProbe_Medium", "Mini-o3/VisualProbe_Hard"],
+        "Keep each part in a folder of its name "
+        "(DIR/visualprobe/VisualProbe_Hard/val.json): the name becomes the category.",
+    ),
+    # The test parts; where there are none, every list.
+    read=reader("*val.json", "*test.json", *_LISTS, make=_sample),
+    score=summarise,
+)
+MINI_O3 = PublishedSet(
+    name="mini-o3",
+    fetch=hugging_face("mini-o3", ["Mini-o3/VisualProbe_train"], "train.json beside its pictures."),
+    read=reader(*_LISTS, make=_sample),
+)

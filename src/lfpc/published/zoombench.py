@@ -2,45 +2,61 @@
 the region's box.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
 
+from lfpc.errors import SampleError
+from lfpc.metrics.summary import summarise
+from lfpc.published.files import TableRow, files_like, read_rows
+from lfpc.published.options import lettered, split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
-from lfpc.published.rows import Found, files_like, lettered, need, samples_of, split_options
+from lfpc.published.published_set import Found, PendingRow, PublishedSet, ReadOptions, hugging_face
+from lfpc.published.reading import need, plain_question
 from lfpc.samples import Sample
 
 
-def read_zoombench(folder: Path, work: Path, seed: int) -> Found:
-    """Samples of the JSON or parquet files below `folder`. Only the whole picture is read, never
-    the published crop.
+def read_zoombench(src: Path, options: ReadOptions) -> Iterator[Found]:
+    """Rows of the JSON or parquet files below `src`. Only the whole picture is read, never the
+    published crop.
     """
-    files = files_like(folder, "*.parquet", "*.jsonl", "*.json")
-    number = 0
-
-    def make(row: Mapping[str, Any], store: PictureStore) -> Sample:
-        nonlocal number
-        number += 1
-        return _sample(row, store, str(row.get("index", row.get("id", number))))
-
-    for file in files:
-        yield from samples_of(
-            [file], PictureStore(work / "pictures", roots=(file.parent, folder)), make
-        )
+    numbers = count(1)  # across files: it names rows that have no name of their own
+    for file in files_like(src, "*.parquet", "*.jsonl", "*.json"):
+        store = options.store(file.parent)
+        for row in read_rows(file):
+            if isinstance(row, SampleError):
+                yield row
+            else:
+                yield PendingRow(row, partial(_sample, row, store, next(numbers)))
 
 
-def _sample(row: Mapping[str, Any], store: PictureStore, name: str) -> Sample:
-    prompt = str(need(row, "prompt", "question")).replace("<image>", "").strip()
-    answer = str(need(row, "answer"))
+def _sample(row: TableRow, store: PictureStore, number: int) -> Sample:
+    values = row.values
+    prompt = plain_question(str(need(values, "prompt", "question")))
+    answer = str(need(values, "answer"))
     question, options = split_options(prompt)
-    picture = store.file_of(need(row, "image"))
+    picture = store.file_of(need(values, "image"))
     return Sample(
-        id=name,
+        id=str(values.get("index", values.get("id", number))),
         image=picture,
         question=question if options else prompt,
         answer=lettered(answer, options) if options else answer,
         options=options,
-        boxes=pixel_boxes(row.get("bbox"), picture),
-        category=str(row.get("question_type") or row.get("category") or ""),
+        boxes=pixel_boxes(values.get("bbox"), picture),
+        category=str(values.get("question_type") or values.get("category") or ""),
         source="zoombench",
     )
+
+
+ZOOMBENCH = PublishedSet(
+    name="zoombench",
+    fetch=hugging_face(
+        "zoombench",
+        ["inclusionAI/ZoomBench"],
+        "The parquet files, or a JSON list beside its pictures.",
+    ),
+    read=read_zoombench,
+    score=summarise,
+    questions=845,
+)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from lfpc.images import picture_file
+from lfpc.published.options import LETTERS
 from lfpc.published.pictures import PictureStore
-from lfpc.published.rows import LETTERS
 from lfpc.samples import Sample, row_of_sample
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.data.exporters.base import asked_text, kept_row, stored_picture
-from lfpc.published.base import KEPT
 from lfpc.published.pictures import PictureStore
+from lfpc.published.reading import KEPT
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lfpc.data.exporters.base import asked_text, kept_row
 from lfpc.errors import PictureError
-from lfpc.published.base import KEPT
+from lfpc.published.reading import KEPT
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file
 

@@ -1,93 +1,17 @@
-"""What readers of published files share: finding files, making samples of rows, reading lettered
-options.
+"""Lettered options, as published questions hold them: at the end of the text, in columns of their
+own, or in a list.
 """
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
-from lfpc.errors import LfpcError, SampleError
-from lfpc.published.files import TableRow, read_records
-from lfpc.published.pictures import PictureStore
-from lfpc.published.rejections import Rejected, reason_of
-from lfpc.samples import Sample
+from lfpc.errors import SampleError
 
-Found = Iterator[Sample | SampleError]
-"""Samples in their published order; a row that is none is a SampleError in its place."""
 LETTERS = "ABCDEFGHIJ"
 _MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-J])\)\s*|([A-J])[.):]\s+)", re.MULTILINE)
-
-
-def files_like(folder: Path, *patterns: str) -> list[Path]:
-    """Files below `folder` that match the first pattern with any match, sorted; `folder` itself if
-    it is a file.
-
-    A pattern is compared with the path below `folder`, in lower case; its `*` reaches across
-    folders.
-
-    Raises:
-        SampleError: nothing matches.
-    """
-    if folder.is_file():
-        return [folder]
-    there = {
-        file.relative_to(folder).as_posix().lower(): file
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
-    for pattern in patterns:
-        if found := sorted(file for path, file in there.items() if fnmatchcase(path, pattern)):
-            return found
-    raise SampleError(
-        f"{folder}: no file like {' or '.join(patterns)}; `lfpc data fetch-instructions` "
-        f"says where to get it"
-    )
-
-
-def samples_of(
-    files: Iterable[Path],
-    store: PictureStore,
-    make: Callable[[Mapping[str, Any], PictureStore], Sample],
-) -> Found:
-    """Make a sample of every row of `files`; what fails names its file and row."""
-    for file in files:
-        for record in read_records(file):
-            yield record if isinstance(record, SampleError) else sample_of(record, store, make)
-
-
-def sample_of(
-    record: TableRow, store: PictureStore, make: Callable[[Mapping[str, Any], PictureStore], Sample]
-) -> Sample | SampleError:
-    """`make` applied to one row, its error named by file and row."""
-    try:
-        return make(record.values, store)
-    except LfpcError as error:
-        return Rejected(reason_of(error), f"{record.where}: {error}")
-    except (
-        TypeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:  # a value of another kind than the layout has
-        return SampleError(
-            f"{record.where}: a value of the wrong kind ({type(error).__name__}: {error})"
-        )
-
-
-def need(row: Mapping[str, Any], *names: str) -> Any:
-    """The first of the columns `names` that the row has and that holds something.
-
-    Raises:
-        SampleError: none does.
-    """
-    for name in names:
-        if row.get(name) not in (None, "", [], {}):
-            return row[name]
-    raise SampleError(f"no {' or '.join(map(repr, names))}; the row has {', '.join(map(str, row))}")
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]]:
@@ -114,6 +38,23 @@ def split_options(text: str) -> tuple[str, tuple[str, ...]]:
             options[-1] = options[-1].splitlines()[0].strip() if options[-1] else ""
             return text[: run[0].start()].strip(), tuple(options)
     return text.strip(), ()
+
+
+def with_options(text: str, answer: str) -> tuple[str, tuple[str, ...], str]:
+    """Question, options and answer of a text that may end in lettered options.
+
+    Where the answer is none of them, the question is an open one about the text as it stands:
+    nothing is lost.
+    """
+    question, options = split_options(text)
+    try:
+        return (
+            (question, options, lettered(answer, options))
+            if options and question
+            else (text, (), answer)
+        )
+    except SampleError:
+        return text, (), answer
 
 
 def column_options(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,134 @@
+"""What readers of published files share: rows that become samples, or name why they do not."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import LfpcError, RunError, SampleError
+from lfpc.published.files import TableRow, files_like, read_rows
+from lfpc.published.pictures import PictureStore
+from lfpc.published.published_set import Found, PendingRow, ReadOptions
+from lfpc.published.rejections import Rejected, Rejection, RejectReason, reason_of
+from lfpc.samples import Sample, sample_from_row
+
+KEPT = "lfpc"
+"""Column of our own exports that holds what the published layout has no place for, so that nothing
+is lost on the way back."""
+
+
+def pending_rows(
+    files: Iterable[Path],
+    options: ReadOptions,
+    make: Callable[[TableRow, PictureStore], Sample],
+    *,
+    beside: Sequence[str] = ("",),
+) -> Iterator[Found]:
+    """Every row of `files`, which `make` turns into a sample later.
+
+    Args:
+        files: files of rows, in their published order.
+        options: where pictures are.
+        make: (row, pictures) -> sample.
+        beside: folders, relative to the one of a file, that its picture names start at.
+    """
+    for file in files:
+        store = options.store(*(file.parent / name for name in beside))
+        for row in read_rows(file):
+            yield (
+                row if isinstance(row, SampleError) else PendingRow(row, partial(make, row, store))
+            )
+
+
+def reader(
+    *patterns: str,
+    make: Callable[[TableRow, PictureStore], Sample],
+    beside: Sequence[str] = ("",),
+) -> Callable[[Path, ReadOptions], Iterator[Found]]:
+    """How a set is read whose files match the first of `patterns` that any file matches.
+
+    Args:
+        patterns: see `files_like`.
+        make: (row, pictures) -> sample.
+        beside: see `pending_rows`.
+    """
+
+    def read(src: Path, options: ReadOptions) -> Iterator[Found]:
+        return pending_rows(files_like(src, *patterns), options, make, beside=beside)
+
+    return read
+
+
+def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) -> Sample | Rejection:
+    """The sample of a row, or why there is none.
+
+    Args:
+        found: what a file holds.
+        finish: is applied to the sample; what it raises rejects the row too.
+    """
+    match found:
+        case SampleError():
+            return Rejection("", reason_of(found), str(found))
+        case PendingRow():
+            where = found.row.where
+            source = str(found.row.values.get("data_source") or "")
+        case Sample():
+            where = f"sample {found.id!r}"
+            source = found.source
+    try:
+        sample = found.make() if isinstance(found, PendingRow) else found
+        return finish(sample) if finish else sample
+    except RunError:  # the disk refuses, whatever the row is
+        raise
+    except LfpcError as error:
+        return Rejection(where, reason_of(error), str(error), source)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        wrong = f"a value of the wrong kind ({type(error).__name__}: {error})"
+        return Rejection(where, RejectReason.ROW, wrong, source)
+
+
+def need(row: Mapping[str, Any], *names: str) -> Any:
+    """The first of the columns `names` that the row has and that holds something.
+
+    Raises:
+        SampleError: none does.
+    """
+    for name in names:
+        if row.get(name) not in (None, "", [], {}):
+            return row[name]
+    raise SampleError(f"no {' or '.join(map(repr, names))}; the row has {', '.join(map(str, row))}")
+
+
+def one_picture(cells: Any, store: PictureStore) -> Path:
+    """The file of the only picture of a row, whose column holds one cell or a list with one.
+
+    Raises:
+        Rejected: there are several, or none.
+        PictureError: it is not usable.
+    """
+    if isinstance(cells, Sequence) and not isinstance(cells, str | bytes | bytearray):
+        if len(cells) != 1:
+            reason = RejectReason.SEVERAL_PICTURES if cells else RejectReason.MISSING
+            raise Rejected(reason, f"{len(cells)} pictures; a sample is about one")
+        cells = cells[0]
+    return store.file_of(cells)
+
+
+def plain_question(text: str) -> str:
+    """A question without the mark that stands for its picture."""
+    return text.replace("<image>", "").strip()
+
+
+def kept_fields(row: Mapping[str, Any], sample: Sample) -> Sample:
+    """`sample` with what one of our own exports keeps beside the published columns."""
+    if not (kept := row.get(KEPT)):
+        return sample
+    try:
+        found = json.loads(kept)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SampleError(f"column {KEPT!r} is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise SampleError(f"column {KEPT!r} is not a JSON object")
+    return replace(sample_from_row({**found, "image": "."}, Path()), image=sample.image)
