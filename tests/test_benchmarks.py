@@ -1,5 +1,5 @@
 """Files in the published layouts, made here with tiny pictures, read as samples; and the figures of
-their rows."""
+their records."""
 
 import base64
 import csv
@@ -15,17 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lfpc.metrics.scoring import average_at_k, score_rows
 from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
+from lfpc.dialogue import Crop
 from lfpc.errors import ConfigError, PictureError, SampleError
+from lfpc.metrics.summary import average_at_k, flat_figures, summarise
 from lfpc.published import PUBLISHED, published_set
-from lfpc.published.benchmarks import read_benchmark, score_benchmark
+from lfpc.published.benchmarks import read_benchmark, score_task
 from lfpc.published.files import read_rows
 from lfpc.published.options import split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.published_set import ReadOptions
+from lfpc.records import EpisodeRecord, TurnRecord
 from lfpc.samples import Sample, write_samples
 
 Rows = list[dict[str, Any]]
@@ -562,51 +564,51 @@ def test_boxes_turn_with_the_exif_orientation_of_their_picture(
 # --- figures --------------------------------------------------------------------------------------
 
 
-def row(
-    sample: str, right: bool, category: str = "", method: str = "option", **fields: Any
-) -> dict[str, Any]:
-    return {
-        "sample": sample,
-        "correct": right,
-        "category": category,
-        "method": method,
-        "options": ["x", "y"],
-        **fields,
-    }
+def record(
+    name: str, right: bool, category: str = "", method: str = "option", **fields: Any
+) -> EpisodeRecord:
+    """The record of a question of its own picture; `fields` are of the sample, but for the boxes
+    that were asked for and the error."""
+    asked = fields.pop("asked", ())
+    error = fields.pop("error", "")
+    sample = Sample(
+        id=name,
+        image=Path(f"{name}.png"),
+        question="Which?",
+        answer="A",
+        category=category,
+        **{"options": ("x", "y"), **fields},
+    )
+    turns = tuple(TurnRecord(text="look", action=Crop(box)) for box in asked)
+    return EpisodeRecord(sample=sample, turns=turns, correct=right, method=method, error=error)
 
 
 def test_the_common_figures_count_everything_and_say_who_decided() -> None:
-    rows = [
-        row("a", True, "one"),
-        row("b", True, "one", "judge"),
-        row("c", False, "two", "unparsed"),
-        row("d", False, "two", "undecided"),
-        {
-            "sample": "e",
-            "correct": False,
-            "category": "two",
-            "options": ["x", "y", "z", "w"],
-            "error": "broken",
-        },
+    records = [
+        record("a", True, "one"),
+        record("b", True, "one", "judge"),
+        record("c", False, "two", "unparsed"),
+        record("d", False, "two", "undecided"),
+        record("e", False, "two", "", options=("x", "y", "z", "w"), error="broken"),
     ]
-    found = score_rows(rows)
-    assert found["acc"] == 0.4
-    assert (found["acc/one"], found["acc/two"]) == (1.0, 0.0)
+    found = flat_figures(summarise(records))
+    assert found["accuracy"] == 0.4
+    assert (found["accuracy/one"], found["accuracy/two"]) == (1.0, 0.0)
     assert [
-        found[f"decided/{name}"] for name in ("rule", "judge", "unparsed", "undecided", "error")
+        found[f"decided/{name}"] for name in ("rule", "judge", "unparsed", "undecided", "failed")
     ] == [0.2] * 5
     assert found["chance"] == pytest.approx((4 * 0.5 + 0.25) / 5)
     assert (found["n"], found["clusters"]) == (5, 5)
     # variance of 1, 1, 0, 0, 0 over n - 1: 0.3; / 5
-    assert found["acc_stderr"] == pytest.approx((0.3 / 5) ** 0.5)
-    assert found["acc_low"] < 0.4 < found["acc_high"]
+    assert found["accuracy_stderr"] == pytest.approx((0.3 / 5) ** 0.5)
+    assert found["accuracy_low"] < 0.4 < found["accuracy_high"]
 
 
-def test_no_rows_give_no_accuracy() -> None:
-    assert score_rows([])["acc"] is None
+def test_no_records_give_no_accuracy() -> None:
+    assert flat_figures(summarise([]))["accuracy"] is None
 
 
-def hr_rows() -> Iterator[dict[str, Any]]:
+def hr_records(**fields: Any) -> Iterator[EpisodeRecord]:
     """Question p (single) right in all four rotations, q (single) in three, r (cross) in one."""
     for question, category, right in (
         ("p", "single", "1111"),
@@ -614,52 +616,47 @@ def hr_rows() -> Iterator[dict[str, Any]]:
         ("r", "cross", "0100"),
     ):
         for cycle, mark in enumerate(right):
-            yield row(
-                f"{question}{cycle}",
-                mark == "1",
-                category,
-                meta={"cycle": str(cycle), "cluster": question},
-            )
+            meta = {"cycle": str(cycle), "cluster": question}
+            yield record(f"{question}{cycle}", mark == "1", category, **{"meta": meta, **fields})
 
 
 def test_hrbench_means_over_rotations_and_wants_all_of_them_right() -> None:
-    found = score_benchmark("hrbench-4k/1024", list(hr_rows()))
+    found = flat_figures(score_task("hrbench-4k", list(hr_records())))
     #  rotation      0    1    2    3
     #  single        1    1    1    1/2     mean 7/8
     #  cross         0    1    0    0       mean 1/4
     #  all          2/3   1   2/3   1/3     mean 2/3 = 8/12
-    assert found["acc"] == pytest.approx(2 / 3)
-    assert (found["acc/single"], found["acc/cross"]) == (7 / 8, 1 / 4)
-    assert (found["cycle_3/acc/single"], found["cycle_1/acc"]) == (0.5, 1.0)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert (found["accuracy/single"], found["accuracy/cross"]) == (7 / 8, 1 / 4)
+    assert (found["cycle_3/accuracy/single"], found["cycle_1/accuracy"]) == (0.5, 1.0)
     assert found["all_rotations_right"] == pytest.approx(1 / 3)
     assert (found["clusters"], found["incomplete"]) == (3, 0)
-    assert found["acc_stderr"] > score_rows([r | {"meta": {}} for r in hr_rows()])["acc_stderr"]
+    assert found["accuracy_stderr"] > summarise(list(hr_records(meta={})))["accuracy_stderr"]
 
 
 def test_a_question_with_a_missing_rotation_cannot_be_right_in_all() -> None:
-    found = score_benchmark("hrbench-8k", list(hr_rows())[1:])
+    found = score_task("hrbench-8k", list(hr_records())[1:])["figures"]
     assert (found["all_rotations_right"], found["incomplete"]) == (0.0, 1)
 
 
 def test_treebench_iou_is_the_best_call_per_target_and_0_without_a_call() -> None:
-    targets = [[[0.0, 0.0, 0.5, 0.5]], [[0.5, 0.5, 1.0, 1.0]]]
-    call = {
-        "action": {"kind": "crop", "box": [0.0, 0.0, 0.5, 1.0]}
-    }  # half of the first target's union, none of the second
-    exact = {"action": {"kind": "crop", "box": [0.0, 0.0, 0.5, 0.5]}}
-    rows = [
-        row("a", True, boxes=targets, turns=[call, exact]),
-        row("b", True, boxes=targets, turns=[call]),
-        row("c", True, boxes=targets, turns=[]),
+    targets = ((Box(0.0, 0.0, 0.5, 0.5),), (Box(0.5, 0.5, 1.0, 1.0),))
+    call = Box(0.0, 0.0, 0.5, 1.0)  # half of the first target's union, none of the second
+    exact = Box(0.0, 0.0, 0.5, 0.5)
+    records = [
+        record("a", True, boxes=targets, asked=(call, exact)),
+        record("b", True, boxes=targets, asked=(call,)),
+        record("c", True, boxes=targets),
     ]
-    assert score_benchmark("treebench", rows)["iou"] == pytest.approx((0.5 + 0.25 + 0.0) / 3)
+    found = score_task("treebench", records)["figures"]
+    assert found["miou"] == pytest.approx((0.5 + 0.25 + 0.0) / 3)
 
 
 def test_average_at_k_is_about_questions_and_refuses_runs_of_different_ones() -> None:
     runs = [
-        [row("a", True), row("b", False)],
-        [row("a", False), row("b", False)],
-        [row("a", True), row("b", True)],
+        [record("a", True), record("b", False)],
+        [record("a", False), record("b", False)],
+        [record("a", True), record("b", True)],
     ]
     found = average_at_k(runs)
     assert (found["avg@k"], found["any@k"], found["all@k"], found["k"]) == (0.5, 1.0, 0.0, 3)
