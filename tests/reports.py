@@ -1,13 +1,22 @@
-"""Made-up runs for tests of reports: rows as an evaluation writes them, without playing an
-episode."""
+"""Made-up records, runs and evidence, without playing an episode."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from lfpc.boxes import Box
+from lfpc.dialogue import Answer, Crop
+from lfpc.episode import Stop
+from lfpc.evaluate.results import AllRecords, Condition, all_results
+from lfpc.metrics.summary import Records
+from lfpc.records import EpisodeRecord, TurnRecord, keep_samples, log_record
 from lfpc.report.evidence import Evidence, Origin
+from lfpc.samples import Sample
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import Kind, RunFolder
 
 NOISE_SIZE = 224, 112
 CONFIG = {
@@ -16,43 +25,49 @@ CONFIG = {
     "protocol": "qwen2_5_vl",
     "model": "made up",
 }
+_OF_SAMPLE = {field.name for field in fields(Sample)} - {"budget"}
 
 
-def crop_turn(box: tuple[float, float, float, float]) -> dict[str, Any]:
+def made_up_record(name: str, correct: float | None = True, **more: Any) -> EpisodeRecord:
+    """The record of question `name`, which has a picture of its own.
+
+    Args:
+        name: id of the sample.
+        correct: the verdict.
+        more: further fields of the record; those that only a sample has are the sample's. `sample`
+            is taken as it is.
+    """
+    of_sample = {key: more.pop(key) for key in _OF_SAMPLE & set(more)}
+    sample = {"image": Path(f"{name}.png"), "question": "Which colour?", "answer": "red"}
+    given = {"sample": Sample(**{"id": name, **sample, **of_sample}), "method": "text", **more}
+    return EpisodeRecord(correct=correct, **given)
+
+
+def crop_turn(corners: tuple[float, float, float, float]) -> TurnRecord:
     """A call whose crop came back."""
-    return {
-        "text": f"look at {box}",
-        "action": {"kind": "crop", "box": list(box)},
-        "view": [56, 28],
-        "tokens": 11,
-    }
+    return TurnRecord(
+        text=f"look at {corners}", action=Crop(Box(*corners)), view=(56, 28), tokens=11
+    )
 
 
-def made_up_row(
-    n: int, image: Path, *, correct: bool, says: str = "red", **more: Any
-) -> dict[str, Any]:
-    """Question `n` about a picture, answered after a crop that grows with `n`."""
+def made_up_episode(
+    n: int, image: Path, *, correct: float | None, says: str = "red", **more: Any
+) -> EpisodeRecord:
+    """Question `n` about a picture, answered after a crop that grows with `n`; `more` as in
+    `made_up_record`.
+    """
     share = 0.1 + 0.8 * (n % 10) / 10
-    answer = {
-        "text": f"<answer>{says}</answer>",
-        "action": {"kind": "answer", "text": says},
-        "view": None,
-        "tokens": 3,
-    }
-    return {
-        "sample": f"q{n:05}",
+    answer = TurnRecord(text=f"<answer>{says}</answer>", action=Answer(says), tokens=3)
+    made: dict[str, Any] = {
+        "id": f"q{n:05}",
         "question": f"Which colour is thing {n}?",
-        "options": [],
-        "answer": "red",
-        "image": str(image),
+        "image": image,
         "category": "even" if n % 2 == 0 else "odd",
-        "boxes": [[[0.0, 0.0, 0.5, 0.5]]],
-        "first_view": [112, 56],
-        "turns": [crop_turn((0.0, 0.0, share, share)), answer],
-        "stop": "answered",
+        "boxes": ((Box(0.0, 0.0, 0.5, 0.5),),),
+        "first_view": (112, 56),
+        "turns": (crop_turn((0.0, 0.0, share, share)), answer),
+        "stop": Stop.ANSWERED,
         "said": says,
-        "correct": correct,
-        "method": "text",
         "tool": True,
         "iou": round(share**2 / 0.25 if share <= 0.5 else 0.25 / share**2, 4),
         "coverage": 1.0,
@@ -60,8 +75,8 @@ def made_up_row(
         "visual_tokens": 8 + n % 7,
         "n_turns": 2,
         "seconds": 0.01 * (n % 5 + 1),
-        **more,
     }
+    return made_up_record(correct=correct, **{"name": f"q{n:05}", **made, **more})
 
 
 def noise_pictures(folder: Path, count: int) -> list[Path]:
@@ -73,8 +88,26 @@ def noise_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def made_up_evidence(rows: Mapping[tuple[str, str, str, int], list[dict[str, Any]]]) -> Evidence:
-    """Evidence of such rows."""
-    return Evidence(
-        rows=rows, origins={key: Origin({**CONFIG, "probe": key[2]}, {}) for key in rows}
-    )
+def made_up_evidence(records: Mapping[tuple[str, str, str, int], Records], **more: Any) -> Evidence:
+    """Evidence of records by (arm, budget, probe, seed), with their results."""
+    by_condition: AllRecords = {Condition(*key): some for key, some in records.items()}
+    made: dict[str, Any] = {
+        "records": by_condition,
+        "results": all_results(by_condition),
+        "origins": {one: Origin({**CONFIG, "probe": one.probe}, {}) for one in by_condition},
+    }
+    return Evidence(**{**made, **more})
+
+
+def write_run(
+    folder: Path, records: Sequence[EpisodeRecord], kind: Kind, **config: Any
+) -> RunFolder:
+    """A run folder that holds these records, keyed by sample, and their samples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {"kind": kind, "format": 2, "config": config})
+    write_json(folder / "environment.json", {"python": "3.11.7"})
+    run = RunFolder(folder)
+    keep_samples(run, [record.sample for record in records])
+    for record in records:
+        log_record(run, record.sample.id, record)
+    return run
