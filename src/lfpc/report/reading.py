@@ -131,13 +131,13 @@ def _facts_of(folder: Path, written: int) -> DataFacts:
     samples = read_samples(folder)
     return DataFacts(
         count=len(samples),
-        budgets=_histogram([sample.budget for sample in samples]),
+        budgets=budget_histogram([sample.budget for sample in samples]),
         categories=dict(Counter(sample.category or "none" for sample in samples).most_common()),
         areas=[nested[0].area for sample in samples for nested in sample.boxes],
     )
 
 
-def _histogram(budgets: Sequence[int | None]) -> dict[str, int]:
+def budget_histogram(budgets: Sequence[int | None]) -> dict[str, int]:
     """How often resolution selection chose each first-view budget, smallest first; "none": not
     chosen.
     """
