@@ -1,19 +1,29 @@
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lfpc.boxes import Box
+from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Reply
 from lfpc.errors import RunError, SampleError
-from lfpc.evaluate.probes import PROBES, accuracy_drop, derangement, probe_differences
-from lfpc.evaluate.results import budget_histogram, comparisons, demo_results
+from lfpc.evaluate.probes import PROBES, accuracy_drop, derangement
+from lfpc.evaluate.results import (
+    Condition,
+    all_results,
+    comparisons,
+    condition_results,
+    lost,
+    ratios,
+)
 from lfpc.evaluate.run import evaluate
 from lfpc.images import CropRules, open_picture
+from lfpc.metrics.summary import Timing
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import EpisodeRecord, read_records
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
@@ -91,7 +101,7 @@ def run_folder(tmp_path, name="run"):
     return RunFolder.open(tmp_path / name, Kind.EVALUATION, Config())
 
 
-def rows_of(tmp_path, samples, policy, probe="own", name="run", **options):
+def records_of(tmp_path, samples, policy, probe="own", name="run", **options):
     settings = {
         "protocol": PROTOCOL,
         "budget": 16,
@@ -102,60 +112,53 @@ def rows_of(tmp_path, samples, policy, probe="own", name="run", **options):
     return evaluate(samples, policy, run=run_folder(tmp_path, name), **settings)
 
 
-def test_rows_hold_the_episode_and_its_facts(tmp_path, samples):
+def test_records_hold_the_episode_and_its_facts(tmp_path, samples):
     def reward(episode):
         return episode_reward(episode, RewardConfig())
 
-    rows = rows_of(
-        tmp_path, samples, ScriptedPolicy(look_then_say), batch=4, extra={"arm": "x"}, reward=reward
-    )
-    assert [row["sample"] for row in rows] == [sample.id for sample in samples]
-    first = rows[0]
-    assert first["correct"]
-    assert first["arm"] == "x"
-    assert first["reward"]["total"] == 1.5
+    records = records_of(tmp_path, samples, ScriptedPolicy(look_then_say), batch=4, reward=reward)
+    assert [record.sample for record in records] == samples
+    first = records[0]
+    assert first.correct
+    assert first.reward.total == 1.5
     # 112 x 112 at 16 tokens is shown as it is; 28 of 112 pixels are a quarter, its crop is one
     # token
-    assert (first["first_view"], first["visual_tokens"], first["crop_area"]) == (
-        [112, 112],
-        17,
-        1 / 16,
-    )
-    assert first["iou"] == pytest.approx(1 / 4)
-    assert first["seconds"] > 0
-    assert list(run_folder(tmp_path).episodes()) == [sample.id for sample in samples]
+    assert (first.first_view, first.visual_tokens, first.crop_area) == ((112, 112), 17, 1 / 16)
+    assert first.iou == pytest.approx(1 / 4)
+    assert first.seconds > 0
+    assert list(read_records(run_folder(tmp_path), samples).values()) == records
 
 
 def test_a_sample_without_the_callers_budget_is_shown_at_its_own(tmp_path, samples):
 
     small = [dataclasses.replace(samples[0], budget=4)]
-    assert rows_of(tmp_path, small, ScriptedPolicy(say_at_once), budget=None)[0]["first_view"] == [
+    assert records_of(tmp_path, small, ScriptedPolicy(say_at_once), budget=None)[0].first_view == (
         56,
         56,
-    ]
+    )
 
 
 def test_a_resumed_evaluation_asks_only_what_is_missing(tmp_path, samples):
-    rows_of(tmp_path, samples[:6], ScriptedPolicy(say_at_once))
+    records_of(tmp_path, samples[:6], ScriptedPolicy(say_at_once))
     policy = Counting(say_at_once)
-    rows = rows_of(tmp_path, samples, policy)
+    records = records_of(tmp_path, samples, policy)
     assert policy.asked == 4
-    assert all(row["correct"] for row in rows)
+    assert all(record.correct for record in records)
     assert len((tmp_path / "run" / "episodes.jsonl").read_text().splitlines()) == 10
 
 
 def test_a_broken_picture_loses_one_question_and_is_tried_again(tmp_path, samples):
     whole = samples[3].image.read_bytes()
     samples[3].image.write_bytes(whole[:40])
-    rows = rows_of(tmp_path, samples, ScriptedPolicy(say_at_once))
-    assert [row["sample"] for row in rows if "error" in row] == ["s3"]
-    assert str(samples[3].image) in rows[3]["error"]
-    assert not rows[3]["correct"]
+    records = records_of(tmp_path, samples, ScriptedPolicy(say_at_once))
+    assert [record.sample.id for record in records if record.failed] == ["s3"]
+    assert str(samples[3].image) in records[3].error
+    assert not records[3].correct
     samples[3].image.write_bytes(whole)
     policy = Counting(say_at_once)
-    rows = rows_of(tmp_path, samples, policy)
+    records = records_of(tmp_path, samples, policy)
     assert policy.asked == 1
-    assert rows[3]["correct"]
+    assert records[3].correct
 
 
 def test_a_question_that_breaks_the_policy_does_not_take_its_batch_with_it(
@@ -167,21 +170,23 @@ def test_a_question_that_breaks_the_policy_does_not_take_its_batch_with_it(
     )
 
     samples[2] = dataclasses.replace(samples[2], question="Which?")
-    rows = rows_of(tmp_path, samples, policy)
-    assert [row.get("error") for row in rows if "error" in row] == ["RuntimeError: out of memory"]
-    assert sum(row["correct"] for row in rows) == 9
+    records = records_of(tmp_path, samples, policy)
+    assert [record.error for record in records if record.failed] == ["RuntimeError: out of memory"]
+    assert sum(record.correct for record in records) == 9
     assert "one by one" in caplog.text
 
 
 def test_a_policy_that_always_fails_ends_the_run_with_its_reason(tmp_path, samples):
     policy = Counting(say_at_once, fails=lambda context: True)
     with pytest.raises(RunError, match="out of memory"):
-        rows_of(tmp_path, samples, policy, max_failures=3)
+        records_of(tmp_path, samples, policy, max_failures=3)
     assert len(run_folder(tmp_path).episodes()) == 10
 
 
 def test_progress_elsewhere_than_on_a_terminal_is_a_line(tmp_path, samples, capsys):
-    rows_of(tmp_path, samples, ScriptedPolicy(say_at_once), progress=True, label="baseline small")
+    records_of(
+        tmp_path, samples, ScriptedPolicy(say_at_once), progress=True, label="baseline small"
+    )
     assert "baseline small: 10 of 10 questions" in capsys.readouterr().err
 
 
@@ -212,117 +217,124 @@ def test_every_picture_is_answered_by_another_one(samples):
 def test_noise_costs_only_the_policy_that_looks(tmp_path, samples):
     looking = ScriptedPolicy(look_then_say)
     blind = ScriptedPolicy(say_at_once)
-    own = rows_of(tmp_path, samples, looking, name="a")
-    noise = rows_of(tmp_path, samples, looking, "noise", name="b")
-    none = rows_of(tmp_path, samples, looking, "none", name="c")
+    own = records_of(tmp_path, samples, looking, name="a")
+    noise = records_of(tmp_path, samples, looking, "noise", name="b")
+    none = records_of(tmp_path, samples, looking, "none", name="c")
     assert accuracy_drop(own, noise).delta == accuracy_drop(own, none).delta == 1
-    blind_own = rows_of(tmp_path, samples, blind, name="d")
-    blind_noise = rows_of(tmp_path, samples, blind, "noise", name="e")
-    found = probe_differences(blind_own, blind_noise, own)
-    assert found["all"]["delta"] == 0
-    assert found["tool"]["n"] == 0
-    assert found["tool"]["delta"] is None
-    assert found["base_all"]["delta"] == 0
+    blind_own = records_of(tmp_path, samples, blind, name="d")
+    blind_noise = records_of(tmp_path, samples, blind, "noise", name="e")
+    found = condition_results({"own": blind_own, "noise": blind_noise, "repeat": own})
+    assert lost(found, "noise")["delta"] == 0
+    assert found["probes"]["noise"]["tool"] is None
+    assert lost(found, "repeat")["delta"] == 0
 
 
-def fake_rows(right, *, seed=0, **facts):
-    defaults = {
+def made_up(right, **facts):
+    known = {
         "tool": True,
         "iou": 0.5,
         "crop_area": 0.2,
         "visual_tokens": 20,
-        "boxes": [[[0, 0, 1, 1]]],
         "seconds": 0.5,
         "method": "text",
+        **facts,
     }
     return [
-        {"sample": f"q{i}", "correct": bool(value), "category": "c", **defaults, **facts}
+        EpisodeRecord(
+            sample=Sample(
+                id=f"q{i}",
+                image=Path(f"q{i}.png"),
+                question="?",
+                answer="red",
+                boxes=((WHOLE,),),
+                category="c",
+            ),
+            correct=bool(value),
+            **known,
+        )
         for i, value in enumerate(right)
     ]
 
 
 @pytest.fixture
-def all_rows():
-    rows = {}
+def study():
+    records = {}
+    full = {"visual_tokens": 200, "seconds": 2.0}
+    precise = {"iou": 0.7, "crop_area": 0.1}
     for seed in (0, 1):
-        rows["baseline", "small", "own", seed] = fake_rows([1, 1, 0, 0, 0, 0, 1, 0])
-        rows["baseline", "small", "noise", seed] = fake_rows([1, 1, 0, 0, 0, 0, 0, 0])
-        rows["baseline", "full", "own", seed] = fake_rows(
-            [1, 1, 1, 1, 1, 0, 1, 0], visual_tokens=200, seconds=2.0
-        )
-        rows["stage1", "small", "own", seed] = fake_rows([1, 1, 1, 1, 0, 0, 1, 0])
-        rows["stage1", "small", "noise", seed] = fake_rows([1, 0, 0, 0, 0, 0, 0, 0])
-        rows["stage1", "small", "repeat", seed] = fake_rows([1, 1, 1, 1, 0, 0, 1, 0])
-        rows["stage2", "small", "own", seed] = fake_rows(
-            [1, 1, 1, 1, 1, 0, 1, 0], iou=0.7, crop_area=0.1
-        )
-    return rows
+        for arm, budget, probe, right, facts in (
+            ("baseline", "small", "own", [1, 1, 0, 0, 0, 0, 1, 0], {}),
+            ("baseline", "small", "noise", [1, 1, 0, 0, 0, 0, 0, 0], {}),
+            ("baseline", "full", "own", [1, 1, 1, 1, 1, 0, 1, 0], full),
+            ("stage1", "small", "own", [1, 1, 1, 1, 0, 0, 1, 0], {}),
+            ("stage1", "small", "noise", [1, 0, 0, 0, 0, 0, 0, 0], {}),
+            ("stage1", "small", "repeat", [1, 1, 1, 1, 0, 0, 1, 0], {}),
+            ("stage2", "small", "own", [1, 1, 1, 1, 1, 0, 1, 0], precise),
+        ):
+            records[Condition(arm, budget, probe, seed)] = made_up(right, **facts)
+    return records
 
 
-def test_demo_results_have_the_promised_shape(all_rows):
-    results = demo_results(all_rows, {("stage2", "small"): 0.25})
+def first_seed(study):
+    return {condition: some for condition, some in study.items() if condition.seed == 0}
+
+
+def test_results_have_the_promised_shape(study):
+    alone = Timing(concurrency=1, questions=5, median=0.25, p95=0.3, per_second=4.0)
+    results = all_results(study, timings={("stage2", "small"): [alone]})
     assert (results["questions"], results["seeds"]) == (8, [0, 1])
-    stage1 = results["arms"]["stage1"]["small"]
-    assert stage1["accuracy"] == 5 / 8
-    assert stage1["noise_drop"] == 4 / 8
-    low, high = stage1["noise_drop_ci"]
-    assert 0 < low < 0.5 < high < 1
-    assert stage1["base_vs_base"]["delta"] == 0
-    assert stage1["probes"]["noise"]["base_all"]["delta"] == 0
+    stage1 = results["conditions"]["stage1"]["small"]
+    assert stage1["summary"]["accuracy"] == 5 / 8
+    noise = lost(stage1, "noise")
+    assert noise["delta"] == 4 / 8
+    assert 0 < noise["low"] < 0.5 < noise["high"] < 1
+    assert lost(stage1, "repeat")["delta"] == 0
     assert stage1["seconds_per_question"] == 0.5
     assert stage1["accuracy_by_seed"] == {"0": 5 / 8, "1": 5 / 8}
-    assert results["arms"]["stage2"]["small"]["seconds_per_question"] == 0.25
-    assert results["arms"]["stage2"]["small"]["noise_drop"] is None
-    promised = {
-        "accuracy",
-        "accuracy_ci",
-        "noise_drop",
-        "noise_drop_ci",
-        "iou",
-        "crop_area",
-        "visual_tokens",
-        "seconds_per_question",
-    }
-    assert promised <= set(results["arms"]["baseline"]["full"])
+    stage2 = results["conditions"]["stage2"]["small"]
+    assert stage2["seconds_per_question"] == 0.25
+    assert lost(stage2, "noise") == {}
+    promised = {"accuracy", "accuracy_ci", "iou", "crop_area", "visual_tokens", "tool_rate"}
+    assert promised <= set(results["conditions"]["baseline"]["full"]["summary"])
 
 
-def test_a_second_seed_does_not_narrow_an_interval_over_questions(all_rows):
-    one = demo_results({key: rows for key, rows in all_rows.items() if key[3] == 0})["arms"][
-        "stage1"
-    ]["small"]
-    two = demo_results(all_rows)["arms"]["stage1"]["small"]
-    assert two["noise_drop_ci"] == pytest.approx(one["noise_drop_ci"])
-    assert two["accuracy_ci"][1] - two["accuracy_ci"][0] == pytest.approx(
-        one["accuracy_ci"][1] - one["accuracy_ci"][0], rel=0.06
-    )
+def test_a_second_seed_does_not_narrow_an_interval_over_questions(study):
+    one = all_results(first_seed(study))["conditions"]["stage1"]["small"]
+    two = all_results(study)["conditions"]["stage1"]["small"]
+    for end in ("low", "high"):
+        assert lost(two, "noise")[end] == pytest.approx(lost(one, "noise")[end])
+    widths = [
+        found["summary"]["accuracy_ci"][1] - found["summary"]["accuracy_ci"][0]
+        for found in (one, two)
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.06)
 
 
-def test_planned_comparisons_are_paired_and_adjusted(all_rows):
-    found = comparisons(all_rows, {("stage2", "small"): 0.25, ("baseline", "full"): 2.0})
-    by_name = {(row["name"], row["metric"]): row for row in found["differences"]}
+def test_planned_comparisons_are_paired_and_adjusted(study):
+    by_name = {(row["name"], row["metric"]): row for row in comparisons(study)}
     drop = by_name["stage1 small - baseline small", "noise_drop"]
     assert drop["delta"] == pytest.approx(4 / 8 - 1 / 8)
     assert (drop["n"], drop["clusters"]) == (16, 8)
     assert by_name["stage2 small - stage1 small", "iou"]["delta"] == pytest.approx(0.2)
     assert by_name["stage2 small - baseline full", "accuracy"]["delta"] == 0
-    assert all(row["p_holm"] >= row["p"] for row in found["differences"])
-    assert found["ratios"] == {
+    assert all(row["p_holm"] >= row["p"] for row in by_name.values())
+    # two questions, both for Stage I: 2 * 1 / 2^2
+    assert comparisons(first_seed(study))[1]["mcnemar_p"] == 0.5
+
+
+def test_ratios_are_of_what_each_question_costs(study):
+    alone = {
+        place: [Timing(concurrency=1, questions=5, median=s, p95=s, per_second=1 / s)]
+        for place, s in ((("stage2", "small"), 0.25), (("baseline", "full"), 2.0))
+    }
+    assert ratios(all_results(study, timings=alone)["conditions"]) == {
         "visual_tokens": 10,
         "seconds_per_question": 8,
         "noise_drop": pytest.approx(4),
     }
-    single = comparisons({key: rows for key, rows in all_rows.items() if key[3] == 0})
-    assert (
-        single["differences"][1]["mcnemar_p"] == 0.5
-    )  # two questions, both for Stage I: 2 * 1 / 2^2
 
 
 def test_what_was_not_evaluated_is_not_compared():
-    rows = {("stage1", "small", "own", 0): fake_rows([1, 0])}
-    found = comparisons(rows)
-    assert found["differences"] == []
-    assert set(found["ratios"].values()) == {None}
-
-
-def test_histogram_counts_budgets_smallest_first():
-    assert budget_histogram([64, 16, None, 16]) == {"16": 2, "64": 1, "none": 1}
+    records = {Condition("stage1", "small", "own", 0): made_up([1, 0])}
+    assert comparisons(records) == []
+    assert set(ratios(all_results(records)["conditions"]).values()) == {None}
