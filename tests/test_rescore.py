@@ -1,37 +1,36 @@
-"""Scoring again from the rows on disk: verdicts, results.json, the protocol beside each number, and
-the verb."""
+"""Scoring again from the records on disk: verdicts, results.json, the protocol beside each number,
+and the verb."""
 
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lfpc.evaluate.summary import data_block, prompt_hash, protocol_block, write_results
+from reports import made_up_record
 
 from lfpc import cli
 from lfpc.boxes import WHOLE
 from lfpc.dialogue import Answer, Crop, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import RunError, SampleError
+from lfpc.errors import RunError
+from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.judge import Judge, JudgeConfig
-from lfpc.evaluate.rescore import needs_judge, rescore_rows, rescore_run
+from lfpc.evaluate.protocol import data_block, prompt_hash, protocol_block
+from lfpc.evaluate.rescore import needs_judge, rescore, rescore_run
+from lfpc.evaluate.run import open_evaluation
+from lfpc.evaluate.stored import update_results
 from lfpc.images import CropRules, View, open_picture
 from lfpc.protocols import PROTOCOLS
-from lfpc.records import episode_row
+from lfpc.records import EpisodeRecord, log_record, read_records, record_of
 from lfpc.samples import Sample
-from lfpc.storage.runs import EPISODES_FILE, Kind, RunFolder
+from lfpc.storage.runs import EPISODES_FILE, read_run
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 Make = Callable[..., Sample]
-
-
-@dataclass(frozen=True)
-class Config:
-    name: str = "test"
 
 
 @pytest.fixture
@@ -95,53 +94,48 @@ def judge(tmp_path: Path) -> Iterator[Judge]:
     http.server_close()
 
 
-def rows_of(sample: Make, *said: str | None, **fields: Any) -> list[dict[str, Any]]:
-    """An evaluation row per answer, as an evaluation writes it."""
-    rows = []
+def records_of(sample: Make, *said: str | None, **fields: Any) -> list[EpisodeRecord]:
+    """The record of an episode per answer."""
+    records = []
     for number, text in enumerate(said):
-        one = (
-            sample(id=f"s{number}", answer="red kite")
-            if not fields
-            else sample(id=f"s{number}", **fields)
-        )
+        one = sample(id=f"s{number}", **(fields or {"answer": "red kite"}))
         view = View(open_picture(one.image), WHOLE)
         turns = (Turn(Reply("look"), Crop(WHOLE), view),)
         turns += () if text is None else (Turn(Reply(text), Answer(text)),)
-        rows.append(
-            episode_row(
-                Episode(one, view, turns, Stop.MAX_TURNS if text is None else Stop.ANSWERED)
-            )
-        )
-    return rows
+        stop = Stop.MAX_TURNS if text is None else Stop.ANSWERED
+        records.append(record_of(Episode(one, view, turns, stop)))
+    return records
 
 
-def write_run(folder: Path, rows: list[dict[str, Any]], **extra: Any) -> Path:
-    run = RunFolder.open(folder, Kind.EVALUATION, Config())
-    for row in rows:
-        run.log_episode(row["sample"], {**row, **extra})
+def write_run(folder: Path, records: list[EpisodeRecord], **settings: Any) -> Path:
+    """An evaluation with these records."""
+    config = EvaluationConfig(**{"model": "m", "budget": None, "probe": "own", **settings})
+    with open_evaluation(folder, config, [record.sample for record in records]) as run:
+        for record in records:
+            log_record(run, record.sample.id, record)
     return folder
 
 
 def test_rules_decide_what_they_can_and_the_judge_the_rest(sample: Make, judge: Any) -> None:
-    rows = rows_of(sample, "Red kite.", "it is a kite that is red", "a dog", "maybe", None)
-    found = rescore_rows(rows, judge)
-    assert [row["method"] for row in found] == ["text", "judge", "judge", "undecided", "unparsed"]
-    assert [row["correct"] for row in found] == [True, True, False, False, False]
-    assert found[1]["judge"] == "m (prompt 1)"
-    assert "no verdict" in found[3]["undecided"]
+    records = records_of(sample, "Red kite.", "it is a kite that is red", "a dog", "maybe", None)
+    found = rescore(records, judge)
+    assert [one.method for one in found] == ["text", "judge", "judge", "undecided", "unparsed"]
+    assert [one.correct for one in found] == [True, True, False, False, False]
+    assert found[1].judge == "m (prompt 1)"
+    assert "no verdict" in found[3].undecided
     assert len(judge.asked) == 3
-    assert rescore_rows(found) == rows  # and back: rules alone
+    assert rescore(found) == records  # and back: rules alone
 
 
 def test_an_option_that_is_named_needs_no_judge_and_an_unreadable_answer_does(
     sample: Make, judge: Any
 ) -> None:
-    rows = rows_of(
+    records = records_of(
         sample, "A", "(B) kite", "the one with the kite", options=("dog", "kite"), answer="B"
     )
-    assert [needs_judge(row) for row in rows] == [False, False, True]
-    found = rescore_rows(rows, judge)
-    assert [(row["correct"], row["method"]) for row in found] == [
+    assert [needs_judge(one) for one in records] == [False, False, True]
+    found = rescore(records, judge)
+    assert [(one.correct, one.method) for one in found] == [
         (False, "option"),
         (True, "option"),
         (True, "judge"),
@@ -151,75 +145,88 @@ def test_an_option_that_is_named_needs_no_judge_and_an_unreadable_answer_does(
 
 
 def test_two_different_numbers_need_no_judge(sample: Make) -> None:
-    assert not needs_judge(rows_of(sample, "12", answer="13")[0])
+    assert not needs_judge(records_of(sample, "12", answer="13")[0])
 
 
-def test_an_error_row_stays_an_error_and_a_row_without_an_answer_field_is_named(
-    sample: Make,
+def test_a_failed_record_stays_failed_and_a_record_whose_sample_is_missing_is_named(
+    tmp_path: Path, sample: Make
 ) -> None:
-    error = {"sample": "x", "correct": False, "error": "no picture"}
-    assert rescore_rows([error]) == [error]
-    (row,) = rows_of(sample, "kite")
-    del row["options"]
-    with pytest.raises(SampleError, match="a row of sample 's0' cannot be scored: 'options'"):
-        rescore_rows([row])
+    failed = made_up_record("x", False, error="no picture")
+    assert rescore([failed]) == [failed]
+    run = write_run(tmp_path / "run", records_of(sample, "kite"))
+    (run / "samples.jsonl").unlink()
+    with pytest.raises(RunError, match=r"episodes\.jsonl:1: not a record .*no sample 's0'"):
+        rescore_run(run, progress=False)
 
 
 def test_a_run_is_rescored_in_place_and_the_second_time_nothing_is_written(
     tmp_path: Path, sample: Make, judge: Any
 ) -> None:
     run = tmp_path / "run"
-    rows = rows_of(sample, "red kite", "some kite", "maybe")
-    write_run(run / "vstar" / "own", rows)
-    write_run(run / "noise", rows, task="vstar")
+    records = records_of(sample, "red kite", "some kite", "maybe")
+    write_run(run / "vstar" / "own", records)
+    write_run(run / "noise", records, probe="noise", task="vstar")
     figures = rescore_run(run, judge, progress=False)
     assert set(figures) == {"vstar/own", "vstar/noise"}
-    assert figures["vstar/own"]["acc"] == pytest.approx(2 / 3)
+    assert figures["vstar/own"]["accuracy,none"] == pytest.approx(2 / 3)
     assert [
-        figures["vstar/own"][f"decided/{name}"] for name in ("rule", "judge", "undecided")
+        figures["vstar/own"][f"decided/{name},none"] for name in ("rule", "judge", "undecided")
     ] == pytest.approx([1 / 3] * 3)
     lines = (run / "noise" / EPISODES_FILE).read_text().splitlines()
     assert len(lines) == 5  # two verdicts changed; the former lines are still there
     assert rescore_run(run, judge, progress=False) == figures
     assert (run / "noise" / EPISODES_FILE).read_text().splitlines() == lines
-    assert [row["method"] for row in RunFolder(run / "noise").episodes().values()] == [
-        "text",
-        "judge",
-        "undecided",
+    noise = read_run(run / "noise")
+    assert [one.method for one in read_records(noise).values()] == ["text", "judge", "undecided"]
+    config = json.loads((run / "results.json").read_text())["configs"]["vstar/noise"]
+    assert config == {"run": noise.config, "judge": judge.identity}
+
+
+def test_an_evaluation_is_rescored_where_it_is_named_be_it_a_probe_alone(
+    tmp_path: Path, sample: Make
+) -> None:
+    for probe in ("own", "noise"):
+        folder = write_run(tmp_path / probe, records_of(sample, "red kite", "dog"), probe=probe)
+        assert rescore_run(folder, progress=False)[probe]["accuracy,none"] == 0.5
+    conditions = [
+        json.loads((tmp_path / probe / "results.json").read_text())["conditions"][""]
+        for probe in ("own", "noise")
     ]
-    config = json.loads((run / "results.json").read_text())["configs"]["vstar/own"]
-    assert config == {"run": {"name": "test"}, "judge": judge.identity}
+    assert conditions[0]["chosen"]["summary"]["accuracy"] == 0.5
+    assert conditions[1] == {}  # there is nothing that the probe could be compared with
 
 
 def test_results_have_the_shape_of_the_harness_and_keep_the_protocol_when_rescored(
     tmp_path: Path, sample: Make
 ) -> None:
-    two = [{**row, "image": f"{i}.png"} for i, row in enumerate(rows_of(sample, "red kite", "dog"))]
-    rows = write_run(tmp_path / "run" / "vstar", two)
-    file = tmp_path / "run" / "results.json"
-    written = list(RunFolder(rows).episodes().values())
-    write_results(
-        file,
-        {"vstar": written},
-        {"vstar": {"model": "m", "judge": {"model": "j"}}},
-        original={"vstar": 191},
+    root = tmp_path / "run"
+    two = [
+        replace(record, sample=replace(record.sample, image=tmp_path / f"{i}.png"))
+        for i, record in enumerate(records_of(sample, "red kite", "dog"))
+    ]
+    folder = write_run(root / "vstar", two)
+    update_results(
+        root,
+        protocols={folder: {"model": "m", "judge": {"model": "j"}}},
+        original={folder: 191},
     )
-    table = json.loads(file.read_text())
-    assert table["results"]["vstar"]["acc,none"] == 0.5
-    assert table["results"]["vstar"]["acc_stderr,none"] == 0.5
+    table = json.loads((root / "results.json").read_text())
+    assert table["results"]["vstar"]["accuracy,none"] == 0.5
+    assert table["results"]["vstar"]["accuracy_stderr,none"] == 0.5
     assert table["results"]["vstar"]["alias"] == "vstar"
     assert table["n-samples"] == {"vstar": {"original": 191, "effective": 2}}
-    rescore_run(tmp_path / "run", progress=False)
-    again = json.loads(file.read_text())
+    rescore_run(root, progress=False)
+    again = json.loads((root / "results.json").read_text())
     assert again["configs"] == {"vstar": {"model": "m", "judge": None}}
     assert again["n-samples"] == table["n-samples"]
 
 
-def test_results_of_another_kind_are_not_written_over(tmp_path: Path, sample: Make) -> None:
-    write_run(tmp_path / "run", rows_of(sample, "red kite"))
+def test_results_of_another_format_are_not_written_over(tmp_path: Path, sample: Make) -> None:
+    write_run(tmp_path / "run", records_of(sample, "red kite"))
     (tmp_path / "results.json").write_text('{"questions": 3}')
-    with pytest.raises(RunError, match="results of another kind"):
+    with pytest.raises(RunError, match=r"results\.json is not of format 2"):
         rescore_run(tmp_path, progress=False)
+    assert (tmp_path / "results.json").read_text() == '{"questions": 3}'
 
 
 def test_the_protocol_block_holds_what_a_number_depends_on(sample: Make) -> None:
@@ -271,11 +278,11 @@ def test_the_data_hash_knows_the_questions_and_not_where_they_lie(
 def test_the_verb_prints_a_line_a_task_and_where_the_results_are(
     tmp_path: Path, sample: Make, capsys: Any
 ) -> None:
-    write_run(tmp_path / "run", rows_of(sample, "red kite", "dog"), task="visualprobe")
+    write_run(tmp_path / "run", records_of(sample, "red kite", "dog"), task="visualprobe")
     assert cli.main(["rescore", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "visualprobe: accuracy 0.500 [" in out
-    assert "of 2 rows; decided by rule 100.0%" in out
+    assert "of 2 records; decided by rule 100.0%" in out
     assert f"results: {tmp_path / 'run' / 'results.json'}" in out
 
 
@@ -283,7 +290,7 @@ def test_the_verb_prints_a_line_a_task_and_where_the_results_are(
 def test_the_verb_asks_a_judge_by_name_or_the_only_one_there_is(
     tmp_path: Path, sample: Make, judge: Any, capsys: Any, model: tuple[str, ...]
 ) -> None:
-    write_run(tmp_path / "run", rows_of(sample, "some kite"))
+    write_run(tmp_path / "run", records_of(sample, "some kite"))
     assert cli.main(["rescore", str(tmp_path / "run"), "--judge", judge.config.url, *model]) == 0
     assert (
         json.loads((tmp_path / "run" / "results.json").read_text())["configs"]["run"]["judge"][
@@ -298,7 +305,7 @@ def test_the_verb_asks_a_judge_by_name_or_the_only_one_there_is(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["rescore", "{}"], "no episodes.jsonl below it"),
+        (["rescore", "{}"], "no evaluation at or below it"),
         (["rescore", "{}", "--judge", "http://127.0.0.1:9/v1"], "does not say which models it has"),
         (["rescore", "{}", "--judge-model", "m"], "give --judge, its address, too"),
         (
@@ -331,6 +338,6 @@ def test_instructions_are_printed_for_benchmarks_and_training_sets(
     assert f"hf download {repository}" in capsys.readouterr().out
 
 
-def test_a_folder_without_rows_is_a_run_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="name the folder of an evaluation"):
+def test_a_folder_without_an_evaluation_is_a_run_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="name what lfpc eval wrote"):
         rescore_run(tmp_path)

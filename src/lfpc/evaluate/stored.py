@@ -16,7 +16,7 @@ place, a folder, are of one model and budget: its ordinary evaluation ("own") an
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,16 @@ def find_places(root: Path) -> dict[str, Place]:
     Raises:
         RunError: there are none.
     """
-    found = [one for one in find_evaluations(root) if _is_own(one)]
-    if not found:
+    places = _places(root)
+    if not places:
         own_evaluation(root)  # raises: says what is missing
-    places = {_folder_of(one): one for one in reversed(found)}
+    return places
+
+
+def _places(root: Path) -> dict[str, Place]:
+    """`find_places`, but empty where there are only probes."""
+    found = [one for one in find_evaluations(root) if _is_own(one)]
+    places = {_folder_of(one, root): one for one in reversed(found)}
     arms = {one.config.arm for one in found}
 
     def rank(path: Path) -> tuple[bool, str, int, str]:
@@ -167,10 +173,11 @@ def _is_own(one: Evaluation) -> bool:
     return one.config.probe == OWN and not one.config.replay
 
 
-def _folder_of(one: Evaluation) -> Path:
-    """The place that an evaluation under the own crops belongs to."""
+def _folder_of(one: Evaluation, root: Path) -> Path:
+    """The place at or below `root` that an evaluation under the own crops belongs to."""
     beside = one.folder.parent
-    return beside if one.folder.name == OWN or is_run(beside / OWN) else one.folder
+    alone = one.folder == root or (one.folder.name != OWN and not is_run(beside / OWN))
+    return one.folder if alone else beside
 
 
 def place_records(
@@ -272,9 +279,9 @@ def update_results(
         known: records by folder that need not be read again.
         protocols: protocol blocks by folder, where they are known better than from the run's
             configuration.
-        original: number of questions of the published set, by folder.
-        judge: `Judge.identity`, where one decided.
-        again: whether everything is counted again.
+        original: number of questions of the published set, by folder; the others keep theirs.
+        judge: `Judge.identity`, where one decided; used with `again`.
+        again: whether verdicts were decided anew: everything is counted again.
     Returns:
         The new content.
     Raises:
@@ -293,15 +300,20 @@ def update_results(
     configs: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     for name, one in evaluations.items():
-        configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols, judge)
+        configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols)
+        if again:
+            configs[name]["judge"] = judge
         if name in same:
             figures[name] = before["results"][name]
             counts[name] = before["n-samples"][name]
             continue
-        some = records.setdefault(one.folder, one.records())
+        if one.folder not in records:
+            records[one.folder] = one.records()
+        some = records[one.folder]
         flat = flat_figures(score_task(one.config.task, some))
         figures[name] = {"alias": name} | {f"{key},none": value for key, value in flat.items()}
-        published = (original or {}).get(one.folder, len(some))
+        was = before.get("n-samples", {}).get(name, {}).get("original", 0)
+        published = (original or {}).get(one.folder, max(was, len(some)))
         counts[name] = {"original": published, "effective": len(some)}
     changed = {one.folder for name, one in evaluations.items() if name not in same}
     for name, runs in _repeats(evaluations, records, same).items():
@@ -310,7 +322,7 @@ def update_results(
     content = {
         **before,
         "format": RESULTS_FORMAT,
-        **_study(before, list(find_places(root).values()), changed, records),
+        **_study(before, list(_places(root).values()), changed, records),
         "results": figures,
         "configs": configs,
         "n-samples": counts,
@@ -326,11 +338,10 @@ def _study(
     """Results of every condition; of several arms also how they compare."""
     if not any(place.arm for place in places):
         was = before.get("conditions", {}).get("", {})
-        folders = {place.budget: [one.folder for one in place.evaluations()] for place in places}
         kept = {
-            name: was[name]
-            for name, some in folders.items()
-            if name in was and not changed.intersection(some)
+            place.budget: was[place.budget]
+            for place in places
+            if place.budget in was and _is_counted(was[place.budget], place, changed)
         }
         new = [place for place in places if place.budget not in kept]
         found = results_of(new, study_records(new, known))
@@ -355,6 +366,13 @@ def _study(
     }
 
 
+def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> bool:
+    """Whether `condition_results` tell of the records and timings that a place has now."""
+    if changed.intersection(one.folder for one in place.evaluations()):
+        return False
+    return found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
+
+
 def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
     """`all_results` of places, counted by the rules of their tasks."""
     timings = {(place.arm, place.budget): read_timings(place.path) for place in reversed(places)}
@@ -366,12 +384,10 @@ def _config_of(
     one: Evaluation,
     before: Mapping[str, Any] | None,
     protocols: Mapping[Path, Mapping[str, Any]] | None,
-    judge: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """The protocol of an evaluation: as given, else as it was, else the run's settings."""
     given = (protocols or {}).get(one.folder)
-    found = dict(given or before or {"run": one.run.config})
-    return found | ({"judge": dict(judge)} if judge else {})
+    return dict(given or before or {"run": one.run.config, "judge": None})
 
 
 def _repeats(
