@@ -7,13 +7,18 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from reports import CONFIG, made_up_evidence, made_up_record
 
 from lfpc.boxes import Box
+from lfpc.episode import Stop
 from lfpc.errors import RunError
-from lfpc.evaluate import PROBES, demo_results, evaluate
+from lfpc.evaluate.probes import PROBES
+from lfpc.evaluate.results import Condition, all_results
+from lfpc.evaluate.run import evaluate
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import failed_record
 from lfpc.report import results_markdown, write_report
 from lfpc.report.browser import CHUNK, Group, pick_questions
 from lfpc.report.cards import kinds_of
@@ -101,12 +106,12 @@ def samples(tmp_path):
 
 
 @pytest.fixture
-def rows(tmp_path, samples):
+def records(tmp_path, samples):
     """Stage I under its own crops and two probes, played by a script that says hostile things."""
     found = {}
     for probe, says in (("own", "red"), ("noise", HOSTILE[:-1]), ("none", "blue")):
         run = RunFolder.open(tmp_path / "runs" / probe, Kind.EVALUATION, Config(probe))
-        found["stage1", "small", probe, 0] = evaluate(
+        found[Condition("stage1", "small", probe, 0)] = evaluate(
             samples,
             ScriptedPolicy(crop_then_say(says)),
             protocol=PROTOCOLS["qwen2_5_vl"],
@@ -119,34 +124,29 @@ def rows(tmp_path, samples):
     return found
 
 
-def evidence_of(rows, samples, **more):
-    """What a report would read of the rows' run folders."""
-    config = {
-        "crop": {"factor": 28, "min_tokens": 1, "max_tokens": 16},
-        "seed": 0,
-        "protocol": "qwen2_5_vl",
-        "model": HOSTILE[:-1],
-    }
-    given = {
-        "rows": rows,
-        "origins": {key: Origin({**config, "probe": key[2]}, {"python": "3.11"}) for key in rows},
-        "curves": {
+def evidence_of(records):
+    """What a report would read of the records' run folders."""
+    config = {**CONFIG, "model": HOSTILE[:-1]}
+    return made_up_evidence(
+        records,
+        origins={
+            one: Origin({**config, "probe": one.probe}, {"python": "3.11"}) for one in records
+        },
+        curves={
             "stage1": [{"step": i, "accuracy": i / 4, "reward": {"tool": 0.1}} for i in range(4)]
         },
-        "data": {
+        data={
             "train": DataFacts(
                 count=4, budgets={"16": 3, "64": 1}, categories={"a": 4}, areas=[0.01, 0.25]
             )
         },
-    }
-    return Evidence(**{**given, **more})
+    )
 
 
-def report(out, rows, samples, **options):
-    more = options.pop("more", {})
+def report(out, records, **options):
     return write_report(
         out,
-        evidence_of(rows, samples, **more),
+        evidence_of(records),
         **{"title": "A <report>", "notes": ["made by a test"], **options},
     )
 
@@ -174,9 +174,9 @@ def texts_in(value):
 
 
 def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_for(
-    tmp_path, rows, samples
+    tmp_path, records
 ):
-    index = report(tmp_path / "report", rows, samples)
+    index = report(tmp_path / "report", records)
     for file in (index, index.parent / "episodes.html"):
         page = Page(file)
         sources = [link["href"] for link in page.all("link")] + [
@@ -196,8 +196,8 @@ def test_everything_the_pages_name_lies_beside_them_and_nothing_else_is_asked_fo
     assert all((index.parent / source).is_file() for source in pictures)
 
 
-def test_hostile_texts_stay_texts(tmp_path, rows, samples):
-    index = report(tmp_path / "report", rows, samples, notes=[HOSTILE])
+def test_hostile_texts_stay_texts(tmp_path, records):
+    index = report(tmp_path / "report", records, notes=[HOSTILE])
     page = Page(index)
     assert not page.all("script")
     assert all("onerror" not in attributes for _, attributes in page.tags)
@@ -213,17 +213,19 @@ def test_hostile_texts_stay_texts(tmp_path, rows, samples):
         )
 
 
-def test_long_replies_are_cut_and_say_so(tmp_path, rows, samples):
-    first = rows["stage1", "small", "own", 0][0]
-    first["turns"][-1]["text"] = "\u202e\U0001f600" + "x" * 100_000
-    index = report(tmp_path / "report", rows, samples)
+def test_long_replies_are_cut_and_say_so(tmp_path, records):
+    own = records["stage1", "small", "own", 0]
+    *turns, last = own[0].turns
+    long = dataclasses.replace(last, text="\u202e\U0001f600" + "x" * 100_000)
+    own[0] = dataclasses.replace(own[0], turns=(*turns, long))
+    index = report(tmp_path / "report", records)
     text, left = data_of(index.parent, "0-0")[0]["columns"][0]["turns"][-1]["text"]
     assert (len(text), left) == (3_000, 97_002)
     assert (index.parent / "data" / "0-0.js").stat().st_size < 50_000
 
 
-def test_a_picture_is_saved_once_and_the_probe_shows_its_own_crop(tmp_path, rows, samples):
-    index = report(tmp_path / "report", rows, samples)
+def test_a_picture_is_saved_once_and_the_probe_shows_its_own_crop(tmp_path, records):
+    index = report(tmp_path / "report", records)
     names = sorted(path.name.split("-")[0] for path in (index.parent / "pictures").iterdir())
     # two pictures with a view, an original and a thumbnail each; three questions with their crop
     # and their noise; "none" shows nothing
@@ -233,15 +235,15 @@ def test_a_picture_is_saved_once_and_the_probe_shows_its_own_crop(tmp_path, rows
     assert none["turns"][0]["crop"] is None
 
 
-def test_boxes_are_fractions_of_the_picture(tmp_path, rows, samples):
-    found = data_of(report(tmp_path / "report", rows, samples).parent, "0-0")[0]
+def test_boxes_are_fractions_of_the_picture(tmp_path, records):
+    found = data_of(report(tmp_path / "report", records).parent, "0-0")[0]
     assert found["boxes"] == [[0.0, 0.0, 0.25, 0.5]]  # 28 of the 112 x 56 pixels that 8 tokens show
     assert found["truth"] == [[0.1, 0.1, 0.2, 0.2], [0.0, 0.0, 0.3, 0.3]]
     assert found["first"]["width"] == 112
 
 
-def test_pictures_are_bounded_and_the_other_episodes_keep_their_texts(tmp_path, rows, samples):
-    index = report(tmp_path / "report", rows, samples, shown=1)
+def test_pictures_are_bounded_and_the_other_episodes_keep_their_texts(tmp_path, records):
+    index = report(tmp_path / "report", records, shown=1)
     found = data_of(index.parent, "0-0")
     assert sum(one["pictures"] for one in found) == 1
     assert (
@@ -257,8 +259,8 @@ def test_pictures_are_bounded_and_the_other_episodes_keep_their_texts(tmp_path, 
     assert all(one["columns"][0]["turns"] for one in found)
 
 
-def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, rows, samples):
-    index = report(tmp_path / "report", rows, samples)
+def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, records):
+    index = report(tmp_path / "report", records)
     page = Page(index)
     links = [
         dict(parse_qsl(a["href"].split("#")[1]))
@@ -284,24 +286,19 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, rows, samples
     assert {link["sort"] for link in links if "sort" in link} <= set(columns) | {"order"}
 
 
-def test_a_question_whose_picture_is_gone_is_still_in_the_browser(tmp_path, rows, samples):
+def test_a_question_whose_picture_is_gone_is_still_in_the_browser(tmp_path, records, samples):
     for sample in samples:
         sample.image.unlink(missing_ok=True)
     open_picture.cache_clear()
-    found = data_of(report(tmp_path / "report", rows, samples).parent, "0-0")
+    found = data_of(report(tmp_path / "report", records).parent, "0-0")
     assert [one["original"] for one in found] == [None] * 3
     assert all(one["columns"][0]["turns"][0]["crop"] is None for one in found)
 
 
-def test_a_failed_question_is_shown_with_its_reason(tmp_path, rows, samples):
-    own = rows["stage1", "small", "own", 0]
-    kept = ("sample", "question", "answer", "image", "boxes", "category")
-    own[0] = {key: own[0][key] for key in kept} | {
-        "turns": [],
-        "correct": False,
-        "error": "a.png: no such picture",
-    }
-    index = report(tmp_path / "report", rows, samples)
+def test_a_failed_question_is_shown_with_its_reason(tmp_path, records, samples):
+    own = records["stage1", "small", "own", 0]
+    own[0] = failed_record(samples[0], "a.png: no such picture")
+    index = report(tmp_path / "report", records)
     assert data_of(index.parent, "0-0")[0]["columns"][0]["error"] == "a.png: no such picture"
     known = data_of(index.parent, "index")
     failed = 1 << [kind for kind, _ in known["kinds"]].index("failed")
@@ -312,10 +309,10 @@ def test_a_failed_question_is_shown_with_its_reason(tmp_path, rows, samples):
     ]
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, rows, samples):
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, records):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="the report cannot be written"):
-        report(tmp_path / "file", rows, samples)
+        report(tmp_path / "file", records)
 
 
 def test_a_report_of_nothing_has_no_empty_sections(tmp_path):
@@ -323,10 +320,15 @@ def test_a_report_of_nothing_has_no_empty_sections(tmp_path):
     assert not Page(index).all("section")
 
 
-def test_episodes_come_in_files_of_a_hundred(tmp_path, rows, samples):
-    own = rows["stage1", "small", "own", 0][0]
-    many = {("stage1", "small", "own", 0): [{**own, "sample": f"q{n}"} for n in range(CHUNK + 1)]}
-    folder = report(tmp_path / "report", many, samples, shown=0).parent
+def test_episodes_come_in_files_of_a_hundred(tmp_path, records):
+    own = records["stage1", "small", "own", 0][0]
+    many = [
+        dataclasses.replace(own, sample=dataclasses.replace(own.sample, id=f"q{n}"))
+        for n in range(CHUNK + 1)
+    ]
+    folder = report(
+        tmp_path / "report", {Condition("stage1", "small", "own", 0): many}, shown=0
+    ).parent
     assert sorted(file.name for file in (folder / "data").iterdir()) == [
         "0-0.js",
         "0-1.js",
@@ -335,8 +337,8 @@ def test_episodes_come_in_files_of_a_hundred(tmp_path, rows, samples):
     assert [one["id"] for one in data_of(folder, "0-1")] == [f"q{CHUNK}"]
 
 
-def test_a_table_and_a_figure_are_files_too(tmp_path, rows, samples):
-    folder = report(tmp_path / "report", rows, samples).parent
+def test_a_table_and_a_figure_are_files_too(tmp_path, records):
+    folder = report(tmp_path / "report", records).parent
     assert (
         (folder / "tables" / "accuracy.md")
         .read_text()
@@ -383,24 +385,19 @@ def test_hostile_names_in_exported_tables_and_figures_stay_texts():
 
 
 def test_kinds_name_what_the_filters_find():
-    right = {"correct": True, "tool": True}
-    wrong = {"correct": False}
+    right = made_up_record("q", True, tool=True)
+    wrong = made_up_record("q", False)
+    covering = made_up_record("q", False, tool=True, iou=0.05, coverage=0.95)
+    unanswered = made_up_record("q", None, tool=True, stop=Stop.MAX_TURNS, malformed=("no_action",))
     assert kinds_of(right, wrong) == ("right", "fooled")
     assert kinds_of(right, right) == ("right",)
     assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")
-    assert kinds_of({**wrong, "tool": True, "iou": 0.05, "coverage": 0.95}) == (
-        "wrong",
-        "low-iou",
-        "covers",
-        "misread",
-    )
-    assert kinds_of(
-        {"correct": None, "tool": True, "stop": "max_turns", "malformed": ["no_call"]}
-    ) == ("malformed", "unanswered")
+    assert kinds_of(covering) == ("wrong", "low-iou", "covers", "misread")
+    assert kinds_of(unanswered) == ("malformed", "unanswered")
 
 
-def test_rare_kinds_are_among_the_picked(samples):
-    own = [{"sample": str(n), "correct": n != 7, "tool": True} for n in range(50)]
+def test_rare_kinds_are_among_the_picked():
+    own = [made_up_record(str(n), n != 7, tool=True) for n in range(50)]
     picked = pick_questions([Group("stage1", "small", 0, {"own": own})], 6)
     assert len(picked) == 6
     assert "7" in picked
@@ -421,8 +418,8 @@ def test_estimates_stand_beside_each_other_with_their_intervals():
     assert points("p", "Points", {}, of="budget").marks == ()
 
 
-def test_markdown_has_a_row_for_each_arm_and_budget(rows):
-    lines = results_markdown(demo_results(rows)).splitlines()
+def test_markdown_has_a_row_for_each_arm_and_budget(records):
+    lines = results_markdown(all_results(records)).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("| stage1 | small | 66.7 % [")
     assert {line.count("|") for line in lines} == {10}
@@ -442,9 +439,8 @@ def test_markdown_goes_on_with_the_planned_comparisons_and_what_is_saved():
         "n": 12,
         "clusters": 6,
     }
-    text = results_markdown(
-        {"arms": {}}, {"differences": [row], "ratios": {"visual_tokens": 8.0, "noise_drop": None}}
-    )
+    compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "noise_drop": None}}
+    text = results_markdown({"conditions": {}, "comparisons": compared})
     assert (
         "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
         in text
@@ -453,17 +449,15 @@ def test_markdown_goes_on_with_the_planned_comparisons_and_what_is_saved():
     assert text.count("times |") == 1, "no ratio, no row"
 
 
-def test_strip_shows_original_first_view_and_crop_side_by_side(rows, samples):
-    sheet = episode_strip(
-        rows["stage1", "small", "own", 0][0], samples[0], PROBES["own"](samples, RULES, 0)
-    )
+def test_strip_shows_original_first_view_and_crop_side_by_side(records, samples):
+    sheet = episode_strip(records["stage1", "small", "own", 0][0], PROBES["own"](samples, RULES, 0))
     assert sheet.width > 3 * 300
     inside = [sheet.getpixel((x, 180)) for x in range(0, sheet.width, 5)]
     assert len(set(inside)) > 50, "pictures, not blank paper"
     colors = {color for _, color in sheet.getcolors(1 << 24)}
     assert {TRUTH, ASKED} <= colors
     hostile = episode_strip(
-        rows["stage1", "small", "noise", 0][2], samples[2], PROBES["noise"](samples, RULES, 0)
+        records["stage1", "small", "noise", 0][2], PROBES["noise"](samples, RULES, 0)
     )
     assert hostile.size[1] == sheet.size[1]
 

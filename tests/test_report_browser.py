@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from browser import open_page, wait_until
-from reports import made_up_evidence, made_up_row, noise_pictures
+from reports import made_up_episode, made_up_evidence, noise_pictures
 
 from lfpc.report import write_report
 
@@ -23,18 +23,18 @@ def folder(tmp_path_factory):
     alone."""
     tmp_path = tmp_path_factory.mktemp("report")
     pictures = noise_pictures(tmp_path / "pictures", 3)
-    texts = {3: {"question": HOSTILE, "sample": HOSTILE}, 4: {"question": TURNED, "says": LONG}}
+    texts = {3: {"question": HOSTILE, "id": HOSTILE}, 4: {"question": TURNED, "says": LONG}}
 
-    def rows(right, **more):
+    def records(right, **more):
         return [
-            made_up_row(n, pictures[n % 3], correct=right(n), **texts.get(n, {}), **more)
+            made_up_episode(n, pictures[n % 3], correct=right(n), **texts.get(n, {}), **more)
             for n in range(6)
         ]
 
     found = {
-        ("good", "small", "own", 0): rows(lambda n: n not in (1, 2)),
-        ("good", "small", "noise", 0): rows(lambda n: n == 0),
-        ("poor", "small", "own", 0): rows(lambda n: n == 2),
+        ("good", "small", "own", 0): records(lambda n: n not in (1, 2)),
+        ("good", "small", "noise", 0): records(lambda n: n == 0),
+        ("poor", "small", "own", 0): records(lambda n: n == 2),
     }
     return write_report(tmp_path / "out", made_up_evidence(found), title="Made up").parent
 
@@ -189,14 +189,14 @@ def contrast(a, b):
 @pytest.mark.slow
 def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     pictures = noise_pictures(tmp_path / "pictures", 20)
-    rows = {
+    records = {
         (arm, "small", probe, 0): [
-            made_up_row(n, pictures[n % 20], correct=n % 3 == 0) for n in range(5_000)
+            made_up_episode(n, pictures[n % 20], correct=n % 3 == 0) for n in range(5_000)
         ]
         for arm in ("a", "b")
         for probe in ("own", "noise")
     }
-    folder = write_report(tmp_path / "out", made_up_evidence(rows), title="Many").parent
+    folder = write_report(tmp_path / "out", made_up_evidence(records), title="Many").parent
     paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     times = {}
     for name in ("index.html", "episodes.html"):
