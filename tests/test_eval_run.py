@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import ChatServer
-from lfpc.evaluate.recorded import evaluations
 from PIL import Image
 
 from lfpc import cli
+from lfpc.evaluate.stored import place_at, place_records
 
 SIZE = (200, 150)
 CALL = (
@@ -129,7 +129,7 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
     table = json.loads((out / "results.json").read_text())
     assert sorted(table["results"]) == sorted(tasks)
     assert (
-        table["results"]["hrbench-4k/16/own"]["acc,none"] == 0.25
+        table["results"]["hrbench-4k/16/own"]["accuracy,none"] == 0.25
     )  # A is right in one of four rotations
     assert table["results"]["hrbench-4k/16/own"]["all_rotations_right,none"] == 0
     assert table["results"]["hrbench-4k/16/own"]["clusters,none"] == 1
@@ -156,11 +156,28 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
         for line in lines
     )
     assert any(line.startswith("asked again 1 at a time: median ") for line in lines)
-    row = evaluations(out / "vstar" / "16")["own"][0]
-    assert (row["task"], row["size"], row["budget"], row["concurrency"]) == ("vstar", "16", 16, 4)
-    cost = json.loads((out / "vstar" / "16" / "probes.json").read_text())["own"]
-    assert cost["per_second"] > 0
-    assert cost["timings"][0]["questions"] == 2
+    place = place_at(out / "vstar" / "16", out)
+    assert (place.own.config.task, place.budget, place.own.config.budget) == (
+        "vstar",
+        "vstar/16",
+        16,
+    )
+    record = place_records(place)["own"][0]
+    assert (record.budget, record.concurrency) == (16, 4)
+    summary = table["conditions"][""]["vstar/16"]["summary"]
+    assert summary["per_second"] > 0
+    assert summary["timings"][0]["questions"] == 2
+
+
+def test_questions_are_timed_in_a_later_call_too(tmp_path, data):
+    out = tmp_path / "run"
+    with ChatServer(say=say) as server:
+        assert cli.main(command(data, out, server, "--probes", "own")) == 0
+        asked = len(server.requests)
+        assert cli.main(command(data, out, server, "--probes", "own", "--timed", "2")) == 0
+        assert len(server.requests) > asked
+    conditions = json.loads((out / "results.json").read_text())["conditions"][""]
+    assert {place["summary"]["timings"][0]["questions"] for place in conditions.values()} == {2}
 
 
 def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
@@ -169,12 +186,14 @@ def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
         assert cli.main(command(data, out, server, "--probes", "own")) == 0
         asked = len(server.requests)
         assert (
-            cli.main(["probe", str(out), "--looks", "none,repeat", "--replay"]) == 0
+            cli.main(["probe", str(out), "--probes", "none,repeat", "--replay"]) == 0
         )  # where the model was served is known
         assert (
             len(server.requests) == asked + 2 * 2 * 8
-        )  # two budgets, two looks, and of eight questions what follows the crop
+        )  # two budgets, two probes, and of eight questions what follows the crop
     before = json.loads((out / "results.json").read_text())
+    lost = before["conditions"][""]["vstar/16"]["probes"]
+    assert list(lost) == ["none (replay)", "repeat (replay)"]
     capsys.readouterr()
     assert cli.main(["rescore", str(out)]) == 0
     assert "vstar/16/none-replay: accuracy " in capsys.readouterr().out
@@ -214,12 +233,12 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
     assert "several need a temperature above 0" in capsys.readouterr().err
     results = json.loads((out / "results.json").read_text())["results"]
     runs = [results[f"vstar/16/own{repeat}"] for repeat in ("", "-repeat1", "-repeat2")]
-    assert runs[0]["avg@k,none"] == pytest.approx(sum(run["acc,none"] for run in runs) / 3)
+    assert runs[0]["avg@k,none"] == pytest.approx(sum(run["accuracy,none"] for run in runs) / 3)
     assert (runs[0]["k,none"], runs[0]["clusters,none"]) == (3, 4)
     assert runs[0]["avg@k_low,none"] < runs[0]["avg@k,none"] < runs[0]["avg@k_high,none"]
     assert "avg@k,none" not in runs[1]
-    own = evaluations(out / "vstar" / "16")["own"]
-    assert sum(row["correct"] for row in own) / 4 == pytest.approx(runs[0]["avg@k,none"])
+    own = place_records(place_at(out / "vstar" / "16"))["own"]
+    assert sum(record.correct for record in own) / 4 == pytest.approx(runs[0]["avg@k,none"])
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lfpc.evaluate.recorded import evaluations, own_folder, probed_runs
 from PIL import Image
+from reports import crop_turn, made_up_record
 
 from lfpc import cli
 from lfpc.boxes import Box
-from lfpc.dialogue import Reply
+from lfpc.dialogue import Answer, Malformed, Reason, Reply
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.evaluate import probe as probe_run
 from lfpc.evaluate.compare import compare_folders, compare_runs
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import average_draws
-from lfpc.evaluate.replay import prefix, samples_of_rows, settled
+from lfpc.evaluate.replay import needs_no_replay, prefix
 from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluate.stored import (
+    find_places,
+    own_evaluation,
+    place_at,
+    place_records,
+    update_results,
+)
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.records import EpisodeRecord, TurnRecord
 from lfpc.samples import Sample
+from lfpc.storage.runs import read_run
 
 RED = (255, 0, 0)
 BLUE = (0, 0, 255)
@@ -91,8 +100,13 @@ class Recording:
         return [Reply(self.script(context), (1, 2, 3)) for context in contexts]
 
 
-def evaluated(samples, script, out: Path) -> list[dict]:
-    return evaluate_probe(Recording(script), samples, CONFIG, out / "own", progress=False)
+def evaluated(samples, script, out: Path, budget: int = 16) -> list[EpisodeRecord]:
+    config = dataclasses.replace(CONFIG, budget=budget)
+    return evaluate_probe(Recording(script), samples, config, out / "own", progress=False)
+
+
+def records_at(place: Path, *, replay: bool = False) -> dict[str, list[EpisodeRecord]]:
+    return place_records(place_at(place), replay=replay)
 
 
 @pytest.fixture
@@ -110,10 +124,13 @@ def policy(monkeypatch):
     return made
 
 
-def drops(run: Path, name: str = "probes.json") -> dict[tuple[str, str], float]:
+def drops(run: Path) -> dict[tuple[str, str], float]:
+    """The accuracy lost by (probe, questions), as results.json has it."""
+    probes = update_results(run)["conditions"][""]["16"]["probes"]
     return {
-        (row["probe"], row["questions"]): row["delta"]
-        for row in json.loads((run / name).read_text())["drops"]
+        (probe, questions): found[questions]["delta"]
+        for probe, found in probes.items()
+        for questions in ("all", "tool")
     }
 
 
@@ -126,49 +143,49 @@ def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
     assert found["noise", "all"] == found["none", "all"] == pytest.approx(10 / 12)
     assert found["noise", "tool"] == found["none", "tool"] == 1
     assert found["truth", "all"] == found["repeat", "all"] == found["mean", "all"] == 0
-    assert lines[0].split()[:2] == ["look", "accuracy"]
+    assert lines[0].split()[:2] == ["probe", "accuracy"]
     assert any(line.startswith("noise ") and "+83.3" in line for line in lines)
     assert any(line.startswith("noise: 12 paired answers about 12 pictures") for line in lines)
     asked = len(policy.contexts)
     assert probe_run.probe_run(
         run, ["noise"], progress=False
-    )  # nothing is asked again, earlier looks stay in the results
+    )  # nothing is asked again, earlier probes stay in the results
     assert len(policy.contexts) == asked
     assert drops(run) == found
 
 
 def test_a_replay_gives_the_recorded_words_again_and_asks_only_for_what_follows(run, policy):
-    own = {row["sample"]: row for row in evaluations(run)["own"]}
+    own = {record.sample.id: record for record in records_at(run)["own"]}
     probe_run.probe_run(run, ["noise", "repeat"], replay=True, progress=False)
     assert (
         len(policy.contexts) == 2 * 10
     )  # one reply a question with a crop, none for the two without
     assert all([turn.reply.text for turn in context.turns] == [CALL] for context in policy.contexts)
     assert {colour(context.turns[0].view) for context in policy.contexts[:10]} == {"unclear"}
-    found = drops(run, "probes-replay.json")
-    assert found["noise", "tool"] == 1
-    assert found["repeat", "all"] == 0
-    shown = {row["sample"]: row for row in evaluations(run, replay=True)["repeat"]}
-    assert [shown[name]["turns"] for name in own] == [
-        own[name]["turns"] for name in own
+    found = drops(run)
+    assert found["noise (replay)", "tool"] == 1
+    assert found["repeat (replay)", "all"] == 0
+    shown = {record.sample.id: record for record in records_at(run, replay=True)["repeat"]}
+    assert [shown[name].turns for name in own] == [
+        own[name].turns for name in own
     ]  # word for word, token counts as well
-    assert (shown["s0"]["replayed"], shown["s5"]["replayed"]) == (1, 1)
+    assert (shown["s0"].replayed, shown["s5"].replayed) == (1, 1)
     asked = len(policy.contexts)
     probe_run.probe_run(run, ["noise"], replay=True, progress=False)
     assert len(policy.contexts) == asked
 
 
 def test_the_prefix_ends_with_the_first_call():
-    turns = [
-        {"text": str(n), "action": {"kind": kind}}
-        for n, kind in enumerate(["malformed", "crop", "crop", "answer"])
-    ]
-    assert [turn["text"] for turn in prefix({"turns": turns})] == ["0", "1"]
+    bad = TurnRecord(text="?", action=Malformed(Reason.NO_ACTION, ""))
+    first = crop_turn((0.0, 0.0, 0.5, 0.5))
+    second = crop_turn((0.5, 0.5, 1.0, 1.0))
+    answer = TurnRecord(text="red", action=Answer("red"))
+    assert prefix(made_up_record("a", turns=(bad, first, second, answer))) == (bad, first)
     assert (
-        prefix({"turns": turns[:2]}) == []
+        prefix(made_up_record("b", turns=(bad, first))) == ()
     )  # nothing was said after the crop: there is nothing to ask again
-    assert settled({"turns": turns[3:]})
-    assert not settled({"turns": [], "error": "broken"})
+    assert needs_no_replay(made_up_record("c", turns=(answer,)))
+    assert not needs_no_replay(made_up_record("d", error="broken"))
 
 
 def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, policy):
@@ -177,27 +194,25 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     evaluated(samples, looks, tmp_path / "run")
     samples[3].image.write_bytes(whole)
     lines = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
-    assert len(evaluations(tmp_path / "run", replay=True)["noise"]) == 11
+    assert len(records_at(tmp_path / "run", replay=True)["noise"]) == 11
     assert (
         "own: 1 questions failed and count as wrong; give the command again to retry them" in lines
     )
 
 
-def test_rows_say_what_was_asked(run, samples):
-    assert samples_of_rows(evaluations(run)["own"]) == [
-        dataclasses.replace(sample, budget=16) for sample in samples
-    ]
-    with pytest.raises(RunError, match="not those of an evaluation"):
-        samples_of_rows([{"sample": "x"}])
+def test_records_say_what_was_asked(run, samples):
+    own = records_at(run)["own"]
+    assert [record.sample for record in own] == samples
+    assert {record.budget for record in own} == {16}
+    read_run(run / "own").log_episode("x", {"sample": "x"})
+    with pytest.raises(RunError, match=r"episodes\.jsonl:13: not a record"):
+        probe_run.probe_run(run, ["noise"])
 
 
 def test_draws_are_averaged_question_by_question(run, policy):
-    a, b = (
-        [{"sample": "q", "correct": correct, "seed": seed}]
-        for seed, correct in enumerate((True, False))
-    )
-    assert average_draws([a, b]) == [{"sample": "q", "correct": 0.5, "seed": 0}]
-    assert average_draws([a, [{**b[0], "error": "cut"}]])[0]["error"] == "cut"
+    a, b = ([made_up_record("q", correct, seed=seed)] for seed, correct in enumerate((True, False)))
+    assert average_draws([a, b]) == [made_up_record("q", 0.5, seed=0)]
+    assert average_draws([a, [dataclasses.replace(b[0], error="cut")]])[0].error == "cut"
     probe_run.probe_run(run, ["noise", "none"], draws=2, progress=False)
     assert {path.name for path in run.iterdir() if path.is_dir()} == {
         "own",
@@ -223,10 +238,10 @@ def test_what_was_answered_before_the_crop_is_said(tmp_path, samples, policy):
     assert drops(tmp_path / "run")["noise", "all"] == 0
 
 
-def test_looks_that_cannot_be_shown_are_refused_before_anything_is_asked(
+def test_probes_that_cannot_be_shown_are_refused_before_anything_is_asked(
     tmp_path, run, samples, policy
 ):
-    with pytest.raises(ConfigError, match="unknown look 'nois'; known are repeat, truth"):
+    with pytest.raises(ConfigError, match="unknown probe 'nois'; known are repeat, truth"):
         probe_run.probe_run(run, ["nois"])
     with pytest.raises(ConfigError, match="draws must be at least 1"):
         probe_run.probe_run(run, ["noise"], draws=0)
@@ -247,7 +262,7 @@ def test_the_truth_is_asked_only_where_it_is_known(tmp_path, samples, policy):
     ]
     evaluated(some, looks, tmp_path / "run")
     probe_run.probe_run(tmp_path / "run", ["truth"], progress=False)
-    assert len(evaluations(tmp_path / "run")["truth"]) == 8
+    assert len(records_at(tmp_path / "run")["truth"]) == 8
 
 
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
@@ -259,10 +274,10 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     with pytest.raises(
         RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"
     ):
-        own_folder(tmp_path / "training")
+        own_evaluation(tmp_path / "training")
     (tmp_path / "training" / "config.json").write_text("{")
     with pytest.raises(RunError, match="is this a run folder"):
-        own_folder(tmp_path / "training")
+        own_evaluation(tmp_path / "training")
 
 
 def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
@@ -274,7 +289,7 @@ def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
     for name, script in (("a", looks), ("b", half_blind)):
         policy.script = script
         probe_run.probe_run(tmp_path / name, ["noise"], progress=False)
-    found = compare_runs(evaluations(tmp_path / "a"), evaluations(tmp_path / "b"))
+    found = compare_runs(records_at(tmp_path / "a"), records_at(tmp_path / "b"))
     accuracy, noise = found["tests"]
     # of the eleven shared questions b answers 0, 1, 10, 2 and 3: six fewer
     assert (accuracy["left"], accuracy["right"], accuracy["delta"]) == pytest.approx(
@@ -284,47 +299,48 @@ def test_two_runs_are_compared_pair_by_pair(tmp_path, samples, policy):
     assert accuracy["p_holm"] >= accuracy["p"]
     assert noise["metric"] == "lost under noise"
     assert noise["delta"] == pytest.approx(9 / 11 - 3 / 11)
-    facts = {row["metric"]: row for row in found["facts"]}
+    fields = {row["metric"]: row for row in found["fields"]}
     # both texts have three tokens a reply; b makes one crop call less on each of the six
-    assert facts["text_tokens"]["delta"] == pytest.approx(6 * 3 / 11)
-    assert facts["calls"]["delta"] == pytest.approx(6 / 11)
-    assert "p_holm" not in facts["calls"]
+    assert fields["text_tokens"]["delta"] == pytest.approx(6 * 3 / 11)
+    assert fields["calls"]["delta"] == pytest.approx(6 / 11)
+    assert "p_holm" not in fields["calls"]
     assert found["unpaired"] == {"A": 1, "B": 0}
 
 
 def test_a_folder_of_several_runs_is_probed_and_compared_run_by_run(
     tmp_path, samples, policy, capsys
 ):
-    for budget in ("1024", "256"):
-        evaluated(samples, looks, tmp_path / "a" / budget)
-    evaluated(samples, looks, tmp_path / "b" / "256")
-    assert list(probed_runs(tmp_path / "a")) == ["1024", "256"]
-    assert cli.main(["probe", str(tmp_path / "a"), "--looks", "noise"]) == 0
-    assert all((tmp_path / "a" / budget / "probes.json").is_file() for budget in ("1024", "256"))
+    for budget in (256, 1024):
+        evaluated(samples, looks, tmp_path / "a" / str(budget), budget)
+    evaluated(samples, looks, tmp_path / "b" / "256", 256)
+    assert list(find_places(tmp_path / "a")) == ["256", "1024"]
+    assert cli.main(["probe", str(tmp_path / "a"), "--probes", "noise"]) == 0
+    conditions = json.loads((tmp_path / "a" / "results.json").read_text())["conditions"][""]
+    assert [list(conditions[budget]["probes"]) for budget in ("256", "1024")] == [["noise"]] * 2
     assert list(compare_folders(tmp_path / "a", tmp_path / "b")) == ["256"]
-    with pytest.raises(RunError, match=r"holds 1024, 256 and .* holds \."):
+    with pytest.raises(RunError, match=r"holds 256, 1024 and .* holds \."):
         compare_folders(tmp_path / "a", tmp_path / "b" / "256")
 
 
 def test_a_run_does_not_differ_from_itself_and_strangers_are_not_compared(run, tmp_path, samples):
-    own = evaluations(run)
+    own = records_at(run)
     found = compare_runs(own, own)
-    assert {row["delta"] for row in [*found["tests"], *found["facts"]]} == {0}
+    assert {row["delta"] for row in [*found["tests"], *found["fields"]]} == {0}
     evaluated(
         [dataclasses.replace(sample, id=f"x{sample.id}") for sample in samples],
         looks,
         tmp_path / "strange",
     )
     with pytest.raises(RunError, match="share no question"):
-        compare_runs(own, evaluations(tmp_path / "strange"))
+        compare_runs(own, records_at(tmp_path / "strange"))
 
 
 def test_the_verbs_print_tables_and_say_where_the_figures_are(run, policy, tmp_path, capsys):
-    assert cli.main(["probe", str(run), "--looks", "noise,none", "--replay"]) == 0
+    assert cli.main(["probe", str(run), "--probes", "noise,none", "--replay"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(run)
-    assert [line.split()[0] for line in lines[1:5]] == ["look", "own", "noise", "none"]
-    assert lines[-1] == f"results: {run / 'probes-replay.json'}"
+    assert [line.split()[0] for line in lines[1:5]] == ["probe", "own", "noise", "none"]
+    assert lines[-1] == f"results: {run / 'results.json'}"
     out = tmp_path / "figures" / "compare.json"
     assert cli.main(["compare", str(run), str(run), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -333,11 +349,20 @@ def test_the_verbs_print_tables_and_say_where_the_figures_are(run, policy, tmp_p
     assert lines[-1] == f"figures: {out}"
     assert json.loads(out.read_text())["."]["tests"][0]["delta"] == 0
     assert cli.main(["compare", str(run), str(tmp_path / "pictures")]) == 1
-    assert "holds no evaluation" in capsys.readouterr().err
+    assert "pictures: no evaluation at or below it" in capsys.readouterr().err
+
+
+def test_the_own_folder_of_a_run_can_be_named_as_well(run, policy):
+    assert list(find_places(run / "own")) == ["."]
+    assert cli.main(["probe", str(run / "own"), "--probes", "none"]) == 0
+    conditions = json.loads((run / "own" / "results.json").read_text())["conditions"][""]
+    assert conditions["16"]["probes"]["none"]["all"]["delta"] == pytest.approx(10 / 12)
 
 
 def test_a_scripted_policy_can_be_evaluated_by_the_same_door(tmp_path, samples):
-    rows = evaluate_probe(ScriptedPolicy(looks), samples, CONFIG, tmp_path / "run", progress=False)
-    assert all(row["correct"] for row in rows)
-    assert rows[5]["turns"][0]["action"]["emitted"] == [0, 0, 28, 28]
-    assert rows[5]["turns"][0]["cut"] == [0, 0, 28, 28]
+    records = evaluate_probe(
+        ScriptedPolicy(looks), samples, CONFIG, tmp_path / "run", progress=False
+    )
+    assert all(record.correct for record in records)
+    assert records[5].turns[0].action.emitted == (0, 0, 28, 28)
+    assert records[5].turns[0].cut == (0, 0, 28, 28)
