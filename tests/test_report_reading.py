@@ -1,34 +1,28 @@
 """Run folders of every kind, read for a report, and the command that writes one."""
 
-import json
+import shutil
+from dataclasses import replace
 
 import pytest
-from reports import CONFIG, made_up_row, noise_pictures
+from reports import CONFIG, made_up_episode, noise_pictures, write_run
 
 from lfpc import cli
 from lfpc.errors import RunError
+from lfpc.evaluate.results import Condition
+from lfpc.evaluate.timing import write_timings
+from lfpc.metrics.summary import Timing
 from lfpc.report.reading import read_runs
+from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, write_samples
+from lfpc.storage.runs import Kind
 
 
-def write_rows(folder, rows, **config):
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(
-        json.dumps(
-            {
-                "kind": "train" if "prompts_per_step" in config else "evaluation",
-                "format": 2,
-                "config": {**CONFIG, "budget": 8, "probe": folder.name, **config},
-            }
-        )
-    )
-    (folder / "environment.json").write_text(json.dumps({"python": "3.11.7"}))
-    (folder / "episodes.jsonl").write_text(
-        "".join(json.dumps({"key": row["sample"], **row}) + "\n" for row in rows)
-    )
+def write_evaluation(folder, records, **config):
+    settings = {**CONFIG, "budget": 8, "probe": folder.name, **config}
+    write_run(folder, records, Kind.EVALUATION, **settings)
 
 
-def write_training(folder, pictures, **config):
+def write_training(folder, pictures, *, kept=2, rewards=(0.5, 0.7), **config):
     """A training run of two steps that kept two episodes, and the samples folder it learnt from."""
     data = folder.parent / "learnt"
     data.mkdir(parents=True, exist_ok=True)
@@ -39,17 +33,15 @@ def write_training(folder, pictures, **config):
         ],
         data,
     )
-    kept = [
-        {
-            **made_up_row(n, pictures[0], correct=True),
-            "step": 1,
-            "reward": {"accuracy": 1.0, "total": 1.0},
-        }
-        for n in range(2)
+    records = [
+        made_up_episode(n, pictures[0], correct=True, step=1, reward=RewardTerms(accuracy=1.0))
+        for n in range(kept)
     ]
-    write_rows(folder, kept, data=str(data), prompts_per_step=8, **config)
+    write_run(folder, records, Kind.TRAIN, **{**CONFIG, "data": str(data), **config})
     (folder / "metrics.jsonl").write_text(
-        '{"step": 1, "reward": 0.5}\n{"step": 2, "reward": 0.7}\n'
+        "".join(
+            f'{{"step": {step}, "reward": {reward}}}\n' for step, reward in enumerate(rewards, 1)
+        )
     )
 
 
@@ -64,16 +56,14 @@ def evaluated(tmp_path, pictures):
 
     def write(name, right=lambda n: True):
         run = tmp_path / name
-        rows = [made_up_row(n, pictures[n % 2], correct=right(n)) for n in range(4)]
+        own = [made_up_episode(n, pictures[n % 2], correct=right(n)) for n in range(4)]
+        wrong = [replace(record, correct=False) for record in own]
+        replayed = [replace(record, correct=True) for record in own]
         for budget in (1024, 256):
-            write_rows(run / str(budget) / "own", rows, budget=budget)
-        write_rows(run / "256" / "noise", [{**row, "correct": False} for row in rows], budget=256)
-        write_rows(
-            run / "256" / "noise-replay",
-            [{**row, "correct": True} for row in rows],
-            budget=256,
-            probe="noise",
-            replay=True,
+            write_evaluation(run / str(budget) / "own", own, budget=budget)
+        write_evaluation(run / "256" / "noise", wrong, budget=256)
+        write_evaluation(
+            run / "256" / "noise-replay", replayed, budget=256, probe="noise", replay=True
         )
         return run
 
@@ -82,22 +72,25 @@ def evaluated(tmp_path, pictures):
 
 def test_an_evaluation_is_one_arm_with_its_budgets_in_order(evaluated):
     found = read_runs([evaluated("mine")])
-    assert list(found.rows) == [
+    assert list(found.records) == [
         ("mine", "256", "own", 0),
         ("mine", "256", "noise", 0),
         ("mine", "256", "noise (replay)", 0),
         ("mine", "1024", "own", 0),
     ]
-    assert found.shown(("mine", "256", "noise (replay)", 0)).name.startswith("noise/0/"), (
+    assert found.shown(Condition("mine", "256", "noise (replay)", 0)).name.startswith("noise/0/"), (
         "a replayed probe shows noise"
     )
-    assert found.further == []
+    assert found.run_comparisons == []
+    assert "comparisons" not in found.results
 
 
 def test_several_runs_are_compared_with_the_first(evaluated):
     found = read_runs([evaluated("a"), evaluated("b")])
     assert [
-        (one.metric, one.left, one.right) for one in found.further if one.metric == "accuracy"
+        (one.metric, one.left, one.right)
+        for one in found.run_comparisons
+        if one.metric == "accuracy"
     ] == [
         ("accuracy", ("b", "256"), ("a", "256")),
         ("accuracy", ("b", "1024"), ("a", "1024")),
@@ -116,34 +109,71 @@ def test_a_training_run_has_curves_episodes_and_the_data_it_learnt_from(tmp_path
     write_training(tmp_path / "run", pictures)
     found = read_runs([tmp_path / "run"])
     assert [row["reward"] for row in found.curves["run"]] == [0.5, 0.7]
-    assert [row["step"] for row in found.training["run", 0]] == [1, 1]
+    assert [record.step for record in found.training["run", 0]] == [1, 1]
     assert found.data["learnt"].budgets == {"16": 1, "32": 1}
 
 
-def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):
-    demo = tmp_path / "demo"
+def write_demo(demo, pictures, arms=("stage1", "stage1-fixed-budget"), kept=2):
+    """Two seeds of a demo's folders; the answers of the first are wrong, those of the second
+    right."""
     for seed in (0, 1):
-        for arm in ("stage1", "stage1-fixed-budget"):
-            write_training(demo / f"seed{seed}" / arm, pictures)
-            run = demo / f"seed{seed}" / "evaluate" / arm / "small"
-            write_rows(
-                run / "own", [made_up_row(n, pictures[0], correct=bool(seed)) for n in range(2)]
+        for arm in arms:
+            rewards = (0.5 + seed / 10, 0.7)
+            write_training(
+                demo / f"seed{seed}" / arm, pictures, seed=seed, kept=kept, rewards=rewards
             )
-            (run / "seconds.json").write_text("0.25")
-    found = read_runs([demo])
-    assert ("stage1", "small", "own", 1) in found.rows
-    assert found.seconds == {("stage1", "small"): 0.25, ("stage1-fixed-budget", "small"): 0.25}
+            place = demo / f"seed{seed}" / "evaluate" / arm / "small"
+            own = [made_up_episode(n, pictures[0], correct=bool(seed)) for n in range(2)]
+            write_evaluation(place / "own", own, arm=arm, seed=seed)
+            took = 0.25 + seed
+            write_timings(
+                place, [Timing(concurrency=1, questions=2, median=took, p95=1, per_second=4)]
+            )
+
+
+def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):
+    write_demo(tmp_path / "demo", pictures)
+    found = read_runs([tmp_path / "demo"])
+    assert ("stage1", "small", "own", 1) in found.records
+    conditions = found.results["conditions"]
+    assert {arm: some["small"]["seconds_per_question"] for arm, some in conditions.items()} == {
+        "stage1": 0.25,
+        "stage1-fixed-budget": 0.25,
+    }
     assert list(found.curves) == ["stage1", "stage1-fixed-budget"]
-    assert {(one.left[0], one.right[0]) for one in found.further} == {
+    ablations = found.results["comparisons"]["ablations"]
+    assert {(row["left"][0], row["right"][0]) for row in ablations} == {
         ("stage1-fixed-budget", "stage1")
     }
 
 
-def test_pictures_are_found_from_another_working_folder(tmp_path, pictures):
+@pytest.mark.parametrize("kept", [0, 2])
+def test_the_curves_of_a_demo_are_those_of_its_first_seed(tmp_path, pictures, kept):
+    write_demo(tmp_path / "demo", pictures, kept=kept)
+    curves = read_runs([tmp_path / "demo"]).curves
+    assert [row["reward"] for row in curves["stage1"]] == [0.5, 0.7]
+
+
+def test_a_study_without_results_has_the_planned_comparisons_and_ratios(tmp_path, pictures):
+    write_demo(tmp_path / "demo", pictures, arms=("baseline", "stage1"))
+    found = read_runs([tmp_path / "demo"]).results["comparisons"]
+    assert [(row["metric"], row["left"], row["right"]) for row in found["differences"]] == [
+        ("accuracy", ["stage1", "small"], ["baseline", "small"])
+    ]
+    assert set(found["ratios"]) == {"visual_tokens", "seconds_per_question", "noise_drop"}
+
+
+def test_pictures_are_found_from_another_working_folder(tmp_path, pictures, monkeypatch):
     run = tmp_path / "out" / "run" / "own"
-    write_rows(run, [{**made_up_row(0, pictures[0], correct=True), "image": "pictures/0.png"}])
-    found = read_runs([tmp_path / "out" / "run"])
-    assert found.rows["run", "8", "own", 0][0]["image"] == str(tmp_path / "pictures" / "0.png")
+    write_evaluation(run, [made_up_episode(0, pictures[0], correct=True)])
+    assert str(tmp_path) not in (run / "samples.jsonl").read_text()
+    for folder in ("out", "pictures"):
+        shutil.copytree(tmp_path / folder, tmp_path / "elsewhere" / folder)
+    monkeypatch.chdir(tmp_path / "elsewhere" / "pictures")
+    (record,) = read_runs([tmp_path / "elsewhere" / "out" / "run"]).records[
+        Condition("run", "8", "own", 0)
+    ]
+    assert record.sample.image == tmp_path / "elsewhere" / "pictures" / "0.png"
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):

@@ -354,16 +354,7 @@ def _study(
         }
     if not changed:
         return {key: before[key] for key in ("questions", "seeds", "conditions", "comparisons")}
-    records = study_records(places, known)
-    found = results_of(places, records)
-    further = ablation_comparisons(records)
-    return found | {
-        "comparisons": {
-            "differences": comparisons(records),
-            "ablations": comparisons(records, planned=further),
-            "ratios": ratios(found["conditions"]),
-        }
-    }
+    return results_of(places, study_records(places, known))
 
 
 def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> bool:
@@ -374,10 +365,22 @@ def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> b
 
 
 def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
-    """`all_results` of places, counted by the rules of their tasks."""
+    """`all_results` of places, counted by the rules of their tasks; of several arms also how they
+    compare.
+    """
     timings = {(place.arm, place.budget): read_timings(place.path) for place in reversed(places)}
     tasks = {(place.arm, place.budget): place.own.config.task for place in places}
-    return all_results(records, timings=timings, tasks=tasks)
+    found = all_results(records, timings=timings, tasks=tasks)
+    if not any(place.arm for place in places):
+        return found
+    further = ablation_comparisons(records)
+    return found | {
+        "comparisons": {
+            "differences": comparisons(records),
+            "ablations": comparisons(records, planned=further),
+            "ratios": ratios(found["conditions"]),
+        }
+    }
 
 
 def _config_of(

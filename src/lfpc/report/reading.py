@@ -1,7 +1,7 @@
 """Run folders read for a report: training runs, evaluations, and studies that hold both."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -51,8 +51,7 @@ def read_evidence(folder: Path) -> Evidence:
         study = any(place.arm for place in places)
         parts = [_training(run, run.path.name) for run in trained] if study else []
         found = merged([_first_seed(parts), _evaluated(folder, places)])
-        comparisons = {"comparisons": {}} if study else {}
-        return replace(found, results={**comparisons, **_results(folder, places, found)})
+        return replace(found, results=_results(folder, places, found))
     if is_run(folder) and trained:
         return _training(trained[0], "")
     raise RunError(f"{folder}: no run; name what lfpc demo, lfpc train or lfpc eval wrote")
@@ -78,14 +77,12 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise RunError(f"the same run is named twice: {', '.join(map(str, folders))}")
 
 
-def _first_seed(parts: Iterable[Evidence]) -> Evidence:
+def _first_seed(parts: Sequence[Evidence]) -> Evidence:
     """Training runs as one, with the curves of the first seed only."""
-    some = list(parts)
-    seeds = {part: seed for part in range(len(some)) for _, seed in some[part].training}
-    first = min(seeds.values(), default=0)
+    seeds = [min(one.seed for one in part.origins) for part in parts]
     kept = [
-        part if seeds.get(n, first) == first else replace(part, curves={})
-        for n, part in enumerate(some)
+        part if seed == min(seeds) else replace(part, curves={})
+        for part, seed in zip(parts, seeds, strict=True)
     ]
     return merged(kept)
 
