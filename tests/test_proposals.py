@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from reports import made_up_record, write_run
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.boxing.grounding import asked_boxes, boxes_of_reply
@@ -12,21 +13,28 @@ from lfpc.boxing.proposals import (
     FailureCount,
     Proposal,
     crop_proposals,
-    failure_records,
+    failure_counts,
     hardest_first,
-    recorded_rows,
+    own_records,
 )
 from lfpc.cli import main
+from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
 from lfpc.episode import episode, play
 from lfpc.errors import RunError
 from lfpc.images import CropRules, View, global_view, open_picture
 from lfpc.looks import original_look
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.records import episode_row
+from lfpc.records import (
+    EpisodeRecord,
+    TurnRecord,
+    failed_record,
+    keep_samples,
+    log_record,
+    record_of,
+)
 from lfpc.samples import Sample, read_samples, write_samples
-from lfpc.storage.files import write_json
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import CONFIG_FILE, Kind, RunFolder, read_run
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 SHOWN = View(Image.new("RGB", (100, 50)), WHOLE)
@@ -39,20 +47,19 @@ def call(*box: float) -> str:
     )
 
 
-def record(
-    run: Path, sample: Sample, *replies: str, key: str = "", probe: str | None = None
-) -> None:
-    """Play `replies` as an episode about `sample` and write it into the run folder."""
-    run.mkdir(parents=True, exist_ok=True)
-    if probe:
-        head = {"kind": "evaluation", "format": 2, "config": {"probe": probe}}
-        write_json(run / "config.json", head)
+def record(run: Path, sample: Sample, *replies: str, probe: str | None = None) -> RunFolder:
+    """Play `replies` as an episode about `sample` and write it into the run folder, that of an
+    evaluation under `probe` or else of a training run."""
+    if not (run / CONFIG_FILE).exists():
+        kind = Kind.EVALUATION if probe else Kind.TRAIN
+        write_run(run, [], kind, **({"probe": probe} if probe else {}))
+    folder = read_run(run)
     view = global_view(open_picture(sample.image), 256)
     game = episode(sample, view, look=original_look(CropRules()), protocol=PROTOCOL, max_turns=4)
     played = play([game], ScriptedPolicy(replies))[0]
-    RunFolder(run).log_episode(
-        key or f"{sample.id}/{len(RunFolder(run).episodes())}", episode_row(played)
-    )
+    keep_samples(folder, [sample])
+    log_record(folder, f"{sample.id}/{len(folder.episodes())}", record_of(played))
+    return folder
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def test_crops_of_right_answers_are_proposed_the_most_frequent_first(tmp_path: P
         record(tmp_path, asked, call(x, 154, 294, 231), right)
     record(tmp_path, asked, call(300, 0, 390, 77), wrong)
     record(tmp_path, asked, right)
-    found = crop_proposals(recorded_rows(tmp_path), "crops of run")
+    found = crop_proposals(own_records(tmp_path), "crops of run")
     # 196 / 392 = 0.5, 154 / 308 = 0.5, 294 / 392 = 0.75, 231 / 308 = 0.75
     expected = [
         Proposal(Box(0.5, 0.5, 0.75, 0.75), "crops of run", 3),
@@ -81,36 +88,63 @@ def test_crops_of_right_answers_are_proposed_the_most_frequent_first(tmp_path: P
 def test_probes_failed_requests_and_other_files_are_no_record_of_the_model(
     tmp_path: Path, asked: Sample
 ):
-    record(tmp_path / "own", asked, "<answer>K</answer>", probe="own")
+    own = record(tmp_path / "own", asked, "<answer>K</answer>", probe="own")
     record(tmp_path / "noise", asked, "<answer>L</answer>", probe="noise")
-    (tmp_path / "select").mkdir()
-    RunFolder(tmp_path / "select").log_episode("s1@256", {"said": "K"})
-    RunFolder(tmp_path / "own").log_episode(
-        "failed", {"sample": "s1", "turns": [], "correct": False, "error": "time-out"}
-    )
-    assert failure_records(recorded_rows(tmp_path)) == {"s1": FailureCount(asked=1, failed=0)}
+    select = write_run(tmp_path / "select", [], Kind.SELECTION)
+    select.log_episode("s1@256", {"said": "K"})
+    log_record(own, "failed", failed_record(asked, "time-out"))
+    assert failure_counts(own_records(tmp_path)) == {"s1": FailureCount(asked=1, failed=0)}
 
 
-def test_what_a_run_wrote_that_is_no_box_proposes_nothing():
-    def row(action: dict[str, Any]) -> dict[str, Any]:
-        return {"sample": "s", "correct": True, "turns": [{"action": action, "view": [28, 28]}]}
+def test_replies_that_showed_no_crop_propose_nothing():
+    def made(action: Action, view: tuple[int, int] | None) -> EpisodeRecord:
+        return made_up_record("s", turns=(TurnRecord(text="", action=action, view=view),))
 
-    boxes: list[Any] = [
+    box = Box(0.0, 0.0, 0.5, 0.5)
+    shown = made(Crop(box), (28, 28))
+    nothing = [
+        made(Answer("K"), None),
+        made(Malformed(Reason.BAD_BOX, "no box"), None),
+        made(Crop(box), None),
+        replace(shown, correct=False),
+        replace(shown, correct=None),
+        replace(shown, correct=0.5),
+    ]
+    assert crop_proposals(nothing, "run") == {}
+    assert crop_proposals([shown], "run") == {"s": [Proposal(box, "run", 1)]}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
         [0, 0, 9, 9],
         [0, 0, 1],
         ["a", 0, 1, 1],
         [float("nan"), 0, 1, 1],
         None,
         [0.5, 0.5, 0.5, 0.6],
-    ]
-    actions = [{"kind": "answer"}, *({"kind": "crop", "box": box} for box in boxes)]
-    assert crop_proposals(map(row, actions), "run") == {}
+    ],
+)
+def test_what_is_written_in_a_run_and_is_no_box_is_refused_by_file_and_line(
+    tmp_path: Path, asked: Sample, box: Any
+):
+    run = record(tmp_path, asked, call(0, 0, 98, 77), "<answer>K</answer>")
+    (row,) = run.episodes().values()
+    row["turns"][0]["action"]["box"] = box
+    run.log_episode("other", row)
+    with pytest.raises(RunError, match=r"episodes\.jsonl:2: not a record"):
+        list(own_records(tmp_path))
+
+
+def test_records_without_a_verdict_count_neither_way():
+    records = [made_up_record("s", verdict) for verdict in (True, False, None)]
+    assert failure_counts(records) == {"s": FailureCount(asked=2, failed=1)}
 
 
 def test_a_folder_without_episodes_is_named(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(RunError, match="no recorded episodes"):
-            list(recorded_rows(folder))
+            list(own_records(folder))
 
 
 def test_hardest_are_failed_most_often_and_those_never_asked_come_last(asked: Sample):
