@@ -3,7 +3,7 @@ run by test_served.
 
 python kill_and_resume.py DATA OUT BASE_URL KILLS SEED
 
-It prints the number of rows on disk after each kill.
+It prints the number of records on disk after each kill.
 """
 
 import os
@@ -20,7 +20,7 @@ from lfpc.policies.served import Server
 from lfpc.samples import read_samples
 
 
-def rows_in(file: Path) -> int:
+def records_in(file: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
@@ -37,17 +37,17 @@ def main(data: Path, out: Path, base_url: str, kills: int, seed: int) -> None:
         os._exit(0)
 
     for _ in range(kills):
-        before = rows_in(out / "episodes.jsonl")
+        before = records_in(out / "episodes.jsonl")
         goal = before + rng.randrange(4)
         child = evaluate_in_child()
-        while rows_in(out / "episodes.jsonl") < goal:
+        while records_in(out / "episodes.jsonl") < goal:
             if os.waitpid(child, os.WNOHANG) != (0, 0):
                 sys.exit("the evaluation ended before it could be killed")
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        print(rows_in(out / "episodes.jsonl"), flush=True)
+        print(records_in(out / "episodes.jsonl"), flush=True)
     _, status = os.waitpid(evaluate_in_child(), 0)
     sys.exit(os.waitstatus_to_exitcode(status))
 

@@ -30,8 +30,9 @@ from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy, ServedSampling, Server
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import EpisodeRecord, read_records, record_to_json
 from lfpc.samples import Sample, write_samples
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import Kind, RunFolder, read_run
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
@@ -86,7 +87,7 @@ def policy_of(
     return ServedPolicy(Server(**settings), model, PROTOCOL, sampling=sampling, tools=tools)
 
 
-def rows_of(out: Path, samples, policy, **options):
+def records_of(out: Path, samples, policy, **options) -> list[EpisodeRecord]:
     look = PROBES["own"](samples, RULES, 0)
     run = RunFolder.open(out, Kind.EVALUATION, Config())
     return evaluate(
@@ -94,19 +95,18 @@ def rows_of(out: Path, samples, policy, **options):
     )
 
 
-def comparable(rows):
-    """Rows without what time and the server's counting put into them."""
-    timing = {"seconds", "concurrency"}
-    counted = {"tokens", "prompt_tokens", "finish"}
+def comparable(records) -> list[EpisodeRecord]:
+    """Records without what time and the server's counting put into them."""
     return [
-        {key: value for key, value in row.items() if key not in timing}
-        | {
-            "turns": [
-                {key: value for key, value in turn.items() if key not in counted}
-                for turn in row["turns"]
-            ]
-        }
-        for row in rows
+        replace(
+            record,
+            seconds=None,
+            concurrency=None,
+            turns=tuple(
+                replace(turn, tokens=0, prompt_tokens=None, finish="") for turn in record.turns
+            ),
+        )
+        for record in records
     ]
 
 
@@ -121,40 +121,40 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(samples, tmp_path_factory):
-    """The rows of the same script in this process."""
-    rows = comparable(
-        rows_of(tmp_path_factory.mktemp("expected"), samples, ScriptedPolicy(say_in_process))
+    """The records of the same script in this process."""
+    records = comparable(
+        records_of(tmp_path_factory.mktemp("expected"), samples, ScriptedPolicy(say_in_process))
     )
-    assert sum(row["correct"] for row in rows) == 12
-    assert {len(row["turns"]) for row in rows} == {2, 3}
-    return rows
+    assert sum(record.correct for record in records) == 12
+    assert {len(record.turns) for record in records} == {2, 3}
+    return records
 
 
 @pytest.mark.parametrize("style", ["vllm", "sglang", "plain", "strict"])
-def test_a_served_model_gives_the_rows_of_the_same_model_in_this_process(
+def test_a_served_model_gives_the_records_of_the_same_model_in_this_process(
     tmp_path, samples, expected, style
 ):
     with ChatServer(style=style) as server:
-        rows = rows_of(tmp_path, samples, policy_of(server))
-    assert comparable(rows) == expected
+        records = records_of(tmp_path, samples, policy_of(server))
+    assert comparable(records) == expected
     assert (
         server.refused <= 8
     )  # "strict" refuses the field it does not know only until that is noticed
     assert (server.refused > 0) == (style == "strict")
 
 
-def test_rows_name_tokens_as_the_server_counted_them(tmp_path, samples):
+def test_records_name_tokens_as_the_server_counted_them(tmp_path, samples):
     with ChatServer() as server:
-        row = rows_of(tmp_path, samples[:1], policy_of(server, concurrency=3))[0]
+        record = records_of(tmp_path, samples[:1], policy_of(server, concurrency=3))[0]
     # the script counts 100 a message and 1 a character; system and user come first, each turn adds
     # a reply and what it was told
-    assert [turn["prompt_tokens"] for turn in row["turns"]] == [
-        200 + 200 * i for i in range(len(row["turns"]))
+    assert [turn.prompt_tokens for turn in record.turns] == [
+        200 + 200 * i for i in range(len(record.turns))
     ]
-    assert [turn["tokens"] for turn in row["turns"]] == [len(turn["text"]) for turn in row["turns"]]
-    assert {turn["finish"] for turn in row["turns"]} == {"stop"}
-    assert row["concurrency"] == 3
-    assert row["seconds"] > 0
+    assert [turn.tokens for turn in record.turns] == [len(turn.text) for turn in record.turns]
+    assert {turn.finish for turn in record.turns} == {"stop"}
+    assert record.concurrency == 3
+    assert record.seconds > 0
 
 
 def test_requests_say_what_was_asked_for(samples, monkeypatch):
@@ -187,8 +187,8 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
 def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):
     folder = tmp_path / "a folder"
     with ChatServer() as server:
-        rows = rows_of(tmp_path / "run", samples, policy_of(server, picture_folder=folder))
-    assert comparable(rows) == expected
+        records = records_of(tmp_path / "run", samples, policy_of(server, picture_folder=folder))
+    assert comparable(records) == expected
     assert all("data:image" not in json.dumps(request) for request in server.requests)
     shown = {
         digest(picture)
@@ -206,8 +206,8 @@ def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
     )
     with ChatServer() as server:
         policy = policy_of(server)
-        rows = rows_of(tmp_path, samples, policy)
-    crops = sum(row["crops"] for row in rows)
+        records = records_of(tmp_path, samples, policy)
+    crops = sum(record.crops for record in records)
     assert crops == 24
     assert (
         len(encoded) == 5 + crops
@@ -217,17 +217,17 @@ def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
 
 def test_no_more_than_concurrency_at_once(tmp_path, samples):
     with ChatServer(delay_s=0.05) as server:
-        rows_of(tmp_path, samples, policy_of(server, concurrency=5))
+        records_of(tmp_path, samples, policy_of(server, concurrency=5))
     assert 2 <= server.most_running <= 5
 
 
-def test_a_server_that_fails_a_third_of_its_calls_costs_no_row(tmp_path, samples, expected):
+def test_a_server_that_fails_a_third_of_its_calls_costs_no_record(tmp_path, samples, expected):
     with ChatServer(faults=0.3) as server:
-        rows = rows_of(
+        records = records_of(
             tmp_path, samples, policy_of(server, timeout_s=2.0, retries=10, concurrency=16)
         )
     assert set(server.happened) == set(FAULTS)
-    assert comparable(rows) == expected
+    assert comparable(records) == expected
     assert Counter(row["key"] for row in on_disk(tmp_path)) == Counter(
         sample.id for sample in samples
     )
@@ -259,14 +259,14 @@ def test_the_client_waits_as_long_as_the_server_says(samples):
 def test_a_question_that_the_server_refuses_loses_only_itself(tmp_path, samples, expected):
     some = [replace(samples[0], id="bad", question="Drink poison?"), *samples]
     with ChatServer() as server:
-        rows = rows_of(tmp_path, some, policy_of(server))
-    assert rows[0]["error"].startswith(server.base_url)
-    assert "cannot read poison" in rows[0]["error"]
-    assert not rows[0]["correct"]
-    assert comparable(rows[1:]) == expected
+        records = records_of(tmp_path, some, policy_of(server))
+    assert records[0].error.startswith(server.base_url)
+    assert "cannot read poison" in records[0].error
+    assert not records[0].correct
+    assert comparable(records[1:]) == expected
 
 
-def test_error_rows_are_asked_again(tmp_path, samples, expected):
+def test_failed_questions_are_asked_again(tmp_path, samples, expected):
     with ChatServer() as server:
         answer = server._answer
 
@@ -276,13 +276,13 @@ def test_error_rows_are_asked_again(tmp_path, samples, expected):
             return await answer(request)
 
         server._answer = refuse_some
-        rows = rows_of(tmp_path, samples, policy_of(server))
-        assert [row["sample"] for row in rows if "error" in row] == ["s3", "s5"]
-        assert "set OPENAI_API_KEY" in rows[3]["error"]
+        records = records_of(tmp_path, samples, policy_of(server))
+        assert [record.sample.id for record in records if record.failed] == ["s3", "s5"]
+        assert "set OPENAI_API_KEY" in records[3].error
         asked = len(server.requests)
         server._answer = answer
-        rows = rows_of(tmp_path, samples, policy_of(server))
-    assert comparable(rows) == expected
+        records = records_of(tmp_path, samples, policy_of(server))
+    assert comparable(records) == expected
     assert len({text_of(request["messages"][1]) for request in server.requests[asked:]}) == 2
 
 
@@ -295,7 +295,7 @@ def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(
 ):
     some = [replace(sample, question=f"poison {sample.id}") for sample in samples]
     with ChatServer() as server, pytest.raises(RunError, match=says):
-        rows_of(tmp_path, some, policy_of(server, model=model), max_failures=10)
+        records_of(tmp_path, some, policy_of(server, model=model), max_failures=10)
     assert 11 <= len(on_disk(tmp_path)) <= 24
 
 
@@ -423,8 +423,8 @@ def test_text_that_can_be_sent_is_left_alone_and_every_other_made_sendable(text)
 def test_half_a_character_in_a_reply_stops_nothing(tmp_path, samples):
     replies = ["odd \ud83d, no call", "<answer>\udc00</answer>"]
     with ChatServer(say=lambda question, turn, pictures: replies[turn]) as server:
-        row = rows_of(tmp_path, samples[:1], policy_of(server))[0]
-    assert [turn["text"] for turn in row["turns"]] == [
+        record = records_of(tmp_path, samples[:1], policy_of(server))[0]
+    assert [turn.text for turn in record.turns] == [
         "odd \ufffd, no call",
         "<answer>\ufffd</answer>",
     ]
@@ -439,7 +439,7 @@ def test_a_view_is_forgotten_with_its_episode():
     assert len(urls._known) == 0
 
 
-def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
+def test_ten_kills_later_the_records_are_those_of_an_undisturbed_run(tmp_path):
     samples = questions(tmp_path / "data", 80)
     write_samples(samples, tmp_path / "data")
     with ChatServer(delay_s=0.01) as server:
@@ -457,21 +457,21 @@ def test_ten_kills_later_the_rows_are_those_of_an_undisturbed_run(tmp_path):
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        undisturbed = rows_of(tmp_path / "whole", samples, policy_of(server))
+        undisturbed = records_of(tmp_path / "whole", samples, policy_of(server))
     after_kill = list(map(int, done.stdout.split()))
     assert len(after_kill) == 10
     assert after_kill == sorted(after_kill)
     assert 0 < after_kill[-1] < 80
-    rows = on_disk(tmp_path / "killed")
-    assert Counter(row["key"] for row in rows) == Counter(sample.id for sample in samples)
-    by_key = {row.pop("key"): row for row in rows}
-    for row in rows:
-        assert (row.pop("probe"), row.pop("seed"), set(row.pop("reward"))) == (
-            "own",
-            0,
-            REWARD_TERMS | {"total"},
-        )
-    assert comparable(by_key[sample.id] for sample in samples) == comparable(undisturbed)
+    lines = on_disk(tmp_path / "killed")
+    assert Counter(line["key"] for line in lines) == Counter(sample.id for sample in samples)
+    run = read_run(tmp_path / "killed")
+    assert (run.config["probe"], run.config["seed"]) == ("own", 0)
+    by_key = read_records(run)
+    killed = [by_key[sample.id] for sample in samples]
+    for record in killed:
+        assert set(record_to_json(record)["reward"]) == REWARD_TERMS | {"total"}
+    unrewarded = [replace(record, reward=None) for record in killed]
+    assert comparable(unrewarded) == comparable(undisturbed)
 
 
 def hear_ctrl_c():
@@ -536,7 +536,7 @@ def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, 
     lines = capsys.readouterr().out.splitlines()
     table = lines[lines.index(f"{tmp_path / 'out/16'}:") + 1 :]
     assert [line.split()[:2] for line in table[:3]] == [
-        ["look", "accuracy"],
+        ["probe", "accuracy"],
         ["own", "50.0"],
         ["noise", "0.0"],
     ]
