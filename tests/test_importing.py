@@ -19,8 +19,8 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
+from lfpc.published.config import ImportConfig
 from lfpc.published.formats import formats, import_published
-from lfpc.published.importing import ImportConfig
 from lfpc.samples import Sample, read_samples
 
 HERE = Path(__file__).parent
@@ -360,7 +360,7 @@ def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path)
 MEASURE = """
 import sys
 from pathlib import Path
-from lfpc.published.importing import ImportConfig
+from lfpc.published.config import ImportConfig
 from lfpc.published.formats import import_published
 from bench.side_by_side import peak_memory_mib
 config = ImportConfig(format=sys.argv[1], src=Path(sys.argv[2]))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
+from lfpc.data.config import MAX_DISTANCE
 from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import picture_file
 from lfpc.playing.progress import progress_bar
@@ -22,8 +23,6 @@ from lfpc.samples import SAMPLES_FILE, Sample, scan_samples
 from lfpc.storage.runs import RunFolder
 
 SIDE = 12
-MAX_DISTANCE = 18
-"""Of 144 bits; unrelated pictures differ in about 72, copies in none to 12."""
 LEAST_CONTRAST = 3.0
 """Standard deviation of the grey values (0 to 255) below which a picture has no look of its own."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError
 from lfpc.published.benchmarks import BENCHMARKS
+from lfpc.published.config import ImportConfig
 from lfpc.published.importers import IMPORTERS, Importer
-from lfpc.published.importing import ImportConfig, Imported, import_samples
+from lfpc.published.importing import Imported, import_samples
 
 
 def importer(name: str, seed: int = 0) -> Importer:
