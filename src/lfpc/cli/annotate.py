@@ -83,8 +83,8 @@ class Annotate(AskedModel):
         from lfpc.boxing.grounding import asked_boxes
         from lfpc.policies.loading import any_policy
 
-        config, host = self.asked()
-        policy = any_policy(config, host)
+        config, backend = self.asked()
+        policy = any_policy(config, backend)
         one_at_a_time = Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":

@@ -30,11 +30,11 @@ class Ask(AskedModel):
         from lfpc.ask.once import ask
         from lfpc.policies.loading import any_policy
 
-        config, host = self.asked()
+        config, backend = self.asked()
         page = ask(
             self.picture,
             self.question,
-            any_policy(config, host),
+            any_policy(config, backend),
             self.out,
             protocol=config.chat,
             model=config.model,

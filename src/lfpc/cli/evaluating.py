@@ -55,7 +55,7 @@ class Eval(AskedModel):
         data = self.data
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
-        config, host = self.asked(seed=self.seed)
+        config, backend = self.asked(seed=self.seed)
         budgets = whole_numbers("--budget", self.budget)
         for name in names:
             benchmark(name)  # an unknown one is told of before any is read
@@ -73,7 +73,7 @@ class Eval(AskedModel):
             self.out,
             budgets=budgets or (None,),
             probes=several(self.probes),
-            host=host,
+            backend=backend,
             timed=self.timed,
             repeats=self.repeats,
         ):
@@ -109,11 +109,11 @@ class Probe(ServerOptions):
 
         runs = probed_runs(self.run_folder).values()
         for run in runs:
-            host = self.host(self.base_url or served_at(run))
+            backend = self.backend(self.base_url or served_at(run))
             print(
                 run,
                 *probe_run(
-                    run, several(self.looks), replay=self.replay, draws=self.draws, host=host
+                    run, several(self.looks), replay=self.replay, draws=self.draws, backend=backend
                 ),
                 sep="\n",
             )

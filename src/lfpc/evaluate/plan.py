@@ -25,8 +25,8 @@ from lfpc.evaluate.stored import write_stored
 from lfpc.evaluate.summary import data_block, protocol_block
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
-from lfpc.policies.loading import Host, any_policy, device_of
-from lfpc.policies.served import Server
+from lfpc.policies.backends import Backend, Server, backend_name
+from lfpc.policies.loading import any_policy
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import Sample, read_samples
 from lfpc.storage.runs import write_json
@@ -80,7 +80,7 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
-    host: Host = None,
+    backend: Backend = None,
     timed: int = 0,
     repeats: int = 1,
     progress: bool = True,
@@ -97,7 +97,7 @@ def eval_run(
         out: folder for everything.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
-        host: who computes the replies; None: transformers in this process.
+        backend: what computes the replies; None: transformers in this process.
         timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
         repeats: how often every question is asked, each time with another sampling seed and in a
             folder of its own.
@@ -118,7 +118,7 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    policy = any_policy(config, host)
+    policy = any_policy(config, backend)
     configs: dict[str, dict[str, Any]] = {}
     original: dict[str, int] = {}
     for task in tasks:
@@ -130,7 +130,7 @@ def eval_run(
                     continue
                 for number in range(repeats):
                     here = replace(
-                        one, budget=budget, sampling_seed=repeat_seed(config, number, host)
+                        one, budget=budget, sampling_seed=repeat_seed(config, number, backend)
                     )
                     if repeats > 1:
                         policy.reseed(here.sampling_seed)
@@ -141,7 +141,7 @@ def eval_run(
                         here,
                         inner,
                         extra={**({"task": task.name} if task.name else {}), "size": name},
-                        device=device_of(host),
+                        device=backend_name(backend),
                         progress=progress,
                     )
                     key = inner.relative_to(out).as_posix()
@@ -162,11 +162,11 @@ def eval_run(
     yield from figure_lines({task: figures[task] for task in configs})
 
 
-def repeat_seed(config: EvaluationConfig, number: int, host: Host) -> int | None:
+def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:
     """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server
     without a seed draws anew each time.
     """
-    if number == 0 or (config.sampling_seed is None and isinstance(host, Server)):
+    if number == 0 or (config.sampling_seed is None and isinstance(backend, Server)):
         return config.sampling_seed
     return (config.sampling_seed or 0) + number
 

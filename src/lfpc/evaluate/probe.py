@@ -16,7 +16,8 @@ from lfpc.evaluate.replay import samples_of_rows
 from lfpc.evaluate.run import evaluate_probe
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
-from lfpc.policies.loading import IN_VLLM, Host, any_policy, device_of
+from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
+from lfpc.policies.loading import any_policy
 from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, RunFolder, config_from_json, write_json
 
 
@@ -26,7 +27,7 @@ def probe_run(
     *,
     replay: bool = False,
     draws: int = 1,
-    host: Host = None,
+    backend: Backend = None,
     progress: bool = True,
 ) -> list[str]:
     """Ask the questions of `run` again under every look; rows go into folders of `run`, results
@@ -40,7 +41,7 @@ def probe_run(
         replay: whether the recorded replies up to the first crop are given again; see
             `lfpc.evaluate.replay`.
         draws: seeds per look that depends on one; their verdicts are averaged question by question.
-        host: who computes the replies; None: transformers in this process.
+        backend: what computes the replies; None: transformers in this process.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Returns:
         A table, and what it could show.
@@ -63,7 +64,7 @@ def probe_run(
         raise RunError(f"{folder} holds no episode yet; give its lfpc eval command again")
     samples = samples_of_rows(own)
     asked = {look: samples_of_probe(samples, look) for look in looks}
-    policy = any_policy(config, host)
+    policy = any_policy(config, backend)
     extra = {key: own[0][key] for key in ("task", "size") if key in own[0]}
     for look, some in asked.items():
         for draw in range(draws if look in RANDOM else 1):
@@ -76,7 +77,7 @@ def probe_run(
                 run / name,
                 own=own,
                 extra=extra,
-                device=device_of(host),
+                device=backend_name(backend),
                 progress=progress,
             )
     results = probe_results(evaluations(run, replay=replay), read_timings(run))
@@ -90,8 +91,8 @@ def results_file(run: Path, *, replay: bool) -> Path:
 
 
 def served_at(run: Path) -> str | None:
-    """The address at which the model of `run` was served, or `IN_VLLM`; None: it was a checkpoint,
-    or that is not known.
+    """The address at which the model of `run` was served, or `VLLM_BACKEND`; None: it was a
+    checkpoint, or that is not known.
 
     Raises:
         RunError: `run` holds no evaluation.
@@ -102,4 +103,6 @@ def served_at(run: Path) -> str | None:
         ]
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    return address if isinstance(address, str) and address.startswith(("http", IN_VLLM)) else None
+    return (
+        address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None
+    )
