@@ -1,13 +1,16 @@
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import tyro
 
-from lfpc import cli
+from lfpc import __version__, cli
 from lfpc.errors import RunError
 from lfpc.policies import human
 from lfpc.samples import Sample, write_samples
@@ -48,6 +51,22 @@ def test_a_failure_is_one_sentence(
     assert capsys.readouterr().err == says + "\n"
 
 
+def test_debug_shows_the_traceback_behind_the_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(cli.VERBS, "fail", verb_that(RunError("no room")))
+    monkeypatch.setenv("LFPC_DEBUG", "1")
+    assert cli.main(["fail"]) == 1
+    heard = capsys.readouterr().err.splitlines()
+    assert heard[0] == "Traceback (most recent call last):"
+    assert heard[-2:] == ["lfpc.errors.RunError: no room", "lfpc: no room"]
+
+
+def test_version_is_printed(capsys: Capture) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lfpc {__version__}\n"
+
+
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cli.VERBS, "fail", verb_that(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
@@ -84,8 +103,35 @@ def test_every_verb_has_help_for_every_option(capsys: Capture, name: str) -> Non
     assert not verb.__doc__.startswith(
         f"{verb.__name__}("
     )  # what dataclass writes when there is none
-    for option in fields(verb):  # pyright: ignore[reportArgumentType] - every verb is a dataclass
-        assert f"--{option.name.replace('_', '-')}" in shown or "positional arguments" in shown
+    entries = help_entries(shown)
+    assert len(entries) == 1 + len(list(option_fields(verb)))  # 1: --help
+    for entry in entries:
+        spelling, _, text = entry.partition("  ")
+        # tyro adds (default: ...) or (required) to the docstring of a field
+        assert re.sub(r"\((default|required).*$", "", text).strip(), spelling
+
+
+def option_fields(config: Any) -> Iterator[str]:
+    """Names of the fields that are options, those of embedded configurations too."""
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.Suppress in marks:
+            continue
+        if is_dataclass(get_args(hint)[0] if marks else hint):
+            yield from option_fields(get_args(hint)[0])
+        else:
+            yield name
+
+
+def help_entries(shown: str) -> list[str]:
+    """Arguments of a help page: spelling, two spaces, text."""
+    entries: list[str] = []
+    for line in shown.splitlines():
+        if re.match(r"[│ ] \S", line):
+            entries.append(line[2:].strip(" │"))
+        elif entries and re.match(r"[│ ]  +\S", line):
+            entries[-1] += "  " + line[2:].strip(" │")
+    return entries
 
 
 def test_help_lists_every_verb_without_loading_a_model_framework(tmp_path: Path) -> None:
