@@ -11,9 +11,16 @@ import pytest
 import tyro
 
 from lfpc import __version__, cli
+from lfpc.cli import data, story
+from lfpc.cli.selecting import Select
+from lfpc.data.config import MixConfig, MixPart
 from lfpc.errors import RunError
+from lfpc.mini.config import DemoConfig, PretrainConfig
+from lfpc.options import fields_of
 from lfpc.policies import human
+from lfpc.published.config import ImportConfig
 from lfpc.samples import Sample, write_samples
+from lfpc.select.config import SelectConfig
 
 Capture = pytest.CaptureFixture[str]
 
@@ -132,6 +139,65 @@ def help_entries(shown: str) -> list[str]:
         elif entries and re.match(r"[│ ]  +\S", line):
             entries[-1] += "  " + line[2:].strip(" │")
     return entries
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "config"),
+    [
+        (story.Demo, [], DemoConfig()),
+        (story.MiniPretrain, [], PretrainConfig()),
+        (story.MiniPretrain, ["--hit", "0.5"], PretrainConfig(hit=0.5)),
+        (Select, ["in", "--out", "out"], SelectConfig()),
+        (
+            Select,
+            ["in", "--out", "out", "--ladder", "64", "16", "--every-level"],
+            SelectConfig(ladder=(64, 16), every_level=True),
+        ),
+        (data.DataMix, ["in", "out"], MixConfig()),
+        (
+            data.DataMix,
+            ["in", "out", "--parts", "a=3", "b=all"],
+            MixConfig(parts=(MixPart("a", 3), MixPart("b", None))),
+        ),
+    ],
+)
+def test_a_verb_asks_for_the_configuration_it_embeds(
+    verb: Any, words: list[str], config: object
+) -> None:
+    assert tyro.cli(verb, args=words).config == config
+
+
+def test_words_of_an_import_become_its_configuration() -> None:
+    words = "table src out --map question=q answer=a.b --root r1 r2 --option-seed 3 --link"
+    found = tyro.cli(data.DataImport, args=words.split())
+    assert found.out == Path("out")
+    assert ImportConfig(**fields_of(ImportConfig, found)) == ImportConfig(
+        format="table",
+        src=Path("src"),
+        roots=(Path("r1"), Path("r2")),
+        columns={"question": "q", "answer": "a.b"},
+        seed=3,
+        link=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("data import table src out --map question", "--map takes FIELD=COLUMN"),
+        ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
+        ("data mix in out --parts a=few", "--parts a=few: a count is a number above 0, or all"),
+        ("demo --seeds 0", "seeds must be at least 1, got 0"),
+        ("select in --out out --ladder 4 16", "falling positive budgets, got (4, 16)"),
+    ],
+)
+def test_a_value_that_a_configuration_refuses_is_one_sentence(
+    capsys: Capture, words: str, says: str
+) -> None:
+    assert cli.main(words.split()) == 1
+    heard = capsys.readouterr().err
+    assert says in heard
+    assert len(heard.splitlines()) == 1
 
 
 def test_help_lists_every_verb_without_loading_a_model_framework(tmp_path: Path) -> None:

@@ -47,12 +47,3 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
     assert episodes == {
         file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")
     }
-
-
-def test_help_shows_the_demo_as_it_is():
-    import tyro
-
-    from lfpc.cli.story import Demo
-    from lfpc.mini.config import DemoConfig
-
-    assert tyro.cli(Demo, args=[]).config == DemoConfig()

@@ -57,9 +57,9 @@ class Play:
     out: Path = Path("out/play")
     """Folder for the pictures that are shown."""
     budget: int | None = None
-    """Visual tokens of the first picture; None: each sample's own, or 1024 if it has none."""
+    """Visual tokens of the first picture. Default: each sample's own, or 1024 if it has none."""
     questions: int | None = None
-    """How many questions to ask; None: all."""
+    """How many questions to ask. Default: all."""
     max_turns: int = 6
     """Replies after which a question ends unanswered."""
 

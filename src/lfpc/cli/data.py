@@ -25,9 +25,9 @@ class DataCheck:
     """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is
     one of theirs are named."""
     page: Path | None = None
-    """Folder for a page with counts, the worst samples and random ones; None: no page."""
+    """Folder for a page with counts, the worst samples and random ones. Default: no page."""
     looks: Path | None = None
-    """Folder for the looks of pictures, which checks may share; None: out/looks."""
+    """Folder for the looks of pictures, which checks may share. Default: out/looks."""
 
     def run(self) -> str:
         from lfpc.data.check import CheckSummary, check_samples

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lfpc.cli.model import AskedModel, JudgeOptions, ServerOptions, several, whole_numbers
+from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
@@ -27,20 +27,20 @@ class Eval(AskedModel):
     """Folder of the benchmarks' files, one folder per benchmark;
     `lfpc data fetch-instructions TASK` says where to get them."""
     work: Path | None = None
-    """Folder for pictures out of table files, which evaluations may share; None: in the output
-    folder."""
+    """Folder for pictures out of table files, which evaluations may share. Default: in the
+    output folder."""
     out: Path
     """Folder for the rows, one folder per task, budget and probe; what is there is not asked
     again."""
     budget: tuple[str, ...] = ()
-    """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384
+    """Visual tokens of the first view, one evaluation each. Default: each sample's own, or 16384
     if it has none."""
     probes: tuple[str, ...] = ("own", "noise")
     """What the crop tool shows: own, and the looks of `lfpc probe`."""
     seed: int = 0
-    """Of the noise and of the other pictures."""
+    """Seed of noise crops and of the pairing with other pictures."""
     option_seed: int = 0
-    """Of the order of options, where a benchmark's own order gives the answer away."""
+    """Seed of the order of options, where a benchmark's own order gives the answer away."""
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
     repeats: int = 1
@@ -82,7 +82,7 @@ class Eval(AskedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(ServerOptions):
+class Probe(BackendOptions):
     """Does the model look at its crops? Asks a run's questions again and shows something else for
     every crop.
 

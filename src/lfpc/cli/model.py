@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions:
+class BackendOptions:
     """What computes a model's replies."""
 
     base_url: str | None = None
@@ -37,7 +37,7 @@ class ServerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweringModel(ServerOptions):
+class AnsweringModel(BackendOptions):
     """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds
     what it asks.
     """

@@ -24,7 +24,7 @@ class Serve(AskedModel):
     """
 
     budget: int | None = None
-    """Visual tokens of the first view; None: 25 for a miniature, else 1024."""
+    """Visual tokens of the first view. Default: 25 for a miniature, else 1024."""
     port: int = 8017
     """Port to answer at; 0: a free one."""
     public: bool = False
