@@ -34,10 +34,12 @@ from lfpc.images import View, global_view, open_picture
 from lfpc.mini.demo import base_checkpoint
 from lfpc.mini.folders import write_split
 from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
-from lfpc.select.selection import SelectConfig, select
+from lfpc.select.config import SelectConfig
+from lfpc.select.selection import select
 
 SAMPLES = 256
 LADDER = (256, 64, 36, 25)
@@ -68,7 +70,11 @@ def measure(out: Path, repeats: int) -> dict[str, Any]:
     samples = write_split(folder / "data", "train", SAMPLES)
     model, tokenizer = load_checkpoint(base_checkpoint())
     policy = TransformersPolicy(
-        model, tokenizer, PROTOCOL, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, tools=False
+        model,
+        tokenizer,
+        PROTOCOL,
+        sampling=Sampling(max_new_tokens=MAX_NEW_TOKENS),
+        tools=False,
     )
     ours: list[float] = []
     budgets: dict[str, int | None] = {}

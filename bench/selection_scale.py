@@ -17,7 +17,8 @@ from lfpc.images import open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
-from lfpc.select.selection import SelectConfig, select
+from lfpc.select.config import SelectConfig
+from lfpc.select.selection import select
 
 PICTURE_MEMORY = 2**26
 """Bytes; 130 pictures of this benchmark."""

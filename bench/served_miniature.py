@@ -21,9 +21,9 @@ from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import paired_rows
 from lfpc.evaluate.results import AllRows, comparisons, demo_results
 from lfpc.evaluate.run import evaluate_probe
-from lfpc.mini.demo import ARMS
+from lfpc.mini.config import ARMS
+from lfpc.policies.backends import Server
 from lfpc.policies.loading import served_policy
-from lfpc.policies.served import Server
 from lfpc.samples import Sample, read_samples
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import RunFolder, read_run

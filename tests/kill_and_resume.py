@@ -15,8 +15,8 @@ from pathlib import Path
 
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.run import evaluate_probe
+from lfpc.policies.backends import Server
 from lfpc.policies.loading import served_policy
-from lfpc.policies.served import Server
 from lfpc.samples import read_samples
 
 

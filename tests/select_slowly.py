@@ -12,7 +12,8 @@ from test_select import LADDER, PROTOCOL, guess
 
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample
-from lfpc.select.selection import SelectConfig, select
+from lfpc.select.config import SelectConfig
+from lfpc.select.selection import select
 
 
 def main(pictures: Path, out: Path) -> None:

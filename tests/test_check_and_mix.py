@@ -12,7 +12,8 @@ from PIL import Image
 from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.data.check import CheckSummary, Kind, check_samples
-from lfpc.data.mix import MixConfig, MixPart, draw_evenly, mix, parts_named
+from lfpc.data.config import MixConfig, MixPart, parts_named
+from lfpc.data.mix import draw_evenly, mix
 from lfpc.errors import ConfigError, SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
@@ -252,7 +253,7 @@ def test_mixture_says_which_part_is_missing_and_which_count_is_none(tmp_path: Pa
             progress=False,
         )
     with pytest.raises(ConfigError, match="--parts a=few"):
-        parts_named({"a": "few"})
+        parts_named(["a=few"])
 
 
 def test_verbs_write_pages_that_hold_the_samples_as_text(

@@ -1,16 +1,26 @@
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import tyro
 
-from lfpc import cli
+from lfpc import __version__, cli
+from lfpc.cli import data, story
+from lfpc.cli.selecting import Select
+from lfpc.data.config import MixConfig, MixPart
 from lfpc.errors import RunError
+from lfpc.mini.config import DemoConfig, PretrainConfig
+from lfpc.options import fields_of
 from lfpc.policies import human
+from lfpc.published.config import ImportConfig
 from lfpc.samples import Sample, write_samples
+from lfpc.select.config import SelectConfig
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,6 +56,22 @@ def test_a_failure_is_one_sentence(
     monkeypatch.setitem(cli.VERBS, "fail", verb_that(error))
     assert cli.main(["fail"]) == code
     assert capsys.readouterr().err == says + "\n"
+
+
+def test_debug_shows_the_traceback_behind_the_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(cli.VERBS, "fail", verb_that(RunError("no room")))
+    monkeypatch.setenv("LFPC_DEBUG", "1")
+    assert cli.main(["fail"]) == 1
+    heard = capsys.readouterr().err.splitlines()
+    assert heard[0] == "Traceback (most recent call last):"
+    assert heard[-2:] == ["lfpc.errors.RunError: no room", "lfpc: no room"]
+
+
+def test_version_is_printed(capsys: Capture) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lfpc {__version__}\n"
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +110,94 @@ def test_every_verb_has_help_for_every_option(capsys: Capture, name: str) -> Non
     assert not verb.__doc__.startswith(
         f"{verb.__name__}("
     )  # what dataclass writes when there is none
-    for option in fields(verb):  # pyright: ignore[reportArgumentType] - every verb is a dataclass
-        assert f"--{option.name.replace('_', '-')}" in shown or "positional arguments" in shown
+    entries = help_entries(shown)
+    assert len(entries) == 1 + len(list(option_fields(verb)))  # 1: --help
+    for entry in entries:
+        spelling, _, text = entry.partition("  ")
+        # tyro adds (default: ...) or (required) to the docstring of a field
+        assert re.sub(r"\((default|required).*$", "", text).strip(), spelling
+
+
+def option_fields(config: Any) -> Iterator[str]:
+    """Names of the fields that are options, those of embedded configurations too."""
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.Suppress in marks:
+            continue
+        if is_dataclass(get_args(hint)[0] if marks else hint):
+            yield from option_fields(get_args(hint)[0])
+        else:
+            yield name
+
+
+def help_entries(shown: str) -> list[str]:
+    """Arguments of a help page: spelling, two spaces, text."""
+    entries: list[str] = []
+    for line in shown.splitlines():
+        if re.match(r"[│ ] \S", line):
+            entries.append(line[2:].strip(" │"))
+        elif entries and re.match(r"[│ ]  +\S", line):
+            entries[-1] += "  " + line[2:].strip(" │")
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "config"),
+    [
+        (story.Demo, [], DemoConfig()),
+        (story.MiniPretrain, [], PretrainConfig()),
+        (story.MiniPretrain, ["--hit", "0.5"], PretrainConfig(hit=0.5)),
+        (Select, ["in", "--out", "out"], SelectConfig()),
+        (
+            Select,
+            ["in", "--out", "out", "--ladder", "64", "16", "--every-level"],
+            SelectConfig(ladder=(64, 16), every_level=True),
+        ),
+        (data.DataMix, ["in", "out"], MixConfig()),
+        (
+            data.DataMix,
+            ["in", "out", "--parts", "a=3", "b=all"],
+            MixConfig(parts=(MixPart("a", 3), MixPart("b", None))),
+        ),
+    ],
+)
+def test_a_verb_asks_for_the_configuration_it_embeds(
+    verb: Any, words: list[str], config: object
+) -> None:
+    assert tyro.cli(verb, args=words).config == config
+
+
+def test_words_of_an_import_become_its_configuration() -> None:
+    words = "table src out --map question=q answer=a.b --root r1 r2 --option-seed 3 --link"
+    found = tyro.cli(data.DataImport, args=words.split())
+    assert found.out == Path("out")
+    assert ImportConfig(**fields_of(ImportConfig, found)) == ImportConfig(
+        format="table",
+        src=Path("src"),
+        roots=(Path("r1"), Path("r2")),
+        columns={"question": "q", "answer": "a.b"},
+        seed=3,
+        link=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("data import table src out --map question", "--map takes FIELD=COLUMN"),
+        ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
+        ("data mix in out --parts a=few", "--parts a=few: a count is a number above 0, or all"),
+        ("demo --seeds 0", "seeds must be at least 1, got 0"),
+        ("select in --out out --ladder 4 16", "falling positive budgets, got (4, 16)"),
+    ],
+)
+def test_a_value_that_a_configuration_refuses_is_one_sentence(
+    capsys: Capture, words: str, says: str
+) -> None:
+    assert cli.main(words.split()) == 1
+    heard = capsys.readouterr().err
+    assert says in heard
+    assert len(heard.splitlines()) == 1
 
 
 def test_help_lists_every_verb_without_loading_a_model_framework(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
-    from lfpc.mini.demo import DemoConfig, demo
+    from lfpc.mini.config import DemoConfig
+    from lfpc.mini.demo import demo
 
     config = DemoConfig(
         out=tmp_path / "demo",
@@ -46,16 +47,3 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
     assert episodes == {
         file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")
     }
-
-
-def test_help_shows_the_demo_as_it_is():
-    from dataclasses import fields
-
-    from lfpc.cli.story import Demo
-    from lfpc.mini.demo import DemoConfig
-
-    shown = Demo()
-    real = DemoConfig()
-    for field in fields(Demo):
-        if (default := getattr(shown, field.name)) is not None:  # None: the demo decides
-            assert default == getattr(real, field.name), field.name

@@ -20,7 +20,8 @@ from lfpc.boxes import Box
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.published import PUBLISHED
-from lfpc.published.importing import ImportConfig, import_published
+from lfpc.published.config import ImportConfig
+from lfpc.published.importing import import_published
 from lfpc.samples import Sample, read_samples
 
 HERE = Path(__file__).parent
@@ -401,7 +402,8 @@ def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path)
 MEASURE = """
 import sys
 from pathlib import Path
-from lfpc.published.importing import ImportConfig, import_published
+from lfpc.published.config import ImportConfig
+from lfpc.published.importing import import_published
 from bench.side_by_side import peak_memory_mib
 config = ImportConfig(format=sys.argv[1], src=Path(sys.argv[2]))
 import_published(config, Path(sys.argv[3]), progress=False)

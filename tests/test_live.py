@@ -14,7 +14,7 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Crop
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
-from lfpc.policies.served import Server
+from lfpc.policies.backends import Server
 
 
 def told(model, asked):

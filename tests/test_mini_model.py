@@ -108,7 +108,8 @@ def test_crop_dialogues_show_a_readable_global_picture():
 def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     import torch
 
-    from lfpc.mini.pretrain import PretrainConfig, pretrain
+    from lfpc.mini.config import PretrainConfig
+    from lfpc.mini.pretrain import pretrain
     from lfpc.policies.qwen.checkpoint import load_checkpoint
 
     whole = pretrain(PretrainConfig(out=tmp_path / "whole", **TINY), progress=False)
@@ -150,8 +151,9 @@ def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
 def test_new_run_may_start_from_a_checkpoint(tmp_path):
     import torch
 
+    from lfpc.mini.config import PretrainConfig
     from lfpc.mini.demo import base_checkpoint
-    from lfpc.mini.pretrain import PretrainConfig, pretrain
+    from lfpc.mini.pretrain import pretrain
     from lfpc.policies.qwen.checkpoint import load_checkpoint
 
     none = {"dense_steps": 0, "dialogue_steps": 0, "settle_steps": 0}

@@ -14,6 +14,7 @@ from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
 from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.qwen.vision import ViewEncoder, encode_views, patchify
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
@@ -218,7 +219,7 @@ def test_greedy_replies_equal_transformers_generate():
     model = tiny.model()
     contexts = group()
     policy = TransformersPolicy(
-        model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), temperature=0, max_new_tokens=12
+        model, tiny.tokenizer(), replace(QWEN2_5_VL, stop=()), sampling=Sampling(max_new_tokens=12)
     )
     replies = policy.reply(contexts)
     rows = [policy.encoder.context(context) for context in contexts]
@@ -244,8 +245,7 @@ def test_sampled_log_probabilities_are_those_of_the_whole_sequence(share):
         model,
         tiny.tokenizer(),
         QWEN2_5_VL,
-        temperature=0.7,
-        max_new_tokens=9,
+        sampling=Sampling(temperature=0.7, max_new_tokens=9),
         batch_size=3,
         share=share,
     )
@@ -265,7 +265,10 @@ def test_the_same_seed_gives_the_same_replies_and_another_seed_others():
 
     def replies(seed):
         policy = TransformersPolicy(
-            model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, seed=seed
+            model,
+            tiny.tokenizer(),
+            QWEN2_5_VL,
+            sampling=Sampling(temperature=1, max_new_tokens=6, sampling_seed=seed),
         )
         return [reply.token_ids for reply in policy.reply(group())]
 
@@ -275,7 +278,9 @@ def test_the_same_seed_gives_the_same_replies_and_another_seed_others():
 def test_a_reply_ends_with_the_protocols_stop_text():
     model = tiny.model()
     answer = tiny.tokenizer().get_vocab()["</answer>"]
-    policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=20)
+    policy = TransformersPolicy(
+        model, tiny.tokenizer(), QWEN2_5_VL, sampling=Sampling(temperature=1, max_new_tokens=20)
+    )
     policy.writer.banned[:] = True
     policy.writer.banned[[answer, *ids("ab")]] = False  # only a, b and </answer> can be written
     for reply in policy.reply(group()):
@@ -296,7 +301,7 @@ def test_a_stop_text_spread_over_several_tokens_is_found():
 
 def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
     policy = TransformersPolicy(
-        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=4
+        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, sampling=Sampling(max_new_tokens=4)
     )
     first = tiny.view(0)
     with policy.cached_views():
@@ -309,7 +314,10 @@ def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
 
 def test_banned_tokens_are_never_written():
     policy = TransformersPolicy(
-        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, temperature=50.0, max_new_tokens=200
+        tiny.model(),
+        tiny.tokenizer(),
+        QWEN2_5_VL,
+        sampling=Sampling(temperature=50, max_new_tokens=200),
     )
     written = [token for reply in policy.reply(group()) for token in reply.token_ids]
     banned = set(policy.writer.banned.nonzero()[:, 0].tolist())
@@ -318,16 +326,16 @@ def test_banned_tokens_are_never_written():
     assert max(written) < len(tiny.tokenizer())
 
 
-def test_top_k_of_one_is_greedy_and_a_small_top_p_too():
+def test_a_small_top_p_is_greedy():
     model = tiny.model()
     greedy = TransformersPolicy(
-        model, tiny.tokenizer(), QWEN2_5_VL, temperature=0, max_new_tokens=5
+        model, tiny.tokenizer(), QWEN2_5_VL, sampling=Sampling(max_new_tokens=5)
     ).reply(group())
-    for options in ({"top_k": 1}, {"top_p": 1e-6}):
-        replies = TransformersPolicy(
-            model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=5, **options
-        ).reply(group())
-        assert [r.token_ids for r in replies] == [r.token_ids for r in greedy]
+    sampling = Sampling(temperature=1, max_new_tokens=5, top_p=1e-6)
+    replies = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, sampling=sampling).reply(
+        group()
+    )
+    assert [r.token_ids for r in replies] == [r.token_ids for r in greedy]
 
 
 def test_an_answer_turn_is_part_of_the_row():

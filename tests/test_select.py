@@ -25,9 +25,10 @@ from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.select.config import SelectConfig
 from lfpc.select.judged import judged_rules
 from lfpc.select.ladder import majority
-from lfpc.select.selection import SelectConfig, cost_line, select
+from lfpc.select.selection import cost_line, select
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -271,7 +272,7 @@ def test_ratios_are_shares_of_each_original(tmp_path):
 
 def test_without_early_stop_every_level_is_asked(samples, tmp_path):
     asked = []
-    found = run(samples, tmp_path / "out", asked, early=False)
+    found = run(samples, tmp_path / "out", asked, every_level=True)
     assert {s.id: s.budget for s in found.samples} == {
         "early": 16,
         "late": 4,

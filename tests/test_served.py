@@ -26,9 +26,11 @@ from lfpc.evaluate.probes import PROBES
 from lfpc.evaluate.run import evaluate, first_view
 from lfpc.images import CropRules, View
 from lfpc.policies import picture_urls
+from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.scripted import ScriptedPolicy
-from lfpc.policies.served import ServedPolicy, ServedSampling, Server
+from lfpc.policies.served import ServedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import EpisodeRecord, read_records, record_to_json
 from lfpc.samples import Sample, write_samples
@@ -81,7 +83,7 @@ def say_in_process(context: Context) -> str:
 
 
 def policy_of(
-    server: ChatServer, *, model="scripted", tools=True, sampling=None, **options
+    server: ChatServer, *, model="scripted", tools=True, sampling=GREEDY, **options
 ) -> ServedPolicy:
     settings = {"base_url": server.base_url, "concurrency": 8, "timeout_s": 20.0, **options}
     return ServedPolicy(Server(**settings), model, PROTOCOL, sampling=sampling, tools=tools)
@@ -159,8 +161,8 @@ def test_records_name_tokens_as_the_server_counted_them(tmp_path, samples):
 
 def test_requests_say_what_was_asked_for(samples, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    sampling = ServedSampling(
-        temperature=0.7, top_p=0.9, max_tokens=33, seed=5, extra_body={"top_k": 4}
+    sampling = Sampling(
+        temperature=0.7, top_p=0.9, max_new_tokens=33, sampling_seed=5, extra_body={"top_k": 4}
     )
     with ChatServer() as server:
         play([game(samples[0])], policy_of(server, sampling=sampling))
@@ -598,6 +600,10 @@ def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, cap
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--extra-body", "[1]"],
             "extra_body must be a JSON object",
         ),
+        (["--checkpoint", "x", "--engine-options", "{"], "engine_options must be a JSON object"),
+        (["--checkpoint", "x", "--temperature", "-1"], "sampling needs temperature >= 0"),
+        (["--checkpoint", "x", "--top-p", "0"], "0 < top_p <= 1"),
+        (["--checkpoint", "x", "--concurrency", "0"], "concurrency must be at least 1, got 0"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--protocol", "mine"],
             "unknown protocol 'mine'",

@@ -16,6 +16,7 @@ from lfpc.episode import Episode, Stop
 from lfpc.errors import CheckpointError, ConfigError, PictureError, SampleError
 from lfpc.images import CropRules
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardTerms
@@ -151,7 +152,11 @@ def rollouts(policy, contexts):
 
 def learner(share=True, **changes):
     policy = TransformersPolicy(
-        tiny.model(), tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=6, share=share
+        tiny.model(),
+        tiny.tokenizer(),
+        QWEN2_5_VL,
+        sampling=Sampling(temperature=1, max_new_tokens=6),
+        share=share,
     )
     return Learner(policy, TrainConfig(share=share, learning_rate=1e-3, **changes))
 
@@ -262,7 +267,9 @@ def test_a_rewarded_letter_is_learnt(base, tmp_path):
     likely = config(base, tmp_path, steps=30, prompts_per_step=4, group_size=8, **one_token)
     with torch.no_grad():
         model = tiny.model()
-        policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, max_new_tokens=1)
+        policy = TransformersPolicy(
+            model, tiny.tokenizer(), QWEN2_5_VL, sampling=Sampling(temperature=1, max_new_tokens=1)
+        )
         firsts = [
             r.token_ids[0]
             for r in policy.reply(

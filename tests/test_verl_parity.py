@@ -35,6 +35,7 @@ from verl_runs import BASE, cluster, config, scenes
 from lfpc.episode import episode, play
 from lfpc.looks import original_look
 from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import episode_reward
 from lfpc.samples import read_samples
@@ -62,7 +63,12 @@ class Both:
         self.run = replace(run, aggregation=aggregation, max_grad_norm=1e9)
         model, tokenizer = load_checkpoint(BASE)
         policy = TransformersPolicy(
-            model, tokenizer, self.run.chat, max_new_tokens=self.run.max_new_tokens, seed=3
+            model,
+            tokenizer,
+            self.run.chat,
+            sampling=Sampling(
+                temperature=1, max_new_tokens=self.run.max_new_tokens, sampling_seed=3
+            ),
         )
         policy.writer.banned[:] = False
         view = first_views(self.run)

@@ -18,11 +18,13 @@ from lfpc.errors import PolicyError
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.run import evaluate_probe, first_view
 from lfpc.mini.folders import CROPS, write_split
+from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import chat_messages
 from lfpc.policies.loading import load_policy, served_policy
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
-from lfpc.policies.served import KEEP_STOP, ServedPolicy, ServedSampling, Server
+from lfpc.policies.sampling import Sampling
+from lfpc.policies.served import KEEP_STOP, ServedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.reading import hermes_call
 from lfpc.samples import write_samples
@@ -190,7 +192,7 @@ def test_log_probabilities_agree_within_the_bound(server, samples, tmp_path):
 def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, samples):
     context = Context(samples[0].question, (), first_view(samples[0], 25), ())
     chat = config().chat
-    sampling = ServedSampling(max_tokens=24)
+    sampling = Sampling(max_new_tokens=24)
     kept = ServedPolicy(Server(base_url=server.base_url), MODEL, chat, sampling=sampling)
     cut = ServedPolicy(
         Server(base_url=server.base_url),

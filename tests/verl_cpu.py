@@ -35,8 +35,9 @@ from lfpc.images import View
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.qwen.encode import IMAGE_PAD, Encoded, rope_positions
 from lfpc.policies.qwen.language import read
-from lfpc.policies.qwen.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import row_features
 
 ENGINE = "lfpc_cpu"
@@ -202,11 +203,9 @@ class Server:
         writer.banned[
             [int(token) for token, bias in params["logit_bias"].items() if bias == -100]
         ] = True
-        rules = SamplingRules(
-            temperature=params["temperature"], max_new_tokens=params["max_tokens"]
-        )
+        sampling = Sampling(temperature=params["temperature"], max_new_tokens=params["max_tokens"])
         start = read(self.model, rows, row_features(self.views, rows), heads=None, room=ROOM)
-        return write(self.model, rows, start, writer, rules, self.generator)
+        return write(self.model, rows, start, writer, sampling, self.generator)
 
     async def load_weights(self, weights, step):
         """The trainer's weights; every one of ours has to be among them, but for tied ones."""

@@ -17,9 +17,9 @@ from lfpc.evaluate.probes import PROBES
 from lfpc.evaluate.replay import replayed
 from lfpc.evaluate.run import first_view
 from lfpc.looks import Look, fixed_look
-from lfpc.policies.loading import Host, local_policies, served_policy
+from lfpc.policies.backends import Backend, VllmEngine
+from lfpc.policies.loading import local_policies, served_policy
 from lfpc.policies.threaded import ThreadedPolicy
-from lfpc.policies.vllm import VllmEngine
 from lfpc.samples import Sample
 
 SWAPS = ("own", "noise", "none", "mean", "blur", "truth")
@@ -193,21 +193,24 @@ def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
     )
 
 
-def live_model(name: str, config: EvaluationConfig, host: Host) -> LiveModel:
-    """The model that `host` has; None: the checkpoint in this process, which is loaded now.
+def live_model(name: str, config: EvaluationConfig, backend: Backend) -> LiveModel:
+    """A model that is asked live. With `backend` None its checkpoint is loaded now.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: `host` is vLLM in this process, which takes its sampling once and for all.
+        ConfigError: `backend` is vLLM in this process, which takes its sampling once and for all.
     """
-    if isinstance(host, VllmEngine):
+    if isinstance(backend, VllmEngine):
         raise ConfigError(
             "questions one by one are for transformers or a server; start vLLM's own "
             "server and give --base-url and --model"
         )
-    if host is not None:
+    if backend is not None:
         return LiveModel(
-            name, config, lambda config: served_policy(config, host), concurrency=host.concurrency
+            name,
+            config,
+            lambda config: served_policy(config, backend),
+            concurrency=backend.concurrency,
         )
     policies = local_policies(config)
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")

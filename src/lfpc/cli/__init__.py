@@ -2,14 +2,17 @@
 
 A verb is a frozen dataclass: its docstring is the verb's help, the docstring under each field the
 option's, and `run` does the work and returns the last line to print. Put it into the `VERBS` of its
-file under its name (two words for a group, as in "data check"). Imports stay inside `run`, so that
-`lfpc --help` is quick and needs no torch.
+file under its name (two words for a group, as in "data check"). Options that a configuration class
+declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`). Other imports stay
+inside `run`, so that `lfpc --help` is quick and needs no torch.
 
 Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted.
+LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import tyro
@@ -48,9 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch: spinning threads starve each other on a busy machine
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"lfpc {lfpc.__version__}")
+        return 0
     try:
-        verb = _parse(list(sys.argv[1:] if arguments is None else arguments))
-        print(verb.run(), flush=True)
+        print(_parse(words).run(), flush=True)
     except LfpcError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -85,5 +91,7 @@ def _parse(arguments: list[str]) -> Verb:
 
 
 def _fail(sentence: str) -> int:
+    if os.environ.get("LFPC_DEBUG") == "1":
+        traceback.print_exc()
     print(f"lfpc: {' '.join(sentence.split())}", file=sys.stderr)
     return 1

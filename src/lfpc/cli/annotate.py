@@ -35,7 +35,7 @@ class Annotate(AskedModel):
     """Run folders by which the samples are ordered: the ones answered wrongly most often come
     first."""
     questions: int | None = None
-    """How many samples to work on, from the first; None: all."""
+    """How many samples to work on, from the first. Default: all."""
     pictures: tuple[Path, ...] = ()
     """Further folders whose pictures may be shown; those inside FOLDER always are."""
     by: str = ""
@@ -83,8 +83,8 @@ class Annotate(AskedModel):
         from lfpc.boxing.grounding import asked_boxes
         from lfpc.policies.loading import any_policy
 
-        config, host = self.asked()
-        policy = any_policy(config, host)
+        config, backend = self.asked()
+        policy = any_policy(config, backend)
         one_at_a_time = Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":
@@ -147,7 +147,7 @@ class MergeBoxes:
     second: Positional[Path]
     """Samples folder of the other."""
     out: Path | None = None
-    """Samples folder to write, with agreement.json; None: only tell."""
+    """Samples folder to write, with agreement.json. Default: print only."""
     least: float = 0.5
     """Mean IoU of the tightest boxes below which a sample is flagged."""
 
@@ -220,7 +220,7 @@ class ImportBoxes:
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""
     out: Path | None = None
-    """Samples folder to write; None: FOLDER itself."""
+    """Samples folder to write. Default: FOLDER itself."""
 
     def run(self) -> str:
         import json

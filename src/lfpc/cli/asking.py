@@ -30,11 +30,11 @@ class Ask(AskedModel):
         from lfpc.ask.once import ask
         from lfpc.policies.loading import any_policy
 
-        config, host = self.asked()
+        config, backend = self.asked()
         page = ask(
             self.picture,
             self.question,
-            any_policy(config, host),
+            any_policy(config, backend),
             self.out,
             protocol=config.chat,
             model=config.model,
@@ -57,9 +57,9 @@ class Play:
     out: Path = Path("out/play")
     """Folder for the pictures that are shown."""
     budget: int | None = None
-    """Visual tokens of the first picture; None: each sample's own, or 1024 if it has none."""
+    """Visual tokens of the first picture. Default: each sample's own, or 1024 if it has none."""
     questions: int | None = None
-    """How many questions to ask; None: all."""
+    """How many questions to ask. Default: all."""
     max_turns: int = 6
     """Replies after which a question ends unanswered."""
 

@@ -1,14 +1,16 @@
 """Samples folders: checks, where published files are. Imports stay inside `run`, see `lfpc.cli`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.data.config import PRESETS, MixConfig
 from lfpc.errors import ConfigError
+from lfpc.options import Embedded, fields_of
+from lfpc.published.config import ImportConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +25,9 @@ class DataCheck:
     """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is
     one of theirs are named."""
     page: Path | None = None
-    """Folder for a page with counts, the worst samples and random ones; None: no page."""
+    """Folder for a page with counts, the worst samples and random ones. Default: no page."""
     looks: Path | None = None
-    """Folder for the looks of pictures, which checks may share; None: out/looks."""
+    """Folder for the looks of pictures, which checks may share. Default: out/looks."""
 
     def run(self) -> str:
         from lfpc.data.check import CheckSummary, check_samples
@@ -66,32 +68,18 @@ class DataMix:
     """Samples folder to write."""
     preset: Literal["stage1"] = "stage1"
     """stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100, ThinkLite-VL all."""
-    parts: tuple[str, ...] = ()
-    """Parts in place of the preset's: NAME=COUNT or NAME=all."""
+    config: Embedded[MixConfig] = field(default_factory=MixConfig)
     against: tuple[Path, ...] = ()
     """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture
     of theirs."""
-    min_tokens: int = 64
-    """Visual tokens of the original, at the least."""
-    max_distance: int = 18
-    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
-    per_picture: int | None = None
-    """Questions about one picture, at the most; None: any number."""
-    seed: int = 0
-    """Of the drawing."""
 
     def run(self) -> str:
-        from lfpc.data.mix import PRESETS, MixConfig, mix, parts_named
+        from lfpc.data.mix import mix
         from lfpc.report.check_page import write_mix_page
 
-        named = pairs("--parts", self.parts, "NAME=COUNT or NAME=all")
-        config = MixConfig(
-            parts=parts_named(named) if named else PRESETS[self.preset],
-            min_tokens=self.min_tokens,
-            max_distance=self.max_distance,
-            per_picture=self.per_picture,
-            seed=self.seed,
-        )
+        config = self.config
+        if not config.parts:
+            config = replace(config, parts=PRESETS[self.preset])
         mixed = mix(self.folder, config, self.out, against=self.against)
         for name, counts in mixed.parts.items():
             print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
@@ -104,47 +92,19 @@ class DataMix:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataImport:
+class DataImport(ImportConfig):
     """Read a published data set into a samples folder. Rows that cannot be samples are listed with
     their reasons in rejected.jsonl.
     """
 
-    format: Positional[str]
-    """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl,
-    visualprobe, mini-o3, table (any columns, see --map), or a benchmark (vstar, hrbench-4k,
-    hrbench-8k, treebench, zoombench, ...). docs/data.md says what each needs."""
-    src: Positional[Path]
-    """Folder of the files, or one file. Nothing in it is changed."""
     out: Positional[Path]
-    """Samples folder to write; an import that was interrupted goes on."""
-    map: tuple[str, ...] = ()
-    """For the format table: FIELD=COLUMN, as in question=problem answer=extra_info.answer; see
-    docs/data.md for the fields."""
-    root: tuple[Path, ...] = ()
-    """Further folders in which picture names are looked for."""
-    strip: tuple[str, ...] = ()
-    """Beginnings of picture names to take off, as in /authors/disk/."""
-    min_side: int = 28
-    """Pixels that the shorter side of a picture needs."""
-    link: bool = False
-    """Make hard links to picture files, where the disk allows it, in place of copies."""
-    option_seed: int = 0
-    """Of the order of options, where a benchmark's own order gives the answer away."""
+    """Samples folder to write; an interrupted import can resume."""
 
     def run(self) -> str:
-        from lfpc.published.importing import REJECTED_FILE, ImportConfig, import_published
+        from lfpc.published.importing import REJECTED_FILE, import_published
         from lfpc.report.import_page import import_lines, write_import_page
 
-        config = ImportConfig(
-            format=self.format,
-            src=self.src,
-            roots=self.root,
-            strip=self.strip,
-            columns=pairs("--map", self.map, "FIELD=COLUMN, as in question=problem") or None,
-            min_side=self.min_side,
-            link=self.link,
-            seed=self.option_seed,
-        )
+        config = ImportConfig(**fields_of(ImportConfig, self))
         found = import_published(config, self.out)
         print(*import_lines(found), sep="\n")
         if found.rejected:
@@ -173,19 +133,6 @@ class DataExport:
         return (
             f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
         )
-
-
-def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
-    """Words of the form NAME=VALUE.
-
-    Raises:
-        ConfigError: one is not; it names the option.
-    """
-    split = [word.partition("=") for word in words]
-    for name, equals, value in split:
-        if not (name and equals and value):
-            raise ConfigError(f"{option} takes {form}; got {name}{equals}{value}")
-    return {name: value for name, _, value in split}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lfpc.cli.model import AskedModel, JudgeOptions, ServerOptions, several, whole_numbers
+from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
@@ -27,20 +27,20 @@ class Eval(AskedModel):
     """Folder of the benchmarks' files, one folder per benchmark;
     `lfpc data fetch-instructions TASK` says where to get them."""
     work: Path | None = None
-    """Folder for pictures out of table files, which evaluations may share; None: in the output
-    folder."""
+    """Folder for pictures out of table files, which evaluations may share. Default: in the
+    output folder."""
     out: Path
     """Folder for the rows, one folder per task, budget and probe; what is there is not asked
     again."""
     budget: tuple[str, ...] = ()
-    """Visual tokens of the first view, one evaluation each; none given: each sample's own, or 16384
+    """Visual tokens of the first view, one evaluation each. Default: each sample's own, or 16384
     if it has none."""
     probes: tuple[str, ...] = ("own", "noise")
     """What the crop tool shows: own, and those of `lfpc probe`."""
     seed: int = 0
-    """Of the noise and of the other pictures."""
+    """Seed of noise crops and of the pairing with other pictures."""
     option_seed: int = 0
-    """Of the order of options, where a benchmark's own order gives the answer away."""
+    """Seed of the order of options, where a benchmark's own order gives the answer away."""
     timed: int = 0
     """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
     repeats: int = 1
@@ -55,7 +55,7 @@ class Eval(AskedModel):
         data = self.data
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
-        config, host = self.asked(seed=self.seed)
+        config, backend = self.asked(seed=self.seed)
         budgets = whole_numbers("--budget", self.budget)
         for name in names:
             benchmark(name)  # an unknown one is told of before any is read
@@ -73,7 +73,7 @@ class Eval(AskedModel):
             self.out,
             budgets=budgets or (None,),
             probes=several(self.probes),
-            host=host,
+            backend=backend,
             timed=self.timed,
             repeats=self.repeats,
         ):
@@ -82,7 +82,7 @@ class Eval(AskedModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(ServerOptions):
+class Probe(BackendOptions):
     """Does the model look at its crops? Asks a run's questions again and shows something else for
     every crop.
 
@@ -108,9 +108,13 @@ class Probe(ServerOptions):
         from lfpc.evaluate.stored import RESULTS_FILE, find_places, update_results
 
         for place in find_places(self.run_folder).values():
-            host = self.host(self.base_url or served_at(place.path))
+            backend = self.backend(self.base_url or served_at(place.path))
             lines = probe_run(
-                place.path, several(self.probes), replay=self.replay, draws=self.draws, host=host
+                place.path,
+                several(self.probes),
+                replay=self.replay,
+                draws=self.draws,
+                backend=backend,
             )
             print(place.path, *lines, sep="\n")
         update_results(self.run_folder)

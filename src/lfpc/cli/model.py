@@ -1,67 +1,43 @@
-"""The options by which a verb is told which model to ask. Imports stay inside, see `lfpc.cli`."""
+"""Options of the verbs that ask a model. Imports stay inside, see `lfpc.cli`."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lfpc.errors import ConfigError
+from lfpc.options import Embedded, fields_of
+from lfpc.policies.backends import VLLM_BACKEND, Backend, Requests, Server, VllmEngine
+from lfpc.policies.sampling import Sampling
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from lfpc.evaluate.config import EvaluationConfig
     from lfpc.evaluate.judge import Judge
-    from lfpc.policies.loading import Host
-    from lfpc.policies.served import Server
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerOptions:
-    """Where a model is served, and how the server is asked."""
+class BackendOptions:
+    """What computes a model's replies."""
 
     base_url: str | None = None
-    """Address of an OpenAI-compatible server, as in http://127.0.0.1:8000/v1. Its key is read from
+    """Address of an OpenAI-compatible server, as in http://127.0.0.1:8000/v1; its key is read from
     OPENAI_API_KEY."""
-    concurrency: int = 32
-    """Questions that the server is asked at once."""
-    timeout: float = 600.0
-    """Seconds without a sign of the server after which a request is made again."""
-    retries: int = 6
-    """How often a failed request is made again."""
-    picture_folder: Path | None = None
-    """Folder through which the server gets pictures as files (vLLM: --allowed-local-media-path);
-    None: inside the request."""
-    engine_options: str = "{}"
-    """Arguments of vLLM in this process, as JSON: {"max_model_len": 32768}."""
+    requests: Embedded[Requests] = field(default_factory=Requests)
+    vllm: Embedded[VllmEngine] = field(default_factory=VllmEngine)
 
-    def server(self, base_url: str) -> "Server":
-        """The server at `base_url`, asked as these options say."""
-        from lfpc.policies.served import Server
-
-        return Server(
-            base_url=base_url,
-            concurrency=self.concurrency,
-            timeout_s=self.timeout,
-            retries=self.retries,
-            picture_folder=self.picture_folder,
-        )
-
-    def host(self, address: str | None) -> "Host":
-        """Who computes the replies: the server at `address`, vLLM in this process ("vllm"), or
-        transformers in this process (None).
+    def backend(self, name: str | None) -> Backend:
+        """The backend called `name`: a server's address, `VLLM_BACKEND`, or None for
+        transformers.
         """
-        from lfpc.policies.loading import IN_VLLM
-        from lfpc.policies.vllm import VllmEngine
-
-        if address == IN_VLLM:
-            return VllmEngine(options=json_object("engine_options", self.engine_options))
-        return None if address is None else self.server(address)
+        if name == VLLM_BACKEND:
+            return self.vllm
+        return None if name is None else Server(base_url=name, **fields_of(Requests, self.requests))
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnsweringModel(ServerOptions):
+class AnsweringModel(BackendOptions):
     """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds
     what it asks.
     """
@@ -69,24 +45,15 @@ class AnsweringModel(ServerOptions):
     checkpoint: Path | None = None
     """Checkpoint to load into this process; or give --base-url and --model."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What computes a checkpoint's replies in this process."""
+    """Backend of a checkpoint in this process."""
     model: str | None = None
     """Name of the served model."""
     protocol: str = "qwen2_5_vl"
-    """What the model reads and writes; docs/protocols.md lists the names."""
-    max_new_tokens: int = 512
-    """Tokens a reply may have."""
-    temperature: float = 0.0
-    """Of sampling; 0: always the likeliest token."""
-    top_p: float = 1.0
-    """Share of the probability that is sampled from."""
-    sampling_seed: int | None = None
-    """Of the model's random numbers; None: a checkpoint's 0, a server's own."""
-    extra_body: str = "{}"
-    """Further fields of each request to the server, as JSON."""
+    """Prompt and reply format of the model's family; docs/protocols.md lists the names."""
+    sampling: Embedded[Sampling] = field(default_factory=Sampling)
 
-    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
-        """The settings, of no particular budget or probe yet, and who computes the replies."""
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
+        """The settings, of no particular budget or probe yet, and what computes the replies."""
         from lfpc.evaluate.config import EvaluationConfig
 
         served = self.base_url is not None
@@ -102,30 +69,13 @@ class AnsweringModel(ServerOptions):
             budget=None,
             probe="own",
             protocol=self.protocol,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            sampling_seed=self.sampling_seed,
-            extra_body=json_object("extra_body", self.extra_body),
             seed=seed,
+            **fields_of(Sampling, self.sampling),
             **settings,
         )
-        return config, self.host(self.base_url or ("vllm" if self.engine == "vllm" else None))
-
-
-def json_object(option: str, text: str) -> dict[str, Any]:
-    """The JSON object that an option holds.
-
-    Raises:
-        ConfigError: it holds something else; names the option.
-    """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{option} must be a JSON object, got {text!r}")
-    return found
+        return config, self.backend(
+            self.base_url or (VLLM_BACKEND if self.engine == "vllm" else None)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +83,14 @@ class AskedModel(AnsweringModel):
     """A model that is asked with the crop tool."""
 
     coords: Literal["mapped", "as-released"] = "mapped"
-    """mapped: boxes mean what the model was told. as-released: what the family's published script
-    made of them."""
+    """Reading of a reply's boxes. mapped: as the prompt asks for them; as-released: as the family's
+    published script reads them."""
     crop_tokens: tuple[int, int] | None = None
-    """Fewest and most visual tokens of a crop; None: as the protocol has it."""
+    """Least and most visual tokens of a crop. Default: the protocol's."""
     max_turns: int = 6
-    """Replies an episode may have."""
+    """Turn limit of an episode."""
 
-    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
+    def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The settings, with what holds for crops."""
         from lfpc.protocols import protocol_named
 
@@ -157,15 +107,15 @@ class JudgeOptions:
     """Who judges free answers, if anybody does."""
 
     judge: str | None = None
-    """Address of an OpenAI-compatible server that judges free answers, ending in /v1; None: rules
-    alone."""
+    """Address of an OpenAI-compatible server that judges free answers, ending in /v1. Default: no
+    judge, rules alone."""
     judge_model: str | None = None
-    """Name of the judging model on that server; None: the only one it has."""
+    """Name of the judging model on that server. Default: the only one it has."""
     judge_cache: Path | None = None
-    """File of the judge's verdicts, which runs may share; None: judge.jsonl in the output
+    """File of the judge's verdicts, which runs may share. Default: judge.jsonl in the output
     folder."""
     judge_concurrency: int = 8
-    """Questions that the judge is asked at once."""
+    """Requests in flight at the judge."""
 
     def asked_judge(self, folder: Path) -> "AbstractContextManager[Judge | None]":
         """The judge, to be used in a `with`; None inside it if there is none."""

@@ -12,7 +12,7 @@ from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lfpc.evaluate.config import EvaluationConfig
-    from lfpc.policies.loading import Host
+    from lfpc.policies.backends import Backend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Serve(AskedModel):
     """
 
     budget: int | None = None
-    """Visual tokens of the first view; None: 25 for a miniature, else 1024."""
+    """Visual tokens of the first view. Default: 25 for a miniature, else 1024."""
     port: int = 8017
     """Port to answer at; 0: a free one."""
     public: bool = False
@@ -43,10 +43,12 @@ class Serve(AskedModel):
         if self.budget is not None and self.budget < 1:
             raise ConfigError(f"budget must be at least 1 visual token, got {self.budget}")
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
-        name, config, host, small = self._chosen()
+        name, config, backend, small = self._chosen()
         with TemporaryDirectory(prefix="lfpc-serve-") as folder:
             app = ask_app(
-                live_model(name, config, host), Path(folder), examples="test" if small else "large"
+                live_model(name, config, backend),
+                Path(folder),
+                examples="test" if small else "large",
             )
             serve(
                 keyed(app, key) if key else app,
@@ -57,20 +59,20 @@ class Serve(AskedModel):
             )
         return "stopped"
 
-    def _chosen(self) -> "tuple[str, EvaluationConfig, Host, bool]":
-        """The model's name, how it is asked, who computes its replies, and whether it is a
+    def _chosen(self) -> "tuple[str, EvaluationConfig, Backend, bool]":
+        """The model's name, how it is asked, what computes its replies, and whether it is a
         miniature.
         """
         if self.base_url is not None or (self.checkpoint is None and self.model is not None):
-            config, host = self.asked()
-            return config.model, replace(config, budget=self.budget or 1024), host, False
+            config, backend = self.asked()
+            return config.model, replace(config, budget=self.budget or 1024), backend, False
         from lfpc.mini.demo import (  # imports torch, which a served model does without
             base_checkpoint,
             is_miniature,
             miniature_settings,
         )
 
-        config, host = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
+        config, backend = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
         small = is_miniature(Path(config.model))
         config = replace(
             miniature_settings(config) if small else config,
@@ -79,7 +81,7 @@ class Serve(AskedModel):
         return (
             Path(config.model).resolve().name if self.checkpoint else "lfpc-mini",
             config,
-            host,
+            backend,
             small,
         )
 

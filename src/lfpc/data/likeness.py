@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageOps
 
+from lfpc.data.config import MAX_DISTANCE
 from lfpc.errors import ConfigError, LfpcError, SampleError
 from lfpc.images import picture_file
 from lfpc.playing.progress import progress_bar
@@ -23,8 +24,6 @@ from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
 
 SIDE = 12
-MAX_DISTANCE = 18
-"""Of 144 bits; unrelated pictures differ in about 72, copies in none to 12."""
 LEAST_CONTRAST = 3.0
 """Standard deviation of the grey values (0 to 255) below which a picture has no look of its own."""
 HASHES_FILE = "hashes.jsonl"

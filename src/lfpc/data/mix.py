@@ -2,7 +2,8 @@
 drawn evenly over categories.
 
 `stage1` is the paper's: Pixel Reasoner 2.7k, Chain-of-Focus 2.1k and ThinkLite-VL, pictures with
-questions and answers only. How it was filtered is not published; every choice here is a field.
+questions and answers only. How it was filtered is not published; every choice is a field of
+`MixConfig`.
 """
 
 import json
@@ -15,8 +16,9 @@ from typing import Any
 
 from lfpc.answers import check_answer
 from lfpc.data.check import question_key
-from lfpc.data.likeness import MAX_DISTANCE, SIDE, Looks, known_looks, looks_of
-from lfpc.errors import ConfigError, LfpcError, SampleError
+from lfpc.data.config import MixConfig
+from lfpc.data.likeness import SIDE, Looks, known_looks, looks_of
+from lfpc.errors import LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
@@ -25,41 +27,6 @@ from lfpc.storage.files import atomic_file, write_json
 LEFT_OUT_FILE = "left_out.jsonl"
 SUMMARY_FILE = "mix.json"
 LOOKS = "looks"
-
-
-@dataclass(frozen=True, slots=True)
-class MixPart:
-    """One training set of a mixture."""
-
-    name: str
-    """Of its samples folder."""
-    count: int | None
-    """Samples that are drawn from it; None: all that are left."""
-
-
-PRESETS: dict[str, tuple[MixPart, ...]] = {
-    "stage1": (
-        MixPart("pixel-reasoner", 2700),
-        MixPart("chain-of-focus", 2100),
-        MixPart("thinklite-vl", None),
-    ),
-}
-"""Name -> parts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixConfig:
-    """What is mixed, and what is left out."""
-
-    parts: tuple[MixPart, ...]
-    min_tokens: int = 64
-    """Visual tokens of the original, at the least: a smaller picture cannot be reduced by much."""
-    max_distance: int = MAX_DISTANCE
-    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
-    per_picture: int | None = None
-    """Questions about one picture, at the most; None: any number."""
-    seed: int = 0
-    """Of the drawing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,20 +190,6 @@ def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> lis
         share = min(len(places), (wanted - len(taken)) // (len(by_size) - number))
         taken += Random(f"{seed}/{name}").sample(places, share)
     return [samples[place] for place in sorted(taken)]
-
-
-def parts_named(words: Mapping[str, str]) -> tuple[MixPart, ...]:
-    """Parts from NAME=COUNT, where COUNT may be "all".
-
-    Raises:
-        ConfigError: a count is neither a number above 0 nor "all".
-    """
-    parts: list[MixPart] = []
-    for name, count in words.items():
-        if count != "all" and not (count.isdecimal() and int(count) > 0):
-            raise ConfigError(f"--parts {name}={count}: a count is a number above 0, or all")
-        parts.append(MixPart(name, None if count == "all" else int(count)))
-    return tuple(parts)
 
 
 def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> None:

@@ -33,6 +33,7 @@ class EvaluationConfig(PolicyConfig):
     afresh."""
 
     def __post_init__(self) -> None:
+        PolicyConfig.__post_init__(self)
         if self.probe not in PROBES:
             raise ConfigError(f"unknown probe {self.probe!r}; known are {', '.join(PROBES)}")
         if self.crop_rules.factor != self.chat.factor:

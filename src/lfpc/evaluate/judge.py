@@ -52,15 +52,15 @@ class JudgeConfig:
     cache: Path
     """File of verdicts, a line each; may be shared by runs. The key for the server comes from
     OPENAI_API_KEY."""
-    concurrency: int = 8
-    """Questions in flight."""
+    concurrency: int
+    """Requests in flight."""
     timeout_s: float = 120.0
     """Seconds one request may take."""
     retries: int = 4
     """Further tries of a request that fails, with growing pauses; and of a reply without a verdict,
     at once."""
-    max_tokens: int = 1024
-    """Tokens the judge may write."""
+    max_new_tokens: int = 1024
+    """Token limit of the judge's reply."""
     give_up_after: int = 20
     """Failed questions in a row after which the server is taken for dead."""
 
@@ -215,7 +215,7 @@ class Judge:
                 model=self.config.model,
                 messages=[{"role": "user", "content": prompt}],
                 temperature=0.0,
-                max_tokens=self.config.max_tokens,
+                max_tokens=self.config.max_new_tokens,
             )
             return str(completion.choices[0].message.content or "")
         except (

@@ -22,8 +22,8 @@ from lfpc.evaluate.stored import budget_name, update_results
 from lfpc.evaluate.terminal import figure_lines, probe_lines
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
-from lfpc.policies.loading import Host, any_policy, backend_of
-from lfpc.policies.served import Server
+from lfpc.policies.backends import Backend, Server, backend_name
+from lfpc.policies.loading import any_policy
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 
@@ -75,7 +75,7 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
-    host: Host = None,
+    backend: Backend = None,
     timed: int = 0,
     repeats: int = 1,
     progress: bool = True,
@@ -92,7 +92,7 @@ def eval_run(
         out: folder for everything.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
-        host: who computes the replies; None: transformers in this process.
+        backend: what computes the replies; None: transformers in this process.
         timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
         repeats: how often every question is asked, each time with another sampling seed and in a
             folder of its own.
@@ -113,7 +113,7 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    policy = any_policy(config, host)
+    policy = any_policy(config, backend)
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
     original: dict[Path, int] = {}
@@ -123,7 +123,7 @@ def eval_run(
             place = out / task.name / budget_name(here)
             for probe, samples in asked[task.name].items():
                 for number in range(repeats):
-                    seed = repeat_seed(config, number, host)
+                    seed = repeat_seed(config, number, backend)
                     one = replace(here, probe=probe, sampling_seed=seed)
                     if repeats > 1:
                         policy.reseed(seed)
@@ -134,7 +134,7 @@ def eval_run(
                         one,
                         folder,
                         samples_file=out / task.name / SAMPLES_FILE,
-                        backend=backend_of(host),
+                        backend=backend_name(backend),
                         progress=progress,
                         label=f"{task.name} {place.name}".strip(),
                     )
@@ -154,11 +154,11 @@ def eval_run(
     yield from figure_lines({name: results["results"][name] for name in names})
 
 
-def repeat_seed(config: EvaluationConfig, number: int, host: Host) -> int | None:
+def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:
     """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server
     without a seed draws anew each time.
     """
-    if number == 0 or (config.sampling_seed is None and isinstance(host, Server)):
+    if number == 0 or (config.sampling_seed is None and isinstance(backend, Server)):
         return config.sampling_seed
     return (config.sampling_seed or 0) + number
 

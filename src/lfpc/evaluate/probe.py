@@ -12,7 +12,8 @@ from lfpc.evaluate.stored import own_evaluation, place_at, place_records
 from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
 from lfpc.metrics.summary import Records
-from lfpc.policies.loading import IN_VLLM, Host, any_policy, backend_of
+from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
+from lfpc.policies.loading import any_policy
 from lfpc.storage.files import read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
 
@@ -23,7 +24,7 @@ def probe_run(
     *,
     replay: bool = False,
     draws: int = 1,
-    host: Host = None,
+    backend: Backend = None,
     progress: bool = True,
 ) -> list[str]:
     """Ask the questions of a recorded evaluation again under every probe; their run folders go into
@@ -38,7 +39,7 @@ def probe_run(
             `lfpc.evaluate.replay`.
         draws: seeds per probe that depends on one; their verdicts are averaged question by
             question.
-        host: who computes the replies; None: transformers in this process.
+        backend: what computes the replies; None: transformers in this process.
         progress: whether to show a bar on a terminal, a line now and then elsewhere.
     Returns:
         A table, and what it could show.
@@ -57,7 +58,7 @@ def probe_run(
     if not own:
         raise RunError(f"{recorded.folder} holds no episode yet; give its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    policy = any_policy(recorded.config, host)
+    policy = any_policy(recorded.config, backend)
     known_records: dict[Path, Records] = {recorded.folder: own}
     for probe, samples in asked.items():
         for draw in range(draws if probe in RANDOM else 1):
@@ -73,7 +74,7 @@ def probe_run(
                 place / name,
                 own=own,
                 samples_file=recorded.run.samples_file,
-                backend=backend_of(host),
+                backend=backend_name(backend),
                 progress=progress,
             )
     at = place_at(place)
@@ -82,7 +83,7 @@ def probe_run(
 
 
 def served_at(place: Path) -> str | None:
-    """The address at which the model of an evaluation was served, or `IN_VLLM`; None: it was a
+    """The address at which the model of an evaluation was served, or `VLLM_BACKEND`; None: it was a
     checkpoint, or that is not known.
 
     Raises:
@@ -93,4 +94,6 @@ def served_at(place: Path) -> str | None:
     except (RunError, AttributeError):
         own_evaluation(place)  # raises where there is no evaluation
         return None
-    return address if isinstance(address, str) and address.startswith(("http", IN_VLLM)) else None
+    return (
+        address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None
+    )

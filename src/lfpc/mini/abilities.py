@@ -21,6 +21,7 @@ from lfpc.mini.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.samples import Sample
 
@@ -95,9 +96,7 @@ def _sampled(settings: EvaluationConfig, samples: Sequence[Sample], budget: int)
     policy = TransformersPolicy(
         *load_checkpoint(Path(settings.model)),
         PROTOCOL,
-        temperature=1.0,
-        max_new_tokens=MAX_NEW_TOKENS,
-        seed=0,
+        sampling=Sampling(temperature=1.0, max_new_tokens=MAX_NEW_TOKENS),
     )
     look = original_look(CROPS)
     games = [

@@ -6,17 +6,15 @@ stopped.
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
-from lfpc.errors import CheckpointError, ConfigError
+from lfpc.errors import CheckpointError
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.probes import OWN, PROBES
 from lfpc.evaluate.run import evaluate_probe
@@ -24,10 +22,12 @@ from lfpc.evaluate.stored import Known, update_results
 from lfpc.evaluate.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
+from lfpc.mini.config import ABLATIONS, DemoConfig
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.report.page import write_report
@@ -35,7 +35,8 @@ from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
 from lfpc.samples import SAMPLES_FILE, Sample, write_samples
-from lfpc.select.selection import SelectConfig, select
+from lfpc.select.config import SelectConfig
+from lfpc.select.selection import select
 from lfpc.storage.files import write_text
 from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
 from lfpc.train.config import TrainConfig
@@ -43,8 +44,6 @@ from lfpc.train.local import train
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.state import checkpoint_folder
 
-ARMS = ("baseline", "stage1", "stage2")
-ABLATIONS = ("stage1-fixed-budget", "stage2-easy-data", "stage2-no-l1", "stage2-plain-iou")
 PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
     "small": ("own", "noise", "repeat", "truth", "other", "none"),
     "full": ("own", "noise"),
@@ -61,72 +60,6 @@ STEP_COST = 30.0
 MAX_TURNS = 3
 MAX_NEW_TOKENS = 24
 """A tool call of the miniature is a dozen tokens."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig:
-    """The demo's size. Defaults fit a laptop; several seeds are the full version."""
-
-    out: Path = Path("out/demo")
-    """Where everything goes."""
-    base: Path | None = None
-    """Checkpoint to start from; None: the one in the package."""
-    seeds: int = 1
-    """Training runs per arm, each with another seed."""
-    questions: int | None = None
-    """Held-out questions; None: 160 with one seed, 500 with several."""
-    split: Literal["test", "hard-test", "transfer"] = "hard-test"
-    """Scenes the questions are about: those of `hard-test` have smaller marks and more distractors
-    than Stage I's."""
-    ablations: bool | None = None
-    """Whether the paper's ablations run too; None: with several seeds."""
-    steps: int = 80
-    """Steps of the baseline and of Stage I."""
-    stage2_steps: int = 80
-    """Further steps of Stage II, from Stage I's checkpoint."""
-    train_samples: int = 320
-    """Questions the baseline and Stage I learn from."""
-    hard_samples: int = 768
-    """Boxed hard questions of Stage II."""
-    small: int = 25
-    """Visual tokens of the small budget."""
-    full: int = 256
-    """Visual tokens of the full budget: the original's resolution."""
-    ladder: tuple[int, ...] = (256, 36, 25)
-    """Levels of resolution selection, in visual tokens; the base checkpoint has seen pictures of
-    these sizes. Without 64: most hard samples would be trained there, while the small budget is
-    `small`."""
-    learning_rate: float = 3e-4
-    """Of every run, at its highest."""
-    temperature: float = 0.6
-    """Of sampling in training. The base spreads its corners widely; at 1 their noise drowns what an
-    answer could teach."""
-    processes: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
-    """Runs trained or evaluated side by side, each with its share of the cores. Small models gain
-    nothing from more threads."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "seeds",
-            "steps",
-            "stage2_steps",
-            "train_samples",
-            "hard_samples",
-            "processes",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def asked(self) -> int:
-        """Held-out questions."""
-        return self.questions or (160 if self.seeds == 1 else 500)
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """What is trained, in this order."""
-        with_ablations = self.seeds > 1 if self.ablations is None else self.ablations
-        return ARMS + (ABLATIONS if with_ablations else ())
 
 
 def base_checkpoint() -> Path:
@@ -339,10 +272,11 @@ def _selected(
     samples = write_split(folder, split, count)
     if not (chosen / SAMPLES_FILE).is_file():
         model, tokenizer = load_checkpoint(base)
-        policy = TransformersPolicy(
-            model, tokenizer, PROTOCOL, temperature=0.0, max_new_tokens=MAX_NEW_TOKENS, tools=False
+        sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
+        policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=sampling, tools=False)
+        rules = SelectConfig(
+            ladder=config.ladder, model=str(base), protocol=PROTOCOL.name, sampling=sampling
         )
-        rules = SelectConfig(ladder=config.ladder, model=str(base), never="keep", wrong="keep")
         found = select(
             samples, policy, protocol=PROTOCOL, config=rules, out=chosen, progress=progress
         )

@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
+from lfpc.mini.config import PretrainConfig
 from lfpc.mini.dense import DenseHeads, dense_batch, dense_loss
 from lfpc.mini.dialogues import (
     MIXED,
@@ -36,57 +36,6 @@ from lfpc.mini.scenes import MARKS
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.storage.files import atomic_file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
-    """The base checkpoint's training."""
-
-    out: Path = Path("out/mini-base")
-    """Folder of the state to continue from, the curves, and at the end `checkpoint/`."""
-    init: Path | None = None
-    """Checkpoint whose weights a new run starts from; None: fresh ones."""
-    dense_steps: int = 6000
-    """Steps of the vision phase."""
-    dialogue_steps: int = 10_000
-    """Steps of the language phase."""
-    settle_steps: int = 4000
-    """Steps of the last phase."""
-    dense_share: float = 0.2
-    """Share of the later phases' steps that go on with the dense targets."""
-    learning_rate: float = 1e-3
-    """Peak of a phase; linear warm-up over 100 steps, then cosine to a tenth."""
-    settle_rate: float = 0.5
-    """The last phase's share of it: the rate of a fresh start would undo what is there."""
-    scenes: int = 4000
-    """Distinct pictures drawn from."""
-    hit: float = 0.3
-    """Share of two-picture dialogues whose crop is about the right object."""
-    contradict: float = 0.2
-    """Share, in the last phase, whose crop shows a lookalike from another picture, so that only the
-    global picture is right."""
-    unreadable: float = 0.0
-    """Share whose global picture is too small to read, so that only the crop can be right."""
-    seed: int = 0
-    """Of weights and batches."""
-    save_every: int = 200
-    """Steps between states on disk."""
-    workers: int = 1
-    """Processes that train the same weights, a thread each; above 1 a run is no longer repeated bit
-    for bit."""
-
-    @property
-    def phases(self) -> dict[str, int]:
-        """Steps of every phase, in their order."""
-        return {
-            "dense": self.dense_steps,
-            "dialogue": self.dialogue_steps,
-            "settle": self.settle_steps,
-        }
-
-    def shares(self, phase: str) -> CropShares:
-        """How far the two-picture dialogues of a phase can rely on either picture."""
-        return CropShares(self.hit, self.contradict if phase == "settle" else 0.0, self.unreadable)
 
 
 class PretrainModel:
@@ -146,12 +95,21 @@ class PretrainModel:
         kinds = (
             SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
         )
-        kind, rows = dialogue_rows(rng, kinds, scenes=scenes, shares=self.config.shares(phase))
+        kind, rows = dialogue_rows(
+            rng, kinds, scenes=scenes, shares=crop_shares(self.config, phase)
+        )
         image_id = self.model.config.image_token_id
         pad_id = self.tokenizer.get_vocab()["<|endoftext|>"]
         return dialogue_loss(
             self.model, self.heads, kind, collate(rows, self.encode, image_id, pad_id), self.marks
         )
+
+
+def crop_shares(config: PretrainConfig, phase: str) -> CropShares:
+    """How far the two-picture dialogues of a phase can rely on either picture."""
+    return CropShares(
+        config.hit, config.contradict if phase == "settle" else 0.0, config.unreadable
+    )
 
 
 def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lfpc.policies.backends import Backend, Server, VllmEngine
 from lfpc.policies.config import PolicyConfig
-from lfpc.policies.served import ServedPolicy, ServedSampling, Server
-from lfpc.policies.vllm import VllmEngine, VllmPolicy
+from lfpc.policies.served import ServedPolicy
+from lfpc.policies.vllm import VllmPolicy
 
 if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
@@ -32,64 +33,30 @@ def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
     model, tokenizer = load_checkpoint(Path(config.model))
 
     def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
-        return TransformersPolicy(
-            model,
-            tokenizer,
-            config.chat,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            max_new_tokens=config.max_new_tokens,
-            seed=config.sampling_seed or 0,
-            tools=tools,
-        )
+        return TransformersPolicy(model, tokenizer, config.chat, sampling=config, tools=tools)
 
     return policy
 
 
 def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -> ServedPolicy:
     """The model `config.model` of `server` as a policy."""
-    sampling = ServedSampling(
-        temperature=config.temperature,
-        top_p=config.top_p,
-        max_tokens=config.max_new_tokens,
-        seed=config.sampling_seed,
-        extra_body=config.extra_body,
-    )
-    return ServedPolicy(server, config.model, config.chat, sampling=sampling, tools=tools)
-
-
-Host = Server | VllmEngine | None
-"""Who computes the replies: a server, vLLM in this process, or (None) transformers in this
-process."""
-IN_VLLM = "vllm"
-IN_TRANSFORMERS = "transformers"
-"""What a run's environment names as its backend where this process computed the replies."""
+    return ServedPolicy(server, config.model, config.chat, sampling=config, tools=tools)
 
 
 def any_policy(
-    config: PolicyConfig, host: Host, *, tools: bool = True
+    config: PolicyConfig, backend: Backend, *, tools: bool = True
 ) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
-    """The model `config.model`, asked where `host` says."""
-    match host:
+    """The model `config.model`, its replies computed by `backend`."""
+    match backend:
         case Server():
-            return served_policy(config, host, tools=tools)
+            return served_policy(config, backend, tools=tools)
         case VllmEngine():
             return VllmPolicy(
                 Path(config.model),
                 config.chat,
-                engine=host,
-                temperature=config.temperature,
-                top_p=config.top_p,
-                max_tokens=config.max_new_tokens,
-                seed=config.sampling_seed or 0,
+                engine=backend,
+                sampling=config,
                 tools=tools,
             )
         case None:
             return load_policy(config, tools=tools)
-
-
-def backend_of(host: Host) -> str:
-    """What a run's environment names as its backend: a server's address, or who computed in this
-    process.
-    """
-    return host.base_url if isinstance(host, Server) else IN_VLLM if host else IN_TRANSFORMERS

@@ -13,9 +13,7 @@ again from what the server hands out.
 import asyncio
 import os
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,9 +21,11 @@ import openai
 
 from lfpc.dialogue import Context, Reply
 from lfpc.episode import run_async
-from lfpc.errors import ConfigError, PolicyError
+from lfpc.errors import PolicyError
+from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import WRITE_ON, NoReply, chat_messages, read_reply
 from lfpc.policies.picture_urls import PictureUrls
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 KEEP_STOP = "include_stop_str_in_output"
@@ -41,51 +41,6 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """Where a model is served, and how the server is asked. Does not change what the model
-    answers.
-    """
-
-    base_url: str
-    """Address of the API, as in http://127.0.0.1:8000/v1."""
-    concurrency: int = 32
-    """Episodes in play at once."""
-    timeout_s: float = 600.0
-    """Seconds without a sign of the server after which a request is made again."""
-    retries: int = 6
-    """How often a request that failed is made again."""
-    picture_folder: Path | None = None
-    """Folder that the server reads pictures from (vLLM: --allowed-local-media-path); None: pictures
-    are part of the request."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("concurrency", 1), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s must be more than 0, got {self.timeout_s}")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"base_url {self.base_url!r} is no address of an API, as "
-                f"http://127.0.0.1:8000/v1 is"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedSampling:
-    """How a served model's replies are drawn."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_tokens: int = 512
-    seed: int | None = None
-    """Of the server's generator, sent with each request; None: not sent."""
-    extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Further fields of each request, as in {"repetition_penalty": 1.0}: vLLM takes its defaults
-    from the model's own configuration."""
-
-
 class ServedPolicy:
     """Replies with a served model's answers. Enter it (`async with`) before `reply_to`; `reply`
     does so itself.
@@ -94,7 +49,7 @@ class ServedPolicy:
         server: where the model is.
         model: its name there.
         protocol: what the policy is told, and where its replies stop.
-        sampling: how its replies are drawn.
+        sampling: how its replies are sampled; a seed is sent with each request.
         tools: False shows the system message without the tool.
     """
 
@@ -104,21 +59,20 @@ class ServedPolicy:
         model: str,
         protocol: ChatProtocol,
         *,
-        sampling: ServedSampling | None = None,
+        sampling: Sampling = GREEDY,
         tools: bool = True,
     ) -> None:
         self.server = server
         self.model = model
         self.protocol = protocol
         self.tools = tools
-        self.sampling = sampling or ServedSampling()
-        rules = self.sampling
+        self.sampling = sampling
         settings = {
             "model": model,
-            "temperature": rules.temperature,
-            "top_p": rules.top_p,
-            "max_tokens": rules.max_tokens,
-            "seed": rules.seed,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": sampling.sampling_seed,
             "stop": list(protocol.stop) or None,
             "tools": (list(protocol.native_tools) if tools else None) or None,
         }

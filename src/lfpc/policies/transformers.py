@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Heads, read
-from lfpc.policies.qwen.sampling import ROOM, SamplingRules, Writer, write
+from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 
@@ -24,9 +25,9 @@ class TransformersPolicy:
     Args:
         model, tokenizer: from `load_checkpoint`.
         protocol: what the policy is told, and where its replies stop.
-        temperature, max_new_tokens, top_p, top_k: see `SamplingRules`.
+        sampling: how replies are sampled.
         batch_size: contexts that are read together.
-        generator: draws the tokens, on the model's device; None: a new one from `seed`.
+        generator: draws the tokens, on the model's device; None: a new one from `sampling`'s seed.
         tools: False shows the system message without the tool.
         share: False computes every context by itself, for comparison.
     """
@@ -37,12 +38,8 @@ class TransformersPolicy:
         tokenizer: PreTrainedTokenizerBase,
         protocol: ChatProtocol,
         *,
-        temperature: float = 1.0,
-        max_new_tokens: int = 512,
-        top_p: float = 1.0,
-        top_k: int = 0,
+        sampling: Sampling = GREEDY,
         batch_size: int = 64,
-        seed: int = 0,
         generator: torch.Generator | None = None,
         tools: bool = True,
         share: bool = True,
@@ -50,15 +47,15 @@ class TransformersPolicy:
         self.model = model
         self.batch_size = batch_size
         self.share = share
-        self.rules = SamplingRules(
-            temperature=temperature, max_new_tokens=max_new_tokens, top_p=top_p, top_k=top_k
-        )
+        self.sampling = sampling
         self.encoder = Encoder(tokenizer, protocol, tools=tools)
         self.writer = Writer(
             tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
         )
         self.views = ViewEncoder(model, share=share)
-        self.generator = generator or torch.Generator(model.device).manual_seed(seed)
+        self.generator = generator or torch.Generator(model.device).manual_seed(
+            sampling.sampling_seed or 0
+        )
         self._heads: Heads | None = None
 
     def reseed(self, seed: int | None) -> None:
@@ -79,7 +76,7 @@ class TransformersPolicy:
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
         heads = (self._heads if self._heads is not None else {}) if self.share else None
         start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
-        written = write(self.model, rows, start, self.writer, self.rules, self.generator)
+        written = write(self.model, rows, start, self.writer, self.sampling, self.generator)
         return [
             Reply(
                 self.writer.text(reply.ids),

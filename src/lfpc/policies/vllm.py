@@ -6,29 +6,20 @@ server.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
+from lfpc.policies.backends import VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, chat_messages, valid_text
 from lfpc.policies.picture_urls import PictureUrls
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
 """Pictures a conversation may hold unless the options say otherwise: vLLM's own limit for some
 models is 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VllmEngine:
-    """How vLLM is started in this process. Does not change what the model answers, but for
-    rounding.
-    """
-
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Arguments of `vllm.LLM`, as in {"max_model_len": 32768, "tensor_parallel_size": 2}."""
 
 
 class VllmPolicy:
@@ -38,7 +29,7 @@ class VllmPolicy:
         checkpoint: a Hugging Face folder.
         protocol: what the policy is told, and where its replies stop.
         engine: how vLLM is started.
-        temperature, top_p, max_tokens, seed: how replies are drawn.
+        sampling: how replies are sampled.
         tools: False shows the system message without the tool.
     Raises:
         ConfigError: vLLM is not installed.
@@ -51,10 +42,7 @@ class VllmPolicy:
         protocol: ChatProtocol,
         *,
         engine: VllmEngine | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_tokens: int = 512,
-        seed: int = 0,
+        sampling: Sampling = GREEDY,
         tools: bool = True,
     ) -> None:
         try:
@@ -68,15 +56,15 @@ class VllmPolicy:
         defaults = {
             "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
             "logprobs_mode": "processed_logprobs",
-            "seed": seed,
+            "seed": sampling.sampling_seed or 0,
         }
         options = {**defaults, **(engine.options if engine else {})}
         try:
             self._model = vllm.LLM(model=str(checkpoint), **options)
             self._rules = vllm.SamplingParams(
-                temperature=temperature,
-                top_p=top_p,
-                max_tokens=max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_new_tokens,
                 stop=list(protocol.stop) or None,
                 include_stop_str_in_output=True,
                 bad_words=list(NOT_SAMPLED),

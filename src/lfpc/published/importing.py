@@ -21,6 +21,7 @@ from lfpc.errors import ConfigError, SampleError
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.published import published_set
+from lfpc.published.config import ImportConfig
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import ReadOptions
 from lfpc.published.reading import sample_of
@@ -36,29 +37,6 @@ SUMMARY_FILE = "summary.json"
 JOURNAL = "journal"
 JOURNAL_FILE = "journal.jsonl"
 PICTURES = "pictures"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportConfig:
-    """What an import reads, and what it takes."""
-
-    format: str
-    src: Path
-    """Folder or file."""
-    roots: tuple[Path, ...] = ()
-    """Further folders with pictures; a picture outside all folders that were given is rejected."""
-    strip: tuple[str, ...] = ()
-    """Beginnings of picture names that are taken off, as in /mnt/data/."""
-    columns: Mapping[str, str] | None = None
-    """Field of a sample -> column, for the format "table"."""
-    min_side: int = 28
-    """Pixels of a picture's shorter side, at the least: one visual token."""
-    link: bool = False
-    """Whether picture files are hard links, where the disk allows it; else they are copied."""
-    seed: int = 0
-    """Of the order of options, where a benchmark's own order gives the answer away."""
-    files: Mapping[str, int] | None = None
-    """Bytes of every file at import: an import that goes on must find the same."""
 
 
 @dataclass(frozen=True, slots=True)

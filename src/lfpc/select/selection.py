@@ -10,21 +10,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
-from lfpc.errors import ConfigError, LfpcError, RunError
+from lfpc.errors import LfpcError, RunError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
 from lfpc.select.asking import Asking
+from lfpc.select.config import SelectConfig
 from lfpc.select.ladder import RULES, AnswerRules, SearchResult, ladder_of_ratios, search
 from lfpc.storage.files import write_json
 from lfpc.storage.journal import Journal
@@ -35,86 +35,6 @@ ANSWERS_FOLDER = "answers"
 """Run folder of the model's answers, inside the one of the selection."""
 ANSWERS_FILE = "answers.jsonl"
 MAX_FAILURES = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswersConfig:
-    """Whose answers a folder of answers holds. Selections that agree in this may share one."""
-
-    model: str = ""
-    """Checkpoint or served model."""
-    sampling: Mapping[str, Any] | None = None
-    """How its replies are drawn; None: greedily."""
-    votes: int = 1
-    """Answers to each question."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectConfig:
-    """What resolution selection tries, and what it keeps. The paper leaves all of it open."""
-
-    ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
-    """Budgets in visual tokens, from the original's level downwards."""
-    ratios: tuple[float, ...] = ()
-    """Levels as falling shares of each original's own visual tokens, beginning with 1; the original
-    is then taken at no more than the ladder's first budget. Empty: the ladder holds."""
-    never: Literal["keep", "drop"] = "keep"
-    """Samples whose answer never changes: keep them at the lowest level, or drop them."""
-    wrong: Literal["keep", "drop"] = "keep"
-    """Samples that are answered wrongly at the original: treat them like the others, or drop
-    them."""
-    early: bool = True
-    """Whether a sample whose answer has changed is left alone; False: every level is asked, for the
-    curve of accuracy by level."""
-    model: str = ""
-    """Checkpoint or served model that answers."""
-    sampling: Mapping[str, Any] | None = None
-    """How its replies are drawn; None: greedily."""
-    votes: int = 1
-    """Answers to each question, of which the most frequent counts; more than one only with sampled
-    answers."""
-    judge: str = ""
-    """Model that decides whether free answers mean the same; empty: rules alone."""
-
-    def __post_init__(self) -> None:
-        if (
-            len(self.ladder) < 2
-            or any(b <= a for b, a in pairwise(self.ladder))
-            or self.ladder[-1] < 1
-        ):
-            raise ConfigError(
-                f"the ladder must hold at least two falling positive budgets, got {self.ladder}"
-            )
-        falling = (
-            all(b > a for b, a in pairwise(self.ratios)) and 0 < self.ratios[-1] < 1
-            if self.ratios
-            else True
-        )
-        if not falling or (self.ratios and self.ratios[0] != 1):
-            raise ConfigError(
-                f"ratios must fall from 1 to a number above 0, at least two of them, got "
-                f"{self.ratios}"
-            )
-        if self.votes < 1:
-            raise ConfigError(f"votes must be at least 1, got {self.votes}")
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """What the levels are called: their budgets, or their ratios."""
-        return self.ratios or self.ladder
-
-    @property
-    def answers(self) -> AnswersConfig:
-        """Whose answers these are."""
-        return AnswersConfig(model=self.model, sampling=self.sampling, votes=self.votes)
-
-    def budgets_of(self, factor: int) -> Callable[[Size], Sequence[int]]:
-        """A function from the size of an original in pixels to the visual tokens of its levels."""
-        return (
-            ladder_of_ratios(self.ratios, self.ladder[0], factor)
-            if self.ratios
-            else lambda original: self.ladder
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +111,14 @@ def select(
     asking = Asking(journal, protocol, config.votes)
     if progress:
         tqdm.write(cost_line(samples, config, protocol, len(asking.known)), file=sys.stderr)
-    budgets = config.budgets_of(protocol.factor)
+    budgets = _level_budgets(config, protocol.factor)
     results: dict[str, SearchResult | Failure] = {}
     failed: list[str] = []
 
     def item(sample: Sample) -> Item[SearchResult]:
-        return search(sample, budgets, protocol, rules, asking.ask, stop_early=config.early)
+        return search(
+            sample, budgets, protocol, rules, asking.ask, stop_early=not config.every_level
+        )
 
     def record(some: Sequence[Played[SearchResult]]) -> None:
         for sample, result, _ in some:
@@ -215,6 +137,13 @@ def select(
     selection = _selection({sample.id: results[sample.id] for sample in samples}, config)
     write_json(out / SUMMARY_FILE, summary(selection))
     return selection
+
+
+def _level_budgets(config: SelectConfig, factor: int) -> Callable[[Size], Sequence[int]]:
+    """A function from the size of an original in pixels to the visual tokens of its levels."""
+    if config.ratios:
+        return ladder_of_ratios(config.ratios, config.ladder[0], factor)
+    return lambda original: config.ladder
 
 
 def _give_up(failed: Sequence[str], done: int, total: int, out: Path, max_failures: int) -> None:
@@ -282,7 +211,7 @@ def cost_line(
     Equal sizes are asked about once, so a small picture costs fewer requests than there are levels.
     """
     least = most = least_tokens = most_tokens = 0
-    budgets = config.budgets_of(protocol.factor)
+    budgets = _level_budgets(config, protocol.factor)
     for sample in samples:
         try:
             original = upright_size(sample.image)
@@ -293,7 +222,7 @@ def cost_line(
         except LfpcError:
             continue
         tokens = [visual_tokens(size, protocol.factor) for size in dict.fromkeys(sizes)]
-        few = tokens[: 2 if config.early else None]
+        few = tokens[: None if config.every_level else 2]
         least = least + len(few)
         most = most + len(tokens)
         least_tokens = least_tokens + sum(few)

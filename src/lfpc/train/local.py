@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lfpc.episode import Episode, episode, play
 from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
+from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
@@ -113,8 +114,7 @@ class Trainer:
             self.model,
             self.tokenizer,
             config.chat,
-            temperature=temperature,
-            max_new_tokens=config.max_new_tokens,
+            sampling=Sampling(temperature=temperature, max_new_tokens=config.max_new_tokens),
             batch_size=config.sample_batch,
             share=config.share,
         )

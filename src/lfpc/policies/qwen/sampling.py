@@ -12,42 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.errors import ConfigError
 from lfpc.policies.qwen.encode import END_OF_TURN, NOT_SAMPLED, Encoded
 from lfpc.policies.qwen.language import KeyValues, Read, additive
+from lfpc.policies.sampling import Sampling
 
 COMPACT_BELOW = 0.75
 """Finished rows are dropped from the batch when less than this share is still writing."""
 ROOM = 64
 """Tokens by which the key-value store grows at a time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingRules:
-    """How replies are drawn."""
-
-    temperature: float = 1.0
-    """Of the softmax; 0 takes the most likely token (log-probabilities are then those at
-    temperature 1)."""
-    max_new_tokens: int = 512
-    """A longer reply is cut off."""
-    top_p: float = 1.0
-    """Draw from the smallest set of tokens with this probability together. Below 1 the
-    log-probabilities stay those of all tokens."""
-    top_k: int = 0
-    """Draw from this many most likely tokens; 0: from all."""
-
-    def __post_init__(self) -> None:
-        if (
-            self.temperature < 0
-            or self.max_new_tokens < 1
-            or not 0 < self.top_p <= 1
-            or self.top_k < 0
-        ):
-            raise ConfigError(
-                f"sampling needs temperature >= 0, max_new_tokens >= 1, 0 < top_p <= 1, "
-                f"top_k >= 0; got {self}"
-            )
 
 
 class Writer:
@@ -132,7 +104,7 @@ def write(
     rows: Sequence[Encoded],
     start: Read,
     writer: Writer,
-    rules: SamplingRules,
+    sampling: Sampling,
     generator: torch.Generator | None,
 ) -> list[Written]:
     """One reply per row, all rows together.
@@ -148,12 +120,14 @@ def write(
     hidden = start.hidden[:, -1]
     cache = start.cache
     visible = start.visible
-    for written in range(rules.max_new_tokens):
-        logprobs = log_softmax(model.lm_head(hidden), temperature=rules.temperature, banned=banned)
-        tokens = _draw(logprobs, rules, generator)
+    for written in range(sampling.max_new_tokens):
+        logprobs = log_softmax(
+            model.lm_head(hidden), temperature=sampling.temperature, banned=banned
+        )
+        tokens = _draw(logprobs, sampling, generator)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0]
         going = _note(replies, live, tokens.tolist(), chosen.tolist(), writer)
-        if not any(going) or written + 1 == rules.max_new_tokens:
+        if not any(going) or written + 1 == sampling.max_new_tokens:
             break
         if sum(going) < COMPACT_BELOW * len(going):
             keep = torch.tensor([n for n, goes in enumerate(going) if goes], device=model.device)
@@ -197,18 +171,15 @@ def _step(model: Any, tokens: Tensor, place: Tensor, visible: Tensor, cache: Key
     ).last_hidden_state[:, 0]
 
 
-def _draw(logprobs: Tensor, rules: SamplingRules, generator: torch.Generator | None) -> Tensor:
+def _draw(logprobs: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
     """(rows,) tokens from (rows, vocabulary) log-probabilities."""
-    if rules.temperature == 0:
+    if sampling.temperature == 0:
         return logprobs.argmax(-1)
-    if rules.top_k:
-        least = logprobs.topk(min(rules.top_k, logprobs.shape[-1])).values[:, -1:]
-        logprobs = logprobs.masked_fill(logprobs < least, float("-inf"))
-    if rules.top_p < 1:
+    if sampling.top_p < 1:
         ordered, order = logprobs.sort(-1, descending=True)
         before = ordered.exp().cumsum(-1) - ordered.exp()
         dropped = torch.zeros_like(before, dtype=torch.bool).scatter(
-            1, order, before >= rules.top_p * ordered.exp().sum(-1, keepdim=True)
+            1, order, before >= sampling.top_p * ordered.exp().sum(-1, keepdim=True)
         )
         logprobs = logprobs.masked_fill(dropped, float("-inf"))
     return torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]

@@ -1,0 +1,89 @@
+"""How a configuration class tells the command line about its fields, where their types do not.
+
+A verb embeds a configuration, so that each option is declared once: name, type, default and help
+text are those of the field.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from lfpc.errors import ConfigError, LfpcError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+Embedded = Annotated[T, tyro.conf.arg(name="")]
+"""A configuration whose fields are options of the verb that holds it."""
+NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
+"""A field that the command line does not set."""
+
+
+def fields_of(cls: "type[DataclassInstance]", config: "DataclassInstance") -> dict[str, Any]:
+    """The fields of `cls` by name, with the values of `config`: a `cls` or one that extends it."""
+    return {field.name: getattr(config, field.name) for field in fields(cls)}
+
+
+def json_option(name: str) -> PrimitiveConstructorSpec[Mapping[str, Any]]:
+    """An option that takes one JSON object; errors call it `name`."""
+
+    def read(words: Sequence[str]) -> Mapping[str, Any]:
+        try:
+            found = json.loads(words[0])
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{name} must be a JSON object, got {words[0]!r}")
+        return found
+
+    return word_option(read, lambda value: [json.dumps(dict(value))], metavar="JSON", nargs=1)
+
+
+def word_option(
+    read: Callable[[Sequence[str]], Any],
+    write: Callable[[Any], list[str]],
+    *,
+    metavar: str,
+    nargs: Literal[1, "*"] = "*",
+) -> PrimitiveConstructorSpec[Any]:
+    """An option whose words `read` understands.
+
+    Args:
+        read: words -> value; raises ConfigError.
+        write: value -> words, for the default in the help text.
+        metavar: name of a word in the help text.
+        nargs: how many words the option takes.
+    """
+
+    def value_of(words: list[str]) -> Any:
+        try:
+            return read(words)
+        except ConfigError as error:
+            # tyro prints its own box for any ValueError, which a ConfigError is
+            raise LfpcError(str(error)) from error
+
+    return PrimitiveConstructorSpec(
+        nargs=nargs,
+        metavar=metavar if nargs == 1 else f"[{metavar} [{metavar} ...]]",
+        instance_from_str=value_of,
+        is_instance=lambda value: isinstance(value, Mapping | tuple) or value is None,
+        str_from_instance=write,
+    )
+
+
+def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
+    """Words of the form NAME=VALUE, by name.
+
+    Raises:
+        ConfigError: a word has another form; names the option.
+    """
+    split = [word.partition("=") for word in words]
+    for name, equals, value in split:
+        if not (name and equals and value):
+            raise ConfigError(f"{option} takes {form}; got {name}{equals}{value}")
+    return {name: value for name, _, value in split}

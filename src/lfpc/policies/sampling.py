@@ -1,0 +1,39 @@
+"""How a policy's replies are sampled, wherever they are computed. Torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from lfpc.errors import ConfigError
+from lfpc.options import json_option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How replies are sampled."""
+
+    max_new_tokens: int = 512
+    """Token limit of a reply."""
+    temperature: float = 0.0
+    """Sampling temperature; 0: greedy. Log-probabilities of greedy replies are those at
+    temperature 1."""
+    top_p: float = 1.0
+    """Nucleus sampling: share of the probability mass that is sampled from. Log-probabilities stay
+    those of all tokens."""
+    sampling_seed: int | None = None
+    """Sampling seed. Default: 0 for local checkpoints, unset for servers."""
+    extra_body: Annotated[Mapping[str, Any], json_option("extra_body")] = field(
+        default_factory=dict[str, Any]
+    )
+    """Further fields of each request to a server, as in {"repetition_penalty": 1.0}."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0 or self.max_new_tokens < 1 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"sampling needs temperature >= 0, max_new_tokens >= 1 and 0 < top_p <= 1; got "
+                f"{self.temperature}, {self.max_new_tokens} and {self.top_p}"
+            )
+
+
+GREEDY = Sampling()
+"""The likeliest token each time."""
