@@ -30,6 +30,7 @@ from lfpc.policies.served import Server
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import Sample, read_samples
 from lfpc.storage.files import write_json
+from lfpc.storage.locks import FolderLock
 
 log = logging.getLogger(__name__)
 PROBES_FILE = "probes.json"
@@ -106,7 +107,7 @@ def eval_run(
         ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not
             sampled.
         SampleError: a probe that no task has the boxes for.
-        RunError: too many questions failed, or the disk refuses.
+        RunError: too many questions failed, another process writes in `out`, or the disk refuses.
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
@@ -118,6 +119,7 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
+    lock = FolderLock(out)  # results.json tells of every evaluation below it
     policy = any_policy(config, host)
     configs: dict[str, dict[str, Any]] = {}
     original: dict[str, int] = {}
@@ -159,6 +161,7 @@ def eval_run(
                 if one.probe not in asked[task.name]
             )
     figures = write_stored(out, configs, original=original)
+    lock.release()
     yield from figure_lines({task: figures[task] for task in configs})
 
 

@@ -18,6 +18,7 @@ from lfpc.evaluate.terminal import probe_lines
 from lfpc.evaluate.timing import read_timings
 from lfpc.policies.loading import IN_VLLM, Host, any_policy, backend_of
 from lfpc.storage.files import write_json
+from lfpc.storage.locks import FolderLock
 from lfpc.storage.runs import ENVIRONMENT_FILE, read_run
 
 
@@ -47,7 +48,7 @@ def probe_run(
         A table, and what it could show.
     Raises:
         ConfigError: an unknown look, or fewer than one draw.
-        RunError: `run` holds no evaluation, or it cannot be written.
+        RunError: `run` holds no evaluation, another process writes there, or it cannot be written.
         SampleError: a truth look, and no question has boxes.
     """
     if unknown := [look for look in looks if look not in PROBES or look == "own"]:
@@ -65,6 +66,7 @@ def probe_run(
         raise RunError(f"{folder} holds no episode yet; give its lfpc eval command again")
     samples = samples_of_rows(own)
     asked = {look: samples_of_probe(samples, look) for look in looks}
+    lock = FolderLock(run)
     policy = any_policy(config, host)
     extra = {key: own[0][key] for key in ("task", "size") if key in own[0]}
     for look, some in asked.items():
@@ -83,6 +85,7 @@ def probe_run(
             )
     results = probe_results(evaluations(run, replay=replay), read_timings(run))
     write_json(results_file(run, replay=replay), results)
+    lock.release()
     return probe_lines(results)
 
 

@@ -15,6 +15,7 @@ from lfpc.metrics.episodes import Row
 from lfpc.metrics.scoring import DECIDERS
 from lfpc.published.rows import LETTERS
 from lfpc.samples import Sample
+from lfpc.storage.locks import FolderLock
 
 VERDICT_KEYS = ("correct", "method", "judge", "undecided")
 """Keys of a row that scoring writes."""
@@ -100,12 +101,13 @@ def rescore_run(
         The figures of each task.
     Raises:
         RunError: there is no evaluation below `run`, or its `results.json` is of another kind (the
-            demo's).
+            demo's), or another process writes there.
     """
     read_results(
         run / RESULTS_FILE
     )  # so that a file of another kind is refused before anything is written
     stored = stored_evaluations(run)
+    lock = FolderLock(run)
     for folder in stored.values():
         before = folder.episodes()
         after = dict(
@@ -114,9 +116,11 @@ def rescore_run(
         for key, row in after.items():
             if any(row.get(name) != before[key].get(name) for name in VERDICT_KEYS):
                 folder.log_episode(key, row)
-    return write_stored(
+    figures = write_stored(
         run, {task: {"judge": judge.identity if judge else None} for task in stored}
     )
+    lock.release()
+    return figures
 
 
 def figure_lines(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import ConfigError, LfpcError, RunError, SampleError
+from lfpc.errors import ConfigError, DiskError, LfpcError, SampleError
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.published.importers import Importer, Pending, Places
@@ -151,7 +151,7 @@ class Keeper:
         try:
             sample = found if isinstance(found, Sample) else found.make(found.record, found.store)
             return replace(sample, image=self._kept(sample.image))
-        except RunError:  # the disk refuses, whatever the row is
+        except DiskError:  # whatever the row is
             raise
         except LfpcError as error:
             return Rejection(where, reason_of(error), str(error), source)

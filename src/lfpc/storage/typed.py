@@ -43,19 +43,17 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
         ConfigError: an unknown key (the nearest known one is named), a missing one, or a wrong
             value.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # here, as it is slow to import
+    from pydantic import TypeAdapter, ValidationError  # here, as it is slow to import
 
-    rules = ConfigDict(strict=True, extra="forbid")
-    reader = TypeAdapter(tuple[cls], config=rules)  # a dataclass takes no rules of its own
     try:
-        return reader.validate_json(json.dumps([found]))[0]
+        return TypeAdapter(cls).validate_json(json.dumps(found), strict=True, extra="forbid")
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(cls, error.errors()[0])}") from error
 
 
 def _sentence(cls: Any, error: Any) -> str:
     """The first thing that is wrong, behind its place in the configuration."""
-    place: tuple[str | int, ...] = error["loc"][1:]
+    place: tuple[str | int, ...] = error["loc"]
     match error["type"]:
         case "unexpected_keyword_argument":
             names = [field.name for field in dataclasses.fields(_class_at(cls, place[:-1]))]

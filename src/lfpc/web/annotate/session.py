@@ -140,7 +140,7 @@ class AnnotationSession:
         Raises:
             ChangedElsewhere: the sample is no longer what the change was made on.
             SampleError: the boxes are not nested, or there is no such sample.
-            RunError: the disk refuses; the file is as it was.
+            DiskError: the disk refuses; the file is as it was.
         """
         with self._lock:
             self._refresh()
@@ -213,13 +213,10 @@ def open_session(
     if not samples:
         raise SampleError(f"{folder / SAMPLES_FILE} holds no samples")
     order = tuple(sample.id for sample in arrange(samples))
-    lock = FolderLock(folder, again=False)
-    try:
+    with FolderLock(folder, again=False):
         session = AnnotationSession(folder, by, (folder, *pictures), order, proposals or {}, ask)
         session.samples()
         yield session
-    finally:
-        lock.release()
 
 
 def as_json(sample: Sample) -> dict[str, Any]:
