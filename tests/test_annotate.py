@@ -202,12 +202,25 @@ def test_many_changes_at_once_all_end_in_the_file(session: AnnotationSession):
 def test_a_second_server_on_the_folder_is_refused_until_the_first_ends(folder: Path):
     with (
         open_session(folder),
-        pytest.raises(RunError, match="open in another lfpc annotate"),
+        pytest.raises(RunError, match="is in use: another process writes there"),
         open_session(folder),
     ):
         pass
     with open_session(folder) as again:
         assert len(again.samples()) == 3
+
+
+def test_a_full_disk_is_the_servers_error_and_leaves_the_file(
+    session: AnnotationSession, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = (session.folder / "samples.jsonl").read_bytes()
+    monkeypatch.setattr(Path, "replace", refuse)
+    status, found = put(session, 0, change(session, boxes=[[[0, 0, 0.5, 0.5]]], state="done"))
+    assert (status, "No space left on device" in found["problem"]) == (500, True)
+    assert (session.folder / "samples.jsonl").read_bytes() == before
 
 
 def test_a_folder_without_samples_is_refused(tmp_path: Path):

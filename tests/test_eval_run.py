@@ -4,6 +4,8 @@ done with its folder after."""
 import base64
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.evaluate.stored import place_at, place_records
+from lfpc.storage.locks import FolderLock
 
 SIZE = (200, 150)
 CALL = (
@@ -283,6 +286,19 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys, options, says)
     heard = capsys.readouterr().err
     assert says in heard
     assert len(heard.splitlines()) == 1
+
+
+def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
+    out = tmp_path / "out"
+    with ChatServer(say=say) as server, FolderLock(out):
+        other = subprocess.run(
+            [sys.executable, "-m", "lfpc", *command(data, out, server)],
+            capture_output=True,
+            text=True,
+        )
+        assert other.returncode == 1
+        assert f"{out} is in use: another process writes there" in other.stderr
+        assert server.requests == []
 
 
 def test_a_probe_that_no_task_can_show_is_refused_before_anything_is_asked(tmp_path, data, capsys):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,31 @@ def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
     assert (out / "rejected.jsonl").read_text() == (
         tmp_path / "whole" / "rejected.jsonl"
     ).read_text().replace("/whole/", "/out/")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("deepeyes", published.deepeyes), ("pixel-reasoner", published.pixel_reasoner)],
+    ids=["pictures in the table", "picture files"],
+)
+def test_a_full_disk_ends_an_import_and_rejects_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[Path], Path]
+) -> None:
+    replace = Path.replace
+
+    def refuse(self: Path, target: Path) -> Path:
+        if "pictures" in target.parts:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    src = make(tmp_path / "in")
+    whole = bring(name, src, tmp_path / "whole")
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", refuse)
+        with pytest.raises(RunError, match="No space left on device"):
+            bring(name, src, tmp_path / "out")
+    samples, rejected = bring(name, src, tmp_path / "out")
+    assert (facts(samples), rejected) == (facts(whole[0]), whole[1])
 
 
 def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:

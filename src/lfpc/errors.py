@@ -8,6 +8,7 @@ LfpcError
 ├── CheckpointError  a folder that does not hold the weights that were asked for
 ├── PolicyError      a served model that does not answer, or not with a reply
 └── RunError         a run folder that cannot be written or continued
+    └── DiskError    a file or folder that the system does not read or write
 """
 
 
@@ -52,3 +53,7 @@ class PolicyError(LfpcError):
 
 class RunError(LfpcError):
     """A run folder cannot be written, or holds a different run."""
+
+
+class DiskError(RunError):
+    """The system does not read or write a file or folder: no space, no permission, no such path."""

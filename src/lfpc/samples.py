@@ -193,7 +193,7 @@ def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
     Returns its path.
 
     Raises:
-        RunError: the disk refuses.
+        DiskError: the disk refuses.
     """
     file = folder / SAMPLES_FILE
     with atomic_file(file) as out:

@@ -26,6 +26,7 @@ from lfpc.policies.backends import Backend, Server, backend_name
 from lfpc.policies.loading import any_policy
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
+from lfpc.storage.locks import FolderLock
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def eval_run(
         ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not
             sampled.
         SampleError: a probe that no task has the boxes for.
-        RunError: too many questions failed, or the disk refuses.
+        RunError: too many questions failed, another process writes in `out`, or the disk refuses.
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
@@ -113,6 +114,7 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
+    lock = FolderLock(out)  # results.json tells of every evaluation below it
     policy = any_policy(config, backend)
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
@@ -143,6 +145,7 @@ def eval_run(
             if timed and not read_timings(place):
                 _time(policy, task, here, place, timed)
     results = update_results(out, known=known, protocols=protocols, original=original)
+    lock.release()
     for task in tasks:
         left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
         for budget in budgets:

@@ -13,6 +13,7 @@ from lfpc.evaluate.stored import find_evaluations, read_results, update_results
 from lfpc.metrics.summary import Records
 from lfpc.published.options import LETTERS
 from lfpc.records import EpisodeRecord, log_record, read_records
+from lfpc.storage.locks import FolderLock
 
 
 def rescore(
@@ -82,14 +83,16 @@ def rescore_run(
     Raises:
         RunError: there is no evaluation, or `results.json` is of another format.
     """
+    evaluations = find_evaluations(root)
     read_results(root)  # a file of another format is refused before anything is written
     known: dict[Path, Records] = {}
-    for one in find_evaluations(root):
-        before = read_records(one.run)
-        after = rescore(list(before.values()), judge, progress=progress)
-        for (key, was), now in zip(before.items(), after, strict=True):
-            if now != was:
-                log_record(one.run, key, now)
-        known[one.folder] = after
     identity = judge.identity if judge else None
-    return update_results(root, known=known, judge=identity, again=True)["results"]
+    with FolderLock(root):
+        for one in evaluations:
+            before = read_records(one.run)
+            after = rescore(list(before.values()), judge, progress=progress)
+            for (key, was), now in zip(before.items(), after, strict=True):
+                if now != was:
+                    log_record(one.run, key, now)
+            known[one.folder] = after
+        return update_results(root, known=known, judge=identity, again=True)["results"]

@@ -37,6 +37,7 @@ from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord, read_records
 from lfpc.storage.files import read_json, write_json
+from lfpc.storage.locks import FolderLock
 from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, Kind, RunFolder, is_run, read_run
 from lfpc.storage.typed import config_from_plain
 
@@ -285,10 +286,38 @@ def update_results(
     Returns:
         The new content.
     Raises:
-        RunError: there is no evaluation, or the file is of another format.
+        RunError: there is no evaluation, another process writes in `root`, or the file is of
+            another format.
     """
-    before = read_results(root)
     evaluations = {evaluation_name(root, one): one for one in find_evaluations(root)}
+    with FolderLock(root):
+        before = read_results(root)
+        content = _counted(
+            root,
+            evaluations,
+            before,
+            known=known,
+            protocols=protocols,
+            original=original,
+            judge=judge,
+            again=again,
+        )
+        write_json(root / RESULTS_FILE, content)
+    return content
+
+
+def _counted(
+    root: Path,
+    evaluations: Mapping[str, Evaluation],
+    before: Mapping[str, Any],
+    *,
+    known: Known | None,
+    protocols: Mapping[Path, Mapping[str, Any]] | None,
+    original: Mapping[Path, int] | None,
+    judge: Mapping[str, str] | None,
+    again: bool,
+) -> dict[str, Any]:
+    """The content of `results.json`, in place of `before`; see `update_results`."""
     sizes = {name: _size(one) for name, one in evaluations.items()}
     same = {
         name
@@ -319,7 +348,7 @@ def update_results(
     for name, runs in _repeats(evaluations, records, same).items():
         averaged = average_at_k(runs)
         figures[name] |= {f"{key},none": value for key, value in averaged.items()}
-    content = {
+    return {
         **before,
         "format": RESULTS_FORMAT,
         **_study(before, list(_places(root).values()), changed, records),
@@ -328,8 +357,6 @@ def update_results(
         "n-samples": counts,
         "bytes": sizes,
     }
-    write_json(root / RESULTS_FILE, content)
-    return content
 
 
 def _study(

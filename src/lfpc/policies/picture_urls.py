@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakKeyDictionary
 
-from lfpc.errors import PolicyError, RunError
+from lfpc.errors import DiskError, PolicyError
 from lfpc.images import View, png_bytes
 from lfpc.storage.files import atomic_file
 
@@ -51,6 +51,6 @@ def _file_url(view: View, folder: Path) -> str:
         try:
             with atomic_file(file, "wb") as out:
                 out.write(png_bytes(view))
-        except RunError as error:
+        except DiskError as error:
             raise PolicyError(str(error)) from error
     return file.as_uri()

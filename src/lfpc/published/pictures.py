@@ -100,7 +100,7 @@ class PictureStore:
             link: make a hard link where the disk allows it, in place of a copy.
         Raises:
             PictureError: it cannot be read.
-            RunError: it cannot be written.
+            DiskError: it cannot be written.
         """
         if self._folder in file.parents:
             return file

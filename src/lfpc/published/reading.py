@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import LfpcError, RunError, SampleError
+from lfpc.errors import DiskError, LfpcError, SampleError
 from lfpc.published.files import TableRow, files_like, read_rows
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import Found, PendingRow, ReadOptions
@@ -80,7 +80,7 @@ def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) ->
     try:
         sample = found.make() if isinstance(found, PendingRow) else found
         return finish(sample) if finish else sample
-    except RunError:  # the disk refuses, whatever the row is
+    except DiskError:  # whatever the row is
         raise
     except LfpcError as error:
         return Rejection(where, reason_of(error), str(error), source)

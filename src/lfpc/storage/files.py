@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any, Literal
 
-from lfpc.errors import RunError
+from lfpc.errors import DiskError, RunError
 from lfpc.storage.typed import plain
 
 LONE_SURROGATES = "backslashreplace"
@@ -29,7 +29,7 @@ def atomic_file(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]
     Parent folders are made. Text is UTF-8.
 
     Raises:
-        RunError: the disk refuses; `path` is as it was.
+        DiskError: the disk refuses; `path` is as it was.
     """
     draft = _draft(path)
     text: dict[str, Any] = {"encoding": "utf-8", "errors": LONE_SURROGATES} if mode == "w" else {}
@@ -120,7 +120,7 @@ def disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be written or read: {error.strerror or error}") from error
+        raise DiskError(f"{path} cannot be written or read: {error.strerror or error}") from error
 
 
 def _draft(path: Path) -> Path:

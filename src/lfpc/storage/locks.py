@@ -9,6 +9,7 @@ import os
 import weakref
 from pathlib import Path
 from threading import RLock
+from typing import Self
 
 from lfpc.errors import RunError
 from lfpc.storage.files import disk
@@ -28,13 +29,13 @@ class FolderLock:
     """Keeps other processes from locking `folder`, until `release`, or until it is collected."""
 
     def __init__(self, folder: Path, *, again: bool = True) -> None:
-        """Lock `folder`, which exists.
+        """Lock `folder`, which is made if need be.
 
         Args:
             folder: what to lock.
             again: whether this process may hold further locks on it.
         Raises:
-            RunError: it is locked.
+            RunError: it is locked, or cannot be written.
         """
         key = folder.resolve()
         with _guard:
@@ -44,12 +45,19 @@ class FolderLock:
                 raise _in_use(folder)
             _held[key][1] += 1
         self.release = weakref.finalize(self, _release, key)
-        """Give the folder free; a second call does nothing."""
+        """Let others lock the folder; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
 
 def _locked(folder: Path) -> int:
     """Descriptor of the folder's lock file, which this process now has locked."""
     with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl is not None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lfpc.errors import RunError
 from lfpc.storage.environment import environment
-from lfpc.storage.files import disk, read_json, remove_drafts, write_json, write_text
+from lfpc.storage.files import read_json, remove_drafts, write_json, write_text
 from lfpc.storage.journal import Journal, append_line, cut_torn_line, line_of, read_lines
 from lfpc.storage.locks import FolderLock
 from lfpc.storage.typed import config_from_plain, plain
@@ -90,8 +90,6 @@ class RunFolder:
             RunError: the folder is in use, holds a run of another kind or configuration, or any run
                 with `resume=False`, or cannot be written.
         """
-        with disk(path):
-            path.mkdir(parents=True, exist_ok=True)
         run = cls(path, FolderLock(path))
         try:
             if (path / CONFIG_FILE).exists():

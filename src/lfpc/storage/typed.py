@@ -1,16 +1,15 @@
 """Dataclasses as JSON holds them, and back."""
 
 import dataclasses
-import types
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lfpc.errors import ConfigError
 
-_ABSENT = object()
 C = TypeVar("C")
 
 
@@ -34,96 +33,55 @@ def plain(value: Any) -> Any:
 
 
 def config_from_plain(cls: type[C], found: Any, where: str) -> C:
-    """A frozen dataclass from what `plain` made of it; `where` names it in errors. Raises as
-    `config_from_json` does.
+    """A frozen dataclass from what `plain` made of it. Absent keys keep their defaults.
+
+    Args:
+        cls: the dataclass.
+        found: read from JSON.
+        where: names `found` in errors.
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a missing one, or a wrong
+            value.
     """
-    return _typed(cls, found, where)
+    from pydantic import TypeAdapter, ValidationError  # here, as it is slow to import
 
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """`value`, read from JSON, as the type that `hint` names; the inverse of `plain`."""
-    origin = get_origin(hint)
-    inner = get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _typed_dataclass(hint, value, where)
-    if origin in (Union, types.UnionType):
-        return _first_that_fits(inner, value, where)
-    if origin in (tuple, list) and isinstance(value, list):
-        same = origin is list or inner[-1:] == (Ellipsis,)
-        hints = [inner[0]] * len(value) if same else inner
-        if len(hints) == len(value):
-            return origin(
-                _typed(h, v, f"{where}[{i}]")
-                for i, (h, v) in enumerate(zip(hints, value, strict=True))
-            )
-    elif origin is Literal and value in inner:
-        return value
-    elif origin is not None and isinstance(value, dict) and issubclass(dict, origin):
-        return {key: _typed(inner[1], v, f"{where}.{key}") for key, v in value.items()}
-    elif hint is Any or _is_scalar(hint, value):
-        return value
-    elif (made := _converted(hint, value)) is not _ABSENT:
-        return made
-    raise ConfigError(f"{where}: {value!r} is not {getattr(hint, '__name__', hint)}")
-
-
-def _is_scalar(hint: Any, value: Any) -> bool:
-    return (
-        isinstance(hint, type)
-        and isinstance(value, hint)
-        and (hint is bool or not isinstance(value, bool))
-    )
-
-
-def _converted(hint: Any, value: Any) -> Any:
-    """A path, an enum's member or a float that JSON holds as text or whole number; `_ABSENT` if
-    `value` is none of these.
-    """
-    takes: tuple[Any, ...] = (
-        (Path, Enum)
-        if isinstance(value, str)
-        else (float,)
-        if isinstance(value, int) and not isinstance(value, bool)
-        else ()
-    )
-    if not isinstance(hint, type) or not issubclass(hint, takes):
-        return _ABSENT
     try:
-        return hint(value)
-    except ValueError:
-        return _ABSENT
+        return TypeAdapter(cls).validate_json(json.dumps(found), strict=True, extra="forbid")
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(cls, error.errors()[0])}") from error
 
 
-def _first_that_fits(hints: tuple[Any, ...], value: Any, where: str) -> Any:
-    refusals: list[ConfigError] = []
-    for hint in sorted(
-        hints, key=lambda hint: not _is_scalar(hint, value)
-    ):  # 1 stays an int in `int | float`
-        try:
-            return _typed(hint, value, where)
-        except ConfigError as refusal:
-            refusals.append(refusal)
-    raise refusals[0]
+def _sentence(cls: Any, error: Any) -> str:
+    """The first thing that is wrong, behind its place in the configuration."""
+    place: tuple[str | int, ...] = error["loc"]
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            names = [field.name for field in dataclasses.fields(_class_at(cls, place[:-1]))]
+            near = get_close_matches(str(place[-1]), names, n=1, cutoff=0.0)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            return f"{_prefix(place[:-1])}unknown key {place[-1]!r}{hint}"
+        case "missing":
+            needs = _class_at(cls, place[:-1]).__name__
+            return f"{_prefix(place[:-1])}{place[-1]!r} is missing; {needs} needs it"
+        case "value_error":
+            return f"{_prefix(place)}{error['ctx']['error']}"
+        case _:
+            said = error["msg"].removeprefix("Input ")
+            return f"{_prefix(place)}{error['input']!r} {said}"
 
 
-def _typed_dataclass(cls: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {cls.__name__} is a JSON object, got {value!r}")
-    hints = get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    for key in value:
-        if key not in fields:
-            near = get_close_matches(key, fields, n=1, cutoff=0.0)
-            raise ConfigError(
-                f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-    for name, field in fields.items():
-        if (
-            name not in value
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
-        ):
-            raise ConfigError(f"{where}: {name!r} is missing; {cls.__name__} needs it")
-    return cls(
-        **{key: _typed(hints[key], inner, f"{where}: {key}") for key, inner in value.items()}
-    )
+def _prefix(place: tuple[str | int, ...]) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return f"{''.join(steps).removeprefix('.')}: " if place else ""
+
+
+def _class_at(hint: Any, place: tuple[str | int, ...]) -> Any:
+    """The dataclass at `place` within the type `hint`, which may be optional or a sequence."""
+    cls = next(one for one in (hint, *get_args(hint)) if dataclasses.is_dataclass(one))
+    match place:
+        case (int(), *rest):
+            return _class_at(cls, tuple(rest))
+        case (str() as name, *rest):
+            return _class_at(get_type_hints(cls)[name], tuple(rest))
+        case _:
+            return cls

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.errors import CheckpointError, ConfigError, RunError
+from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.train.config import LoraConfig, TrainConfig
@@ -134,7 +134,7 @@ def save_state(
                 {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)},
                 out,
             )
-    except (RunError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (DiskError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CheckpointError(f"{file}: cannot be written ({error.__cause__ or error})") from error
     for old in saved_steps(config.out)[: -config.keep]:
         checkpoint_folder(config.out, old).with_suffix(".pt").unlink()

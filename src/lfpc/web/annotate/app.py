@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from lfpc.boxing.decisions import boxing_of
 from lfpc.boxing.merge import other_proposals
 from lfpc.boxing.proposals import MOST, Proposal
-from lfpc.errors import LfpcError, PictureError
+from lfpc.errors import DiskError, LfpcError, PictureError
 from lfpc.samples import Sample
 from lfpc.web.annotate.session import AnnotationSession, Change, ChangedElsewhere, as_json
 from lfpc.web.annotate.tiles import TILE, last_level, original, tile
@@ -158,7 +158,7 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    status = (
-        409 if isinstance(error, ChangedElsewhere) else 400 if isinstance(error, LfpcError) else 500
-    )
+    status = 409 if isinstance(error, ChangedElsewhere) else 400
+    if isinstance(error, DiskError | OSError):
+        status = 500
     return _json({"problem": str(error)}, status)

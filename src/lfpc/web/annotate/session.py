@@ -6,7 +6,6 @@ so that two windows never overwrite each other unseen; rows that another program
 are read again first.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +25,11 @@ from lfpc.boxing.decisions import (
     with_boxing,
 )
 from lfpc.boxing.proposals import Proposal
-from lfpc.errors import RunError, SampleError
+from lfpc.errors import SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.storage.locks import FolderLock
 from lfpc.web.guard import file_within
 
-LOCK_FILE = f".{SAMPLES_FILE}.lock"
 ProposeBoxes = Callable[[Sample], Sequence[Proposal]]
 """Asks a model where the answer to a sample's question is."""
 
@@ -141,7 +140,7 @@ class AnnotationSession:
         Raises:
             ChangedElsewhere: the sample is no longer what the change was made on.
             SampleError: the boxes are not nested, or there is no such sample.
-            OSError: the disk refuses; the file is as it was.
+            DiskError: the disk refuses; the file is as it was.
         """
         with self._lock:
             self._refresh()
@@ -204,7 +203,7 @@ def open_session(
         ask: asks a model for further ones.
     Raises:
         SampleError: the folder holds no samples, or a row is not one.
-        RunError: another process has it open.
+        RunError: it is open already, or another process writes there.
     """
     if not folder.is_dir():
         raise SampleError(
@@ -214,14 +213,7 @@ def open_session(
     if not samples:
         raise SampleError(f"{folder / SAMPLES_FILE} holds no samples")
     order = tuple(sample.id for sample in arrange(samples))
-    with (folder / LOCK_FILE).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(
-                f"{folder} is open in another lfpc annotate; end that one, or work on a "
-                f"copy and merge the boxes"
-            ) from None
+    with FolderLock(folder, again=False):
         session = AnnotationSession(folder, by, (folder, *pictures), order, proposals or {}, ask)
         session.samples()
         yield session
