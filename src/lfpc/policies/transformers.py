@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -60,6 +62,17 @@ class TransformersPolicy:
         self.views = ViewEncoder(model, share=share)
         self.generator = generator or torch.Generator(model.device).manual_seed(seed)
         self._heads: Heads | None = None
+
+    def resampled(self, *, seed: int = 0, **rules: Any) -> Self:
+        """Another policy of the same model, in which the `SamplingRules` named by keyword differ:
+        it shares what was built from the tokenizer, and nothing that changes while it replies.
+        """
+        other = copy(self)
+        other.rules = replace(self.rules, **rules)
+        other.views = ViewEncoder(self.model, share=self.share)
+        other.generator = torch.Generator(self.model.device).manual_seed(seed)
+        other._heads = None
+        return other
 
     def reseed(self, seed: int | None) -> None:
         """Draw tokens from a new stream of random numbers; None: that of 0."""
