@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -365,12 +366,28 @@ def test_tiles_of_a_large_picture_are_its_pixels_and_together_cover_it(tmp_path:
             tile(path, level, column, row)
 
 
-def test_tile_address_changes_with_the_picture(folder: Path, picture: Callable[..., Path]):
+def test_a_replaced_picture_has_other_tile_addresses_and_they_show_its_own_pixels(folder: Path):
+    path = folder / "picture.png"
+
+    def shown(colour: str) -> tuple[str, Any]:
+        Image.new("RGB", (1300, 700), colour).save(path, compress_level=0)
+        os.utime(path, (1, 1))  # as a copy that keeps the time; the size is the same too
+        tiles = asked(app, "GET", "/api/samples/0").json()["picture"]["tiles"]
+        answers = [asked(app, "GET", f"{tiles}/{level}/0_0.jpg") for level in (0, 2)]
+        assert all("immutable" in answer.headers["cache-control"] for answer in answers)
+        smallest, largest = (
+            Image.open(BytesIO(answer.content)).getpixel((0, 0)) for answer in answers
+        )
+        assert smallest == largest
+        return tiles, largest
+
     with open_session(folder) as session:
         app = guarded(annotation_app(session))
-        before = asked(app, "GET", "/api/samples/0").json()["picture"]["tiles"]
-        assert asked(app, "GET", f"{before}/0/0_0.jpg").headers["content-type"] == "image/jpeg"
-        picture(size=(200, 100))
+        before, red = shown("red")
+        after, blue = shown("blue")
+        assert red[0] > 250 > 5 > red[2]
+        assert blue[2] > 250 > 5 > blue[0]
+        assert before != after
         assert asked(app, "GET", f"{before}/0/0_0.jpg").status_code == 404
 
 

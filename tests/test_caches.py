@@ -1,9 +1,17 @@
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from lfpc.caches import byte_cache
+from lfpc.evaluate.run import first_view
+from lfpc.images import open_picture
+from lfpc.samples import Sample
+from lfpc.web.annotate.tiles import tile
+from lfpc.web.ask.page import browsable
 
 
 def counting(max_bytes: int):
@@ -81,3 +89,49 @@ def test_threads_that_want_the_same_value_share_one_making():
         values = [future.result() for future in (first, *others)]
     assert made == ["a"]
     assert all(value is values[0] for value in values)
+
+
+def shown_first(path):
+    return first_view(Sample(id="s", image=path, question="?", answer="K"), 16).image
+
+
+READERS = {
+    "original": open_picture,
+    "first view": shown_first,
+    "tile": lambda path: Image.open(BytesIO(tile(path, 0, 0, 0))),
+    "smaller tile": lambda path: Image.open(BytesIO(tile(path, 1, 0, 0))),
+    "browsable": lambda path: Image.open(BytesIO(browsable(path))),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_replaced_picture_is_read_again_by_everything_that_remembers_pictures(tmp_path, name):
+    path = tmp_path / "picture.png"
+
+    def replaced_by(colour):
+        Image.new("RGB", (1120, 560), colour).save(path, compress_level=0)
+        os.utime(path, (1, 1))  # as a copy that keeps the time; the size is the same too
+        return READERS[name](path).getpixel((0, 0))
+
+    red = replaced_by("red")
+    blue = replaced_by("blue")
+    assert red[0] > 250 > 5 > red[2]
+    assert blue[2] > 250 > 5 > blue[0]
+
+
+def test_a_path_is_one_key_while_its_file_stays(tmp_path):
+    made = []
+
+    @byte_cache(10, len)
+    def read(path, *, times=1):
+        made.append(path)
+        return path.read_text() * times
+
+    file = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        read(file)
+    file.write_text("a")
+    assert [read(file), read(file), read(file, times=2), read(file, times=2)] == ["a"] * 2 + [
+        "aa"
+    ] * 2
+    assert len(made) == 3

@@ -1,4 +1,7 @@
+import ast
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import lfpc
 from lfpc.boxes import WHOLE, Box, Size
 from lfpc.errors import PictureError
 from lfpc.images import (
@@ -271,3 +275,69 @@ def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_pat
 def test_a_picture_is_decoded_once_while_it_is_remembered(picture: Callable[..., Path]) -> None:
     path = picture()
     assert open_picture(path) is open_picture(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("large.png", {}),
+        ("large.jpg", {}),
+        ("large.mpo", {"save_all": True, "append_images": [Image.new("RGB", (9, 9))]}),
+        ("large.gif", {}),
+        ("large.bmp", {}),
+        ("large.jp2", {}),
+        ("large.tif", {}),
+        ("packed.tif", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_only_our_own_limit_on_pixels_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, object]
+) -> None:
+    Image.new("RGB", (400, 300), "red").save(tmp_path / name, **options)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 120,000 are an error, not a warning
+    red, _, blue = open_picture(tmp_path / name).getpixel((399, 299))
+    assert red > 250 > 5 > blue
+
+
+def test_a_webp_file_that_its_reader_refuses_is_one_picture_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.webp")
+    assert open_picture(tmp_path / "large.webp").size == (40, 30)
+    open_picture.cache_clear()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(PictureError, match=r"large\.webp: .*exceeds limit of 200 pixels"):
+        open_picture(tmp_path / "large.webp")
+
+
+def test_no_module_opens_pictures_under_pillows_own_limit() -> None:
+    calls = [
+        f"{file.name}:{node.lineno}"
+        for file in Path(lfpc.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "Image.open"
+    ]
+    assert calls == []
+
+
+IMPORT_ALL = """
+import importlib, pkgutil
+from PIL import Image, ImageFile
+import lfpc
+before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+names = [found.name for found in pkgutil.walk_packages(lfpc.__path__, "lfpc.", onerror=lambda _: 0)]
+for name in names:
+    if not name.startswith("lfpc.train.verl.inside") and name != "lfpc.__main__":
+        importlib.import_module(name)
+assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before, before
+print(len(names))
+"""
+
+
+@pytest.mark.slow
+def test_importing_every_module_leaves_pillows_settings_alone() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 100

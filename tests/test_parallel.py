@@ -1,5 +1,6 @@
 """Jobs side by side: order, results, failures, and a bar that reads files."""
 
+import multiprocessing
 import time
 
 import pytest
@@ -16,6 +17,11 @@ def append(file, text):
 
 def fail():
     raise ConfigError("this cannot be")
+
+
+def wait_for(file):
+    while not file.exists():
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -41,6 +47,22 @@ def test_a_failing_job_ends_everything_with_its_own_sentence(tmp_path):
     with pytest.raises(ConfigError, match="this cannot be"):
         run_jobs(jobs, 1, lambda: None)
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_a_failing_job_ends_its_own_workers_and_no_other_process(tmp_path):
+    foreign = multiprocessing.get_context("spawn").Process(target=wait_for, args=(tmp_path / "go",))
+    foreign.start()
+    try:
+        jobs = [Job("long", wait_for, (tmp_path / "never",)), Job("bad", fail)]
+        with pytest.raises(ConfigError, match="this cannot be"):
+            run_jobs(jobs, 2, lambda: None)  # would wait for `long` if that were not ended
+        assert multiprocessing.active_children() == [foreign]
+        (tmp_path / "go").touch()
+        foreign.join(60)
+        assert foreign.exitcode == 0
+    finally:
+        foreign.kill()
 
 
 @pytest.mark.slow

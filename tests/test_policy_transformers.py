@@ -1,5 +1,7 @@
 """Encoding, the vision tower, reading and sampling against transformers' own computation."""
 
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +12,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.errors import ConfigError
+from lfpc.policies.config import PolicyConfig
+from lfpc.policies.loading import local_policies
+from lfpc.policies.qwen import checkpoint
 from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
-from lfpc.policies.qwen.sampling import log_softmax
+from lfpc.policies.qwen.sampling import SamplingRules, log_softmax
 from lfpc.policies.qwen.vision import ViewEncoder, encode_views, patchify
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy, row_features
@@ -343,3 +348,44 @@ def test_an_answer_turn_is_part_of_the_row():
         "What mark?", tiny.view(0), Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
     )
     assert len(encoder().context(context).replies) == 1
+
+
+def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers(monkeypatch):
+    built = []
+
+    class Counting(type(tiny.tokenizer())):
+        def get_vocab(self):
+            built.append(1)
+            return super().get_vocab()
+
+    tokenizer = copy(tiny.tokenizer())
+    tokenizer.__class__ = Counting
+    model = tiny.model()
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: (model, tokenizer))
+    config = PolicyConfig(model="tiny", temperature=1.0, max_new_tokens=6)
+    policies = local_policies(config)
+    first = policies(config)
+    once = len(built)
+    with ThreadPoolExecutor(4) as threads:  # as questions that come at once
+        others = list(threads.map(policies, [replace(config, sampling_seed=n) for n in (0, 1, 2)]))
+    assert once > 0
+    assert len(built) == once
+    assert others[0].writer is first.writer
+    assert others[0].generator is not first.generator
+    replies = [
+        [reply.token_ids for reply in policy.reply(group())] for policy in (first, *others, first)
+    ]
+    assert replies[0] == replies[1]
+    assert len({str(one) for one in replies}) == 4  # three seeds, and the first policy going on
+    policies(config, tools=False)
+    assert len(built) == 2 * once  # another system message is another set of tables
+
+
+def test_a_policy_sampled_otherwise_equals_one_that_was_built_so():
+    model = tiny.model()
+    rules = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 5}
+    plain = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL)
+    built = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, seed=3, **rules)
+    resampled = plain.resampled(seed=3, **rules)
+    assert resampled.reply(group()) == built.reply(group())
+    assert plain.rules == SamplingRules()

@@ -65,7 +65,8 @@ def test_what_cannot_be_opened_is_refused_in_one_sentence_and_not_kept(tmp_path,
     assert not any(tmp_path.iterdir())
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded():
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 1,200 are an error to Pillow
     with pytest.raises(PictureError, match="40 x 30 pixels; at most 1,000 are taken"):
         checked_ending(encoded(), most_pixels=1000)
 

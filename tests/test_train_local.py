@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
@@ -382,6 +388,38 @@ def test_a_checkpoint_of_another_architecture_is_named(base, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(CheckpointError, match=r"'llama'.*qwen2_5_vl"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("transformers_bars", [True, False])
+@pytest.mark.parametrize("hub_bars", [True, False])
+def test_progress_bars_are_as_before_once_a_checkpoint_is_saved_or_loaded(
+    tmp_path, capsys, transformers_bars, hub_bars
+):
+    def bars():
+        return transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+
+    found = bars()
+    try:
+        transformers_logging.enable_progress_bar()
+        if not transformers_bars:
+            transformers_logging.disable_progress_bar()
+        (enable_progress_bars if hub_bars else disable_progress_bars)()
+        wanted = bars()
+        assert wanted == (transformers_bars, hub_bars)
+        folder = save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "saved")
+        assert bars() == wanted
+        load_checkpoint(folder)
+        assert bars() == wanted
+        (folder / "model.safetensors").write_bytes(b"broken")
+        with pytest.raises(CheckpointError):
+            load_checkpoint(folder)
+        assert bars() == wanted
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not found[0]:
+            transformers_logging.disable_progress_bar()
+        (enable_progress_bars if found[1] else disable_progress_bars)()
+    assert "%|" not in capsys.readouterr().err  # no bar was drawn
 
 
 def test_a_damaged_checkpoint_is_refused(base, tmp_path):

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
 from lfpc.errors import LfpcError, MissingPicture, PictureError
+from lfpc.opening import opened
 
 _ORIENTATION = 0x0112
 """EXIF tag."""
@@ -28,7 +29,6 @@ MAX_PIXELS = 400_000_000
 """A header that claims more is taken for an attack or an error."""
 PICTURE_BYTES = 2**30
 """Memory for decoded originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
-Image.MAX_IMAGE_PIXELS = None  # our own check below names the file and the size
 FAST_GAP = 1.5
 """In fast mode a picture is first shrunk by averaging whole blocks of pixels, to at least this many
 times the wanted size."""
@@ -167,7 +167,7 @@ def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Im
     PictureError that names it.
     """
     try:
-        with Image.open(path) as file:
+        with path.open("rb") as content, opened(content, str(path)) as file:
             if max_pixels is not None and file.width * file.height > max_pixels:
                 raise PictureError(
                     f"{path}: {file.width} x {file.height} pixels, more than "

@@ -58,11 +58,21 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
                     results[running.pop(future).name] = future.result()
                 tick()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
+            _end(pool)
             raise
     return results
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers of `pool` now, and no other child of this process. From Python 3.14 on this
+    is `pool.terminate_workers`; until then only a private attribute knows them.
+    """
+    workers = list(pool._processes.values())  # the pool forgets them as it shuts down
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in workers:
+        process.terminate()
+    for process in workers:
+        process.join()
 
 
 def _be_worker(processes: int) -> None:

@@ -5,12 +5,16 @@ Torch is imported only where a checkpoint is loaded.
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Condition
 from typing import TYPE_CHECKING
+
+from cachetools import cached
 
 from lfpc.policies.backends import Backend, Server, VllmEngine
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
+from lfpc.protocols import Coords, protocol_named
 
 if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
@@ -23,7 +27,7 @@ def load_policy(config: PolicyConfig, *, tools: bool = True) -> "TransformersPol
 
 def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
     """Loads the checkpoint `config.model`, and makes policies of it: (config, tools=True) -> a
-    policy sampled as that config says.
+    policy sampled as that config says. What a protocol needs of the tokenizer is built once.
     """
     from lfpc.policies.qwen.checkpoint import (
         load_checkpoint,  # here, because torch is slow to import and a served model needs none
@@ -32,8 +36,12 @@ def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
 
     model, tokenizer = load_checkpoint(Path(config.model))
 
+    @cached({}, condition=Condition())  # tables of a vocabulary take half a second to build
+    def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
+        return TransformersPolicy(model, tokenizer, protocol_named(protocol, coords), tools=tools)
+
     def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
-        return TransformersPolicy(model, tokenizer, config.chat, sampling=config, tools=tools)
+        return built(config.protocol, config.coords, tools).resampled(config)
 
     return policy
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -57,6 +58,18 @@ class TransformersPolicy:
             sampling.sampling_seed or 0
         )
         self._heads: Heads | None = None
+
+    def resampled(self, sampling: Sampling) -> Self:
+        """Another policy of the same model that samples as `sampling` says: it shares what was
+        built from the tokenizer, and nothing that changes while it replies.
+        """
+        other = copy(self)
+        other.sampling = sampling
+        other.views = ViewEncoder(self.model, share=self.share)
+        other.generator = torch.Generator(self.model.device)
+        other.reseed(sampling.sampling_seed)
+        other._heads = None
+        return other
 
     def reseed(self, seed: int | None) -> None:
         """Draw tokens from a new stream of random numbers; None: that of 0."""

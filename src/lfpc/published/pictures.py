@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from lfpc.boxes import Box, Size
 from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
+from lfpc.images import picture_file
+from lfpc.opening import opened
 from lfpc.storage.files import atomic_file
 
 _ORIENTATION = 0x0112
@@ -80,7 +82,7 @@ class PictureStore:
     def _keep(self, content: bytes) -> Path:
         name = hashlib.sha256(content).hexdigest()
         try:
-            with Image.open(io.BytesIO(content)) as picture:
+            with opened(io.BytesIO(content)) as picture:
                 ending = (picture.format or "png").lower()
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise PictureError(f"{len(content)} bytes that are not a picture ({error})") from error
@@ -198,11 +200,8 @@ def _numbers(value: Any) -> list[list[float]]:
 
 def _frame(picture: Path) -> tuple[Size, int]:
     """Stored size in pixels, and the EXIF orientation (1: upright)."""
-    try:
-        with Image.open(picture) as file:
-            return file.size, int(file.getexif().get(_ORIENTATION, 1))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
-        raise PictureError(f"{picture}: not a readable picture ({error})") from error
+    with picture_file(picture, max_pixels=None) as file:
+        return file.size, int(file.getexif().get(_ORIENTATION, 1))
 
 
 def _upright(box: Box, orientation: int) -> Box:

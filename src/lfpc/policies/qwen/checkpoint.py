@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -36,16 +39,16 @@ def load_checkpoint(
             chat template.
     """
     check_folder(path)
-    transformers_logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                path,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # each reader of a broken file has its own exception
         raise CheckpointError(f"{path}: cannot be loaded ({first_line(error)})") from error
     model, report = loaded
@@ -99,11 +102,11 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk refuses; an earlier checkpoint of this name is still there.
     """
-    transformers_logging.disable_progress_bar()
     try:
         with atomic_folder(folder) as draft:
-            model.save_pretrained(draft)
-            tokenizer.save_pretrained(draft)
+            with _without_progress_bars():
+                model.save_pretrained(draft)
+                tokenizer.save_pretrained(draft)
             for name in KEPT_FILES:
                 if source is not None and (source / name).is_file():
                     shutil.copyfile(source / name, draft / name)
@@ -112,3 +115,21 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
     return folder
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """The bars of transformers are one setting of the process, so it is put back as it was; that of
+    huggingface_hub is switched along with it.
+    """
+    enabled = transformers_logging.is_progress_bar_enabled()
+    hub_disabled = are_progress_bars_disabled()
+    if enabled:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
+            if hub_disabled:
+                disable_progress_bars()

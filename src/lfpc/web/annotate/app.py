@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from lfpc.boxing.decisions import boxing_of
 from lfpc.boxing.merge import other_proposals
 from lfpc.boxing.proposals import MOST, Proposal
+from lfpc.caches import file_state
 from lfpc.errors import DiskError, LfpcError, PictureError
 from lfpc.samples import Sample
 from lfpc.web.annotate.session import AnnotationSession, Change, ChangedElsewhere, as_json
@@ -85,15 +86,15 @@ class _Routes:
     def _picture(self, number: int) -> dict[str, Any]:
         try:
             path = self.session.picture(number)
+            key = _key(path)  # before the size: tiles of a picture replaced in between are refused
             width, height = original(path).size
         except LfpcError as error:
             return {"picture": None, "problem": str(error)}
-        tiles = f"/tiles/{number}/{_key(path)}"
         return {
             "picture": {
                 "width": width,
                 "height": height,
-                "tiles": tiles,
+                "tiles": f"/tiles/{number}/{key}",
                 "tile": TILE,
                 "levels": last_level((width, height)),
             }
@@ -117,13 +118,10 @@ class _Routes:
         at = request.path_params
         try:
             path = self.session.picture(at["number"])
-            if _key(path) != at["key"]:
+            content = tile(path, at["level"], at["column"], at["row"])
+            if _key(path) != at["key"]:  # last: the picture may be replaced meanwhile
                 raise PictureError("this is another picture by now; load the page again")
-            return Response(
-                tile(path, at["level"], at["column"], at["row"]),
-                media_type="image/jpeg",
-                headers=KEPT,
-            )
+            return Response(content, media_type="image/jpeg", headers=KEPT)
         except LfpcError as error:
             return _json({"problem": str(error)}, 404)
 
@@ -141,10 +139,9 @@ def _proposals(proposals: Any) -> list[dict[str, Any]]:
 
 
 def _key(path: Path) -> str:
-    found = path.stat()
-    return sha256(
-        f"{path}:{found.st_mtime_ns}:{found.st_size}".encode("utf-8", "surrogateescape")
-    ).hexdigest()[:16]
+    """Names the content of a picture file in the address of its tiles."""
+    named = f"{path}:{file_state(path)}"
+    return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -7,7 +7,6 @@ are read again first.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from lfpc.boxing.decisions import (
     with_boxing,
 )
 from lfpc.boxing.proposals import Proposal
+from lfpc.caches import file_state
 from lfpc.errors import SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.locks import FolderLock
@@ -156,11 +156,11 @@ class AnnotationSession:
                 )
             write_samples({**self._samples, change.id: after}.values(), self.folder)
             self._samples[change.id] = after
-            self._known = _signature(self.folder)
+            self._known = file_state(self.folder / SAMPLES_FILE)
             return after
 
     def _refresh(self) -> None:
-        if self._known == (now := _signature(self.folder)):
+        if self._known == (now := file_state(self.folder / SAMPLES_FILE)):
             return
         samples = {sample.id: sample for sample in read_samples(self.folder)}
         for sample in samples.values():
@@ -172,14 +172,6 @@ class AnnotationSession:
             )
         self._samples = samples
         self._known = now
-
-
-def _signature(folder: Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(folder / SAMPLES_FILE)
-    except OSError:
-        return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @contextmanager

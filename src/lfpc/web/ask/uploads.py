@@ -6,10 +6,9 @@ from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
-from PIL import Image
-
 from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, open_picture
+from lfpc.opening import opened
 from lfpc.web.ask.store import FileStore
 
 FORMATS = {
@@ -83,7 +82,7 @@ def checked_ending(data: bytes, most_pixels: int = MOST_PIXELS) -> str:
             f"the picture's file has {len(data):,} bytes; at most {LARGEST_FILE:,} are taken"
         )
     try:
-        with Image.open(BytesIO(data), formats=tuple(FORMATS)) as file:
+        with opened(BytesIO(data), formats=tuple(FORMATS)) as file:
             ending = FORMATS[file.format or ""]
             (width, height) = file.size
     except Exception as error:  # as above
