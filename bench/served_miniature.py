@@ -12,84 +12,81 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lfpc.metrics.episodes import Row
-
 from environments import SetupError, make
 from environments.vllm_server import MODEL, ServerError, VllmServer
 from lfpc.errors import LfpcError
 from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import paired_rows
-from lfpc.evaluate.results import AllRows, comparisons, demo_results
+from lfpc.evaluate.probes import paired
+from lfpc.evaluate.results import AllRecords, Condition, all_results, comparisons, lost
 from lfpc.evaluate.run import evaluate_probe
+from lfpc.metrics.summary import Records
 from lfpc.mini.config import ARMS
 from lfpc.policies.backends import Server
 from lfpc.policies.loading import served_policy
+from lfpc.records import EpisodeRecord, read_records
 from lfpc.samples import Sample, read_samples
 from lfpc.storage.files import write_json
-from lfpc.storage.runs import RunFolder, read_run
+from lfpc.storage.runs import read_run
 
 SEED = 0
-SIZE = "small"
+BUDGET = "small"
 PROBES = ("own", "noise")
 
 
-def served_rows(demo: Path, arm: str, questions: list[Sample], out: Path) -> AllRows:
-    """Rows of one arm, asked through its server; what is in `out` is not asked again."""
-    there = demo / f"seed{SEED}" / "evaluate" / arm / SIZE
+def served_records(
+    demo: Path, arm: str, questions: list[Sample], out: Path
+) -> dict[Condition, Records]:
+    """Records of one arm, asked through its server; what is in `out` is not asked again."""
+    there = demo / f"seed{SEED}" / "evaluate" / arm / BUDGET
     settings = {probe: read_run(there / probe).config_as(EvaluationConfig) for probe in PROBES}
     checkpoint = demo / f"seed{SEED}" / arm / "checkpoints" / Path(settings["own"].model).name
-    rows: dict[tuple[str, str, str, int], list[Row]] = {}
+    records: dict[Condition, Records] = {}
     with VllmServer(checkpoint, log=out / f"{arm}.log") as server:
-        for probe, config in settings.items():
-            policy = served_policy(
-                replace(config, model=MODEL), Server(base_url=server.base_url, concurrency=32)
+        for probe, recorded in settings.items():
+            config = replace(recorded, model=MODEL)
+            policy = served_policy(config, Server(base_url=server.base_url, concurrency=32))
+            records[Condition(arm, BUDGET, probe, SEED)] = evaluate_probe(
+                policy, questions, config, out / arm / probe
             )
-            rows[arm, SIZE, probe, SEED] = list(
-                evaluate_probe(policy, questions, replace(config, model=MODEL), out / arm / probe)
-            )
-    return rows
+    return records
 
 
-def demo_rows(demo: Path) -> AllRows:
-    """The rows that the demo wrote."""
+def demo_records(demo: Path) -> AllRecords:
+    """The records that the demo wrote."""
     return {
-        (arm, SIZE, probe, SEED): list(
-            RunFolder(demo / f"seed{SEED}" / "evaluate" / arm / SIZE / probe).episodes().values()
+        Condition(arm, BUDGET, probe, SEED): list(
+            read_records(
+                read_run(demo / f"seed{SEED}" / "evaluate" / arm / BUDGET / probe)
+            ).values()
         )
         for arm in ARMS
         for probe in PROBES
     }
 
 
-def agreement(ours: AllRows, theirs: AllRows) -> dict[str, int]:
+def agreement(ours: AllRecords, theirs: AllRecords) -> dict[str, int]:
     """Of how many episodes every reply is the same word for word."""
-    pairs = [
-        pair for key in ours for pair in paired_rows(_unseeded(ours[key]), _unseeded(theirs[key]))
-    ]
+    pairs = [pair for condition in ours for pair in paired(ours[condition], theirs[condition])]
     same = sum(_said(a) == _said(b) for a, b in pairs)
     return {"episodes": len(pairs), "same": same}
 
 
-def _unseeded(rows: Any) -> list[Row]:
-    return [{**row, "seed": None} for row in rows]
+def _said(record: EpisodeRecord) -> list[str]:
+    return [turn.text for turn in record.turns]
 
 
-def _said(row: Row) -> list[str]:
-    return [turn["text"] for turn in row["turns"]]
-
-
-def lines(name: str, results: dict[str, Any], compared: dict[str, Any]) -> list[str]:
+def lines(name: str, results: dict[str, Any], compared: list[dict[str, Any]]) -> list[str]:
     """The figures in points of accuracy, a line each."""
     found = [f"{name}:"]
-    for arm, sizes in results["arms"].items():
-        own = sizes[SIZE]
-        drop = own["noise_drop"]
-        (low, high) = own["noise_drop_ci"]
+    for arm, budgets in results["conditions"].items():
+        accuracy = budgets[BUDGET]["summary"]["accuracy"]
+        row = lost(budgets[BUDGET], "noise")
+        interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         found.append(
-            f"  {arm:10} accuracy {100 * own['accuracy']:5.1f}, lost under noise "
-            f"{100 * drop:5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            f"  {arm:10} accuracy {100 * accuracy:5.1f}, lost under noise "
+            f"{100 * row['delta']:5.1f} {interval}"
         )
-    for row in compared["differences"]:
+    for row in compared:
         interval = f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
         found.append(
             f"  {row['name']}, {row['metric']}: {100 * row['delta']:+.1f} {interval}, p "
@@ -112,23 +109,23 @@ def main() -> int:
         "--out",
         type=Path,
         default=Path("out/bench/served_miniature"),
-        help="where rows, logs and figures go",
+        help="where records, logs and figures go",
     )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     try:
         make("vllm")
         questions = read_samples(given.demo / "data" / given.split)
-        ours: AllRows = {}
+        ours: dict[Condition, Records] = {}
         for arm in ARMS:
-            ours = {**ours, **served_rows(given.demo, arm, questions, given.out)}
+            ours |= served_records(given.demo, arm, questions, given.out)
     except (LfpcError, SetupError, ServerError) as error:
         print(error, file=sys.stderr)
         return 1
-    theirs = demo_rows(given.demo)
+    theirs = demo_records(given.demo)
     found = {
-        name: (demo_results(rows), comparisons(rows))
-        for name, rows in (("served", ours), ("in process", theirs))
+        name: (all_results(records), comparisons(records))
+        for name, records in (("served", ours), ("in process", theirs))
     }
     for name, (results, compared) in found.items():
         print(*lines(name, results, compared), sep="\n")

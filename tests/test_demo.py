@@ -24,22 +24,24 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
     assert page.is_file()
     results = json.loads((config.out / "results.json").read_text())
     assert (results["questions"], results["seeds"]) == (18, [0])
-    assert set(results["arms"]) == {"baseline", "stage1", "stage2"}
-    for arm in results["arms"].values():
+    conditions = results["conditions"]
+    assert set(conditions) == {"baseline", "stage1", "stage2"}
+    for arm in conditions.values():
         assert set(arm) == {"small", "full"}
-        for setting in arm.values():
-            assert 0 <= setting["accuracy"] <= 1
-            assert setting["accuracy_ci"][0] <= setting["accuracy"] <= setting["accuracy_ci"][1]
-            for key in (
-                "noise_drop",
-                "noise_drop_ci",
-                "iou",
-                "crop_area",
-                "visual_tokens",
-                "seconds_per_question",
-            ):
-                assert key in setting
-        assert arm["small"]["visual_tokens"] < arm["full"]["visual_tokens"]
+        for found in arm.values():
+            summary = found["summary"]
+            assert 0 <= summary["accuracy"] <= 1
+            low, high = summary["accuracy_ci"]
+            assert low <= summary["accuracy"] <= high
+            assert {"iou", "crop_area", "visual_tokens"} <= set(summary)
+            assert {"delta", "low", "high"} <= set(found["probes"]["noise"]["all"])
+            (timing,) = summary["timings"]
+            assert found["seconds_per_question"] == timing["median"]
+        small, full = arm["small"]["summary"], arm["full"]["summary"]
+        assert small["visual_tokens"] < full["visual_tokens"]
+    compared = results["comparisons"]
+    assert {tuple(row["left"]) for row in compared["differences"]} >= {("stage1", "small")}
+    assert compared["ratios"]["visual_tokens"] > 1
     trained = {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
     episodes = {file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")}
     demo(config, progress=False)

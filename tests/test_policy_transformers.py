@@ -17,9 +17,9 @@ from lfpc.policies.loading import local_policies
 from lfpc.policies.qwen import checkpoint
 from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
-from lfpc.policies.qwen.sampling import SamplingRules, log_softmax
+from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.qwen.vision import ViewEncoder, encode_views, patchify
-from lfpc.policies.sampling import Sampling
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
@@ -383,9 +383,9 @@ def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers
 
 def test_a_policy_sampled_otherwise_equals_one_that_was_built_so():
     model = tiny.model()
-    rules = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 5}
+    sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=5, sampling_seed=3)
     plain = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL)
-    built = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, seed=3, **rules)
-    resampled = plain.resampled(seed=3, **rules)
+    built = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, sampling=sampling)
+    resampled = plain.resampled(sampling)
     assert resampled.reply(group()) == built.reply(group())
-    assert plain.rules == SamplingRules()
+    assert plain.sampling == GREEDY

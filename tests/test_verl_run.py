@@ -23,6 +23,7 @@ from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.run import evaluate_probe
 from lfpc.mini.folders import CROPS
 from lfpc.policies.loading import load_policy
+from lfpc.records import read_records
 from lfpc.samples import read_samples
 from lfpc.storage.runs import RunFolder, read_run
 from lfpc.train.config import TrainConfig
@@ -66,18 +67,17 @@ def test_a_stopped_run_goes_on_and_finishes(finished):
 def test_episodes_are_sampled_with_real_crops_and_rewards_above_zero(finished):
     run, _ = finished
     rows = RunFolder(run.out).metrics()
-    episodes = RunFolder(run.out).episodes()
+    episodes = read_records(read_run(run.out))
     assert max(row["reward_accuracy"] for row in rows) > 0
     assert max(row["reward_tool"] for row in rows) > 0
     assert all(row["tool_rate"] > 0 for row in rows)
     assert list(episodes)[:4] == ["1/0/0", "1/1/0", "1/2/0", "1/3/0"]
-    turns = [turn for row in episodes.values() for turn in row["turns"]]
-    assert any(turn["cut"] for turn in turns)
-    assert {row["first_view"][0] for row in episodes.values()} == {
+    assert any(turn.cut for record in episodes.values() for turn in record.turns)
+    assert {record.first_view[0] for record in episodes.values()} == {
         140,
         168,
     }  # 25 and 36 visual tokens
-    assert all("advantage" in row for row in episodes.values())
+    assert all(record.advantage is not None for record in episodes.values())
 
 
 def test_metrics_have_every_reward_term_and_the_local_engines_names(finished):
@@ -136,11 +136,11 @@ def test_a_checkpoint_is_evaluated_like_any_other(finished, tmp_path):
         asked = EvaluationConfig(
             model=str(folder), budget=25, probe="own", crop=CROPS, max_turns=3, max_new_tokens=24
         )
-        rows = evaluate_probe(
+        records = evaluate_probe(
             load_policy(asked), samples, asked, tmp_path / folder.name, progress=False
         )
-        assert len(rows) == len(samples)
-        assert not any("error" in row for row in rows)
+        assert len(records) == len(samples)
+        assert not any(record.failed for record in records)
 
 
 def test_a_run_is_continued_by_its_engine_and_on_as_many_ranks_only(finished):

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import openai
 import pytest
-from lfpc.evaluate.recorded import evaluations
 
 from environments import ROOT, interpreter, made
 from environments.vllm_server import ENV, MODEL, VllmServer
 from lfpc.dialogue import Context
+from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.evaluate.run import evaluate_probe, first_view
+from lfpc.evaluate.stored import place_at, place_records
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import chat_messages
@@ -105,12 +106,12 @@ def ask(server, samples, settings: EvaluationConfig, out: Path, **options):
     return evaluate_probe(policy, samples, settings, out, progress=False)
 
 
-def said(rows):
-    return [[turn["text"] for turn in row["turns"]] for row in rows]
+def said(records):
+    return [[turn.text for turn in record.turns] for record in records]
 
 
-def contexts_of(samples, rows) -> list[Context]:
-    """What the policy saw before each of its replies in `rows`, played again."""
+def contexts_of(samples, out: Path) -> list[Context]:
+    """What the policy saw before each of its replies; records go to `out`."""
     seen: list[Context] = []
 
     class Recorder:
@@ -119,13 +120,13 @@ def contexts_of(samples, rows) -> list[Context]:
             return here.reply(contexts)
 
     here = load_policy(config(model=str(CHECKPOINT)))
-    evaluate_probe(Recorder(), samples, config(model=str(CHECKPOINT)), rows, progress=False)
+    evaluate_probe(Recorder(), samples, config(model=str(CHECKPOINT)), out, progress=False)
     return seen
 
 
 @pytest.fixture(scope="module")
 def here(samples, tmp_path_factory):
-    """Rows of the same weights in this process, under the own crops."""
+    """Records of the same weights in this process, under the own crops."""
     settings = config(model=str(CHECKPOINT))
     return evaluate_probe(
         load_policy(settings), samples, settings, tmp_path_factory.mktemp("here"), progress=False
@@ -137,11 +138,13 @@ def test_greedy_episodes_are_those_of_this_process_one_at_a_time_and_32_at_once(
     server, samples, here, tmp_path, concurrency
 ):
     some = samples if concurrency > 1 else samples[:8]
-    rows = ask(server, some, config(), tmp_path, concurrency=concurrency)
-    assert said(rows) == said(here[: len(some)])
-    assert [row["correct"] for row in rows] == [row["correct"] for row in here[: len(some)]]
-    assert sum(row["crops"] for row in rows) >= len(some) / 2  # several turns, with crops
-    assert {row["concurrency"] for row in rows} == {concurrency}
+    records = ask(server, some, config(), tmp_path, concurrency=concurrency)
+    assert said(records) == said(here[: len(some)])
+    assert [record.correct for record in records] == [
+        record.correct for record in here[: len(some)]
+    ]
+    assert sum(record.crops for record in records) >= len(some) / 2  # several turns, with crops
+    assert {record.concurrency for record in records} == {concurrency}
 
 
 def test_episodes_under_noise_agree_too(server, samples, tmp_path):
@@ -155,13 +158,13 @@ def test_episodes_under_noise_agree_too(server, samples, tmp_path):
 
 
 def test_the_server_counts_the_tokens_that_we_count(server, samples, here, tmp_path):
-    rows = ask(server, samples[:16], config(), tmp_path)
+    records = ask(server, samples[:16], config(), tmp_path)
     for count in (
         "prompt_tokens",
         "tokens",
     ):  # what was read, visual tokens included, and what was written
-        assert [[turn[count] for turn in row["turns"]] for row in rows] == [
-            [turn[count] for turn in row["turns"]] for row in here[:16]
+        assert [[getattr(turn, count) for turn in record.turns] for record in records] == [
+            [getattr(turn, count) for turn in record.turns] for record in here[:16]
         ]
 
 
@@ -213,17 +216,17 @@ def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, s
 
 
 def test_a_reply_without_room_is_cut_and_says_so(server, samples, tmp_path):
-    row = ask(server, samples[:1], config(max_new_tokens=3, max_turns=1), tmp_path)[0]
-    assert (row["turns"][0]["finish"], row["turns"][0]["tokens"], row["stop"]) == (
+    record = ask(server, samples[:1], config(max_new_tokens=3, max_turns=1), tmp_path)[0]
+    assert (record.turns[0].finish, record.turns[0].tokens, record.stop) == (
         "length",
         3,
-        "max_turns",
+        Stop.MAX_TURNS,
     )
 
 
 def test_pictures_go_as_files_where_the_server_allows_it(server, samples, here, pictures, tmp_path):
-    rows = ask(server, samples[:8], config(), tmp_path, picture_folder=pictures)
-    assert said(rows) == said(here[:8])
+    records = ask(server, samples[:8], config(), tmp_path, picture_folder=pictures)
+    assert said(records) == said(here[:8])
     assert len(list(pictures.glob("*.png"))) >= 16  # first views and crops
     context = Context(samples[0].question, (), first_view(samples[0], 25), ())
     outside = ServedPolicy(
@@ -246,15 +249,14 @@ def test_every_protocol_plays_several_turns_with_crops(server, samples, tmp_path
         extra_body=guided,
         max_new_tokens=400,
     )
-    rows = ask(server, samples[:2], settings, tmp_path)
-    for row in rows:
-        assert "error" not in row, row["error"]
-        assert len(row["turns"]) == min(3, PROTOCOLS[name].turns or 3)
-        assert {turn["text"] for turn in row["turns"]} == {CALLS[name]}
+    for record in ask(server, samples[:2], settings, tmp_path):
+        assert not record.failed, record.error
+        assert len(record.turns) == min(3, PROTOCOLS[name].turns or 3)
+        assert {turn.text for turn in record.turns} == {CALLS[name]}
         assert (
-            row["calls"] == row["crops"] == (1 if name == "ergo" else 3)
+            record.calls == record.crops == (1 if name == "ergo" else 3)
         )  # the second turn of ergo is for the answer
-        read = [turn["prompt_tokens"] for turn in row["turns"]]
+        read = [turn.prompt_tokens for turn in record.turns]
         assert read == sorted(set(read))  # every turn reads what was said and shown before
 
 
@@ -326,8 +328,8 @@ def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = evaluations(tmp_path / "run" / "25")["own"]
-    assert said(rows) == said(here[:16])
-    assert [[turn["tokens"] for turn in row["turns"]] for row in rows] == [
-        [turn["tokens"] for turn in row["turns"]] for row in here[:16]
+    records = place_records(place_at(tmp_path / "run" / "25"))["own"]
+    assert said(records) == said(here[:16])
+    assert [[turn.tokens for turn in record.turns] for record in records] == [
+        [turn.tokens for turn in record.turns] for record in here[:16]
     ]

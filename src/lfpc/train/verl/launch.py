@@ -10,6 +10,7 @@ from typing import Any
 
 from lfpc.errors import CheckpointError, RunError
 from lfpc.policies.qwen.checkpoint import check_folder
+from lfpc.records import keep_samples
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import Kind, RunFolder
@@ -98,6 +99,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
         backend="vllm",
         device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs",
     )
+    keep_samples(run, samples)
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
         publish(
