@@ -129,7 +129,7 @@ def test_a_mask_drawn():
     #  prompt: s u v V w 7 e n s a   reply  end n s u <t> v V w </t> e n s a   reply
     drawn = "0 0 0 0 0 0 0 0 0 0      1 1    0   0 0 0 0   0 0 0 0    0 0 0 0   1 1"
     assert row.mask == [int(one) for one in drawn.split()]
-    assert row.encoded.head == 9
+    assert row.encoded.prefix == 9
 
 
 def test_an_overlong_rollout_is_masked_and_said_to_be():

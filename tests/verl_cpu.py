@@ -205,7 +205,7 @@ class Server:
         rules = SamplingRules(
             temperature=params["temperature"], max_new_tokens=params["max_tokens"]
         )
-        start = read(self.model, rows, row_features(self.views, rows), heads=None, room=ROOM)
+        start = read(self.model, rows, row_features(self.views, rows), prefixes=None, room=ROOM)
         return write(self.model, rows, start, writer, rules, self.generator)
 
     async def load_weights(self, weights, step):

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.policies.qwen.encode import Encoded, Encoder
-from lfpc.policies.qwen.language import Heads, read
+from lfpc.policies.qwen.language import Prefixes, read
 from lfpc.policies.qwen.sampling import ROOM, SamplingRules, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.protocols import ChatProtocol
@@ -59,7 +59,7 @@ class TransformersPolicy:
         )
         self.views = ViewEncoder(model, share=share)
         self.generator = generator or torch.Generator(model.device).manual_seed(seed)
-        self._heads: Heads | None = None
+        self._prefixes: Prefixes | None = None
 
     def reseed(self, seed: int | None) -> None:
         """Draw tokens from a new stream of random numbers; None: that of 0."""
@@ -77,8 +77,8 @@ class TransformersPolicy:
 
     @torch.no_grad()
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
-        heads = (self._heads if self._heads is not None else {}) if self.share else None
-        start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
+        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.rules, self.generator)
         return [
             Reply(
@@ -96,11 +96,11 @@ class TransformersPolicy:
         change in it.
         """
         with self.views.remembered():
-            self._heads = {}
+            self._prefixes = {}
             try:
                 yield
             finally:
-                self._heads = None
+                self._prefixes = None
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:

@@ -2,7 +2,7 @@
 limits as in the local engine.
 
     prompt            | response
-    h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
+    p p V V V p p p   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
                       | 1 1 1  0 0 0 0  1 1      response_mask: only sampled tokens are trained
 
 It is the mask of `lfpc.train.rollouts`, from the first reply on.
@@ -192,7 +192,7 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
 
 
 def _output(encoded: Encoded, logprobs: tuple[float, ...], turns: int) -> AgentLoopOutput:
-    start = encoded.head + 1
+    start = encoded.prefix + 1
     trained = np.zeros(len(encoded.ids), dtype=bool)
     for span in encoded.replies if logprobs else ():
         trained[slice(*span)] = True
