@@ -35,7 +35,9 @@ def main() -> None:
         clock = channel.wait()
         numbers, episodes, _, _ = trainer.step(chosen, step)
         spent = clock.read()
-        rows = rollouts_of(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
+        rows = rollouts_of(
+            episodes, trainer.policy.encoder, max_rollout_tokens=config.max_rollout_tokens
+        )
         channel.tell(
             **spent,
             turns=numbers["turns"] or 0.0,

@@ -162,7 +162,7 @@ def some_rows(made):
     contexts = [tiny.context("What mark?", first)] * 3
     contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
     return [
-        rollout_of(episode, made.policy.encoder, max_tokens=1000)
+        rollout_of(episode, made.policy.encoder, max_rollout_tokens=1000)
         for episode in rollouts(made.policy, contexts)
     ]
 

@@ -105,7 +105,7 @@ def test_only_replies_are_trained_and_those_of_every_turn():
     encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
     crop = tiny.crop_turn(1, closed=True)
     last = answer()
-    row = rollout_of(episode(crop, last), encoder, max_tokens=1000)
+    row = rollout_of(episode(crop, last), encoder, max_rollout_tokens=1000)
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
     assert len(row.logprobs) == len(trained)
@@ -122,7 +122,9 @@ def test_a_mask_drawn():
     crop = Turn(Reply("12", (20, 21), (-1.0, -1.0)), Crop(tiny.BOX), tiny.view(1, 28, 28))
     last = Turn(Reply("3", (22, encoder.end_of_turn), (-1.0, -1.0)), Answer("3"))
     row = rollout_of(
-        Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED), encoder, max_tokens=100
+        Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED),
+        encoder,
+        max_rollout_tokens=100,
     )
     names = [tiny.tokenizer().convert_ids_to_tokens(token) for token in row.input_ids]
     assert names[:3] == ["<|im_start|>", "user\n", "<|vision_start|>"]
@@ -133,7 +135,9 @@ def test_a_mask_drawn():
 
 
 def test_an_overlong_rollout_is_masked_and_said_to_be():
-    row = rollout_of(episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=10)
+    row = rollout_of(
+        episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_rollout_tokens=10
+    )
     assert row.overlong
     assert sum(row.mask) == len(row.logprobs) == 0
 
@@ -141,7 +145,7 @@ def test_an_overlong_rollout_is_masked_and_said_to_be():
 def test_a_reply_that_nobody_sampled_cannot_be_trained():
     scripted = Turn(Reply("<answer>7</answer>"), Answer("7"))
     with pytest.raises(ValueError, match="without sampled tokens"):
-        rollout_of(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=100)
+        rollout_of(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_rollout_tokens=100)
 
 
 def test_metrics_of_a_step_by_hand():

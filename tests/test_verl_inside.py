@@ -298,7 +298,7 @@ def test_an_episode_ends_at_its_turns(data, tmp_path):
 def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):
     calls = [call(10, 10, 80, 80)] * 3
     whole, _, _ = play(data, config(data, tmp_path / "long"), *calls)
-    run = config(data, tmp_path, max_tokens=len(whole.prompt_ids) + 30, max_new_tokens=24)
+    run = config(data, tmp_path, max_rollout_tokens=len(whole.prompt_ids) + 30, max_new_tokens=24)
     output, server, report = play(data, run, *calls)
     assert report.overlong
     assert not any(output.response_mask)
@@ -337,7 +337,7 @@ def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_r
 
 
 def test_a_question_that_leaves_no_room_is_not_asked(data, tmp_path):
-    output, server, report = play(data, config(data, tmp_path, max_tokens=40, max_turns=2))
+    output, server, report = play(data, config(data, tmp_path, max_rollout_tokens=40, max_turns=2))
     assert not server.asked
     assert report.episode.turns[0].reply == Reply("")
     assert report.overlong

@@ -181,7 +181,7 @@ def test_training_memory_by_hand():
     activations = 50 * (2 * 10 * 2 + 16 * 10 + 6 * 20)
     logits = 10 * 50 * 100
     assert (
-        training_bytes(TOY, TrainConfig(max_tokens=50), cluster)
+        training_bytes(TOY, TrainConfig(max_rollout_tokens=50), cluster)
         == weights + gathered + activations + logits
     )
 
@@ -216,7 +216,7 @@ def test_what_does_not_fit_says_what_to_turn_down():
     for part in (
         "--cluster.tokens-per-gpu",
         "--cluster.checkpointing",
-        "--max-tokens",
+        "--max-rollout-tokens",
         "--cluster.sampling-share",
         "--prompts-per-step",
     ):
@@ -293,7 +293,7 @@ def seen_by_verl(run):
         (
             {"first_view": "original"},
             "a first view of 16384 visual tokens and a reply of 512 do not fit into "
-            "max_tokens 8192",
+            "--max-rollout-tokens 8192",
         ),
         (
             {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},

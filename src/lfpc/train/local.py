@@ -170,7 +170,9 @@ class Trainer:
     def _update(
         self, episodes: Sequence[Episode], advantages: Sequence[float], step: int
     ) -> Numbers:
-        rows = rollouts_of(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
+        rows = rollouts_of(
+            episodes, self.policy.encoder, max_rollout_tokens=self.config.max_rollout_tokens
+        )
         reports = [
             self.learner.update(rows, advantages, step=step)
             for _ in range(self.config.updates_per_batch)

@@ -70,8 +70,8 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             f"change prompts_per_step or group_size",
         ),
         (
-            budget + config.max_new_tokens > config.max_tokens,
-            f"{view} do not fit into max_tokens {config.max_tokens}",
+            budget + config.max_new_tokens > config.max_rollout_tokens,
+            f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
         ),
         (
             not chat.plain_chat,
@@ -115,8 +115,8 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "data.train_batch_size": config.prompts_per_step,
         "data.shuffle": False,
         "data.dataloader_num_workers": 0,
-        "data.max_prompt_length": config.max_tokens,
-        "data.max_response_length": config.max_tokens,
+        "data.max_prompt_length": config.max_rollout_tokens,
+        "data.max_response_length": config.max_rollout_tokens,
         # method: advantages as in the paper, no KL term, no entropy bonus, one clip
         "algorithm.adv_estimator": NAME,
         "algorithm.use_kl_in_reward": False,
@@ -170,7 +170,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{rollout}.temperature": config.temperature,
         f"{rollout}.calculate_log_probs": True,
         f"{rollout}.dtype": config.dtype,
-        f"{rollout}.max_model_len": config.max_tokens + config.max_new_tokens,
+        f"{rollout}.max_model_len": config.max_rollout_tokens + config.max_new_tokens,
         f"+{rollout}.limit_images": config.max_turns,
         f"{rollout}.tensor_model_parallel_size": cluster.tensor_parallel,
         f"{rollout}.gpu_memory_utilization": cluster.sampling_share,

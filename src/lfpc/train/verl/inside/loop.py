@@ -96,7 +96,7 @@ class ServerPolicy:
         ends it untrained.
         """
         encoded = self.encoder.context(context)
-        if len(encoded.ids) > self.config.max_tokens:
+        if len(encoded.ids) > self.config.max_rollout_tokens:
             return Reply("")
         started = time.perf_counter()
         output = await self.server.generate(
@@ -180,7 +180,7 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
         turn.reply.token_ids and len(turn.reply.token_ids) == len(turn.reply.logprobs)
         for turn in finished.turns
     )
-    if len(encoded.ids) > config.max_tokens or not sound:
+    if len(encoded.ids) > config.max_rollout_tokens or not sound:
         first = Context(finished.sample.question, finished.sample.options, finished.first_view, ())
         wrote = finished.turns[0].reply
         wrote = (
