@@ -20,6 +20,7 @@ import verl.utils
 import verl_cpu
 from PIL import Image
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+from verl.utils.torch_functional import get_cosine_schedule_with_warmup
 from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.dialogue import Reply
@@ -27,6 +28,7 @@ from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import prompts_of_step
+from lfpc.train.update import learning_rate
 from lfpc.train.verl.export import export_samples
 from lfpc.train.verl.inside import loop, pixels, plugin, workers
 from lfpc.train.verl.inside.dataset import ScheduledSamples
@@ -67,6 +69,27 @@ def test_settings_given_by_hand_win_and_unknown_ones_are_refused_in_a_sentence(d
         verl_config(run, verl=("trainer.no_such_key=1",))
     with pytest.raises(ConfigError, match="verl refuses the settings"):
         verl_config(run, verl=("actor_rollout_ref.actor.loss_agg_mode=nonsense",))
+
+
+def test_the_learning_rate_is_the_local_engines_in_every_step(data, tmp_path):
+    run = config(data, tmp_path, steps=6, warmup=3)
+    optim = verl_config(run).actor_rollout_ref.actor.optim
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=optim.lr)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer,
+        optim.lr_warmup_steps,
+        run.steps,
+        min_lr_ratio=optim.min_lr_ratio,
+        num_cycles=optim.num_cycles,
+        zero_indexed_step=optim.zero_indexed_step,
+    )
+    rates = []
+    for _ in range(run.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert optim.lr_scheduler_type == "cosine"
+    assert rates == pytest.approx([learning_rate(run, step) for step in range(1, run.steps + 1)])
 
 
 # ---- dataset

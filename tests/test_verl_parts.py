@@ -247,7 +247,7 @@ READ_BY_OUR_OWN_PARTS = {
     "keep",
 }
 OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}
-REFUSED = {"lora", "freeze_vision"}
+REFUSED = {"lora", "freeze_vision", "decay"}
 
 
 def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_elsewhere():
@@ -257,7 +257,6 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "init": Path("elsewhere"),
         "aggregation": "sequence-mean",
         "dtype": "bfloat16",
-        "decay": True,
         "steps": 81,
         "protocol": None,
     }
@@ -286,6 +285,7 @@ def seen_by_verl(run):
     [
         ({"lora": LoraConfig()}, "leave out --lora"),
         ({"freeze_vision": True}, "leave out --freeze-vision"),
+        ({"decay": True}, "verl has no linear decay of the learning rate; leave out --decay"),
         (
             {"prompts_per_step": 3, "group_size": 3},
             "9 rollouts a step cannot be shared out among 8 GPUs",
@@ -318,6 +318,16 @@ def test_the_method_reaches_verl_as_the_paper_has_it():
     assert [found[f"{actor}.clip_ratio{end}"] for end in ("", "_low", "_high")] == [0.3] * 3
     assert found[f"{actor}.clip_ratio_c"] > 1e6
     assert found["data.shuffle"] is False
+
+
+def test_the_learning_rate_warms_up_as_in_the_local_engine_and_then_stays():
+    found = settings(replace(preset("stage1"), learning_rate=2e-6, warmup=5), Cluster())
+    optimiser = "actor_rollout_ref.actor.optim"
+    assert (found[f"{optimiser}.lr"], found[f"{optimiser}.lr_warmup_steps"]) == (2e-6, 5)
+    assert found[f"{optimiser}.zero_indexed_step"] is False  # the first step is step 1
+    # verl's cosine after the warm-up: (1 + cos(2 pi * cycles * progress)) / 2, here always 1
+    assert found[f"{optimiser}.lr_scheduler_type"] == "cosine"
+    assert found[f"{optimiser}.num_cycles"] == 0
 
 
 def test_there_is_a_checkpoint_whenever_a_validation_may_find_the_best():

@@ -114,9 +114,9 @@ class TrainConfig:
     seed: int = 0
     """Seed of sample order and sampling."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters only. Default: all weights."""
+    """Train low-rank adapters only. Default: all weights. Local engine only."""
     freeze_vision: bool = False
-    """Freeze the vision tower."""
+    """Freeze the vision tower. Local engine only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; weights and optimiser stay in float32. bfloat16 is for GPUs:
     most CPUs are slower with it."""

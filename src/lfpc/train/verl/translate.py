@@ -64,10 +64,11 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             config.freeze_vision,
             "verl trains the vision tower with the rest; leave out --freeze-vision",
         ),
+        (config.decay, "verl has no linear decay of the learning rate; leave out --decay"),
         (
             rollouts % cluster.gpus,
             f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; "
-            f"change prompts_per_step or group_size",
+            f"change --prompts-per-step or --group-size",
         ),
         (
             budget + config.max_new_tokens > config.max_rollout_tokens,
@@ -130,11 +131,12 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.loss_agg_mode": AGGREGATIONS[config.aggregation],
         f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
         f"{actor}.ppo_epochs": config.updates_per_batch,
-        # optimiser: verl's schedule falls along a cosine where the local engine's falls along a
-        # line
+        # optimiser: a cosine of no cycle is the local engine's schedule, warm-up of step / warmup;
+        # verl's "constant" warms up one step later, so its first update would move nothing
         f"{actor}.optim.lr": config.learning_rate,
         f"{actor}.optim.lr_warmup_steps": config.warmup,
-        f"{actor}.optim.lr_scheduler_type": "cosine" if config.decay else "constant",
+        f"{actor}.optim.lr_scheduler_type": "cosine",
+        f"{actor}.optim.num_cycles": 0.0,
         f"{actor}.optim.zero_indexed_step": False,
         f"{actor}.optim.weight_decay": config.weight_decay,
         f"{actor}.optim.betas": [0.9, 0.95],

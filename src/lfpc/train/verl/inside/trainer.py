@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sized
 from typing import Any, cast
 
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
@@ -52,8 +52,6 @@ class RecordingTrainer(PPOTrainerSync):
                 f"verl reads {len(questions)} questions where the run has {wanted}: it "
                 f"dropped or repeated some"
             )
-        with open_dict(self.config):  # of the whole run, also where this call stops earlier
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = self.run_config.steps
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         self.rollouts = _reported(batch)
