@@ -21,10 +21,11 @@ from lfpc.samples import Sample
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import TEXTS, alarms
 from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.groups import groups_of, places_to_log
 from lfpc.train.loss import clipped_loss, token_weights
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.rollouts import rollout_of
-from lfpc.train.statistics import episode_numbers, nested_iou, sampling_numbers
+from lfpc.train.statistics import episode_numbers, sampling_numbers
 
 pytestmark = pytest.mark.slow
 SAMPLE = Sample(
@@ -174,18 +175,41 @@ def test_metrics_without_a_crop_are_absent_not_nan():
     assert numbers["iou_last"] is None
 
 
-def test_nested_iou_takes_the_best_truth_box():
+def test_no_episodes_have_no_numbers():
+    assert set(episode_numbers([], []).values()) == {None}
+
+
+def test_the_iou_of_a_step_takes_the_best_truth_box():
     # half of the wider box: 1/16 of 1/8; the tighter one is met exactly
-    assert nested_iou(episode(), [tiny.BOX]) == 1
-    assert nested_iou(
-        episode(sample=replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))), [tiny.BOX]
-    ) == pytest.approx(0.5)
+    wider = replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))
+    for sample, iou in ((SAMPLE, 1), (wider, 0.5)):
+        numbers = episode_numbers([episode(tiny.crop_turn(1), sample=sample)], [RewardTerms()])
+        assert (numbers["iou_last"], numbers["iou_best"]) == (pytest.approx(iou),) * 2
 
 
 def test_entropy_and_flat_groups_by_hand():
     turn = Turn(Reply("ab", (5, 6), (-1.0, -3.0)), Answer("ab"))
-    numbers = sampling_numbers([episode(turn)] * 4, [0.0, 0.0, 1.0, -1.0], 2)
+    terms = [RewardTerms(accuracy=a) for a in (1, 1, 1, 0)]
+    numbers = sampling_numbers(groups_of([episode(turn)] * 4, terms, size=2))
     assert numbers == {"entropy": 2.0, "policy_tokens": 8.0, "zero_variance": 0.5}
+
+
+def test_a_group_compares_the_episodes_of_one_sample():
+    episodes = [episode(answer(str(n))) for n in range(4)]
+    first, second = groups_of(
+        episodes, [RewardTerms(accuracy=a) for a in (1.5, 1.0, 0.5, 0.5)], size=2
+    )
+    assert first.sample is SAMPLE
+    assert first.episodes + second.episodes == tuple(episodes)
+    assert first.advantages == tuple(group_advantages([1.5, 1.0]))
+    assert (first.has_signal, second.has_signal) == (True, False)
+
+
+def test_every_group_is_logged_once_before_any_is_logged_twice():
+    groups = groups_of([episode(answer())] * 6, [RewardTerms()] * 6, size=3)
+    assert places_to_log(groups, 3) == [(0, 0), (0, 1), (1, 0)]
+    assert places_to_log(groups, 1) == [(0, 0)]
+    assert len(places_to_log(groups, 9)) == 6
 
 
 def history(steps=10, **late):

@@ -17,6 +17,7 @@ from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
 from lfpc.samples import write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.groups import groups_of
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
 from lfpc.train.verl.clusters import HARDWARE, Cluster, hardware
@@ -433,14 +434,14 @@ def test_a_few_lost_rollouts_are_counted_and_many_are_an_error(step):
 
 
 def test_sampling_numbers_leave_out_a_question_that_lost_a_rollout(step):
-    episodes, _, reports = step
+    episodes, terms, reports = step
     run = replace(RUN, prompts_per_step=10, group_size=3)
     rest = [replace(one, question=one.question + 2 * n) for n in range(1, 5) for one in reports]
     cut = [one for one in reports if (one.question, one.rollout) != (0, 2)]
     found = step_numbers(cut + rest, run)
     assert found["failed"] == 1
-    whole = [one for group in range(4) for one in episodes] + episodes[3:]
-    assert found["policy_tokens"] == sampling_numbers(whole, [0.0] * len(whole), 3)["policy_tokens"]
+    whole = groups_of(episodes * 4 + episodes[3:], terms * 4 + terms[3:], size=3)
+    assert found["policy_tokens"] == sampling_numbers(whole)["policy_tokens"]
 
 
 def test_a_report_travels_without_pixels(step):

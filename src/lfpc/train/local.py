@@ -21,10 +21,17 @@ from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import RunFolder, episode_row
-from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
+from lfpc.train.groups import (
+    Group,
+    advantages_of,
+    episodes_of,
+    groups_of,
+    places_to_log,
+    terms_of,
+)
 from lfpc.train.rollouts import rollouts_of
 from lfpc.train.state import (
     best_checkpoint,
@@ -117,39 +124,33 @@ class Trainer:
             share=config.share,
         )
 
-    def step(
-        self, samples: Sequence[Sample], step: int
-    ) -> tuple[Numbers, list[Episode], list[RewardTerms], list[float]]:
-        """Play a group per question, update. Returns metrics, episodes, their rewards and
-        advantages.
-        """
+    def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
+        """Play a group per sample, update. Returns metrics and groups."""
         started = time.perf_counter()
         before = self.policy.views.count.pictures
         self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
-        size = self.config.group_size
         with self.policy.cached_views():
-            episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
-            terms = [self.reward(played) for played in episodes]
-            totals = [term.total for term in terms]
-            advantages = [
-                a
-                for start in range(0, len(totals), size)
-                for a in group_advantages(totals[start : start + size])
-            ]
+            groups = self.play_groups(samples)
             played = time.perf_counter()
-            updated = self._update(episodes, advantages, step)
+            updated = self._update(groups, step)
         ended = time.perf_counter()
         numbers: Numbers = {
             "step": step,
-            **episode_numbers(episodes, terms),
-            **sampling_numbers(episodes, advantages, size),
+            **episode_numbers(episodes_of(groups), terms_of(groups)),
+            **sampling_numbers(groups),
             **updated,
             "vision_passes": self.policy.views.count.pictures - before,
             "seconds_play": played - started,
             "seconds_update": ended - played,
             "seconds": ended - started,
         }
-        return numbers, episodes, terms, advantages
+        return numbers, groups
+
+    def play_groups(self, samples: Sequence[Sample]) -> list[Group]:
+        """One group per sample: its episodes, their rewards and advantages."""
+        size = self.config.group_size
+        episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
+        return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample; a box that several rollouts ask for is cut once."""
@@ -167,14 +168,14 @@ class Trainer:
         with self.learner.autocast():
             return play(games, policy)
 
-    def _update(
-        self, episodes: Sequence[Episode], advantages: Sequence[float], step: int
-    ) -> Numbers:
+    def _update(self, groups: Sequence[Group], step: int) -> Numbers:
         rows = rollouts_of(
-            episodes, self.policy.encoder, max_rollout_tokens=self.config.max_rollout_tokens
+            episodes_of(groups),
+            self.policy.encoder,
+            max_rollout_tokens=self.config.max_rollout_tokens,
         )
         reports = [
-            self.learner.update(rows, advantages, step=step)
+            self.learner.update(rows, advantages_of(groups), step=step)
             for _ in range(self.config.updates_per_batch)
         ]
         return {
@@ -216,7 +217,7 @@ def _loop(
     try:
         for step in range(done + 1, config.steps + 1):
             chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
-            numbers, episodes, terms, advantages = trainer.step(chosen, step)
+            numbers, groups = trainer.step(chosen, step)
             last = step == config.steps
             if validation and (step % config.validate_every == 0 or last):
                 numbers |= trainer.validate(validation)
@@ -224,7 +225,7 @@ def _loop(
             row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
             for text in unheard(row["alarms"], history):
                 tqdm.write(f"alarm: {text}", file=sys.stderr)
-            _log_episodes(run, config, step, episodes, terms, advantages)
+            _log_episodes(run, config, step, groups)
             run.log_metrics(row)
             history.append(row)
             if step % config.save_every == 0 or last:
@@ -234,7 +235,7 @@ def _loop(
             for board in boards:
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
-                    board.episode(episodes[0], step)
+                    board.episode(groups[0].episodes[0], step)
             _show(bar, numbers, step, config.steps, progress=progress)
     finally:
         bar.close()
@@ -247,14 +248,16 @@ def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, A
         )
 
 
-def _log_episodes(
-    run: RunFolder, config: TrainConfig, step: int, episodes: Any, terms: Any, advantages: Any
-) -> None:
-    """The first rollout of as many questions as asked for, then second rollouts, and so on."""
-    order = sorted(range(len(episodes)), key=lambda n: (n % config.group_size, n))
-    for n in sorted(order[: config.log_episodes]):
-        key = f"{step}/{n // config.group_size}/{n % config.group_size}"
-        run.log_episode(key, episode_row(episodes[n], terms[n], step=step, advantage=advantages[n]))
+def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequence[Group]) -> None:
+    for place, number in places_to_log(groups, config.log_episodes):
+        group = groups[place]
+        row = episode_row(
+            group.episodes[number],
+            group.terms[number],
+            step=step,
+            advantage=group.advantages[number],
+        )
+        run.log_episode(f"{step}/{place}/{number}", row)
 
 
 def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:

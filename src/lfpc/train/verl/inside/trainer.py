@@ -19,10 +19,9 @@ from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.train.verl.inside.section import run_config
 from lfpc.train.verl.recording import (
     RecordedRollout,
-    advantages_of,
     check_complete,
-    groups_of,
     log_episodes,
+    recorded_groups,
     step_numbers,
 )
 from lfpc.train.verl.translate import NAME
@@ -60,9 +59,7 @@ class RecordingTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        if not any(
-            advantage for group in groups_of(self.rollouts) for advantage in advantages_of(group)
-        ):
+        if not any(group.has_signal for group in recorded_groups(self.rollouts)):
             # nothing to learn from; an update would move the weights by the optimiser's momentum
             # alone
             return batch
