@@ -13,8 +13,10 @@ from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
 from lfpc.images import CropRules, View
+from lfpc.mini.folders import BASE_SETTINGS
+from lfpc.policies.settings import read_settings
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
-from lfpc.samples import write_samples
+from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.groups import groups_of
@@ -532,26 +534,27 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
         (actor / "model_world_size_2_rank_0.pt").touch()
         (actor / "huggingface" / "config.json").write_text("of verl")
         (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
-        assert (publish(run, step) / "config.json").read_bytes() == (
-            MINIATURE / "config.json"
-        ).read_bytes()
+        folder = publish(run, step, BASE_SETTINGS)
+        assert (folder / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
+        assert read_settings(folder) == BASE_SETTINGS
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
     assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
     assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
+    assert read_settings(keep_best(tmp_path, 2)) == BASE_SETTINGS
     (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
     assert saved_step(tmp_path) == 2
     check_ranks(tmp_path, 2)
     with pytest.raises(CheckpointError, match="written by 2 GPUs"):
         check_ranks(tmp_path, 8)
     with pytest.raises(CheckpointError, match="wrote no weights"):
-        publish(run, 2)
+        publish(run, 2, BASE_SETTINGS)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(
     sample, tmp_path, monkeypatch
 ):
+    from lfpc.train.state import settings_of_run
     from lfpc.train.verl import launch
 
     monkeypatch.setattr(
@@ -573,6 +576,7 @@ def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_call
     (run.out / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
     folder = launch.train(run, Cluster())
     assert (folder.name, (folder / "model.safetensors").read_bytes()) == ("step-000002", b"weights")
+    assert read_settings(folder) == settings_of_run(run, read_samples(data))
 
 
 def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):

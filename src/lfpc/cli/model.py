@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lfpc.evaluate.judge import Judge
     from lfpc.policies.loading import Host
     from lfpc.policies.served import Server
+    from lfpc.policies.settings import CheckpointSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +73,11 @@ class AnsweringModel(ServerOptions):
     """What computes a checkpoint's replies in this process."""
     model: str | None = None
     """Name of the served model."""
-    protocol: str = "qwen2_5_vl"
-    """What the model reads and writes; docs/protocols.md lists the names."""
-    max_new_tokens: int = 512
-    """Tokens a reply may have."""
+    protocol: str | None = None
+    """Protocol of the model family; docs/protocols.md lists the names. Default: the checkpoint's
+    (lfpc.json), else qwen2_5_vl."""
+    max_new_tokens: int | None = None
+    """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
     temperature: float = 0.0
     """Of sampling; 0: always the likeliest token."""
     top_p: float = 1.0
@@ -84,6 +86,13 @@ class AnsweringModel(ServerOptions):
     """Of the model's random numbers; None: a checkpoint's 0, a server's own."""
     extra_body: str = "{}"
     """Further fields of each request to the server, as JSON."""
+
+    def defaults(self) -> "CheckpointSettings":
+        """What holds where no option is given: what the checkpoint was trained with."""
+        from lfpc.policies.settings import CheckpointSettings, read_settings
+
+        found = None if self.checkpoint is None else read_settings(self.checkpoint)
+        return found or CheckpointSettings()
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
         """The settings, of no particular budget or probe yet, and who computes the replies."""
@@ -97,12 +106,14 @@ class AnsweringModel(ServerOptions):
                 f"--engine {self.engine} computes a checkpoint's replies; with --base-url "
                 f"the server does"
             )
+        defaults = self.defaults()
+        limit = self.max_new_tokens
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
             budget=None,
             probe="own",
-            protocol=self.protocol,
-            max_new_tokens=self.max_new_tokens,
+            protocol=self.protocol or defaults.protocol,
+            max_new_tokens=defaults.max_new_tokens if limit is None else limit,
             temperature=self.temperature,
             top_p=self.top_p,
             sampling_seed=self.sampling_seed,
@@ -136,20 +147,24 @@ class AskedModel(AnsweringModel):
     """mapped: boxes mean what the model was told. as-released: what the family's published script
     made of them."""
     crop_tokens: tuple[int, int] | None = None
-    """Fewest and most visual tokens of a crop; None: as the protocol has it."""
-    max_turns: int = 6
-    """Replies an episode may have."""
+    """Minimum and maximum visual tokens of a crop. Default: the checkpoint's (lfpc.json), else the
+    protocol's."""
+    max_turns: int | None = None
+    """Turn limit of an episode. Default: the checkpoint's (lfpc.json), else 6."""
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Host]":
         """The settings, with what holds for crops."""
         from lfpc.protocols import protocol_named
 
-        rules = protocol_named(self.protocol, self.coords).crop
-        limits = self.crop_tokens
-        crop = replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None
-        return super().asked(
-            seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings
-        )
+        defaults = self.defaults()
+        protocol = self.protocol or defaults.protocol
+        crop = defaults.crop if protocol == defaults.protocol else None
+        if self.crop_tokens is not None:
+            least, most = self.crop_tokens
+            rules = protocol_named(protocol, self.coords).crop
+            crop = replace(rules, min_tokens=least, max_tokens=most)
+        turns = defaults.max_turns if self.max_turns is None else self.max_turns
+        return super().asked(seed=seed, coords=self.coords, crop=crop, max_turns=turns, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,16 @@ from lfpc.cli.model import AnsweringModel, JudgeOptions
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
+SAMPLING = (
+    "protocol",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "sampling_seed",
+    "extra_body",
+)
+"""Settings of the answering model that a selection records."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Select(AnsweringModel, JudgeOptions):
@@ -62,7 +72,7 @@ class Select(AnsweringModel, JudgeOptions):
             wrong=self.wrong,
             early=not self.every_level,
             model=settings.model,
-            sampling=self._sampling(),
+            sampling={name: getattr(settings, name) for name in SAMPLING},
             votes=self.votes,
             judge=self.judge_model or self.judge or "",
         )
@@ -85,17 +95,6 @@ class Select(AnsweringModel, JudgeOptions):
             f"samples with budgets: {written} (plots: "
             f"{write_selection_page(self.out / 'report', found)})"
         )
-
-    def _sampling(self) -> dict[str, object]:
-        names = (
-            "protocol",
-            "max_new_tokens",
-            "temperature",
-            "top_p",
-            "sampling_seed",
-            "extra_body",
-        )
-        return {name: getattr(self, name) for name in names}
 
 
 VERBS: dict[str, type[Verb]] = {"select": Select}

@@ -42,6 +42,7 @@ from lfpc.train.state import (
     save_state,
     save_weights,
     saved_steps,
+    settings_of_run,
 )
 from lfpc.train.statistics import (
     Numbers,
@@ -205,6 +206,7 @@ def _loop(
     progress: bool,
 ) -> None:
     config = trainer.config
+    settings = settings_of_run(config, samples)
     history = run.metrics()
     bar = tqdm(
         total=config.steps,
@@ -221,7 +223,9 @@ def _loop(
             last = step == config.steps
             if validation and (step % config.validate_every == 0 or last):
                 numbers |= trainer.validate(validation)
-                _keep_best(trainer, numbers, history)
+                if is_best(numbers, history):
+                    best = best_checkpoint(config.out)
+                    save_weights(trainer.model, trainer.tokenizer, best, config, settings)
             row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
             for text in unheard(row["alarms"], history):
                 tqdm.write(f"alarm: {text}", file=sys.stderr)
@@ -229,9 +233,8 @@ def _loop(
             run.log_metrics(row)
             history.append(row)
             if step % config.save_every == 0 or last:
-                save_state(
-                    trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step
-                )
+                optimizer = trainer.learner.optimizer
+                save_state(trainer.model, trainer.tokenizer, optimizer, config, step, settings)
             for board in boards:
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
@@ -239,13 +242,6 @@ def _loop(
             _show(bar, numbers, step, config.steps, progress=progress)
     finally:
         bar.close()
-
-
-def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
-    if is_best(numbers, history):
-        save_weights(
-            trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config
-        )
 
 
 def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequence[Group]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lfpc.errors import CheckpointError
 from lfpc.policies.qwen.checkpoint import KEPT_FILES, replace_folder
+from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, checkpoint_folder, step_folders
 from lfpc.train.verl.translate import Files
@@ -56,9 +57,9 @@ def check_ranks(out: Path, gpus: int) -> None:
     )
 
 
-def publish(config: TrainConfig, step: int) -> Path:
-    """Move the whole weights of verl's checkpoint of `step` to where ours are, and drop the oldest
-    ones. Returns the folder.
+def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Path:
+    """Move the whole weights of verl's checkpoint of `step` to where ours are, with the settings
+    they were trained with, and drop the oldest ones. Returns the folder.
 
     Raises:
         CheckpointError: verl wrote no weights there.
@@ -73,6 +74,7 @@ def publish(config: TrainConfig, step: int) -> Path:
     ):  # verl's config.json says bfloat16 whatever the weights are
         if (config.init / name).is_file():
             shutil.copyfile(config.init / name, written / name)
+    write_settings(settings, written)
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(written, folder)
     for old in step_folders(config.out)[: -config.keep]:

@@ -14,7 +14,7 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import RunFolder, write_json
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import training_samples
-from lfpc.train.state import check_engine, checkpoint_folder
+from lfpc.train.state import check_engine, checkpoint_folder, settings_of_run
 from lfpc.train.verl.checkpoints import check_ranks, publish, saved_step
 from lfpc.train.verl.clusters import Cluster
 from lfpc.train.verl.estimate import estimate, report
@@ -95,9 +95,8 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     )
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
-        publish(
-            config, done
-        )  # the run was killed after verl had written its checkpoint, and before it was ours
+        # the run was killed after verl had written its checkpoint, and before it was ours
+        publish(config, done, settings_of_run(config, samples))
     if done < last:
         check_ranks(config.out, cluster.gpus)
         for part, file in ((samples, files.train), (held_out, files.validation)):

@@ -14,8 +14,10 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from lfpc.errors import RunError
 from lfpc.storage.runs import RunFolder
 from lfpc.train.alarms import alarms, unheard
+from lfpc.train.state import settings_of_run
 from lfpc.train.statistics import Numbers, is_best, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
+from lfpc.train.verl.inside.dataset import ScheduledSamples
 from lfpc.train.verl.inside.section import run_config
 from lfpc.train.verl.recording import (
     RecordedRollout,
@@ -67,7 +69,8 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         super()._save_checkpoint()
-        publish(self.run_config, self.global_steps)
+        samples = cast("ScheduledSamples", self.train_dataset).samples
+        publish(self.run_config, self.global_steps, settings_of_run(self.run_config, samples))
 
     def _validate(self) -> Numbers:
         """Play the held-out samples greedily; keep the weights if they are the best so far."""
