@@ -26,15 +26,15 @@ from verl_runs import BASE, cluster, config, scenes
 from lfpc.dialogue import Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.samples import read_samples
 from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import prompts_of_step
 from lfpc.train.update import learning_rate
-from lfpc.train.verl.export import export_samples
 from lfpc.train.verl.inside import loop, pixels, plugin, workers
 from lfpc.train.verl.inside.dataset import ScheduledSamples
 from lfpc.train.verl.inside.start import composed
 from lfpc.train.verl.recording import RecordedRollout
-from lfpc.train.verl.translate import NAME, Files, settings
+from lfpc.train.verl.translate import NAME, TRAIN, VALIDATION, settings
 
 pytestmark = pytest.mark.verl
 
@@ -97,32 +97,24 @@ def test_the_learning_rate_is_the_local_engines_in_every_step(data, tmp_path):
 
 def test_the_dataset_is_the_schedule_of_the_run_and_as_long(data, tmp_path):
     run = config(data, tmp_path, steps=3, prompts_per_step=2)
-    samples = export_and_read(run, data)
-    rows = ScheduledSamples(str(Files(run.out).train), verl_config(run).data)
+    samples = read_samples(data)
+    rows = ScheduledSamples(TRAIN, verl_config(run).data)
     assert len(rows) == 3 * 2
     asked = [json.loads(rows[place]["sample"])["id"] for place in range(len(rows))]
     assert asked == [samples[n].id for step in (1, 2, 3) for n in prompts_of_step(4, run, step)]
     assert [rows[place]["index"] for place in range(6)] == list(range(6))
-    assert rows[0]["split"] == "train"
 
 
-def test_validation_rows_are_the_exported_ones_in_their_order(data, tmp_path):
-    run = config(data, tmp_path)
-    samples = export_and_read(run, data)
-    export_samples(samples[:3], Files(run.out).validation)
-    rows = ScheduledSamples(str(Files(run.out).validation), verl_config(run).data)
+def test_validation_rows_are_the_held_out_samples_in_their_order(data, tmp_path):
+    run = config(data, tmp_path, validation=data, validation_size=3)
+    rows = ScheduledSamples(VALIDATION, verl_config(run).data)
     assert [json.loads(rows[n]["sample"])["id"] for n in range(len(rows))] == [
-        sample.id for sample in samples[:3]
+        sample.id for sample in read_samples(data)[:3]
     ]
-    assert rows[0]["split"] == "validation"
 
 
-def export_and_read(run, data):
-    from lfpc.samples import read_samples
-
-    samples = read_samples(data)
-    export_samples(samples, Files(run.out).train)
-    return samples
+def test_a_run_without_validation_still_has_a_row_for_verl(data, tmp_path):
+    assert len(ScheduledSamples(VALIDATION, verl_config(config(data, tmp_path)).data)) == 1
 
 
 # ---- pixels
@@ -228,12 +220,11 @@ def call(*corners):
 
 def play(data, run, *texts):
     """One row of the dataset against a script: what verl gets, the server, and our own report."""
-    export_and_read(run, data)
     whole = verl_config(run)
     worker = AgentParts(whole)
     server = Scripted(worker.tokenizer, *texts)
     made = loop.EpisodeLoop(AttributeBag(config=whole), server, worker.tokenizer)
-    row = ScheduledSamples(str(Files(run.out).train), whole.data)[0]
+    row = ScheduledSamples(TRAIN, whole.data)[0]
     output = asyncio.run(
         made.run({"temperature": 1.0, "logprobs": True}, **row, uid="u", session_id=2)
     )

@@ -1,4 +1,4 @@
-"""The cluster engine outside verl: hardware, estimate, versions, translation, export, recording.
+"""The cluster engine outside verl: hardware, estimate, versions, translation, lines, recording.
 Needs no verl."""
 
 import re
@@ -11,7 +11,7 @@ import lfpc
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
+from lfpc.errors import CheckpointError, ConfigError, RunError
 from lfpc.images import CropRules, View
 from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.policies.settings import read_settings
@@ -32,11 +32,11 @@ from lfpc.train.verl.estimate import (
     rollouts_at_once,
     training_bytes,
 )
-from lfpc.train.verl.export import export_samples, exported_samples
+from lfpc.train.verl.lines import line_of_sample, sample_of_line
 from lfpc.train.verl.recording import RecordedRollout, log_episodes, played, step_numbers
 from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
 from lfpc.train.verl.translate import check_translatable, save_every, settings, settings_lines
-from lfpc.train.verl.versions import check_versions, needed
+from lfpc.train.verl.versions import FLASH_ATTENTION, VLLM, check_versions, needed
 
 MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
@@ -62,16 +62,9 @@ def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
 
 def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
     with pytest.raises(ConfigError) as found:
-        check_versions(
-            {
-                "no-such-package": ("1", "2"),
-                "numpy": ("99", "100"),
-                "pillow": ("1", "2"),
-                "pytest": ("1", "999"),
-            }
-        )
+        check_versions(["no-such-package>=1,<2", "numpy>=99,<100", "pillow>=1,<2", "pytest>=1"])
     text = str(found.value)
-    assert "no-such-package is not installed (needed: 1 or newer, below 2)" in text
+    assert "no-such-package is not installed (needed: no-such-package<2,>=1)" in text
     assert "numpy is " in text
     assert "pillow is " in text
     assert "pytest" not in text
@@ -79,13 +72,12 @@ def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
 
 
 def test_a_local_build_of_a_version_is_that_version():
-    check_versions({"torch": ("2.11", "99")})  # torch is 2.13.0+cpu on machines without a GPU
+    check_versions(["torch>=2.11,<99"])  # torch is 2.13.0+cpu on machines without a GPU
 
 
 def test_vllm_and_flash_attention_are_needed_where_they_are_used():
-    assert "vllm" in needed(Cluster())
-    assert "flash-attn" in needed(Cluster())
-    assert not {"vllm", "flash-attn"} & set(needed(Cluster(rollout="another", padding_free=False)))
+    assert {VLLM, FLASH_ATTENTION} <= set(needed(Cluster()))
+    assert not {VLLM, FLASH_ATTENTION} & set(needed(Cluster(rollout="another", padding_free=False)))
 
 
 # ---- hardware
@@ -237,7 +229,7 @@ def test_twice_the_gpus_halve_the_time():
 # ---- translation
 
 READ_BY_OUR_OWN_PARTS = {
-    "data",  # exported
+    "data",
     "out",  # run folder
     "first_view",
     "fixed_budget",
@@ -355,27 +347,19 @@ def test_settings_are_shown_a_line_a_key():
     assert not any(line.startswith("+lfpc") for line in lines)
 
 
-# ---- export
+# ---- lines
 
 
-def test_exported_samples_come_back_whole_with_absolute_paths_and_without_pixels(sample, tmp_path):
+def test_a_sample_travels_whole_with_an_absolute_path_and_without_pixels(
+    sample, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     one = sample(budget=25, options=("a", "b"), answer="A", meta={"k": [1]}, category="c")
-    file = export_samples(
-        [one, replace(one, id="s2", budget=None)], tmp_path / "deep" / "train.parquet"
-    )
-    again = exported_samples(file)
-    assert again == [
-        replace(one, image=one.image.absolute()),
-        replace(one, id="s2", budget=None, image=one.image.absolute()),
-    ]
-    assert file.stat().st_size < 10_000
-
-
-def test_a_cut_file_of_exported_samples_is_named(sample, tmp_path):
-    file = export_samples([sample()], tmp_path / "train.parquet")
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(SampleError, match=r"train\.parquet"):
-        exported_samples(file)
+    near = replace(one, id="s2", budget=None, image=one.image.relative_to(tmp_path))
+    for sent in (one, near):
+        line = line_of_sample(sent)
+        assert sample_of_line(line) == replace(sent, image=one.image)
+        assert len(line) < 1000
 
 
 # ---- recording
@@ -581,10 +565,11 @@ def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_call
 
 def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = settings(replace(preset("stage1"), init=Path("base"), out=Path("runs/a")), Cluster())[
-        "+lfpc"
-    ]["train"]
-    assert (run["init"], run["out"]) == (str(tmp_path / "base"), str(tmp_path / "runs" / "a"))
+    folders = {name: Path("runs") / name for name in ("data", "validation", "init", "out")}
+    run = settings(replace(preset("stage1"), **folders), Cluster())["+lfpc"]["train"]
+    assert {name: run[name] for name in folders} == {
+        name: str(tmp_path / folder) for name, folder in folders.items()
+    }
 
 
 def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):

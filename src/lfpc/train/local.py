@@ -23,7 +23,13 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import RunFolder, episode_row
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
-from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
+from lfpc.train.draw import (
+    first_views,
+    look_once,
+    prompts_of_step,
+    training_samples,
+    validation_samples,
+)
 from lfpc.train.groups import (
     Group,
     advantages_of,
@@ -79,11 +85,7 @@ def train(
     """
     device = pick_device(config)
     samples = training_samples(config.data, config)
-    validation = (
-        training_samples(config.validation, config)[: config.validation_size]
-        if config.validation
-        else []
-    )
+    validation = validation_samples(config)
     check_engine(config.out, "local")
     run = RunFolder.open(config.out, config, device=str(device))
     done = max(saved_steps(config.out), default=0)

@@ -16,7 +16,7 @@ from lfpc.policies.qwen.checkpoint import KEPT_FILES, replace_folder
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, checkpoint_folder, step_folders
-from lfpc.train.verl.translate import Files
+from lfpc.train.verl.translate import state_folder
 
 LATEST = "latest_checkpointed_iteration.txt"
 
@@ -27,7 +27,7 @@ def saved_step(out: Path) -> int:
     Raises:
         CheckpointError: verl's note of it is not readable.
     """
-    file = Files(out).state / LATEST
+    file = state_folder(out) / LATEST
     if not file.is_file():
         return 0
     try:
@@ -46,7 +46,7 @@ def check_ranks(out: Path, gpus: int) -> None:
         CheckpointError: it was not.
     """
     step = saved_step(out)
-    folder = Files(out).state / f"global_step_{step}" / "actor"
+    folder = state_folder(out) / f"global_step_{step}" / "actor"
     if not step or (folder / f"model_world_size_{gpus}_rank_0.pt").is_file():
         return
     found = [path.name.split("_")[3] for path in folder.glob("model_world_size_*_rank_0.pt")]
@@ -64,7 +64,7 @@ def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Pat
     Raises:
         CheckpointError: verl wrote no weights there.
     """
-    written = Files(config.out).state / f"global_step_{step}" / "actor" / "huggingface"
+    written = state_folder(config.out) / f"global_step_{step}" / "actor" / "huggingface"
     folder = checkpoint_folder(config.out, step)
     if not list(written.glob("*.safetensors")):
         raise CheckpointError(f"{written}: verl wrote no weights there")
@@ -89,7 +89,7 @@ def _state_folders(out: Path) -> list[Path]:
     and delete before it writes.
     """
     return sorted(
-        Files(out).state.glob("global_step_*"),
+        state_folder(out).glob("global_step_*"),
         key=lambda folder: int(folder.name.rpartition("_")[2]),
     )
 

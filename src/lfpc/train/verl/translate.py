@@ -4,7 +4,7 @@ What verl cannot do, or would do differently without saying so, is an error here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -19,33 +19,16 @@ NAME = "lfpc"
 configuration."""
 INSIDE = "lfpc.train.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
+TRAIN = "train"
+VALIDATION = "validation"
+"""Names in place of verl's data files: our dataset reads the samples folders of the run."""
 NO_DUAL_CLIP = 1e9
 """verl clips ratios of bad rollouts a second time, at this value; the paper does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where verl reads and writes."""
-
-    out: Path
-    """Run folder."""
-
-    @property
-    def train(self) -> Path:
-        """Exported samples."""
-        return self.state / "train.parquet"
-
-    @property
-    def validation(self) -> Path:
-        """Exported validation samples; one training sample where there is no validation (verl wants
-        a file, and reads it only).
-        """
-        return self.state / "validation.parquet"
-
-    @property
-    def state(self) -> Path:
-        """Verl's own checkpoints: what a run continues from."""
-        return self.out / "verl"
+def state_folder(out: Path) -> Path:
+    """Verl's own checkpoints in the run folder `out`: what a run continues from."""
+    return out / "verl"
 
 
 def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
@@ -100,7 +83,14 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         ConfigError: verl cannot do what `config` says.
     """
     check_translatable(config, cluster)
-    files = Files(config.out.absolute())
+    # verl's processes may start in another folder
+    run = replace(
+        config,
+        data=config.data.absolute(),
+        validation=config.validation and config.validation.absolute(),
+        init=config.init.absolute(),
+        out=config.out.absolute(),
+    )
     exact = config.dtype == "float32"
     actor = "actor_rollout_ref.actor"
     rollout = "actor_rollout_ref.rollout"
@@ -109,8 +99,8 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
     return {
         # data: the dataset is the schedule of the run, question by question, so verl neither
         # shuffles nor filters nor drops
-        "data.train_files": str(files.train),
-        "data.val_files": str(files.validation),
+        "data.train_files": TRAIN,
+        "data.val_files": VALIDATION,
         "data.custom_cls.path": f"pkg://{INSIDE}.dataset",
         "data.custom_cls.name": "ScheduledSamples",
         "data.train_batch_size": config.prompts_per_step,
@@ -142,7 +132,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.optim.betas": [0.9, 0.95],
         f"{actor}.optim.clip_grad": config.max_grad_norm,
         # model and its memory
-        f"{model}.path": str(config.init.absolute()),
+        f"{model}.path": str(run.init),
         f"{model}.external_lib": f"{INSIDE}.plugin",
         f"{model}.enable_gradient_checkpointing": cluster.checkpointing,
         f"{model}.use_remove_padding": cluster.padding_free,
@@ -192,14 +182,12 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.save_freq": save_every(config),
         "trainer.test_freq": config.validate_every if config.validation else -1,
         "trainer.val_before_train": False,
-        "trainer.default_local_dir": str(files.state),
+        "trainer.default_local_dir": str(state_folder(run.out)),
         "trainer.resume_mode": "auto",
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # what our own parts read inside verl's processes
-        f"+{NAME}": {
-            "train": plain(replace(config, out=files.out, init=config.init.absolute()))
-        },  # they may start in another folder
+        f"+{NAME}": {"train": plain(run)},
     }
 
 

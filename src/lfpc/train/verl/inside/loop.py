@@ -33,8 +33,8 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import episode_reward
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import FirstView, first_views
-from lfpc.train.verl.export import sample_of_line
 from lfpc.train.verl.inside.section import run_config
+from lfpc.train.verl.lines import sample_of_line
 from lfpc.train.verl.recording import played
 from lfpc.train.verl.translate import NAME
 
