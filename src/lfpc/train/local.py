@@ -1,7 +1,7 @@
 """The training loop on one device: play, reward, compare within groups, update.
 
-A step is a function of (weights, optimiser, seed, step), so a run that was stopped continues as if
-it had not been.
+A step is a function of (weights, optimiser, seed, step), so a resumed run is bit-identical to an
+uninterrupted one.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What the episodes of a step were like, as numbers. An absent quantity is None."""
+"""Metrics of episodes and groups. A quantity that does not exist is None."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -53,7 +53,7 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
 
 
 def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
-    """What is told of greedy episodes of held-out samples."""
+    """Metrics of greedy episodes of held-out samples."""
     numbers = episode_numbers(episodes, terms)
     return {
         f"validation_{name}": numbers[name]
