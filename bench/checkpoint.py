@@ -119,4 +119,4 @@ def _dialogues(
                 max_turns=TURNS,
             )
         )
-    return rollouts_of(play(games, Teacher(encoder, rng)), encoder, max_tokens=4096)
+    return rollouts_of(play(games, Teacher(encoder, rng)), encoder, max_rollout_tokens=4096)

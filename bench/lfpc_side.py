@@ -15,6 +15,7 @@ from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
 from lfpc.samples import read_samples
 from lfpc.train.config import TrainConfig
+from lfpc.train.groups import episodes_of
 from lfpc.train.local import Trainer, pick_device
 from lfpc.train.rollouts import rollouts_of
 
@@ -33,9 +34,13 @@ def main() -> None:
         count = trainer.policy.views.count
         before = trainer.policy.views.count.tokens
         clock = channel.wait()
-        numbers, episodes, _, _ = trainer.step(chosen, step)
+        numbers, groups = trainer.step(chosen, step)
         spent = clock.read()
-        rows = rollouts_of(episodes, trainer.policy.encoder, max_tokens=config.max_tokens)
+        rows = rollouts_of(
+            episodes_of(groups),
+            trainer.policy.encoder,
+            max_rollout_tokens=config.max_rollout_tokens,
+        )
         channel.tell(
             **spent,
             turns=numbers["turns"] or 0.0,

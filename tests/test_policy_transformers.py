@@ -18,7 +18,7 @@ from lfpc.policies.qwen import checkpoint
 from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
 from lfpc.policies.qwen.sampling import log_softmax
-from lfpc.policies.qwen.vision import ViewEncoder, encode_views, patchify
+from lfpc.policies.qwen.vision import ViewEncoder, patchify
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
@@ -88,7 +88,7 @@ def test_a_conversation_becomes_the_templates_tokens_with_replies_spliced_in():
     assert row.ids.tolist() == expected
     ((start, end),) = row.replies
     assert tuple(row.ids[start:end]) == turn.reply.token_ids
-    assert row.head == start - 1
+    assert row.prefix == start - 1
 
 
 def test_a_reply_that_closed_itself_is_not_closed_twice():
@@ -175,7 +175,7 @@ def test_the_tower_equals_transformers_on_pictures_of_different_sizes():
         [v.image for v in views], do_resize=False, return_tensors="pt"
     )
     expected = model.get_image_features(**theirs).pooler_output
-    for ours, other in zip(encode_views(model, views), expected, strict=True):
+    for ours, other in zip(ViewEncoder(model).features(views), expected, strict=True):
         assert torch.allclose(ours, other, atol=1e-5)
 
 
@@ -193,9 +193,9 @@ def test_a_shared_picture_passes_the_tower_once():
 
 def policy_logits(model, rows, *, share):
     views = ViewEncoder(model, share=share)
-    got = read(model, rows, row_features(views, rows), heads={} if share else None)
+    got = read(model, rows, row_features(views, rows), prefixes={} if share else None)
     return [
-        model.lm_head(got.hidden[n, got.hidden.shape[1] - (len(row.ids) - row.head) :])
+        model.lm_head(got.hidden[n, got.hidden.shape[1] - (len(row.ids) - row.prefix) :])
         for n, row in enumerate(rows)
     ]
 
@@ -208,7 +208,7 @@ def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
     inputs = batch(rows, [view for row in rows for view in row.views])
     expected = plain(**inputs).logits
     expected = [
-        expected[n, expected.shape[1] - (len(row.ids) - row.head) :] for n, row in enumerate(rows)
+        expected[n, expected.shape[1] - (len(row.ids) - row.prefix) :] for n, row in enumerate(rows)
     ]
     got = policy_logits(ours, rows, share=share)
     for a, b in zip(got, expected, strict=True):

@@ -23,6 +23,7 @@ from lfpc.errors import CheckpointError, ConfigError, PictureError, SampleError
 from lfpc.images import CropRules
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.sampling import Sampling
+from lfpc.policies.settings import read_settings
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardTerms
@@ -33,7 +34,7 @@ from lfpc.train.config import LoraConfig, TrainConfig
 from lfpc.train.draw import first_views, prompts_of_step
 from lfpc.train.local import train
 from lfpc.train.rollouts import rollout_of
-from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps
+from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps, settings_of_run
 from lfpc.train.update import Learner, micro_batches
 
 pytestmark = pytest.mark.slow
@@ -113,7 +114,8 @@ def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
     assert b[1]["validation_reward"] is not None
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
-    assert best_checkpoint(stopped.out).is_dir()
+    assert read_settings(best_checkpoint(stopped.out)) == read_settings(resumed)
+    assert read_settings(resumed) is not None
 
 
 def test_a_finished_run_is_returned_without_work(base, tmp_path, monkeypatch):
@@ -130,6 +132,10 @@ def test_training_leaves_a_plain_checkpoint_metrics_and_readable_episodes(base, 
     assert AutoModelForImageTextToText.from_pretrained(folder).config.model_type == "qwen2_5_vl"
     assert AutoTokenizer.from_pretrained(folder).chat_template == tiny.tokenizer().chat_template
     assert "image_mean" in json.loads((folder / "preprocessor_config.json").read_text())
+    settings = read_settings(folder)
+    assert settings is not None
+    assert (settings.max_turns, settings.max_new_tokens, settings.small_budget) == (2, 5, 12)
+    assert settings.crop == CropRules(min_tokens=4, max_tokens=16)
     run = RunFolder(tmp_path)
     assert list(run.episodes()) == ["1/0/0", "1/0/1", "1/1/0"]
     (row,) = run.metrics()
@@ -173,7 +179,7 @@ def some_rows(made):
     contexts = [tiny.context("What mark?", first)] * 3
     contexts += [tiny.context("What mark?", other, tiny.crop_turn(n, width=28 * n)) for n in (1, 2)]
     return [
-        rollout_of(episode, made.policy.encoder, max_tokens=1000)
+        rollout_of(episode, made.policy.encoder, max_rollout_tokens=1000)
         for episode in rollouts(made.policy, contexts)
     ]
 
@@ -367,6 +373,22 @@ def test_the_first_view_follows_the_configuration(base):
         tokens[name] = width * height // 28**2
     assert tokens["original"] == 80
     assert tokens["selected"] <= 12 < tokens["fixed"] <= 30
+
+
+def test_a_checkpoint_names_the_budgets_of_its_training(base):
+    samples = [tiny.sample(base / "data", n, budget=(9, 16, 12, 9, 16)[n]) for n in range(5)]
+    run = TrainConfig(fixed_budget=30, original_budget=80)
+    budgets = {
+        name: settings_of_run(replace(run, first_view=name), samples)
+        for name in ("selected", "fixed", "original")
+    }
+    assert {name: found.small_budget for name, found in budgets.items()} == {
+        "selected": 9,  # as frequent as 16, and smaller
+        "fixed": 30,
+        "original": None,
+    }
+    assert {found.full_budget for found in budgets.values()} == {80}
+    assert [found.first_view for found in budgets.values()] == list(budgets)
 
 
 def test_what_a_run_lacks_is_said_before_it_starts(base, tmp_path):

@@ -21,10 +21,11 @@ from lfpc.samples import Sample
 from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import TEXTS, alarms
 from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.groups import groups_of, places_to_log
 from lfpc.train.loss import clipped_loss, token_weights
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.rollouts import rollout_of
-from lfpc.train.statistics import episode_numbers, nested_iou, sampling_numbers
+from lfpc.train.statistics import episode_numbers, sampling_numbers
 
 pytestmark = pytest.mark.slow
 SAMPLE = Sample(
@@ -105,7 +106,7 @@ def test_only_replies_are_trained_and_those_of_every_turn():
     encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
     crop = tiny.crop_turn(1, closed=True)
     last = answer()
-    row = rollout_of(episode(crop, last), encoder, max_tokens=1000)
+    row = rollout_of(episode(crop, last), encoder, max_rollout_tokens=1000)
     trained = [token for token, one in zip(row.input_ids, row.mask, strict=True) if one]
     assert trained == [*crop.reply.token_ids, *last.reply.token_ids]
     assert len(row.logprobs) == len(trained)
@@ -122,18 +123,22 @@ def test_a_mask_drawn():
     crop = Turn(Reply("12", (20, 21), (-1.0, -1.0)), Crop(tiny.BOX), tiny.view(1, 28, 28))
     last = Turn(Reply("3", (22, encoder.end_of_turn), (-1.0, -1.0)), Answer("3"))
     row = rollout_of(
-        Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED), encoder, max_tokens=100
+        Episode(short, tiny.view(0, 28, 28), (crop, last), Stop.ANSWERED),
+        encoder,
+        max_rollout_tokens=100,
     )
     names = [tiny.tokenizer().convert_ids_to_tokens(token) for token in row.input_ids]
     assert names[:3] == ["<|im_start|>", "user\n", "<|vision_start|>"]
     #  prompt: s u v V w 7 e n s a   reply  end n s u <t> v V w </t> e n s a   reply
     drawn = "0 0 0 0 0 0 0 0 0 0      1 1    0   0 0 0 0   0 0 0 0    0 0 0 0   1 1"
     assert row.mask == [int(one) for one in drawn.split()]
-    assert row.encoded.head == 9
+    assert row.encoded.prefix == 9
 
 
 def test_an_overlong_rollout_is_masked_and_said_to_be():
-    row = rollout_of(episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=10)
+    row = rollout_of(
+        episode(answer()), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_rollout_tokens=10
+    )
     assert row.overlong
     assert sum(row.mask) == len(row.logprobs) == 0
 
@@ -141,7 +146,7 @@ def test_an_overlong_rollout_is_masked_and_said_to_be():
 def test_a_reply_that_nobody_sampled_cannot_be_trained():
     scripted = Turn(Reply("<answer>7</answer>"), Answer("7"))
     with pytest.raises(ValueError, match="without sampled tokens"):
-        rollout_of(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_tokens=100)
+        rollout_of(episode(scripted), Encoder(tiny.tokenizer(), QWEN2_5_VL), max_rollout_tokens=100)
 
 
 def test_metrics_of_a_step_by_hand():
@@ -170,18 +175,41 @@ def test_metrics_without_a_crop_are_absent_not_nan():
     assert numbers["iou_last"] is None
 
 
-def test_nested_iou_takes_the_best_truth_box():
+def test_no_episodes_have_no_numbers():
+    assert set(episode_numbers([], []).values()) == {None}
+
+
+def test_the_iou_of_a_step_takes_the_best_truth_box():
     # half of the wider box: 1/16 of 1/8; the tighter one is met exactly
-    assert nested_iou(episode(), [tiny.BOX]) == 1
-    assert nested_iou(
-        episode(sample=replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))), [tiny.BOX]
-    ) == pytest.approx(0.5)
+    wider = replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))
+    for sample, iou in ((SAMPLE, 1), (wider, 0.5)):
+        numbers = episode_numbers([episode(tiny.crop_turn(1), sample=sample)], [RewardTerms()])
+        assert (numbers["iou_last"], numbers["iou_best"]) == (pytest.approx(iou),) * 2
 
 
 def test_entropy_and_flat_groups_by_hand():
     turn = Turn(Reply("ab", (5, 6), (-1.0, -3.0)), Answer("ab"))
-    numbers = sampling_numbers([episode(turn)] * 4, [0.0, 0.0, 1.0, -1.0], 2)
+    terms = [RewardTerms(accuracy=a) for a in (1, 1, 1, 0)]
+    numbers = sampling_numbers(groups_of([episode(turn)] * 4, terms, size=2))
     assert numbers == {"entropy": 2.0, "policy_tokens": 8.0, "zero_variance": 0.5}
+
+
+def test_a_group_compares_the_episodes_of_one_sample():
+    episodes = [episode(answer(str(n))) for n in range(4)]
+    first, second = groups_of(
+        episodes, [RewardTerms(accuracy=a) for a in (1.5, 1.0, 0.5, 0.5)], size=2
+    )
+    assert first.sample is SAMPLE
+    assert first.episodes + second.episodes == tuple(episodes)
+    assert first.advantages == tuple(group_advantages([1.5, 1.0]))
+    assert (first.has_signal, second.has_signal) == (True, False)
+
+
+def test_every_group_is_logged_once_before_any_is_logged_twice():
+    groups = groups_of([episode(answer())] * 6, [RewardTerms()] * 6, size=3)
+    assert places_to_log(groups, 3) == [(0, 0), (0, 1), (1, 0)]
+    assert places_to_log(groups, 1) == [(0, 0)]
+    assert len(places_to_log(groups, 9)) == 6
 
 
 def history(steps=10, **late):

@@ -20,19 +20,21 @@ import verl.utils
 import verl_cpu
 from PIL import Image
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+from verl.utils.torch_functional import get_cosine_schedule_with_warmup
 from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.dialogue import Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.samples import read_samples
 from lfpc.train.advantages import group_advantages
 from lfpc.train.draw import prompts_of_step
-from lfpc.train.verl.export import export_samples
+from lfpc.train.update import learning_rate
 from lfpc.train.verl.inside import loop, pixels, plugin, workers
 from lfpc.train.verl.inside.dataset import ScheduledSamples
 from lfpc.train.verl.inside.start import composed
 from lfpc.train.verl.recording import RecordedRollout
-from lfpc.train.verl.translate import NAME, Files, settings
+from lfpc.train.verl.translate import NAME, TRAIN, VALIDATION, settings
 
 pytestmark = pytest.mark.verl
 
@@ -69,37 +71,50 @@ def test_settings_given_by_hand_win_and_unknown_ones_are_refused_in_a_sentence(d
         verl_config(run, verl=("actor_rollout_ref.actor.loss_agg_mode=nonsense",))
 
 
+def test_the_learning_rate_is_the_local_engines_in_every_step(data, tmp_path):
+    run = config(data, tmp_path, steps=6, warmup=3)
+    optim = verl_config(run).actor_rollout_ref.actor.optim
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=optim.lr)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer,
+        optim.lr_warmup_steps,
+        run.steps,
+        min_lr_ratio=optim.min_lr_ratio,
+        num_cycles=optim.num_cycles,
+        zero_indexed_step=optim.zero_indexed_step,
+    )
+    rates = []
+    for _ in range(run.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert optim.lr_scheduler_type == "cosine"
+    assert rates == pytest.approx([learning_rate(run, step) for step in range(1, run.steps + 1)])
+
+
 # ---- dataset
 
 
 def test_the_dataset_is_the_schedule_of_the_run_and_as_long(data, tmp_path):
     run = config(data, tmp_path, steps=3, prompts_per_step=2)
-    samples = export_and_read(run, data)
-    rows = ScheduledSamples(str(Files(run.out).train), verl_config(run).data)
+    samples = read_samples(data)
+    rows = ScheduledSamples(TRAIN, verl_config(run).data)
     assert len(rows) == 3 * 2
     asked = [json.loads(rows[place]["sample"])["id"] for place in range(len(rows))]
     assert asked == [samples[n].id for step in (1, 2, 3) for n in prompts_of_step(4, run, step)]
     assert [rows[place]["index"] for place in range(6)] == list(range(6))
-    assert rows[0]["split"] == "train"
 
 
-def test_validation_rows_are_the_exported_ones_in_their_order(data, tmp_path):
-    run = config(data, tmp_path)
-    samples = export_and_read(run, data)
-    export_samples(samples[:3], Files(run.out).validation)
-    rows = ScheduledSamples(str(Files(run.out).validation), verl_config(run).data)
+def test_validation_rows_are_the_held_out_samples_in_their_order(data, tmp_path):
+    run = config(data, tmp_path, validation=data, validation_size=3)
+    rows = ScheduledSamples(VALIDATION, verl_config(run).data)
     assert [json.loads(rows[n]["sample"])["id"] for n in range(len(rows))] == [
-        sample.id for sample in samples[:3]
+        sample.id for sample in read_samples(data)[:3]
     ]
-    assert rows[0]["split"] == "validation"
 
 
-def export_and_read(run, data):
-    from lfpc.samples import read_samples
-
-    samples = read_samples(data)
-    export_samples(samples, Files(run.out).train)
-    return samples
+def test_a_run_without_validation_still_has_a_row_for_verl(data, tmp_path):
+    assert len(ScheduledSamples(VALIDATION, verl_config(config(data, tmp_path)).data)) == 1
 
 
 # ---- pixels
@@ -205,12 +220,11 @@ def call(*corners):
 
 def play(data, run, *texts):
     """One row of the dataset against a script: what verl gets, the server, and our own report."""
-    export_and_read(run, data)
     whole = verl_config(run)
     worker = AgentParts(whole)
     server = Scripted(worker.tokenizer, *texts)
     made = loop.EpisodeLoop(AttributeBag(config=whole), server, worker.tokenizer)
-    row = ScheduledSamples(str(Files(run.out).train), whole.data)[0]
+    row = ScheduledSamples(TRAIN, whole.data)[0]
     output = asyncio.run(
         made.run({"temperature": 1.0, "logprobs": True}, **row, uid="u", session_id=2)
     )
@@ -298,7 +312,7 @@ def test_an_episode_ends_at_its_turns(data, tmp_path):
 def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):
     calls = [call(10, 10, 80, 80)] * 3
     whole, _, _ = play(data, config(data, tmp_path / "long"), *calls)
-    run = config(data, tmp_path, max_tokens=len(whole.prompt_ids) + 30, max_new_tokens=24)
+    run = config(data, tmp_path, max_rollout_tokens=len(whole.prompt_ids) + 30, max_new_tokens=24)
     output, server, report = play(data, run, *calls)
     assert report.overlong
     assert not any(output.response_mask)
@@ -337,7 +351,7 @@ def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_r
 
 
 def test_a_question_that_leaves_no_room_is_not_asked(data, tmp_path):
-    output, server, report = play(data, config(data, tmp_path, max_tokens=40, max_turns=2))
+    output, server, report = play(data, config(data, tmp_path, max_rollout_tokens=40, max_turns=2))
     assert not server.asked
     assert report.episode.turns[0].reply == Reply("")
     assert report.overlong

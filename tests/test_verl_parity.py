@@ -93,7 +93,9 @@ class Both:
             [turn.reply.logprobs for played in self.episodes for turn in played.turns]
         )
         older = [as_if_sampled_before(played, n) for n, played in enumerate(self.episodes)]
-        self.rows = rollouts_of(older, policy.encoder, max_tokens=self.run.max_tokens)
+        self.rows = rollouts_of(
+            older, policy.encoder, max_rollout_tokens=self.run.max_rollout_tokens
+        )
         self.outputs = [rollout_output(played, policy.encoder, self.run) for played in older]
         self.learner = Learner(policy, self.run)
         self.verl = verl_engine()

@@ -1,4 +1,4 @@
-"""The cluster engine outside verl: hardware, estimate, versions, translation, export, recording.
+"""The cluster engine outside verl: hardware, estimate, versions, translation, lines, recording.
 Needs no verl."""
 
 import re
@@ -11,12 +11,15 @@ import lfpc
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import CheckpointError, ConfigError, RunError, SampleError
+from lfpc.errors import CheckpointError, ConfigError, RunError
 from lfpc.images import CropRules, View
+from lfpc.mini.folders import BASE_SETTINGS
+from lfpc.policies.settings import read_settings
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
-from lfpc.samples import write_samples
+from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.train.config import LoraConfig, TrainConfig
+from lfpc.train.groups import groups_of
 from lfpc.train.presets import PRESETS, preset
 from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
 from lfpc.train.verl.clusters import HARDWARE, Cluster, hardware
@@ -29,11 +32,11 @@ from lfpc.train.verl.estimate import (
     rollouts_at_once,
     training_bytes,
 )
-from lfpc.train.verl.export import export_samples, exported_samples
+from lfpc.train.verl.lines import line_of_sample, sample_of_line
 from lfpc.train.verl.recording import RecordedRollout, log_episodes, played, step_numbers
 from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
 from lfpc.train.verl.translate import check_translatable, save_every, settings, settings_lines
-from lfpc.train.verl.versions import check_versions, needed
+from lfpc.train.verl.versions import FLASH_ATTENTION, VLLM, check_versions, needed
 
 MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
@@ -59,16 +62,9 @@ def test_verl_and_its_kin_are_imported_by_what_runs_inside_verl_alone():
 
 def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
     with pytest.raises(ConfigError) as found:
-        check_versions(
-            {
-                "no-such-package": ("1", "2"),
-                "numpy": ("99", "100"),
-                "pillow": ("1", "2"),
-                "pytest": ("1", "999"),
-            }
-        )
+        check_versions(["no-such-package>=1,<2", "numpy>=99,<100", "pillow>=1,<2", "pytest>=1"])
     text = str(found.value)
-    assert "no-such-package is not installed (needed: 1 or newer, below 2)" in text
+    assert "no-such-package is not installed (needed: no-such-package<2,>=1)" in text
     assert "numpy is " in text
     assert "pillow is " in text
     assert "pytest" not in text
@@ -76,13 +72,12 @@ def test_missing_old_and_new_packages_are_all_named_in_one_sentence():
 
 
 def test_a_local_build_of_a_version_is_that_version():
-    check_versions({"torch": ("2.11", "99")})  # torch is 2.13.0+cpu on machines without a GPU
+    check_versions(["torch>=2.11,<99"])  # torch is 2.13.0+cpu on machines without a GPU
 
 
 def test_vllm_and_flash_attention_are_needed_where_they_are_used():
-    assert "vllm" in needed(Cluster())
-    assert "flash-attn" in needed(Cluster())
-    assert not {"vllm", "flash-attn"} & set(needed(Cluster(rollout="another", padding_free=False)))
+    assert {VLLM, FLASH_ATTENTION} <= set(needed(Cluster()))
+    assert not {VLLM, FLASH_ATTENTION} & set(needed(Cluster(rollout="another", padding_free=False)))
 
 
 # ---- hardware
@@ -181,7 +176,7 @@ def test_training_memory_by_hand():
     activations = 50 * (2 * 10 * 2 + 16 * 10 + 6 * 20)
     logits = 10 * 50 * 100
     assert (
-        training_bytes(TOY, TrainConfig(max_tokens=50), cluster)
+        training_bytes(TOY, TrainConfig(max_rollout_tokens=50), cluster)
         == weights + gathered + activations + logits
     )
 
@@ -216,7 +211,7 @@ def test_what_does_not_fit_says_what_to_turn_down():
     for part in (
         "--cluster.tokens-per-gpu",
         "--cluster.checkpointing",
-        "--max-tokens",
+        "--max-rollout-tokens",
         "--cluster.sampling-share",
         "--prompts-per-step",
     ):
@@ -234,7 +229,7 @@ def test_twice_the_gpus_halve_the_time():
 # ---- translation
 
 READ_BY_OUR_OWN_PARTS = {
-    "data",  # exported
+    "data",
     "out",  # run folder
     "first_view",
     "fixed_budget",
@@ -247,7 +242,7 @@ READ_BY_OUR_OWN_PARTS = {
     "keep",
 }
 OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}
-REFUSED = {"lora", "freeze_vision"}
+REFUSED = {"lora", "freeze_vision", "decay"}
 
 
 def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_elsewhere():
@@ -257,7 +252,6 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "init": Path("elsewhere"),
         "aggregation": "sequence-mean",
         "dtype": "bfloat16",
-        "decay": True,
         "steps": 81,
         "protocol": None,
     }
@@ -286,6 +280,7 @@ def seen_by_verl(run):
     [
         ({"lora": LoraConfig()}, "leave out --lora"),
         ({"freeze_vision": True}, "leave out --freeze-vision"),
+        ({"decay": True}, "verl has no linear decay of the learning rate; leave out --decay"),
         (
             {"prompts_per_step": 3, "group_size": 3},
             "9 rollouts a step cannot be shared out among 8 GPUs",
@@ -293,7 +288,7 @@ def seen_by_verl(run):
         (
             {"first_view": "original"},
             "a first view of 16384 visual tokens and a reply of 512 do not fit into "
-            "max_tokens 8192",
+            "--max-rollout-tokens 8192",
         ),
         (
             {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},
@@ -320,6 +315,16 @@ def test_the_method_reaches_verl_as_the_paper_has_it():
     assert found["data.shuffle"] is False
 
 
+def test_the_learning_rate_warms_up_as_in_the_local_engine_and_then_stays():
+    found = settings(replace(preset("stage1"), learning_rate=2e-6, warmup=5), Cluster())
+    optimiser = "actor_rollout_ref.actor.optim"
+    assert (found[f"{optimiser}.lr"], found[f"{optimiser}.lr_warmup_steps"]) == (2e-6, 5)
+    assert found[f"{optimiser}.zero_indexed_step"] is False  # the first step is step 1
+    # verl's cosine after the warm-up: (1 + cos(2 pi * cycles * progress)) / 2, here always 1
+    assert found[f"{optimiser}.lr_scheduler_type"] == "cosine"
+    assert found[f"{optimiser}.num_cycles"] == 0
+
+
 def test_there_is_a_checkpoint_whenever_a_validation_may_find_the_best():
     assert save_every(TrainConfig(save_every=10, validate_every=4)) == 10
     assert save_every(TrainConfig(save_every=10, validate_every=4, validation=Path("v"))) == 2
@@ -342,27 +347,19 @@ def test_settings_are_shown_a_line_a_key():
     assert not any(line.startswith("+lfpc") for line in lines)
 
 
-# ---- export
+# ---- lines
 
 
-def test_exported_samples_come_back_whole_with_absolute_paths_and_without_pixels(sample, tmp_path):
+def test_a_sample_travels_whole_with_an_absolute_path_and_without_pixels(
+    sample, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     one = sample(budget=25, options=("a", "b"), answer="A", meta={"k": [1]}, category="c")
-    file = export_samples(
-        [one, replace(one, id="s2", budget=None)], tmp_path / "deep" / "train.parquet"
-    )
-    again = exported_samples(file)
-    assert again == [
-        replace(one, image=one.image.absolute()),
-        replace(one, id="s2", budget=None, image=one.image.absolute()),
-    ]
-    assert file.stat().st_size < 10_000
-
-
-def test_a_cut_file_of_exported_samples_is_named(sample, tmp_path):
-    file = export_samples([sample()], tmp_path / "train.parquet")
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(SampleError, match=r"train\.parquet"):
-        exported_samples(file)
+    near = replace(one, id="s2", budget=None, image=one.image.relative_to(tmp_path))
+    for sent in (one, near):
+        line = line_of_sample(sent)
+        assert sample_of_line(line) == replace(sent, image=one.image)
+        assert len(line) < 1000
 
 
 # ---- recording
@@ -423,14 +420,14 @@ def test_a_few_lost_rollouts_are_counted_and_many_are_an_error(step):
 
 
 def test_sampling_numbers_leave_out_a_question_that_lost_a_rollout(step):
-    episodes, _, reports = step
+    episodes, terms, reports = step
     run = replace(RUN, prompts_per_step=10, group_size=3)
     rest = [replace(one, question=one.question + 2 * n) for n in range(1, 5) for one in reports]
     cut = [one for one in reports if (one.question, one.rollout) != (0, 2)]
     found = step_numbers(cut + rest, run)
     assert found["failed"] == 1
-    whole = [one for group in range(4) for one in episodes] + episodes[3:]
-    assert found["policy_tokens"] == sampling_numbers(whole, [0.0] * len(whole), 3)["policy_tokens"]
+    whole = groups_of(episodes * 4 + episodes[3:], terms * 4 + terms[3:], size=3)
+    assert found["policy_tokens"] == sampling_numbers(whole)["policy_tokens"]
 
 
 def test_a_report_travels_without_pixels(step):
@@ -521,26 +518,27 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
         (actor / "model_world_size_2_rank_0.pt").touch()
         (actor / "huggingface" / "config.json").write_text("of verl")
         (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
-        assert (publish(run, step) / "config.json").read_bytes() == (
-            MINIATURE / "config.json"
-        ).read_bytes()
+        folder = publish(run, step, BASE_SETTINGS)
+        assert (folder / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
+        assert read_settings(folder) == BASE_SETTINGS
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
     assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
     assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
+    assert read_settings(keep_best(tmp_path, 2)) == BASE_SETTINGS
     (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
     assert saved_step(tmp_path) == 2
     check_ranks(tmp_path, 2)
     with pytest.raises(CheckpointError, match="written by 2 GPUs"):
         check_ranks(tmp_path, 8)
     with pytest.raises(CheckpointError, match="wrote no weights"):
-        publish(run, 2)
+        publish(run, 2, BASE_SETTINGS)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(
     sample, tmp_path, monkeypatch
 ):
+    from lfpc.train.state import settings_of_run
     from lfpc.train.verl import launch
 
     monkeypatch.setattr(
@@ -562,14 +560,16 @@ def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_call
     (run.out / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
     folder = launch.train(run, Cluster())
     assert (folder.name, (folder / "model.safetensors").read_bytes()) == ("step-000002", b"weights")
+    assert read_settings(folder) == settings_of_run(run, read_samples(data))
 
 
 def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = settings(replace(preset("stage1"), init=Path("base"), out=Path("runs/a")), Cluster())[
-        "+lfpc"
-    ]["train"]
-    assert (run["init"], run["out"]) == (str(tmp_path / "base"), str(tmp_path / "runs" / "a"))
+    folders = {name: Path("runs") / name for name in ("data", "validation", "init", "out")}
+    run = settings(replace(preset("stage1"), **folders), Cluster())["+lfpc"]["train"]
+    assert {name: run[name] for name in folders} == {
+        name: str(tmp_path / folder) for name, folder in folders.items()
+    }
 
 
 def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):

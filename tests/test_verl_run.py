@@ -4,7 +4,6 @@ between, and what is left on disk."""
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -157,9 +156,3 @@ def test_another_configuration_is_not_continued(finished):
     run, _ = finished
     with pytest.raises(RunError, match="learning_rate"):
         train(replace(run, learning_rate=2e-3), cluster(2))
-
-
-def test_the_exported_samples_hold_paths_and_no_pixels(finished):
-    run, _ = finished
-    exported = Path(run.out, "verl", "train.parquet")
-    assert exported.stat().st_size < 20_000

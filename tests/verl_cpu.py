@@ -204,7 +204,7 @@ class Server:
             [int(token) for token, bias in params["logit_bias"].items() if bias == -100]
         ] = True
         sampling = Sampling(temperature=params["temperature"], max_new_tokens=params["max_tokens"])
-        start = read(self.model, rows, row_features(self.views, rows), heads=None, room=ROOM)
+        start = read(self.model, rows, row_features(self.views, rows), prefixes=None, room=ROOM)
         return write(self.model, rows, start, writer, sampling, self.generator)
 
     async def load_weights(self, weights, step):

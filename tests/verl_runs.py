@@ -34,7 +34,7 @@ def config(data: Path, out: Path, **changes) -> TrainConfig:
         save_every=1,
         max_turns=3,
         max_new_tokens=24,
-        max_tokens=600,
+        max_rollout_tokens=600,
         learning_rate=1e-3,
         crop=CROPS,
     )

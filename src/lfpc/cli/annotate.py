@@ -40,8 +40,9 @@ class Annotate(AskedModel):
     """Further folders whose pictures may be shown; those inside FOLDER always are."""
     by: str = ""
     """Name kept with each change; empty: your login name."""
-    budget: int = 1024
-    """Visual tokens of the picture that the model is asked about."""
+    budget: int | None = None
+    """Visual tokens of the picture that the model is asked about. Default: the checkpoint's
+    (lfpc.json), else 1024."""
     port: int = 0
     """Port of the page; 0: one that FOLDER always gets, so that an open page goes on when this is
     started again."""
@@ -85,12 +86,13 @@ class Annotate(AskedModel):
 
         config, backend = self.asked()
         policy = any_policy(config, backend)
+        budget = self.defaults().budget if self.budget is None else self.budget
         one_at_a_time = Lock()
 
         def ask(sample: "Sample") -> "Sequence[Proposal]":
             with one_at_a_time:
                 return asked_boxes(
-                    sample, policy, config.chat, budget=self.budget, source=f"asked {config.model}"
+                    sample, policy, config.chat, budget=budget, source=f"asked {config.model}"
                 )
 
         return ask

@@ -21,8 +21,8 @@ class Ask(AskedModel):
     """The question."""
     options: tuple[str, ...] = ()
     """Answers to choose from, shown as A, B, ..."""
-    budget: int = 1024
-    """Visual tokens of the first view."""
+    budget: int | None = None
+    """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""
     out: Path = Path("out/ask")
     """Folder for the crops and the page."""
 
@@ -40,8 +40,8 @@ class Ask(AskedModel):
             model=config.model,
             crop=config.crop_rules,
             options=self.options,
-            budget=self.budget,
-            max_turns=self.max_turns,
+            budget=self.defaults().budget if self.budget is None else self.budget,
+            max_turns=config.max_turns,
         )
         return f"open {page}"
 

@@ -2,14 +2,19 @@
 `lfpc.cli`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lfpc.evaluate.plan import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +38,8 @@ class Eval(AskedModel):
     """Folder for the rows, one folder per task, budget and probe; what is there is not asked
     again."""
     budget: tuple[str, ...] = ()
-    """Visual tokens of the first view, one evaluation each. Default: each sample's own, or 16384
-    if it has none."""
+    """Visual tokens of the first view, one evaluation each. Default: each sample's own; where no
+    sample has one, the checkpoint's (lfpc.json), else 16384."""
     probes: tuple[str, ...] = ("own", "noise")
     """What the crop tool shows: own, and those of `lfpc probe`."""
     seed: int = 0
@@ -71,7 +76,7 @@ class Eval(AskedModel):
             tasks,
             config,
             self.out,
-            budgets=budgets or (None,),
+            budgets=budgets or (self._budget(tasks),),
             probes=several(self.probes),
             backend=backend,
             timed=self.timed,
@@ -79,6 +84,15 @@ class Eval(AskedModel):
         ):
             print(line)
         return f"results: {self.out / 'results.json'}"
+
+    def _budget(self, tasks: "Sequence[Task]") -> int | None:
+        """The budget where none is given; None: each sample's own."""
+        from lfpc.policies.settings import read_settings
+
+        if self.checkpoint is None or any(s.budget for task in tasks for s in task.samples):
+            return None
+        settings = read_settings(self.checkpoint)
+        return settings and settings.budget
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lfpc.evaluate.config import EvaluationConfig
     from lfpc.evaluate.judge import Judge
+    from lfpc.policies.settings import CheckpointSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,19 @@ class AnsweringModel(BackendOptions):
     """Backend of a checkpoint in this process."""
     model: str | None = None
     """Name of the served model."""
-    protocol: str = "qwen2_5_vl"
-    """Prompt and reply format of the model's family; docs/protocols.md lists the names."""
+    protocol: str | None = None
+    """Prompt and reply format of the model's family; docs/protocols.md lists the names. Default:
+    the checkpoint's (lfpc.json), else qwen2_5_vl."""
+    max_new_tokens: int | None = None
+    """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
     sampling: Embedded[Sampling] = field(default_factory=Sampling)
+
+    def defaults(self) -> "CheckpointSettings":
+        """What holds where no option is given: what the checkpoint was trained with."""
+        from lfpc.policies.settings import CheckpointSettings, read_settings
+
+        found = None if self.checkpoint is None else read_settings(self.checkpoint)
+        return found or CheckpointSettings()
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The settings, of no particular budget or probe yet, and what computes the replies."""
@@ -64,13 +75,16 @@ class AnsweringModel(BackendOptions):
                 f"--engine {self.engine} computes a checkpoint's replies; with --base-url "
                 f"the server does"
             )
+        defaults = self.defaults()
+        limit = defaults.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        sampling = replace(self.sampling, max_new_tokens=limit)
         config = EvaluationConfig(
             model=str(self.model or self.checkpoint),
             budget=None,
             probe="own",
-            protocol=self.protocol,
+            protocol=self.protocol or defaults.protocol,
             seed=seed,
-            **fields_of(Sampling, self.sampling),
+            **fields_of(Sampling, sampling),
             **settings,
         )
         return config, self.backend(
@@ -86,20 +100,24 @@ class AskedModel(AnsweringModel):
     """Reading of a reply's boxes. mapped: as the prompt asks for them; as-released: as the family's
     published script reads them."""
     crop_tokens: tuple[int, int] | None = None
-    """Least and most visual tokens of a crop. Default: the protocol's."""
-    max_turns: int = 6
-    """Turn limit of an episode."""
+    """Minimum and maximum visual tokens of a crop. Default: the checkpoint's (lfpc.json), else the
+    protocol's."""
+    max_turns: int | None = None
+    """Turn limit of an episode. Default: the checkpoint's (lfpc.json), else 6."""
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The settings, with what holds for crops."""
         from lfpc.protocols import protocol_named
 
-        rules = protocol_named(self.protocol, self.coords).crop
-        limits = self.crop_tokens
-        crop = replace(rules, min_tokens=limits[0], max_tokens=limits[1]) if limits else None
-        return super().asked(
-            seed=seed, coords=self.coords, crop=crop, max_turns=self.max_turns, **settings
-        )
+        defaults = self.defaults()
+        protocol = self.protocol or defaults.protocol
+        crop = defaults.crop if protocol == defaults.protocol else None
+        if self.crop_tokens is not None:
+            least, most = self.crop_tokens
+            rules = protocol_named(protocol, self.coords).crop
+            crop = replace(rules, min_tokens=least, max_tokens=most)
+        turns = defaults.max_turns if self.max_turns is None else self.max_turns
+        return super().asked(seed=seed, coords=self.coords, crop=crop, max_turns=turns, **settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,16 @@ from lfpc.errors import ConfigError
 from lfpc.options import Embedded
 from lfpc.select.config import SelectConfig
 
+SAMPLING = (
+    "protocol",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "sampling_seed",
+    "extra_body",
+)
+"""Settings of the answering model that a selection records."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Select(AnsweringModel, JudgeOptions):
@@ -47,7 +57,7 @@ class Select(AnsweringModel, JudgeOptions):
             self.config,
             model=settings.model,
             protocol=settings.protocol,
-            sampling=self.sampling,
+            sampling=replace(self.sampling, max_new_tokens=settings.max_new_tokens),
             judge=self.judge_model or self.judge or "",
         )
         samples = read_samples(self.data)

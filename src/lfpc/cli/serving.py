@@ -4,15 +4,15 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Self
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
-if TYPE_CHECKING:
-    from lfpc.evaluate.config import EvaluationConfig
-    from lfpc.policies.backends import Backend
+SMALL = 256
+"""Visual tokens of the small example pictures, shown to a model that was trained on no larger
+ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Serve(AskedModel):
     """
 
     budget: int | None = None
-    """Visual tokens of the first view. Default: 25 for a miniature, else 1024."""
+    """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""
     port: int = 8017
     """Port to answer at; 0: a free one."""
     public: bool = False
@@ -43,13 +43,13 @@ class Serve(AskedModel):
         if self.budget is not None and self.budget < 1:
             raise ConfigError(f"budget must be at least 1 visual token, got {self.budget}")
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
-        name, config, backend, small = self._chosen()
+        name, model = self._chosen()
+        config, backend = model.asked()
+        defaults = model.defaults()
+        config = replace(config, budget=self.budget or defaults.budget)
+        examples = "test" if defaults.full_budget <= SMALL else "large"
         with TemporaryDirectory(prefix="lfpc-serve-") as folder:
-            app = ask_app(
-                live_model(name, config, backend),
-                Path(folder),
-                examples="test" if small else "large",
-            )
+            app = ask_app(live_model(name, config, backend), Path(folder), examples=examples)
             serve(
                 keyed(app, key) if key else app,
                 f"model {name}",
@@ -59,31 +59,15 @@ class Serve(AskedModel):
             )
         return "stopped"
 
-    def _chosen(self) -> "tuple[str, EvaluationConfig, Backend, bool]":
-        """The model's name, how it is asked, what computes its replies, and whether it is a
-        miniature.
-        """
-        if self.base_url is not None or (self.checkpoint is None and self.model is not None):
-            config, backend = self.asked()
-            return config.model, replace(config, budget=self.budget or 1024), backend, False
-        from lfpc.mini.demo import (  # imports torch, which a served model does without
-            base_checkpoint,
-            is_miniature,
-            miniature_settings,
-        )
+    def _chosen(self) -> tuple[str, Self]:
+        """The model's name, and the options with the model in them."""
+        if self.base_url is not None or self.model is not None:
+            return str(self.model), self
+        if self.checkpoint is not None:
+            return self.checkpoint.resolve().name, self
+        from lfpc.mini.demo import base_checkpoint  # imports torch, which a served model needs not
 
-        config, backend = replace(self, checkpoint=self.checkpoint or base_checkpoint()).asked()
-        small = is_miniature(Path(config.model))
-        config = replace(
-            miniature_settings(config) if small else config,
-            budget=self.budget or (25 if small else 1024),
-        )
-        return (
-            Path(config.model).resolve().name if self.checkpoint else "lfpc-mini",
-            config,
-            backend,
-            small,
-        )
+        return "lfpc-mini", replace(self, checkpoint=base_checkpoint())
 
 
 VERBS: dict[str, type[Verb]] = {"serve": Serve}

@@ -5,7 +5,6 @@ Every part leaves its result on disk and is not done again, so an interrupted de
 stopped.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from lfpc.evaluate.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
 from lfpc.mini.config import ABLATIONS, DemoConfig
-from lfpc.mini.folders import CROPS, write_split
+from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
@@ -57,9 +56,8 @@ PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 TABLE_FILE = "table.md"
 STEP_COST = 30.0
 """A training step takes about as long as so many questions."""
-MAX_TURNS = 3
-MAX_NEW_TOKENS = 24
-"""A tool call of the miniature is a dozen tokens."""
+MAX_TURNS = BASE_SETTINGS.max_turns
+MAX_NEW_TOKENS = BASE_SETTINGS.max_new_tokens
 
 
 def base_checkpoint() -> Path:
@@ -75,30 +73,6 @@ def base_checkpoint() -> Path:
             f"--out {folder}`"
         )
     return folder
-
-
-def is_miniature(checkpoint: Path) -> bool:
-    """Whether a checkpoint's folder holds weights of the miniature, by its vocabulary."""
-    try:
-        found, own = (
-            json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            for folder in (checkpoint, base_checkpoint())
-        )
-        return found["text_config"]["vocab_size"] == own["text_config"]["vocab_size"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False  # what is wrong with it is said where it is loaded
-
-
-def miniature_settings(config: EvaluationConfig) -> EvaluationConfig:
-    """`config` within what the miniature's runs know: their crops, and no more turns and tokens
-    than they had.
-    """
-    return replace(
-        config,
-        crop=config.crop or CROPS,
-        max_turns=min(config.max_turns, MAX_TURNS),
-        max_new_tokens=min(config.max_new_tokens, MAX_NEW_TOKENS),
-    )
 
 
 def demo(config: DemoConfig, *, progress: bool = True) -> Path:

@@ -19,6 +19,7 @@ from lfpc.mini.scenes import (
     draw_scene,
     relation_question,
 )
+from lfpc.policies.settings import CheckpointSettings
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.files import atomic_file
 
@@ -34,6 +35,10 @@ SPLITS: dict[str, tuple[int, SceneRules]] = {
 """Split -> (first part of its scene seeds, how its scenes look). 10 belongs to pretraining."""
 CROPS = CropRules(min_tokens=16, max_tokens=25)
 """The miniature's crops: a few tokens each."""
+BASE_SETTINGS = CheckpointSettings(
+    crop=CROPS, max_turns=3, max_new_tokens=24, small_budget=25, full_budget=256
+)
+"""What the base checkpoint knows: a tool call is a dozen tokens, a scene of 448 pixels 256."""
 RELATIONS = 0.2
 """Share of questions about where one thing is, seen from another."""
 

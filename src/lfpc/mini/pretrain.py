@@ -31,6 +31,7 @@ from lfpc.mini.dialogues import (
     dialogue_loss,
     dialogue_rows,
 )
+from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
@@ -126,7 +127,11 @@ def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
             job.next_step.value = state["step"]
         _run_together(job, learner, progress=progress)
     return save_checkpoint(
-        learner.model, learner.tokenizer, config.out / "checkpoint", processor=picture_processor()
+        learner.model,
+        learner.tokenizer,
+        config.out / "checkpoint",
+        processor=picture_processor(),
+        settings=BASE_SETTINGS,
     )
 
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from lfpc.errors import ConfigError
-from lfpc.options import json_option
+from lfpc.options import NotAnOption, json_option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How replies are sampled."""
 
-    max_new_tokens: int = 512
-    """Token limit of a reply."""
+    max_new_tokens: NotAnOption[int] = 512
+    """Token limit of a reply. Not an option here: its default depends on the checkpoint."""
     temperature: float = 0.0
     """Sampling temperature; 0: greedy. Log-probabilities of greedy replies are those at
     temperature 1."""

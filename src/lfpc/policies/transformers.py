@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.policies.qwen.encode import Encoded, Encoder
-from lfpc.policies.qwen.language import Heads, read
+from lfpc.policies.qwen.language import Prefixes, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.sampling import GREEDY, Sampling
@@ -57,7 +57,7 @@ class TransformersPolicy:
         self.generator = generator or torch.Generator(model.device).manual_seed(
             sampling.sampling_seed or 0
         )
-        self._heads: Heads | None = None
+        self._prefixes: Prefixes | None = None
 
     def resampled(self, sampling: Sampling) -> Self:
         """Another policy of the same model that samples as `sampling` says: it shares what was
@@ -68,7 +68,7 @@ class TransformersPolicy:
         other.views = ViewEncoder(self.model, share=self.share)
         other.generator = torch.Generator(self.model.device)
         other.reseed(sampling.sampling_seed)
-        other._heads = None
+        other._prefixes = None
         return other
 
     def reseed(self, seed: int | None) -> None:
@@ -87,8 +87,8 @@ class TransformersPolicy:
 
     @torch.no_grad()
     def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
-        heads = (self._heads if self._heads is not None else {}) if self.share else None
-        start = read(self.model, rows, row_features(self.views, rows), heads=heads, room=ROOM)
+        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.sampling, self.generator)
         return [
             Reply(
@@ -106,11 +106,11 @@ class TransformersPolicy:
         change in it.
         """
         with self.views.remembered():
-            self._heads = {}
+            self._prefixes = {}
             try:
                 yield
             finally:
-                self._heads = None
+                self._prefixes = None
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:

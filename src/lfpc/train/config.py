@@ -1,4 +1,6 @@
-"""What a training run is. An ablation is `dataclasses.replace(config, ...)`; see `presets`."""
+"""A training run's configuration. An ablation is `dataclasses.replace(config, ...)`; see
+`presets`.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 
 Aggregation = Literal["token-mean", "sequence-mean"]
-"""Whether every token of a step counts the same, or every rollout."""
+"""Whether the loss averages over the tokens or over the rollouts of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +20,9 @@ class LoraConfig:
     """Low-rank adapters (through peft) in place of training every weight."""
 
     rank: int = 16
-    """Inner width of an adapter."""
+    """Adapter rank."""
     alpha: int = 32
-    """Scale: an adapter's output is multiplied by alpha / rank."""
+    """Adapter scale: the output is multiplied by alpha / rank."""
     targets: tuple[str, ...] = (
         "q_proj",
         "k_proj",
@@ -30,7 +32,7 @@ class LoraConfig:
         "up_proj",
         "down_proj",
     )
-    """Linear layers that get an adapter; in the vision tower too, where they have these names."""
+    """Names of the linear layers that get an adapter, in language model and vision tower."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
@@ -48,91 +50,91 @@ class TrainConfig:
     init: Path = Path("checkpoint")
     """Checkpoint to start from."""
     out: Path = Path("out/train")
-    """Run folder; a run that is there already is continued."""
+    """Run folder; an existing run continues."""
     validation: Path | None = None
-    """Samples folder for validation; None: no validation, and no best checkpoint."""
+    """Samples folder for validation. Default: no validation and no best checkpoint."""
 
     first_view: Literal["selected", "original", "fixed"] = "selected"
-    """Budget of the first view: each sample's own `budget` (the information gap), the original's
-    resolution, or one for all."""
+    """First-view budget. selected: each sample's own `budget` (the information gap); original: the
+    original's resolution; fixed: one budget for all samples."""
     fixed_budget: int = 1024
-    """Visual tokens of every first view, with first_view=fixed."""
+    """Visual tokens of a first view, with first_view=fixed."""
     original_budget: int = 16384
-    """Most visual tokens of a first view at the original's resolution, with first_view=original."""
+    """Maximum visual tokens of a first view, with first_view=original."""
     crop: CropRules = field(default_factory=CropRules)
-    """How a crop becomes a picture."""
+    """Resolution of a crop, in visual tokens."""
     protocol: str = "qwen2_5_vl"
-    """What the policy reads and writes; a name in lfpc.protocols."""
+    """Protocol of the model family; docs/protocols.md lists the names."""
     max_turns: int = 6
-    """Replies an episode may have."""
+    """Turn limit of an episode."""
 
     prompts_per_step: int = 8
-    """Questions a step."""
+    """Samples per step."""
     group_size: int = 8
-    """Rollouts of every question; their rewards are compared with each other."""
+    """Rollouts per sample; a group's rewards are compared with each other."""
     steps: int = 80
-    """Steps of the run."""
+    """Training steps."""
     updates_per_batch: int = 1
-    """Optimiser updates with the rollouts of one step; from the second on, clipping matters."""
+    """Optimiser updates per step, all on the same rollouts; clipping takes effect from the second
+    on."""
     micro_batch: int = 64
-    """Rollouts that go through the language model together in an update; less needs less memory and
-    changes nothing else."""
-    max_tokens: int = 8192
-    """Longer rollouts are not trained on; they are counted as `overlong`."""
+    """Rollouts per forward and backward pass of an update; a smaller value needs less memory and
+    leaves the gradient unchanged."""
+    max_rollout_tokens: int = 8192
+    """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
 
     learning_rate: float = 1e-6
-    """Of AdamW."""
+    """AdamW learning rate."""
     warmup: int = 0
-    """Steps in which the learning rate grows linearly to its value."""
+    """Steps of linear learning-rate warm-up."""
     decay: bool = False
-    """Whether the learning rate then falls linearly, to reach 0 after the last step; False: it
-    stays."""
+    """Linear learning-rate decay after the warm-up, to 0 after the last step. Default: constant.
+    Local engine only."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """AdamW weight decay."""
     clip: float = 0.2
-    """The policy ratio is clipped to [1 - clip, 1 + clip]."""
+    """Clip range of the policy ratio: [1 - clip, 1 + clip]."""
     max_grad_norm: float = 1.0
-    """Longer gradients are shortened to this norm."""
+    """Gradient norm above which gradients are rescaled to it."""
     aggregation: Aggregation = "token-mean"
-    """token-mean: every token of the step counts the same. sequence-mean: every rollout counts the
-    same."""
+    """Loss average. token-mean: over all tokens of a step; sequence-mean: over its rollouts."""
     reward: RewardConfig = field(default_factory=RewardConfig)
-    """Weights of the reward's terms."""
+    """Weights of the reward terms."""
 
     temperature: float = 1.0
-    """Of sampling, and of the trained log-probabilities."""
+    """Temperature of sampling and of the trained log-probabilities."""
     max_new_tokens: int = 512
-    """Tokens a reply may have."""
+    """Token limit of a reply."""
     sample_batch: int = 64
-    """Rollouts that are sampled together."""
+    """Rollouts per sampling batch."""
     share: bool = True
-    """Pictures and prompts that rollouts share are computed once; False computes each by itself
-    (same numbers, for comparison)."""
+    """Compute pictures and prompts that rollouts share once; False computes them per rollout, with
+    the same result."""
 
     seed: int = 0
-    """Of the order of questions and of sampling."""
+    """Seed of sample order and sampling."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters only; None: all weights."""
+    """Train low-rank adapters only. Default: all weights. Local engine only."""
     freeze_vision: bool = False
-    """Leave the vision tower as it is."""
+    """Freeze the vision tower. Local engine only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: matrix products in bfloat16, weights and optimiser in float32. For GPUs; most CPUs
-    are slower with it."""
+    """Precision of matrix products; weights and optimiser stay in float32. bfloat16 is for GPUs:
+    most CPUs are slower with it."""
     device: str = "auto"
-    """auto: the GPU if there is one; else a torch device name."""
+    """Torch device name; auto: a GPU if available, else the CPU."""
     threads: int = 0
-    """CPU threads; 0: torch's own choice."""
+    """CPU threads; 0: torch's default."""
 
     save_every: int = 10
-    """Steps between checkpoints (the last step always has one)."""
+    """Steps between checkpoints; the last step always has one."""
     keep: int = 2
-    """Checkpoints that are kept, besides the best one."""
+    """Number of checkpoints to keep, besides the best one."""
     validate_every: int = 10
     """Steps between validations."""
     validation_size: int = 128
-    """Validation samples that are played, from the start of the file."""
+    """Number of validation samples, from the start of the folder."""
     log_episodes: int = 4
-    """Episodes of every step that are written to episodes.jsonl."""
+    """Episodes per step written to episodes.jsonl."""
 
     def __post_init__(self) -> None:
         _at_least(
@@ -149,7 +151,7 @@ class TrainConfig:
             self,
             1,
             "micro_batch",
-            "max_tokens",
+            "max_rollout_tokens",
             "max_new_tokens",
             "sample_batch",
             "save_every",
@@ -184,7 +186,7 @@ class TrainConfig:
         return PROTOCOLS[self.protocol]
 
     def first_budget(self, selected: int) -> int:
-        """Most visual tokens of the first view of a sample for which selection chose `selected`."""
+        """First-view budget of a sample whose selected budget is `selected`."""
         return {"selected": selected, "original": self.original_budget, "fixed": self.fixed_budget}[
             self.first_view
         ]

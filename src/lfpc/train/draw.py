@@ -1,4 +1,4 @@
-"""What a step is played on: which questions, seen how."""
+"""Which samples a step uses, and at which first-view budget."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -35,6 +35,13 @@ def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
         if not sample.image.is_file():
             raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
     return samples
+
+
+def validation_samples(config: TrainConfig) -> list[Sample]:
+    """The held-out samples of a run; none without a validation folder."""
+    if config.validation is None:
+        return []
+    return training_samples(config.validation, config)[: config.validation_size]
 
 
 def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The training loop on one device: play, reward, compare within groups, update.
 
-A step is a function of (weights, optimiser, seed, step), so a run that was stopped continues as if
-it had not been.
+A step is a function of (weights, optimiser, seed, step), so a resumed run is bit-identical to an
+uninterrupted one.
 """
 
 import sys
@@ -23,10 +23,23 @@ from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.train.advantages import group_advantages
 from lfpc.train.alarms import alarms, unheard
 from lfpc.train.config import TrainConfig
-from lfpc.train.draw import first_views, look_once, prompts_of_step, training_samples
+from lfpc.train.draw import (
+    first_views,
+    look_once,
+    prompts_of_step,
+    training_samples,
+    validation_samples,
+)
+from lfpc.train.groups import (
+    Group,
+    advantages_of,
+    episodes_of,
+    groups_of,
+    places_to_log,
+    terms_of,
+)
 from lfpc.train.rollouts import rollouts_of
 from lfpc.train.state import (
     best_checkpoint,
@@ -37,6 +50,7 @@ from lfpc.train.state import (
     save_state,
     save_weights,
     saved_steps,
+    settings_of_run,
 )
 from lfpc.train.statistics import (
     Numbers,
@@ -73,11 +87,7 @@ def train(
     """
     device = pick_device(config)
     samples = training_samples(config.data, config)
-    validation = (
-        training_samples(config.validation, config)[: config.validation_size]
-        if config.validation
-        else []
-    )
+    validation = validation_samples(config)
     check_engine(config.out, "local")
     run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
     keep_samples(run, samples)
@@ -119,39 +129,33 @@ class Trainer:
             share=config.share,
         )
 
-    def step(
-        self, samples: Sequence[Sample], step: int
-    ) -> tuple[Numbers, list[Episode], list[RewardTerms], list[float]]:
-        """Play a group per question, update. Returns metrics, episodes, their rewards and
-        advantages.
-        """
+    def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
+        """Play a group per sample, update. Returns metrics and groups."""
         started = time.perf_counter()
         before = self.policy.views.count.pictures
         self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
-        size = self.config.group_size
         with self.policy.cached_views():
-            episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
-            terms = [self.reward(played) for played in episodes]
-            totals = [term.total for term in terms]
-            advantages = [
-                a
-                for start in range(0, len(totals), size)
-                for a in group_advantages(totals[start : start + size])
-            ]
+            groups = self.play_groups(samples)
             played = time.perf_counter()
-            updated = self._update(episodes, advantages, step)
+            updated = self._update(groups, step)
         ended = time.perf_counter()
         numbers: Numbers = {
             "step": step,
-            **episode_numbers(episodes, terms),
-            **sampling_numbers(episodes, advantages, size),
+            **episode_numbers(episodes_of(groups), terms_of(groups)),
+            **sampling_numbers(groups),
             **updated,
             "vision_passes": self.policy.views.count.pictures - before,
             "seconds_play": played - started,
             "seconds_update": ended - played,
             "seconds": ended - started,
         }
-        return numbers, episodes, terms, advantages
+        return numbers, groups
+
+    def play_groups(self, samples: Sequence[Sample]) -> list[Group]:
+        """One group per sample: its episodes, their rewards and advantages."""
+        size = self.config.group_size
+        episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
+        return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample; a box that several rollouts ask for is cut once."""
@@ -169,12 +173,14 @@ class Trainer:
         with self.learner.autocast():
             return play(games, policy)
 
-    def _update(
-        self, episodes: Sequence[Episode], advantages: Sequence[float], step: int
-    ) -> Numbers:
-        rows = rollouts_of(episodes, self.policy.encoder, max_tokens=self.config.max_tokens)
+    def _update(self, groups: Sequence[Group], step: int) -> Numbers:
+        rows = rollouts_of(
+            episodes_of(groups),
+            self.policy.encoder,
+            max_rollout_tokens=self.config.max_rollout_tokens,
+        )
         reports = [
-            self.learner.update(rows, advantages, step=step)
+            self.learner.update(rows, advantages_of(groups), step=step)
             for _ in range(self.config.updates_per_batch)
         ]
         return {
@@ -204,6 +210,7 @@ def _loop(
     progress: bool,
 ) -> None:
     config = trainer.config
+    settings = settings_of_run(config, samples)
     history = run.metrics()
     bar = tqdm(
         total=config.steps,
@@ -216,52 +223,42 @@ def _loop(
     try:
         for step in range(done + 1, config.steps + 1):
             chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
-            numbers, episodes, terms, advantages = trainer.step(chosen, step)
+            numbers, groups = trainer.step(chosen, step)
             last = step == config.steps
             if validation and (step % config.validate_every == 0 or last):
                 numbers |= trainer.validate(validation)
-                _keep_best(trainer, numbers, history)
+                if is_best(numbers, history):
+                    best = best_checkpoint(config.out)
+                    save_weights(trainer.model, trainer.tokenizer, best, config, settings)
             row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
             for text in unheard(row["alarms"], history):
                 tqdm.write(f"alarm: {text}", file=sys.stderr)
-            _log_episodes(run, config, step, episodes, terms, advantages)
+            _log_episodes(run, config, step, groups)
             run.log_metrics(row)
             history.append(row)
             if step % config.save_every == 0 or last:
-                save_state(
-                    trainer.model, trainer.tokenizer, trainer.learner.optimizer, config, step
-                )
+                optimizer = trainer.learner.optimizer
+                save_state(trainer.model, trainer.tokenizer, optimizer, config, step, settings)
             for board in boards:
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
-                    board.episode(episodes[0], step)
+                    board.episode(groups[0].episodes[0], step)
             _show(bar, numbers, step, config.steps, progress=progress)
     finally:
         bar.close()
 
 
-def _keep_best(trainer: Trainer, numbers: Numbers, history: Sequence[dict[str, Any]]) -> None:
-    if is_best(numbers, history):
-        save_weights(
-            trainer.model, trainer.tokenizer, best_checkpoint(trainer.config.out), trainer.config
-        )
-
-
-def _log_episodes(
-    run: RunFolder, config: TrainConfig, step: int, episodes: Any, terms: Any, advantages: Any
-) -> None:
-    """The first rollout of as many questions as asked for, then second rollouts, and so on."""
-    order = sorted(range(len(episodes)), key=lambda n: (n % config.group_size, n))
-    for n in sorted(order[: config.log_episodes]):
-        key = f"{step}/{n // config.group_size}/{n % config.group_size}"
+def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequence[Group]) -> None:
+    for place, number in places_to_log(groups, config.log_episodes):
+        group = groups[place]
         record = record_of(
-            episodes[n],
-            terms[n],
+            group.episodes[number],
+            group.terms[number],
             factor=config.chat.factor,
             step=step,
-            advantage=advantages[n],
+            advantage=group.advantages[number],
         )
-        log_record(run, key, record)
+        log_record(run, f"{step}/{place}/{number}", record)
 
 
 def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:

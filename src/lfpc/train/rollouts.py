@@ -54,7 +54,7 @@ class Rollout:
         )
 
 
-def rollout_of(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Rollout:
+def rollout_of(episode: Episode, encoder: Encoder, *, max_rollout_tokens: int) -> Rollout:
     """The tokens of an episode with the log-probabilities they were sampled with.
 
     Raises:
@@ -71,11 +71,15 @@ def rollout_of(episode: Episode, encoder: Encoder, *, max_tokens: int) -> Rollou
         episode.sample.question, episode.sample.options, episode.first_view, episode.turns[:-1]
     )
     encoded = encoder.episode(before, episode.turns[-1].reply)
-    overlong = len(encoded.ids) > max_tokens
+    overlong = len(encoded.ids) > max_rollout_tokens
     sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
     return Rollout(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
 
 
-def rollouts_of(episodes: Sequence[Episode], encoder: Encoder, *, max_tokens: int) -> list[Rollout]:
+def rollouts_of(
+    episodes: Sequence[Episode], encoder: Encoder, *, max_rollout_tokens: int
+) -> list[Rollout]:
     """One row per episode."""
-    return [rollout_of(episode, encoder, max_tokens=max_tokens) for episode in episodes]
+    return [
+        rollout_of(episode, encoder, max_rollout_tokens=max_rollout_tokens) for episode in episodes
+    ]

@@ -1,6 +1,6 @@
 """What a run needs to continue exactly: weights as a Hugging Face folder, the optimiser beside it.
 
-    checkpoints/step-000010/      weights, tokenizer, picture processor: loads anywhere
+    checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
     checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
     checkpoints/best/             the weights with the best validation so far
 
@@ -10,6 +10,8 @@ Random numbers of a step are drawn from (seed, step), so no random state has to 
 import copy
 import re
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.settings import CheckpointSettings
+from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.train.config import LoraConfig, TrainConfig
 
@@ -112,12 +116,36 @@ def adapters(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight for name, weight in model.named_parameters() if "lora_" in name}
 
 
+def settings_of_run(config: TrainConfig, samples: Sequence[Sample]) -> CheckpointSettings:
+    """How the run's checkpoints are trained to be asked.
+
+    Args:
+        config: the run.
+        samples: what it trains on; a run with selected budgets names the most frequent one, and of
+            several the smallest.
+    """
+    small: dict[str, int | None] = {"original": None, "fixed": config.fixed_budget}
+    if config.first_view == "selected":
+        counts = Counter(sample.budget for sample in samples if sample.budget is not None)
+        small["selected"] = max(sorted(counts), key=counts.__getitem__)
+    return CheckpointSettings(
+        protocol=config.protocol,
+        crop=config.crop,
+        max_turns=config.max_turns,
+        max_new_tokens=config.max_new_tokens,
+        first_view=config.first_view,
+        small_budget=small[config.first_view],
+        full_budget=config.original_budget,
+    )
+
+
 def save_state(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     step: int,
+    settings: CheckpointSettings,
 ) -> Path:
     """Write a checkpoint to continue from, and drop the oldest ones. Returns its folder.
 
@@ -127,7 +155,7 @@ def save_state(
     folder = checkpoint_folder(config.out, step)
     file = folder.with_suffix(".pt")
     remove_drafts(folder.parent)
-    save_weights(model, tokenizer, folder, config)
+    save_weights(model, tokenizer, folder, config, settings)
     try:
         with atomic_file(file, "wb") as out:
             torch.save(
@@ -143,11 +171,19 @@ def save_state(
 
 
 def save_weights(
-    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    config: TrainConfig,
+    settings: CheckpointSettings,
 ) -> Path:
     """Write the weights as a plain checkpoint; adapters are merged into the weights of a copy."""
     return save_checkpoint(
-        _merged(model) if config.lora is not None else model, tokenizer, folder, source=config.init
+        _merged(model) if config.lora is not None else model,
+        tokenizer,
+        folder,
+        source=config.init,
+        settings=settings,
     )
 
 

@@ -1,14 +1,15 @@
-"""What the episodes of a step were like, as numbers. An absent quantity is None."""
+"""Metrics of episodes and groups. A quantity that does not exist is None."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from statistics import fmean, median, pstdev
 from typing import Any
 
-from lfpc.boxes import Box, iou
+from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
 from lfpc.rewards import RewardTerms
+from lfpc.train.groups import Group, episodes_of
 
 Numbers = dict[str, float | None]
 
@@ -28,7 +29,6 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
     `iou_best` are means over episodes with boxes and truth.
     """
     totals = [term.total for term in terms]
-    boxed = [episode for episode in episodes if episode.boxes and episode.sample.boxes]
     areas = [box.area for episode in episodes for box in episode.boxes]
     return {
         **{
@@ -36,20 +36,20 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
             for field in fields(RewardTerms)
         },
         "reward": mean(totals),
-        "reward_std": pstdev(totals),
+        "reward_std": pstdev(totals) if totals else None,
         "accuracy": mean(float(episode.verdict.correct) for episode in episodes),
         "tool_rate": mean(float(episode.shown_crops > 0) for episode in episodes),
         "turns": mean(len(episode.turns) for episode in episodes),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),
         "unanswered": mean(float(episode.answer is None) for episode in episodes),
         "box_area": median(areas) if areas else None,
-        "iou_last": mean(nested_iou(episode, episode.boxes[-1:]) for episode in boxed),
-        "iou_best": mean(nested_iou(episode, episode.boxes) for episode in boxed),
+        "iou_last": _mean_iou(episodes, lambda boxes: boxes[-1:]),
+        "iou_best": _mean_iou(episodes, lambda boxes: boxes),
     }
 
 
 def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
-    """What is told of greedy episodes of held-out samples."""
+    """Metrics of greedy episodes of held-out samples."""
     numbers = episode_numbers(episodes, terms)
     return {
         f"validation_{name}": numbers[name]
@@ -66,29 +66,25 @@ def is_best(numbers: Numbers, history: Sequence[Mapping[str, Any]]) -> bool:
     return now is not None and now > max(earlier, default=float("-inf"))
 
 
-def nested_iou(episode: Episode, boxes: Sequence[Box]) -> float:
-    """Mean over targets of the best IoU of any of `boxes` with any nested truth box of the
-    target.
-    """
-    return fmean(
-        max(iou(box, truth) for box in boxes for truth in nested) for nested in episode.sample.boxes
-    )
+def _mean_iou(
+    episodes: Sequence[Episode], chosen: Callable[[Sequence[Box]], Sequence[Box]]
+) -> float | None:
+    ious = [target_iou(chosen(episode.boxes), episode.sample.boxes) for episode in episodes]
+    return mean(iou for iou in ious if iou is not None)
 
 
-def sampling_numbers(
-    episodes: Sequence[Episode], advantages: Sequence[float], group_size: int
-) -> Numbers:
+def sampling_numbers(groups: Sequence[Group]) -> Numbers:
     """`entropy` of the policy in nats per token (mean of -log pi of its samples, unbiased),
     `policy_tokens`, and `zero_variance`, the share of groups whose rollouts all earned the same.
     """
     logprobs = [
-        logprob for episode in episodes for turn in episode.turns for logprob in turn.reply.logprobs
-    ]
-    groups = [
-        advantages[start : start + group_size] for start in range(0, len(advantages), group_size)
+        logprob
+        for episode in episodes_of(groups)
+        for turn in episode.turns
+        for logprob in turn.reply.logprobs
     ]
     return {
         "entropy": mean(-logprob for logprob in logprobs),
         "policy_tokens": float(len(logprobs)),
-        "zero_variance": mean(float(not any(group)) for group in groups),
+        "zero_variance": mean(float(not group.has_signal) for group in groups),
     }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lfpc.policies.qwen.encode import Encoded
-from lfpc.policies.qwen.language import Head, Heads, add_heads, head_key, read
+from lfpc.policies.qwen.language import Prefix, Prefixes, compute_prefixes, prefix_key, read
 from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.train.config import TrainConfig
@@ -29,7 +29,7 @@ from lfpc.train.rollouts import Rollout
 Leaves = dict[int, list[Tensor]]
 """Per conversation (by identity), what stands for the features of its views."""
 PADDING = 1.4
-"""The longest tail in a bucket is at most this many times its shortest."""
+"""The longest suffix in a bucket is at most this many times its shortest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +96,12 @@ class Learner:
         features, leaves = self._picture_leaves([rows[n].encoded for n in trained])
         parts: list[_Part] = []
         for chunk in micro_batches(rows, trained, self.config.micro_batch):
-            with self._heads([rows[n].encoded for n in chunk], leaves) as heads:
+            with self._prefixes([rows[n].encoded for n in chunk], leaves) as prefixes:
                 for bucket in length_buckets(rows, chunk):
                     parts.append(
-                        self._backward(rows, bucket, leaves, heads, np.asarray(advantages), weights)
+                        self._backward(
+                            rows, bucket, leaves, prefixes, np.asarray(advantages), weights
+                        )
                     )
         _hand_over(zip(features, chain.from_iterable(leaves.values()), strict=True))
         tokens = int(lengths[trained].sum())
@@ -121,25 +123,25 @@ class Learner:
         return features, leaves
 
     @contextmanager
-    def _heads(self, rows: Sequence[Encoded], leaves: Leaves) -> Iterator[Heads | None]:
+    def _prefixes(self, rows: Sequence[Encoded], leaves: Leaves) -> Iterator[Prefixes | None]:
         """Leaves of the rows' first prompts for the time of the block; then what they gathered goes
         backward. None: nothing is shared.
         """
         if not self.policy.share:
             yield None
             return
-        computed: Heads = {}
+        computed: Prefixes = {}
         with self.autocast():
-            add_heads(
+            compute_prefixes(
                 self.model,
                 rows,
                 [leaves[id(row)] for row in rows],
-                [head_key(row) for row in rows],
+                [prefix_key(row) for row in rows],
                 computed,
             )
         detached = {
-            key: Head([(_leaf(k), _leaf(v)) for k, v in head.layers], head.view)
-            for key, head in computed.items()
+            key: Prefix([(_leaf(k), _leaf(v)) for k, v in prefix.layers], prefix.view)
+            for key, prefix in computed.items()
         }
         yield detached
         _hand_over(zip(_tensors(computed), _tensors(detached), strict=True))
@@ -149,7 +151,7 @@ class Learner:
         rows: Sequence[Rollout],
         bucket: Sequence[int],
         leaves: Leaves,
-        heads: Heads | None,
+        prefixes: Prefixes | None,
         advantages: np.ndarray,
         weights: np.ndarray,
     ) -> _Part:
@@ -163,7 +165,7 @@ class Learner:
             for values in (advantages, weights)
         ]
         with self.autocast():
-            logprobs = self.logprobs(chosen, [leaves[id(row.encoded)] for row in chosen], heads)
+            logprobs = self.logprobs(chosen, [leaves[id(row.encoded)] for row in chosen], prefixes)
         loss, cut = clipped_loss(
             logprobs, sampled, per_token[0], per_token[1], clip=self.config.clip
         )
@@ -173,10 +175,13 @@ class Learner:
         )
 
     def logprobs(
-        self, rows: Sequence[Rollout], features: Sequence[Sequence[Tensor]], heads: Heads | None
+        self,
+        rows: Sequence[Rollout],
+        features: Sequence[Sequence[Tensor]],
+        prefixes: Prefixes | None,
     ) -> Tensor:
         """(policy tokens of all rows,) log-probabilities now, computed as in sampling."""
-        got = read(self.model, [row.encoded for row in rows], features, heads=heads)
+        got = read(self.model, [row.encoded for row in rows], features, prefixes=prefixes)
         width = got.hidden.shape[1]
         columns = np.concatenate([row.places - 1 + width - len(row.encoded.ids) for row in rows])
         numbers = np.arange(len(rows)).repeat([len(row.places) for row in rows])
@@ -235,11 +240,11 @@ def micro_batches(
 
 
 def length_buckets(rows: Sequence[Rollout], chunk: Sequence[int]) -> list[list[int]]:
-    """`chunk` in buckets of similar tail length, so that little is computed for padding."""
-    tails = {n: len(rows[n].encoded.ids) - rows[n].encoded.head for n in chunk}
+    """`chunk` in buckets of similar suffix length, so that little is computed for padding."""
+    suffixes = {n: len(rows[n].encoded.ids) - rows[n].encoded.prefix for n in chunk}
     buckets: list[list[int]] = []
-    for number in sorted(chunk, key=tails.__getitem__):
-        if not buckets or tails[number] > PADDING * tails[buckets[-1][0]]:
+    for number in sorted(chunk, key=suffixes.__getitem__):
+        if not buckets or suffixes[number] > PADDING * suffixes[buckets[-1][0]]:
             buckets.append([])
         buckets[-1].append(number)
     return buckets
@@ -249,8 +254,8 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
-def _tensors(heads: Heads) -> list[Tensor]:
-    return [tensor for head in heads.values() for pair in head.layers for tensor in pair]
+def _tensors(prefixes: Prefixes) -> list[Tensor]:
+    return [tensor for prefix in prefixes.values() for pair in prefix.layers for tensor in pair]
 
 
 def _hand_over(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.qwen.varlen import speed_up_vision
+from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
 
 SUPPORTED = ("qwen2_5_vl",)
@@ -93,12 +94,14 @@ def save_checkpoint(
     *,
     source: Path | None = None,
     processor: Any = None,
+    settings: CheckpointSettings | None = None,
 ) -> Path:
     """Write model, tokenizer and picture processor to `folder`, which appears whole or not at all.
 
     Args:
         source: the folder the model came from; its picture processor files are kept.
         processor: picture processor to write where there is no source; None: Qwen2.5-VL's defaults.
+        settings: how the checkpoint was trained to be asked; None: it does not say.
     Raises:
         CheckpointError: the disk refuses; an earlier checkpoint of this name is still there.
     """
@@ -112,6 +115,8 @@ def save_checkpoint(
                     shutil.copyfile(source / name, draft / name)
             if not (draft / KEPT_FILES[0]).is_file():
                 (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
+            if settings is not None:
+                write_settings(settings, draft)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
     return folder

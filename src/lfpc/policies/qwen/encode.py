@@ -41,8 +41,8 @@ class Encoded:
     """A conversation as the model reads it.
 
     system + user     reply 0   user       reply 1
-    h h V V V h h h   r r r     o V V o    r r       ids; V: placeholders of `views`, in order
-    head = 7                                         the first prompt without its last token
+    p p V V V p p p   r r r     o V V o    r r       ids; V: placeholders of `views`, in order
+    prefix = 7                                       the first prompt without its last token
     """
 
     ids: np.ndarray
@@ -51,9 +51,9 @@ class Encoded:
     """The pictures behind the placeholders, in order."""
     replies: tuple[Span, ...]
     """Where the policy's replies are, one span per turn."""
-    head: int
-    """Tokens before the last one of the first prompt: equal for all rollouts of a question. The
-    first view lies in it, all others after."""
+    prefix: int
+    """Tokens of the prefix that all rollouts of a question share: the first prompt without its last
+    token. The first view lies in it, all others after."""
     positions: np.ndarray
     """(3, length) int64: time, height and width of every token for the rotary embedding."""
 

@@ -1,12 +1,12 @@
 """Encoded conversations through the language model, the part that rollouts share computed once.
 
-    head of question 1      tail of its rollout 1
-    h h V V V h          |  h r r r o V V o r r
-                            tail of its rollout 2
-                         |  _ _ _ _ _ _ h r r r
+    prefix of question 1    suffix of its rollout 1
+    p p V V V p             |  p r r r o V V o r r
+                            suffix of its rollout 2
+                            |  _ _ _ _ _ _ p r r r
 
-Every row is [head | tail]. A head is computed once per distinct question and picture, and its keys
-and values serve all its rows. Both parts are padded on the left; padding is never attended to.
+Every row is [prefix | suffix]. A prefix is computed once per distinct question and picture, and its
+keys and values serve all its rows. Both parts are padded on the left; padding is never attended to.
 
 Sampling and training read through the same function, so their log-probabilities agree.
 """
@@ -76,8 +76,8 @@ class KeyValues:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A computed head."""
+class Prefix:
+    """Keys and values of a prompt prefix that rollouts share."""
 
     layers: list[tuple[Tensor, Tensor]]
     """Per layer keys and values, (attention heads, tokens, width); the tokens may be padded on the
@@ -86,7 +86,7 @@ class Head:
     """The picture, held so that its identity stays its own."""
 
 
-Heads = MutableMapping[Hashable, Head]
+Prefixes = MutableMapping[Hashable, Prefix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ class Read:
     """What reading a batch of conversations gives."""
 
     hidden: Tensor
-    """(rows, tail, hidden): the last layer's states over the left-padded tails; the last column is
-    each row's last token."""
+    """(rows, suffix, hidden): the last layer's states over the left-padded suffixes; the last
+    column is each row's last token."""
     visible: Tensor
-    """(rows, head + tail) bool: which columns of `cache` are tokens."""
+    """(rows, prefix + suffix) bool: which columns of `cache` are tokens."""
     cache: KeyValues
 
 
@@ -106,7 +106,7 @@ def read(
     rows: Sequence[Encoded],
     features: Sequence[Sequence[Tensor]],
     *,
-    heads: Heads | None,
+    prefixes: Prefixes | None,
     room: int = 0,
 ) -> Read:
     """Run the language model over whole conversations.
@@ -115,12 +115,12 @@ def read(
         model: a Qwen2.5-VL.
         rows: the conversations.
         features: per row, the features of its views.
-        heads: computed heads to use and to add to; None computes each row's own, sharing nothing.
+        prefixes: computed prefixes, used and added to; None computes each row's own, sharing none.
         room: tokens that are going to be appended to the cache.
     """
-    shared: Heads = {} if heads is None else heads
-    keys = [number if heads is None else head_key(row) for number, row in enumerate(rows)]
-    add_heads(model, rows, features, keys, shared)
+    shared: Prefixes = {} if prefixes is None else prefixes
+    keys = [number if prefixes is None else prefix_key(row) for number, row in enumerate(rows)]
+    compute_prefixes(model, rows, features, keys, shared)
     distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     index = torch.tensor([distinct[key] for key in keys], device=model.device)
     past = [shared[key].layers for key in distinct]
@@ -128,27 +128,27 @@ def read(
         (_stack(p[n][0] for p in past)[index], _stack(p[n][1] for p in past)[index])
         for n in range(len(past[0]))
     ]
-    before = _visible([row.head for row in rows], layers[0][0].shape[2], model.device)
+    before = _visible([row.prefix for row in rows], layers[0][0].shape[2], model.device)
     cache = KeyValues(layers, room=room)
-    tails = [slice(row.head, len(row.ids)) for row in rows]
-    hidden, own = _run(model, rows, tails, [f for fs in features for f in fs[1:]], cache, before)
+    suffixes = [slice(row.prefix, len(row.ids)) for row in rows]
+    hidden, own = _run(model, rows, suffixes, [f for fs in features for f in fs[1:]], cache, before)
     return Read(hidden, torch.cat([before, own], dim=1), cache)
 
 
-def head_key(row: Encoded) -> Hashable:
-    """Equal for rows whose heads are: the same picture in the same words."""
-    return id(row.views[0].image), row.ids[: row.head].tobytes()
+def prefix_key(row: Encoded) -> Hashable:
+    """Equal for rows whose prefixes are: the same picture in the same words."""
+    return id(row.views[0].image), row.ids[: row.prefix].tobytes()
 
 
-def add_heads(
+def compute_prefixes(
     model: Any,
     rows: Sequence[Encoded],
     features: Sequence[Sequence[Tensor]],
     keys: Sequence[Hashable],
-    heads: Heads,
+    prefixes: Prefixes,
 ) -> None:
-    """Compute the heads that are not in `heads` yet, each once, all together."""
-    fresh = {key: number for number, key in enumerate(keys) if key not in heads}
+    """Compute the prefixes that are not in `prefixes` yet, each once, all together."""
+    fresh = {key: number for number, key in enumerate(keys) if key not in prefixes}
     if not fresh:
         return
     chosen = [rows[number] for number in fresh.values()]
@@ -156,14 +156,16 @@ def add_heads(
     _run(
         model,
         chosen,
-        [slice(0, row.head) for row in chosen],
+        [slice(0, row.prefix) for row in chosen],
         [features[number][0] for number in fresh.values()],
         cache,
         None,
     )
     layers = [(keys.unbind(0), values.unbind(0)) for keys, values in cache.layers()]
     for place, (key, row) in enumerate(zip(fresh, chosen, strict=True)):
-        heads[key] = Head([(keys[place], values[place]) for keys, values in layers], row.views[0])
+        prefixes[key] = Prefix(
+            [(keys[place], values[place]) for keys, values in layers], row.views[0]
+        )
 
 
 def _run(

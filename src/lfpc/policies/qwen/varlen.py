@@ -8,9 +8,8 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VisionPatchEmbed,
     Qwen2_5_VLVisionAttention,
     apply_rotary_pos_emb_vision,
 )
@@ -18,12 +17,9 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 def speed_up_vision(visual: torch.nn.Module) -> None:
     """Make every attention of `visual` use `grouped_attention`, unless flash attention does it
-    already, and the patch embedding one matrix product (its kernel equals its stride). Weights and
-    results stay as they are.
+    already. Weights and results stay as they are.
     """
     for module in visual.modules():
-        if isinstance(module, Qwen2_5_VisionPatchEmbed):
-            module.forward = MethodType(_embed_patches, module)
         if isinstance(module, Qwen2_5_VLVisionAttention) and not str(
             module.config._attn_implementation
         ).startswith("flash"):
@@ -56,13 +52,6 @@ def _same_length(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, count: int) 
     shape = (count, -1, *q.shape[1:])
     a, b, c = (x.reshape(shape).transpose(1, 2) for x in (q, k, v))
     return scaled_dot_product_attention(a, b, c).transpose(1, 2).reshape(q.shape)
-
-
-def _embed_patches(self: Qwen2_5_VisionPatchEmbed, hidden_states: torch.Tensor) -> torch.Tensor:
-    weight = self.proj.weight
-    return linear(
-        hidden_states.to(weight.dtype), weight.reshape(self.embed_dim, -1), self.proj.bias
-    )
 
 
 def _forward(

@@ -185,10 +185,3 @@ class ViewEncoder:
         if self._pixels is not None:
             self._pixels[id(view.image)] = (view, *prepared)
         return prepared
-
-
-def encode_views(model: Any, views: Sequence[View], *, share: bool = True) -> list[Tensor]:
-    """(visual tokens, hidden) features of every view, in order; each distinct picture passes the
-    tower once (see `ViewEncoder`).
-    """
-    return ViewEncoder(model, share=share).features(views)

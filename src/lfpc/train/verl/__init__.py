@@ -6,7 +6,7 @@ shape        parameters and key-value bytes of a Qwen2.5-VL
 estimate     what that needs: memory and time, by formula
 versions     are the packages those this was written for
 translate    a run and a cluster -> verl's configuration
-export       a samples folder -> verl's parquet, with paths and no pixels
+lines        a sample -> a line of JSON for verl's queue, with its path and no pixels
 recording    what a worker tells of an episode -> metrics and episodes of a step
 checkpoints  verl's checkpoints -> ours
 launch       the run, from a configuration to a checkpoint

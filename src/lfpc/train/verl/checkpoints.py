@@ -13,10 +13,11 @@ from pathlib import Path
 
 from lfpc.errors import CheckpointError
 from lfpc.policies.qwen.checkpoint import KEPT_FILES
+from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder, replace_folder
 from lfpc.train.config import TrainConfig
 from lfpc.train.state import best_checkpoint, checkpoint_folder, step_folders
-from lfpc.train.verl.translate import Files
+from lfpc.train.verl.translate import state_folder
 
 LATEST = "latest_checkpointed_iteration.txt"
 
@@ -27,7 +28,7 @@ def saved_step(out: Path) -> int:
     Raises:
         CheckpointError: verl's note of it is not readable.
     """
-    file = Files(out).state / LATEST
+    file = state_folder(out) / LATEST
     if not file.is_file():
         return 0
     try:
@@ -46,7 +47,7 @@ def check_ranks(out: Path, gpus: int) -> None:
         CheckpointError: it was not.
     """
     step = saved_step(out)
-    folder = Files(out).state / f"global_step_{step}" / "actor"
+    folder = state_folder(out) / f"global_step_{step}" / "actor"
     if not step or (folder / f"model_world_size_{gpus}_rank_0.pt").is_file():
         return
     found = [path.name.split("_")[3] for path in folder.glob("model_world_size_*_rank_0.pt")]
@@ -57,14 +58,14 @@ def check_ranks(out: Path, gpus: int) -> None:
     )
 
 
-def publish(config: TrainConfig, step: int) -> Path:
-    """Move the whole weights of verl's checkpoint of `step` to where ours are, and drop the oldest
-    ones. Returns the folder.
+def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Path:
+    """Move the whole weights of verl's checkpoint of `step` to where ours are, with the settings
+    they were trained with, and drop the oldest ones. Returns the folder.
 
     Raises:
         CheckpointError: verl wrote no weights there.
     """
-    written = Files(config.out).state / f"global_step_{step}" / "actor" / "huggingface"
+    written = state_folder(config.out) / f"global_step_{step}" / "actor" / "huggingface"
     folder = checkpoint_folder(config.out, step)
     if not list(written.glob("*.safetensors")):
         raise CheckpointError(f"{written}: verl wrote no weights there")
@@ -74,6 +75,7 @@ def publish(config: TrainConfig, step: int) -> Path:
     ):  # verl's config.json says bfloat16 whatever the weights are
         if (config.init / name).is_file():
             shutil.copyfile(config.init / name, written / name)
+    write_settings(settings, written)
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(written, folder)
     for old in step_folders(config.out)[: -config.keep]:
@@ -88,7 +90,7 @@ def _state_folders(out: Path) -> list[Path]:
     and delete before it writes.
     """
     return sorted(
-        Files(out).state.glob("global_step_*"),
+        state_folder(out).glob("global_step_*"),
         key=lambda folder: int(folder.name.rpartition("_")[2]),
     )
 

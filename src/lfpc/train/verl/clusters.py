@@ -40,8 +40,8 @@ class Cluster:
     sampling_share: float = 0.6
     """Share of a GPU's memory that vLLM takes while it samples."""
     tokens_per_gpu: int | None = None
-    """Tokens that one GPU trains on together, at least `max_tokens` of the run; None: just that.
-    More is faster and needs more memory."""
+    """Tokens of a micro-batch on one GPU, at least the run's `max_rollout_tokens`, which is the
+    default. More is faster and needs more memory."""
     offload: bool = True
     """Whether weights and optimiser wait in the machine's memory while vLLM samples."""
     checkpointing: bool = True
@@ -76,7 +76,7 @@ class Cluster:
 
     def micro_batch_tokens(self, config: TrainConfig) -> int:
         """Tokens that one GPU trains on together."""
-        return max(self.tokens_per_gpu or 0, config.max_tokens)
+        return max(self.tokens_per_gpu or 0, config.max_rollout_tokens)
 
     @property
     def gpus(self) -> int:
@@ -97,7 +97,7 @@ def _paper(config: TrainConfig) -> TrainConfig:
         steps=80,
         learning_rate=1e-6,
         max_new_tokens=2048,
-        max_tokens=longest,
+        max_rollout_tokens=longest,
         dtype="bfloat16",
     )
 
@@ -105,7 +105,11 @@ def _paper(config: TrainConfig) -> TrainConfig:
 def _small(config: TrainConfig) -> TrainConfig:
     longest = LONG if config.first_view == "original" else 8192
     return replace(
-        _paper(config), prompts_per_step=64, group_size=8, max_new_tokens=1024, max_tokens=longest
+        _paper(config),
+        prompts_per_step=64,
+        group_size=8,
+        max_new_tokens=1024,
+        max_rollout_tokens=longest,
     )
 
 

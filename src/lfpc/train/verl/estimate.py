@@ -212,13 +212,13 @@ def _advice(
     host_gib: float,
 ) -> Iterator[str]:
     if training_gib > USABLE * cluster.gpu_gib:
-        if cluster.micro_batch_tokens(config) > config.max_tokens:
+        if cluster.micro_batch_tokens(config) > config.max_rollout_tokens:
             yield "training: lower --cluster.tokens-per-gpu"
         if not cluster.checkpointing:
             yield "training: turn --cluster.checkpointing on"
         yield (
-            f"training: lower --max-tokens (now {config.max_tokens}), --crop.max-tokens and "
-            f"the budgets; or more GPUs, or a smaller model"
+            f"training: lower --max-rollout-tokens (now {config.max_rollout_tokens}), "
+            f"--crop.max-tokens and the budgets; or more GPUs, or a smaller model"
         )
     if sampling_gib > cluster.sampling_share * cluster.gpu_gib:
         yield "sampling: raise --cluster.sampling-share or --cluster.tensor-parallel"

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import CheckpointError, RunError
+from lfpc.errors import CheckpointError
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.records import keep_samples
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.train.config import TrainConfig
-from lfpc.train.draw import training_samples
-from lfpc.train.state import check_engine, checkpoint_folder
+from lfpc.train.draw import training_samples, validation_samples
+from lfpc.train.state import check_engine, checkpoint_folder, settings_of_run
 from lfpc.train.verl.checkpoints import check_ranks, publish, saved_step
 from lfpc.train.verl.clusters import Cluster
 from lfpc.train.verl.estimate import estimate, report
-from lfpc.train.verl.export import export_samples, exported_samples
-from lfpc.train.verl.translate import Files, settings, settings_lines
-from lfpc.train.verl.versions import NEEDED, check_versions, installed_verl, needed
+from lfpc.train.verl.translate import settings, settings_lines, state_folder
+from lfpc.train.verl.versions import NEEDED, check_versions, installed_version, needed
 
 SETTINGS_FILE = "settings.json"
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -33,14 +32,15 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
     need.
     """
     values = settings(config, cluster)
-    if installed_verl() is None:
+    verl = installed_version("verl")
+    if verl is None:
         checked = "not checked: verl is not installed here"
     else:
         check_versions(NEEDED)
         from lfpc.train.verl.inside.start import composed
 
         composed(values, cluster)
-        checked = f"checked by verl {installed_verl()}"
+        checked = f"checked by verl {verl}"
     return (
         f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings "
         f"of verl: {checked}"
@@ -82,15 +82,10 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     check_versions(needed(cluster))
     values = settings(config, cluster)
     samples = training_samples(config.data, config)
-    held_out = (
-        training_samples(config.validation, config)[: config.validation_size]
-        if config.validation
-        else samples[:1]
-    )
+    held_out = validation_samples(config)
     check_engine(config.out, "verl")
     check_folder(config.init)
     check_bounds(config, samples + held_out)
-    files = Files(config.out.absolute())
     last = min(config.steps, cluster.stop_at or config.steps)
     run = RunFolder.open(
         config.out,
@@ -102,18 +97,12 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     keep_samples(run, samples)
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
-        publish(
-            config, done
-        )  # the run was killed after verl had written its checkpoint, and before it was ours
+        # the run was killed after verl had written its checkpoint, and before it was ours
+        publish(config, done, settings_of_run(config, samples))
     if done < last:
         check_ranks(config.out, cluster.gpus)
-        for part, file in ((samples, files.train), (held_out, files.validation)):
-            if len(exported_samples(export_samples(part, file))) != len(part):
-                raise RunError(
-                    f"{file} does not hold the {len(part)} samples that were written to "
-                    f"it; is the disk full?"
-                )
-        write_json(files.state / SETTINGS_FILE, values)
+        state_folder(config.out).mkdir(exist_ok=True)
+        write_json(state_folder(config.out) / SETTINGS_FILE, values)
         run.truncate_metrics(done)
         from lfpc.train.verl.inside.start import composed, run_to_the_end
 

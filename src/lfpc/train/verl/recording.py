@@ -8,7 +8,6 @@ import pickle
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from PIL import Image
 
@@ -18,8 +17,8 @@ from lfpc.images import View
 from lfpc.records import EpisodeRecord, log_record, record_of
 from lfpc.rewards import RewardTerms
 from lfpc.storage.runs import RunFolder
-from lfpc.train.advantages import group_advantages
 from lfpc.train.config import TrainConfig
+from lfpc.train.groups import Group, advantages_of, episodes_of, group_of, places_to_log, terms_of
 from lfpc.train.statistics import Numbers, episode_numbers, sampling_numbers
 
 MOST_FAILED = 0.05
@@ -82,12 +81,20 @@ def _without_pixels(episode: Episode) -> Episode:
     return replace(episode, first_view=replace(episode.first_view, image=_BLANK), turns=turns)
 
 
-def groups_of(rollouts: Sequence[RecordedRollout]) -> list[list[RecordedRollout]]:
+def recorded_groups(rollouts: Sequence[RecordedRollout]) -> list[Group]:
+    """The groups of a step, in the order of the schedule; failed rollouts are missing in them."""
+    return [
+        group_of([one.episode for one in found], [one.terms for one in found])
+        for found in _by_question(rollouts)
+    ]
+
+
+def _by_question(rollouts: Sequence[RecordedRollout]) -> list[list[RecordedRollout]]:
     """Rollouts by question, questions and rollouts in the order of the schedule."""
-    groups: defaultdict[int, list[RecordedRollout]] = defaultdict(list)
+    questions: defaultdict[int, list[RecordedRollout]] = defaultdict(list)
     for one in sorted(rollouts, key=lambda one: (one.question, one.rollout)):
-        groups[one.question].append(one)
-    return list(groups.values())
+        questions[one.question].append(one)
+    return list(questions.values())
 
 
 def check_complete(count: int, config: TrainConfig) -> int:
@@ -109,23 +116,15 @@ def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Nu
     """Metrics of a step's episodes; those of sampling are of the questions of which no rollout
     failed.
     """
-    groups = groups_of(rollouts)
-    whole = [group for group in groups if len(group) == config.group_size]
-    episodes = [one.episode for group in whole for one in group]
-    advantages = list(chain.from_iterable(advantages_of(group) for group in whole))
-    everyone = [one for group in groups for one in group]
+    groups = recorded_groups(rollouts)
+    whole = [group for group in groups if len(group.episodes) == config.group_size]
     return {
-        **episode_numbers([one.episode for one in everyone], [one.terms for one in everyone]),
-        **sampling_numbers(episodes, advantages, config.group_size),
-        "trained_rows": sum(a != 0 for a in advantages),
-        "overlong": sum(one.overlong for one in everyone),
+        **episode_numbers(episodes_of(groups), terms_of(groups)),
+        **sampling_numbers(whole),
+        "trained_rows": sum(advantage != 0 for advantage in advantages_of(whole)),
+        "overlong": sum(one.overlong for one in rollouts),
         "failed": check_complete(len(rollouts), config),
     }
-
-
-def advantages_of(group: Sequence[RecordedRollout]) -> list[float]:
-    """Advantages of the rollouts of one question."""
-    return group_advantages([one.terms.total for one in group])
 
 
 def log_episodes(
@@ -134,13 +133,10 @@ def log_episodes(
     """Write as many episodes of the step as asked for: the first rollout of every question, then
     second rollouts, and so on.
     """
-    groups = groups_of(rollouts)
-    found = [
-        (rollout.rollout, place, rollout, advantage)
-        for place, group in enumerate(groups)
-        for rollout, advantage in zip(group, advantages_of(group), strict=True)
-    ]
-    chosen = sorted(found, key=lambda one: one[:2])[: config.log_episodes]
-    for number, place, rollout, advantage in sorted(chosen, key=lambda one: (one[1], one[0])):
-        record = replace(rollout.record, step=step, advantage=advantage)
-        log_record(run, f"{step}/{place}/{number}", record)
+    groups = recorded_groups(rollouts)
+    questions = _by_question(rollouts)
+    for place, number in places_to_log(groups, config.log_episodes):
+        one = questions[place][number]
+        advantage = groups[place].advantages[number]
+        record = replace(one.record, step=step, advantage=advantage)
+        log_record(run, f"{step}/{place}/{one.rollout}", record)

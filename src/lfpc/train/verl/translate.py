@@ -4,7 +4,7 @@ What verl cannot do, or would do differently without saying so, is an error here
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -19,33 +19,16 @@ NAME = "lfpc"
 configuration."""
 INSIDE = "lfpc.train.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
+TRAIN = "train"
+VALIDATION = "validation"
+"""Names in place of verl's data files: our dataset reads the samples folders of the run."""
 NO_DUAL_CLIP = 1e9
 """verl clips ratios of bad rollouts a second time, at this value; the paper does not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where verl reads and writes."""
-
-    out: Path
-    """Run folder."""
-
-    @property
-    def train(self) -> Path:
-        """Exported samples."""
-        return self.state / "train.parquet"
-
-    @property
-    def validation(self) -> Path:
-        """Exported validation samples; one training sample where there is no validation (verl wants
-        a file, and reads it only).
-        """
-        return self.state / "validation.parquet"
-
-    @property
-    def state(self) -> Path:
-        """Verl's own checkpoints: what a run continues from."""
-        return self.out / "verl"
+def state_folder(out: Path) -> Path:
+    """Verl's own checkpoints in the run folder `out`: what a run continues from."""
+    return out / "verl"
 
 
 def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
@@ -64,14 +47,15 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             config.freeze_vision,
             "verl trains the vision tower with the rest; leave out --freeze-vision",
         ),
+        (config.decay, "verl has no linear decay of the learning rate; leave out --decay"),
         (
             rollouts % cluster.gpus,
             f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; "
-            f"change prompts_per_step or group_size",
+            f"change --prompts-per-step or --group-size",
         ),
         (
-            budget + config.max_new_tokens > config.max_tokens,
-            f"{view} do not fit into max_tokens {config.max_tokens}",
+            budget + config.max_new_tokens > config.max_rollout_tokens,
+            f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
         ),
         (
             not chat.plain_chat,
@@ -99,7 +83,14 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         ConfigError: verl cannot do what `config` says.
     """
     check_translatable(config, cluster)
-    files = Files(config.out.absolute())
+    # verl's processes may start in another folder
+    run = replace(
+        config,
+        data=config.data.absolute(),
+        validation=config.validation and config.validation.absolute(),
+        init=config.init.absolute(),
+        out=config.out.absolute(),
+    )
     exact = config.dtype == "float32"
     actor = "actor_rollout_ref.actor"
     rollout = "actor_rollout_ref.rollout"
@@ -108,15 +99,15 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
     return {
         # data: the dataset is the schedule of the run, question by question, so verl neither
         # shuffles nor filters nor drops
-        "data.train_files": str(files.train),
-        "data.val_files": str(files.validation),
+        "data.train_files": TRAIN,
+        "data.val_files": VALIDATION,
         "data.custom_cls.path": f"pkg://{INSIDE}.dataset",
         "data.custom_cls.name": "ScheduledSamples",
         "data.train_batch_size": config.prompts_per_step,
         "data.shuffle": False,
         "data.dataloader_num_workers": 0,
-        "data.max_prompt_length": config.max_tokens,
-        "data.max_response_length": config.max_tokens,
+        "data.max_prompt_length": config.max_rollout_tokens,
+        "data.max_response_length": config.max_rollout_tokens,
         # method: advantages as in the paper, no KL term, no entropy bonus, one clip
         "algorithm.adv_estimator": NAME,
         "algorithm.use_kl_in_reward": False,
@@ -130,17 +121,18 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.loss_agg_mode": AGGREGATIONS[config.aggregation],
         f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
         f"{actor}.ppo_epochs": config.updates_per_batch,
-        # optimiser: verl's schedule falls along a cosine where the local engine's falls along a
-        # line
+        # optimiser: a cosine of no cycle is the local engine's schedule, warm-up of step / warmup;
+        # verl's "constant" warms up one step later, so its first update would move nothing
         f"{actor}.optim.lr": config.learning_rate,
         f"{actor}.optim.lr_warmup_steps": config.warmup,
-        f"{actor}.optim.lr_scheduler_type": "cosine" if config.decay else "constant",
+        f"{actor}.optim.lr_scheduler_type": "cosine",
+        f"{actor}.optim.num_cycles": 0.0,
         f"{actor}.optim.zero_indexed_step": False,
         f"{actor}.optim.weight_decay": config.weight_decay,
         f"{actor}.optim.betas": [0.9, 0.95],
         f"{actor}.optim.clip_grad": config.max_grad_norm,
         # model and its memory
-        f"{model}.path": str(config.init.absolute()),
+        f"{model}.path": str(run.init),
         f"{model}.external_lib": f"{INSIDE}.plugin",
         f"{model}.enable_gradient_checkpointing": cluster.checkpointing,
         f"{model}.use_remove_padding": cluster.padding_free,
@@ -170,7 +162,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{rollout}.temperature": config.temperature,
         f"{rollout}.calculate_log_probs": True,
         f"{rollout}.dtype": config.dtype,
-        f"{rollout}.max_model_len": config.max_tokens + config.max_new_tokens,
+        f"{rollout}.max_model_len": config.max_rollout_tokens + config.max_new_tokens,
         f"+{rollout}.limit_images": config.max_turns,
         f"{rollout}.tensor_model_parallel_size": cluster.tensor_parallel,
         f"{rollout}.gpu_memory_utilization": cluster.sampling_share,
@@ -190,14 +182,12 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.save_freq": save_every(config),
         "trainer.test_freq": config.validate_every if config.validation else -1,
         "trainer.val_before_train": False,
-        "trainer.default_local_dir": str(files.state),
+        "trainer.default_local_dir": str(state_folder(run.out)),
         "trainer.resume_mode": "auto",
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # what our own parts read inside verl's processes
-        f"+{NAME}": {
-            "train": plain(replace(config, out=files.out, init=config.init.absolute()))
-        },  # they may start in another folder
+        f"+{NAME}": {"train": plain(run)},
     }
 
 

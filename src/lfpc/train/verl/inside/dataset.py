@@ -5,59 +5,55 @@ So verl has nothing to shuffle, and nothing can be filtered, dropped at the end 
 asked twice after a resume.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
-from lfpc.errors import SampleError
-from lfpc.samples import Sample
-from lfpc.train.draw import prompts_of_step
-from lfpc.train.verl.export import SOURCE, exported_samples, line_of_sample
+from lfpc.train.draw import prompts_of_step, training_samples, validation_samples
 from lfpc.train.verl.inside.section import run_config
+from lfpc.train.verl.lines import line_of_sample
+from lfpc.train.verl.translate import NAME, TRAIN
 
 
 class ScheduledSamples(Dataset):
     """Rows for verl's agent loops; `index` is the place in the schedule.
 
     Args:
-        data_files: the exported samples.
+        data_files: `TRAIN`, the schedule of the run, or `VALIDATION`, its held-out samples in
+            order; one training sample where there are none, as verl wants a row.
         config: verl's `data` section.
         max_samples: verl's limit; ours is the schedule.
     Raises:
-        SampleError: the file is not one of exported samples, or holds none.
+        SampleError, PictureError: the run's samples folder lacks something; see `training_samples`.
     """
 
     def __init__(
         self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any
     ) -> None:
-        file = Path(str(data_files if isinstance(data_files, str) else data_files[0]))
         run = run_config(config)
-        self.samples = exported_samples(file)
-        if not self.samples:
-            raise SampleError(f"{file}: no samples")
-        self.split = "train" if str(file) == str(config.train_files) else "validation"
-        self.places = list(range(len(self.samples)))
-        if self.split == "train":
+        self.samples = training_samples(run.data, run)
+        if data_files == TRAIN:
             self.places = [
                 n
                 for step in range(1, run.steps + 1)
                 for n in prompts_of_step(len(self.samples), run, step)
             ]
+        else:
+            self.samples = validation_samples(run) or self.samples[:1]
+            self.places = list(range(len(self.samples)))
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        sample: Sample = self.samples[self.places[place]]
+        sample = self.samples[self.places[place]]
         return {
             "raw_prompt": [{"role": "user", "content": sample.question}],
             "sample": line_of_sample(sample),
-            "split": self.split,
             "index": place,
-            "data_source": SOURCE,
+            "data_source": NAME,
             "reward_model": {"style": "rule", "ground_truth": sample.answer},
             "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
         }

@@ -2,7 +2,7 @@
 limits as in the local engine.
 
     prompt            | response
-    h h V V V h h h   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
+    p p V V V p p p   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
                       | 1 1 1  0 0 0 0  1 1      response_mask: only sampled tokens are trained
 
 It is the mask of `lfpc.train.rollouts`, from the first reply on.
@@ -34,8 +34,8 @@ from lfpc.records import terms_to_json
 from lfpc.rewards import episode_reward
 from lfpc.train.config import TrainConfig
 from lfpc.train.draw import FirstView, first_views
-from lfpc.train.verl.export import sample_of_line
 from lfpc.train.verl.inside.section import run_config
+from lfpc.train.verl.lines import sample_of_line
 from lfpc.train.verl.recording import played
 from lfpc.train.verl.translate import NAME
 
@@ -97,7 +97,7 @@ class ServerPolicy:
         ends it untrained.
         """
         encoded = self.encoder.context(context)
-        if len(encoded.ids) > self.config.max_tokens:
+        if len(encoded.ids) > self.config.max_rollout_tokens:
             return Reply("")
         started = time.perf_counter()
         output = await self.server.generate(
@@ -182,7 +182,7 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
         turn.reply.token_ids and len(turn.reply.token_ids) == len(turn.reply.logprobs)
         for turn in finished.turns
     )
-    if len(encoded.ids) > config.max_tokens or not sound:
+    if len(encoded.ids) > config.max_rollout_tokens or not sound:
         first = Context(finished.sample.question, finished.sample.options, finished.first_view, ())
         wrote = finished.turns[0].reply
         wrote = (
@@ -194,7 +194,7 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
 
 
 def _output(encoded: Encoded, logprobs: tuple[float, ...], turns: int) -> AgentLoopOutput:
-    start = encoded.head + 1
+    start = encoded.prefix + 1
     trained = np.zeros(len(encoded.ids), dtype=bool)
     for span in encoded.replies if logprobs else ():
         trained[slice(*span)] = True

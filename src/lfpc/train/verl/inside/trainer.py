@@ -7,22 +7,23 @@ from collections.abc import Mapping, Sized
 from typing import Any, cast
 
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from verl.trainer.ppo.v1 import PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from lfpc.errors import RunError
 from lfpc.storage.runs import RunFolder
 from lfpc.train.alarms import alarms, unheard
+from lfpc.train.state import settings_of_run
 from lfpc.train.statistics import Numbers, is_best, validation_numbers
 from lfpc.train.verl.checkpoints import keep_best, publish, saved_step
+from lfpc.train.verl.inside.dataset import ScheduledSamples
 from lfpc.train.verl.inside.section import run_config
 from lfpc.train.verl.recording import (
     RecordedRollout,
-    advantages_of,
     check_complete,
-    groups_of,
     log_episodes,
+    recorded_groups,
     step_numbers,
 )
 from lfpc.train.verl.translate import NAME
@@ -52,8 +53,6 @@ class RecordingTrainer(PPOTrainerSync):
                 f"verl reads {len(questions)} questions where the run has {wanted}: it "
                 f"dropped or repeated some"
             )
-        with open_dict(self.config):  # of the whole run, also where this call stops earlier
-            self.config.actor_rollout_ref.actor.optim.total_training_steps = self.run_config.steps
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         self.rollouts = _reported(batch)
@@ -62,9 +61,7 @@ class RecordingTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        if not any(
-            advantage for group in groups_of(self.rollouts) for advantage in advantages_of(group)
-        ):
+        if not any(group.has_signal for group in recorded_groups(self.rollouts)):
             # nothing to learn from; an update would move the weights by the optimiser's momentum
             # alone
             return batch
@@ -72,7 +69,8 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         super()._save_checkpoint()
-        publish(self.run_config, self.global_steps)
+        samples = cast("ScheduledSamples", self.train_dataset).samples
+        publish(self.run_config, self.global_steps, settings_of_run(self.run_config, samples))
 
     def _validate(self) -> Numbers:
         """Play the held-out samples greedily; keep the weights if they are the best so far."""

@@ -1,0 +1,84 @@
+"""How a checkpoint was trained to be asked: `lfpc.json` beside its weights. Torch-free.
+
+Training writes the file. Commands take from it what is not given; without the file they take the
+defaults of `CheckpointSettings`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lfpc.errors import CheckpointError, ConfigError
+from lfpc.images import CropRules
+from lfpc.protocols import PROTOCOLS
+from lfpc.storage.typed import config_from_plain, plain
+
+SETTINGS_FILE = "lfpc.json"
+FORMAT = 1
+"""Version of the file; another one is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSettings:
+    """Protocol, crops, limits and budgets that a checkpoint knows from its training."""
+
+    format: int = FORMAT
+    """Version of the file."""
+    protocol: str = "qwen2_5_vl"
+    """Protocol; a name in lfpc.protocols."""
+    crop: CropRules | None = None
+    """Resolution of a crop. None: the protocol's."""
+    max_turns: int = 6
+    """Turn limit of an episode."""
+    max_new_tokens: int = 512
+    """Token limit of a reply."""
+    first_view: Literal["selected", "original", "fixed"] | None = None
+    """Kind of first-view budget in training. None: no reinforcement learning so far."""
+    small_budget: int | None = 1024
+    """Visual tokens of a reduced first view: the fixed budget, or the most frequent selected one.
+    None: trained at the original's resolution only."""
+    full_budget: int = 16384
+    """Maximum visual tokens of a first view at the original's resolution."""
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ConfigError(f"format {self.format} is unknown; this version reads {FORMAT}")
+        if self.protocol not in PROTOCOLS:
+            raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}")
+        for name in ("max_turns", "max_new_tokens", "budget", "full_budget"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def budget(self) -> int:
+        """First-view budget of a question that comes without one."""
+        return self.full_budget if self.small_budget is None else self.small_budget
+
+
+def read_settings(folder: Path) -> CheckpointSettings | None:
+    """The settings of the checkpoint in `folder`; None: it carries none.
+
+    Raises:
+        CheckpointError: the file is not readable, or of another format.
+    """
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return config_from_plain(CheckpointSettings, found, "settings")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: not the settings of a checkpoint ({error}); delete it to use the defaults"
+        ) from error
+
+
+def write_settings(settings: CheckpointSettings, folder: Path) -> None:
+    """Write the settings beside the weights in `folder`.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    text = json.dumps(plain(settings), indent=2) + "\n"
+    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
