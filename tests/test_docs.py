@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from reports import made_up_evidence, made_up_row, noise_pictures
+from reports import made_up_episode, made_up_evidence, noise_pictures
 
 from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
@@ -128,7 +128,7 @@ def test_the_gallery_shows_one_episode_of_each_case_and_counts_all(tmp_path):
     pictures = noise_pictures(tmp_path / "pictures", 1)
 
     def row(n, **more):
-        return made_up_row(n, pictures[0], **more)
+        return made_up_episode(n, pictures[0], **more)
 
     own = [
         row(0, correct=True),

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from chat_server import ChatServer
@@ -22,7 +22,8 @@ from lfpc.policies.served import ServedPolicy, Server
 from lfpc.protocols import PROTOCOLS
 from lfpc.select.ladder import RULES, AnswerRules
 from lfpc.select.selection import SelectConfig, select
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.journal import Journal
+from lfpc.storage.runs import Kind, RunFolder
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 LOOK = original_look(CropRules(min_tokens=1, max_tokens=16))
@@ -84,16 +85,16 @@ def played(samples, policy, item=None, **options):
 
 
 def evaluated(samples, policy, out):
-    rows = evaluate(
+    records = evaluate(
         samples,
         policy,
         protocol=PROTOCOL,
         budget=16,
         look=LOOK,
-        run=RunFolder.open(out, Config()),
+        run=RunFolder.open(out, Kind.EVALUATION, Config()),
         progress=False,
     )
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [replace(record, seconds=None) for record in records]
 
 
 def selected(samples, policy, out, rules=RULES):
@@ -276,7 +277,7 @@ def test_a_judge_that_gives_up_ends_the_selection_and_the_answers_are_kept(sampl
 
     with pytest.raises(RunError, match="the judge refuses"):
         selected(samples, make(), tmp_path, AnswerRules(same=gives_up, right=gives_up))
-    assert (tmp_path / "answers" / "episodes.jsonl").read_text().count("\n") >= 1
+    assert (tmp_path / "answers" / "answers.jsonl").read_text().count("\n") >= 1
 
 
 @pytest.mark.parametrize("make", [Served, lambda: ScriptedPolicy(say)])
@@ -284,6 +285,6 @@ def test_a_disk_that_refuses_an_answer_ends_the_selection(samples, tmp_path, mak
     def refuse(self, key, row):
         raise RunError("no space left")
 
-    monkeypatch.setattr(RunFolder, "log_episode", refuse)
+    monkeypatch.setattr(Journal, "append", refuse)
     with pytest.raises(RunError, match="no space left"):
         selected(samples, make(), tmp_path)

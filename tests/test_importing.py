@@ -127,7 +127,7 @@ def test_nameless_rows_are_numbered_across_files_also_where_an_import_continues(
     samples, rejected = bring("zoombench", src, tmp_path / "out")
     assert [sample.id for sample in samples] == ["1", "3", "4"]
     assert [row["reason"] for row in rejected] == ["missing picture", "row"]
-    journal = tmp_path / "out" / "journal" / "episodes.jsonl"
+    journal = tmp_path / "out" / "journal" / "journal.jsonl"
     first_rows = journal.read_text().splitlines(keepends=True)[:4]
     journal.write_text("".join(first_rows))
     assert bring("zoombench", src, tmp_path / "out") == (samples, rejected)

@@ -10,6 +10,7 @@ import pytest
 from lfpc.errors import ConfigError
 from lfpc.evaluate.config import EvaluationConfig
 from lfpc.images import CropRules
+from lfpc.policies.sampling import Sampling
 from lfpc.rewards import RewardConfig
 from lfpc.select.selection import SelectConfig
 from lfpc.storage.typed import config_from_plain, plain
@@ -82,7 +83,9 @@ def test_a_whole_number_stays_one_where_both_kinds_are_allowed() -> None:
         preset("stage2"),
         replace(preset("stage1"), lora=LoraConfig()),
         EvaluationConfig(model="m", budget=None, probe="own", crop=CropRules()),
-        SelectConfig(ratios=(1.0, 0.5), sampling={"top_k": 3}),
+        SelectConfig(
+            ratios=(1.0, 0.5), sampling=Sampling(temperature=0.7, extra_body={"top_k": 3})
+        ),
     ],
     ids=["train", "lora", "evaluation", "selection"],
 )

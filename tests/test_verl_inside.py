@@ -23,7 +23,7 @@ from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl.utils.torch_functional import get_cosine_schedule_with_warmup
 from verl_runs import BASE, cluster, config, scenes
 
-from lfpc.dialogue import Reply
+from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.samples import read_samples
@@ -267,7 +267,7 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     assert (report.question, report.rollout, report.overlong) == (0, 2, False)
     assert output.reward_score == report.terms.total
     assert output.extra_fields["min_global_steps"] == 5
-    assert report.row["turns"][0]["action"]["kind"] == "crop"
+    assert isinstance(report.record.turns[0].action, Crop)
 
 
 def test_the_server_is_asked_to_stop_where_the_local_engine_stops_and_never_to_write_a_picture(

@@ -436,7 +436,7 @@ def test_a_report_travels_without_pixels(step):
     assert len(data) < 5_000
     again = RecordedRollout.from_bytes(data)
     assert again.terms == reports[0].terms
-    assert again.row == reports[0].row
+    assert again.record == reports[0].record
     assert again.episode.boxes == reports[0].episode.boxes
 
 
