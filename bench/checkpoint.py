@@ -27,9 +27,9 @@ from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS, qwen2_5_vl
 from lfpc.protocols.qwen2_5_vl import TOOL
 from lfpc.samples import Sample
-from lfpc.train.config import TrainConfig
-from lfpc.train.rollouts import Rollout, rollouts_of
-from lfpc.train.update import Learner
+from lfpc.training.config import TrainConfig
+from lfpc.training.rollouts import Rollout, rollouts_of
+from lfpc.training.update import Learner
 
 STEPS = 150
 BATCH = ((25, 10), (256, 2))

@@ -28,7 +28,7 @@ from PIL import Image
 from bench.side_by_side import BenchError
 from lfpc.dialogue import Reply
 from lfpc.episode import Game, episode
-from lfpc.evaluate.run import evaluate, first_view
+from lfpc.evaluation.run import evaluate, first_view
 from lfpc.images import CropRules
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server

@@ -14,10 +14,10 @@ from lfpc.episode import Episode
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
 from lfpc.samples import read_samples
-from lfpc.train.config import TrainConfig
-from lfpc.train.groups import episodes_of
-from lfpc.train.local import Trainer, pick_device
-from lfpc.train.rollouts import rollouts_of
+from lfpc.training.config import TrainConfig
+from lfpc.training.groups import episodes_of
+from lfpc.training.local import Trainer, pick_device
+from lfpc.training.rollouts import rollouts_of
 
 
 def main() -> None:

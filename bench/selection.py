@@ -38,8 +38,8 @@ from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
-from lfpc.select.config import SelectConfig
-from lfpc.select.selection import select
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.run import select
 
 SAMPLES = 256
 LADDER = (256, 64, 36, 25)

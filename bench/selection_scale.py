@@ -18,8 +18,8 @@ from lfpc.images import open_picture, picture_bytes
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample
-from lfpc.select.config import SelectConfig
-from lfpc.select.selection import select
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.run import select
 
 PICTURE_MEMORY = 2**26
 """Bytes; 130 pictures of this benchmark."""

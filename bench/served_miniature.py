@@ -15,10 +15,10 @@ from typing import Any
 from environments import SetupError, make
 from environments.vllm_server import MODEL, ServerError, VllmServer
 from lfpc.errors import LfpcError
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import paired
-from lfpc.evaluate.results import AllRecords, Condition, all_results, comparisons, lost
-from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import paired
+from lfpc.evaluation.results import AllRecords, Condition, all_results, comparisons, lost
+from lfpc.evaluation.run import evaluate_probe
 from lfpc.metrics.summary import Records
 from lfpc.mini.config import ARMS
 from lfpc.policies.backends import Server

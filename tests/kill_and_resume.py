@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.run import evaluate_probe
 from lfpc.policies.backends import Server
 from lfpc.policies.loading import served_policy
 from lfpc.samples import read_samples

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lfpc.ask.live import LiveModel
 from lfpc.dialogue import Context, Usage
-from lfpc.evaluate.config import EvaluationConfig
+from lfpc.evaluation.config import EvaluationConfig
 from lfpc.images import CropRules
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.threaded import ThreadedPolicy

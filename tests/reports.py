@@ -10,7 +10,7 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.dialogue import Answer, Crop
 from lfpc.episode import Stop
-from lfpc.evaluate.results import AllRecords, Condition, all_results
+from lfpc.evaluation.results import AllRecords, Condition, all_results
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord, TurnRecord, keep_samples, log_record
 from lfpc.report.evidence import Evidence, Origin

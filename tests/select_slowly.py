@@ -12,8 +12,8 @@ from test_select import LADDER, PROTOCOL, guess
 
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample
-from lfpc.select.config import SelectConfig
-from lfpc.select.selection import select
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.run import select
 
 
 def main(pictures: Path, out: Path) -> None:

@@ -20,7 +20,7 @@ from lfpc.options import fields_of
 from lfpc.policies import human
 from lfpc.published.config import ImportConfig
 from lfpc.samples import Sample, write_samples
-from lfpc.select.config import SelectConfig
+from lfpc.selection.config import SelectConfig
 
 Capture = pytest.CaptureFixture[str]
 

@@ -109,7 +109,7 @@ def test_the_reward_of_the_docs_takes_a_tenth_for_every_further_crop(sample):
 def test_the_engine_of_the_docs_plays_compares_and_writes_the_run(tmp_path, sample):
     from lfpc.samples import write_samples
     from lfpc.storage.runs import RunFolder
-    from lfpc.train.config import TrainConfig
+    from lfpc.training.config import TrainConfig
 
     write_samples([sample(id=name, budget=8) for name in "ab"], tmp_path)
     config = TrainConfig(

@@ -12,16 +12,16 @@ from chat_server import ChatServer
 from lfpc.dialogue import Reply
 from lfpc.episode import episode, play, run_async
 from lfpc.errors import PictureError, RunError
-from lfpc.evaluate.run import evaluate, first_view
-from lfpc.evaluate.timing import time_questions
+from lfpc.evaluation.run import evaluate, first_view
+from lfpc.evaluation.timing import time_questions
 from lfpc.images import CropRules
 from lfpc.looks import original_look
 from lfpc.playing.driver import Failure, Question, one_game, play_samples
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy, Server
 from lfpc.protocols import PROTOCOLS
-from lfpc.select.ladder import RULES, AnswerRules
-from lfpc.select.selection import SelectConfig, select
+from lfpc.selection.ladder import RULES, AnswerRules
+from lfpc.selection.run import SelectConfig, select
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
 

@@ -14,7 +14,7 @@ from chat_server import ChatServer
 from PIL import Image
 
 from lfpc import cli
-from lfpc.evaluate.stored import place_at, place_records
+from lfpc.evaluation.stored import place_at, place_records
 from lfpc.storage.locks import FolderLock
 
 SIZE = (200, 150)

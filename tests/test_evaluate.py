@@ -9,8 +9,8 @@ from PIL import Image
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Reply
 from lfpc.errors import RunError, SampleError
-from lfpc.evaluate.probes import PROBES, accuracy_drop, derangement
-from lfpc.evaluate.results import (
+from lfpc.evaluation.probes import PROBES, accuracy_drop, derangement
+from lfpc.evaluation.results import (
     Condition,
     all_results,
     comparisons,
@@ -18,7 +18,7 @@ from lfpc.evaluate.results import (
     lost,
     ratios,
 )
-from lfpc.evaluate.run import evaluate
+from lfpc.evaluation.run import evaluate
 from lfpc.images import CropRules, open_picture
 from lfpc.metrics.summary import Timing
 from lfpc.policies.scripted import ScriptedPolicy

@@ -327,7 +327,7 @@ import lfpc
 before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
 names = [found.name for found in pkgutil.walk_packages(lfpc.__path__, "lfpc.", onerror=lambda _: 0)]
 for name in names:
-    if not name.startswith("lfpc.train.verl.inside") and name != "lfpc.__main__":
+    if not name.startswith("lfpc.training.verl.inside") and name != "lfpc.__main__":
         importlib.import_module(name)
 assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before, before
 print(len(names))

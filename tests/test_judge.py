@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lfpc.errors import RunError
-from lfpc.evaluate.judge import Judge, JudgeCase, JudgeConfig, Judgement
+from lfpc.evaluation.judge import Judge, JudgeCase, JudgeConfig, Judgement
 
 Answer = Callable[[str, int], tuple[int, str]]
 """(prompt, how often it came before) -> status and body."""
@@ -135,7 +135,7 @@ def test_another_judge_or_reply_is_another_key(
     judge(model="other").decide(CASES[:1])
     judge().decide([JudgeCase("Animal?", "dog", "Dogs")])
     assert len(server.prompts) == 3
-    monkeypatch.setattr("lfpc.evaluate.judge.PROMPT_VERSION", "2")
+    monkeypatch.setattr("lfpc.evaluation.judge.PROMPT_VERSION", "2")
     judge().decide(CASES[:1])
     assert len(server.prompts) == 4
 

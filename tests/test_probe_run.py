@@ -13,13 +13,13 @@ from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.dialogue import Answer, Malformed, Reason, Reply
 from lfpc.errors import ConfigError, RunError, SampleError
-from lfpc.evaluate import probe as probe_run
-from lfpc.evaluate.compare import compare_folders, compare_runs
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import average_draws
-from lfpc.evaluate.replay import needs_no_replay, prefix
-from lfpc.evaluate.run import evaluate_probe
-from lfpc.evaluate.stored import (
+from lfpc.evaluation import probe as probe_run
+from lfpc.evaluation.compare import compare_folders, compare_runs
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import average_draws
+from lfpc.evaluation.replay import needs_no_replay, prefix
+from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.stored import (
     find_places,
     own_evaluation,
     place_at,

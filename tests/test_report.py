@@ -12,9 +12,9 @@ from reports import CONFIG, made_up_evidence, made_up_record
 from lfpc.boxes import Box
 from lfpc.episode import Stop
 from lfpc.errors import RunError
-from lfpc.evaluate.probes import PROBES
-from lfpc.evaluate.results import Condition, all_results
-from lfpc.evaluate.run import evaluate
+from lfpc.evaluation.probes import PROBES
+from lfpc.evaluation.results import Condition, all_results
+from lfpc.evaluation.run import evaluate
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS

@@ -8,8 +8,8 @@ from reports import CONFIG, made_up_episode, noise_pictures, write_run
 
 from lfpc import cli
 from lfpc.errors import RunError
-from lfpc.evaluate.results import Condition
-from lfpc.evaluate.timing import write_timings
+from lfpc.evaluation.results import Condition
+from lfpc.evaluation.timing import write_timings
 from lfpc.metrics.summary import Timing
 from lfpc.report.reading import read_runs
 from lfpc.rewards import RewardTerms

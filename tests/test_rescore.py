@@ -17,12 +17,12 @@ from lfpc.boxes import WHOLE
 from lfpc.dialogue import Answer, Crop, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.judge import Judge, JudgeConfig
-from lfpc.evaluate.protocol import data_block, prompt_hash, protocol_block
-from lfpc.evaluate.rescore import needs_judge, rescore, rescore_run
-from lfpc.evaluate.run import open_evaluation
-from lfpc.evaluate.stored import update_results
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.judge import Judge, JudgeConfig
+from lfpc.evaluation.protocol import data_block, prompt_hash, protocol_block
+from lfpc.evaluation.rescore import needs_judge, rescore, rescore_run
+from lfpc.evaluation.run import open_evaluation
+from lfpc.evaluation.stored import update_results
 from lfpc.images import CropRules, View, open_picture
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import EpisodeRecord, log_record, read_records, record_of

@@ -20,15 +20,15 @@ from lfpc import cli
 from lfpc.answers import normalise
 from lfpc.dialogue import Answer, Context, Reply
 from lfpc.errors import ConfigError, RunError
-from lfpc.evaluate.judge import Judgement
+from lfpc.evaluation.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample, read_samples, write_samples
-from lfpc.select.config import SelectConfig
-from lfpc.select.judged import judged_rules
-from lfpc.select.ladder import majority
-from lfpc.select.selection import cost_line, select
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.judged import judged_rules
+from lfpc.selection.ladder import majority
+from lfpc.selection.run import cost_line, select
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]

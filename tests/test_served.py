@@ -22,8 +22,8 @@ from lfpc.boxes import WHOLE
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.episode import episode, play
 from lfpc.errors import ConfigError, PolicyError, RunError
-from lfpc.evaluate.probes import PROBES
-from lfpc.evaluate.run import evaluate, first_view
+from lfpc.evaluation.probes import PROBES
+from lfpc.evaluation.run import evaluate, first_view
 from lfpc.images import CropRules, View
 from lfpc.policies import picture_urls
 from lfpc.policies.backends import Server

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.episode import episode, play
-from lfpc.evaluate.run import first_view
+from lfpc.evaluation.run import first_view
 from lfpc.images import View
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server

@@ -9,7 +9,7 @@ import pytest
 from lfpc.cli.evaluating import Eval
 from lfpc.cli.serving import Serve
 from lfpc.errors import CheckpointError
-from lfpc.evaluate.plan import samples_task
+from lfpc.evaluation.plan import samples_task
 from lfpc.images import CropRules
 from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.policies.settings import (

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from lfpc.evaluate.timing import time_questions
+from lfpc.evaluation.timing import time_questions
 from lfpc.images import CropRules
 from lfpc.looks import original_look
 from lfpc.policies.scripted import ScriptedPolicy

@@ -14,8 +14,8 @@ from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.storage.runs import RunFolder
-from lfpc.train.local import train
-from lfpc.train.trackers import said_of_pictures
+from lfpc.training.local import train
+from lfpc.training.trackers import said_of_pictures
 
 pytestmark = pytest.mark.slow
 

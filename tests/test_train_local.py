@@ -29,13 +29,13 @@ from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
 from lfpc.storage.runs import RunFolder
-from lfpc.train import local
-from lfpc.train.config import LoraConfig, TrainConfig
-from lfpc.train.draw import first_views, prompts_of_step
-from lfpc.train.local import train
-from lfpc.train.rollouts import rollout_of
-from lfpc.train.state import best_checkpoint, checkpoint_folder, saved_steps, settings_of_run
-from lfpc.train.update import Learner, micro_batches
+from lfpc.training import local
+from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.draw import first_views, prompts_of_step
+from lfpc.training.local import train
+from lfpc.training.rollouts import rollout_of
+from lfpc.training.state import best_checkpoint, checkpoint_folder, saved_steps, settings_of_run
+from lfpc.training.update import Learner, micro_batches
 
 pytestmark = pytest.mark.slow
 

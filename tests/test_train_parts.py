@@ -18,14 +18,14 @@ from lfpc.policies.qwen.encode import Encoder
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardConfig, RewardTerms
 from lfpc.samples import Sample
-from lfpc.train.advantages import group_advantages
-from lfpc.train.alarms import TEXTS, alarms
-from lfpc.train.config import LoraConfig, TrainConfig
-from lfpc.train.groups import groups_of, places_to_log
-from lfpc.train.loss import clipped_loss, token_weights
-from lfpc.train.presets import PRESETS, preset
-from lfpc.train.rollouts import rollout_of
-from lfpc.train.statistics import episode_numbers, sampling_numbers
+from lfpc.training.advantages import group_advantages
+from lfpc.training.alarms import TEXTS, alarms
+from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.groups import groups_of, places_to_log
+from lfpc.training.loss import clipped_loss, token_weights
+from lfpc.training.presets import PRESETS, preset
+from lfpc.training.rollouts import rollout_of
+from lfpc.training.statistics import episode_numbers, sampling_numbers
 
 pytestmark = pytest.mark.slow
 SAMPLE = Sample(

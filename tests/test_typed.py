@@ -8,14 +8,14 @@ from typing import Any, Literal
 import pytest
 
 from lfpc.errors import ConfigError
-from lfpc.evaluate.config import EvaluationConfig
+from lfpc.evaluation.config import EvaluationConfig
 from lfpc.images import CropRules
 from lfpc.policies.sampling import Sampling
 from lfpc.rewards import RewardConfig
-from lfpc.select.selection import SelectConfig
+from lfpc.selection.run import SelectConfig
 from lfpc.storage.typed import config_from_plain, plain
-from lfpc.train.config import LoraConfig
-from lfpc.train.presets import preset
+from lfpc.training.config import LoraConfig
+from lfpc.training.presets import preset
 
 
 class Pace(StrEnum):

@@ -27,14 +27,14 @@ from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.samples import read_samples
-from lfpc.train.advantages import group_advantages
-from lfpc.train.draw import prompts_of_step
-from lfpc.train.update import learning_rate
-from lfpc.train.verl.inside import loop, pixels, plugin, workers
-from lfpc.train.verl.inside.dataset import ScheduledSamples
-from lfpc.train.verl.inside.start import composed
-from lfpc.train.verl.recording import RecordedRollout
-from lfpc.train.verl.translate import NAME, TRAIN, VALIDATION, settings
+from lfpc.training.advantages import group_advantages
+from lfpc.training.draw import prompts_of_step
+from lfpc.training.update import learning_rate
+from lfpc.training.verl.inside import loop, pixels, plugin, workers
+from lfpc.training.verl.inside.dataset import ScheduledSamples
+from lfpc.training.verl.inside.start import composed
+from lfpc.training.verl.recording import RecordedRollout
+from lfpc.training.verl.translate import NAME, TRAIN, VALIDATION, settings
 
 pytestmark = pytest.mark.verl
 

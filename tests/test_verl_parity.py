@@ -39,15 +39,15 @@ from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import episode_reward
 from lfpc.samples import read_samples
-from lfpc.train.advantages import group_advantages
-from lfpc.train.draw import first_views
-from lfpc.train.rollouts import rollouts_of
-from lfpc.train.update import Learner
-from lfpc.train.verl.inside import pixels, plugin
-from lfpc.train.verl.inside.loop import rollout_output
-from lfpc.train.verl.inside.start import composed
-from lfpc.train.verl.inside.workers import EpisodeWorker
-from lfpc.train.verl.translate import settings
+from lfpc.training.advantages import group_advantages
+from lfpc.training.draw import first_views
+from lfpc.training.rollouts import rollouts_of
+from lfpc.training.update import Learner
+from lfpc.training.verl.inside import pixels, plugin
+from lfpc.training.verl.inside.loop import rollout_output
+from lfpc.training.verl.inside.start import composed
+from lfpc.training.verl.inside.workers import EpisodeWorker
+from lfpc.training.verl.translate import settings
 
 pytestmark = pytest.mark.verl
 GROUP = 4

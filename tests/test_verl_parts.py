@@ -18,12 +18,12 @@ from lfpc.policies.settings import read_settings
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
 from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.train.config import LoraConfig, TrainConfig
-from lfpc.train.groups import groups_of
-from lfpc.train.presets import PRESETS, preset
-from lfpc.train.statistics import episode_numbers, sampling_numbers, validation_numbers
-from lfpc.train.verl.clusters import HARDWARE, Cluster, hardware
-from lfpc.train.verl.estimate import (
+from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.groups import groups_of
+from lfpc.training.presets import PRESETS, preset
+from lfpc.training.statistics import episode_numbers, sampling_numbers, validation_numbers
+from lfpc.training.verl.clusters import HARDWARE, Cluster, hardware
+from lfpc.training.verl.estimate import (
     GIB,
     Load,
     estimate,
@@ -32,11 +32,11 @@ from lfpc.train.verl.estimate import (
     rollouts_at_once,
     training_bytes,
 )
-from lfpc.train.verl.lines import line_of_sample, sample_of_line
-from lfpc.train.verl.recording import RecordedRollout, log_episodes, played, step_numbers
-from lfpc.train.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
-from lfpc.train.verl.translate import check_translatable, save_every, settings, settings_lines
-from lfpc.train.verl.versions import FLASH_ATTENTION, VLLM, check_versions, needed
+from lfpc.training.verl.lines import line_of_sample, sample_of_line
+from lfpc.training.verl.recording import RecordedRollout, log_episodes, played, step_numbers
+from lfpc.training.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
+from lfpc.training.verl.translate import check_translatable, save_every, settings, settings_lines
+from lfpc.training.verl.versions import FLASH_ATTENTION, VLLM, check_versions, needed
 
 MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
@@ -474,7 +474,7 @@ def test_rewards_keep_their_terms(step):
 
 @pytest.mark.slow
 def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(sample):
-    from lfpc.train.verl.launch import check_bounds
+    from lfpc.training.verl.launch import check_bounds
 
     run = TrainConfig(
         init=MINIATURE, crop=CropRules(max_tokens=1024)
@@ -491,7 +491,7 @@ def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(samp
 
 @pytest.mark.slow
 def test_each_engine_leaves_the_others_runs_alone(tmp_path):
-    from lfpc.train.state import check_engine
+    from lfpc.training.state import check_engine
 
     (tmp_path / "verl").mkdir()
     check_engine(tmp_path, "verl")
@@ -507,7 +507,7 @@ def test_each_engine_leaves_the_others_runs_alone(tmp_path):
 
 @pytest.mark.slow
 def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
-    from lfpc.train.verl.checkpoints import check_ranks, keep_best, publish, saved_step
+    from lfpc.training.verl.checkpoints import check_ranks, keep_best, publish, saved_step
 
     run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
     assert saved_step(tmp_path) == 0
@@ -538,8 +538,8 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
 def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(
     sample, tmp_path, monkeypatch
 ):
-    from lfpc.train.state import settings_of_run
-    from lfpc.train.verl import launch
+    from lfpc.training.state import settings_of_run
+    from lfpc.training.verl import launch
 
     monkeypatch.setattr(
         launch, "check_versions", lambda needed: None

@@ -18,17 +18,17 @@ from safetensors.torch import load_file
 from verl_runs import BASE, cluster, config, scenes
 
 from lfpc.errors import CheckpointError, RunError
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.run import evaluate_probe
 from lfpc.mini.folders import CROPS
 from lfpc.policies.loading import load_policy
 from lfpc.records import read_records
 from lfpc.samples import read_samples
 from lfpc.storage.runs import RunFolder, read_run
-from lfpc.train.config import TrainConfig
-from lfpc.train.state import best_checkpoint, check_engine, checkpoint_folder
-from lfpc.train.verl.checkpoints import check_ranks, saved_step
-from lfpc.train.verl.launch import train
+from lfpc.training.config import TrainConfig
+from lfpc.training.state import best_checkpoint, check_engine, checkpoint_folder
+from lfpc.training.verl.checkpoints import check_ranks, saved_step
+from lfpc.training.verl.launch import train
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(900)]
 

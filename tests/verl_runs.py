@@ -7,8 +7,8 @@ import verl_cpu
 
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.samples import write_samples
-from lfpc.train.config import TrainConfig
-from lfpc.train.verl.clusters import Cluster
+from lfpc.training.config import TrainConfig
+from lfpc.training.verl.clusters import Cluster
 
 BASE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from lfpc.boxes import Box, iou
 from lfpc.dialogue import Crop
 from lfpc.errors import RunError
-from lfpc.evaluate.probes import OWN
+from lfpc.evaluation.probes import OWN
 from lfpc.records import EpisodeRecord, read_records
 from lfpc.samples import Sample
 from lfpc.storage.runs import CONFIG_FILE, Kind, is_run, read_run

@@ -14,7 +14,7 @@ from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lfpc.evaluate.plan import Task
+    from lfpc.evaluation.plan import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Eval(AskedModel):
     --temperature."""
 
     def run(self) -> str:
-        from lfpc.evaluate.plan import benchmark_task, eval_run, samples_task
+        from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
         from lfpc.published.benchmarks import benchmark
 
         names = several(self.tasks)
@@ -118,8 +118,8 @@ class Probe(BackendOptions):
     """Seeds of noise and of other pictures; they are averaged question by question."""
 
     def run(self) -> str:
-        from lfpc.evaluate.probe import probe_run, served_at
-        from lfpc.evaluate.stored import RESULTS_FILE, find_places, update_results
+        from lfpc.evaluation.probe import probe_run, served_at
+        from lfpc.evaluation.stored import RESULTS_FILE, find_places, update_results
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or served_at(place.path))
@@ -151,8 +151,8 @@ class Compare:
     """File for the figures."""
 
     def run(self) -> str:
-        from lfpc.evaluate.compare import compare_folders
-        from lfpc.evaluate.terminal import compare_lines
+        from lfpc.evaluation.compare import compare_folders
+        from lfpc.evaluation.terminal import compare_lines
         from lfpc.storage.files import write_json
 
         results = compare_folders(self.run_a, self.run_b, replay=self.replay)
@@ -173,8 +173,8 @@ class Rescore(JudgeOptions):
     """Folder of one or several evaluations: every evaluation at or below it is scored."""
 
     def run(self) -> str:
-        from lfpc.evaluate.rescore import rescore_run
-        from lfpc.evaluate.terminal import figure_lines
+        from lfpc.evaluation.rescore import rescore_run
+        from lfpc.evaluation.terminal import figure_lines
 
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)

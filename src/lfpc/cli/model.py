@@ -13,8 +13,8 @@ from lfpc.policies.sampling import Sampling
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from lfpc.evaluate.config import EvaluationConfig
-    from lfpc.evaluate.judge import Judge
+    from lfpc.evaluation.config import EvaluationConfig
+    from lfpc.evaluation.judge import Judge
     from lfpc.policies.settings import CheckpointSettings
 
 
@@ -65,7 +65,7 @@ class AnsweringModel(BackendOptions):
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The settings, of no particular budget or probe yet, and what computes the replies."""
-        from lfpc.evaluate.config import EvaluationConfig
+        from lfpc.evaluation.config import EvaluationConfig
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
@@ -139,7 +139,7 @@ class JudgeOptions:
         """The judge, to be used in a `with`; None inside it if there is none."""
         from contextlib import nullcontext
 
-        from lfpc.evaluate.judge import Judge, JudgeConfig, only_model
+        from lfpc.evaluation.judge import Judge, JudgeConfig, only_model
 
         if self.judge_model and not self.judge:
             raise ConfigError(

@@ -9,7 +9,7 @@ from lfpc.cli.model import AnsweringModel, JudgeOptions
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 from lfpc.options import Embedded
-from lfpc.select.config import SelectConfig
+from lfpc.selection.config import SelectConfig
 
 SAMPLING = (
     "protocol",
@@ -44,9 +44,9 @@ class Select(AnsweringModel, JudgeOptions):
         from lfpc.policies.loading import any_policy
         from lfpc.report.selection_page import selection_lines, write_selection_page
         from lfpc.samples import read_samples, write_samples
-        from lfpc.select.judged import judged_rules
-        from lfpc.select.ladder import RULES
-        from lfpc.select.selection import select
+        from lfpc.selection.judged import judged_rules
+        from lfpc.selection.ladder import RULES
+        from lfpc.selection.run import select
 
         if self.config.votes > 1 and self.sampling.temperature == 0:
             raise ConfigError(

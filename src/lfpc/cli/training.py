@@ -20,12 +20,12 @@ class Train:
 
     def run(self) -> str:
         from lfpc.errors import ConfigError
-        from lfpc.train.options import parsed
-        from lfpc.train.presets import preset
+        from lfpc.training.options import parsed
+        from lfpc.training.presets import preset
 
         asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
         if asked.engine == "verl":
-            from lfpc.train.verl import launch
+            from lfpc.training.verl import launch
 
             if asked.trackers:
                 raise ConfigError(
@@ -37,7 +37,7 @@ class Train:
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
         if asked.dry_run or asked.hardware:
             raise ConfigError("--dry-run and --hardware belong to --engine verl")
-        from lfpc.train.local import train
+        from lfpc.training.local import train
 
         return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
 

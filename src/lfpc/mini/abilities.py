@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 
 from lfpc.boxes import target_iou
 from lfpc.episode import Episode, Policy, episode, play
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import accuracy_drop
-from lfpc.evaluate.run import evaluate_probe
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import accuracy_drop
+from lfpc.evaluation.run import evaluate_probe
 from lfpc.images import View, crop_view, global_view, open_picture
 from lfpc.looks import no_look, original_look
 from lfpc.metrics.summary import summarise

@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.probes import OWN, PROBES
-from lfpc.evaluate.run import evaluate_probe
-from lfpc.evaluate.stored import Known, update_results
-from lfpc.evaluate.timing import read_timings, time_questions, write_timings
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import OWN, PROBES
+from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.stored import Known, update_results
+from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
 from lfpc.mini.config import ABLATIONS, DemoConfig
@@ -34,14 +34,14 @@ from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
 from lfpc.samples import SAMPLES_FILE, Sample, write_samples
-from lfpc.select.config import SelectConfig
-from lfpc.select.selection import select
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.run import select
 from lfpc.storage.files import write_text
 from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
-from lfpc.train.config import TrainConfig
-from lfpc.train.local import train
-from lfpc.train.presets import PRESETS, preset
-from lfpc.train.state import checkpoint_folder
+from lfpc.training.config import TrainConfig
+from lfpc.training.local import train
+from lfpc.training.presets import PRESETS, preset
+from lfpc.training.state import checkpoint_folder
 
 PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
     "small": ("own", "noise", "repeat", "truth", "other", "none"),

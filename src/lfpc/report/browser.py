@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfpc.evaluate.results import Condition
+from lfpc.evaluation.results import Condition
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 from lfpc.report.cards import KINDS, card, facts, kinds_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import floor, log2
 from typing import Any
 
-from lfpc.evaluate.results import lost
+from lfpc.evaluation.results import lost
 from lfpc.report.evidence import DataFacts, Evidence
 from lfpc.report.figures import Bars, IntervalEstimate, Points, bars, points
 from lfpc.report.tables import conditions, episodes_link, estimate

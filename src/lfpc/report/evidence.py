@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lfpc.evaluate.probes import PROBES, RANDOM
-from lfpc.evaluate.results import COMPARED, AllRecords, Comparison, Condition
+from lfpc.evaluation.probes import PROBES, RANDOM
+from lfpc.evaluation.results import COMPARED, AllRecords, Comparison, Condition
 from lfpc.images import CropRules
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records

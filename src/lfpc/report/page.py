@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc.errors import RunError
-from lfpc.evaluate.results import comparisons
+from lfpc.evaluation.results import comparisons
 from lfpc.report import figures
 from lfpc.report.browser import groups_of, write_browser
 from lfpc.report.charts import data_figures, result_figures, settings_table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lfpc.report import figures
 from lfpc.report.data_page import TextTable, write_data_page
-from lfpc.select.selection import Level, Selection
+from lfpc.selection.run import Level, Selection
 
 
 def selection_lines(found: Selection) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from lfpc.evaluate.results import lost
+from lfpc.evaluation.results import lost
 
 Row = Mapping[str, Any]
 NOTHING = "\u2013"
@@ -78,7 +78,7 @@ def estimate(
     """A number of a condition with the ends of its 95 % interval, where it has one.
 
     Args:
-        condition: see `lfpc.evaluate.results.condition_results`.
+        condition: see `lfpc.evaluation.results.condition_results`.
         metric: "accuracy", "noise_drop", or a mean of the summary.
     """
     if metric == "noise_drop":
@@ -137,7 +137,7 @@ def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ())
     """Every table of the page that has rows.
 
     Args:
-        results: as `lfpc.evaluate.stored` keeps them.
+        results: as `lfpc.evaluation.stored` keeps them.
         run_comparisons: differences between several runs.
     """
     compared = results.get("comparisons", {})

@@ -10,8 +10,8 @@ from typing import Any
 from lfpc.ask.live import SWAPS, LiveQuestion, led, swapped
 from lfpc.boxes import Box
 from lfpc.errors import SampleError
-from lfpc.evaluate.config import EvaluationConfig
-from lfpc.evaluate.run import UNLIMITED
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.run import UNLIMITED
 from lfpc.samples import Sample
 from lfpc.web.ask.asked import Questions
 from lfpc.web.ask.uploads import Uploads

@@ -1,0 +1,89 @@
+"""How two runs differ: paired numbers. `terminal` shows them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import RunError
+from lfpc.evaluation.differences import adjust, difference_row, field
+from lfpc.evaluation.probes import OWN, paired
+from lfpc.evaluation.results import score_drop, with_drop
+from lfpc.evaluation.stored import find_places, place_records
+from lfpc.metrics.summary import Records
+
+FIELDS = (
+    "tool",
+    "calls",
+    "visual_tokens",
+    "iou",
+    "coverage",
+    "crop_area",
+    "seconds",
+    "text_tokens",
+)
+"""Fields of records that `compare_runs` sets side by side."""
+
+
+def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict[str, Any]]:
+    """`compare_runs` of the places that two folders hold under the same relative path, by that path
+    ("." is the folders themselves).
+
+    Raises:
+        RunError: they have no such path in common, or a run cannot be read or compared.
+    """
+    places_a = find_places(a)
+    places_b = find_places(b)
+    common = [name for name in places_a if name in places_b]
+    if not common:
+        raise RunError(
+            f"{a} holds {', '.join(places_a)} and {b} holds {', '.join(places_b)}; name "
+            f"two folders "
+            f"that correspond"
+        )
+    return {
+        name: compare_runs(
+            place_records(places_a[name], replay=replay),
+            place_records(places_b[name], replay=replay),
+        )
+        for name in common
+    }
+
+
+def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str, Any]:
+    """How run a differs from run b on the questions that both were asked.
+
+    Args:
+        a, b: records by probe; "own" is there.
+    Returns:
+        "tests": rows of accuracy and of what each probe that both ran costs, their p_holm adjusted
+        over these rows; "fields": rows of `FIELDS`, described by intervals and not tested; see
+        `difference_row`. "unpaired": questions that only A, only B was asked and that are left out;
+        "failed": questions without an episode.
+    Raises:
+        RunError: they share no question.
+    """
+    pairs = paired(a[OWN], b[OWN])
+    accuracy = difference_row(a[OWN], b[OWN])
+    if accuracy is None:
+        raise RunError(
+            "the two runs share no question, so nothing can be paired; questions are paired by "
+            "their sample ids"
+        )
+    tests = [{"metric": "accuracy", **accuracy}]
+    for probe in a:
+        if probe != OWN and probe in b:
+            left = with_drop(a[OWN], a[probe])
+            right = with_drop(b[OWN], b[probe])
+            if row := difference_row(left, right, score_drop):
+                tests.append({"metric": f"lost under {probe}", **row})
+    adjust(tests)
+    described = ((name, difference_row(a[OWN], b[OWN], field(name))) for name in FIELDS)
+    runs = {"A": a[OWN], "B": b[OWN]}
+    return {
+        "tests": tests,
+        "fields": [{"metric": name, **row} for name, row in described if row],
+        "unpaired": {name: len(records) - len(pairs) for name, records in runs.items()},
+        "failed": {
+            name: sum(record.failed for record in records) for name, records in runs.items()
+        },
+    }

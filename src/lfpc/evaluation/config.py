@@ -1,0 +1,48 @@
+"""Settings of one evaluation: a model, a budget, a probe. Torch-free."""
+
+from dataclasses import dataclass
+
+from lfpc.errors import ConfigError
+from lfpc.evaluation.probes import PROBES
+from lfpc.images import CropRules
+from lfpc.policies.config import PolicyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig(PolicyConfig):
+    """What one evaluation folder holds. Server address and concurrency are excluded, so a run can
+    resume elsewhere.
+    """
+
+    budget: int | None
+    """Visual tokens of the first view; None: each sample's own."""
+    probe: str
+    """What the crop tool shows; a name in `lfpc.evaluation.probes.PROBES`."""
+    crop: CropRules | None = None
+    """How a crop becomes a picture; None: as the protocol has it."""
+    max_turns: int = 6
+    """Turn limit of an episode."""
+    seed: int = 0
+    """Seed of noise crops and of the pairing with other pictures."""
+    task: str = ""
+    """Benchmark that the questions are of; empty: a samples folder."""
+    arm: str = ""
+    """Arm of a study that the model is; empty: there is only one model."""
+    replay: bool = False
+    """Whether the recorded replies up to the first crop are given again; False: the policy starts
+    afresh."""
+
+    def __post_init__(self) -> None:
+        PolicyConfig.__post_init__(self)
+        if self.probe not in PROBES:
+            raise ConfigError(f"unknown probe {self.probe!r}; known are {', '.join(PROBES)}")
+        if self.crop_rules.factor != self.chat.factor:
+            raise ConfigError(
+                f"crop.factor is {self.crop_rules.factor}, but a visual token of "
+                f"{self.protocol} is {self.chat.factor} pixels wide"
+            )
+
+    @property
+    def crop_rules(self) -> CropRules:
+        """The crop rules that hold."""
+        return self.crop or self.chat.crop

@@ -1,0 +1,214 @@
+"""Evaluate a model on several tasks, at several budgets, under several probes.
+
+OUT/TASK/samples.jsonl                 what was asked; a samples folder of one's own has no TASK
+OUT/TASK/BUDGET/PROBE/episodes.jsonl   records
+OUT/TASK/BUDGET/PROBE-repeatN/         the same questions asked again with another sampling seed
+OUT/results.json                       see `lfpc.evaluation.stored`
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lfpc.episode import AsyncPolicy, Policy
+from lfpc.errors import ConfigError, SampleError
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
+from lfpc.evaluation.protocol import data_block, protocol_block
+from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.stored import budget_name, update_results
+from lfpc.evaluation.terminal import figure_lines, probe_lines
+from lfpc.evaluation.timing import read_timings, time_questions, write_timings
+from lfpc.metrics.summary import Records
+from lfpc.policies.backends import Backend, Server, backend_name
+from lfpc.policies.loading import any_policy
+from lfpc.published.benchmarks import read_benchmark
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples
+from lfpc.storage.locks import FolderLock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Questions under a name."""
+
+    name: str
+    """Of the benchmark; empty for a samples folder."""
+    samples: Sequence[Sample]
+    data: Mapping[str, Any]
+    """Where they came from; see `data_block`."""
+
+
+def samples_task(folder: Path) -> Task:
+    """The questions of a samples folder.
+
+    Raises:
+        SampleError: it is not one, or an empty one.
+    """
+    samples = read_samples(folder)
+    if not samples:
+        raise SampleError(f"{folder}: no samples")
+    return Task(name="", samples=samples, data=data_block(samples, source=str(folder), seed=0))
+
+
+def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Task:
+    """The questions of a published benchmark; see `read_benchmark`, whose errors it raises. Rows
+    that are skipped are logged.
+    """
+    skipped: list[SampleError] = []
+    samples = read_benchmark(name, folder, work, seed, on_bad=skipped.append)
+    for error in skipped:
+        log.warning("skipped: %s", error)
+    return Task(
+        name=name,
+        samples=samples,
+        data=data_block(samples, source=name, seed=seed, skipped=len(skipped)),
+    )
+
+
+def eval_run(
+    tasks: Sequence[Task],
+    config: EvaluationConfig,
+    out: Path,
+    *,
+    budgets: Sequence[int | None],
+    probes: Sequence[str],
+    backend: Backend = None,
+    timed: int = 0,
+    repeats: int = 1,
+    progress: bool = True,
+) -> Iterator[str]:
+    """Ask what is not in `out` yet, then write the results; yields lines for a person as they
+    become known.
+
+    The policy's own crops are always asked for, as the probes are compared with them. A probe is
+    left out where no question has the boxes it needs.
+
+    Args:
+        tasks: what to ask.
+        config: the settings that all evaluations share; its budget, probe and task are replaced.
+        out: folder for everything.
+        budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
+        probes: names in `PROBES`.
+        backend: what computes the replies; None: transformers in this process.
+        timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
+        repeats: how often every question is asked, each time with another sampling seed and in a
+            folder of its own.
+        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+    Raises:
+        ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not
+            sampled.
+        SampleError: a probe that no task has the boxes for.
+        RunError: too many questions failed, another process writes in `out`, or the disk refuses.
+    """
+    if repeats < 1 or (repeats > 1 and config.temperature == 0):
+        raise ConfigError(
+            f"repeats must be at least 1, and several need a temperature above 0; got "
+            f"{repeats} at {config.temperature}"
+        )
+    settings = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
+    asked = {task.name: _asked(task, [one.probe for one in settings]) for task in tasks}
+    for one in settings:
+        if not any(one.probe in some for some in asked.values()):
+            samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
+    lock = FolderLock(out)  # results.json tells of every evaluation below it
+    policy = any_policy(config, backend)
+    known: dict[Path, Records] = {}
+    protocols: dict[Path, Mapping[str, Any]] = {}
+    original: dict[Path, int] = {}
+    for task in tasks:
+        for budget in budgets:
+            here = replace(config, budget=budget, task=task.name)
+            place = out / task.name / budget_name(here)
+            for probe, samples in asked[task.name].items():
+                for number in range(repeats):
+                    seed = repeat_seed(config, number, backend)
+                    one = replace(here, probe=probe, sampling_seed=seed)
+                    if repeats > 1:
+                        policy.reseed(seed)
+                    folder = place / (f"{probe}-repeat{number}" if number else probe)
+                    known[folder] = evaluate_probe(
+                        policy,
+                        samples,
+                        one,
+                        folder,
+                        samples_file=out / task.name / SAMPLES_FILE,
+                        backend=backend_name(backend),
+                        progress=progress,
+                        label=f"{task.name} {place.name}".strip(),
+                    )
+                    protocols[folder] = _protocol(one, task)
+                    original[folder] = len(task.samples) + task.data["skipped"]
+            if timed and not read_timings(place):
+                _time(policy, task, here, place, timed)
+    results = update_results(out, known=known, protocols=protocols, original=original)
+    lock.release()
+    for task in tasks:
+        left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
+        for budget in budgets:
+            place = out / task.name / budget_name(replace(config, budget=budget))
+            yield f"{place}:"
+            yield from probe_lines(results["conditions"][""][place.relative_to(out).as_posix()])
+            yield from (f"{probe}: left out, as no question has boxes" for probe in left_out)
+    names = [folder.relative_to(out).as_posix() for folder in known]
+    yield from figure_lines({name: results["results"][name] for name in names})
+
+
+def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:
+    """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server
+    without a seed draws anew each time.
+    """
+    if number == 0 or (config.sampling_seed is None and isinstance(backend, Server)):
+        return config.sampling_seed
+    return (config.sampling_seed or 0) + number
+
+
+def _asked(task: Task, probes: Sequence[str]) -> dict[str, list[Sample]]:
+    """Which questions each probe can be asked about; a probe with none is not there."""
+    asked: dict[str, list[Sample]] = {}
+    for probe in probes:
+        try:
+            asked[probe] = samples_of_probe(task.samples, probe)
+        except SampleError:
+            continue
+    return asked
+
+
+def _protocol(config: EvaluationConfig, task: Task) -> dict[str, Any]:
+    return protocol_block(
+        model=config.model,
+        revision=None,
+        protocol=config.chat,
+        budget=config.budget,
+        crop=config.crop_rules,
+        max_turns=config.max_turns,
+        sampling={
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_new_tokens,
+            "seed": config.sampling_seed,
+            **config.extra_body,
+        },
+        coordinates=config.coords,
+        data=task.data,
+        probe=config.probe,
+    )
+
+
+def _time(
+    policy: Policy | AsyncPolicy, task: Task, config: EvaluationConfig, folder: Path, questions: int
+) -> None:
+    found = time_questions(
+        task.samples,
+        policy,
+        protocol=config.chat,
+        budget=config.budget,
+        look=PROBES[OWN](task.samples, config.crop_rules, config.seed),
+        max_turns=config.max_turns,
+        questions=questions,
+        warm_up=min(1, len(task.samples) - 1),
+    )
+    write_timings(folder, [found])

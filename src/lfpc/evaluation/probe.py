@@ -1,0 +1,99 @@
+"""Probe a recorded evaluation: the same questions and settings under another look."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluation.results import condition_results
+from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.stored import own_evaluation, place_at, place_records
+from lfpc.evaluation.terminal import probe_lines
+from lfpc.evaluation.timing import read_timings
+from lfpc.metrics.summary import Records
+from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
+from lfpc.policies.loading import any_policy
+from lfpc.storage.files import read_json
+from lfpc.storage.runs import ENVIRONMENT_FILE
+
+
+def probe_run(
+    place: Path,
+    probes: Sequence[str],
+    *,
+    replay: bool = False,
+    draws: int = 1,
+    backend: Backend = None,
+    progress: bool = True,
+) -> list[str]:
+    """Ask the questions of a recorded evaluation again under every probe; their run folders go into
+    `place`.
+
+    What is there is not asked again, and probes of earlier calls are in the table too.
+
+    Args:
+        place: an evaluation, or the folder of one with its probes.
+        probes: names in `PROBES`.
+        replay: whether the recorded replies up to the first crop are given again; see
+            `lfpc.evaluation.replay`.
+        draws: seeds per probe that depends on one; their verdicts are averaged question by
+            question.
+        backend: what computes the replies; None: transformers in this process.
+        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+    Returns:
+        A table, and what it could show.
+    Raises:
+        ConfigError: an unknown probe, or fewer than one draw.
+        RunError: `place` holds no evaluation, or it cannot be written.
+        SampleError: a truth probe, and no question has boxes.
+    """
+    if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
+        known = ", ".join(probe for probe in PROBES if probe != OWN)
+        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
+    if draws < 1:
+        raise ConfigError(f"draws must be at least 1, got {draws}")
+    recorded = own_evaluation(place)
+    own = recorded.records()
+    if not own:
+        raise RunError(f"{recorded.folder} holds no episode yet; give its lfpc eval command again")
+    asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
+    policy = any_policy(recorded.config, backend)
+    known_records: dict[Path, Records] = {recorded.folder: own}
+    for probe, samples in asked.items():
+        for draw in range(draws if probe in RANDOM else 1):
+            seed = recorded.config.seed + draw
+            config = replace(recorded.config, probe=probe, replay=replay, seed=seed)
+            name = "-".join(
+                [probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]
+            )
+            known_records[place / name] = evaluate_probe(
+                policy,
+                samples,
+                config,
+                place / name,
+                own=own,
+                samples_file=recorded.run.samples_file,
+                backend=backend_name(backend),
+                progress=progress,
+            )
+    at = place_at(place)
+    by_probe = place_records(at, replay=replay, known=known_records)
+    return probe_lines(condition_results(by_probe, read_timings(place), task=recorded.config.task))
+
+
+def served_at(place: Path) -> str | None:
+    """The address at which the model of an evaluation was served, or `VLLM_BACKEND`; None: it was a
+    checkpoint, or that is not known.
+
+    Raises:
+        RunError: `place` holds no evaluation.
+    """
+    try:
+        address = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
+    except (RunError, AttributeError):
+        own_evaluation(place)  # raises where there is no evaluation
+        return None
+    return (
+        address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None
+    )

@@ -1,0 +1,213 @@
+"""Play every sample once and keep a record an episode. Runs continue where they stopped; one bad
+question loses only itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from lfpc.caches import byte_cache
+from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
+from lfpc.errors import RunError
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import PROBES
+from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
+from lfpc.images import View, global_view, open_picture, view_bytes
+from lfpc.looks import Look
+from lfpc.metrics.summary import Records
+from lfpc.playing.driver import Failure, Played, one_game, play_samples
+from lfpc.playing.progress import progress_bar
+from lfpc.protocols import ChatProtocol
+from lfpc.records import (
+    EpisodeRecord,
+    failed_record,
+    keep_samples,
+    log_record,
+    read_records,
+    record_of,
+)
+from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
+from lfpc.samples import Sample
+from lfpc.storage.runs import Kind, RunFolder
+
+SHOWN_REWARD = RewardConfig(grounding=1.0)
+"""Terms that an evaluation's records show, whatever the model was trained with: Stage II's, which
+has all of them."""
+UNLIMITED = 16_384
+"""Budget of the first view where neither the caller nor the sample names one: Qwen2.5-VL's own
+upper limit, in visual tokens."""
+VIEW_BYTES = 2**28
+"""Memory for first views, which several questions about one picture share."""
+
+
+def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
+    """The sample's picture at `budget` visual tokens; None: at the budget that the sample itself
+    names.
+
+    Raises:
+        PictureError: the file is not a usable picture.
+    """
+    return _view(sample.image, budget or sample.budget or UNLIMITED, factor)
+
+
+@byte_cache(VIEW_BYTES, view_bytes)
+def _view(path: Path, budget: int, factor: int) -> View:
+    return global_view(open_picture(path), budget, factor=factor)
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    policy: Policy | AsyncPolicy,
+    *,
+    protocol: ChatProtocol,
+    budget: int | None,
+    look: Look,
+    run: RunFolder,
+    max_turns: int = 6,
+    reward: RewardFunction | None = None,
+    batch: int = 64,
+    max_failures: int = 20,
+    before: Mapping[str, Turns] | None = None,
+    progress: bool = True,
+    label: str = "evaluate",
+) -> list[EpisodeRecord]:
+    """One record per sample, in the order of `samples`.
+
+    Records are written to `run` under the sample's id as they are made. Samples with a record there
+    are not played again, those that failed are. A sample whose picture, policy call or look fails
+    gets a failed record: wrong, and in the denominator.
+
+    Args:
+        samples: what to ask.
+        policy: who replies. An AsyncPolicy plays `policy.concurrency` episodes at a time, each at
+            its own pace; another one batches in step. `seconds` is then the episode's own time (and
+            records name the `concurrency`), or its share of the batch's.
+        protocol: how it is spoken to.
+        budget: visual tokens of the first view; None: each sample's own.
+        look: what the crop tool shows; a probe is another look.
+        run: where records go; one folder holds one model, budget and probe.
+        max_turns: replies an episode may have.
+        reward: whose terms each record keeps; None: none.
+        batch: episodes that a policy of this process plays together.
+        max_failures: so many samples may fail in the policy or the look before the run is given up.
+        before: recorded turns by sample id; their replies are given again before the policy is
+            asked.
+        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+        label: what the bar is called.
+    Raises:
+        RunError: more than `max_failures` samples failed, or all there are (it names the last
+            failure), or the disk refuses.
+    """
+    there = read_records(run, samples).values()
+    done = {record.sample.id: record for record in there if not record.failed}
+    todo = [sample for sample in samples if sample.id not in done]
+    before = before or {}
+    concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
+    failed: list[str] = []
+    played = 0
+
+    def start(sample: Sample) -> Game:
+        view = first_view(sample, budget, factor=protocol.factor)
+        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)
+        return replayed(game, replies_of(before.get(sample.id, ())))
+
+    def recorded(sample: Sample, result: Episode | Failure, seconds: float) -> EpisodeRecord:
+        if isinstance(result, Failure):
+            made = failed_record(sample, result.why, seconds=seconds, concurrency=concurrency)
+        else:
+            made = record_of(
+                result,
+                reward and reward(result),
+                factor=protocol.factor,
+                seconds=seconds,
+                budget=budget or sample.budget,
+                concurrency=concurrency,
+            )
+        turns = before.get(sample.id)
+        return with_counts(made, turns) if turns else made
+
+    def record(some: Sequence[Played[Episode]]) -> None:
+        nonlocal played
+        for sample, result, seconds in some:
+            done[sample.id] = recorded(sample, result, seconds)
+            log_record(run, sample.id, done[sample.id])
+            if isinstance(result, Failure) and result.counts:
+                failed.append(result.why)
+        played += len(some)
+        if len(failed) > max_failures or len(failed) == len(samples) > 0:
+            raise RunError(
+                f"{run.path}: {len(failed)} of {played} questions failed, the last with: "
+                f"{failed[-1]}"
+            )
+        advance(len(some))
+
+    with progress_bar(
+        len(samples), len(samples) - len(todo), label, unit="question", shown=progress
+    ) as advance:
+        play_samples(todo, one_game(start), policy, record, batch=batch)
+    return [done[sample.id] for sample in samples]
+
+
+def open_evaluation(
+    out: Path,
+    config: EvaluationConfig,
+    samples: Sequence[Sample],
+    *,
+    samples_file: Path | None = None,
+    backend: str = "",
+) -> RunFolder:
+    """The run folder of one evaluation, with the samples it is about."""
+    run = RunFolder.open(out, Kind.EVALUATION, config, backend=backend, samples=samples_file)
+    keep_samples(run, samples)
+    return run
+
+
+def evaluate_probe(
+    policy: Policy | AsyncPolicy,
+    samples: Sequence[Sample],
+    config: EvaluationConfig,
+    out: Path,
+    *,
+    own: Records = (),
+    samples_file: Path | None = None,
+    backend: str = "",
+    progress: bool = True,
+    label: str = "",
+) -> list[EpisodeRecord]:
+    """One record per sample under one probe, in the run folder `out`; what is there is not asked
+    again.
+
+    A replay is of `own`, the records under the policy's own crops: questions that failed there are
+    left out.
+
+    Args:
+        policy, samples, progress: see `evaluate`.
+        config: model, budget, probe.
+        out: the run folder.
+        own: records to replay, with `config.replay`.
+        samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
+        backend: what computes the replies, for `environment.json`.
+        label: what the progress bar is called besides the probe.
+    """
+    played = {record.sample.id for record in own if not record.failed}
+    asked = [sample for sample in samples if sample.id in played] if config.replay else samples
+    run = open_evaluation(out, config, asked, samples_file=samples_file, backend=backend)
+    with run, getattr(policy, "cached_views", nullcontext)():
+        if config.replay:
+            there = read_records(run, asked)
+            for record in taken_over(own):
+                if record.sample.id not in there:
+                    log_record(run, record.sample.id, record)
+        return evaluate(
+            asked,
+            policy,
+            protocol=config.chat,
+            budget=config.budget,
+            look=PROBES[config.probe](samples, config.crop_rules, config.seed),
+            run=run,
+            max_turns=config.max_turns,
+            before=prefixes(own) if config.replay else {},
+            reward=lambda played: episode_reward(played, SHOWN_REWARD),
+            progress=progress,
+            label=" ".join(filter(None, (label, config.probe))),
+        )

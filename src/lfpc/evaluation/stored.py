@@ -1,0 +1,450 @@
+"""Evaluations on disk, and `results.json`, which tells of all of them.
+
+An evaluation is a run folder of the kind "evaluation": one model, budget and probe. Those of one
+place, a folder, are of one model and budget: its ordinary evaluation ("own") and its probes.
+
+    results.json = {
+        "format": 2,
+        "questions": n, "seeds": [...],
+        "conditions": {ARM: {PLACE: condition_results}},
+        "comparisons": {"differences": [...], "ratios": {...}},       of several arms
+        "results": {EVALUATION: {"accuracy,none": 0.5, ...}},         as lm-evaluation-harness
+        "configs": {EVALUATION: protocol}, "n-samples": {EVALUATION: {"original", "effective"}},
+        "bytes": {EVALUATION: size of its episodes.jsonl}
+    }
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import RunError
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.probes import OWN, average_draws
+from lfpc.evaluation.results import (
+    REPLAYED,
+    AllRecords,
+    Condition,
+    ablation_comparisons,
+    all_results,
+    comparisons,
+    ratios,
+)
+from lfpc.evaluation.timing import read_timings
+from lfpc.metrics.summary import Records, average_at_k, flat_figures
+from lfpc.published.benchmarks import score_task
+from lfpc.records import EpisodeRecord, read_records
+from lfpc.storage.files import read_json, write_json
+from lfpc.storage.locks import FolderLock
+from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, Kind, RunFolder, is_run, read_run
+from lfpc.storage.typed import config_from_plain
+
+RESULTS_FILE = "results.json"
+RESULTS_FORMAT = 2
+Known = Mapping[Path, Records]
+"""Records by folder that need not be read again."""
+CHOSEN = "chosen"
+"""Name of the budget that each sample names itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation on disk."""
+
+    run: RunFolder
+    config: EvaluationConfig
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.run.path
+
+    def records(self) -> list[EpisodeRecord]:
+        """Its records, read now.
+
+        Raises:
+            RunError: a line is no record.
+        """
+        return list(read_records(self.run).values())
+
+
+def find_evaluations(root: Path) -> list[Evaluation]:
+    """Every evaluation at or below `root`, by path.
+
+    Raises:
+        RunError: there is none, or a run folder cannot be read.
+    """
+    files = sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []
+    runs = [read_run(file.parent) for file in files if is_run(file.parent)]
+    found = [as_evaluation(run) for run in runs if run.kind == Kind.EVALUATION]
+    if not found:
+        raise RunError(f"{root}: no evaluation at or below it; name what lfpc eval wrote")
+    return found
+
+
+def as_evaluation(run: RunFolder) -> Evaluation:
+    """A run folder of that kind as an evaluation."""
+    where = str(run.path / CONFIG_FILE)
+    return Evaluation(run, config_from_plain(EvaluationConfig, run.config, where))
+
+
+def own_evaluation(place: Path) -> Evaluation:
+    """The ordinary evaluation of a place: `place` itself, or its folder "own".
+
+    Raises:
+        RunError: in neither.
+    """
+    for folder in (place / OWN, place):
+        if is_run(folder) and (run := read_run(folder)).kind == Kind.EVALUATION:
+            found = as_evaluation(run)
+            if found.config.probe == OWN and not found.config.replay:
+                return found
+    raise RunError(
+        f"{place} holds no evaluation under the policy's own crops; make one with: "
+        f"lfpc eval DATA --out {place}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder with the evaluations of one model at one budget: the ordinary one and its probes."""
+
+    path: Path
+    own: Evaluation
+    arm: str
+    """The trained policy, in a study of several; else empty."""
+    budget: str
+    """Name of the budget: its path below the folder that was searched, with the task before it."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training run, in a study."""
+        return self.own.config.seed if self.arm else 0
+
+    def evaluations(self) -> list[Evaluation]:
+        """All of them, the ordinary one first."""
+        folders = [file.parent for file in sorted(self.path.glob(f"*/{CONFIG_FILE}"))]
+        others = [folder for folder in folders if folder != self.own.folder and is_run(folder)]
+        runs = map(read_run, others)
+        return [self.own, *(as_evaluation(run) for run in runs if run.kind == Kind.EVALUATION)]
+
+
+def find_places(root: Path) -> dict[str, Place]:
+    """Places at or below `root` by their relative path ("." is `root` itself), small budgets first.
+
+    Raises:
+        RunError: there are none.
+    """
+    places = _places(root)
+    if not places:
+        own_evaluation(root)  # raises: says what is missing
+    return places
+
+
+def _places(root: Path) -> dict[str, Place]:
+    """`find_places`, but empty where there are only probes."""
+    found = [one for one in find_evaluations(root) if _is_own(one)]
+    places = {_folder_of(one, root): one for one in reversed(found)}
+    arms = {one.config.arm for one in found}
+
+    def rank(path: Path) -> tuple[bool, str, int, str]:
+        config = places[path].config
+        ablation = any(config.arm.startswith(f"{arm}-") for arm in arms if arm)
+        return ablation, str(path.parent), config.budget or 0, path.name
+
+    ordered = sorted(places, key=rank)
+    return {path.relative_to(root).as_posix(): place_at(path, root) for path in ordered}
+
+
+def place_at(path: Path, root: Path | None = None) -> Place:
+    """The place at `path`, its budget named as seen from `root` (None: from itself).
+
+    Raises:
+        RunError: there is no ordinary evaluation.
+    """
+    own = own_evaluation(path)
+    below = path.relative_to(root or path).as_posix()
+    budget = path.name if own.config.arm else below if below != "." else budget_name(own.config)
+    return Place(path, own, own.config.arm, budget)
+
+
+def _is_own(one: Evaluation) -> bool:
+    return one.config.probe == OWN and not one.config.replay
+
+
+def _folder_of(one: Evaluation, root: Path) -> Path:
+    """The place at or below `root` that an evaluation under the own crops belongs to."""
+    beside = one.folder.parent
+    alone = one.folder == root or (one.folder.name != OWN and not is_run(beside / OWN))
+    return one.folder if alone else beside
+
+
+def place_records(
+    place: Place, *, replay: bool = False, known: Known | None = None
+) -> dict[str, list[EpisodeRecord]]:
+    """Records by probe, "own" first; several draws or repeats of a probe are averaged into one
+    record a question.
+
+    Args:
+        place: evaluations of one model and budget.
+        replay: whether the probes are the replayed ones or those that ran freely.
+        known: records by folder that need not be read again.
+    Raises:
+        RunError: a file is not readable.
+    """
+    known = known or {}
+    found: defaultdict[str, list[Records]] = defaultdict(list)
+    for one in place.evaluations():
+        if one.config.probe == OWN or one.config.replay == replay:
+            found[one.config.probe].append(known.get(one.folder) or one.records())
+    return {probe: average_draws(draws) for probe, draws in found.items()}
+
+
+def study_records(
+    places: Iterable[Place], known: Known | None = None
+) -> dict[Condition, list[EpisodeRecord]]:
+    """Records of every place by condition; replayed probes are probes of their own."""
+    found: dict[Condition, list[EpisodeRecord]] = {}
+    for place in places:
+        for probe, some in place_records(place, known=known).items():
+            found[Condition(place.arm, place.budget, probe, place.seed)] = some
+        if any(one.config.replay for one in place.evaluations()):
+            for probe, some in place_records(place, replay=True, known=known).items():
+                if probe != OWN:
+                    name = f"{probe}{REPLAYED}"
+                    found[Condition(place.arm, place.budget, name, place.seed)] = some
+    return found
+
+
+def budget_name(config: EvaluationConfig) -> str:
+    """What the budget of an evaluation is called."""
+    return CHOSEN if config.budget is None else str(config.budget)
+
+
+# --- results.json
+
+
+def evaluation_name(root: Path, one: Evaluation) -> str:
+    """What an evaluation is called in the results of `root`: its path below it, with its task."""
+    path = one.folder.relative_to(root).as_posix()
+    task = one.config.task
+    if path == ".":
+        return task or root.resolve().name
+    return path if not task or path.startswith(task) else f"{task}/{path}"
+
+
+def read_results(root: Path) -> dict[str, Any]:
+    """What `results.json` of `root` holds; empty where there is none.
+
+    Raises:
+        RunError: it is of another format.
+    """
+    file = root / RESULTS_FILE
+    if not file.exists():
+        return {}
+    found = read_json(file)
+    if not isinstance(found, dict) or found.get("format") != RESULTS_FORMAT:
+        raise RunError(
+            f"{file} is not of format {RESULTS_FORMAT}; move it away, or write to another folder"
+        )
+    return found
+
+
+def fresh_results(root: Path) -> dict[str, Any] | None:
+    """The results of `root` if they tell of just the records that are there now, else None."""
+    try:
+        found = read_results(root)
+        sizes = {evaluation_name(root, one): _size(one) for one in find_evaluations(root)}
+    except RunError:
+        return None
+    return found if found.get("bytes") == sizes else None
+
+
+def update_results(
+    root: Path,
+    *,
+    known: Known | None = None,
+    protocols: Mapping[Path, Mapping[str, Any]] | None = None,
+    original: Mapping[Path, int] | None = None,
+    judge: Mapping[str, str] | None = None,
+    again: bool = False,
+) -> dict[str, Any]:
+    """Bring `results.json` of `root` up to date with the evaluations at or below it.
+
+    What did not change since it was written is taken over.
+
+    Args:
+        root: folder of one or several evaluations.
+        known: records by folder that need not be read again.
+        protocols: protocol blocks by folder, where they are known better than from the run's
+            configuration.
+        original: number of questions of the published set, by folder; the others keep theirs.
+        judge: `Judge.identity`, where one decided; used with `again`.
+        again: whether verdicts were decided anew: everything is counted again.
+    Returns:
+        The new content.
+    Raises:
+        RunError: there is no evaluation, another process writes in `root`, or the file is of
+            another format.
+    """
+    evaluations = {evaluation_name(root, one): one for one in find_evaluations(root)}
+    with FolderLock(root):
+        before = read_results(root)
+        content = _counted(
+            root,
+            evaluations,
+            before,
+            known=known,
+            protocols=protocols,
+            original=original,
+            judge=judge,
+            again=again,
+        )
+        write_json(root / RESULTS_FILE, content)
+    return content
+
+
+def _counted(
+    root: Path,
+    evaluations: Mapping[str, Evaluation],
+    before: Mapping[str, Any],
+    *,
+    known: Known | None,
+    protocols: Mapping[Path, Mapping[str, Any]] | None,
+    original: Mapping[Path, int] | None,
+    judge: Mapping[str, str] | None,
+    again: bool,
+) -> dict[str, Any]:
+    """The content of `results.json`, in place of `before`; see `update_results`."""
+    sizes = {name: _size(one) for name, one in evaluations.items()}
+    same = {
+        name
+        for name in evaluations
+        if not again and before.get("bytes", {}).get(name) == sizes[name]
+    }
+    records = dict(known or {})
+    figures: dict[str, Any] = {}
+    configs: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    for name, one in evaluations.items():
+        configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols)
+        if again:
+            configs[name]["judge"] = judge
+        if name in same:
+            figures[name] = before["results"][name]
+            counts[name] = before["n-samples"][name]
+            continue
+        if one.folder not in records:
+            records[one.folder] = one.records()
+        some = records[one.folder]
+        flat = flat_figures(score_task(one.config.task, some))
+        figures[name] = {"alias": name} | {f"{key},none": value for key, value in flat.items()}
+        was = before.get("n-samples", {}).get(name, {}).get("original", 0)
+        published = (original or {}).get(one.folder, max(was, len(some)))
+        counts[name] = {"original": published, "effective": len(some)}
+    changed = {one.folder for name, one in evaluations.items() if name not in same}
+    for name, runs in _repeats(evaluations, records, same).items():
+        averaged = average_at_k(runs)
+        figures[name] |= {f"{key},none": value for key, value in averaged.items()}
+    return {
+        **before,
+        "format": RESULTS_FORMAT,
+        **_study(before, list(_places(root).values()), changed, records),
+        "results": figures,
+        "configs": configs,
+        "n-samples": counts,
+        "bytes": sizes,
+    }
+
+
+def _study(
+    before: Mapping[str, Any], places: Sequence[Place], changed: set[Path], known: Known
+) -> dict[str, Any]:
+    """Results of every condition; of several arms also how they compare."""
+    if not any(place.arm for place in places):
+        was = before.get("conditions", {}).get("", {})
+        kept = {
+            place.budget: was[place.budget]
+            for place in places
+            if place.budget in was and _is_counted(was[place.budget], place, changed)
+        }
+        new = [place for place in places if place.budget not in kept]
+        found = results_of(new, study_records(new, known))
+        conditions = kept | found["conditions"].get("", {})
+        names = {record.sample.id for some in known.values() for record in some}
+        return {
+            "questions": max(len(names), before.get("questions", 0)),
+            "seeds": [0],
+            "conditions": {"": {place.budget: conditions[place.budget] for place in places}},
+        }
+    if not changed:
+        return {key: before[key] for key in ("questions", "seeds", "conditions", "comparisons")}
+    return results_of(places, study_records(places, known))
+
+
+def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> bool:
+    """Whether `condition_results` tell of the records and timings that a place has now."""
+    if changed.intersection(one.folder for one in place.evaluations()):
+        return False
+    return found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
+
+
+def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
+    """`all_results` of places, counted by the rules of their tasks; of several arms also how they
+    compare.
+    """
+    timings = {(place.arm, place.budget): read_timings(place.path) for place in reversed(places)}
+    tasks = {(place.arm, place.budget): place.own.config.task for place in places}
+    found = all_results(records, timings=timings, tasks=tasks)
+    if not any(place.arm for place in places):
+        return found
+    further = ablation_comparisons(records)
+    return found | {
+        "comparisons": {
+            "differences": comparisons(records),
+            "ablations": comparisons(records, planned=further),
+            "ratios": ratios(found["conditions"]),
+        }
+    }
+
+
+def _config_of(
+    one: Evaluation,
+    before: Mapping[str, Any] | None,
+    protocols: Mapping[Path, Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """The protocol of an evaluation: as given, else as it was, else the run's settings."""
+    given = (protocols or {}).get(one.folder)
+    return dict(given or before or {"run": one.run.config, "judge": None})
+
+
+def _repeats(
+    evaluations: Mapping[str, Evaluation], records: Mapping[Path, Records], same: Iterable[str]
+) -> dict[str, list[Records]]:
+    """The runs of each evaluation that was repeated with other sampling seeds, by the name of the
+    first; repeats that are not whole yet are left out.
+    """
+    groups: defaultdict[Any, list[str]] = defaultdict(list)
+    for name, one in evaluations.items():
+        key = (one.folder.parent, str(replace(one.config, sampling_seed=None)))
+        groups[key].append(name)
+    unchanged = set(same)
+    found: dict[str, list[Records]] = {}
+    for names in groups.values():
+        if len(names) < 2 or unchanged.issuperset(names):
+            continue
+        runs = [
+            records.get(evaluations[name].folder) or evaluations[name].records() for name in names
+        ]
+        asked = {record.sample.id for record in runs[0]}
+        whole = [run for run in runs if {record.sample.id for record in run} == asked]
+        if len(whole) > 1:
+            found[names[0]] = whole
+    return found
+
+
+def _size(one: Evaluation) -> int:
+    file = one.folder / EPISODES_FILE
+    return file.stat().st_size if file.exists() else 0

@@ -1,0 +1,59 @@
+"""Puts a level's question to the model, and keeps what it said."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from lfpc.episode import Episode, Game, episode
+from lfpc.images import global_view, open_picture
+from lfpc.looks import no_look
+from lfpc.playing.driver import Item, Question
+from lfpc.protocols import ChatProtocol
+from lfpc.selection.ladder import LevelQuestion
+from lfpc.storage.journal import Journal
+
+
+class Asking:
+    """How questions are put, and what is known already.
+
+    Args:
+        journal: the answers; one that it holds is not asked for again.
+        protocol: how the model is spoken to.
+        votes: answers to each question.
+    """
+
+    def __init__(self, journal: Journal, protocol: ChatProtocol, votes: int) -> None:
+        self.known: dict[str, Sequence[str]] = {
+            row["key"]: tuple(row["said"]) for row in journal.rows()
+        }
+        """Key of a question -> what was said (a text per vote)."""
+        self._journal = journal
+        self._protocol = protocol
+        self._votes = votes
+
+    def ask(self, question: LevelQuestion) -> Item[Sequence[str]]:
+        """Play the question unless its answers are known, and return them."""
+        if question.key not in self.known:
+            yield Question(
+                partial(self._games, question), question.level, partial(self._keep, question)
+            )
+        return self.known[question.key]
+
+    def _games(self, question: LevelQuestion) -> list[Game]:
+        """The question as `votes` episodes of one reply, about one view."""
+        sample = question.sample
+        protocol = self._protocol
+        view = global_view(open_picture(sample.image), question.budget, factor=protocol.factor)
+        return [
+            episode(sample, view, look=no_look, protocol=protocol, max_turns=1)
+            for _ in range(self._votes)
+        ]
+
+    def _keep(self, question: LevelQuestion, played: Sequence[Episode]) -> None:
+        """Keep what was said; a reply that is no answer counts as its own text."""
+        said = [
+            each.answer if each.answer is not None else each.turns[0].reply.text for each in played
+        ]
+        self.known[question.key] = said
+        self._journal.append(
+            question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
+        )

@@ -1,0 +1,82 @@
+"""Rollout groups: the episodes of one sample in one step, whose rewards are compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from lfpc.episode import Episode
+from lfpc.rewards import RewardTerms
+from lfpc.samples import Sample
+from lfpc.training.advantages import group_advantages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The episodes of one sample in one step, with their rewards and advantages.
+
+    episodes     crop, right   right   wrong
+    reward       1.5           1.0     0.0       terms.total; mean 0.83, deviation 0.62
+    advantage    1.07          0.27    -1.34
+    """
+
+    sample: Sample
+    episodes: tuple[Episode, ...]
+    terms: tuple[RewardTerms, ...]
+    advantages: tuple[float, ...]
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the rewards differ, so that there is something to learn."""
+        return any(self.advantages)
+
+
+def group_of(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Group:
+    """The group of one sample's episodes.
+
+    Args:
+        episodes: at least one, all of the same sample.
+        terms: their rewards, in the same order.
+    """
+    return Group(
+        sample=episodes[0].sample,
+        episodes=tuple(episodes),
+        terms=tuple(terms),
+        advantages=tuple(group_advantages([term.total for term in terms])),
+    )
+
+
+def groups_of(
+    episodes: Sequence[Episode], terms: Sequence[RewardTerms], *, size: int
+) -> list[Group]:
+    """The groups of a step whose episodes were played sample by sample, `size` of each."""
+    return [
+        group_of(episodes[start : start + size], terms[start : start + size])
+        for start in range(0, len(episodes), size)
+    ]
+
+
+def episodes_of(groups: Sequence[Group]) -> list[Episode]:
+    """The episodes of all groups, in order."""
+    return list(chain.from_iterable(group.episodes for group in groups))
+
+
+def terms_of(groups: Sequence[Group]) -> list[RewardTerms]:
+    """The rewards of all groups, in the order of `episodes_of`."""
+    return list(chain.from_iterable(group.terms for group in groups))
+
+
+def advantages_of(groups: Sequence[Group]) -> list[float]:
+    """The advantages of all groups, in the order of `episodes_of`."""
+    return list(chain.from_iterable(group.advantages for group in groups))
+
+
+def places_to_log(groups: Sequence[Group], count: int) -> list[tuple[int, int]]:
+    """(group, episode) numbers of `count` episodes: the first one of every group, then the second
+    ones, and so on; sorted by group.
+    """
+    places = [
+        (episode, group)
+        for group, played in enumerate(groups)
+        for episode in range(len(played.episodes))
+    ]
+    return sorted((group, episode) for episode, group in sorted(places)[:count])

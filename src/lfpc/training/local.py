@@ -1,0 +1,296 @@
+"""The training loop on one device: play, reward, compare within groups, update.
+
+A step is a function of (weights, optimiser, seed, step), so a resumed run is bit-identical to an
+uninterrupted one.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lfpc.episode import Episode, episode, play
+from lfpc.errors import ConfigError, first_line
+from lfpc.looks import original_look
+from lfpc.policies.sampling import Sampling
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.records import keep_samples, log_record, record_of
+from lfpc.rewards import RewardTerms, episode_reward
+from lfpc.samples import Sample
+from lfpc.storage.runs import Kind, RunFolder
+from lfpc.training.alarms import alarms, unheard
+from lfpc.training.config import TrainConfig
+from lfpc.training.draw import (
+    first_views,
+    look_once,
+    prompts_of_step,
+    training_samples,
+    validation_samples,
+)
+from lfpc.training.groups import (
+    Group,
+    advantages_of,
+    episodes_of,
+    groups_of,
+    places_to_log,
+    terms_of,
+)
+from lfpc.training.rollouts import rollouts_of
+from lfpc.training.state import (
+    best_checkpoint,
+    check_engine,
+    checkpoint_folder,
+    load_model,
+    load_state,
+    save_state,
+    save_weights,
+    saved_steps,
+    settings_of_run,
+)
+from lfpc.training.statistics import (
+    Numbers,
+    episode_numbers,
+    is_best,
+    sampling_numbers,
+    validation_numbers,
+)
+from lfpc.training.trackers import Tracker, TrackerName, opened
+from lfpc.training.update import Learner
+
+Reward = Callable[[Episode], RewardTerms]
+
+
+def train(
+    config: TrainConfig,
+    *,
+    progress: bool = True,
+    reward: Reward | None = None,
+    trackers: Sequence[TrackerName] = (),
+) -> Path:
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's
+    checkpoint.
+
+    Args:
+        config: the run.
+        progress: show a bar on a terminal, a line now and then elsewhere.
+        reward: scores episodes in place of `config.reward`.
+        trackers: where numbers and a few episodes go beside the run folder and its TensorBoard
+            files.
+    Raises:
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
+            wherever possible.
+    """
+    device = pick_device(config)
+    samples = training_samples(config.data, config)
+    validation = validation_samples(config)
+    check_engine(config.out, "local")
+    run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
+    keep_samples(run, samples)
+    done = max(saved_steps(config.out), default=0)
+    if done < config.steps:
+        with opened(done, config, trackers) as boards:
+            trainer = Trainer(config, device, done, reward)
+            run.truncate_metrics(done)
+            _loop(trainer, run, samples, validation, done, boards, progress=progress)
+    return checkpoint_folder(config.out, config.steps)
+
+
+class Trainer:
+    """Model, policy and optimiser of a run, at one step."""
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
+    ) -> None:
+        model, self.tokenizer = load_model(config, done, device)
+        self.config = config
+        self.model = model
+        self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
+        self.policy = self._policy(temperature=config.temperature)
+        self.greedy = self._policy(temperature=0.0)
+        self.learner = Learner(self.policy, config)
+        self.first_view = first_views(config)
+        self.look = original_look(config.crop)
+        if done:
+            load_state(model, self.learner.optimizer, config, done)
+
+    def _policy(self, *, temperature: float) -> TransformersPolicy:
+        config = self.config
+        return TransformersPolicy(
+            self.model,
+            self.tokenizer,
+            config.chat,
+            sampling=Sampling(temperature=temperature, max_new_tokens=config.max_new_tokens),
+            batch_size=config.sample_batch,
+            share=config.share,
+        )
+
+    def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
+        """Play a group per sample, update. Returns metrics and groups."""
+        started = time.perf_counter()
+        before = self.policy.views.count.pictures
+        self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
+        with self.policy.cached_views():
+            groups = self.play_groups(samples)
+            played = time.perf_counter()
+            updated = self._update(groups, step)
+        ended = time.perf_counter()
+        numbers: Numbers = {
+            "step": step,
+            **episode_numbers(episodes_of(groups), terms_of(groups)),
+            **sampling_numbers(groups),
+            **updated,
+            "vision_passes": self.policy.views.count.pictures - before,
+            "seconds_play": played - started,
+            "seconds_update": ended - played,
+            "seconds": ended - started,
+        }
+        return numbers, groups
+
+    def play_groups(self, samples: Sequence[Sample]) -> list[Group]:
+        """One group per sample: its episodes, their rewards and advantages."""
+        size = self.config.group_size
+        episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
+        return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
+
+    def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
+        """One episode per sample; a box that several rollouts ask for is cut once."""
+        look = look_once(self.look)
+        games = [
+            episode(
+                s,
+                self.first_view(s),
+                look=look,
+                protocol=self.config.chat,
+                max_turns=self.config.max_turns,
+            )
+            for s in samples
+        ]
+        with self.learner.autocast():
+            return play(games, policy)
+
+    def _update(self, groups: Sequence[Group], step: int) -> Numbers:
+        rows = rollouts_of(
+            episodes_of(groups),
+            self.policy.encoder,
+            max_rollout_tokens=self.config.max_rollout_tokens,
+        )
+        reports = [
+            self.learner.update(rows, advantages_of(groups), step=step)
+            for _ in range(self.config.updates_per_batch)
+        ]
+        return {
+            "loss": reports[-1].loss,
+            "grad_norm": reports[-1].grad_norm,
+            "ratio_clip_share": reports[-1].clip_share,
+            "logprob_gap": reports[0].logprob_gap,
+            "trained_rows": reports[0].trained_rows,
+            "overlong": sum(row.overlong for row in rows),
+        }
+
+    def validate(self, samples: Sequence[Sample]) -> Numbers:
+        """Greedy episodes of held-out samples."""
+        with self.greedy.cached_views():
+            episodes = self.play(self.greedy, samples)
+        return validation_numbers(episodes, [self.reward(played) for played in episodes])
+
+
+def _loop(
+    trainer: Trainer,
+    run: RunFolder,
+    samples: list[Sample],
+    validation: list[Sample],
+    done: int,
+    boards: Sequence[Tracker],
+    *,
+    progress: bool,
+) -> None:
+    config = trainer.config
+    settings = settings_of_run(config, samples)
+    history = run.metrics()
+    bar = tqdm(
+        total=config.steps,
+        initial=done,
+        unit="step",
+        desc=config.out.name,
+        disable=None if progress else True,
+        dynamic_ncols=True,
+    )
+    try:
+        for step in range(done + 1, config.steps + 1):
+            chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
+            numbers, groups = trainer.step(chosen, step)
+            last = step == config.steps
+            if validation and (step % config.validate_every == 0 or last):
+                numbers |= trainer.validate(validation)
+                if is_best(numbers, history):
+                    best = best_checkpoint(config.out)
+                    save_weights(trainer.model, trainer.tokenizer, best, config, settings)
+            row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
+            for text in unheard(row["alarms"], history):
+                tqdm.write(f"alarm: {text}", file=sys.stderr)
+            _log_episodes(run, config, step, groups)
+            run.log_metrics(row)
+            history.append(row)
+            if step % config.save_every == 0 or last:
+                optimizer = trainer.learner.optimizer
+                save_state(trainer.model, trainer.tokenizer, optimizer, config, step, settings)
+            for board in boards:
+                board.numbers(numbers, step)
+                if step % config.validate_every == 0 or last:
+                    board.episode(groups[0].episodes[0], step)
+            _show(bar, numbers, step, config.steps, progress=progress)
+    finally:
+        bar.close()
+
+
+def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequence[Group]) -> None:
+    for place, number in places_to_log(groups, config.log_episodes):
+        group = groups[place]
+        record = record_of(
+            group.episodes[number],
+            group.terms[number],
+            factor=config.chat.factor,
+            step=step,
+            advantage=group.advantages[number],
+        )
+        log_record(run, f"{step}/{place}/{number}", record)
+
+
+def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:
+    facts = {
+        name: numbers[name]
+        for name in ("reward", "accuracy", "tool_rate", "seconds")
+        if numbers[name] is not None
+    }
+    bar.set_postfix({name: f"{value:.2f}" for name, value in facts.items()}, refresh=False)
+    bar.update()
+    if progress and bar.disable and (step == steps or step % max(1, steps // 20) == 0):
+        tqdm.write(
+            f"step {step}/{steps} "
+            + " ".join(f"{name} {value:.2f}" for name, value in facts.items()),
+            file=sys.stderr,
+        )
+
+
+def pick_device(config: TrainConfig) -> torch.device:
+    """The device of `config`, with its CPU threads set."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {config.device!r} cannot be used: {first_line(error)}"
+        ) from error
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,46 @@
+"""The loss, as functions of log-probabilities. No KL term and no entropy bonus, as in the paper."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfpc.training.config import Aggregation
+
+
+def token_weights(lengths: np.ndarray, aggregation: Aggregation) -> np.ndarray:
+    """What one token of each rollout counts; over all tokens of a step the weights add up to 1.
+
+        token-mean:     1 / (tokens of all rollouts)
+        sequence-mean:  1 / (rollouts * tokens of this rollout)
+
+    Args:
+        lengths: (rollouts,) policy tokens; rollouts with 0 count as absent.
+    Returns:
+        (rollouts,) float64 weights.
+    """
+    present = np.maximum(lengths, 1)
+    if aggregation == "token-mean":
+        return np.full(len(lengths), 1 / max(1, int(lengths.sum())))
+    return np.where(lengths > 0, 1 / (max(1, int((lengths > 0).sum())) * present), 0.0)
+
+
+def clipped_loss(
+    logprobs: Tensor, sampled: Tensor, advantages: Tensor, weights: Tensor, *, clip: float
+) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate.
+
+        ratio = exp(log pi - log pi_sampled)
+        L = - sum_t weight_t * min(ratio_t * A_t, clip(ratio_t, 1 - c, 1 + c) * A_t)
+
+    Args:
+        logprobs, sampled: (tokens,) log-probabilities now (with gradient) and when sampled.
+        advantages, weights: (tokens,).
+        clip: c.
+    Returns:
+        The loss, and (tokens,) bool: where clipping takes the gradient away.
+    Source: PPO (arXiv 1707.06347), GRPO (arXiv 2402.03300).
+    """
+    ratio = (logprobs - sampled).exp()
+    free = ratio * advantages
+    bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
+    return -(weights * torch.minimum(free, bounded)).sum(), bounded < free

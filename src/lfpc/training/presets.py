@@ -1,0 +1,58 @@
+"""The paper's runs and ablations, as rows: same data, steps and rewards unless that is what the row
+is about.
+"""
+
+from dataclasses import replace
+from difflib import get_close_matches
+
+from lfpc.errors import ConfigError
+from lfpc.rewards import RewardConfig
+from lfpc.training.config import TrainConfig
+
+STAGE1 = TrainConfig(first_view="selected")
+"""The information gap: the first view at each sample's selected budget, crops from the original."""
+STAGE2 = replace(STAGE1, reward=RewardConfig(grounding=1.0))
+"""Stage I's checkpoint and boxed samples: the grounding reward joins in."""
+
+PRESETS: dict[str, tuple[str, TrainConfig]] = {
+    "baseline": (
+        "no information gap: the first view at the original's resolution",
+        replace(STAGE1, first_view="original"),
+    ),
+    "stage1": ("learn to focus: the first view at each sample's selected budget", STAGE1),
+    "stage2": (
+        "precise cropping: Stage I and the grounding reward; start from a Stage I "
+        "checkpoint, on hard boxed samples",
+        STAGE2,
+    ),
+    "stage2-easy-data": (
+        "ablation: Stage II on Stage I's own (easy) samples, boxed; differs from stage2 in "
+        "`data` alone",
+        STAGE2,
+    ),
+    "stage2-no-l1": (
+        "ablation: grounding reward without the corner distance",
+        replace(STAGE2, reward=replace(STAGE2.reward, iou_weight=1.0)),
+    ),
+    "stage2-plain-iou": (
+        "ablation: grounding reward is the IoU, also of crops that miss part of the target",
+        replace(STAGE2, reward=replace(STAGE2.reward, iou_weight=1.0, guarded=False)),
+    ),
+    "stage1-fixed-budget": (
+        "ablation: one budget for every first view in place of selection",
+        replace(STAGE1, first_view="fixed"),
+    ),
+}
+
+
+def preset(name: str) -> TrainConfig:
+    """The configuration called `name`.
+
+    Raises:
+        ConfigError: there is none; the known names are listed, the nearest first.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown preset {name!r}{hint} (known: {', '.join(PRESETS)})")
+    return PRESETS[name][1]

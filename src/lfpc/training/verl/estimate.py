@@ -1,0 +1,251 @@
+"""What a run needs, by formula: memory of GPUs and machines, time, disk. P: parameters, N: GPUs, T:
+tokens of a micro-batch.
+
+    training, per GPU     16 P / N                 float32 weights, gradients, two moments of Adam
+                        + 2 (E + 2 L)              bfloat16 of gathered parts: embeddings E, two
+                                                   layers L
+                        + T (2 h l + 16 h + 6 i)   one input a layer (kept), one layer's inside
+                                                   (computed again), bfloat16
+                        + 10 T V                   logits of V words: bfloat16, float32, gradient
+    sampling, per GPU     2 P / tensor_parallel    bfloat16 weights; what is left of the share
+                                                   holds keys and values
+    machine               12 P / nodes             offloaded weights and moments
+                        + pixels of a step / nodes, 2,352 bytes a visual token, twice (in the
+                          queue, and on the way to a rank)
+                        + 2 GiB a worker           decoded pictures and first views
+
+    time of a step        play:   2 P tokens read / (0.4 peak)
+                                  + tokens written * (2 P / copies in memory) / bandwidth
+                          update: 2 P (old log-probabilities) + 8 P (6 P, and 2 P again for
+                                  activations), times tokens / (0.35 peak)
+
+Allocators, fragmentation and stragglers come on top, so nine tenths of a GPU count as all of it.
+None of this was checked on a GPU.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lfpc.training.config import TrainConfig
+from lfpc.training.verl.clusters import Cluster
+from lfpc.training.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
+
+GIB = 2**30
+PIXEL_BYTES = 2352
+"""Of one visual token on its way to training."""
+USABLE = 0.9
+READING = 0.4
+UPDATING = 0.35
+"""Shares of a GPU's peak that reading prompts and training reach."""
+AT_ONCE = 256
+"""Rollouts that one copy of the sampling model writes at once, if their keys and values fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a rollout is taken to be; tokens."""
+
+    first_view: int
+    crops: int
+    crop: int
+    text: int
+    """Of system message, question and observations."""
+    written: int
+    """Of all replies together."""
+
+    @property
+    def visual(self) -> int:
+        """Visual tokens of a rollout."""
+        return self.first_view + self.crops * self.crop
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a rollout."""
+        return self.visual + self.text + self.written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run needs."""
+
+    shape: ModelShape
+    load: Load
+    training_gib: float
+    """Per GPU, while it trains."""
+    sampling_gib: float
+    """Per GPU, for weights and one rollout, while it samples."""
+    at_once: int
+    """Rollouts whose keys and values fit beside the weights, per copy of the sampling model."""
+    host_gib: float
+    """Per machine."""
+    play_s: float
+    update_s: float
+    """Seconds of a step."""
+    hours: float
+    """Of the whole run."""
+    checkpoint_gib: float
+    """Of disk, each: weights once more for others to load, and what verl continues from."""
+    advice: tuple[str, ...]
+    """What to turn down; empty: it fits."""
+
+
+def typical_load(config: TrainConfig) -> Load:
+    """One crop, two replies of 150 tokens; a first view of 1,024 tokens where every sample has its
+    own budget.
+    """
+    written = min(300, 2 * config.max_new_tokens)
+    return Load(
+        first_view=config.first_budget(1024),
+        crops=1,
+        crop=config.crop.max_tokens,
+        text=256,
+        written=written,
+    )
+
+
+def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:
+    """Of the checkpoint the run starts from, or of the model the cluster's preset is for where it
+    is not there yet.
+    """
+    return (
+        shape_of_checkpoint(config.init)
+        if (config.init / "config.json").is_file()
+        else SHAPES[cluster.model]
+    )
+
+
+def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> float:
+    """Per GPU, while it trains."""
+    tokens = cluster.micro_batch_tokens(config)
+    h = shape.hidden
+    layers = shape.layers
+    inside = 16 * h + 6 * shape.intermediate
+    activations = tokens * ((2 * h * layers + inside) if cluster.checkpointing else layers * inside)
+    gathered = 2 * (shape.embedding_parameters + 2 * shape.layer_parameters)
+    return (
+        16 * shape.parameters / cluster.gpus
+        + gathered
+        + activations
+        + 10 * tokens * shape.vocabulary
+    )
+
+
+def host_bytes(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
+    """Per machine."""
+    offloaded = 12 * shape.parameters / cluster.nodes if cluster.offload else 0
+    pixels = (
+        2 * config.prompts_per_step * config.group_size * load.visual * PIXEL_BYTES / cluster.nodes
+    )
+    return offloaded + pixels + 2 * GIB * cluster.workers / cluster.nodes
+
+
+def rollouts_at_once(shape: ModelShape, load: Load, cluster: Cluster) -> int:
+    """Per copy of the sampling model."""
+    memory = (
+        cluster.sampling_share * cluster.gpu_gib * GIB * cluster.tensor_parallel
+        - 2 * shape.parameters
+    )
+    return max(0, min(AT_ONCE, int(memory / (load.tokens * shape.cache_bytes))))
+
+
+def play_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
+    """Of one step's sampling: prompts are read, then every token of a batch costs one pass over the
+    weights.
+    """
+    rollouts = config.prompts_per_step * config.group_size
+    copies = cluster.gpus / cluster.tensor_parallel
+    flops = cluster.gpus * cluster.gpu_tflops * 1e12
+    read = 2 * shape.parameters * rollouts * load.tokens / (READING * flops)
+    passes = (
+        load.written
+        * rollouts
+        / copies
+        / max(1, min(rollouts_at_once(shape, load, cluster), rollouts / copies))
+    )
+    return read + passes * 2 * shape.parameters / (
+        cluster.tensor_parallel * cluster.gpu_tbps * 1e12
+    )
+
+
+def update_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
+    """Of one step's log-probabilities and update."""
+    tokens = config.prompts_per_step * config.group_size * load.tokens
+    factor = 2 + (8 if cluster.checkpointing else 6) * config.updates_per_batch
+    return (
+        factor * shape.parameters * tokens / (UPDATING * cluster.gpus * cluster.gpu_tflops * 1e12)
+    )
+
+
+def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) -> Estimate:
+    """All of it, with what to turn down if it does not fit."""
+    shape = shape_of_run(config, cluster)
+    load = load or typical_load(config)
+    play = play_seconds(shape, load, config, cluster)
+    update = update_seconds(shape, load, config, cluster)
+    found = {
+        "training_gib": training_bytes(shape, config, cluster) / GIB,
+        "sampling_gib": (
+            2 * shape.parameters / cluster.tensor_parallel + load.tokens * shape.cache_bytes
+        )
+        / GIB,
+        "host_gib": host_bytes(shape, load, config, cluster) / GIB,
+    }
+    return Estimate(
+        shape=shape,
+        load=load,
+        at_once=rollouts_at_once(shape, load, cluster),
+        play_s=play,
+        update_s=update,
+        hours=(play + update) * config.steps / 3600,
+        checkpoint_gib=16 * shape.parameters / GIB,
+        advice=tuple(_advice(config, cluster, **found)),
+        **found,
+    )
+
+
+def _advice(
+    config: TrainConfig,
+    cluster: Cluster,
+    *,
+    training_gib: float,
+    sampling_gib: float,
+    host_gib: float,
+) -> Iterator[str]:
+    if training_gib > USABLE * cluster.gpu_gib:
+        if cluster.micro_batch_tokens(config) > config.max_rollout_tokens:
+            yield "training: lower --cluster.tokens-per-gpu"
+        if not cluster.checkpointing:
+            yield "training: turn --cluster.checkpointing on"
+        yield (
+            f"training: lower --max-rollout-tokens (now {config.max_rollout_tokens}), "
+            f"--crop.max-tokens and the budgets; or more GPUs, or a smaller model"
+        )
+    if sampling_gib > cluster.sampling_share * cluster.gpu_gib:
+        yield "sampling: raise --cluster.sampling-share or --cluster.tensor-parallel"
+    if host_gib > USABLE * cluster.host_gib:
+        yield (
+            "machine: lower --prompts-per-step, --group-size or --crop.max-tokens; or "
+            "--cluster.no-offload where the GPUs have room"
+        )
+
+
+def report(found: Estimate, cluster: Cluster) -> str:
+    """An estimate for people."""
+    load = found.load
+    lines = [
+        f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters on "
+        f"{cluster.nodes} x {cluster.gpus_per_node} GPUs "
+        f"of {cluster.gpu_gib:g} GiB",
+        f"  a rollout is taken to have {load.tokens} tokens: first view {load.first_view}, "
+        f"{load.crops} crop of {load.crop}, "
+        f"text {load.text}, written {load.written}",
+        f"  training    {found.training_gib:7.1f} GiB a GPU",
+        f"  sampling    {found.sampling_gib:7.1f} GiB a GPU at least; {found.at_once} "
+        f"rollouts at once",
+        f"  machine     {found.host_gib:7.1f} GiB of {cluster.host_gib:g}",
+        f"  checkpoint  {found.checkpoint_gib:7.1f} GiB of disk each",
+        f"  time        {found.play_s / 60:7.1f} min play + {found.update_s / 60:.1f} min "
+        f"update a step, {found.hours:.1f} h the run",
+    ]
+    verdict = [f"  does not fit: {advice}" for advice in found.advice] or ["  fits"]
+    return "\n".join(lines + verdict)

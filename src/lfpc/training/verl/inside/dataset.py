@@ -1,0 +1,59 @@
+"""The run's questions, step by step: the dataset is the schedule that the local engine would follow
+with the same seed.
+
+So verl has nothing to shuffle, and nothing can be filtered, dropped at the end of an epoch, or
+asked twice after a resume.
+"""
+
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import Dataset
+
+from lfpc.training.draw import prompts_of_step, training_samples, validation_samples
+from lfpc.training.verl.inside.section import run_config
+from lfpc.training.verl.lines import line_of_sample
+from lfpc.training.verl.translate import NAME, TRAIN
+
+
+class ScheduledSamples(Dataset):
+    """Rows for verl's agent loops; `index` is the place in the schedule.
+
+    Args:
+        data_files: `TRAIN`, the schedule of the run, or `VALIDATION`, its held-out samples in
+            order; one training sample where there are none, as verl wants a row.
+        config: verl's `data` section.
+        max_samples: verl's limit; ours is the schedule.
+    Raises:
+        SampleError, PictureError: the run's samples folder lacks something; see `training_samples`.
+    """
+
+    def __init__(
+        self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any
+    ) -> None:
+        run = run_config(config)
+        self.samples = training_samples(run.data, run)
+        if data_files == TRAIN:
+            self.places = [
+                n
+                for step in range(1, run.steps + 1)
+                for n in prompts_of_step(len(self.samples), run, step)
+            ]
+        else:
+            self.samples = validation_samples(run) or self.samples[:1]
+            self.places = list(range(len(self.samples)))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        sample = self.samples[self.places[place]]
+        return {
+            "raw_prompt": [{"role": "user", "content": sample.question}],
+            "sample": line_of_sample(sample),
+            "index": place,
+            "data_source": NAME,
+            "reward_model": {"style": "rule", "ground_truth": sample.answer},
+            "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
+        }

@@ -1,0 +1,42 @@
+"""What verl is told about in each of its processes, through `model.external_lib`: our loop, our
+advantages, our pixels.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, register_adv_est
+
+from lfpc.training.advantages import group_advantages
+from lfpc.training.verl.inside import loop  # noqa: F401  (registers the agent loop)
+from lfpc.training.verl.inside.pixels import accept_bytes
+from lfpc.training.verl.translate import NAME
+
+
+def advantages(
+    token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, **_: object
+) -> tuple[Tensor, Tensor]:
+    """The local engine's advantages, in the shape verl wants.
+
+    Args:
+        token_level_rewards: (rollouts, tokens), each rollout's reward on one of its tokens.
+        response_mask: (rollouts, tokens), 1 at trained tokens.
+        index: (rollouts,) names of the questions.
+    Returns:
+        Twice the same (rollouts, tokens) float32: the rollout's advantage at its trained tokens, 0
+        elsewhere.
+    """
+    rewards = token_level_rewards.sum(-1).double().tolist()
+    found = np.zeros(len(rewards))
+    for name in set(index.tolist()):
+        rows = np.flatnonzero(index == name)
+        found[rows] = group_advantages([rewards[row] for row in rows])
+    spread = (
+        torch.from_numpy(found).to(response_mask.device, torch.float32)[:, None] * response_mask
+    )
+    return spread, spread
+
+
+if NAME not in ADV_ESTIMATOR_REGISTRY:
+    register_adv_est(NAME)(advantages)
+accept_bytes()

@@ -1,0 +1,28 @@
+"""Our own section of verl's configuration: how every process of a run knows the run."""
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lfpc.storage.typed import config_from_plain
+from lfpc.training.config import TrainConfig
+from lfpc.training.verl.translate import NAME
+
+
+def run_config(config: DictConfig) -> TrainConfig:
+    """The run that verl's configuration (or any section of it) belongs to."""
+    return _typed(json.dumps(OmegaConf.to_container(_section(config).train)))
+
+
+def _section(config: DictConfig) -> Any:
+    root: Any = config
+    while root._get_parent() is not None:
+        root = root._get_parent()
+    return root[NAME]
+
+
+@lru_cache(maxsize=4)
+def _typed(text: str) -> TrainConfig:
+    return config_from_plain(TrainConfig, json.loads(text), "the run's configuration")

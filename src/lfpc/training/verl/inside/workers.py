@@ -1,0 +1,55 @@
+"""The processes that play. verl's own, but for how pictures are handed on (see `pixels`)."""
+
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+from lfpc.errors import CheckpointError
+from lfpc.training.verl.inside.pixels import pack
+
+
+def check_processor(processor: Any, path: str) -> None:
+    """See to it that verl could load the picture processor in `path`: without it verl would go on
+    with text alone.
+
+    Raises:
+        CheckpointError: it could not.
+    """
+    if processor is None:
+        raise CheckpointError(
+            f"{path}: its picture processor cannot be loaded, so there would be no "
+            f"pictures; is the folder whole?"
+        )
+
+
+_Worker: Any = AgentLoopWorkerTQ  # Ray's handle; the class behind it is what is derived from
+
+
+class EpisodeWorker(_Worker.__ray_metadata__.modified_class):
+    """Plays the rollouts of its share of a step's questions, all at the same time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        check_processor(self.processor, self.config.actor_rollout_ref.model.path)
+
+    def _compute_multi_modal_inputs(self, output: Any, input_ids: Tensor) -> dict[str, Tensor]:
+        inputs = pack(output.multi_modal_data["images"])
+        grids = inputs["image_grid_thw"]
+        pads = int((input_ids == self.processor.image_token_id).sum())
+        features = int(grids.prod(-1).sum()) // 4
+        if pads != features:
+            raise ValueError(f"{pads} placeholders for pictures of {features} visual tokens")
+        lengths = torch.repeat_interleave(grids[:, 1] * grids[:, 2], grids[:, 0])
+        return {**inputs, "images_seqlens": lengths, "mm_token_type_ids": input_ids}
+
+
+class EpisodeManager(AgentLoopManagerTQ):
+    """verl's manager with our workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(EpisodeWorker)

@@ -1,0 +1,110 @@
+"""A run on verl, from a configuration to a checkpoint; or, with `preview`, what would be run.
+
+verl is imported inside the functions, once it is known to be there.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import CheckpointError
+from lfpc.policies.qwen.checkpoint import check_folder
+from lfpc.records import keep_samples
+from lfpc.samples import Sample
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import Kind, RunFolder
+from lfpc.training.config import TrainConfig
+from lfpc.training.draw import training_samples, validation_samples
+from lfpc.training.state import check_engine, checkpoint_folder, settings_of_run
+from lfpc.training.verl.checkpoints import check_ranks, publish, saved_step
+from lfpc.training.verl.clusters import Cluster
+from lfpc.training.verl.estimate import estimate, report
+from lfpc.training.verl.translate import settings, settings_lines, state_folder
+from lfpc.training.verl.versions import NEEDED, check_versions, installed_version, needed
+
+SETTINGS_FILE = "settings.json"
+PROCESSOR_FILE = "preprocessor_config.json"
+
+
+def preview(config: TrainConfig, cluster: Cluster) -> str:
+    """What would be run: verl's settings, checked by verl where it is installed, and what they
+    need.
+    """
+    values = settings(config, cluster)
+    verl = installed_version("verl")
+    if verl is None:
+        checked = "not checked: verl is not installed here"
+    else:
+        check_versions(NEEDED)
+        from lfpc.training.verl.inside.start import composed
+
+        composed(values, cluster)
+        checked = f"checked by verl {verl}"
+    return (
+        f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings "
+        f"of verl: {checked}"
+    )
+
+
+def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
+    """See to it that the checkpoint's picture processor leaves views of the run's sizes alone: vLLM
+    would show them resized.
+
+    Raises:
+        CheckpointError: it would not.
+    """
+    file = config.init / PROCESSOR_FILE
+    token = config.crop.factor**2
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    size = found.get("size", {})
+    most = (
+        int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget)
+        // token
+    )
+    selected = max((sample.budget or 1 for sample in samples), default=1)
+    needed = max(config.first_budget(selected), config.crop.max_tokens)
+    if needed > most:
+        room = f"raise max_pixels there to {needed * token}"
+        raise CheckpointError(
+            f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}"
+        )
+
+
+def train(config: TrainConfig, cluster: Cluster) -> Path:
+    """Train, or continue the run that `config.out` holds. Returns the folder of the last step's
+    checkpoint.
+
+    Raises:
+        ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
+            wherever possible.
+    """
+    check_versions(needed(cluster))
+    values = settings(config, cluster)
+    samples = training_samples(config.data, config)
+    held_out = validation_samples(config)
+    check_engine(config.out, "verl")
+    check_folder(config.init)
+    check_bounds(config, samples + held_out)
+    last = min(config.steps, cluster.stop_at or config.steps)
+    run = RunFolder.open(
+        config.out,
+        Kind.TRAIN,
+        config,
+        backend="vllm",
+        device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs",
+    )
+    keep_samples(run, samples)
+    done = saved_step(config.out)
+    if done and not checkpoint_folder(config.out, done).is_dir():
+        # the run was killed after verl had written its checkpoint, and before it was ours
+        publish(config, done, settings_of_run(config, samples))
+    if done < last:
+        check_ranks(config.out, cluster.gpus)
+        state_folder(config.out).mkdir(exist_ok=True)
+        write_json(state_folder(config.out) / SETTINGS_FILE, values)
+        run.truncate_metrics(done)
+        from lfpc.training.verl.inside.start import composed, run_to_the_end
+
+        run_to_the_end(composed(values, cluster))
+    return checkpoint_folder(config.out, last)

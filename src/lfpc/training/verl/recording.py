@@ -1,0 +1,149 @@
+"""What a worker tells of an episode, and what a step of such episodes becomes in `metrics.jsonl`
+and `episodes.jsonl`.
+
+Knows nothing of verl: the numbers are those of the local engine, by the same functions.
+"""
+
+import pickle
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from lfpc.episode import Episode
+from lfpc.errors import RunError
+from lfpc.images import View
+from lfpc.records import EpisodeRecord, log_record, record_of
+from lfpc.rewards import RewardTerms
+from lfpc.storage.runs import RunFolder
+from lfpc.training.config import TrainConfig
+from lfpc.training.groups import (
+    Group,
+    advantages_of,
+    episodes_of,
+    group_of,
+    places_to_log,
+    terms_of,
+)
+from lfpc.training.statistics import Numbers, episode_numbers, sampling_numbers
+
+MOST_FAILED = 0.05
+"""Share of a step's rollouts that may fail, for a server that stumbles; more is an error in the
+set-up or the data."""
+_BLANK = Image.new("1", (1, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRollout:
+    """One rollout as its worker reports it."""
+
+    episode: Episode
+    """Without pixels."""
+    terms: RewardTerms
+    record: EpisodeRecord
+    """As it goes into `episodes.jsonl`."""
+    question: int
+    """Its question's place in the run's schedule."""
+    rollout: int
+    """Its number among the rollouts of the question."""
+    overlong: bool
+    """Nothing of it is trained."""
+
+    def to_bytes(self) -> bytes:
+        """For the way through verl's queue."""
+        return pickle.dumps(self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "RecordedRollout":
+        """The inverse, for bytes of this run's own workers."""
+        return pickle.loads(data)
+
+
+def played(
+    episode: Episode,
+    terms: RewardTerms,
+    *,
+    question: int,
+    rollout: int,
+    overlong: bool,
+    factor: int = 28,
+) -> RecordedRollout:
+    """The report of `episode`."""
+    return RecordedRollout(
+        episode=_without_pixels(episode),
+        terms=terms,
+        record=record_of(episode, terms, factor=factor),
+        question=question,
+        rollout=rollout,
+        overlong=overlong,
+    )
+
+
+def _without_pixels(episode: Episode) -> Episode:
+    def bare(view: View | None) -> View | None:
+        return view and replace(view, image=_BLANK)
+
+    turns = tuple(replace(turn, view=bare(turn.view)) for turn in episode.turns)
+    return replace(episode, first_view=replace(episode.first_view, image=_BLANK), turns=turns)
+
+
+def recorded_groups(rollouts: Sequence[RecordedRollout]) -> list[Group]:
+    """The groups of a step, in the order of the schedule; failed rollouts are missing in them."""
+    return [
+        group_of([one.episode for one in found], [one.terms for one in found])
+        for found in _by_question(rollouts)
+    ]
+
+
+def _by_question(rollouts: Sequence[RecordedRollout]) -> list[list[RecordedRollout]]:
+    """Rollouts by question, questions and rollouts in the order of the schedule."""
+    questions: defaultdict[int, list[RecordedRollout]] = defaultdict(list)
+    for one in sorted(rollouts, key=lambda one: (one.question, one.rollout)):
+        questions[one.question].append(one)
+    return list(questions.values())
+
+
+def check_complete(count: int, config: TrainConfig) -> int:
+    """How many of a step's rollouts failed, when `count` came back.
+
+    Raises:
+        RunError: too many.
+    """
+    wanted = config.prompts_per_step * config.group_size
+    if wanted - count > MOST_FAILED * wanted:
+        raise RunError(
+            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above "
+            f"says why (search for 'Error in _run_prompt')"
+        )
+    return wanted - count
+
+
+def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Numbers:
+    """Metrics of a step's episodes; those of sampling are of the questions of which no rollout
+    failed.
+    """
+    groups = recorded_groups(rollouts)
+    whole = [group for group in groups if len(group.episodes) == config.group_size]
+    return {
+        **episode_numbers(episodes_of(groups), terms_of(groups)),
+        **sampling_numbers(whole),
+        "trained_rows": sum(advantage != 0 for advantage in advantages_of(whole)),
+        "overlong": sum(one.overlong for one in rollouts),
+        "failed": check_complete(len(rollouts), config),
+    }
+
+
+def log_episodes(
+    run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[RecordedRollout]
+) -> None:
+    """Write as many episodes of the step as asked for: the first rollout of every question, then
+    second rollouts, and so on.
+    """
+    groups = recorded_groups(rollouts)
+    questions = _by_question(rollouts)
+    for place, number in places_to_log(groups, config.log_episodes):
+        one = questions[place][number]
+        advantage = groups[place].advantages[number]
+        record = replace(one.record, step=step, advantage=advantage)
+        log_record(run, f"{step}/{place}/{one.rollout}", record)

@@ -1,0 +1,199 @@
+"""A run and a cluster as verl's configuration. The whole translation is `settings`, one line a key.
+
+What verl cannot do, or would do differently without saying so, is an error here and not a footnote.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import ConfigError
+from lfpc.storage.typed import plain
+from lfpc.training.config import TrainConfig
+from lfpc.training.verl.clusters import Cluster
+
+NAME = "lfpc"
+"""Of our agent loop and of our advantages in verl's registries, and of our own section in its
+configuration."""
+INSIDE = "lfpc.training.verl.inside"
+AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
+TRAIN = "train"
+VALIDATION = "validation"
+"""Names in place of verl's data files: our dataset reads the samples folders of the run."""
+NO_DUAL_CLIP = 1e9
+"""verl clips ratios of bad rollouts a second time, at this value; the paper does not."""
+
+
+def state_folder(out: Path) -> Path:
+    """Verl's own checkpoints in the run folder `out`: what a run continues from."""
+    return out / "verl"
+
+
+def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
+    """See to it that verl can do what `config` says.
+
+    Raises:
+        ConfigError: it cannot; the sentence says what to change.
+    """
+    rollouts = config.prompts_per_step * config.group_size
+    chat = config.chat
+    budget = config.first_budget(0)
+    view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
+    refusals = (
+        (config.lora is not None, "LoRA is trained by the local engine only; leave out --lora"),
+        (
+            config.freeze_vision,
+            "verl trains the vision tower with the rest; leave out --freeze-vision",
+        ),
+        (config.decay, "verl has no linear decay of the learning rate; leave out --decay"),
+        (
+            rollouts % cluster.gpus,
+            f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; "
+            f"change --prompts-per-step or --group-size",
+        ),
+        (
+            budget + config.max_new_tokens > config.max_rollout_tokens,
+            f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
+        ),
+        (
+            not chat.plain_chat,
+            f"{config.protocol} cannot be played by this engine; use a protocol without "
+            f"native tools",
+        ),
+    )
+    for refused, sentence in refusals:
+        if refused:
+            raise ConfigError(sentence)
+
+
+def save_every(config: TrainConfig) -> int:
+    """Steps between checkpoints: whenever a validation may find the best one, there has to be
+    one.
+    """
+    return gcd(config.save_every, config.validate_every) if config.validation else config.save_every
+
+
+def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
+    """Verl's keys and their values; everything else keeps verl's default. A key with + is one that
+    verl does not list.
+
+    Raises:
+        ConfigError: verl cannot do what `config` says.
+    """
+    check_translatable(config, cluster)
+    # verl's processes may start in another folder
+    run = replace(
+        config,
+        data=config.data.absolute(),
+        validation=config.validation and config.validation.absolute(),
+        init=config.init.absolute(),
+        out=config.out.absolute(),
+    )
+    exact = config.dtype == "float32"
+    actor = "actor_rollout_ref.actor"
+    rollout = "actor_rollout_ref.rollout"
+    model = "actor_rollout_ref.model"
+    last = min(config.steps, cluster.stop_at or config.steps)
+    return {
+        # data: the dataset is the schedule of the run, question by question, so verl neither
+        # shuffles nor filters nor drops
+        "data.train_files": TRAIN,
+        "data.val_files": VALIDATION,
+        "data.custom_cls.path": f"pkg://{INSIDE}.dataset",
+        "data.custom_cls.name": "ScheduledSamples",
+        "data.train_batch_size": config.prompts_per_step,
+        "data.shuffle": False,
+        "data.dataloader_num_workers": 0,
+        "data.max_prompt_length": config.max_rollout_tokens,
+        "data.max_response_length": config.max_rollout_tokens,
+        # method: advantages as in the paper, no KL term, no entropy bonus, one clip
+        "algorithm.adv_estimator": NAME,
+        "algorithm.use_kl_in_reward": False,
+        "critic.enable": False,
+        f"{actor}.use_kl_loss": False,
+        f"{actor}.entropy_coeff": 0,
+        f"{actor}.clip_ratio": config.clip,
+        f"{actor}.clip_ratio_low": config.clip,
+        f"{actor}.clip_ratio_high": config.clip,
+        f"{actor}.clip_ratio_c": NO_DUAL_CLIP,
+        f"{actor}.loss_agg_mode": AGGREGATIONS[config.aggregation],
+        f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
+        f"{actor}.ppo_epochs": config.updates_per_batch,
+        # optimiser: a cosine of no cycle is the local engine's schedule, warm-up of step / warmup;
+        # verl's "constant" warms up one step later, so its first update would move nothing
+        f"{actor}.optim.lr": config.learning_rate,
+        f"{actor}.optim.lr_warmup_steps": config.warmup,
+        f"{actor}.optim.lr_scheduler_type": "cosine",
+        f"{actor}.optim.num_cycles": 0.0,
+        f"{actor}.optim.zero_indexed_step": False,
+        f"{actor}.optim.weight_decay": config.weight_decay,
+        f"{actor}.optim.betas": [0.9, 0.95],
+        f"{actor}.optim.clip_grad": config.max_grad_norm,
+        # model and its memory
+        f"{model}.path": str(run.init),
+        f"{model}.external_lib": f"{INSIDE}.plugin",
+        f"{model}.enable_gradient_checkpointing": cluster.checkpointing,
+        f"{model}.use_remove_padding": cluster.padding_free,
+        **(
+            {}
+            if cluster.padding_free
+            else {f"+{model}.override_config.attn_implementation": "sdpa"}
+        ),
+        f"{actor}.strategy": "fsdp2",
+        f"{actor}.use_dynamic_bsz": True,
+        f"{actor}.ppo_max_token_len_per_gpu": cluster.micro_batch_tokens(config),
+        f"{actor}.entropy_from_logits_with_chunking": True,
+        f"{actor}.fsdp_config.param_offload": cluster.offload,
+        f"{actor}.fsdp_config.optimizer_offload": cluster.offload,
+        **(
+            {
+                f"+{actor}.fsdp_config.mixed_precision": dict.fromkeys(
+                    ("param_dtype", "reduce_dtype", "buffer_dtype"), "fp32"
+                )
+            }
+            if exact
+            else {}
+        ),
+        # sampling
+        f"{rollout}.name": cluster.rollout,
+        f"{rollout}.n": config.group_size,
+        f"{rollout}.temperature": config.temperature,
+        f"{rollout}.calculate_log_probs": True,
+        f"{rollout}.dtype": config.dtype,
+        f"{rollout}.max_model_len": config.max_rollout_tokens + config.max_new_tokens,
+        f"+{rollout}.limit_images": config.max_turns,
+        f"{rollout}.tensor_model_parallel_size": cluster.tensor_parallel,
+        f"{rollout}.gpu_memory_utilization": cluster.sampling_share,
+        f"{rollout}.agent.num_workers": cluster.workers,
+        f"{rollout}.agent.default_agent_loop": NAME,
+        f"+{rollout}.agent.agent_loop_manager_class": f"{INSIDE}.workers.EpisodeManager",
+        # rewards come with the episode: verl's own reward workers have nothing to do
+        "reward.num_workers": 1,
+        # run
+        "trainer.nnodes": cluster.nodes,
+        "trainer.n_gpus_per_node": cluster.gpus_per_node,
+        "trainer.project_name": NAME,
+        "trainer.experiment_name": config.out.name,
+        "trainer.logger": ["console"],
+        "trainer.total_epochs": 1,
+        "trainer.total_training_steps": last,
+        "trainer.save_freq": save_every(config),
+        "trainer.test_freq": config.validate_every if config.validation else -1,
+        "trainer.val_before_train": False,
+        "trainer.default_local_dir": str(state_folder(run.out)),
+        "trainer.resume_mode": "auto",
+        f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
+        **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
+        # what our own parts read inside verl's processes
+        f"+{NAME}": {"train": plain(run)},
+    }
+
+
+def settings_lines(values: Mapping[str, Any]) -> str:
+    """`settings` for people, without our own section."""
+    width = max(len(key) for key in values)
+    return "\n".join(
+        f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}"
+    )
