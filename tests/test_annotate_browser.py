@@ -9,11 +9,14 @@ import pytest
 from browser import Served, open_page, served
 from chat_server import ChatServer
 from PIL import Image, ImageDraw
+from reports import write_run
 
 from lfpc.boxes import Box, coverage
 from lfpc.boxing.decisions import boxing_of
+from lfpc.dialogue import Crop
+from lfpc.records import EpisodeRecord, TurnRecord
 from lfpc.samples import Sample, read_samples, write_samples
-from lfpc.storage.runs import RunFolder
+from lfpc.storage.runs import Kind
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("starlette", reason="the extra `web` is not installed: pip install 'lfpc[web]'")
@@ -471,13 +474,16 @@ def test_a_change_made_in_another_window_is_not_overwritten(at, folder):
 def test_proposals_of_runs_and_of_a_model_are_taken_with_a_digit(browser, tmp_path):
     folder = samples_folder(tmp_path / "samples")
     run = tmp_path / "<b>run"
-    run.mkdir()
-    turns = [
-        {"action": {"kind": "crop", "box": box}, "view": [28, 28]}
-        for box in ([0.55, 0.5, 0.65, 0.58], [0.5, 0.4, 0.7, 0.7])
+    turns = tuple(
+        TurnRecord(text="", action=Crop(box), view=(28, 28))
+        for box in (Box(0.55, 0.5, 0.65, 0.58), Box(0.5, 0.4, 0.7, 0.7))
+    )
+    known = {sample.id: sample for sample in read_samples(folder)}
+    records = [
+        EpisodeRecord(sample=known[name], correct=right, turns=turns)
+        for name, right in (("nest", True), ("draw", False))
     ]
-    RunFolder(run).log_episode("1", {"sample": "nest", "correct": True, "turns": turns})
-    RunFolder(run).log_episode("2", {"sample": "draw", "correct": False, "turns": turns})
+    write_run(run, records, Kind.TRAIN)
     reply = '{"bbox_2d": [0, 0, 100, 100]}'
     with ChatServer(say=lambda *shown: reply) as model:
         asking = ("--base-url", model.base_url, "--model", "scripted", "--protocol", "qwen3_vl")
