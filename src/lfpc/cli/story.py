@@ -9,6 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,15 @@ class MiniPretrain:
     """Of weights and batches."""
 
     def run(self) -> str:
-        from lfpc.mini.pretrain import PretrainConfig, pretrain
+        try:
+            from lfpc.mini.pretrain import PretrainConfig, pretrain
+        except ModuleNotFoundError as error:
+            if error.name != "lfpc.mini.pretrain":
+                raise
+            raise ConfigError(
+                "the recipe of the base checkpoint is in the repository only; run this in a clone "
+                "of it"
+            ) from None
 
         given = {
             field.name: value
