@@ -140,6 +140,7 @@ def test_another_judge_or_reply_is_another_key(
     assert len(server.prompts) == 4
 
 
+@pytest.mark.slow
 def test_failures_are_tried_again(server: Server, judge: Callable[..., Judge]) -> None:
     first = iter(
         [
@@ -180,6 +181,7 @@ def test_what_the_server_never_decides_is_undecided_with_a_reason_and_is_asked_a
     assert [judgement.correct for judgement in judge().decide(CASES)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_time_out_is_a_failure_like_others(server: Server, judge: Callable[..., Judge]) -> None:
     release = threading.Event()
 

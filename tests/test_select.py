@@ -396,6 +396,7 @@ def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):
     many(tmp_path / "p")
     command = [

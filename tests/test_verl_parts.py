@@ -572,6 +572,7 @@ def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path,
     }
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
     from lfpc.cli import main
 

@@ -9,6 +9,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 from lfpc.mini.config import DemoConfig, PretrainConfig
 from lfpc.options import Embedded
 
@@ -56,7 +57,15 @@ class MiniPretrain:
     config: Embedded[PretrainConfig] = field(default_factory=PretrainConfig)
 
     def run(self) -> str:
-        from lfpc.mini.pretrain import pretrain
+        try:
+            from lfpc.mini.pretrain import pretrain
+        except ModuleNotFoundError as error:
+            if error.name != "lfpc.mini.pretrain":
+                raise
+            raise ConfigError(
+                "the recipe of the base checkpoint is in the repository only; run this in a clone "
+                "of it"
+            ) from None
 
         return f"checkpoint: {pretrain(self.config)}"
 
