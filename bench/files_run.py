@@ -1,4 +1,4 @@
-"""`python -m bench.files_run ARGUMENTS`: run `lfpc ARGUMENTS`, print the files whose functions ran."""
+"""`python -m bench.files_run ARGUMENTS`: print the files that run in `lfpc ARGUMENTS`."""
 
 import importlib
 import pkgutil
