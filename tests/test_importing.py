@@ -249,7 +249,7 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})
     assert not (tmp_path / "out").exists()  # so that the corrected command may use it
     with pytest.raises(
-        ConfigError, match="so what is written would be read; name a folder outside"
+        ConfigError, match="which the import reads; name a folder outside"
     ):
         bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):
