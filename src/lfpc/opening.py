@@ -43,7 +43,7 @@ def opened(content: IO[bytes], name: str = "", formats: Sequence[str] | None = N
             factory, accepts = Image.OPEN[known]
             try:
                 accepted = accepts is None or accepts(head)
-                if not accepted or isinstance(accepted, str):  # a text says what is not installed
+                if not accepted or isinstance(accepted, str):  # a text names a missing package
                     continue
                 content.seek(0)
                 return (_UnboundedTiff if factory is TiffImageFile else factory)(content, name)
