@@ -1,5 +1,8 @@
-"""The examples of docs/extending.md run as they stand there, and the gallery finds its cases."""
+"""The examples of docs/extending.md run as they stand there, docs/architecture.md names what is
+there, and the gallery finds its cases.
+"""
 
+import pkgutil
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from lfpc.report.evidence import Evidence
 from lfpc.report.gallery import write_gallery
 
 DOCS = Path(__file__).parents[1] / "docs"
+SOURCE = DOCS.parent / "src" / "lfpc"
 
 
 def example(heading):
@@ -159,3 +163,57 @@ def test_every_page_of_the_site_is_in_its_navigation():
         re.findall(r": (\S+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
     )
     assert {path.name for path in DOCS.glob("*.md")} == listed
+
+
+def architecture(heading):
+    """The section of docs/architecture.md under `heading`."""
+    page = (DOCS / "architecture.md").read_text()
+    return page.split(f"## {heading}", 1)[1].split("\n## ", 1)[0]
+
+
+def column(section, number):
+    """Cells of one column of the first table in `section`, without its head."""
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return [row.split("|")[number + 1].strip() for row in rows[2:]]
+
+
+@pytest.mark.slow
+def test_every_dotted_name_of_the_architecture_page_exists():
+    page = (DOCS / "architecture.md").read_text()
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    modules = {path.stem for path in SOURCE.glob("*.py")}
+    found = [
+        name
+        for name in re.findall(r"`([a-z]\w*(?:\.\w+)+)`", page)
+        if name.split(".")[0] in rooms | modules and not name.endswith((".py", ".md", ".json"))
+    ]
+    for heading in ("Samples to weights", "Command to figure"):
+        assert set(re.findall(r"`([^`]+)`", " ".join(column(architecture(heading), 1)))) <= set(
+            found
+        )
+    assert len(found) > 30
+    for name in found:
+        pkgutil.resolve_name(f"lfpc.{name}")
+
+
+def test_every_file_of_the_architecture_page_exists():
+    page = (
+        (DOCS / "architecture.md").read_text().replace("src/lfpc/", "").replace("NAME", "__init__")
+    )
+    files = set(re.findall(r"`((?:\w+/)*\w+\.py)`", page.split("## Glossary")[0]))
+    files -= {"runs.py"}  # of an earlier commit
+    assert len(files) > 8
+    assert not [name for name in files if not (SOURCE / name).is_file()]
+
+
+def test_every_room_has_its_line_in_the_architecture_page():
+    listed = {cell.strip("`/") for cell in column(architecture("Rooms"), 0)}
+    rooms = {
+        path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").is_file()
+    }
+    assert listed == rooms | {"package root", "policies/qwen", "training/verl"}
+    assert not [cell for cell in column(architecture("Rooms"), 1) if " and " in cell]
+
+
+def test_the_glossary_has_at_most_thirty_words():
+    assert len(column(architecture("Glossary"), 0)) <= 30

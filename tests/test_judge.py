@@ -204,7 +204,7 @@ def test_a_dead_server_ends_the_run_but_what_was_decided_is_kept(
     server.answer = lambda prompt, before: (503, "{}")
     cases = [JudgeCase("?", "dog", f"cat {i}") for i in range(9)]
     with pytest.raises(
-        RunError, match=r"did not decide \d+ questions in a row, the last with: .*503"
+        RunError, match=r"did not decide \d+ consecutive questions, the last with: .*503"
     ):
         judge(retries=0, give_up_after=3).decide(cases)
     assert judge().decide(CASES[:1]) == [Judgement(True)]
@@ -221,7 +221,7 @@ def test_failures_in_a_row_are_counted_over_calls_and_a_verdict_ends_the_row(
     for reply in ("cat", "dog", "cow", "cat", "dog"):
         decided = asked.decide([JudgeCase("?", "dog", reply)])[0].correct
         assert decided == (False if reply == "cow" else None)
-    with pytest.raises(RunError, match="did not decide 3 questions in a row"):
+    with pytest.raises(RunError, match="did not decide 3 consecutive questions"):
         asked.decide([JudgeCase("?", "dog", "hen")])
 
 

@@ -196,7 +196,7 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     lines = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
     assert len(records_at(tmp_path / "run", replay=True)["noise"]) == 11
     assert (
-        "own: 1 questions failed and count as wrong; give the command again to retry them" in lines
+        "own: 1 questions failed and count as wrong; run the command again to retry them" in lines
     )
 
 
@@ -232,7 +232,7 @@ def test_what_was_answered_before_the_crop_is_said(tmp_path, samples, policy):
     evaluated(samples, knows, tmp_path / "run")
     lines = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
     assert (
-        "already answered before the first crop: 100% of 12 questions where that can be told"
+        "already answered before the first crop: 100% of 12 questions where the text shows it"
         in lines
     )
     assert drops(tmp_path / "run")["noise", "all"] == 0
@@ -249,7 +249,7 @@ def test_probes_that_cannot_be_shown_are_refused_before_anything_is_asked(
         [dataclasses.replace(sample, boxes=()) for sample in samples], looks, tmp_path / "boxless"
     )
     with pytest.raises(
-        SampleError, match="'truth' needs questions with boxes, and none of these 12 has any"
+        SampleError, match="'truth' needs samples with boxes, and none of these 12 has any"
     ):
         probe_run.probe_run(tmp_path / "boxless", ["noise", "truth"])
     assert policy.contexts == []
@@ -272,7 +272,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     )
     (tmp_path / "training" / "episodes.jsonl").write_text("")
     with pytest.raises(
-        RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"
+        RunError, match="holds no evaluation with the policy's own crops; make one with: lfpc eval"
     ):
         own_evaluation(tmp_path / "training")
     (tmp_path / "training" / "config.json").write_text("{")
@@ -331,7 +331,7 @@ def test_a_run_does_not_differ_from_itself_and_strangers_are_not_compared(run, t
         looks,
         tmp_path / "strange",
     )
-    with pytest.raises(RunError, match="share no question"):
+    with pytest.raises(RunError, match="no common question"):
         compare_runs(own, records_at(tmp_path / "strange"))
 
 

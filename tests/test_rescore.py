@@ -247,7 +247,7 @@ def test_seconds_that_were_measured_later_are_in_the_results(tmp_path: Path, sam
 def test_results_of_another_format_are_not_written_over(tmp_path: Path, sample: Make) -> None:
     write_run(tmp_path / "run", records_of(sample, "red kite"))
     (tmp_path / "results.json").write_text('{"questions": 3}')
-    with pytest.raises(RunError, match=r"results\.json is not of format 2"):
+    with pytest.raises(RunError, match=r"results\.json does not have format 2"):
         rescore_run(tmp_path, progress=False)
     assert (tmp_path / "results.json").read_text() == '{"questions": 3}'
 
@@ -328,8 +328,8 @@ def test_the_verb_asks_a_judge_by_name_or_the_only_one_there_is(
     ("arguments", "says"),
     [
         (["rescore", "{}"], "no evaluation at or below it"),
-        (["rescore", "{}", "--judge", "http://127.0.0.1:9/v1"], "does not say which models it has"),
-        (["rescore", "{}", "--judge-model", "m"], "give --judge, its address, too"),
+        (["rescore", "{}", "--judge", "http://127.0.0.1:9/v1"], "does not list its models"),
+        (["rescore", "{}", "--judge-model", "m"], "--judge-model needs --judge, the address"),
         (
             ["data", "fetch-instructions", "nonsense"],
             "unknown data set 'nonsense'; known are deepeyes",
@@ -361,5 +361,5 @@ def test_instructions_are_printed_for_benchmarks_and_training_sets(
 
 
 def test_a_folder_without_an_evaluation_is_a_run_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="name what lfpc eval wrote"):
+    with pytest.raises(RunError, match="name a folder that lfpc eval wrote"):
         rescore_run(tmp_path)

@@ -454,7 +454,9 @@ def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_
         in (tmp_path / "out" / "report" / "index.html").read_text()
     )
     assert cli.main([*command, "--votes", "3"]) == 1
-    assert "--votes are sampled answers: give a --temperature above 0" in capsys.readouterr().err
+    assert (
+        "--votes above 1 need sampled answers: set --temperature above 0" in capsys.readouterr().err
+    )
 
 
 def test_cost_is_told_before(tmp_path):

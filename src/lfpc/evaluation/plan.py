@@ -1,8 +1,8 @@
 """Evaluate a model on several tasks, at several budgets, under several probes.
 
-OUT/TASK/samples.jsonl                 what was asked; a samples folder of one's own has no TASK
+OUT/TASK/samples.jsonl                 the samples; without TASK for a samples folder
 OUT/TASK/BUDGET/PROBE/episodes.jsonl   records
-OUT/TASK/BUDGET/PROBE-repeatN/         the same questions asked again with another sampling seed
+OUT/TASK/BUDGET/PROBE-repeatN/         records with another sampling seed
 OUT/results.json                       see `lfpc.evaluation.stored`
 """
 
@@ -33,20 +33,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Questions under a name."""
+    """Samples under a name."""
 
     name: str
-    """Of the benchmark; empty for a samples folder."""
+    """Name of the benchmark; empty for a samples folder."""
     samples: Sequence[Sample]
     data: Mapping[str, Any]
-    """Where they came from; see `data_block`."""
+    """Source and hash of the samples; see `data_block`."""
 
 
 def samples_task(folder: Path) -> Task:
-    """The questions of a samples folder.
+    """A samples folder as a task.
 
     Raises:
-        SampleError: it is not one, or an empty one.
+        SampleError: the folder holds no samples, or an invalid one.
     """
     samples = read_samples(folder)
     if not samples:
@@ -55,8 +55,8 @@ def samples_task(folder: Path) -> Task:
 
 
 def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Task:
-    """The questions of a published benchmark; see `read_benchmark`, whose errors it raises. Rows
-    that are skipped are logged.
+    """A published benchmark as a task; see `read_benchmark`, whose errors it raises. Skipped rows
+    are logged.
     """
     skipped: list[SampleError] = []
     samples = read_benchmark(name, folder, work, seed, on_bad=skipped.append)
@@ -81,40 +81,38 @@ def eval_run(
     repeats: int = 1,
     progress: bool = True,
 ) -> Iterator[str]:
-    """Ask what is not in `out` yet, then write the results; yields lines for a person as they
-    become known.
+    """Run every task, budget and probe that `out` lacks, then write the results; yields lines for a
+    terminal.
 
-    The policy's own crops are always asked for, as the probes are compared with them. A probe is
-    left out where no question has the boxes it needs.
+    The probe "own" always runs, because the others are compared with it. A probe that needs boxes
+    is left out of a task without boxes.
 
     Args:
         tasks: what to ask.
-        config: the settings that all evaluations share; its budget, probe and task are replaced.
-        out: folder for everything.
+        config: configuration of all evaluations; its budget, probe and task are replaced.
+        out: folder for records and results.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
         backend: what computes the replies; None: transformers in this process.
-        timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
-        repeats: how often every question is asked, each time with another sampling seed and in a
-            folder of its own.
-        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+        timed: number of questions to ask once more, one at a time, to measure seconds; 0: none.
+        repeats: times to ask every question, each with another sampling seed and in its own folder.
+        progress: whether to show a progress bar, or lines without a terminal.
     Raises:
-        ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not
-            sampled.
-        SampleError: a probe that no task has the boxes for.
+        ConfigError: an unknown probe, fewer than one repeat, or several repeats of greedy replies.
+        SampleError: a probe that needs boxes, and no task has any.
         RunError: too many questions failed, another process writes in `out`, or the disk refuses.
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
-            f"repeats must be at least 1, and several need a temperature above 0; got "
+            f"--repeats must be at least 1, and several need a --temperature above 0; got "
             f"{repeats} at {config.temperature}"
         )
     settings = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
     asked = {task.name: _asked(task, [one.probe for one in settings]) for task in tasks}
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
-            samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    lock = FolderLock(out)  # results.json tells of every evaluation below it
+            samples_of_probe(tasks[0].samples, one.probe)  # raises: no boxes
+    lock = FolderLock(out)  # results.json covers every evaluation below it
     policy = any_policy(config, backend)
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
@@ -152,14 +150,14 @@ def eval_run(
             place = out / task.name / budget_name(replace(config, budget=budget))
             yield f"{place}:"
             yield from probe_lines(results["conditions"][""][place.relative_to(out).as_posix()])
-            yield from (f"{probe}: left out, as no question has boxes" for probe in left_out)
+            yield from (f"{probe}: left out, no sample has boxes" for probe in left_out)
     names = [folder.relative_to(out).as_posix() for folder in known]
     yield from figure_lines({name: results["results"][name] for name in names})
 
 
 def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:
-    """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server
-    without a seed draws anew each time.
+    """The sampling seed of a repeat: the configured one, then the following numbers. None for a
+    server without a seed, which draws anew each time.
     """
     if number == 0 or (config.sampling_seed is None and isinstance(backend, Server)):
         return config.sampling_seed
@@ -167,7 +165,7 @@ def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int 
 
 
 def _asked(task: Task, probes: Sequence[str]) -> dict[str, list[Sample]]:
-    """Which questions each probe can be asked about; a probe with none is not there."""
+    """Samples by probe, without the probes that no sample has the boxes for."""
     asked: dict[str, list[Sample]] = {}
     for probe in probes:
         try:

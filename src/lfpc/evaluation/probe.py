@@ -1,4 +1,4 @@
-"""Probe a recorded evaluation: the same questions and settings under another look."""
+"""Probe a recorded evaluation: the same samples and configuration under another look."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,36 +27,34 @@ def probe_run(
     backend: Backend = None,
     progress: bool = True,
 ) -> list[str]:
-    """Ask the questions of a recorded evaluation again under every probe; their run folders go into
-    `place`.
+    """Run every probe on a recorded evaluation; their run folders go into `place`.
 
-    What is there is not asked again, and probes of earlier calls are in the table too.
+    Questions with a record are not asked again. The table includes probes of earlier calls.
 
     Args:
         place: an evaluation, or the folder of one with its probes.
         probes: names in `PROBES`.
-        replay: whether the recorded replies up to the first crop are given again; see
+        replay: whether the recorded replies up to the first crop are replayed; see
             `lfpc.evaluation.replay`.
-        draws: seeds per probe that depends on one; their verdicts are averaged question by
-            question.
+        draws: number of seeds of the random probes; verdicts are averaged per question.
         backend: what computes the replies; None: transformers in this process.
-        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+        progress: whether to show a progress bar, or lines without a terminal.
     Returns:
-        A table, and what it could show.
+        Lines of a table, with the power of each test.
     Raises:
         ConfigError: an unknown probe, or fewer than one draw.
         RunError: `place` holds no evaluation, or it cannot be written.
-        SampleError: a truth probe, and no question has boxes.
+        SampleError: a truth probe on samples without boxes.
     """
     if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
         known = ", ".join(probe for probe in PROBES if probe != OWN)
         raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
     if draws < 1:
-        raise ConfigError(f"draws must be at least 1, got {draws}")
+        raise ConfigError(f"--draws must be at least 1, got {draws}")
     recorded = own_evaluation(place)
     own = recorded.records()
     if not own:
-        raise RunError(f"{recorded.folder} holds no episode yet; give its lfpc eval command again")
+        raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
     policy = any_policy(recorded.config, backend)
     known_records: dict[Path, Records] = {recorded.folder: own}
@@ -83,8 +81,8 @@ def probe_run(
 
 
 def served_at(place: Path) -> str | None:
-    """The address at which the model of an evaluation was served, or `VLLM_BACKEND`; None: it was a
-    checkpoint, or that is not known.
+    """The backend of a recorded evaluation: a server's address, `VLLM_BACKEND`, or None for
+    transformers (or unknown).
 
     Raises:
         RunError: `place` holds no evaluation.
@@ -92,7 +90,7 @@ def served_at(place: Path) -> str | None:
     try:
         address = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
     except (RunError, AttributeError):
-        own_evaluation(place)  # raises where there is no evaluation
+        own_evaluation(place)  # raises without an evaluation
         return None
     return (
         address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None
