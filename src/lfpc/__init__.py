@@ -74,13 +74,15 @@ _HOMES = {
 """Module -> its public names; the others are of `lfpc.api`."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'lfpc' has no attribute {name!r}")
-    homes = (module for module, names in _HOMES.items() if name in names)
-    value = getattr(import_module(next(homes, "lfpc.api")), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that other names are not there
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'lfpc' has no attribute {name!r}")
+        homes = (module for module, names in _HOMES.items() if name in names)
+        value = getattr(import_module(next(homes, "lfpc.api")), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -14,11 +14,11 @@ from lfpc.metrics.statistics import Difference
 from lfpc.records import EpisodeRecord
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots: the records are kept
+@dataclass(frozen=True, kw_only=True, repr=False)  # without slots: the records are kept
 class EvaluationResult:
     """What one model did at one budget, under its own crops and under probes.
 
-    `print(result)` shows the table of `lfpc eval`.
+    Printed, or at the end of a notebook's cell, it is the table of `lfpc eval`.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class EvaluationResult:
     """Probes that were not run, as no question has boxes."""
     replay: bool = False
     """Whether the probes replayed the recorded replies up to the first crop."""
-    known: Known = field(default_factory=dict[Path, Any], repr=False)
+    known: Known = field(default_factory=dict[Path, Any])
     """Records by folder that need not be read again."""
 
     @cached_property
@@ -67,3 +67,6 @@ class EvaluationResult:
     def __str__(self) -> str:
         left_out = [f"{probe}: left out, as no question has boxes" for probe in self.left_out]
         return "\n".join([*probe_lines(self.condition), *left_out])
+
+    def __repr__(self) -> str:
+        return str(self)
