@@ -374,7 +374,6 @@ def train(
         RunError: `out` holds a run with other settings.
         TypeError: `TrainConfig` has no such field.
     """
-    from lfpc.training import local
     from lfpc.training.presets import preset
 
     run = replace(
@@ -385,6 +384,8 @@ def train(
         validation=None if validation is None else Path(validation),
         **settings,
     )
+    from lfpc.training import local  # here, because a wrong preset or field needs no torch
+
     return local.train(run, progress=progress, reward=reward, trackers=trackers)
 
 
