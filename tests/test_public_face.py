@@ -275,7 +275,7 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
         lfpc.evaluate(policy, samples, out, budget=0)
     with pytest.raises(ConfigError, match="unknown probe 'nois'"):
         lfpc.evaluate(policy, samples, out, probes=["nois"])
-    with pytest.raises(ConfigError, match="several need a temperature above 0"):
+    with pytest.raises(ConfigError, match="repeats must be at least 1"):
         lfpc.evaluate(policy, samples, out, repeats=2)
     with pytest.raises(ConfigError, match="is no address of an API"):
         lfpc.served_policy("127.0.0.1:8000", "scripted")
