@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import fmean, pstdev
 
 EPSILON = 1e-6
-"""Keeps the division finite; far below any real spread of rewards."""
+"""Keeps the division finite; far smaller than any spread of rewards."""
 
 
 def group_advantages(rewards: Sequence[float], *, epsilon: float = EPSILON) -> list[float]:
-    """How much better each rollout of one question was than its siblings.
+    """Advantages of the rollouts of one question: rewards relative to the group.
 
         A_i = (r_i - mean(r)) / (std(r) + epsilon)
 

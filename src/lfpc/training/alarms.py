@@ -1,4 +1,4 @@
-"""Signs that a run has gone wrong, read off its metrics."""
+"""Warnings about a failing run, from its metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from lfpc.training.statistics import mean
 
 WINDOW = 5
-"""Steps that are averaged, at the start of the run and now."""
+"""Steps to average, at the start of the run and now."""
 TEXTS = {
     "no_tool": "the policy has almost stopped cropping: the tool reward may be too small, or crops "
     "may not help",
@@ -21,11 +21,10 @@ TEXTS = {
 
 
 def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Codes (keys of `TEXTS`) of what is wrong now.
+    """Codes (keys of `TEXTS`) of the current alarms.
 
     Args:
-        history: metrics of all steps so far, oldest first. Nothing is said before there are two
-            windows of steps.
+        history: metrics of all steps so far, oldest first; no alarms before two windows of steps.
     """
     if len(history) < 2 * WINDOW:
         return []
@@ -53,8 +52,8 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def unheard(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Texts of those of `codes` that no step of `history` has told of."""
+def new_alarms(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Texts of those `codes` that no step of `history` has raised."""
     known = {code for row in history for code in row.get("alarms", ())}
     return [TEXTS[code] for code in codes if code not in known]
 

@@ -26,7 +26,7 @@ class Group:
 
     @property
     def has_signal(self) -> bool:
-        """Whether the rewards differ, so that there is something to learn."""
+        """Whether the rewards differ, so that the group has a gradient."""
         return any(self.advantages)
 
 
@@ -48,7 +48,7 @@ def group_of(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Group
 def groups_of(
     episodes: Sequence[Episode], terms: Sequence[RewardTerms], *, size: int
 ) -> list[Group]:
-    """The groups of a step whose episodes were played sample by sample, `size` of each."""
+    """The groups of a step's episodes, which come sample by sample, `size` of each."""
     return [
         group_of(episodes[start : start + size], terms[start : start + size])
         for start in range(0, len(episodes), size)

@@ -15,14 +15,14 @@ Numbers = dict[str, float | None]
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """Mean of the values, None if there are none or it is not a number."""
+    """Mean of the values; None without values, or if it is not finite."""
     found = list(values)
     average = fmean(found) if found else math.nan
     return average if math.isfinite(average) else None
 
 
 def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
-    """Rewards term by term, answers, turns, crops of a set of episodes.
+    """Metrics of episodes: rewards term by term, answers, turns, crops.
 
     `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes;
     `box_area` is the median share of the picture over all requested boxes; `iou_last` and
@@ -58,7 +58,7 @@ def validation_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]
 
 
 def is_best(numbers: Numbers, history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a validation earned more than every one in the metrics rows `history`."""
+    """Whether the validation reward is higher than all in the metrics `history`."""
     now = numbers["validation_reward"]
     earlier = [
         row["validation_reward"] for row in history if row.get("validation_reward") is not None
@@ -74,8 +74,9 @@ def _mean_iou(
 
 
 def sampling_numbers(groups: Sequence[Group]) -> Numbers:
-    """`entropy` of the policy in nats per token (mean of -log pi of its samples, unbiased),
-    `policy_tokens`, and `zero_variance`, the share of groups whose rollouts all earned the same.
+    """Metrics of sampling: `entropy` of the policy in nats per token (mean of -log pi of its
+    samples, unbiased), `policy_tokens`, and `zero_variance`, the share of groups with equal
+    rewards.
     """
     logprobs = [
         logprob

@@ -1,5 +1,5 @@
-"""What verl is told about in each of its processes, through `model.external_lib`: our loop, our
-advantages, our pixels.
+"""Registration of our loop, advantages and pixels in each verl process, through
+`model.external_lib`.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from lfpc.training.verl.translate import NAME
 def advantages(
     token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, **_: object
 ) -> tuple[Tensor, Tensor]:
-    """The local engine's advantages, in the shape verl wants.
+    """The local engine's advantages, in verl's shape.
 
     Args:
         token_level_rewards: (rollouts, tokens), each rollout's reward on one of its tokens.
