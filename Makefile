@@ -31,8 +31,9 @@ test-verl: setup
 	PYTHONPATH=src:tests OMP_NUM_THREADS=1 VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda \
 		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
 
+# No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not vllm and not verl"
+	$(BIN)/python -m pytest -m "not slow and not browser and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

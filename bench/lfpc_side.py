@@ -45,7 +45,7 @@ def main() -> None:
             **spent,
             turns=numbers["turns"] or 0.0,
             tool_rate=numbers["tool_rate"] or 0.0,
-            trained=(numbers["trained_rows"] or 0.0) / setup.rollouts,
+            trained=(numbers["trained_rollouts"] or 0.0) / setup.rollouts,
             policy_tokens=fmean(len(row.logprobs) for row in rows),
             context_tokens=fmean(len(row.encoded.ids) for row in rows),
             visual_tokens=fmean(

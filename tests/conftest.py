@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,18 @@ from lfpc.samples import Sample
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+ALL_TESTS = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.(\w+)", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file is not imported if none of its tests would run, as it may import torch: `-m "not
+    slow"` and `pytestmark = pytest.mark.slow`.
+    """
+    if collection_path.suffix != ".py":
+        return None
+    mark = ALL_TESTS.search(collection_path.read_text(encoding="utf-8"))
+    return (mark is not None and f"not {mark[1]}" in config.option.markexpr) or None
 
 
 @pytest.fixture(scope="module")  # while it is open, asyncio.run works in no test of this thread

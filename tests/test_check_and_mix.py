@@ -18,7 +18,7 @@ from lfpc.errors import ConfigError, SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
 imagehash = pytest.importorskip("imagehash", reason="the package ImageHash is not installed")
-from lfpc.data.likeness import known_looks, leak_finder, looks_of, picture_look  # noqa: E402
+from lfpc.data.hashes import hashes_of, known_hashes, leak_finder, picture_hash  # noqa: E402
 
 
 def photo(file: Path, seed: int, size: tuple[int, int] = (600, 400), **options: Any) -> Path:
@@ -94,7 +94,7 @@ def test_box_outside_its_picture_and_bad_nesting_are_rows_that_are_no_samples(
     first, second, third = check_samples(tmp_path)
     assert "0 <= x0 < x1 <= 1" in first.lines[0]
     assert "is not inside" in second.lines[0]
-    assert (first.playable, second.playable, third.playable) == (False, False, True)
+    assert (first.usable, second.usable, third.usable) == (False, False, True)
 
 
 def test_same_question_about_the_same_picture_is_a_duplicate_or_a_contradiction(
@@ -129,7 +129,7 @@ def test_report_keeps_the_worst_and_draws_at_random(tmp_path: Path) -> None:
     report = CheckSummary(kept=4)
     for checked in check_samples(write_samples(samples, tmp_path).parent):
         report.add(checked)
-    assert (report.rows, report.unplayable) == (30, 20)
+    assert (report.rows, report.unusable) == (30, 20)
     assert [checked.sample.id for checked in report.worst if checked.sample][:2] == ["s7", "s1"]
     assert len({checked.sample.id for checked in report.drawn if checked.sample}) == 4
 
@@ -141,7 +141,7 @@ def test_copies_look_the_same_and_other_pictures_do_not(tmp_path: Path) -> None:
         photo(tmp_path / "large.webp", 3, (900, 600), quality=60),
     ]
     others = [photo(tmp_path / f"{seed}.png", seed) for seed in range(10, 20)]
-    leak = leak_finder(known_looks([tmp_path / "bench"], tmp_path / "looks", progress=False))
+    leak = leak_finder(known_hashes([tmp_path / "bench"], tmp_path / "hashes", progress=False))
     assert all(str(original) in (leak(copy) or "") for copy in copies)
     assert not any(leak(other) for other in others)
 
@@ -149,18 +149,18 @@ def test_copies_look_the_same_and_other_pictures_do_not(tmp_path: Path) -> None:
 def test_pictures_of_one_colour_have_no_look(tmp_path: Path) -> None:
     for colour in ("white", "black"):
         Image.new("RGB", (300, 200), colour).save(tmp_path / f"{colour}.png")
-        assert picture_look(tmp_path / f"{colour}.png") is None
-    with pytest.raises(SampleError, match="no pictures there"):
-        known_looks([tmp_path / "nothing"], tmp_path / "looks", progress=False)
+        assert picture_hash(tmp_path / f"{colour}.png") is None
+    with pytest.raises(SampleError, match="no pictures in it"):
+        known_hashes([tmp_path / "nothing"], tmp_path / "hashes", progress=False)
 
 
 def test_looks_are_not_computed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
-    first = list(looks_of(pictures, tmp_path / "looks", progress=False))
+    first = list(hashes_of(pictures, tmp_path / "hashes", progress=False))
     monkeypatch.setattr(
-        "lfpc.data.likeness.picture_look", lambda picture: pytest.fail("computed again")
+        "lfpc.data.hashes.picture_hash", lambda picture: pytest.fail("computed again")
     )
-    assert list(looks_of(pictures, tmp_path / "looks", progress=False)) == first
+    assert list(hashes_of(pictures, tmp_path / "hashes", progress=False)) == first
 
 
 def test_small_categories_are_taken_whole_and_the_others_share_the_rest(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_verbs_write_pages_that_hold_the_samples_as_text(
                 "--page",
                 str(tmp_path / "page"),
                 *against,
-                "--looks",
+                "--hashes",
                 str(tmp_path / "l"),
             ]
         )
@@ -285,7 +285,7 @@ def test_verbs_write_pages_that_hold_the_samples_as_text(
     )
     assert cli.main(["data", "mix", str(folder), out, "--parts", "one=3", "two=all", *against]) == 0
     said = capsys.readouterr().out
-    assert "sample 'leak': its picture looks like" in said
+    assert "sample 'leak': its picture is a copy of" in said
     assert "5 samples" in said or "4 samples" in said
     for page in (tmp_path / "page" / "index.html", tmp_path / "mixed" / "report" / "index.html"):
         text = page.read_text()

@@ -45,8 +45,7 @@ def verb_that(error: BaseException) -> type[cli.Verb]:
         (
             KeyboardInterrupt(),
             130,
-            "lfpc: interrupted; what is written stays readable, and the same command goes "
-            "on from it",
+            "lfpc: interrupted; the same command resumes from what is written",
         ),
     ],
 )
@@ -186,7 +185,7 @@ def test_words_of_an_import_become_its_configuration() -> None:
     [
         ("data import table src out --map question", "--map takes FIELD=COLUMN"),
         ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
-        ("data mix in out --parts a=few", "--parts a=few: a count is a number above 0, or all"),
+        ("data mix in out --parts a=few", "--parts a=few: COUNT must be a number above 0, or all"),
         ("demo --seeds 0", "seeds must be at least 1, got 0"),
         ("select in --out out --ladder 4 16", "falling positive budgets, got (4, 16)"),
     ],
@@ -237,14 +236,14 @@ def test_a_sound_folder_passes_and_a_bad_one_lists_its_problems(
         [sample(id="a"), sample(id="b", question="Which number?")], tmp_path
     ).parent
     assert cli.main(["data", "check", str(good)]) == 0
-    assert capsys.readouterr().out == f"{good}: 2 samples, all can be played\n"
+    assert capsys.readouterr().out == f"{good}: 2 samples, all usable\n"
     bad = write_samples(
         [sample(id="a"), sample(id="b", image=tmp_path / "gone.png")], tmp_path / "bad"
     ).parent
     assert cli.main(["data", "check", str(bad)]) == 1
     heard = capsys.readouterr()
     assert heard.out == f"sample 'b': {tmp_path / 'gone.png'}: no such picture\n"
-    assert heard.err == f"lfpc: {bad}: 1 of 2 samples cannot be played\n"
+    assert heard.err == f"lfpc: {bad}: 1 of 2 samples are unusable\n"
 
 
 @pytest.mark.parametrize("ending", [EOFError, KeyboardInterrupt])

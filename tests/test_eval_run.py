@@ -149,7 +149,7 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
         "vstar",
         4,
     )
-    assert "truth: left out, as no question has boxes" in lines
+    assert "truth: left out, no sample has boxes" in lines
     assert any(
         line.startswith("vstar/16/own: accuracy ") and line.endswith("decided by rule 100.0%")
         for line in lines
@@ -233,7 +233,7 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
         assert cli.main(asked) == 0
         assert len(server.requests) == 2 * 3 * 8
         assert cli.main([*asked, "--temperature", "0"]) == 1
-    assert "several need a temperature above 0" in capsys.readouterr().err
+    assert "several need a --temperature above 0" in capsys.readouterr().err
     results = json.loads((out / "results.json").read_text())["results"]
     runs = [results[f"vstar/16/own{repeat}"] for repeat in ("", "-repeat1", "-repeat2")]
     assert runs[0]["avg@k,none"] == pytest.approx(sum(run["accuracy,none"] for run in runs) / 3)
@@ -306,5 +306,5 @@ def test_a_probe_that_no_task_can_show_is_refused_before_anything_is_asked(tmp_p
         asked = command(data, tmp_path / "run", server, "--probes", "truth")
         asked[asked.index("vstar,hrbench-4k")] = "hrbench-4k"
         assert cli.main(asked) == 1
-    assert "the probe 'truth' needs questions with boxes" in capsys.readouterr().err
+    assert "the probe 'truth' needs samples with boxes" in capsys.readouterr().err
     assert server.requests == []

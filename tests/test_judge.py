@@ -140,6 +140,7 @@ def test_another_judge_or_reply_is_another_key(
     assert len(server.prompts) == 4
 
 
+@pytest.mark.slow
 def test_failures_are_tried_again(server: Server, judge: Callable[..., Judge]) -> None:
     first = iter(
         [
@@ -180,6 +181,7 @@ def test_what_the_server_never_decides_is_undecided_with_a_reason_and_is_asked_a
     assert [judgement.correct for judgement in judge().decide(CASES)] == [True, False, True]
 
 
+@pytest.mark.slow
 def test_a_time_out_is_a_failure_like_others(server: Server, judge: Callable[..., Judge]) -> None:
     release = threading.Event()
 
@@ -202,7 +204,7 @@ def test_a_dead_server_ends_the_run_but_what_was_decided_is_kept(
     server.answer = lambda prompt, before: (503, "{}")
     cases = [JudgeCase("?", "dog", f"cat {i}") for i in range(9)]
     with pytest.raises(
-        RunError, match=r"did not decide \d+ questions in a row, the last with: .*503"
+        RunError, match=r"did not decide \d+ consecutive questions, the last with: .*503"
     ):
         judge(retries=0, give_up_after=3).decide(cases)
     assert judge().decide(CASES[:1]) == [Judgement(True)]
@@ -219,7 +221,7 @@ def test_failures_in_a_row_are_counted_over_calls_and_a_verdict_ends_the_row(
     for reply in ("cat", "dog", "cow", "cat", "dog"):
         decided = asked.decide([JudgeCase("?", "dog", reply)])[0].correct
         assert decided == (False if reply == "cow" else None)
-    with pytest.raises(RunError, match="did not decide 3 questions in a row"):
+    with pytest.raises(RunError, match="did not decide 3 consecutive questions"):
         asked.decide([JudgeCase("?", "dog", "hen")])
 
 

@@ -135,9 +135,10 @@ def drops(run: Path) -> dict[tuple[str, str], float]:
 
 
 def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
-    lines = probe_run.probe_run(
+    result = probe_run.probe_run(
         run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False
     )
+    lines = str(result).splitlines()
     found = drops(run)
     # ten of twelve questions call the tool; those answered at once lose nothing
     assert found["noise", "all"] == found["none", "all"] == pytest.approx(10 / 12)
@@ -193,10 +194,11 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     samples[3].image.write_bytes(b"broken")
     evaluated(samples, looks, tmp_path / "run")
     samples[3].image.write_bytes(whole)
-    lines = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
+    result = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
+    lines = str(result).splitlines()
     assert len(records_at(tmp_path / "run", replay=True)["noise"]) == 11
     assert (
-        "own: 1 questions failed and count as wrong; give the command again to retry them" in lines
+        "own: 1 questions failed and count as wrong; run the command again to retry them" in lines
     )
 
 
@@ -230,9 +232,10 @@ def test_draws_are_averaged_question_by_question(run, policy):
 def test_what_was_answered_before_the_crop_is_said(tmp_path, samples, policy):
     policy.script = knows
     evaluated(samples, knows, tmp_path / "run")
-    lines = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
+    result = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
+    lines = str(result).splitlines()
     assert (
-        "already answered before the first crop: 100% of 12 questions where that can be told"
+        "already answered before the first crop: 100% of 12 questions where the text shows it"
         in lines
     )
     assert drops(tmp_path / "run")["noise", "all"] == 0
@@ -249,7 +252,7 @@ def test_probes_that_cannot_be_shown_are_refused_before_anything_is_asked(
         [dataclasses.replace(sample, boxes=()) for sample in samples], looks, tmp_path / "boxless"
     )
     with pytest.raises(
-        SampleError, match="'truth' needs questions with boxes, and none of these 12 has any"
+        SampleError, match="'truth' needs samples with boxes, and none of these 12 has any"
     ):
         probe_run.probe_run(tmp_path / "boxless", ["noise", "truth"])
     assert policy.contexts == []
@@ -272,7 +275,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     )
     (tmp_path / "training" / "episodes.jsonl").write_text("")
     with pytest.raises(
-        RunError, match="holds no evaluation under the policy's own crops; make one with: lfpc eval"
+        RunError, match="holds no evaluation with the policy's own crops; make one with: lfpc eval"
     ):
         own_evaluation(tmp_path / "training")
     (tmp_path / "training" / "config.json").write_text("{")
@@ -331,7 +334,7 @@ def test_a_run_does_not_differ_from_itself_and_strangers_are_not_compared(run, t
         looks,
         tmp_path / "strange",
     )
-    with pytest.raises(RunError, match="share no question"):
+    with pytest.raises(RunError, match="no common question"):
         compare_runs(own, records_at(tmp_path / "strange"))
 
 

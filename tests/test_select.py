@@ -396,6 +396,7 @@ def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):
     many(tmp_path / "p")
     command = [
@@ -453,7 +454,9 @@ def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_
         in (tmp_path / "out" / "report" / "index.html").read_text()
     )
     assert cli.main([*command, "--votes", "3"]) == 1
-    assert "--votes are sampled answers: give a --temperature above 0" in capsys.readouterr().err
+    assert (
+        "--votes above 1 need sampled answers: set --temperature above 0" in capsys.readouterr().err
+    )
 
 
 def test_cost_is_told_before(tmp_path):

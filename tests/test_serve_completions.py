@@ -284,6 +284,7 @@ def test_unknown_paths_and_other_sites_are_refused(client):
     )
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_stops_the_episode(tmp_path):
     contexts = []
 

@@ -223,6 +223,7 @@ def test_no_more_than_concurrency_at_once(tmp_path, samples):
     assert 2 <= server.most_running <= 5
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_a_third_of_its_calls_costs_no_record(tmp_path, samples, expected):
     with ChatServer(faults=0.3) as server:
         records = records_of(
@@ -235,6 +236,7 @@ def test_a_server_that_fails_a_third_of_its_calls_costs_no_record(tmp_path, samp
     )
 
 
+@pytest.mark.slow
 def test_the_client_waits_as_long_as_the_server_says(samples):
     times = []
 
@@ -301,6 +303,7 @@ def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(
     assert 11 <= len(on_disk(tmp_path)) <= 24
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_or_never_answers_is_named(samples):
     with ChatServer(faults=1.0) as server:
         server._next_fault = iter([FAULTS.index("silence")] * 9)
@@ -441,6 +444,7 @@ def test_a_view_is_forgotten_with_its_episode():
     assert len(urls._known) == 0
 
 
+@pytest.mark.slow
 def test_ten_kills_later_the_records_are_those_of_an_undisturbed_run(tmp_path):
     samples = questions(tmp_path / "data", 80)
     write_samples(samples, tmp_path / "data")
@@ -482,6 +486,7 @@ def hear_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer(delay_s=0.2) as server:

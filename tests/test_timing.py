@@ -11,36 +11,54 @@ from lfpc.protocols import PROTOCOLS
 SETTINGS = {"protocol": PROTOCOLS["qwen2_5_vl"], "budget": 16, "look": original_look(CropRules())}
 
 
-def test_the_warm_up_is_left_out_of_the_seconds_of_single_questions(sample):
-    naps = iter([0.3, 0.01, 0.01, 0.01])
+class Clock:
+    """A clock that only `sleep` moves, so that seconds are exact on any machine."""
+
+    now = 0.0
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_the_warm_up_is_left_out_of_the_seconds_of_single_questions(sample, clock):
+    naps = iter([3.0, 0.1, 0.1, 0.4])
 
     def slow_first(context):
-        time.sleep(next(naps))
+        clock.sleep(next(naps))
         return "<answer>K</answer>"
 
     found = time_questions(
         [sample(id=name) for name in "abcde"], ScriptedPolicy(slow_first), questions=3, **SETTINGS
     )
     assert (found.concurrency, found.questions) == (1, 3)
-    assert 0.01 <= found.median <= found.p95 < 0.25
+    assert found.median == pytest.approx(0.1)
+    assert found.p95 == pytest.approx(0.37)  # 0.9 of the way from 0.1 to 0.4
+    assert found.per_second == pytest.approx(3 / 0.6)
 
 
-def test_questions_played_together_take_their_group_s_time(sample):
+def test_questions_played_together_take_their_group_s_time(sample, clock):
     groups = []
 
     class Batch:
         def reply(self, contexts):
             groups.append(len(contexts))
-            time.sleep(0.02)
+            clock.sleep(0.2)
             return ScriptedPolicy(["<answer>K</answer>"]).reply(contexts)
 
     found = time_questions(
         [sample(id=name) for name in "abcdefghi"], Batch(), concurrency=4, **SETTINGS
     )
     assert groups == [1, 4, 4]  # the warm-up, then two groups
-    assert found.median >= 0.02
-    # a question takes as long as its group, four of them at once: 4 / seconds of a group
-    assert found.per_second == pytest.approx(4 / found.median, rel=0.5)
+    # a question takes as long as its group, four of them at once: 8 questions in 2 * 0.2 s
+    assert found.median == pytest.approx(0.2)
+    assert found.per_second == pytest.approx(20)
 
 
 def test_timing_needs_more_than_the_warm_up(sample):

@@ -15,7 +15,7 @@ from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.storage.runs import RunFolder
 from lfpc.training.local import train
-from lfpc.training.trackers import said_of_pictures
+from lfpc.training.trackers import captioned_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +125,7 @@ def test_each_picture_carries_what_was_said_after_it(tmp_path):
     first = tiny.view(1)
     crop = tiny.crop_turn(2)
     answer = Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
-    shown = said_of_pictures(Episode(sample, first, (crop, answer), Stop.ANSWERED))
+    shown = captioned_pictures(Episode(sample, first, (crop, answer), Stop.ANSWERED))
     assert [text for _, text in shown] == [
         f"What mark is on the red kite? \u2192 {crop.reply.text}",
         "<answer>7</answer>",

@@ -203,7 +203,7 @@ def test_sharing_and_micro_batches_change_no_gradient(aggregation):
     rows = some_rows(made)
     shared, report = gradients(made, rows)
     passes = made.policy.views.count.pictures
-    assert report.trained_rows == 5
+    assert report.trained_rollouts == 5
     plain = learner(share=False, aggregation=aggregation)
     unshared, other = gradients(plain, rows)
     small, third = gradients(learner(aggregation=aggregation, micro_batch=2), rows)

@@ -27,8 +27,8 @@ from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.samples import read_samples
-from lfpc.training.advantages import group_advantages
 from lfpc.training.draw import prompts_of_step
+from lfpc.training.groups import group_advantages
 from lfpc.training.update import learning_rate
 from lfpc.training.verl.inside import loop, pixels, plugin, workers
 from lfpc.training.verl.inside.dataset import ScheduledSamples

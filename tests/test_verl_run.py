@@ -88,7 +88,7 @@ def test_metrics_have_every_reward_term_and_the_local_engines_names(finished):
     )
     wanted += (
         " box_area iou_last iou_best zero_variance entropy ratio_clip_share grad_norm loss "
-        "policy_tokens logprob_gap overlong trained_rows"
+        "policy_tokens logprob_gap overlong trained_rollouts"
     )
     wanted += (
         " seconds seconds_play seconds_update alarms validation_reward validation_accuracy "

@@ -1,4 +1,4 @@
-"""The command line: `lfpc VERB`. Only parsing and a call.
+"""The command line, `lfpc VERB`: it parses options and makes one call.
 
 A verb is a frozen dataclass: its docstring is the verb's help, the docstring under each field the
 option's, and `run` does the work and returns the last line to print. Put it into the `VERBS` of its
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LfpcError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; what is written stays readable, and the same command goes on from it")
+        _fail("interrupted; the same command resumes from what is written")
         return 130
     # a full disk, a folder that may not be written: the system's own sentence says which
     except OSError as error:

@@ -1,5 +1,5 @@
-"""Truth boxes drawn by people: the page, and what becomes of its files. Imports stay inside `run`,
-see `lfpc.cli`.
+"""Truth boxes drawn by people: the page, merging, exchange files. Imports stay inside `run`, see
+`lfpc.cli`.
 """
 
 import getpass
@@ -21,31 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Annotate(AskedModel):
-    """Draw nested truth boxes on the pictures of a samples folder, on a page in your browser; every
-    change is kept at once.
+    """Draw nested truth boxes on the pictures of a samples folder, on a page in your browser. Every
+    change is saved at once.
 
-    With --checkpoint, or --base-url and --model, the page can ask that model where to look.
+    With --checkpoint, or --base-url and --model, the page can ask that model for proposals.
     """
 
     folder: Positional[Path]
-    """Samples folder: samples.jsonl beside its pictures. It is changed."""
+    """Samples folder to change: samples.jsonl beside its pictures."""
     proposals: tuple[Path, ...] = ()
-    """Run folders whose crops are proposed where they led to the right answer."""
+    """Run folders to take proposals from: crops that led to the right answer."""
     hardest: tuple[Path, ...] = ()
-    """Run folders by which the samples are ordered: the ones answered wrongly most often come
-    first."""
+    """Run folders that set the order: samples answered wrongly most often come first."""
     questions: int | None = None
-    """How many samples to work on, from the first. Default: all."""
+    """Number of samples to work on, from the first. Default: all."""
     pictures: tuple[Path, ...] = ()
-    """Further folders whose pictures may be shown; those inside FOLDER always are."""
+    """Further folders whose pictures may be shown, besides FOLDER."""
     by: str = ""
-    """Name kept with each change; empty: your login name."""
+    """Name to save with each change. Default: your login name."""
     budget: int | None = None
-    """Visual tokens of the picture that the model is asked about. Default: the checkpoint's
-    (lfpc.json), else 1024."""
+    """Visual tokens of the picture for the model. Default: the checkpoint's (lfpc.json), else
+    1024."""
     port: int = 0
-    """Port of the page; 0: one that FOLDER always gets, so that an open page goes on when this is
-    started again."""
+    """Port of the page; 0: the usual port of FOLDER, so that an open page survives a restart."""
 
     def run(self) -> str:
         from lfpc.web import need_web
@@ -108,18 +106,16 @@ class Annotate(AskedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Hardest:
-    """Pick the samples that a model answers wrongly most often in recorded runs: the ones worth
-    drawing boxes for.
-    """
+    """Pick the samples that a model answers wrongly most often in recorded runs, for boxing."""
 
     folder: Positional[Path]
     """Samples folder to pick from."""
     runs: tuple[Path, ...]
     """Run folders in which the samples were asked: training runs or evaluations."""
     out: Path
-    """Samples folder to write; it names the pictures where they are."""
+    """Samples folder to write; pictures stay where they are."""
     count: int = 256
-    """How many to pick."""
+    """Number of samples to pick."""
 
     def run(self) -> str:
         from lfpc.boxing.proposals import failure_counts, hardest_first, own_records
@@ -140,14 +136,12 @@ class Hardest:
 
 @dataclass(frozen=True, kw_only=True)
 class MergeBoxes:
-    """Make two people's copies of a samples folder one again, and tell how far their boxes
-    agree.
-    """
+    """Merge two people's copies of a samples folder, and measure the agreement of their boxes."""
 
     first: Positional[Path]
     """Samples folder of one person."""
     second: Positional[Path]
-    """Samples folder of the other."""
+    """Samples folder of the other person."""
     out: Path | None = None
     """Samples folder to write, with agreement.json. Default: print only."""
     least: float = 0.5
@@ -186,12 +180,12 @@ class MergeBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportBoxes:
-    """Write the boxes of a samples folder as a file of another tool."""
+    """Export the boxes of a samples folder to another tool's file."""
 
     folder: Positional[Path]
     """Samples folder."""
     out: Positional[Path]
-    """JSON file to write. Picture paths in it start at FOLDER."""
+    """JSON file to write, with picture paths relative to FOLDER."""
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""
 
@@ -211,14 +205,14 @@ class ExportBoxes:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportBoxes:
-    """Take the boxes of another tool's file into a samples folder; samples that the file does not
-    name stay as they are.
+    """Import boxes from another tool's file into a samples folder. Samples that the file does not
+    name are unchanged.
     """
 
     folder: Positional[Path]
-    """Samples folder that the file is about."""
+    """Samples folder of the file's pictures."""
     file: Positional[Path]
-    """JSON file of the tool."""
+    """JSON file to read."""
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""
     out: Path | None = None

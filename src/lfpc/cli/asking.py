@@ -1,6 +1,4 @@
-"""One question at a time: asked of a model, or of you. Imports stay inside `run`, see
-`lfpc.cli`.
-"""
+"""One question at a time, to a model or to you. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,11 @@ class Ask(AskedModel):
     """Ask a model one question about one picture; prints the turns, saves the crops and a page."""
 
     picture: Positional[Path]
-    """The picture."""
+    """Picture file."""
     question: Positional[str]
-    """The question."""
+    """Question about the picture."""
     options: tuple[str, ...] = ()
-    """Answers to choose from, shown as A, B, ..."""
+    """Options of a multiple choice question, shown as A, B, ..."""
     budget: int | None = None
     """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""
     out: Path = Path("out/ask")
@@ -48,8 +46,8 @@ class Ask(AskedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Play:
-    """Answer the questions of a samples folder yourself, shown and told exactly what a model would
-    be.
+    """Answer the questions of a samples folder yourself, from the same pictures and texts as a
+    model.
     """
 
     folder: Positional[Path]
@@ -57,11 +55,11 @@ class Play:
     out: Path = Path("out/play")
     """Folder for the pictures that are shown."""
     budget: int | None = None
-    """Visual tokens of the first picture. Default: each sample's own, or 1024 if it has none."""
+    """Visual tokens of the first view. Default: each sample's own, or 1024 if it has none."""
     questions: int | None = None
-    """How many questions to ask. Default: all."""
+    """Number of questions. Default: all."""
     max_turns: int = 6
-    """Replies after which a question ends unanswered."""
+    """Turn limit of an episode."""
 
     def run(self) -> str:
         from lfpc.policies.human import play_folder

@@ -1,4 +1,4 @@
-"""Samples folders: checks, where published files are. Imports stay inside `run`, see `lfpc.cli`."""
+"""The `data` verbs on samples folders. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,28 +15,28 @@ from lfpc.published.config import ImportConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DataCheck:
-    """Read every row of a samples folder and every picture; a line per problem. Fails if a sample
-    cannot be played.
+    """Check every row of a samples folder with its picture; prints a line per problem. Fails if a
+    sample is unusable.
     """
 
     folder: Positional[Path]
     """Samples folder: samples.jsonl beside its pictures."""
     against: tuple[Path, ...] = ()
-    """Folders of benchmarks (samples folders, or any folder of pictures): samples whose picture is
-    one of theirs are named."""
+    """Folders of benchmarks (samples folders, or any folder of pictures) to search for copies of
+    the samples' pictures."""
     page: Path | None = None
     """Folder for a page with counts, the worst samples and random ones. Default: no page."""
-    looks: Path | None = None
-    """Folder for the looks of pictures, which checks may share. Default: out/looks."""
+    hashes: Path | None = None
+    """Folder for the hashes of pictures, which checks may share. Default: out/hashes."""
 
     def run(self) -> str:
         from lfpc.data.check import CheckSummary, check_samples
-        from lfpc.data.likeness import known_looks, leak_finder
+        from lfpc.data.hashes import known_hashes, leak_finder
         from lfpc.errors import SampleError
         from lfpc.report.check_page import write_check_page
 
         leak = (
-            leak_finder(known_looks(self.against, self.looks or Path("out/looks")))
+            leak_finder(known_hashes(self.against, self.hashes or Path("out/hashes")))
             if self.against
             else None
         )
@@ -47,31 +47,32 @@ class DataCheck:
                 print(line)
         if self.page:
             print(f"page: {write_check_page(self.page, report, self.folder)}")
-        if report.unplayable or not report.rows:
+        if report.unusable or not report.rows:
             raise SampleError(
-                f"{self.folder}: {report.unplayable} of {report.rows} samples cannot be played"
+                f"{self.folder}: {report.unusable} of {report.rows} samples are unusable"
             )
-        notes = f"; of {report.notes} there is something to say" if report.notes else ""
-        return f"{self.folder}: {report.rows} samples, all can be played{notes}"
+        warned = f", {report.warned} with warnings" if report.warned else ""
+        return f"{self.folder}: {report.rows} samples, all usable{warned}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataMix:
     """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and
-    benchmarks' pictures.
+    without pictures of benchmarks.
     """
 
     folder: Positional[Path]
-    """Holds a samples folder for each part, by its name: pixel-reasoner, chain-of-focus,
-    thinklite-vl for the preset stage1."""
+    """Folder with a samples folder per part: pixel-reasoner, chain-of-focus, thinklite-vl for the
+    preset stage1."""
     out: Positional[Path]
     """Samples folder to write."""
     preset: Literal["stage1"] = "stage1"
-    """stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100, ThinkLite-VL all."""
+    """Parts and counts. stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100,
+    ThinkLite-VL all."""
     config: Embedded[MixConfig] = field(default_factory=MixConfig)
     against: tuple[Path, ...] = ()
-    """Folders of benchmarks (samples folders, or any folder of pictures): no sample keeps a picture
-    of theirs."""
+    """Folders of benchmarks (samples folders, or any folder of pictures) whose pictures are left
+    out."""
 
     def run(self) -> str:
         from lfpc.data.mix import mix
@@ -84,7 +85,7 @@ class DataMix:
         for name, counts in mixed.parts.items():
             print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
         if not self.against:
-            print("not compared with any benchmark: name their folders with --against")
+            print("not compared with any benchmark; name their folders with --against")
         return (
             f"{len(mixed.samples):,} samples: {self.out} (figures: "
             f"{write_mix_page(self.out / 'report', mixed)})"
@@ -114,11 +115,11 @@ class DataImport(ImportConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DataExport:
-    """Write a samples folder in a layout that others read."""
+    """Write a samples folder in another tool's layout."""
 
     format: Positional[Literal["samples", "verl", "deepeyes", "mini-o3"]]
-    """samples: a folder with copies of its pictures; verl and deepeyes: parquet with the pictures
-    inside; mini-o3: a JSON list."""
+    """Layout. samples: a folder with copies of its pictures; verl and deepeyes: parquet with the
+    pictures inside; mini-o3: a JSON list."""
     folder: Positional[Path]
     """Samples folder."""
     out: Positional[Path]
@@ -129,7 +130,9 @@ class DataExport:
         from lfpc.samples import iter_samples
 
         if self.out.resolve() == self.folder.resolve():
-            raise ConfigError("the export needs a folder of its own")
+            raise ConfigError(
+                f"{self.out} is the samples folder itself; name another output folder"
+            )
         return (
             f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
         )
@@ -137,10 +140,10 @@ class DataExport:
 
 @dataclass(frozen=True, kw_only=True)
 class FetchInstructions:
-    """Print where a person gets the files of a training set or benchmark. Nothing is downloaded."""
+    """Print where to get the files of a training set or benchmark. Nothing is downloaded."""
 
     task: Positional[str]
-    """Name of the set; any other word lists the known ones."""
+    """Name of the set; an unknown name lists the known ones."""
 
     def run(self) -> str:
         from lfpc.published import published_set

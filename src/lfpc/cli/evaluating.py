@@ -1,4 +1,4 @@
-"""Evaluate a model, probe it, score and compare what it answered. Imports stay inside `run`, see
+"""Evaluate and probe a model, compare and rescore its runs. Imports stay inside `run`, see
 `lfpc.cli`.
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(AskedModel):
-    """Evaluate a model on a samples folder or on published benchmarks, under its own crops and
-    under probes.
+    """Evaluate a model on a samples folder or on published benchmarks, with its own crops and under
+    probes.
     """
 
     folder: Positional[Path | None] = None
@@ -29,31 +29,32 @@ class Eval(AskedModel):
     """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench,
     mme-realworld-lite, samples."""
     data: Path | None = None
-    """Folder of the benchmarks' files, one folder per benchmark;
-    `lfpc data fetch-instructions TASK` says where to get them."""
+    """Folder with one folder of published files per benchmark; see `lfpc data fetch-instructions
+    TASK`."""
     work: Path | None = None
-    """Folder for pictures out of table files, which evaluations may share. Default: in the
-    output folder."""
+    """Folder for pictures extracted from table files, which evaluations may share. Default: inside
+    the output folder."""
     out: Path
-    """Folder for the rows, one folder per task, budget and probe; what is there is not asked
-    again."""
+    """Folder for the records, one folder per task, budget and probe. Questions with a record are
+    not asked again."""
     budget: tuple[str, ...] = ()
-    """Visual tokens of the first view, one evaluation each. Default: each sample's own; where no
+    """First-view budgets in visual tokens, one evaluation each. Default: each sample's own; if no
     sample has one, the checkpoint's (lfpc.json), else 16384."""
     probes: tuple[str, ...] = ("own", "noise")
-    """What the crop tool shows: own, and those of `lfpc probe`."""
+    """Probes to run: own (the requested crop) and those of `lfpc probe`."""
     seed: int = 0
     """Seed of noise crops and of the pairing with other pictures."""
     option_seed: int = 0
-    """Seed of the order of options, where a benchmark's own order gives the answer away."""
+    """Seed of the order of options, for benchmarks whose own order gives the answer away."""
     timed: int = 0
-    """Questions that are asked once more, one at a time, for the seconds per question; 0: none."""
+    """Questions to ask once more, one at a time, to measure seconds per question; 0: none."""
     repeats: int = 1
-    """How often every question is asked, each time with another sampling seed: Avg@k. Several need
-    --temperature."""
+    """Times to ask every question, each with another sampling seed (Avg@k). More than 1 needs
+    --temperature above 0."""
 
     def run(self) -> str:
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
+        from lfpc.evaluation.terminal import figure_lines
         from lfpc.published.benchmarks import benchmark
 
         names = several(self.tasks)
@@ -63,7 +64,7 @@ class Eval(AskedModel):
         config, backend = self.asked(seed=self.seed)
         budgets = whole_numbers("--budget", self.budget)
         for name in names:
-            benchmark(name)  # an unknown one is told of before any is read
+            benchmark(name)  # raises for an unknown name before any benchmark is read
         if self.folder is not None:
             tasks = [samples_task(self.folder)]
         else:
@@ -72,7 +73,7 @@ class Eval(AskedModel):
                 benchmark_task(name, data or Path(), work, seed=self.option_seed)
                 for name in dict.fromkeys(names)
             ]
-        for line in eval_run(
+        found = eval_run(
             tasks,
             config,
             self.out,
@@ -81,41 +82,42 @@ class Eval(AskedModel):
             backend=backend,
             timed=self.timed,
             repeats=self.repeats,
-        ):
-            print(line)
+        )
+        for result in found:
+            print(f"{result.path}:", result, sep="\n")
+        figures = {name: row for result in found for name, row in result.figures.items()}
+        print(*figure_lines(figures), sep="\n")
         return f"results: {self.out / 'results.json'}"
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
-        """The budget where none is given; None: each sample's own."""
+        """The default budget; None: each sample's own."""
+        from lfpc.evaluation.plan import default_budget
         from lfpc.policies.settings import read_settings
 
-        if self.checkpoint is None or any(s.budget for task in tasks for s in task.samples):
-            return None
-        settings = read_settings(self.checkpoint)
-        return settings and settings.budget
+        return default_budget(tasks, self.checkpoint and read_settings(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(BackendOptions):
-    """Does the model look at its crops? Asks a run's questions again and shows something else for
-    every crop.
+    """Probe whether a model uses its crops: ask a run's questions again, with something else shown
+    for every crop.
 
-    Model, protocol and sampling are the run's; a served model is looked for where it was, or at
-    --base-url.
+    Model, protocol and sampling are those of the run. A served model is asked at the run's address,
+    or at --base-url.
     """
 
     run_folder: Positional[Path]
-    """What `lfpc eval` wrote; the probes' rows and their results go there too, and what is there is
-    not asked again."""
+    """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
+    a record are not asked again."""
     probes: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
-    """What is shown: noise, truth, truth-wide (padded by half), truth-each (one target a call),
-    other (another picture), mean (colour), blur, none, repeat (the own crop once more: base against
-    base)."""
+    """Probes to run: noise, truth (the true region), truth-wide (padded by half), truth-each (one
+    target per call), other (another picture), mean (colour), blur, none (no picture), repeat (the
+    own crop again, to show chance)."""
     replay: bool = False
-    """Give the recorded replies up to the first crop again, word for word, and let the model go on:
-    cheaper, and every difference comes from what was shown."""
+    """Replay the recorded replies up to the first crop, and ask the model only for the rest.
+    Cheaper, and every difference comes from the crop."""
     draws: int = 1
-    """Seeds of noise and of other pictures; they are averaged question by question."""
+    """Number of seeds for the probes noise and other; verdicts are averaged per question."""
 
     def run(self) -> str:
         from lfpc.evaluation.probe import probe_run, served_at
@@ -123,30 +125,30 @@ class Probe(BackendOptions):
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or served_at(place.path))
-            lines = probe_run(
+            result = probe_run(
                 place.path,
                 several(self.probes),
                 replay=self.replay,
                 draws=self.draws,
                 backend=backend,
             )
-            print(place.path, *lines, sep="\n")
+            print(place.path, result, sep="\n")
         update_results(self.run_folder)
         return f"results: {self.run_folder / RESULTS_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """How two runs differ on the questions that both were asked: paired differences with intervals,
-    tests, and their power.
+    """Compare two runs on their common questions: paired differences with intervals, tests and
+    their power.
     """
 
     run_a: Positional[Path]
-    """What `lfpc eval` (and `lfpc probe`) wrote."""
+    """Folder that `lfpc eval` (and `lfpc probe`) wrote."""
     run_b: Positional[Path]
-    """The run that it is compared with."""
+    """Folder of the run to compare it with."""
     replay: bool = False
-    """Compare the replayed probes; otherwise those that ran freely."""
+    """Compare the replayed probes in place of the others."""
     out: Path = Path("out/compare.json")
     """File for the figures."""
 
@@ -165,12 +167,12 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Rescore(JudgeOptions):
-    """Score an evaluation again from its records, without asking the model again; a judge decides
-    where no rule can.
+    """Score an evaluation again from its records, without new replies. With --judge, a judge
+    decides where no rule can.
     """
 
     run_folder: Positional[Path]
-    """Folder of one or several evaluations: every evaluation at or below it is scored."""
+    """Folder of one or several evaluations; every evaluation at or below it is scored."""
 
     def run(self) -> str:
         from lfpc.evaluation.rescore import rescore_run

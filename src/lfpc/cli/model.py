@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """What computes a model's replies."""
+    """Options of the backend: a server, or vLLM in this process."""
 
     base_url: str | None = None
-    """Address of an OpenAI-compatible server, as in http://127.0.0.1:8000/v1; its key is read from
+    """Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; the key comes from
     OPENAI_API_KEY."""
     requests: Embedded[Requests] = field(default_factory=Requests)
     vllm: Embedded[VllmEngine] = field(default_factory=VllmEngine)
 
     def backend(self, name: str | None) -> Backend:
-        """The backend called `name`: a server's address, `VLLM_BACKEND`, or None for
-        transformers.
-        """
+        """The backend for `name`: a server's address, `VLLM_BACKEND`, or None for transformers."""
         if name == VLLM_BACKEND:
             return self.vllm
         return None if name is None else Server(base_url=name, **fields_of(Requests, self.requests))
@@ -39,9 +37,7 @@ class BackendOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringModel(BackendOptions):
-    """The model of a verb: a checkpoint in this process, or one that a server has. Each verb adds
-    what it asks.
-    """
+    """Options of the model: a checkpoint in this process, or a served model."""
 
     checkpoint: Path | None = None
     """Checkpoint to load into this process; or give --base-url and --model."""
@@ -57,14 +53,14 @@ class AnsweringModel(BackendOptions):
     sampling: Embedded[Sampling] = field(default_factory=Sampling)
 
     def defaults(self) -> "CheckpointSettings":
-        """What holds where no option is given: what the checkpoint was trained with."""
+        """Defaults of the options: the checkpoint's settings."""
         from lfpc.policies.settings import CheckpointSettings, read_settings
 
         found = None if self.checkpoint is None else read_settings(self.checkpoint)
         return found or CheckpointSettings()
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
-        """The settings, of no particular budget or probe yet, and what computes the replies."""
+        """The configuration, without budget and probe, and the backend."""
         from lfpc.evaluation.config import EvaluationConfig
 
         served = self.base_url is not None
@@ -94,7 +90,7 @@ class AnsweringModel(BackendOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AskedModel(AnsweringModel):
-    """A model that is asked with the crop tool."""
+    """Options of a model that is asked with the crop tool."""
 
     coords: Literal["mapped", "as-released"] = "mapped"
     """Reading of a reply's boxes. mapped: as the prompt asks for them; as-released: as the family's
@@ -106,12 +102,12 @@ class AskedModel(AnsweringModel):
     """Turn limit of an episode. Default: the checkpoint's (lfpc.json), else 6."""
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
-        """The settings, with what holds for crops."""
+        """The configuration with its crop rules, and the backend."""
         from lfpc.protocols import protocol_named
 
         defaults = self.defaults()
         protocol = self.protocol or defaults.protocol
-        crop = defaults.crop if protocol == defaults.protocol else None
+        crop = defaults.crop_for(protocol)
         if self.crop_tokens is not None:
             least, most = self.crop_tokens
             rules = protocol_named(protocol, self.coords).crop
@@ -122,29 +118,26 @@ class AskedModel(AnsweringModel):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
-    """Who judges free answers, if anybody does."""
+    """Options of the judge of free answers."""
 
     judge: str | None = None
-    """Address of an OpenAI-compatible server that judges free answers, ending in /v1. Default: no
-    judge, rules alone."""
+    """Address of the judge's OpenAI-compatible server, ending in /v1. Default: rules alone."""
     judge_model: str | None = None
-    """Name of the judging model on that server. Default: the only one it has."""
+    """Name of the judge on that server. Default: its only model."""
     judge_cache: Path | None = None
-    """File of the judge's verdicts, which runs may share. Default: judge.jsonl in the output
+    """File for the judge's verdicts, which runs may share. Default: judge.jsonl in the output
     folder."""
     judge_concurrency: int = 8
-    """Requests in flight at the judge."""
+    """Concurrent requests to the judge."""
 
     def asked_judge(self, folder: Path) -> "AbstractContextManager[Judge | None]":
-        """The judge, to be used in a `with`; None inside it if there is none."""
+        """The judge as a context manager; None inside the block without --judge."""
         from contextlib import nullcontext
 
         from lfpc.evaluation.judge import Judge, JudgeConfig, only_model
 
         if self.judge_model and not self.judge:
-            raise ConfigError(
-                "--judge-model names a model of a judge's server: give --judge, its address, too"
-            )
+            raise ConfigError("--judge-model needs --judge, the address of its server")
         if not self.judge:
             return nullcontext()
         model = self.judge_model or only_model(self.judge)
@@ -157,7 +150,7 @@ class JudgeOptions:
 
 
 def several(words: Sequence[str]) -> list[str]:
-    """Words given apart or with commas between them."""
+    """Words separated by spaces or commas."""
     return [word for some in words for word in some.split(",") if word]
 
 
@@ -165,7 +158,7 @@ def whole_numbers(option: str, words: Sequence[str]) -> list[int]:
     """`several` whole numbers of 1 or more.
 
     Raises:
-        ConfigError: one is not; it names the option.
+        ConfigError: a word is no such number; the message names the option.
     """
     try:
         numbers = [int(word) for word in several(words)]

@@ -1,4 +1,4 @@
-"""What was found, as pages, figures and tables. Imports stay inside `run`, see `lfpc.cli`."""
+"""Runs as pages, figures and tables. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +10,28 @@ from lfpc.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Runs as pages that open from disk: tables, curves, every episode; figures as SVG and CSV,
-    tables as Markdown and LaTeX.
+    """Write runs as pages that open from disk: tables, curves, every episode; figures as SVG and
+    CSV, tables as Markdown and LaTeX.
 
-    A run is what lfpc demo, lfpc train or lfpc eval wrote. Several are shown side by side, with
-    paired differences to the first.
+    A run is a folder that lfpc demo, lfpc train or lfpc eval wrote. Several runs are shown side by
+    side, with paired differences to the first.
     """
 
     runs: Positional[tuple[Path, ...]]
     """Run folders."""
     out: Path = Path("out/report")
-    """Folder of the report; an earlier report in it is replaced."""
+    """Folder of the report; replaces an earlier report."""
     title: str | None = None
-    """Of the page; None: the names of the runs."""
+    """Title of the page. Default: the names of the runs."""
     pictures: int = 200
-    """Questions whose pictures are put into the report, of all kinds in turn; the others are there
-    with their texts."""
+    """Number of questions to include with pictures, drawn from all kinds; the others have their
+    texts."""
 
     watch: bool = False
-    """Serve the report on 127.0.0.1 in place of writing it, and follow the runs while they go
-    on."""
+    """Serve the report on 127.0.0.1 in place of writing it, and update it while the runs are
+    written."""
     port: int = 0
-    """Where it is served, with --watch; 0: a free port."""
+    """Port of --watch; 0: a free port."""
 
     def run(self) -> str:
         from lfpc.report import read_runs, write_report
@@ -53,19 +53,19 @@ class Report:
             title=self.title or ", ".join(run.resolve().name for run in self.runs),
             port=self.port,
         )
-        return "the report is no longer served; without --watch it is written to a folder"
+        return "stopped serving the report; without --watch it is written to a folder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniGallery:
-    """The paper's three kinds of episode, found in a demo's own: the right crop read rightly, read
-    wrongly, and a wrong crop.
+    """Write a gallery of the paper's three kinds of episode from a demo: right crop and answer,
+    right crop and wrong answer, wrong crop.
     """
 
     demo: Positional[Path] = Path("out/demo")
     """Folder of the demo."""
     out: Path = Path("docs")
-    """Folder that gets gallery.md and gallery/."""
+    """Folder for gallery.md and gallery/."""
 
     def run(self) -> str:
         from lfpc.report.gallery import write_gallery

@@ -19,20 +19,17 @@ SAMPLING = (
     "sampling_seed",
     "extra_body",
 )
-"""Settings of the answering model that a selection records."""
+"""Options of the model that a selection records."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Select(AnsweringModel, JudgeOptions):
-    """Resolution selection: choose each sample's first-view budget with the model that is going to
-    be trained.
-    """
+    """Resolution selection: choose each sample's first-view budget with the model to be trained."""
 
     data: Positional[Path]
     """Samples folder."""
     out: Path
-    """Samples folder to write; the answers are kept there, so an interrupted selection can
-    resume."""
+    """Samples folder to write, with the model's answers, so an interrupted selection can resume."""
     answers: Path | None = None
     """Folder of the model's answers, which selections may share. Default: inside the output
     folder."""
@@ -50,7 +47,7 @@ class Select(AnsweringModel, JudgeOptions):
 
         if self.config.votes > 1 and self.sampling.temperature == 0:
             raise ConfigError(
-                "--votes are sampled answers: give a --temperature above 0, as in 0.7"
+                "--votes above 1 need sampled answers: set --temperature above 0, for example 0.7"
             )
         settings, backend = self.asked()
         config = replace(

@@ -11,25 +11,24 @@ from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
 SMALL = 256
-"""Visual tokens of the small example pictures, shown to a model that was trained on no larger
-ones."""
+"""Maximum first-view budget in training of a model that gets the small example pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serve(AskedModel):
-    """Serve a page where one asks a model about a picture and swaps its crops, and an
-    OpenAI-compatible endpoint at /v1.
+    """Serve a page for questions about pictures, with crops to swap, and an OpenAI-compatible
+    endpoint at /v1.
 
-    Without a model named, the miniature's base checkpoint answers. docs/serve.md says more.
+    The default model is the miniature's base checkpoint. See docs/serve.md.
     """
 
     budget: int | None = None
     """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""
     port: int = 8017
-    """Port to answer at; 0: a free one."""
+    """Port to listen at; 0: a free one."""
     public: bool = False
-    """Answer other machines too, if they know the key in LFPC_API_KEY. Nothing is encrypted: put a
-    proxy in front that does."""
+    """Also serve other machines, which need the key in LFPC_API_KEY. Connections are not encrypted:
+    use a proxy that encrypts."""
 
     def run(self) -> str:
         from lfpc.web import need_web
@@ -41,7 +40,7 @@ class Serve(AskedModel):
         from lfpc.web.serving import serve
 
         if self.budget is not None and self.budget < 1:
-            raise ConfigError(f"budget must be at least 1 visual token, got {self.budget}")
+            raise ConfigError(f"--budget must be at least 1 visual token, got {self.budget}")
         key = checked_key(os.environ.get(KEY_VARIABLE), public=self.public)
         name, model = self._chosen()
         config, backend = model.asked()
@@ -60,7 +59,7 @@ class Serve(AskedModel):
         return "stopped"
 
     def _chosen(self) -> tuple[str, Self]:
-        """The model's name, and the options with the model in them."""
+        """The name of the model, and the options with the default model filled in."""
         if self.base_url is not None or self.model is not None:
             return str(self.model), self
         if self.checkpoint is not None:

@@ -1,4 +1,4 @@
-"""The paper in miniature: the demo, and the miniature world behind it. Imports stay inside `run`,
+"""The paper in miniature: the demo, its scenes and its base checkpoint. Imports stay inside `run`,
 see `lfpc.cli`.
 """
 
@@ -9,13 +9,14 @@ from typing import Literal
 from tyro.conf import Positional
 
 from lfpc.cli.verb import Verb
+from lfpc.errors import ConfigError
 from lfpc.mini.config import DemoConfig, PretrainConfig
 from lfpc.options import Embedded
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """The paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation,
+    """Run the paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation,
     probes, one page.
     """
 
@@ -37,9 +38,9 @@ class MiniScenes:
     out: Positional[Path]
     """Samples folder to write."""
     split: Literal["train", "hard", "validation", "test", "hard-test", "transfer"] = "train"
-    """Which scenes; splits never share one."""
+    """Split of the scenes; no two splits share a scene."""
     count: int = 100
-    """How many samples."""
+    """Number of samples."""
 
     def run(self) -> str:
         from lfpc.mini.folders import write_split
@@ -49,30 +50,36 @@ class MiniScenes:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniPretrain:
-    """Train the miniature's base checkpoint from nothing (about an hour on two cores with two
-    workers; an interrupted run goes on).
+    """Train the miniature's base checkpoint from fresh weights: about an hour on two cores with two
+    workers. An interrupted run can resume.
     """
 
     config: Embedded[PretrainConfig] = field(default_factory=PretrainConfig)
 
     def run(self) -> str:
-        from lfpc.mini.pretrain import pretrain
+        try:
+            from lfpc.mini.pretrain import pretrain
+        except ModuleNotFoundError as error:
+            if error.name != "lfpc.mini.pretrain":
+                raise
+            raise ConfigError(
+                "the recipe of the base checkpoint is in the repository only; run this in a clone "
+                "of it"
+            ) from None
 
         return f"checkpoint: {pretrain(self.config)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiniMeasure:
-    """What a miniature checkpoint can do: reading, pointing, calling, and how much it depends on
-    its crops.
-    """
+    """Measure a miniature checkpoint: reading, localisation, tool calls and crop dependence."""
 
     checkpoint: Path | None = None
-    """Checkpoint. Default: the base in the package."""
+    """Checkpoint. Default: the base checkpoint in the package."""
     questions: int = 200
     """Scenes per figure."""
     split: Literal["validation", "test", "hard-test", "transfer"] = "validation"
-    """Scenes that are asked about."""
+    """Split of the scenes."""
 
     def run(self) -> str:
         from lfpc.mini.abilities import measure

@@ -9,12 +9,12 @@ from lfpc.cli.verb import Verb
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Reinforcement learning by a preset:
+    """Train with reinforcement learning from a preset:
     `lfpc train PRESET --data FOLDER --init CHECKPOINT --out FOLDER`.
     """
 
     preset: Positional[str]
-    """Row of the experiment table; `lfpc train PRESET --help` lists every option of a run."""
+    """Name of a preset; `lfpc train PRESET --help` lists every option of a run."""
     options: Positional[tuple[str, ...]] = ()
     """Options of the run."""
 
@@ -29,14 +29,14 @@ class Train:
 
             if asked.trackers:
                 raise ConfigError(
-                    "--wandb and --trackio belong to the local engine; verl has loggers of "
-                    "its own (--cluster.verl trainer.logger=...)"
+                    "--wandb and --trackio need the local engine; for verl set its own loggers "
+                    "(--cluster.verl trainer.logger=...)"
                 )
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
         if asked.dry_run or asked.hardware:
-            raise ConfigError("--dry-run and --hardware belong to --engine verl")
+            raise ConfigError("--dry-run and --hardware need --engine verl")
         from lfpc.training.local import train
 
         return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"

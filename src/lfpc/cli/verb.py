@@ -1,11 +1,11 @@
-"""What a verb of the command line is."""
+"""The type of a verb of the command line."""
 
 from typing import Protocol
 
 
 class Verb(Protocol):
-    """What `lfpc VERB` does."""
+    """A verb: its fields are the options, its docstring the help text."""
 
     def run(self) -> str:
-        """Do it; returns the last line to print, which says where the result is."""
+        """Do the work; returns the last line to print, with the place of the result."""
         ...

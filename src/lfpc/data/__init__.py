@@ -1,3 +1,1 @@
-"""Samples before they are played: reading published files, checking a folder, choosing the first
-view of each sample.
-"""
+"""Samples folders before training: checks, mixtures, exports."""

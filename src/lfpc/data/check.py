@@ -1,6 +1,4 @@
-"""Is a samples folder fit to be played and learnt from: rows, pictures, answers, boxes, duplicates,
-leaks.
-"""
+"""Checks of a samples folder before training: rows, pictures, answers, boxes, duplicates, leaks."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,15 +18,15 @@ from lfpc.published.soundness import picture_digest, sound_picture
 from lfpc.samples import Sample, scan_samples
 
 LARGEST_BOX = 0.5
-"""Share of the picture above which a truth box says little about where to look."""
+"""Share of the picture above which a truth box hardly localises the answer."""
 SMALLEST_BOX = 4
-"""Pixels of a truth box's shorter side."""
+"""Minimum pixels of a truth box's shorter side."""
 LONGEST_ANSWER = 12
-"""Words of a free answer that a rule can hope to match."""
+"""Maximum words of a free answer that rules can match."""
 
 
 class Kind(StrEnum):
-    """What is wrong with a sample."""
+    """Kind of a problem with a sample."""
 
     ROW = "row"
     PICTURE = "picture"
@@ -42,30 +40,30 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem with a sample."""
 
     kind: Kind
     text: str
     fatal: bool = False
-    """Whether the sample cannot be played."""
+    """Whether the sample is unusable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A row and what is wrong with it."""
+    """A row of the samples file with its problems."""
 
     sample: Sample | None
-    """None: the row is none."""
+    """None: the row is not a sample."""
     problems: tuple[Problem, ...] = ()
 
     @property
-    def playable(self) -> bool:
-        """Whether it can be played."""
+    def usable(self) -> bool:
+        """Whether the sample has no fatal problem."""
         return not any(problem.fatal for problem in self.problems)
 
     @property
     def lines(self) -> list[str]:
-        """A sentence per problem, which names the sample."""
+        """One sentence per problem, with the id of the sample."""
         name = "" if self.sample is None else f"sample {self.sample.id!r}: "
         return [f"{name}{problem.text}" for problem in self.problems]
 
@@ -73,14 +71,13 @@ class Checked:
 def check_samples(
     path: Path, leak: Callable[[Path], str | None] | None = None
 ) -> Iterator[Checked]:
-    """Look at every row of a samples folder (or `.jsonl` file), and at its picture.
+    """Check every row of a samples folder (or `.jsonl` file) with its picture.
 
     Args:
         path: the folder.
-        leak: picture -> what known picture it is a copy of, in words; None: there is nothing to
-            compare with.
+        leak: picture -> the known picture that it copies, in words; None: no comparison.
     Raises:
-        SampleError: there is no such file.
+        SampleError: the file does not exist.
     """
     asked: dict[int, tuple[str, str]] = {}
     trouble = lru_cache(maxsize=4096)(
@@ -98,7 +95,7 @@ def check_samples(
 
 
 def _picture_trouble(picture: Path) -> str:
-    """What is wrong with a picture; empty: nothing."""
+    """The problem with a picture; empty: none."""
     try:
         sound_picture(picture)
     except LfpcError as error:
@@ -115,22 +112,22 @@ def _answer_problems(sample: Sample) -> Iterator[Problem]:
         )
         yield Problem(
             Kind.ANSWER,
-            options if sample.options else f"{answer} says nothing, so no reply can be right",
+            options if sample.options else f"{answer} is empty when normalised",
             fatal=True,
         )
     elif not sample.options and len(sample.answer.split()) > LONGEST_ANSWER:
         yield Problem(
             Kind.ANSWER,
-            f"an answer of {len(sample.answer.split())} words; rules will hardly match it, "
-            f"a judge may",
+            f"an answer of {len(sample.answer.split())} words; rules will rarely match it, "
+            f"use a judge",
         )
     twice = [text for text, times in Counter(map(normalise, sample.options)).items() if times > 1]
     if twice:
-        yield Problem(Kind.OPTIONS, f"two options say {twice[0]!r}")
+        yield Problem(Kind.OPTIONS, f"two options are {twice[0]!r}")
 
 
 def _box_problems(sample: Sample) -> Iterator[Problem]:
-    """That boxes lie inside the picture and in each other is part of being a Sample."""
+    """Sizes only: a Sample already guarantees that boxes are nested and inside the picture."""
     width, height = upright_size(sample.image)
     for number, nested in enumerate(sample.boxes, 1):
         box = nested[0]
@@ -158,9 +155,7 @@ def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Prob
 
 
 def question_key(sample: Sample) -> int:
-    """Names the content of the picture file and the question. Options count, whatever their
-    order.
-    """
+    """A key of the picture's content, the question and its options in any order."""
     return short_hash(
         "\n".join(
             [
@@ -174,20 +169,20 @@ def question_key(sample: Sample) -> int:
 
 def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterator[Problem]:
     if leak and (known := leak(sample.image)):
-        yield Problem(Kind.LEAK, f"its picture looks like {known}")
+        yield Problem(Kind.LEAK, f"its picture is a copy of {known}")
 
 
 @dataclass
 class CheckSummary:
-    """What a check found, sample by sample; a few samples are kept to be looked at."""
+    """Counts of a check, with a few samples to look at."""
 
     kept: int = 12
-    """Samples of each kind that are kept."""
+    """Number of worst samples, and of random samples, to keep."""
     seed: int = 0
     rows: int = 0
-    unplayable: int = 0
-    notes: int = 0
-    """Samples that can be played, and of which there is something to say."""
+    unusable: int = 0
+    warned: int = 0
+    """Usable samples with a problem."""
     kinds: Counter[str] = field(default_factory=Counter[str])
     sources: Counter[str] = field(default_factory=Counter[str])
     drawn: list[Checked] = field(default_factory=list[Checked])
@@ -201,7 +196,7 @@ class CheckSummary:
     def add(self, checked: Checked) -> None:
         """Count a row."""
         self.rows += 1
-        self.unplayable += not checked.playable
+        self.unusable += not checked.usable
         self.kinds.update({problem.kind.value for problem in checked.problems})
         if checked.sample is not None:
             self.sources[checked.sample.source or "no source"] += 1
@@ -211,13 +206,15 @@ class CheckSummary:
 
     @property
     def worst(self) -> list[Checked]:
-        """Samples with the most and worst problems, the worst first."""
+        """Samples with the most problems, fatal ones first."""
         return [
             checked for _, checked in sorted(self._worst, key=lambda pair: pair[0], reverse=True)
         ]
 
     def _draw(self, checked: Checked) -> None:
-        """Each sample is kept with the same probability, without knowing how many there will be."""
+        """Keep each sample with equal probability, for any number of samples (reservoir
+        sampling).
+        """
         total = self.sources.total()
         if len(self.drawn) < self.kept:
             self.drawn.append(checked)
@@ -225,7 +222,7 @@ class CheckSummary:
             self.drawn[place] = checked
 
     def _rank(self, checked: Checked) -> None:
-        self.notes += checked.playable
+        self.warned += checked.usable
         rank = (
             sum(problem.fatal for problem in checked.problems),
             len(checked.problems),

@@ -8,7 +8,8 @@ from lfpc.errors import ConfigError
 from lfpc.options import pairs, word_option
 
 MAX_DISTANCE = 18
-"""Of 144 bits; unrelated pictures differ in about 72, copies in none to 12."""
+"""Bits of 144 by which hashes of copies may differ. Unrelated pictures differ by about 72, copies
+by 0 to 12."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +17,9 @@ class MixPart:
     """One training set of a mixture."""
 
     name: str
-    """Name of its samples folder."""
+    """Name of the samples folder."""
     count: int | None
-    """Samples that are drawn from it; None: all that are left."""
+    """Number of samples to draw; None: all that pass the filters."""
 
 
 PRESETS: dict[str, tuple[MixPart, ...]] = {
@@ -40,7 +41,7 @@ def parts_named(words: Sequence[str]) -> tuple[MixPart, ...]:
     parts: list[MixPart] = []
     for name, count in pairs("--parts", words, "NAME=COUNT or NAME=all").items():
         if count != "all" and not (count.isdecimal() and int(count) > 0):
-            raise ConfigError(f"--parts {name}={count}: a count is a number above 0, or all")
+            raise ConfigError(f"--parts {name}={count}: COUNT must be a number above 0, or all")
         parts.append(MixPart(name, None if count == "all" else int(count)))
     return tuple(parts)
 
@@ -51,17 +52,17 @@ def _words_of(parts: Sequence[MixPart]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixConfig:
-    """What is mixed, and what is left out."""
+    """Parts and filters of a mixture."""
 
     parts: Annotated[
         tuple[MixPart, ...], word_option(parts_named, _words_of, metavar="NAME=COUNT")
     ] = ()
     """Parts in place of the preset's: NAME=COUNT or NAME=all."""
     min_tokens: int = 64
-    """Least visual tokens of an original: a smaller picture cannot be reduced by much."""
+    """Minimum visual tokens of an original; smaller pictures leave little to reduce."""
     max_distance: int = MAX_DISTANCE
-    """Bits of 144 in which the looks of two pictures may differ to be taken for the same."""
+    """Maximum differing bits, of 144, between the hashes of two copies of a picture."""
     per_picture: int | None = None
-    """Most questions about one picture. Default: any number."""
+    """Maximum number of questions per picture. Default: no limit."""
     seed: int = 0
-    """Seed of the drawing."""
+    """Seed of the draw."""

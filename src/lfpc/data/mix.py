@@ -17,7 +17,7 @@ from typing import Any
 from lfpc.answers import check_answer
 from lfpc.data.check import question_key
 from lfpc.data.config import MixConfig
-from lfpc.data.likeness import SIDE, Looks, known_looks, looks_of
+from lfpc.data.hashes import SIDE, KnownHashes, hashes_of, known_hashes
 from lfpc.errors import LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
@@ -26,7 +26,7 @@ from lfpc.storage.files import atomic_file, write_json
 
 LEFT_OUT_FILE = "left_out.jsonl"
 SUMMARY_FILE = "mix.json"
-LOOKS = "looks"
+HASHES = "hashes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Mixed:
     samples: list[Sample]
     left_out: list[LeftOut]
     parts: dict[str, dict[str, int]]
-    """By part: how many were there ("read"), are in ("samples"), and were left out, by reason."""
+    """By part: number of samples read ("read"), in the mixture ("samples"), and left out, by
+    reason."""
 
 
 def mix(
@@ -60,18 +61,18 @@ def mix(
     """Mix the samples folders in `folder` and write the samples, what was left out, and the counts
     into `out`.
 
-    Pictures stay where they are; ids get the name of their part in front. Of samples that are the
-    same, the first part's stays.
+    Pictures stay where they are; ids begin with the name of their part. Of duplicates the first is
+    kept.
 
     Args:
-        folder: holds a samples folder for each part, by its name.
+        folder: holds a samples folder named after each part.
         config: parts and filters.
-        out: samples folder to write; looks of pictures are kept there, so a mixture that was
-            interrupted goes on.
-        against: folders of benchmarks whose pictures must not be in the mixture.
-        progress: whether to say how far it is.
+        out: samples folder to write, with the hashes of pictures, so an interrupted mixture can
+            resume.
+        against: folders of benchmarks whose pictures are left out of the mixture.
+        progress: whether to show the progress.
     Raises:
-        SampleError: a part is missing or not sound.
+        SampleError: a part is missing, or has an invalid sample.
     """
     missing = [
         part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()
@@ -82,7 +83,7 @@ def mix(
             f"{first}: no {SAMPLES_FILE} there; import the set first: lfpc data import "
             f"{missing[0]} FILES {first}"
         )
-    known = known_looks(against, out / LOOKS, progress=progress) if against else None
+    known = known_hashes(against, out / HASHES, progress=progress) if against else None
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
     parts: dict[str, dict[str, int]] = {}
@@ -115,38 +116,40 @@ def _sieve(
     part: str,
     samples: Sequence[Sample],
     config: MixConfig,
-    known: Looks | None,
+    known: KnownHashes | None,
     seen: set[int],
     out: Path,
     *,
     progress: bool,
 ) -> Iterator[Sample | LeftOut]:
-    """Every sample, as it is or with the first reason to leave it out."""
-    looks: Mapping[Path, bytes | None] = {}
+    """Every sample, unchanged or with the first reason to leave it out."""
+    hashes: Mapping[Path, bytes | None] = {}
     if known is not None:
         pictures = dict.fromkeys(sample.image for sample in samples)
-        looks = dict(looks_of(pictures, out / LOOKS, label=f"looks of {part}", progress=progress))
+        hashes = dict(
+            hashes_of(pictures, out / HASHES, label=f"hashes of {part}", progress=progress)
+        )
     questions: Counter[Path] = Counter()
     for sample in samples:
         try:
             _refuse(sample, config)
             if known is not None and (
-                near := known.like(looks.get(sample.image), config.max_distance)
+                near := known.nearest(hashes.get(sample.image), config.max_distance)
             ):
                 raise Rejected(
                     RejectReason.LEAK,
-                    f"looks like {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)",
+                    f"copy of {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)",
                 )
             key = question_key(sample)
             if key in seen:
                 raise Rejected(
                     RejectReason.DUPLICATE,
-                    "the same question about the same picture was there before",
+                    "duplicate of an earlier question about the same picture",
                 )
             if config.per_picture is not None and questions[sample.image] >= config.per_picture:
                 raise Rejected(
                     RejectReason.NOT_DRAWN,
-                    f"there are {config.per_picture} questions about the picture already",
+                    f"the picture already has {config.per_picture} questions",
                 )
         except LfpcError as error:
             yield LeftOut(part, sample, reason_of(error), str(error))
@@ -157,27 +160,27 @@ def _sieve(
 
 
 def _refuse(sample: Sample, config: MixConfig) -> None:
-    """Raise what speaks against a sample by itself."""
+    """Raise the reason to leave a sample out, judged by itself."""
     size = upright_size(sample.image)
     tokens = visual_tokens(smart_resize(size, min_tokens=1, max_tokens=1 << 30))
     if tokens < config.min_tokens:
         raise Rejected(
             RejectReason.TINY,
-            f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; {config.min_tokens} "
-            f"are needed",
+            f"{size[0]} x {size[1]} pixels are {tokens} visual tokens; the minimum is "
+            f"{config.min_tokens}",
         )
     if not check_answer(sample.answer, sample).correct:
-        raise Rejected(RejectReason.ANSWER, f"answer {sample.answer!r} can be matched by no reply")
+        raise Rejected(RejectReason.ANSWER, f"no reply can match the answer {sample.answer!r}")
 
 
 def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> list[Sample]:
-    """`wanted` samples in their order, as evenly over categories as there are samples: small
+    """`wanted` samples in their order, drawn as evenly over categories as possible: small
     categories are taken whole.
 
     Args:
         samples: what to draw from.
         wanted: how many; None: all.
-        seed: decides which ones of a category.
+        seed: seed of the draw within a category.
     """
     if wanted is None or wanted >= len(samples):
         return list(samples)
@@ -192,7 +195,7 @@ def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> lis
     return [samples[place] for place in sorted(taken)]
 
 
-def _write(mixed: Mixed, config: MixConfig, out: Path, known: Looks | None) -> None:
+def _write(mixed: Mixed, config: MixConfig, out: Path, known: KnownHashes | None) -> None:
     write_samples(mixed.samples, out)
     with atomic_file(out / LEFT_OUT_FILE) as lines:
         for each in mixed.left_out:

@@ -1,1 +1,1 @@
-"""How well a policy answers, whether it uses its crops, and how sure that is."""
+"""Evaluations of a policy: accuracy, crop dependence, and the confidence in both."""

@@ -1,4 +1,4 @@
-"""How two runs differ: paired numbers. `terminal` shows them."""
+"""Paired differences of two runs. `terminal` prints them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,15 +21,15 @@ FIELDS = (
     "seconds",
     "text_tokens",
 )
-"""Fields of records that `compare_runs` sets side by side."""
+"""Fields of records that `compare_runs` compares without a test."""
 
 
 def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict[str, Any]]:
-    """`compare_runs` of the places that two folders hold under the same relative path, by that path
-    ("." is the folders themselves).
+    """`compare_runs` of the places with the same relative path in two folders, by that path ("."
+    for the folders themselves).
 
     Raises:
-        RunError: they have no such path in common, or a run cannot be read or compared.
+        RunError: no common path, or a run that cannot be read or compared.
     """
     places_a = find_places(a)
     places_b = find_places(b)
@@ -50,24 +50,23 @@ def compare_folders(a: Path, b: Path, *, replay: bool = False) -> dict[str, dict
 
 
 def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str, Any]:
-    """How run a differs from run b on the questions that both were asked.
+    """Paired differences of run a and run b on their common questions.
 
     Args:
         a, b: records by probe; "own" is there.
     Returns:
-        "tests": rows of accuracy and of what each probe that both ran costs, their p_holm adjusted
-        over these rows; "fields": rows of `FIELDS`, described by intervals and not tested; see
-        `difference_row`. "unpaired": questions that only A, only B was asked and that are left out;
-        "failed": questions without an episode.
+        "tests": difference rows of accuracy and of the accuracy lost under each common probe, with
+        p_holm adjusted over these rows. "fields": difference rows of `FIELDS`, with intervals and
+        without a test; see `difference_row`. "unpaired": number of questions that only A or only B
+        has, which are left out. "failed": questions without an episode.
     Raises:
-        RunError: they share no question.
+        RunError: no common question.
     """
     pairs = paired(a[OWN], b[OWN])
     accuracy = difference_row(a[OWN], b[OWN])
     if accuracy is None:
         raise RunError(
-            "the two runs share no question, so nothing can be paired; questions are paired by "
-            "their sample ids"
+            "the two runs have no common question to pair; questions are paired by their sample ids"
         )
     tests = [{"metric": "accuracy", **accuracy}]
     for probe in a:

@@ -1,4 +1,4 @@
-"""Settings of one evaluation: a model, a budget, a probe. Torch-free."""
+"""Configuration of one evaluation: a model, a budget, a probe. Torch-free."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,27 @@ from lfpc.policies.config import PolicyConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig(PolicyConfig):
-    """What one evaluation folder holds. Server address and concurrency are excluded, so a run can
+    """Configuration of one evaluation. Server address and concurrency are excluded, so a run can
     resume elsewhere.
     """
 
     budget: int | None
     """Visual tokens of the first view; None: each sample's own."""
     probe: str
-    """What the crop tool shows; a name in `lfpc.evaluation.probes.PROBES`."""
+    """Name of a probe in `lfpc.evaluation.probes.PROBES`."""
     crop: CropRules | None = None
-    """How a crop becomes a picture; None: as the protocol has it."""
+    """Resolution of a crop; None: the protocol's."""
     max_turns: int = 6
     """Turn limit of an episode."""
     seed: int = 0
     """Seed of noise crops and of the pairing with other pictures."""
     task: str = ""
-    """Benchmark that the questions are of; empty: a samples folder."""
+    """Benchmark of the questions; empty: a samples folder."""
     arm: str = ""
-    """Arm of a study that the model is; empty: there is only one model."""
+    """Arm of the model in a study; empty: no study."""
     replay: bool = False
-    """Whether the recorded replies up to the first crop are given again; False: the policy starts
-    afresh."""
+    """Whether the recorded replies up to the first crop are replayed; False: the policy replies
+    from the start."""
 
     def __post_init__(self) -> None:
         PolicyConfig.__post_init__(self)
@@ -44,5 +44,5 @@ class EvaluationConfig(PolicyConfig):
 
     @property
     def crop_rules(self) -> CropRules:
-        """The crop rules that hold."""
+        """Crop rules: the configured ones, else the protocol's."""
         return self.crop or self.chat.crop

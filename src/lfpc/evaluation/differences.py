@@ -1,4 +1,4 @@
-"""Paired differences of records as rows: means, interval, tests, power."""
+"""Paired differences of records as table rows: means, interval, tests, power."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -10,16 +10,16 @@ from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 
 Value = Callable[[EpisodeRecord], float | None]
-"""What is compared; None: the record has no such value and is left out."""
+"""Record -> the value to compare; None: the record has none and is left out."""
 
 
 def score(record: EpisodeRecord) -> float:
-    """The verdict as a number."""
+    """The score of a record, in [0, 1]."""
     return record.score
 
 
 def field(name: str) -> Value:
-    """The field `name` of a record."""
+    """The `Value` that reads the field `name` of a record."""
 
     def value(record: EpisodeRecord) -> float | None:
         found = getattr(record, name)
@@ -29,7 +29,7 @@ def field(name: str) -> Value:
 
 
 def difference_row(a: Records, b: Records, value: Value = score) -> dict[str, Any] | None:
-    """value(a) - value(b) of records of the same question and seed; None where nothing is paired.
+    """value(a) - value(b) of records of the same question and seed; None without pairs.
 
     Returns:
         "left" and "right", the means over the pairs; the `Difference`; "power", a sentence; and

@@ -1,9 +1,8 @@
-"""A language model that says whether a free answer means the same as the reference, where no rule
-can tell.
+"""A language model as a judge of free answers: is an answer the same as the reference, where no
+rule can decide.
 
-Any server that speaks OpenAI's chat protocol will do. Verdicts are kept on disk, so that a question
-is asked once; what the server does not decide stays undecided, which is a value and not a wrong
-answer.
+Any server with OpenAI's chat API can judge. Verdicts are stored on disk, so each question is asked
+once. A case that the server does not decide is undecided, which is a value and not a wrong answer.
 """
 
 import json
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from lfpc.errors import RunError
 
 PROMPT_VERSION = "1"
-"""Part of every cached verdict's key: raise it with any change of `PROMPT`."""
+"""Part of the key of every cached verdict; increase it with any change of `PROMPT`."""
 PROMPT = (
     "You check one answer to a question about a picture. You do not see the picture and do "
     "not need it: the reference answer is right.\n"
@@ -36,60 +35,58 @@ PROMPT = (
     "Write a line with your reason, then a last line: VERDICT: correct or VERDICT: incorrect"
 )
 LONGEST_REPLY = 4_000
-"""Characters of an answer that the judge is shown: its end, where a conclusion stands."""
+"""Characters of an answer that the judge reads: the last ones, which hold the conclusion."""
 _VERDICT = re.compile(r"VERDICT\W*(correct|incorrect)\b", re.IGNORECASE)
 _FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """Which model judges, and how patiently it is asked."""
+    """The judge's server and model, and the limits of its requests."""
 
     url: str
     """Base address of the server, ending in /v1."""
     model: str
-    """Name the server knows the model by."""
+    """Name of the model on the server."""
     cache: Path
-    """File of verdicts, a line each; may be shared by runs. The key for the server comes from
+    """File of verdicts, one per line, which runs may share. The server's key comes from
     OPENAI_API_KEY."""
     concurrency: int
-    """Requests in flight."""
+    """Concurrent requests."""
     timeout_s: float = 120.0
-    """Seconds one request may take."""
+    """Time-out of a request, in seconds."""
     retries: int = 4
-    """Further tries of a request that fails, with growing pauses; and of a reply without a verdict,
-    at once."""
+    """Retries of a failed request, with growing pauses, and of a reply without a verdict, at
+    once."""
     max_new_tokens: int = 1024
     """Token limit of the judge's reply."""
     give_up_after: int = 20
-    """Failed questions in a row after which the server is taken for dead."""
+    """Consecutive failed questions after which the judge gives up."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
-    """What the judge is asked about."""
+    """A question with its reference and the answer to judge."""
 
     question: str
-    """With its lettered options, if it has some."""
+    """Question text, with lettered options if there are any."""
     reference: str
     reply: str
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came of it. `correct` is None where nothing was decided; `why` then says what went
-    wrong.
-    """
+    """The verdict on a case. `correct` is None for an undecided case, and `why` is the reason."""
 
     correct: bool | None
     why: str = ""
 
 
 def only_model(url: str) -> str:
-    """The name of the one model that the server at `url` has.
+    """The name of the only model on the server at `url`.
 
     Raises:
-        RunError: it does not say, or has none or several.
+        RunError: the server does not list its models, or lists none or several.
     """
     try:
         with openai.OpenAI(
@@ -101,8 +98,7 @@ def only_model(url: str) -> str:
             names = [model.id for model in client.models.list().data]
     except (openai.OpenAIError, AttributeError, TypeError) as error:
         raise RunError(
-            f"{url} does not say which models it has ({' '.join(str(error).split())}); "
-            f"give --judge-model"
+            f"{url} does not list its models ({' '.join(str(error).split())}); give --judge-model"
         ) from error
     if len(names) != 1:
         raise RunError(
@@ -112,12 +108,12 @@ def only_model(url: str) -> str:
 
 
 class Judge:
-    """Asks the server about cases it has no verdict for yet. Use it as a context manager: the
-    connection is closed at the end.
+    """Judges cases, and asks the server about those without a cached verdict. A context manager,
+    which closes the connection.
     """
 
     def __init__(self, config: JudgeConfig) -> None:
-        """Open the cache; the server is not asked yet."""
+        """Open the cache, without a request."""
         self.config = config
         self._client = openai.OpenAI(
             base_url=config.url,
@@ -137,7 +133,7 @@ class Judge:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a result says about its judge."""
+        """The judge's model and prompt version, as results record them."""
         return {
             "model": self.config.model,
             "prompt_version": PROMPT_VERSION,
@@ -145,11 +141,11 @@ class Judge:
         }
 
     def decide(self, cases: Sequence[JudgeCase], *, progress: bool = False) -> list[Judgement]:
-        """A judgement per case, in order. Equal cases are asked about once, known ones never again.
+        """A judgement per case, in order. Equal cases are asked about once, cached ones never.
 
         Raises:
-            RunError: the server refuses the key or does not know the model, or so many questions in
-                a row failed that it is dead, those of earlier calls included.
+            RunError: the server refuses the key or the model, or `give_up_after` consecutive
+                questions failed, those of earlier calls included.
         """
         new = [case for case in dict.fromkeys(cases) if self._key(case) not in self._verdicts]
         failed: dict[JudgeCase, str] = {}
@@ -176,7 +172,9 @@ class Judge:
         return sha256(json.dumps(parts).encode()).hexdigest()
 
     def _ask(self, case: JudgeCase) -> str:
-        """Ask about one case and keep the verdict. Returns what went wrong, or nothing."""
+        """Ask about one case and store the verdict. Returns the reason of a failure, or an empty
+        text.
+        """
         texts = {
             "question": case.question,
             "reference answer": case.reference,
@@ -203,13 +201,13 @@ class Judge:
             if self._failures >= self.config.give_up_after:
                 raise RunError(
                     f"the judge at {self.config.url} did not decide {self._failures} "
-                    f"questions in a row, the last with: {why}; "
-                    "what it decided is kept, the same command goes on from it"
+                    f"consecutive questions, the last with: {why}; "
+                    "its verdicts are stored, and the same command resumes"
                 )
         return why
 
     def _complete(self, prompt: str) -> str:
-        """The judge's reply; empty where the server sends something that is none."""
+        """The judge's reply; empty if the server's response holds none."""
         try:
             completion: Any = self._client.chat.completions.create(
                 model=self.config.model,
@@ -249,8 +247,8 @@ class Judge:
 
 
 def _read_cache(file: Path) -> dict[str, bool]:
-    """Verdicts by key. A line that a killed process left half written is closed and passed over:
-    its question is asked again.
+    """Verdicts by key. A half-written line of a killed process is closed and skipped: its question
+    is asked again.
     """
     if not file.exists():
         return {}

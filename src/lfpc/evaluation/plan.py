@@ -1,13 +1,13 @@
 """Evaluate a model on several tasks, at several budgets, under several probes.
 
-OUT/TASK/samples.jsonl                 what was asked; a samples folder of one's own has no TASK
+OUT/TASK/samples.jsonl                 the samples; without TASK for a samples folder
 OUT/TASK/BUDGET/PROBE/episodes.jsonl   records
-OUT/TASK/BUDGET/PROBE-repeatN/         the same questions asked again with another sampling seed
+OUT/TASK/BUDGET/PROBE-repeatN/         records with another sampling seed
 OUT/results.json                       see `lfpc.evaluation.stored`
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from lfpc.errors import ConfigError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
+from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.evaluation.stored import budget_name, update_results
-from lfpc.evaluation.terminal import figure_lines, probe_lines
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name
+from lfpc.policies.config import ModelPolicy
 from lfpc.policies.loading import any_policy
+from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 from lfpc.storage.locks import FolderLock
@@ -33,30 +35,38 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Questions under a name."""
+    """Samples under a name."""
 
     name: str
-    """Of the benchmark; empty for a samples folder."""
+    """Name of the benchmark; empty for a samples folder."""
     samples: Sequence[Sample]
     data: Mapping[str, Any]
-    """Where they came from; see `data_block`."""
+    """Source and hash of the samples; see `data_block`."""
 
 
 def samples_task(folder: Path) -> Task:
-    """The questions of a samples folder.
+    """A samples folder as a task.
 
     Raises:
-        SampleError: it is not one, or an empty one.
+        SampleError: the folder holds no samples, or an invalid one.
     """
-    samples = read_samples(folder)
+    return task_of(read_samples(folder), str(folder))
+
+
+def task_of(samples: Sequence[Sample], source: str) -> Task:
+    """`samples` from `source` as a task.
+
+    Raises:
+        SampleError: there are none.
+    """
     if not samples:
-        raise SampleError(f"{folder}: no samples")
-    return Task(name="", samples=samples, data=data_block(samples, source=str(folder), seed=0))
+        raise SampleError(f"{source}: no samples")
+    return Task(name="", samples=samples, data=data_block(samples, source=source, seed=0))
 
 
 def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Task:
-    """The questions of a published benchmark; see `read_benchmark`, whose errors it raises. Rows
-    that are skipped are logged.
+    """A published benchmark as a task; see `read_benchmark`, whose errors it raises. Skipped rows
+    are logged.
     """
     skipped: list[SampleError] = []
     samples = read_benchmark(name, folder, work, seed, on_bad=skipped.append)
@@ -69,6 +79,15 @@ def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Tas
     )
 
 
+def default_budget(tasks: Sequence[Task], settings: CheckpointSettings | None) -> int | None:
+    """The first-view budget where none is given: the checkpoint's; None: each sample's own, where
+    one has its own, or the model has no settings.
+    """
+    if settings is None or any(sample.budget for task in tasks for sample in task.samples):
+        return None
+    return settings.budget
+
+
 def eval_run(
     tasks: Sequence[Task],
     config: EvaluationConfig,
@@ -76,37 +95,38 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
+    policy: ModelPolicy | None = None,
     backend: Backend = None,
     timed: int = 0,
     repeats: int = 1,
     progress: bool = True,
-) -> Iterator[str]:
-    """Ask what is not in `out` yet, then write the results; yields lines for a person as they
-    become known.
+) -> list[EvaluationResult]:
+    """Run every task, budget and probe that `out` lacks, then write the results. Returns them by
+    task and budget.
 
-    The policy's own crops are always asked for, as the probes are compared with them. A probe is
-    left out where no question has the boxes it needs.
+    The probe "own" always runs, because the others are compared with it. A probe that needs boxes
+    is left out of a task without boxes.
 
     Args:
         tasks: what to ask.
-        config: the settings that all evaluations share; its budget, probe and task are replaced.
-        out: folder for everything.
+        config: configuration of all evaluations; its budget, probe and task are replaced.
+        out: folder for records and results.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
+        policy: who replies, configured as `config` says; None: the model of `config`, which
+            `backend` computes.
         backend: what computes the replies; None: transformers in this process.
-        timed: how many questions are asked once more, one at a time, for their seconds; 0: none.
-        repeats: how often every question is asked, each time with another sampling seed and in a
-            folder of its own.
-        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+        timed: number of questions to ask once more, one at a time, to measure seconds; 0: none.
+        repeats: times to ask every question, each with another sampling seed and in its own folder.
+        progress: whether to show a progress bar, or lines without a terminal.
     Raises:
-        ConfigError: an unknown probe, fewer than one repeat, or several of replies that are not
-            sampled.
-        SampleError: a probe that no task has the boxes for.
+        ConfigError: an unknown probe, fewer than one repeat, or several repeats of greedy replies.
+        SampleError: a probe that needs boxes, and no task has any.
         RunError: too many questions failed, another process writes in `out`, or the disk refuses.
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
-            f"repeats must be at least 1, and several need a temperature above 0; got "
+            f"--repeats must be at least 1, and several need a --temperature above 0; got "
             f"{repeats} at {config.temperature}"
         )
     settings = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
@@ -114,52 +134,63 @@ def eval_run(
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
-    lock = FolderLock(out)  # results.json tells of every evaluation below it
-    policy = any_policy(config, backend)
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
     original: dict[Path, int] = {}
-    for task in tasks:
-        for budget in budgets:
-            here = replace(config, budget=budget, task=task.name)
-            place = out / task.name / budget_name(here)
-            for probe, samples in asked[task.name].items():
-                for number in range(repeats):
-                    seed = repeat_seed(config, number, backend)
-                    one = replace(here, probe=probe, sampling_seed=seed)
-                    if repeats > 1:
-                        policy.reseed(seed)
-                    folder = place / (f"{probe}-repeat{number}" if number else probe)
-                    known[folder] = evaluate_probe(
-                        policy,
-                        samples,
-                        one,
-                        folder,
-                        samples_file=out / task.name / SAMPLES_FILE,
-                        backend=backend_name(backend),
-                        progress=progress,
-                        label=f"{task.name} {place.name}".strip(),
-                    )
-                    protocols[folder] = _protocol(one, task)
-                    original[folder] = len(task.samples) + task.data["skipped"]
-            if timed and not read_timings(place):
-                _time(policy, task, here, place, timed)
-    results = update_results(out, known=known, protocols=protocols, original=original)
-    lock.release()
+    with FolderLock(out):  # results.json tells of every evaluation below it
+        policy = any_policy(config, backend) if policy is None else policy
+        backend = policy.backend
+        for task in tasks:
+            for budget in budgets:
+                here = replace(config, budget=budget, task=task.name)
+                place = out / task.name / budget_name(here)
+                for probe, samples in asked[task.name].items():
+                    for number in range(repeats):
+                        seed = repeat_seed(config, number, backend)
+                        one = replace(here, probe=probe, sampling_seed=seed)
+                        if repeats > 1:
+                            policy.reseed(seed)
+                        folder = place / (f"{probe}-repeat{number}" if number else probe)
+                        known[folder] = evaluate_probe(
+                            policy,
+                            samples,
+                            one,
+                            folder,
+                            samples_file=out / task.name / SAMPLES_FILE,
+                            backend=backend_name(backend),
+                            progress=progress,
+                            label=f"{task.name} {place.name}".strip(),
+                        )
+                        protocols[folder] = _protocol(one, task)
+                        original[folder] = len(task.samples) + task.data["skipped"]
+                if timed and not read_timings(place):
+                    _time(policy, task, here, place, timed)
+        results = update_results(out, known=known, protocols=protocols, original=original)
+    found: list[EvaluationResult] = []
     for task in tasks:
         left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
         for budget in budgets:
             place = out / task.name / budget_name(replace(config, budget=budget))
-            yield f"{place}:"
-            yield from probe_lines(results["conditions"][""][place.relative_to(out).as_posix()])
-            yield from (f"{probe}: left out, as no question has boxes" for probe in left_out)
-    names = [folder.relative_to(out).as_posix() for folder in known]
-    yield from figure_lines({name: results["results"][name] for name in names})
+            found.append(
+                EvaluationResult(
+                    path=place,
+                    root=out,
+                    condition=results["conditions"][""][place.relative_to(out).as_posix()],
+                    figures={
+                        name: results["results"][name]
+                        for name in (folder.relative_to(out).as_posix() for folder in known)
+                        if (out / name).parent == place
+                    },
+                    left_out=tuple(left_out),
+                    known=known,
+                )
+            )
+    return found
 
 
 def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:
-    """The sampling seed of a repeat: the configuration's own, then the numbers after it. A server
-    without a seed draws anew each time.
+    """The sampling seed of a repeat: the configured one, then the following numbers. None for a
+    server without a seed, which draws anew each time.
     """
     if number == 0 or (config.sampling_seed is None and isinstance(backend, Server)):
         return config.sampling_seed
@@ -167,7 +198,7 @@ def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int 
 
 
 def _asked(task: Task, probes: Sequence[str]) -> dict[str, list[Sample]]:
-    """Which questions each probe can be asked about; a probe with none is not there."""
+    """Samples by probe, without the probes that no sample has the boxes for."""
     asked: dict[str, list[Sample]] = {}
     for probe in probes:
         try:

@@ -1,4 +1,4 @@
-"""Probe a recorded evaluation: the same questions and settings under another look."""
+"""Probe a recorded evaluation: the same samples and configuration under another look."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,13 +6,15 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import own_evaluation, place_at, place_records
-from lfpc.evaluation.terminal import probe_lines
+from lfpc.evaluation.stored import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
+from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
+from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.loading import any_policy
 from lfpc.storage.files import read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
@@ -24,41 +26,49 @@ def probe_run(
     *,
     replay: bool = False,
     draws: int = 1,
+    root: Path | None = None,
+    policy: ModelPolicy | None = None,
     backend: Backend = None,
     progress: bool = True,
-) -> list[str]:
-    """Ask the questions of a recorded evaluation again under every probe; their run folders go into
-    `place`.
+) -> EvaluationResult:
+    """Run every probe on a recorded evaluation; their run folders go into `place`.
 
-    What is there is not asked again, and probes of earlier calls are in the table too.
+    Questions with a record are not asked again. The table includes probes of earlier calls.
 
     Args:
         place: an evaluation, or the folder of one with its probes.
         probes: names in `PROBES`.
-        replay: whether the recorded replies up to the first crop are given again; see
+        replay: whether the recorded replies up to the first crop are replayed; see
             `lfpc.evaluation.replay`.
-        draws: seeds per probe that depends on one; their verdicts are averaged question by
-            question.
+        draws: number of seeds of the random probes; verdicts are averaged per question.
+        root: folder of `results.json`; None: `place`.
+        policy: who replies, configured as it was recorded; None: the recorded model, which
+            `backend` computes.
         backend: what computes the replies; None: transformers in this process.
-        progress: whether to show a bar on a terminal, a line now and then elsewhere.
+        progress: whether to show a progress bar, or lines without a terminal.
     Returns:
-        A table, and what it could show.
+        The place with its probes: the replayed ones, or those that ran freely.
     Raises:
-        ConfigError: an unknown probe, or fewer than one draw.
+        ConfigError: an unknown probe, fewer than one draw, or a policy with another configuration
+            than the recorded one.
         RunError: `place` holds no evaluation, or it cannot be written.
-        SampleError: a truth probe, and no question has boxes.
+        SampleError: a truth probe on samples without boxes.
     """
     if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
         known = ", ".join(probe for probe in PROBES if probe != OWN)
         raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
     if draws < 1:
-        raise ConfigError(f"draws must be at least 1, got {draws}")
+        raise ConfigError(f"--draws must be at least 1, got {draws}")
     recorded = own_evaluation(place)
     own = recorded.records()
     if not own:
-        raise RunError(f"{recorded.folder} holds no episode yet; give its lfpc eval command again")
+        raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    policy = any_policy(recorded.config, backend)
+    if policy is None:
+        policy = any_policy(recorded.config, backend)
+    else:
+        _check_same_model(recorded, policy.config)
+        backend = policy.backend
     known_records: dict[Path, Records] = {recorded.folder: own}
     for probe, samples in asked.items():
         for draw in range(draws if probe in RANDOM else 1):
@@ -77,14 +87,30 @@ def probe_run(
                 backend=backend_name(backend),
                 progress=progress,
             )
-    at = place_at(place)
-    by_probe = place_records(at, replay=replay, known=known_records)
-    return probe_lines(condition_results(by_probe, read_timings(place), task=recorded.config.task))
+    by_probe = place_records(place_at(place), replay=replay, known=known_records)
+    return EvaluationResult(
+        path=place,
+        root=root or place,
+        condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
+        replay=replay,
+        known=known_records,
+    )
+
+
+def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
+    """Raises: ConfigError: `policy` is another configuration than the recorded one."""
+    for name, now in fields_of(PolicyConfig, policy).items():
+        was = getattr(recorded.config, name)
+        if was != now:
+            raise ConfigError(
+                f"{recorded.folder}: `{name}` is {was!r} in the recorded evaluation but {now!r} in "
+                f"this policy; probe with the policy that was evaluated"
+            )
 
 
 def served_at(place: Path) -> str | None:
-    """The address at which the model of an evaluation was served, or `VLLM_BACKEND`; None: it was a
-    checkpoint, or that is not known.
+    """The backend of a recorded evaluation: a server's address, `VLLM_BACKEND`, or None for
+    transformers (or unknown).
 
     Raises:
         RunError: `place` holds no evaluation.
@@ -92,7 +118,7 @@ def served_at(place: Path) -> str | None:
     try:
         address = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
     except (RunError, AttributeError):
-        own_evaluation(place)  # raises where there is no evaluation
+        own_evaluation(place)  # raises without an evaluation
         return None
     return (
         address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None

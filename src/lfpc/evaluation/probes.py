@@ -1,7 +1,7 @@
-"""Probes of crop dependence: the same question, and another thing shown for the crop.
+"""Probes of crop dependence: the same question with something else shown for the crop.
 
-A policy that uses its crops loses accuracy when they are replaced. `PROBES` is the table; each
-entry makes a Look.
+A policy that uses its crops loses accuracy when they are replaced. `PROBES` maps each name to a
+function that makes the Look.
 """
 
 import random
@@ -27,19 +27,18 @@ from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
 OWN = "own"
-"""The ordinary evaluation: the crop tool shows what was asked for."""
+"""The ordinary evaluation: the crop tool shows the requested crop."""
 REPEAT = "repeat"
-"""The ordinary evaluation once more: base against base."""
+"""The ordinary evaluation again, which shows the effect of chance."""
 MakeLook = Callable[[Sequence[Sample], CropRules, int], Look]
-"""(all samples of the evaluation, crop rules, seed) -> what the crop tool shows."""
+"""(all samples of the evaluation, crop rules, seed) -> look."""
 
 
 def derangement(samples: Sequence[Sample], seed: int) -> Callable[[Sample], Sample]:
-    """For each sample one about another picture: the pictures in one seeded ring, each answered by
-    the next.
-
-    Depends on all `samples`, not on which are still to do, so that a resumed run shows the same
+    """A function from each sample to one about another picture: the next in a seeded ring of
     pictures.
+
+    Depends on all `samples`, so a resumed run shows the same pictures.
 
     Raises:
         SampleError: fewer than two pictures.
@@ -70,43 +69,40 @@ PROBES: Mapping[str, MakeLook] = {
 """What each probe shows.
 
 own         the requested crop
-repeat      that once more: base against base
-truth       the union of the targets' truth boxes (of nested ones the second, which has some room),
-            without further padding
-truth-wide  the same with half of its width and height added on every side: for data whose boxes are
-            tight
-truth-each  one target's truth box a call, the one nearest to the requested box, without further
-            padding
+repeat      the requested crop again, in a second run
+truth       the union of the targets' truth boxes (the second of nested ones), without padding
+truth-wide  the same with half of its width and height added on every side, for tight boxes
+truth-each  one target's truth box per call, the nearest to the requested box, without padding
 noise       uniform random pixels
 other       the same box of another question's picture
 mean        the crop's mean colour
-blur        the crop, blurred beyond reading
+blur        the crop, blurred until unreadable
 none        no picture
 """
 RANDOM = ("noise", "other")
-"""Probes that depend on a seed: their draws can be averaged."""
+"""Probes that depend on a seed."""
 
 
 def samples_of_probe(samples: Sequence[Sample], probe: str) -> list[Sample]:
-    """Those questions that `probe` can be asked about: the truth probes need boxes.
+    """Samples that `probe` can use: the truth probes need boxes.
 
     Raises:
-        SampleError: there are none.
+        SampleError: no sample has boxes.
     """
     fitting = [sample for sample in samples if sample.boxes or not probe.startswith("truth")]
     if samples and not fitting:
         raise SampleError(
-            f"the probe {probe!r} needs questions with boxes, and none of these "
+            f"the probe {probe!r} needs samples with boxes, and none of these "
             f"{len(samples)} has any; leave it out"
         )
     return fitting
 
 
 def average_draws(draws: Sequence[Records]) -> list[EpisodeRecord]:
-    """One record a question, whose `correct` is the share of the draws (several seeds of one probe,
-    or repeats) that were right.
+    """One record per question, whose `correct` is the share of correct draws (seeds of one probe,
+    or repeats).
 
-    Its other fields are those of the first draw with an episode; `error` is that of any draw.
+    Other fields come from the first draw with an episode; `error` from any failed draw.
     """
     by_sample: dict[str, list[EpisodeRecord]] = {}
     for draw in draws:
@@ -122,9 +118,7 @@ def _averaged(draws: Records) -> EpisodeRecord:
 
 
 def paired(a: Records, b: Records) -> list[tuple[EpisodeRecord, EpisodeRecord]]:
-    """Records of the same question and seed, in the order of `a`; those without a partner are left
-    out.
-    """
+    """Pairs of records of the same question and seed, in the order of `a`."""
     partner = {(record.sample.id, record.seed): record for record in b}
     keys = ((record, (record.sample.id, record.seed)) for record in a)
     return [(record, partner[key]) for record, key in keys if key in partner]
@@ -134,9 +128,9 @@ def accuracy_drop(own: Records, probe: Records, *, seed: int = 0) -> Difference:
     """accuracy(own) - accuracy(probe), paired by question and seed, clustered by picture.
 
     Args:
-        own, probe: records under the policy's own crops and under the probe, the latter one a
+        own, probe: records with the policy's own crops, and under the probe, the latter one per
             question and seed.
-        seed: seed of the resampling.
+        seed: seed of the bootstrap.
     """
     pairs = paired(own, probe)
     return paired_difference(

@@ -1,7 +1,7 @@
-"""The protocol that produced a number, and the data it was measured on.
+"""The protocol and data of a measured number, as `results.json` records them.
 
-A number without its protocol cannot be reproduced: published accuracies of one model differ by up
-to 7 points with the script.
+A number without its protocol is not reproducible: published accuracies of one model differ by up to
+7 points between scripts.
 """
 
 import json
@@ -33,23 +33,21 @@ def protocol_block(
     data: Mapping[str, Any],
     probe: str = "own",
     tools: bool = True,
-    judge: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a number cannot be reproduced without, as JSON holds it.
+    """The protocol of a number as JSON: all that a reproduction needs.
 
     Args:
         model: name or folder of the weights.
-        revision: their commit or hash, where it is known.
-        protocol: how the model was spoken to; its texts enter as one hash.
+        revision: commit or hash of the weights; None: unknown.
+        protocol: the model family's protocol; its texts enter as one hash.
         budget: visual tokens of the first view; None: each sample's own.
-        crop: how a crop becomes a picture.
-        max_turns: replies an episode may have.
-        sampling: temperature, top_p, max_tokens, seed, runs: whatever the server was told.
-        coordinates: in what a box is written and which picture it refers to.
+        crop: resolution of crops.
+        max_turns: turn limit of an episode.
+        sampling: sampling parameters of each request, such as temperature, top_p, seed.
+        coordinates: reading of boxes; see `lfpc.protocols.base.Coords`.
         data: from `data_block`.
-        probe: what the crop tool showed.
-        tools: whether it was offered.
-        judge: `Judge.identity`; None: rules alone.
+        probe: name of the probe.
+        tools: whether the crop tool was offered.
     """
     return plain(
         {
@@ -66,7 +64,6 @@ def protocol_block(
             "sampling": sampling,
             "probe": probe,
             "tools": tools,
-            "judge": judge,
             "data": data,
             "environment": environment(),
         }
@@ -74,7 +71,7 @@ def protocol_block(
 
 
 def prompt_hash(protocol: ChatProtocol, *, tools: bool = True) -> str:
-    """Hash of every text a model is told: the conversation about a made-up question, two options, a
+    """Hash of every text of a protocol: a conversation about a made-up question, two options, a
     crop and no crop.
     """
     view = View(Image.new("RGB", (56, 56)), WHOLE)
@@ -90,10 +87,10 @@ def prompt_hash(protocol: ChatProtocol, *, tools: bool = True) -> str:
 def data_block(
     samples: Sequence[Sample], *, source: str, seed: int, skipped: int = 0
 ) -> dict[str, Any]:
-    """Which questions were asked: where they came from, how many, and a hash of all of them with
-    their pictures' sizes in bytes.
+    """The data of an evaluation: source, number of questions, and a hash of all questions with the
+    sizes of their pictures in bytes.
 
-    The hash is the same on another machine and for another work folder.
+    The hash does not depend on the machine or the work folder.
     """
     asked: list[Any] = []
     for sample in samples:

@@ -1,8 +1,8 @@
-"""What a run recorded, played again: its questions, and its replies up to the first crop.
+"""Replay of a recorded run: its questions, with its replies up to the first crop.
 
-A replayed probe gives the recorded replies up to and including the first call again, word for word;
-the look shows something else for the crop, and the policy continues from there. So every difference
-to the recorded run comes from what was shown, and a question costs only what comes after the crop.
+A replayed probe repeats the recorded replies up to and including the first call. The look shows
+something else for the crop, and the policy continues from there. Every difference to the recorded
+run therefore comes from the crop, and a question costs only the turns after it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,37 +18,39 @@ Turns = Sequence[TurnRecord]
 
 
 def prefix(record: EpisodeRecord) -> Turns:
-    """The recorded turns up to and including the first call; empty where there is none, or nothing
-    was said after it.
+    """The recorded turns up to and including the first call; empty without a call, or without a
+    reply after it.
     """
     calls = [n for n, turn in enumerate(record.turns, 1) if isinstance(turn.action, Crop)]
     return record.turns[: calls[0]] if calls and calls[0] < len(record.turns) else ()
 
 
 def needs_no_replay(record: EpisodeRecord) -> bool:
-    """Whether the recorded episode holds for every probe as it is. A failed question does not."""
+    """Whether the recorded episode is valid under every probe, unchanged. A failed question is
+    not.
+    """
     return not record.failed and not prefix(record)
 
 
 def taken_over(own: Records) -> list[EpisodeRecord]:
-    """Records of a replay that need not be asked for: those of `own` without a crop to replace."""
+    """Records of `own` that a replay copies: those without a crop to replace."""
     return [
         replace(record, replayed=len(record.turns)) for record in own if needs_no_replay(record)
     ]
 
 
 def prefixes(own: Records) -> Mapping[str, Turns]:
-    """The recorded turns to be given again, by sample id."""
+    """The recorded turns to replay, by sample id."""
     return {
         record.sample.id: turns for record in own if not record.failed and (turns := prefix(record))
     }
 
 
 def replayed(game: Game, replies: Sequence[Reply]) -> Game:
-    """`game`, in which `replies` are given first; the policy is asked from then on.
+    """`game` with `replies` as its first replies; the policy gives the rest.
 
     Raises:
-        RunError: the replies end the episode, so they are not what `prefix` gives.
+        RunError: the replies end the episode, which those of `prefix` never do.
     """
     context = next(game)
     try:
@@ -56,7 +58,7 @@ def replayed(game: Game, replies: Sequence[Reply]) -> Game:
             context = game.send(reply)
     except StopIteration:
         raise RunError(
-            "the recorded replies end the episode where they once went on; was the run made "
+            "the recorded replies end the episode before the next recorded turn; was the run made "
             "with other settings?"
         ) from None
     try:
@@ -67,13 +69,13 @@ def replayed(game: Game, replies: Sequence[Reply]) -> Game:
 
 
 def replies_of(turns: Turns) -> list[Reply]:
-    """What the policy wrote in recorded turns."""
+    """The replies of recorded turns."""
     return [Reply(turn.text) for turn in turns]
 
 
 def with_counts(record: EpisodeRecord, turns: Turns) -> EpisodeRecord:
-    """`record` of an episode that began with the recorded `turns`: their token counts are kept, and
-    `replayed` says how many there are.
+    """`record` of an episode that replayed `turns`, with their token counts, and their number in
+    `replayed`.
     """
     counted = [
         replace(turn, tokens=was.tokens, prompt_tokens=was.prompt_tokens, finish=was.finish)

@@ -1,5 +1,5 @@
-"""Score an evaluation again from its records, without asking the model again: by today's rules, and
-by a judge if there is one.
+"""Score an evaluation again from its records, without new replies: by the current rules and an
+optional judge.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from lfpc.storage.locks import FolderLock
 def rescore(
     records: Records, judge: Judge | None = None, *, progress: bool = False
 ) -> list[EpisodeRecord]:
-    """Records with their verdicts decided anew; failed ones stay as they are.
+    """Records with new verdicts; failed records are unchanged.
 
-    A rule decides first. The judge is asked about readable answers that no rule could match:
-    `method` is then "judge" and `judge` names it, or "undecided" and `undecided` says why.
+    Rules decide first. The judge decides readable answers that no rule matches: `method` is then
+    "judge" and `judge` its name, or "undecided" and `undecided` the reason.
 
     Raises:
-        RunError: the judge's server refuses or is dead.
+        RunError: the judge's server refuses or does not respond.
     """
     ruled = [record if record.failed else _by_rule(record) for record in records]
     unmatched = [n for n, record in enumerate(ruled) if judge and needs_judge(record)]
@@ -43,8 +43,8 @@ def rescore(
 
 
 def needs_judge(record: EpisodeRecord) -> bool:
-    """Whether there is an answer that no rule could match: neither an option nor the reference's
-    text, and not two numbers.
+    """Whether no rule can match the answer: it is neither an option nor the reference's text, and
+    the two are not numbers.
     """
     return (
         not record.correct
@@ -71,12 +71,11 @@ def _case(record: EpisodeRecord) -> JudgeCase:
 def rescore_run(
     root: Path, judge: Judge | None = None, *, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Score every evaluation at or below `root` again; write the changed records and
+    """Score every evaluation at or below `root` again, and write the changed records and
     `results.json`.
 
-    A record whose verdict changed is appended to its `episodes.jsonl`, where of several lines with
-    one key the last counts: the former verdict stays readable, and nothing is written the second
-    time.
+    A record with a changed verdict is appended to its `episodes.jsonl`, where the last line of a
+    key counts. The former verdict stays readable, and a second call writes nothing.
 
     Returns:
         The figures of each evaluation, by its name in `results.json`.
@@ -84,7 +83,7 @@ def rescore_run(
         RunError: there is no evaluation, or `results.json` is of another format.
     """
     evaluations = find_evaluations(root)
-    read_results(root)  # a file of another format is refused before anything is written
+    read_results(root)  # raises for another format before anything is written
     known: dict[Path, Records] = {}
     identity = judge.identity if judge else None
     with FolderLock(root):

@@ -1,7 +1,7 @@
-"""The results of evaluations: a summary for each condition, and what each probe costs there.
+"""Results of evaluations: a summary per condition, and the accuracy lost under each probe.
 
-The same for `lfpc eval`, `lfpc probe` and `lfpc demo`; `stored` keeps them in `results.json`.
-Accuracy pools all seeds of a condition. Everything is a fraction, never a percentage.
+`lfpc eval`, `lfpc probe` and `lfpc demo` share them; `stored` writes them to `results.json`.
+Accuracy pools all seeds of a condition. Shares are fractions, not percentages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord
 
 REPLAYED = " (replay)"
-"""Ending of the name of a probe that replayed the recorded replies up to the first crop."""
+"""Suffix of the name of a replayed probe."""
 
 
 class Condition(NamedTuple):
-    """What tells evaluations of one study apart."""
+    """The key of an evaluation within a study."""
 
     arm: str
-    """The trained policy; empty where there is only one."""
+    """Arm of the study; empty: no study."""
     budget: str
-    """Name of the first view's budget, with the task before it where there are several."""
+    """Name of the first-view budget, after the task if there are several."""
     probe: str
     seed: int
 
@@ -39,7 +39,7 @@ Timings = Mapping[Cell, Sequence[Timing]]
 
 
 def pooled(records: AllRecords, arm: str, budget: str, probe: str = OWN) -> list[EpisodeRecord]:
-    """Records of one arm, budget and probe over all seeds; each names its seed."""
+    """Records of one arm, budget and probe over all seeds, with their seed."""
     return [
         replace(record, seed=condition.seed)
         for condition, some in records.items()
@@ -65,9 +65,9 @@ def all_results(
         {"questions": n, "seeds": [...], "conditions": {arm: {budget: condition_results}}}
 
     Args:
-        records: by condition.
+        records: records by condition.
         timings: seconds per question, measured apart from the records.
-        tasks: benchmarks, by whose rules answers are counted.
+        tasks: benchmark of each cell, whose rule scores the answers.
     """
     conditions: dict[str, dict[str, Any]] = {}
     for arm, budget in cells(records):
@@ -90,18 +90,17 @@ def all_results(
 def condition_results(
     by_probe: Mapping[str, Records], timings: Sequence[Timing] = (), *, task: str = ""
 ) -> dict[str, Any]:
-    """What one policy does at one budget, and what each probe costs it.
+    """Results of one policy at one budget, with the accuracy lost under each probe.
 
     Args:
-        by_probe: records by probe; "own" is there.
+        by_probe: records by probe, including "own".
         timings: seconds per question, measured apart from the records.
-        task: the benchmark by whose rule answers are counted; empty: the mean over questions.
+        task: the benchmark whose rule scores the answers; empty: the mean over questions.
     Returns:
-        "summary" of the ordinary evaluation; "iou_ci"; "accuracy_by_seed"; "seconds_per_question":
-        asked one at a time where that was measured, else the records' mean;
-        "probes": for each probe "accuracy", "failed", and the accuracy lost as a difference row
-        over "all" questions and over those on which a crop was shown ("tool"; None: there are
-        none). p_holm is adjusted over the probes, without "repeat", which tests nothing new.
+        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
+        one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
+        "failed", and the accuracy lost as a difference row over "all" questions and over those with
+        a crop ("tool"; None without any). p_holm is adjusted over the probes except "repeat".
     """
     own = by_probe[OWN]
     used = [record for record in own if record.tool]
@@ -132,18 +131,18 @@ def condition_results(
 
 
 def lost(condition: Mapping[str, Any], probe: str) -> Mapping[str, Any]:
-    """The difference row of accuracy lost under `probe`, over all questions; empty where the probe
-    was not run.
+    """The difference row of accuracy lost under `probe`, over all questions; empty without that
+    probe.
     """
     return condition["probes"].get(probe, {}).get("all") or {}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A difference left - right that was planned before the numbers were seen."""
+    """A difference left - right, planned before the evaluation."""
 
     metric: str
-    """"accuracy", "noise_drop", or a field of records ("iou", "crop_area"), paired where both sides
+    """"accuracy", "noise_drop", or a field of records ("iou", "crop_area"), paired if both sides
     have it."""
     left: Cell
     right: Cell
@@ -157,21 +156,21 @@ PLANNED = (
     Comparison("crop_area", ("stage2", "small"), ("stage1", "small")),
     Comparison("accuracy", ("stage2", "small"), ("baseline", "full")),
 )
-"""The paper's claims: Stage I makes crops matter and helps, Stage II localises better and loses
-nothing, the small budget suffices."""
+"""The paper's claims: Stage I raises crop dependence and accuracy, Stage II raises IoU and keeps
+accuracy, the small budget suffices."""
 
 COMPARED = ("accuracy", "noise_drop", "iou")
-"""Metrics of comparisons that are not the paper's."""
+"""Metrics of the ablation comparisons."""
 RATIOS = (("stage2", "small"), ("baseline", "full"))
-"""Whose tokens and seconds are divided: the second by the first."""
+"""Cells of the cost ratios: the second over the first."""
 
 
 def comparisons(
     records: AllRecords, *, planned: Sequence[Comparison] = PLANNED
 ) -> list[dict[str, Any]]:
-    """A row for each planned comparison whose two sides were evaluated: name, metric, left, right
-    (cells), and the difference row's delta, low, high, p, p_holm (adjusted for the number of
-    rows), n, clusters, and mcnemar_p where each question has one verdict.
+    """A row for each planned comparison with both sides evaluated: name, metric, left, right
+    (cells), and the difference row's delta, low, high, p, p_holm (adjusted for the number of rows),
+    n, clusters, and mcnemar_p if each question has one verdict.
     """
     rows = [row for plan in planned if (row := _compared(records, plan))]
     adjust(rows)
@@ -179,7 +178,7 @@ def comparisons(
 
 
 def ablation_comparisons(records: AllRecords) -> list[Comparison]:
-    """Each arm against the arm whose name its own begins with: ablations and their parents."""
+    """Comparisons of each ablation with its parent: the arm whose name begins the ablation's."""
     found = cells(records)
     arms = list(dict.fromkeys(arm for arm, _ in found))
     pairs = [(arm, parent) for arm in arms for parent in arms if arm.startswith(f"{parent}-")]
@@ -210,12 +209,12 @@ def _compared(records: AllRecords, plan: Comparison) -> dict[str, Any] | None:
 
 
 def score_drop(record: EpisodeRecord) -> float:
-    """The verdict of a record that `with_drop` made: what was lost."""
+    """The accuracy lost, from a record that `with_drop` made."""
     return float(record.correct or 0)
 
 
 def with_drop(own: Records, probe: Records) -> list[EpisodeRecord]:
-    """Records of `own` with a partner in `probe`, whose `correct` is what the probe loses there."""
+    """Records of `own` that are paired in `probe`, with the accuracy lost there as `correct`."""
     return [replace(a, correct=a.score - b.score) for a, b in paired(own, probe)]
 
 
@@ -224,9 +223,8 @@ def _with_drop(records: AllRecords, cell: Cell) -> list[EpisodeRecord]:
 
 
 def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """How many times more visual tokens and seconds the baseline takes at full budget than Stage II
-    at the small one, and how many times more Stage I loses under noise than the baseline; None: not
-    evaluated.
+    """Ratios of visual tokens and seconds (baseline at full budget over Stage II at the small one)
+    and of the accuracy lost under noise (Stage I over baseline); None: not evaluated.
     """
 
     def at(cell: Cell) -> Mapping[str, Any] | None:

@@ -1,5 +1,5 @@
-"""Play every sample once and keep a record an episode. Runs continue where they stopped; one bad
-question loses only itself.
+"""Play every sample once and record every episode. Runs resume; a failed question does not stop the
+others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,18 +31,16 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 
 SHOWN_REWARD = RewardConfig(grounding=1.0)
-"""Terms that an evaluation's records show, whatever the model was trained with: Stage II's, which
-has all of them."""
+"""Reward terms in the records of an evaluation, for any model: Stage II's, which has all terms."""
 UNLIMITED = 16_384
-"""Budget of the first view where neither the caller nor the sample names one: Qwen2.5-VL's own
-upper limit, in visual tokens."""
+"""First-view budget if neither the caller nor the sample has one: Qwen2.5-VL's upper limit, in
+visual tokens."""
 VIEW_BYTES = 2**28
-"""Memory for first views, which several questions about one picture share."""
+"""Bytes of cached first views, which questions about one picture share."""
 
 
 def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
-    """The sample's picture at `budget` visual tokens; None: at the budget that the sample itself
-    names.
+    """The sample's picture at `budget` visual tokens; None: at the sample's own budget.
 
     Raises:
         PictureError: the file is not a usable picture.
@@ -73,30 +71,29 @@ def evaluate(
 ) -> list[EpisodeRecord]:
     """One record per sample, in the order of `samples`.
 
-    Records are written to `run` under the sample's id as they are made. Samples with a record there
-    are not played again, those that failed are. A sample whose picture, policy call or look fails
-    gets a failed record: wrong, and in the denominator.
+    Records are written to `run` under the sample's id at once. Samples with a record there are not
+    played again, except failed ones. A sample whose picture, policy call or look fails gets a
+    failed record, which counts as wrong.
 
     Args:
-        samples: what to ask.
-        policy: who replies. An AsyncPolicy plays `policy.concurrency` episodes at a time, each at
-            its own pace; another one batches in step. `seconds` is then the episode's own time (and
-            records name the `concurrency`), or its share of the batch's.
-        protocol: how it is spoken to.
+        samples: the questions.
+        policy: gives the replies. An AsyncPolicy plays `policy.concurrency` episodes at a time,
+            each at its own pace, and `seconds` is the episode's own time. Any other policy plays
+            batches turn by turn, and `seconds` is the episode's share of its batch.
+        protocol: the model family's protocol.
         budget: visual tokens of the first view; None: each sample's own.
-        look: what the crop tool shows; a probe is another look.
-        run: where records go; one folder holds one model, budget and probe.
-        max_turns: replies an episode may have.
-        reward: whose terms each record keeps; None: none.
-        batch: episodes that a policy of this process plays together.
-        max_failures: so many samples may fail in the policy or the look before the run is given up.
-        before: recorded turns by sample id; their replies are given again before the policy is
-            asked.
-        progress: whether to show a bar on a terminal, a line now and then elsewhere.
-        label: what the bar is called.
+        look: what the crop tool shows.
+        run: run folder of one model, budget and probe.
+        max_turns: turn limit of an episode.
+        reward: reward whose terms each record shows; None: none.
+        batch: episodes per batch of a policy in this process.
+        max_failures: failures of the policy or the look to accept before giving up.
+        before: recorded turns by sample id, to replay before the policy replies.
+        progress: whether to show a progress bar, or lines without a terminal.
+        label: label of the bar.
     Raises:
-        RunError: more than `max_failures` samples failed, or all there are (it names the last
-            failure), or the disk refuses.
+        RunError: more than `max_failures` samples failed, or all of them (with the last reason), or
+            the disk refuses.
     """
     there = read_records(run, samples).values()
     done = {record.sample.id: record for record in there if not record.failed}
@@ -156,7 +153,7 @@ def open_evaluation(
     samples_file: Path | None = None,
     backend: str = "",
 ) -> RunFolder:
-    """The run folder of one evaluation, with the samples it is about."""
+    """The run folder of one evaluation, with its samples."""
     run = RunFolder.open(out, Kind.EVALUATION, config, backend=backend, samples=samples_file)
     keep_samples(run, samples)
     return run
@@ -174,20 +171,19 @@ def evaluate_probe(
     progress: bool = True,
     label: str = "",
 ) -> list[EpisodeRecord]:
-    """One record per sample under one probe, in the run folder `out`; what is there is not asked
-    again.
+    """One record per sample under one probe, in the run folder `out`. Questions with a record there
+    are not asked again.
 
-    A replay is of `own`, the records under the policy's own crops: questions that failed there are
-    left out.
+    With `config.replay`, the records `own` are replayed, without failed questions.
 
     Args:
         policy, samples, progress: see `evaluate`.
         config: model, budget, probe.
         out: the run folder.
-        own: records to replay, with `config.replay`.
+        own: records with the policy's own crops, to replay.
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
-        backend: what computes the replies, for `environment.json`.
-        label: what the progress bar is called besides the probe.
+        backend: name of the backend, for `environment.json`.
+        label: label of the progress bar, before the probe.
     """
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples

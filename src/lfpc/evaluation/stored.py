@@ -1,13 +1,13 @@
-"""Evaluations on disk, and `results.json`, which tells of all of them.
+"""Evaluations on disk, and `results.json`, which summarises them.
 
-An evaluation is a run folder of the kind "evaluation": one model, budget and probe. Those of one
-place, a folder, are of one model and budget: its ordinary evaluation ("own") and its probes.
+An evaluation is a run folder of the kind "evaluation": one model, budget and probe. A place is a
+folder with the evaluations of one model and budget: the probe "own" and the others.
 
     results.json = {
         "format": 2,
         "questions": n, "seeds": [...],
         "conditions": {ARM: {PLACE: condition_results}},
-        "comparisons": {"differences": [...], "ratios": {...}},       of several arms
+        "comparisons": {"differences": [...], "ratios": {...}},       between arms
         "results": {EVALUATION: {"accuracy,none": 0.5, ...}},         as lm-evaluation-harness
         "configs": {EVALUATION: protocol}, "n-samples": {EVALUATION: {"original", "effective"}},
         "bytes": {EVALUATION: size of its episodes.jsonl}
@@ -44,9 +44,9 @@ from lfpc.storage.typed import config_from_plain
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 2
 Known = Mapping[Path, Records]
-"""Records by folder that need not be read again."""
+"""Records already read, by folder."""
 CHOSEN = "chosen"
-"""Name of the budget that each sample names itself."""
+"""Budget name for each sample's own budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The run folder."""
         return self.run.path
 
     def records(self) -> list[EpisodeRecord]:
-        """Its records, read now.
+        """The records, read from disk.
 
         Raises:
             RunError: a line is no record.
@@ -71,30 +71,30 @@ class Evaluation:
 
 
 def find_evaluations(root: Path) -> list[Evaluation]:
-    """Every evaluation at or below `root`, by path.
+    """Every evaluation at or below `root`, sorted by path.
 
     Raises:
-        RunError: there is none, or a run folder cannot be read.
+        RunError: no evaluation, or an unreadable run folder.
     """
     files = sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
     found = [as_evaluation(run) for run in runs if run.kind == Kind.EVALUATION]
     if not found:
-        raise RunError(f"{root}: no evaluation at or below it; name what lfpc eval wrote")
+        raise RunError(f"{root}: no evaluation at or below it; name a folder that lfpc eval wrote")
     return found
 
 
 def as_evaluation(run: RunFolder) -> Evaluation:
-    """A run folder of that kind as an evaluation."""
+    """The evaluation in a run folder of that kind."""
     where = str(run.path / CONFIG_FILE)
     return Evaluation(run, config_from_plain(EvaluationConfig, run.config, where))
 
 
 def own_evaluation(place: Path) -> Evaluation:
-    """The ordinary evaluation of a place: `place` itself, or its folder "own".
+    """The "own" evaluation of a place: `place` itself, or its folder "own".
 
     Raises:
-        RunError: in neither.
+        RunError: neither is one.
     """
     for folder in (place / OWN, place):
         if is_run(folder) and (run := read_run(folder)).kind == Kind.EVALUATION:
@@ -102,29 +102,29 @@ def own_evaluation(place: Path) -> Evaluation:
             if found.config.probe == OWN and not found.config.replay:
                 return found
     raise RunError(
-        f"{place} holds no evaluation under the policy's own crops; make one with: "
+        f"{place} holds no evaluation with the policy's own crops; make one with: "
         f"lfpc eval DATA --out {place}"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder with the evaluations of one model at one budget: the ordinary one and its probes."""
+    """A folder with the evaluations of one model at one budget: "own" and the other probes."""
 
     path: Path
     own: Evaluation
     arm: str
-    """The trained policy, in a study of several; else empty."""
+    """Arm of the study; empty: no study."""
     budget: str
-    """Name of the budget: its path below the folder that was searched, with the task before it."""
+    """Name of the budget: the path below the searched folder, with the task first."""
 
     @property
     def seed(self) -> int:
-        """Seed of the training run, in a study."""
+        """Seed of the training run in a study, else 0."""
         return self.own.config.seed if self.arm else 0
 
     def evaluations(self) -> list[Evaluation]:
-        """All of them, the ordinary one first."""
+        """The evaluations, "own" first."""
         folders = [file.parent for file in sorted(self.path.glob(f"*/{CONFIG_FILE}"))]
         others = [folder for folder in folders if folder != self.own.folder and is_run(folder)]
         runs = map(read_run, others)
@@ -135,16 +135,16 @@ def find_places(root: Path) -> dict[str, Place]:
     """Places at or below `root` by their relative path ("." is `root` itself), small budgets first.
 
     Raises:
-        RunError: there are none.
+        RunError: no place.
     """
     places = _places(root)
     if not places:
-        own_evaluation(root)  # raises: says what is missing
+        own_evaluation(root)  # raises the error that names what is missing
     return places
 
 
 def _places(root: Path) -> dict[str, Place]:
-    """`find_places`, but empty where there are only probes."""
+    """As `find_places`, but empty without an "own" evaluation."""
     found = [one for one in find_evaluations(root) if _is_own(one)]
     places = {_folder_of(one, root): one for one in reversed(found)}
     arms = {one.config.arm for one in found}
@@ -159,10 +159,10 @@ def _places(root: Path) -> dict[str, Place]:
 
 
 def place_at(path: Path, root: Path | None = None) -> Place:
-    """The place at `path`, its budget named as seen from `root` (None: from itself).
+    """The place at `path`, with its budget named relative to `root` (None: to itself).
 
     Raises:
-        RunError: there is no ordinary evaluation.
+        RunError: no "own" evaluation.
     """
     own = own_evaluation(path)
     below = path.relative_to(root or path).as_posix()
@@ -175,7 +175,7 @@ def _is_own(one: Evaluation) -> bool:
 
 
 def _folder_of(one: Evaluation, root: Path) -> Path:
-    """The place at or below `root` that an evaluation under the own crops belongs to."""
+    """The place, at or below `root`, of an "own" evaluation."""
     beside = one.folder.parent
     alone = one.folder == root or (one.folder.name != OWN and not is_run(beside / OWN))
     return one.folder if alone else beside
@@ -184,13 +184,13 @@ def _folder_of(one: Evaluation, root: Path) -> Path:
 def place_records(
     place: Place, *, replay: bool = False, known: Known | None = None
 ) -> dict[str, list[EpisodeRecord]]:
-    """Records by probe, "own" first; several draws or repeats of a probe are averaged into one
-    record a question.
+    """Records by probe, "own" first; draws or repeats of a probe are averaged into one record per
+    question.
 
     Args:
         place: evaluations of one model and budget.
-        replay: whether the probes are the replayed ones or those that ran freely.
-        known: records by folder that need not be read again.
+        replay: whether to read the replayed probes, or the others.
+        known: records already read, by folder.
     Raises:
         RunError: a file is not readable.
     """
@@ -205,7 +205,7 @@ def place_records(
 def study_records(
     places: Iterable[Place], known: Known | None = None
 ) -> dict[Condition, list[EpisodeRecord]]:
-    """Records of every place by condition; replayed probes are probes of their own."""
+    """Records of every place by condition; a replayed probe has its own name."""
     found: dict[Condition, list[EpisodeRecord]] = {}
     for place in places:
         for probe, some in place_records(place, known=known).items():
@@ -219,7 +219,7 @@ def study_records(
 
 
 def budget_name(config: EvaluationConfig) -> str:
-    """What the budget of an evaluation is called."""
+    """The name of an evaluation's budget."""
     return CHOSEN if config.budget is None else str(config.budget)
 
 
@@ -227,7 +227,7 @@ def budget_name(config: EvaluationConfig) -> str:
 
 
 def evaluation_name(root: Path, one: Evaluation) -> str:
-    """What an evaluation is called in the results of `root`: its path below it, with its task."""
+    """The name of an evaluation in the results of `root`: its task and its path below `root`."""
     path = one.folder.relative_to(root).as_posix()
     task = one.config.task
     if path == ".":
@@ -236,10 +236,10 @@ def evaluation_name(root: Path, one: Evaluation) -> str:
 
 
 def read_results(root: Path) -> dict[str, Any]:
-    """What `results.json` of `root` holds; empty where there is none.
+    """The content of `root`/results.json; empty without the file.
 
     Raises:
-        RunError: it is of another format.
+        RunError: the file has another format.
     """
     file = root / RESULTS_FILE
     if not file.exists():
@@ -247,13 +247,13 @@ def read_results(root: Path) -> dict[str, Any]:
     found = read_json(file)
     if not isinstance(found, dict) or found.get("format") != RESULTS_FORMAT:
         raise RunError(
-            f"{file} is not of format {RESULTS_FORMAT}; move it away, or write to another folder"
+            f"{file} does not have format {RESULTS_FORMAT}; move it, or write to another folder"
         )
     return found
 
 
 def fresh_results(root: Path) -> dict[str, Any] | None:
-    """The results of `root` if they tell of just the records that are there now, else None."""
+    """The results of `root` if they are up to date with its records, else None."""
     try:
         found = read_results(root)
         sizes = {evaluation_name(root, one): _size(one) for one in find_evaluations(root)}
@@ -273,21 +273,19 @@ def update_results(
 ) -> dict[str, Any]:
     """Bring `results.json` of `root` up to date with the evaluations at or below it.
 
-    What did not change since it was written is taken over.
+    Results of unchanged evaluations are copied.
 
     Args:
         root: folder of one or several evaluations.
-        known: records by folder that need not be read again.
-        protocols: protocol blocks by folder, where they are known better than from the run's
-            configuration.
-        original: number of questions of the published set, by folder; the others keep theirs.
-        judge: `Judge.identity`, where one decided; used with `again`.
-        again: whether verdicts were decided anew: everything is counted again.
+        known: records already read, by folder.
+        protocols: protocol blocks by folder; default: the run's configuration.
+        original: number of questions of the published set, by folder; default: as before.
+        judge: `Judge.identity`; used with `again`.
+        again: whether to compute everything again, after new verdicts.
     Returns:
         The new content.
     Raises:
-        RunError: there is no evaluation, another process writes in `root`, or the file is of
-            another format.
+        RunError: no evaluation, another process writes in `root`, or the file has another format.
     """
     evaluations = {evaluation_name(root, one): one for one in find_evaluations(root)}
     with FolderLock(root):
@@ -317,7 +315,7 @@ def _counted(
     judge: Mapping[str, str] | None,
     again: bool,
 ) -> dict[str, Any]:
-    """The content of `results.json`, in place of `before`; see `update_results`."""
+    """The new content of `results.json`; see `update_results`."""
     sizes = {name: _size(one) for name, one in evaluations.items()}
     same = {
         name
@@ -362,7 +360,7 @@ def _counted(
 def _study(
     before: Mapping[str, Any], places: Sequence[Place], changed: set[Path], known: Known
 ) -> dict[str, Any]:
-    """Results of every condition; of several arms also how they compare."""
+    """Results of every condition, with comparisons between arms."""
     if not any(place.arm for place in places):
         was = before.get("conditions", {}).get("", {})
         kept = {
@@ -379,22 +377,24 @@ def _study(
             "seeds": [0],
             "conditions": {"": {place.budget: conditions[place.budget] for place in places}},
         }
-    if not changed:
+    found = before.get("conditions", {})
+    cells = {(place.arm, place.budget): place for place in reversed(places)}  # the first seed's
+    if not changed and all(
+        _is_counted(found[arm][budget], place, changed) for (arm, budget), place in cells.items()
+    ):
         return {key: before[key] for key in ("questions", "seeds", "conditions", "comparisons")}
     return results_of(places, study_records(places, known))
 
 
 def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> bool:
-    """Whether `condition_results` tell of the records and timings that a place has now."""
+    """Whether `condition_results` are up to date with the records and timings of a place."""
     if changed.intersection(one.folder for one in place.evaluations()):
         return False
     return found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
 
 
 def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
-    """`all_results` of places, counted by the rules of their tasks; of several arms also how they
-    compare.
-    """
+    """`all_results` of places, scored by their tasks' rules, with comparisons between arms."""
     timings = {(place.arm, place.budget): read_timings(place.path) for place in reversed(places)}
     tasks = {(place.arm, place.budget): place.own.config.task for place in places}
     found = all_results(records, timings=timings, tasks=tasks)
@@ -415,16 +415,19 @@ def _config_of(
     before: Mapping[str, Any] | None,
     protocols: Mapping[Path, Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
-    """The protocol of an evaluation: as given, else as it was, else the run's settings."""
+    """The protocol of an evaluation: as given, else as before, else the run's configuration. The
+    judge that decided stays named until verdicts are decided anew.
+    """
     given = (protocols or {}).get(one.folder)
-    return dict(given or before or {"run": one.run.config, "judge": None})
+    judge = before.get("judge") if before else None
+    return {**(given or before or {"run": one.run.config}), "judge": judge}
 
 
 def _repeats(
     evaluations: Mapping[str, Evaluation], records: Mapping[Path, Records], same: Iterable[str]
 ) -> dict[str, list[Records]]:
     """The runs of each evaluation that was repeated with other sampling seeds, by the name of the
-    first; repeats that are not whole yet are left out.
+    first. Incomplete repeats are left out.
     """
     groups: defaultdict[Any, list[str]] = defaultdict(list)
     for name, one in evaluations.items():

@@ -1,4 +1,4 @@
-"""Results as tables of texts for a terminal. Shares become points of accuracy here."""
+"""Results as text tables for a terminal, with shares in percentage points."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _COSTS = {
 
 
 def probe_lines(condition: Mapping[str, Any]) -> list[str]:
-    """`condition_results` as a table, and what else a reader has to know."""
+    """`condition_results` as a table with notes."""
     own = condition["summary"]
     lines: list[tuple[str, ...]] = [
         (
@@ -39,7 +39,7 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
     ]
     if own["answered_before_crop"] is not None:
         early = (
-            f"{own['answered_before_crop']:.0%} of {own['told']} questions where that can be told"
+            f"{own['answered_before_crop']:.0%} of {own['told']} questions where the text shows it"
         )
         notes.append(f"already answered before the first crop: {early}")
     notes += cost_lines(own)
@@ -53,7 +53,7 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
 
 
 def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line per evaluation for a person: accuracy with its interval, and who decided how much.
+    """A line per evaluation: accuracy with its interval, and the share of each decider.
 
     Args:
         results: the "results" of `results.json`.
@@ -82,9 +82,7 @@ def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a question cost, of a summary of rows: tokens and calls, and seconds as far as they are
-    known.
-    """
+    """The cost of a question, from a summary: tokens, calls, and seconds if known."""
     tokens = [
         f"{_number(summary[key])} {what}"
         for key, what in _COSTS.items()
@@ -107,7 +105,7 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
-    """`compare_runs` of the runs called `names` as a table, and what else a reader has to know."""
+    """`compare_runs` of the runs called `names` as a table with notes."""
     lines = [("", "A", "B", "A - B, 95 % interval", "p (Holm)", "McNemar", "n", "pictures")]
     for row in results["tests"]:
         mcnemar = f"{row['mcnemar_p']:.3f}" if "mcnemar_p" in row else ""
@@ -125,7 +123,7 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
     notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
     notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
     notes += [
-        f"{count} questions only {letter} was asked are left out"
+        f"{count} questions are only in {letter} and left out"
         for letter, count in results["unpaired"].items()
         if count
     ]
@@ -133,8 +131,8 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
 
 
 def _failures(counts: Mapping[str, int]) -> list[str]:
-    said = "questions failed and count as wrong; give the command again to retry them"
-    return [f"{name}: {count} {said}" for name, count in counts.items() if count]
+    note = "questions failed and count as wrong; run the command again to retry them"
+    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
 
 
 def _percent(value: float) -> str:
@@ -167,9 +165,7 @@ def _p(row: Mapping[str, Any] | None) -> str:
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
-    """`lines` of equally many cells under each other, the first column to the left, the others to
-    the right.
-    """
+    """Aligned lines of cells: the first column to the left, the others to the right."""
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     return [
         "  ".join(

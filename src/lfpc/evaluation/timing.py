@@ -1,4 +1,4 @@
-"""Seconds per question and questions per second, measured by asking a few questions again."""
+"""Seconds per question and questions per second, measured on a few questions asked again."""
 
 import json
 import time
@@ -34,23 +34,23 @@ def time_questions(
     questions: int = 20,
     warm_up: int = 1,
 ) -> Timing:
-    """Ask `samples`, `concurrency` of them together, and time them.
+    """Timing of `samples`, asked `concurrency` at a time.
 
-    Files are decoded before the clock starts, as they cost every arm the same; resizing, crops and
-    all replies are in it.
+    Resizing, crops and all replies count. Decoding files does not: it happens before the clock
+    starts.
 
     Args:
         samples: the first `warm_up + questions` are asked; the first `warm_up` are not counted.
-        policy: one of this process is asked in groups, whose questions all take the group's time;
-            of an AsyncPolicy each question has its own time, and the next one begins when one ends.
+        policy: a policy in this process plays groups, and each question takes the group's time.
+            With an AsyncPolicy each question has its own time, and starts when another ends.
         protocol, budget, look, max_turns: see `evaluate`.
-        concurrency: questions played together.
-        questions: how many are counted at most.
-        warm_up: questions asked before.
+        concurrency: questions in play at once.
+        questions: maximum number of timed questions.
+        warm_up: untimed questions before them.
     Raises:
-        ValueError: there are no more samples than `warm_up`.
+        ValueError: no more samples than `warm_up`.
         PictureError: a picture cannot be opened.
-        RunError: a question that an AsyncPolicy was asked failed.
+        RunError: a question to an AsyncPolicy failed.
     """
     if len(samples) <= warm_up:
         raise ValueError(f"timing needs more than {warm_up} samples, got {len(samples)}")
@@ -116,15 +116,15 @@ def _ask_concurrently(
 
 
 def write_timings(run: Path, timings: Sequence[Timing]) -> None:
-    """Keep `timings` with the evaluations in `run`."""
+    """Write `timings` beside the evaluations in `run`."""
     write_json(run / TIMING_FILE, [asdict(timing) for timing in timings])
 
 
 def read_timings(run: Path) -> list[Timing]:
-    """What `write_timings` wrote; empty where it did not.
+    """The timings that `write_timings` wrote; empty without the file.
 
     Raises:
-        RunError: the file is not readable.
+        RunError: the file is unreadable.
     """
     file = run / TIMING_FILE
     try:

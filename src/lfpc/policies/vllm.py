@@ -7,14 +7,16 @@ server.
 
 import atexit
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from weakref import ref
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
-from lfpc.policies.backends import VllmEngine
+from lfpc.policies.backends import Backend, VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, chat_messages, valid_text
+from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
@@ -77,9 +79,23 @@ class VllmPolicy:
             raise CheckpointError(
                 f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})"
             ) from error
+        self.checkpoint = checkpoint
         self.protocol = protocol
+        self.sampling = sampling
         self.tools = tools
+        self.backend: Backend = engine or VllmEngine()
         self._urls = PictureUrls()
+
+    @property
+    def config(self) -> PolicyConfig:
+        """The model, its protocol and its sampling."""
+        return policy_config(str(self.checkpoint), self.protocol, self.sampling)
+
+    def without_tools(self) -> Self:
+        """Another policy of the same engine, shown the system message without the tool."""
+        other = copy(self)
+        other.tools = False
+        return other
 
     def reseed(self, seed: int | None) -> None:
         """Draw each reply from the stream of `seed` from now on; None: from vLLM's own."""

@@ -91,6 +91,11 @@ class ChatProtocol:
         return self.crop.factor
 
     @property
+    def coords(self) -> Coords:
+        """How it reads boxes; see `with_coords`."""
+        return "as-released" if self.parser is self.as_released else "mapped"
+
+    @property
     def plain_chat(self) -> bool:
         """Whether turns alternate and no tool is left to the chat template: all that a policy in
         this process can play.

@@ -1,6 +1,4 @@
-"""What a check of a samples folder found, and what a mixture holds, as pages with samples to look
-at.
-"""
+"""Results of a check and of a mixture as pages with samples to look at."""
 
 from pathlib import Path
 
@@ -19,8 +17,7 @@ def write_check_page(out: Path, report: CheckSummary, folder: Path) -> Path:
         out,
         title=f"Check of {folder}",
         facts=[
-            f"{report.rows:,} rows; {report.unplayable:,} cannot be played, of "
-            f"{report.notes:,} others there is something to say.",
+            f"{report.rows:,} rows: {report.unusable:,} unusable, {report.warned:,} with warnings.",
             "Dashed boxes are the truth boxes of a sample.",
         ],
         bars={
@@ -40,8 +37,8 @@ def _shown(checked: Checked) -> SampleCard:
 
 
 def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
-    """Write the page of a mixture into `out`: its parts, why samples were left out, and every leak
-    to look at, up to `shown`.
+    """Write the page of a mixture into `out`: its parts, why samples were left out, and up to
+    `shown` leaks.
 
     Raises:
         RunError: the folder cannot be written.

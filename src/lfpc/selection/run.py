@@ -9,7 +9,7 @@ something to add.
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Level:
 class Selection:
     """The samples with their budgets, and how many went where."""
 
-    samples: list[Sample]
+    samples: list[Sample] = field(repr=False)
     levels: dict[float, int]
     """Budget (or ratio) -> samples whose answer first changed there."""
     never: int

@@ -12,7 +12,7 @@ from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 
 Aggregation = Literal["token-mean", "sequence-mean"]
-"""Whether the loss averages over the tokens or over the rollouts of a step."""
+"""Average of the loss: over the tokens or over the rollouts of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +58,9 @@ class TrainConfig:
     """First-view budget. selected: each sample's own `budget` (the information gap); original: the
     original's resolution; fixed: one budget for all samples."""
     fixed_budget: int = 1024
-    """Visual tokens of a first view, with first_view=fixed."""
+    """Visual tokens of a first view, with --first-view fixed."""
     original_budget: int = 16384
-    """Maximum visual tokens of a first view, with first_view=original."""
+    """Maximum visual tokens of a first view, with --first-view original."""
     crop: CropRules = field(default_factory=CropRules)
     """Resolution of a crop, in visual tokens."""
     protocol: str = "qwen2_5_vl"

@@ -15,13 +15,13 @@ from lfpc.samples import Sample, read_samples
 from lfpc.training.config import TrainConfig
 
 VIEW_BYTES = 2**30
-"""Memory for first views: 20 of 16,384 visual tokens, or 300 of 1,024."""
+"""Bytes of cached first views: 20 of 16,384 visual tokens, or 300 of 1,024."""
 FirstView = Callable[[Sample], View]
 
 
 def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
-    """The samples in `data`, checked for what the run needs of them: their pictures, and a budget
-    where it is each sample's own.
+    """The samples in `data`, with their pictures and, for first_view="selected", their budgets
+    checked.
     """
     samples = read_samples(data)
     if not samples:
@@ -30,7 +30,7 @@ def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
         if config.first_view == "selected" and sample.budget is None:
             raise SampleError(
                 f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, "
-                f"or use first_view=fixed or original"
+                f"or use --first-view fixed or original"
             )
         if not sample.image.is_file():
             raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
@@ -45,9 +45,7 @@ def validation_samples(config: TrainConfig) -> list[Sample]:
 
 
 def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
-    """Numbers of the samples of a step: the data in a new order every epoch, a function of (seed,
-    step).
-    """
+    """Numbers of the samples of a step, a function of (seed, step); each epoch has a new order."""
     places = range((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
     return [int(_order(count, config.seed, place // count)[place % count]) for place in places]
 
@@ -58,8 +56,8 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def first_views(config: TrainConfig) -> FirstView:
-    """How a sample's first view is made; the same sample gets the same view for as long as the
-    cache holds it.
+    """A function from a sample to its first view, with a cache: a cached sample gets the same
+    object.
     """
 
     @byte_cache(VIEW_BYTES, view_bytes)
@@ -76,9 +74,7 @@ def first_views(config: TrainConfig) -> FirstView:
 
 
 def look_once(look: Look) -> Look:
-    """`look`, remembering what it showed: rollouts that ask for the same box get the very same
-    view.
-    """
+    """`look` with a cache: rollouts that ask for the same box get the same object."""
     shown: dict[tuple[str, Box], View | None] = {}
 
     def once(sample: Sample, box: Box) -> View | None:

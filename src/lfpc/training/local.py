@@ -23,7 +23,6 @@ from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.training.alarms import alarms, unheard
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import (
     first_views,
@@ -54,8 +53,10 @@ from lfpc.training.state import (
 )
 from lfpc.training.statistics import (
     Numbers,
+    alarms,
     episode_numbers,
     is_best,
+    new_alarms,
     sampling_numbers,
     validation_numbers,
 )
@@ -77,10 +78,9 @@ def train(
 
     Args:
         config: the run.
-        progress: show a bar on a terminal, a line now and then elsewhere.
-        reward: scores episodes in place of `config.reward`.
-        trackers: where numbers and a few episodes go beside the run folder and its TensorBoard
-            files.
+        progress: whether to show a progress bar, or lines without a terminal.
+        reward: reward function in place of `config.reward`.
+        trackers: trackers for metrics and some episodes, besides TensorBoard.
     Raises:
         ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
             wherever possible.
@@ -101,7 +101,7 @@ def train(
 
 
 class Trainer:
-    """Model, policy and optimiser of a run, at one step."""
+    """Model, policy and optimiser of a run."""
 
     def __init__(
         self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
@@ -130,7 +130,7 @@ class Trainer:
         )
 
     def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
-        """Play a group per sample, update. Returns metrics and groups."""
+        """Play a group per sample, then update. Returns metrics and groups."""
         started = time.perf_counter()
         before = self.policy.views.count.pictures
         self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
@@ -158,7 +158,7 @@ class Trainer:
         return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
-        """One episode per sample; a box that several rollouts ask for is cut once."""
+        """One episode per sample. Equal boxes are cut once."""
         look = look_once(self.look)
         games = [
             episode(
@@ -174,13 +174,13 @@ class Trainer:
             return play(games, policy)
 
     def _update(self, groups: Sequence[Group], step: int) -> Numbers:
-        rows = rollouts_of(
+        rollouts = rollouts_of(
             episodes_of(groups),
             self.policy.encoder,
             max_rollout_tokens=self.config.max_rollout_tokens,
         )
         reports = [
-            self.learner.update(rows, advantages_of(groups), step=step)
+            self.learner.update(rollouts, advantages_of(groups), step=step)
             for _ in range(self.config.updates_per_batch)
         ]
         return {
@@ -188,8 +188,8 @@ class Trainer:
             "grad_norm": reports[-1].grad_norm,
             "ratio_clip_share": reports[-1].clip_share,
             "logprob_gap": reports[0].logprob_gap,
-            "trained_rows": reports[0].trained_rows,
-            "overlong": sum(row.overlong for row in rows),
+            "trained_rollouts": reports[0].trained_rollouts,
+            "overlong": sum(rollout.overlong for rollout in rollouts),
         }
 
     def validate(self, samples: Sequence[Sample]) -> Numbers:
@@ -231,7 +231,7 @@ def _loop(
                     best = best_checkpoint(config.out)
                     save_weights(trainer.model, trainer.tokenizer, best, config, settings)
             row: dict[str, Any] = {**numbers, "alarms": alarms([*history, numbers])}
-            for text in unheard(row["alarms"], history):
+            for text in new_alarms(row["alarms"], history):
                 tqdm.write(f"alarm: {text}", file=sys.stderr)
             _log_episodes(run, config, step, groups)
             run.log_metrics(row)
@@ -278,7 +278,7 @@ def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) 
 
 
 def pick_device(config: TrainConfig) -> torch.device:
-    """The device of `config`, with its CPU threads set."""
+    """The device of `config`; also sets the CPU threads."""
     if config.threads:
         torch.set_num_threads(config.threads)
     name = config.device
@@ -288,7 +288,7 @@ def pick_device(config: TrainConfig) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device {config.device!r} cannot be used: {first_line(error)}"
+            f"--device {config.device!r} is unavailable: {first_line(error)}"
         ) from error
 
 

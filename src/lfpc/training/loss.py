@@ -1,4 +1,4 @@
-"""The loss, as functions of log-probabilities. No KL term and no entropy bonus, as in the paper."""
+"""The loss as functions of log-probabilities, without KL term or entropy bonus, as in the paper."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from lfpc.training.config import Aggregation
 
 
 def token_weights(lengths: np.ndarray, aggregation: Aggregation) -> np.ndarray:
-    """What one token of each rollout counts; over all tokens of a step the weights add up to 1.
+    """Weight of one token of each rollout; the weights of all tokens of a step add up to 1.
 
         token-mean:     1 / (tokens of all rollouts)
         sequence-mean:  1 / (rollouts * tokens of this rollout)
@@ -27,7 +27,7 @@ def token_weights(lengths: np.ndarray, aggregation: Aggregation) -> np.ndarray:
 def clipped_loss(
     logprobs: Tensor, sampled: Tensor, advantages: Tensor, weights: Tensor, *, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """The clipped surrogate.
+    """The clipped surrogate loss.
 
         ratio = exp(log pi - log pi_sampled)
         L = - sum_t weight_t * min(ratio_t * A_t, clip(ratio_t, 1 - c, 1 + c) * A_t)
@@ -37,7 +37,7 @@ def clipped_loss(
         advantages, weights: (tokens,).
         clip: c.
     Returns:
-        The loss, and (tokens,) bool: where clipping takes the gradient away.
+        The loss, and (tokens,) bool: True where clipping removes the gradient.
     Source: PPO (arXiv 1707.06347), GRPO (arXiv 2402.03300).
     """
     ratio = (logprobs - sampled).exp()

@@ -1,6 +1,4 @@
-"""What `lfpc train PRESET` can be told: the run, the engine, and the machines of an engine that has
-several.
-"""
+"""Options of `lfpc train PRESET`: the run, the engine, and the machines of the verl engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,24 +19,23 @@ class TrainOptions:
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     engine: Literal["local", "verl"] = "local"
-    """local: this process, one device. verl: the GPUs of one or several machines
+    """Training engine. local: this process, one device; verl: the GPUs of one or several machines
     (docs/cluster.md)."""
     hardware: str | None = None
-    """Preset for the verl engine: batch, lengths and machines for paper, node4, gpu1 or nodes2;
-    other options change it."""
+    """Hardware preset of the verl engine, with batch, lengths and machines: paper, node4, gpu1 or
+    nodes2. Other options override it."""
     cluster: Cluster = field(default_factory=Cluster)
     """Machines of the verl engine."""
     wandb: bool = False
-    """Show numbers and a few episodes in Weights & Biases too."""
+    """Send metrics and some episodes to Weights & Biases."""
     trackio: bool = False
-    """Show them in trackio too."""
+    """Send metrics and some episodes to trackio."""
     dry_run: bool = False
-    """With the verl engine: show what would be run, have verl check it, and estimate memory and
-    time."""
+    """Print verl's settings, checked by verl, with estimates of memory and time, and stop."""
 
     @property
     def trackers(self) -> list[TrackerName]:
-        """Where the local engine's numbers go beside the run folder."""
+        """Names of the local engine's trackers besides TensorBoard."""
         names: tuple[TrackerName, ...] = ("wandb", "trackio")
         return [name for name in names if getattr(self, name)]
 
@@ -47,7 +44,7 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     """The options in `words`, on top of the run `config`.
 
     Raises:
-        ConfigError: unknown hardware, or a value that the run or the cluster does not allow.
+        ConfigError: unknown hardware, or an invalid value.
     """
     name = _hardware(words)
     cluster = Cluster()
@@ -62,9 +59,7 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
 
 
 def _hardware(words: Sequence[str]) -> str | None:
-    """The preset named in `words`; it is what the other options are on top of, so it has to be
-    known before they are read.
-    """
+    """The hardware preset in `words`, which sets the defaults of the other options."""
     for word, following in zip(words, [*words[1:], None], strict=True):
         if word == HARDWARE_OPTION:
             return following

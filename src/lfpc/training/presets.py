@@ -1,6 +1,4 @@
-"""The paper's runs and ablations, as rows: same data, steps and rewards unless that is what the row
-is about.
-"""
+"""The paper's runs and ablations as configurations, which differ only in what each one studies."""
 
 from dataclasses import replace
 from difflib import get_close_matches
@@ -12,7 +10,7 @@ from lfpc.training.config import TrainConfig
 STAGE1 = TrainConfig(first_view="selected")
 """The information gap: the first view at each sample's selected budget, crops from the original."""
 STAGE2 = replace(STAGE1, reward=RewardConfig(grounding=1.0))
-"""Stage I's checkpoint and boxed samples: the grounding reward joins in."""
+"""Precise cropping: Stage I with the grounding reward, on boxed samples."""
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "baseline": (
@@ -49,7 +47,7 @@ def preset(name: str) -> TrainConfig:
     """The configuration called `name`.
 
     Raises:
-        ConfigError: there is none; the known names are listed, the nearest first.
+        ConfigError: unknown preset; the message lists the known ones, with the nearest as a hint.
     """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)

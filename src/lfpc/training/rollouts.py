@@ -1,4 +1,4 @@
-"""Episodes to training rows: tokens, and which of them the policy wrote."""
+"""Episodes as rollouts: tokens, and which of them the policy wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from lfpc.policies.qwen.encode import Encoded, Encoder
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout:
-    """One rollout as the update reads it.
+    """One rollout as tokens, mask and sampled log-probabilities.
 
     system + user    reply 0    end, user     reply 1
     P P V V V P P    a a a      o V V o P     a a       P prompt, V picture, a reply, o observation
@@ -25,7 +25,7 @@ class Rollout:
     logprobs: np.ndarray
     """(policy tokens,) float32: log pi(token) when it was sampled."""
     overlong: bool
-    """The conversation is longer than allowed: nothing of it is trained."""
+    """Whether the conversation is too long, and therefore not trained on."""
 
     @property
     def input_ids(self) -> list[int]:
@@ -39,14 +39,14 @@ class Rollout:
 
     @property
     def mask(self) -> list[int]:
-        """1 at tokens that are trained."""
+        """1 at trained tokens, else 0."""
         mask = np.zeros(len(self.encoded.ids), dtype=int)
         mask[self.places] = 1
         return mask.tolist()
 
     @property
     def places(self) -> np.ndarray:
-        """(policy tokens,) positions of the tokens that are trained."""
+        """(policy tokens,) positions of the trained tokens."""
         spans = () if self.overlong else self.encoded.replies
         return np.concatenate(
             [np.arange(*span) for span in spans if span[1] > span[0]]
@@ -55,11 +55,10 @@ class Rollout:
 
 
 def rollout_of(episode: Episode, encoder: Encoder, *, max_rollout_tokens: int) -> Rollout:
-    """The tokens of an episode with the log-probabilities they were sampled with.
+    """The rollout of an episode.
 
     Raises:
-        ValueError: a reply has no tokens or log-probabilities: it was not sampled by a policy that
-            can be trained.
+        ValueError: a reply without sampled tokens or log-probabilities, which cannot be trained on.
     """
     for turn in episode.turns:
         if not turn.reply.token_ids or len(turn.reply.token_ids) != len(turn.reply.logprobs):
@@ -79,7 +78,7 @@ def rollout_of(episode: Episode, encoder: Encoder, *, max_rollout_tokens: int) -
 def rollouts_of(
     episodes: Sequence[Episode], encoder: Encoder, *, max_rollout_tokens: int
 ) -> list[Rollout]:
-    """One row per episode."""
+    """One rollout per episode."""
     return [
         rollout_of(episode, encoder, max_rollout_tokens=max_rollout_tokens) for episode in episodes
     ]

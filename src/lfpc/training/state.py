@@ -1,10 +1,10 @@
-"""What a run needs to continue exactly: weights as a Hugging Face folder, the optimiser beside it.
+"""Checkpoints to resume from: weights as a Hugging Face folder, the optimiser beside it.
 
     checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
     checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
     checkpoints/best/             the weights with the best validation so far
 
-Random numbers of a step are drawn from (seed, step), so no random state has to be kept.
+Random numbers of a step depend on (seed, step) only, so no random state is saved.
 """
 
 import copy
@@ -29,17 +29,17 @@ _STEP = re.compile(r"step-(\d{6})")
 
 
 def checkpoint_folder(out: Path, step: int) -> Path:
-    """Where the weights of `step` are."""
+    """Folder of the weights of `step`."""
     return out / "checkpoints" / f"step-{step:06d}"
 
 
 def best_checkpoint(out: Path) -> Path:
-    """Where the weights with the best validation are."""
+    """Folder of the weights with the best validation."""
     return out / "checkpoints" / "best"
 
 
 def step_folders(out: Path) -> list[int]:
-    """Steps whose weights are there, oldest first."""
+    """Steps with saved weights, oldest first."""
     folders = (out / "checkpoints").glob("step-*")
     return sorted(
         int(match.group(1))
@@ -49,7 +49,7 @@ def step_folders(out: Path) -> list[int]:
 
 
 def saved_steps(out: Path) -> list[int]:
-    """Steps that a run can continue from, oldest first."""
+    """Steps that a run can resume from, oldest first."""
     return [
         step
         for step in step_folders(out)
@@ -58,10 +58,10 @@ def saved_steps(out: Path) -> list[int]:
 
 
 def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
-    """See to it that `engine` continues no run of the other one, whose optimiser it cannot read.
+    """Check that `out` holds no run of the other engine, whose optimiser `engine` cannot read.
 
     Raises:
-        RunError: it would.
+        RunError: it does.
     """
     other = {"local": "verl", "verl": "local"}[engine]
     if {"local": saved_steps(out), "verl": (out / "verl").is_dir()}[other]:
@@ -74,8 +74,8 @@ def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
 def load_model(
     config: TrainConfig, step: int, device: torch.device
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer as they were after `step` (0: the checkpoint the run starts from); the
-    trained weights require gradients.
+    """Model and tokenizer after `step` (0: of `config.init`); the trained weights require
+    gradients.
     """
     whole = step and config.lora is None
     model, tokenizer = load_checkpoint(
@@ -92,14 +92,12 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
     """Put low-rank adapters into `model`, in place; only they require gradients.
 
     Raises:
-        ConfigError: peft is not installed, or no layer has one of the target names.
+        ConfigError: peft is not installed, or no layer matches a target name.
     """
     try:
         import peft
     except ImportError as error:
-        raise ConfigError(
-            "lora needs the package peft; install it with `pip install 'lfpc[lora]'`"
-        ) from error
+        raise ConfigError("--lora needs the package peft: pip install 'lfpc[lora]'") from error
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
     )
@@ -108,7 +106,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
         try:
             peft.inject_adapter_in_model(settings, model)
         except ValueError as error:
-            raise ConfigError(f"lora: {error}") from error
+            raise ConfigError(f"--lora: {error}") from error
 
 
 def adapters(model: Any) -> dict[str, torch.Tensor]:
@@ -117,12 +115,12 @@ def adapters(model: Any) -> dict[str, torch.Tensor]:
 
 
 def settings_of_run(config: TrainConfig, samples: Sequence[Sample]) -> CheckpointSettings:
-    """How the run's checkpoints are trained to be asked.
+    """The settings that the run's checkpoints carry (`lfpc.json`).
 
     Args:
         config: the run.
-        samples: what it trains on; a run with selected budgets names the most frequent one, and of
-            several the smallest.
+        samples: the training samples; the small budget of a run with selected budgets is the most
+            frequent one, the smallest of ties.
     """
     small: dict[str, int | None] = {"original": None, "fixed": config.fixed_budget}
     if config.first_view == "selected":
@@ -147,10 +145,10 @@ def save_state(
     step: int,
     settings: CheckpointSettings,
 ) -> Path:
-    """Write a checkpoint to continue from, and drop the oldest ones. Returns its folder.
+    """Write a checkpoint to resume from, and delete the oldest ones. Returns its folder.
 
     Raises:
-        CheckpointError: the disk refuses; earlier checkpoints are still there.
+        CheckpointError: the disk refuses; earlier checkpoints are kept.
     """
     folder = checkpoint_folder(config.out, step)
     file = folder.with_suffix(".pt")
@@ -177,7 +175,7 @@ def save_weights(
     config: TrainConfig,
     settings: CheckpointSettings,
 ) -> Path:
-    """Write the weights as a plain checkpoint; adapters are merged into the weights of a copy."""
+    """Write the weights as a plain checkpoint, with adapters merged into a copy of the weights."""
     return save_checkpoint(
         _merged(model) if config.lora is not None else model,
         tokenizer,
@@ -190,14 +188,14 @@ def save_weights(
 def load_state(
     model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
 ) -> None:
-    """Put optimiser and adapters back to where they were after `step`."""
+    """Restore optimiser and adapters of `step`."""
     file = checkpoint_folder(config.out, step).with_suffix(".pt")
     try:
         state = torch.load(file, map_location=model.device, weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
         raise CheckpointError(
-            f"{file}: cannot be read ({error}); delete it to continue from the checkpoint before"
+            f"{file}: cannot be read ({error}); delete it to resume from the checkpoint before"
         ) from error
     with torch.no_grad():
         for name, weight in adapters(model).items():

@@ -1,8 +1,7 @@
-"""Where a run's numbers and a few of its episodes go beside the run folder: TensorBoard always,
-wandb and trackio if asked for.
+"""Trackers of a run's metrics and some episodes: TensorBoard always, wandb and trackio as options.
 
-A tracker is a view of the run: `metrics.jsonl` and `episodes.jsonl` hold everything, so a run may
-go on with other trackers.
+`metrics.jsonl` and `episodes.jsonl` hold everything a tracker shows, so a run can resume with other
+trackers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,30 +22,30 @@ from lfpc.training.statistics import Numbers
 
 TrackerName = Literal["wandb", "trackio"]
 PROJECT = "lfpc"
-"""What the runs are filed under."""
+"""Project name of the runs."""
 LONGEST_TEXT = 500
-"""Characters that are shown with a picture."""
+"""Maximum characters of a picture's caption."""
 
 
 class Tracker(Protocol):
-    """Somewhere numbers and episodes are shown while a run goes on."""
+    """A destination for metrics and episodes during a run."""
 
     def numbers(self, numbers: Numbers, step: int) -> None:
-        """Show a step's numbers; None is no number."""
+        """Log a step's metrics; None values are skipped."""
         ...
 
     def episode(self, episode: Episode, step: int) -> None:
-        """Show an episode: each picture the policy saw, with what it then said."""
+        """Log an episode: each picture that the policy saw, with its next reply."""
         ...
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish the log."""
         ...
 
 
-def said_of_pictures(episode: Episode) -> list[tuple[Any, str]]:
-    """Each picture that the policy saw (a PIL image) and what it said next; the first one with the
-    question before it.
+def captioned_pictures(episode: Episode) -> list[tuple[Any, str]]:
+    """(PIL image, caption) of each picture that the policy saw: its next reply, after the question
+    for the first picture.
     """
     texts = [f"{episode.sample.question} \u2192"]
     pictures = [episode.first_view.image]
@@ -59,7 +58,7 @@ def said_of_pictures(episode: Episode) -> list[tuple[Any, str]]:
 
 
 class TensorBoard:
-    """Event files in the run folder; steps after `done` are written anew."""
+    """Event files in the run folder; steps after `done` are written again."""
 
     def __init__(self, path: Path, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -71,7 +70,7 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
 
     def episode(self, episode: Episode, step: int) -> None:
-        for n, (picture, text) in enumerate(said_of_pictures(episode)):
+        for n, (picture, text) in enumerate(captioned_pictures(episode)):
             self._writer.add_image(f"episode/{n}", np.asarray(picture), step, dataformats="HWC")
             self._writer.add_text(f"episode/{n}", text.replace("<", "&lt;"), step)
 
@@ -80,8 +79,8 @@ class TensorBoard:
 
 
 class Hosted:
-    """wandb, or trackio, which is used in the same way. Where it sends its data is its own
-    configuration.
+    """wandb, or trackio, which has the same interface. Each reads its own configuration of the
+    server.
     """
 
     def __init__(self, name: TrackerName, config: TrainConfig) -> None:
@@ -106,7 +105,7 @@ class Hosted:
     def episode(self, episode: Episode, step: int) -> None:
         shown = {
             f"episode/{n}": self._module.Image(picture, caption=text)
-            for n, (picture, text) in enumerate(said_of_pictures(episode))
+            for n, (picture, text) in enumerate(captioned_pictures(episode))
         }
         self._module.log(shown, step=step)
 
@@ -115,12 +114,12 @@ class Hosted:
 
 
 def known(numbers: Numbers) -> dict[str, float]:
-    """The numbers that exist, without the step."""
+    """The metrics with a value, without the step."""
     return {name: value for name, value in numbers.items() if value is not None and name != "step"}
 
 
 def _run_id(path: Path) -> str:
-    """A name that the run keeps when it is continued, and that no other folder has."""
+    """A name of the run folder that is unique and survives a resume."""
     return f"{path.name}-{crc32(str(path).encode()):08x}"
 
 
@@ -129,9 +128,9 @@ def opened(done: int, config: TrainConfig, names: Sequence[TrackerName]) -> Iter
     """TensorBoard and the trackers called `names`, closed at the end.
 
     Args:
-        done: steps that were made before.
+        done: number of finished steps.
         config: the run.
-        names: of further trackers.
+        names: further trackers.
     Raises:
         ConfigError: a tracker is not installed.
     """

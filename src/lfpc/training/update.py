@@ -1,8 +1,8 @@
 """One optimiser step on the rollouts of a batch.
 
 Every distinct picture passes the vision tower once, and every distinct first prompt the language
-model once. Who reads them reads leaves in which gradients add up, and the sums go backward through
-language model and tower once. The result is that of one large batch in which nothing is shared.
+model once. Their uses read detached leaves that accumulate gradients, and the sums go backward
+through language model and tower once. The result equals one large batch without sharing.
 
     pictures -> tower -> | leaf -> first prompts -> | leaf -> buckets of rollouts of similar length
     -> loss
@@ -27,33 +27,32 @@ from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.rollouts import Rollout
 
 Leaves = dict[int, list[Tensor]]
-"""Per conversation (by identity), what stands for the features of its views."""
+"""Per conversation (by identity), detached copies of the features of its views."""
 PADDING = 1.4
-"""The longest suffix in a bucket is at most this many times its shortest."""
+"""Maximum ratio of the longest to the shortest suffix in a bucket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateReport:
-    """What one optimiser step did."""
+    """Metrics of one optimiser step."""
 
     loss: float
-    """Value of the loss. With one update per batch it is near 0 by construction: advantages have
-    mean 0."""
+    """Loss. Near 0 by construction with one update per batch, as advantages have mean 0."""
     grad_norm: float | None
-    """Before it was shortened; None if nothing was trained or the gradient was not finite (then
-    weights stay as they are)."""
+    """Gradient norm before clipping; None without a finite gradient, which leaves the weights
+    unchanged."""
     clip_share: float
-    """Share of trained tokens whose gradient was clipped away."""
+    """Share of trained tokens with a clipped gradient."""
     logprob_gap: float
     """Largest |log pi - log pi_sampled| of a trained token: rounding before the first update of a
     batch, movement after it."""
-    trained_rows: int
-    """Rollouts with an advantage; the others have no gradient and are not computed."""
+    trained_rollouts: int
+    """Rollouts with a nonzero advantage; the others have no gradient and are skipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one bucket contributed."""
+    """Loss and counts of one bucket."""
 
     loss: float
     clipped: int
@@ -64,8 +63,8 @@ class Learner:
     """The trained weights with their optimiser.
 
     Args:
-        policy: whose model is trained; it reads pictures and conversations for sampling and for
-            training alike.
+        policy: the policy to train; it encodes pictures and conversations for sampling and
+            training.
         config: the run.
     """
 
@@ -83,49 +82,55 @@ class Learner:
         )
 
     def update(
-        self, rows: Sequence[Rollout], advantages: Sequence[float], *, step: int
+        self, rollouts: Sequence[Rollout], advantages: Sequence[float], *, step: int
     ) -> UpdateReport:
         """One optimiser step; `step` counts from 1 and sets the learning rate."""
-        lengths = np.asarray([len(row.logprobs) for row in rows])
+        lengths = np.asarray([len(one.logprobs) for one in rollouts])
         weights = token_weights(lengths, self.config.aggregation)
-        trained = [n for n in range(len(rows)) if advantages[n] != 0 and lengths[n]]
+        trained = [n for n in range(len(rollouts)) if advantages[n] != 0 and lengths[n]]
         if not trained:
             return UpdateReport(
-                loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rows=0
+                loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rollouts=0
             )
-        features, leaves = self._picture_leaves([rows[n].encoded for n in trained])
+        features, leaves = self._picture_leaves([rollouts[n].encoded for n in trained])
         parts: list[_Part] = []
-        for chunk in micro_batches(rows, trained, self.config.micro_batch):
-            with self._prefixes([rows[n].encoded for n in chunk], leaves) as prefixes:
-                for bucket in length_buckets(rows, chunk):
+        for chunk in micro_batches(rollouts, trained, self.config.micro_batch):
+            with self._prefixes([rollouts[n].encoded for n in chunk], leaves) as prefixes:
+                for bucket in length_buckets(rollouts, chunk):
                     parts.append(
                         self._backward(
-                            rows, bucket, leaves, prefixes, np.asarray(advantages), weights
+                            rollouts, bucket, leaves, prefixes, np.asarray(advantages), weights
                         )
                     )
-        _hand_over(zip(features, chain.from_iterable(leaves.values()), strict=True))
+        _pass_gradients(zip(features, chain.from_iterable(leaves.values()), strict=True))
         tokens = int(lengths[trained].sum())
         return UpdateReport(
             loss=sum(part.loss for part in parts),
             grad_norm=self._step(step),
             clip_share=sum(part.clipped for part in parts) / tokens,
             logprob_gap=max(part.gap for part in parts),
-            trained_rows=len(trained),
+            trained_rollouts=len(trained),
         )
 
-    def _picture_leaves(self, rows: Sequence[Encoded]) -> tuple[list[Tensor], Leaves]:
-        """Features with their history, and per row (by identity) the leaves that stand for them."""
+    def _picture_leaves(self, conversations: Sequence[Encoded]) -> tuple[list[Tensor], Leaves]:
+        """Features with their history, and per conversation (by identity) their leaves."""
         with torch.no_grad() if self.config.freeze_vision else nullcontext(), self.autocast():
-            features = self.policy.views.features([view for row in rows for view in row.views])
+            features = self.policy.views.features(
+                [view for one in conversations for view in one.views]
+            )
         leaf_of = {id(feature): _leaf(feature) for feature in features}
         upcoming = iter(features)
-        leaves = {id(row): [leaf_of[id(next(upcoming))] for _ in row.views] for row in rows}
+        leaves = {
+            id(one): [leaf_of[id(next(upcoming))] for _ in one.views] for one in conversations
+        }
         return features, leaves
 
     @contextmanager
-    def _prefixes(self, rows: Sequence[Encoded], leaves: Leaves) -> Iterator[Prefixes | None]:
-        """Leaves of the rows' first prompts for the time of the block; then what they gathered goes
-        backward. None: nothing is shared.
+    def _prefixes(
+        self, conversations: Sequence[Encoded], leaves: Leaves
+    ) -> Iterator[Prefixes | None]:
+        """Leaves of the first prompts; their gradients go backward at the end of the block. None:
+        prompts are not shared.
         """
         if not self.policy.share:
             yield None
@@ -134,9 +139,9 @@ class Learner:
         with self.autocast():
             compute_prefixes(
                 self.model,
-                rows,
-                [leaves[id(row)] for row in rows],
-                [prefix_key(row) for row in rows],
+                conversations,
+                [leaves[id(one)] for one in conversations],
+                [prefix_key(one) for one in conversations],
                 computed,
             )
         detached = {
@@ -144,28 +149,28 @@ class Learner:
             for key, prefix in computed.items()
         }
         yield detached
-        _hand_over(zip(_tensors(computed), _tensors(detached), strict=True))
+        _pass_gradients(zip(_tensors(computed), _tensors(detached), strict=True))
 
     def _backward(
         self,
-        rows: Sequence[Rollout],
+        rollouts: Sequence[Rollout],
         bucket: Sequence[int],
         leaves: Leaves,
         prefixes: Prefixes | None,
         advantages: np.ndarray,
         weights: np.ndarray,
     ) -> _Part:
-        """Gradients of rollouts that are read together."""
-        chosen = [rows[n] for n in bucket]
+        """Accumulate the gradients of one bucket."""
+        chosen = [rollouts[n] for n in bucket]
         device = self.model.device
-        counts = [len(row.logprobs) for row in chosen]
-        sampled = torch.from_numpy(np.concatenate([row.logprobs for row in chosen])).to(device)
+        counts = [len(one.logprobs) for one in chosen]
+        sampled = torch.from_numpy(np.concatenate([one.logprobs for one in chosen])).to(device)
         per_token = [
             torch.from_numpy(values[bucket].repeat(counts)).float().to(device)
             for values in (advantages, weights)
         ]
         with self.autocast():
-            logprobs = self.logprobs(chosen, [leaves[id(row.encoded)] for row in chosen], prefixes)
+            logprobs = self.logprobs(chosen, [leaves[id(one.encoded)] for one in chosen], prefixes)
         loss, cut = clipped_loss(
             logprobs, sampled, per_token[0], per_token[1], clip=self.config.clip
         )
@@ -176,19 +181,21 @@ class Learner:
 
     def logprobs(
         self,
-        rows: Sequence[Rollout],
+        rollouts: Sequence[Rollout],
         features: Sequence[Sequence[Tensor]],
         prefixes: Prefixes | None,
     ) -> Tensor:
-        """(policy tokens of all rows,) log-probabilities now, computed as in sampling."""
-        got = read(self.model, [row.encoded for row in rows], features, prefixes=prefixes)
+        """(policy tokens of all rollouts,) log-probabilities now, computed as in sampling."""
+        got = read(self.model, [one.encoded for one in rollouts], features, prefixes=prefixes)
         width = got.hidden.shape[1]
-        columns = np.concatenate([row.places - 1 + width - len(row.encoded.ids) for row in rows])
-        numbers = np.arange(len(rows)).repeat([len(row.places) for row in rows])
-        states = got.hidden[torch.from_numpy(numbers), torch.from_numpy(columns)]
-        tokens = torch.from_numpy(np.concatenate([row.encoded.ids[row.places] for row in rows])).to(
-            states.device
+        columns = np.concatenate(
+            [one.places - 1 + width - len(one.encoded.ids) for one in rollouts]
         )
+        numbers = np.arange(len(rollouts)).repeat([len(one.places) for one in rollouts])
+        states = got.hidden[torch.from_numpy(numbers), torch.from_numpy(columns)]
+        tokens = torch.from_numpy(
+            np.concatenate([one.encoded.ids[one.places] for one in rollouts])
+        ).to(states.device)
         banned = self.policy.writer.banned.to(states.device)
         table = log_softmax(
             self.model.lm_head(states), temperature=self.config.temperature, banned=banned
@@ -196,7 +203,7 @@ class Learner:
         return table.gather(1, tokens[:, None])[:, 0]
 
     def autocast(self) -> Any:
-        """bfloat16 matrix products where the run asks for them."""
+        """Context of matrix products in `config.dtype`."""
         return torch.autocast(
             self.model.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"
         )
@@ -213,7 +220,7 @@ class Learner:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of step `step`, counted from 1."""
+    """Learning rate of `step`, counted from 1."""
     left = (
         (config.steps - step + 1) / max(1, config.steps - config.warmup + 1)
         if config.decay
@@ -223,25 +230,25 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def micro_batches(
-    rows: Sequence[Rollout], trained: Sequence[int], size: int
+    rollouts: Sequence[Rollout], trained: Sequence[int], size: int
 ) -> Iterator[list[int]]:
-    """Numbers of the trained rows in batches of at most `size`: rollouts of one question together,
-    similar lengths together.
+    """Numbers of the trained rollouts in batches of at most `size`, with one question and similar
+    lengths together.
     """
     groups: dict[int, list[int]] = {}
     for number in trained:
-        groups.setdefault(id(rows[number].views[0].image), []).append(number)
+        groups.setdefault(id(rollouts[number].views[0].image), []).append(number)
     ordered = sorted(
-        groups.values(), key=lambda group: max(len(rows[n].encoded.ids) for n in group)
+        groups.values(), key=lambda group: max(len(rollouts[n].encoded.ids) for n in group)
     )
     order = list(chain.from_iterable(ordered))
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
-def length_buckets(rows: Sequence[Rollout], chunk: Sequence[int]) -> list[list[int]]:
-    """`chunk` in buckets of similar suffix length, so that little is computed for padding."""
-    suffixes = {n: len(rows[n].encoded.ids) - rows[n].encoded.prefix for n in chunk}
+def length_buckets(rollouts: Sequence[Rollout], chunk: Sequence[int]) -> list[list[int]]:
+    """`chunk` in buckets of similar suffix length, which need little padding."""
+    suffixes = {n: len(rollouts[n].encoded.ids) - rollouts[n].encoded.prefix for n in chunk}
     buckets: list[list[int]] = []
     for number in sorted(chunk, key=suffixes.__getitem__):
         if not buckets or suffixes[number] > PADDING * suffixes[buckets[-1][0]]:
@@ -258,8 +265,8 @@ def _tensors(prefixes: Prefixes) -> list[Tensor]:
     return [tensor for prefix in prefixes.values() for pair in prefix.layers for tensor in pair]
 
 
-def _hand_over(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Hand what leaves gathered to the tensors they stand for, each once."""
+def _pass_gradients(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Pass the gradients of leaves backward to their tensors, each once."""
     distinct = {id(leaf): (tensor, leaf.grad) for tensor, leaf in pairs}
     known = [(tensor, grad) for tensor, grad in distinct.values() if grad is not None]
     if known:

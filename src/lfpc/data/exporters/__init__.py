@@ -1,4 +1,4 @@
-"""Samples in the layouts that others read, one file each: `EXPORTERS` is the index."""
+"""Samples in other tools' layouts, one file each: `EXPORTERS` is the index."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +14,7 @@ EXPORTERS: dict[str, Callable[[Iterable[Sample], Path], int]] = {
     "deepeyes": write_deepeyes,
     "mini-o3": write_mini_o3,
 }
-"""Name -> (samples, folder) -> how many were written. Samples are taken one after the other; memory
-stays flat."""
+"""Name -> (samples, folder) -> number of samples written. Samples are streamed, so memory stays
+flat."""
 
 __all__ = ["EXPORTERS"]

@@ -1,5 +1,5 @@
-"""What exporters share: the question as one text, pictures beside a table, and what a published
-layout has no place for.
+"""What exporters share: the question as one text, pictures beside a table, and the fields that a
+published layout lacks.
 """
 
 import json
@@ -31,12 +31,12 @@ def stored_picture(sample: Sample, store: PictureStore) -> Path:
     """A copy of the sample's picture in `store`.
 
     Raises:
-        PictureError: there is no picture.
+        PictureError: the picture is missing or unreadable.
     """
     return store.adopt(sample.image.absolute(), picture_kind(sample.image))
 
 
 def picture_kind(picture: Path) -> str:
-    """What a picture file is by its content, as "png"."""
+    """Format of a picture file by its content, such as "png"."""
     with picture_file(picture) as file:
         return (file.format or "png").lower()

@@ -1,4 +1,4 @@
-"""A samples folder with copies of its pictures, which may be moved or packed as a whole."""
+"""A samples folder with copies of its pictures, to move or pack as a whole."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace

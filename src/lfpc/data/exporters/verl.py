@@ -1,6 +1,4 @@
-"""verl's parquet layout, with pictures inside, and DeepEyes' form of it, which names the
-environment that plays.
-"""
+"""verl's parquet layout with pictures inside, and DeepEyes' variant with its environment."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from lfpc.storage.files import atomic_file
 
 GROUP_BYTES = 64 * 2**20
 GROUP_ROWS = 1000
-"""A row group is written when it holds this much: memory stays flat."""
+"""Maximum bytes and rows of a row group, which bound memory."""
 _EXTRA = pa.struct([(name, pa.string()) for name in ("question", "answer", "index", "split", KEPT)])
 _COLUMNS = [
     ("data_source", pa.string()),
@@ -28,7 +26,7 @@ _COLUMNS = [
     ("extra_info", _EXTRA),
 ]
 DEEPEYES_ENVIRONMENT = "visual_toolbox_v2"
-"""What DeepEyes' trainer looks for in `env_name`."""
+"""Value of `env_name` for DeepEyes' trainer."""
 
 
 def write_verl(samples: Iterable[Sample], out: Path) -> int:

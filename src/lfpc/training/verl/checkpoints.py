@@ -1,11 +1,11 @@
 """verl's checkpoints as ours.
 
-    verl/global_step_10/           what verl continues from: weights and optimiser, a shard a rank
+    verl/global_step_10/           verl's own checkpoint: weights and optimiser, a shard per rank
     verl/latest_checkpointed_iteration.txt
-    checkpoints/step-000010/       the whole weights: loads anywhere, Stage II starts from it
+    checkpoints/step-000010/       the whole weights: loads anywhere, --init of Stage II
     checkpoints/best/              the weights with the best validation so far
 
-All of it lies on a disk that every machine of the run sees.
+The run folder is on a disk shared by all machines of the run.
 """
 
 import shutil
@@ -23,10 +23,10 @@ LATEST = "latest_checkpointed_iteration.txt"
 
 
 def saved_step(out: Path) -> int:
-    """The step a run would continue from; 0: none.
+    """The step to resume from; 0: none.
 
     Raises:
-        CheckpointError: verl's note of it is not readable.
+        CheckpointError: verl's file with the step is unreadable.
     """
     file = state_folder(out) / LATEST
     if not file.is_file():
@@ -40,11 +40,10 @@ def saved_step(out: Path) -> int:
 
 
 def check_ranks(out: Path, gpus: int) -> None:
-    """See to it that the checkpoint to continue from was written by as many GPUs: verl keeps a
-    shard for each.
+    """Check that the checkpoint to resume from has one shard for each GPU, as verl needs.
 
     Raises:
-        CheckpointError: it was not.
+        CheckpointError: it has not.
     """
     step = saved_step(out)
     folder = state_folder(out) / f"global_step_{step}" / "actor"
@@ -59,8 +58,8 @@ def check_ranks(out: Path, gpus: int) -> None:
 
 
 def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Path:
-    """Move the whole weights of verl's checkpoint of `step` to where ours are, with the settings
-    they were trained with, and drop the oldest ones. Returns the folder.
+    """Move the whole weights of verl's checkpoint of `step` to our checkpoint folder, add their
+    settings, and delete the oldest ones. Returns the folder.
 
     Raises:
         CheckpointError: verl wrote no weights there.
@@ -86,8 +85,8 @@ def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Pat
 
 
 def _state_folders(out: Path) -> list[Path]:
-    """What verl can continue from, oldest first. verl itself would forget those of before a resume,
-    and delete before it writes.
+    """Verl's own checkpoints, oldest first. verl itself would forget those before a resume, and
+    delete before it writes.
     """
     return sorted(
         state_folder(out).glob("global_step_*"),
@@ -96,7 +95,7 @@ def _state_folders(out: Path) -> list[Path]:
 
 
 def keep_best(out: Path, step: int) -> Path:
-    """Copy the weights of `step` to where the best ones are. Returns that folder."""
+    """Copy the weights of `step` to the folder of the best ones. Returns that folder."""
     best = best_checkpoint(out)
     with atomic_folder(best) as draft:
         shutil.copytree(checkpoint_folder(out, step), draft, dirs_exist_ok=True)

@@ -1,8 +1,8 @@
-"""On what a run computes, and presets for common hardware.
+"""The machines of a run, and presets for common hardware.
 
-A preset of hardware is independent of the experiment:
-`lfpc train stage1 --engine verl --hardware node4` is Stage I on four GPUs. What it says about the
-run itself (batch, precision, lengths) is the paper's, unless the hardware is too small for that.
+A hardware preset is independent of the experiment: `lfpc train stage1 --engine verl --hardware
+node4` is Stage I on four GPUs. Its batch, precision and lengths are the paper's, unless the
+hardware is too small for them.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,12 @@ from lfpc.training.config import TrainConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Machines and how they are used. Changes how fast a run is and what fits, not what it
-    computes.
-    """
+    """Machines and their use. They change speed and memory, not results."""
 
     nodes: int = 1
-    """Machines; several are joined with `ray start` before."""
+    """Number of machines; join several with `ray start` first."""
     gpus_per_node: int = 8
-    """GPUs of each."""
+    """GPUs per machine."""
     gpu_gib: float = 80.0
     """Memory of one GPU, for the estimate."""
     host_gib: float = 1000.0
@@ -33,31 +31,31 @@ class Cluster:
     gpu_tbps: float = 2.0
     """Memory bandwidth of one GPU in TB/s, for the estimate: 2.0 for an A100, 3.35 for an H100."""
     model: Literal["7B", "3B"] = "7B"
-    """Qwen2.5-VL of this size is what the estimate is for, where the checkpoint is not there to be
-    looked at."""
+    """Size of Qwen2.5-VL for the estimate, if the checkpoint is not available."""
     tensor_parallel: int = 1
-    """GPUs that hold one copy of the sampling model together."""
+    """GPUs per copy of the sampling model."""
     sampling_share: float = 0.6
-    """Share of a GPU's memory that vLLM takes while it samples."""
+    """Share of a GPU's memory for vLLM during sampling."""
     tokens_per_gpu: int | None = None
-    """Tokens of a micro-batch on one GPU, at least the run's `max_rollout_tokens`, which is the
-    default. More is faster and needs more memory."""
+    """Tokens of a micro-batch on one GPU. Default and minimum: --max-rollout-tokens. More is faster
+    and needs more memory."""
     offload: bool = True
-    """Whether weights and optimiser wait in the machine's memory while vLLM samples."""
+    """Offload weights and optimiser to the machine's memory during sampling."""
     checkpointing: bool = True
-    """Whether activations are computed again in the backward pass in place of being kept."""
+    """Activation checkpointing: compute activations again in the backward pass."""
     padding_free: bool = True
-    """Whether rollouts are packed without padding, which needs flash attention; False: padded, with
-    torch's own attention."""
+    """Pack rollouts without padding, which needs flash attention. Otherwise they are padded, with
+    torch's attention."""
     workers: int = 8
-    """Processes that play episodes: decoding, cropping, tokenising. Each keeps up to 2 GiB of
+    """Processes that play episodes (decoding, cropping, tokenising). Each caches up to 2 GiB of
     pictures."""
     rollout: str = "vllm"
     """verl's rollout engine."""
     stop_at: int | None = None
-    """Stop after this step; the same command without it goes on. For queues with a time limit."""
+    """Stop after this step, for queues with a time limit; the same command without it resumes."""
     verl: tuple[str, ...] = ()
-    """Further settings of verl as KEY=VALUE (+KEY=VALUE for a key it does not know); they win."""
+    """Further settings of verl as KEY=VALUE (+KEY=VALUE for an unlisted key); they override all
+    others."""
 
     def __post_init__(self) -> None:
         for name in ("nodes", "gpus_per_node", "tensor_parallel", "workers"):
@@ -67,25 +65,25 @@ class Cluster:
             raise ConfigError(f"sampling_share must lie between 0 and 1, got {self.sampling_share}")
         if self.gpus % self.tensor_parallel:
             raise ConfigError(
-                f"{self.gpus} GPUs cannot be shared out among copies of "
-                f"{self.tensor_parallel} (tensor_parallel)"
+                f"{self.gpus} GPUs are not divisible by --cluster.tensor-parallel "
+                f"{self.tensor_parallel}"
             )
         for setting in self.verl:
             if "=" not in setting:
-                raise ConfigError(f"a setting of verl is written KEY=VALUE, got {setting!r}")
+                raise ConfigError(f"--cluster.verl takes KEY=VALUE, got {setting!r}")
 
     def micro_batch_tokens(self, config: TrainConfig) -> int:
-        """Tokens that one GPU trains on together."""
+        """Tokens of a micro-batch on one GPU."""
         return max(self.tokens_per_gpu or 0, config.max_rollout_tokens)
 
     @property
     def gpus(self) -> int:
-        """All GPUs."""
+        """Number of GPUs of all machines."""
         return self.nodes * self.gpus_per_node
 
 
 LONG = 24576
-"""Tokens of a rollout whose first view is the original at 16,384 visual tokens."""
+"""Token limit of a rollout with a first view of 16,384 visual tokens."""
 
 
 def _paper(config: TrainConfig) -> TrainConfig:
@@ -135,14 +133,14 @@ HARDWARE: dict[str, tuple[str, Callable[[TrainConfig], TrainConfig], Cluster]] =
         Cluster(nodes=2, workers=16),
     ),
 }
-"""Name -> what it is for, what it makes of a run, and the machines."""
+"""Name -> (description, adaptation of a run, machines)."""
 
 
 def hardware(name: str, config: TrainConfig) -> tuple[TrainConfig, Cluster]:
-    """The run `config` as fits the hardware called `name`, and the machines.
+    """The run `config` adapted to the hardware preset `name`, and the machines.
 
     Raises:
-        ConfigError: there is no such preset; the known names are listed, the nearest first.
+        ConfigError: unknown preset; the message lists the known ones, with the nearest as a hint.
     """
     if name not in HARDWARE:
         near = get_close_matches(name, HARDWARE, n=1)

@@ -1,26 +1,26 @@
-"""What a run needs, by formula: memory of GPUs and machines, time, disk. P: parameters, N: GPUs, T:
-tokens of a micro-batch.
+"""Estimates of a run by formula: memory of GPUs and machines, time, disk. P: parameters, N: GPUs,
+T: tokens of a micro-batch.
 
     training, per GPU     16 P / N                 float32 weights, gradients, two moments of Adam
                         + 2 (E + 2 L)              bfloat16 of gathered parts: embeddings E, two
                                                    layers L
-                        + T (2 h l + 16 h + 6 i)   one input a layer (kept), one layer's inside
+                        + T (2 h l + 16 h + 6 i)   one input per layer (kept), one layer's inside
                                                    (computed again), bfloat16
                         + 10 T V                   logits of V words: bfloat16, float32, gradient
-    sampling, per GPU     2 P / tensor_parallel    bfloat16 weights; what is left of the share
+    sampling, per GPU     2 P / tensor_parallel    bfloat16 weights; the rest of the share
                                                    holds keys and values
     machine               12 P / nodes             offloaded weights and moments
-                        + pixels of a step / nodes, 2,352 bytes a visual token, twice (in the
+                        + pixels of a step / nodes, 2,352 bytes per visual token, twice (in the
                           queue, and on the way to a rank)
-                        + 2 GiB a worker           decoded pictures and first views
+                        + 2 GiB per worker         decoded pictures and first views
 
     time of a step        play:   2 P tokens read / (0.4 peak)
                                   + tokens written * (2 P / copies in memory) / bandwidth
                           update: 2 P (old log-probabilities) + 8 P (6 P, and 2 P again for
                                   activations), times tokens / (0.35 peak)
 
-Allocators, fragmentation and stragglers come on top, so nine tenths of a GPU count as all of it.
-None of this was checked on a GPU.
+Allocators, fragmentation and stragglers add to this, so nine tenths of a GPU count as all of it.
+The formulas were not checked on a GPU.
 """
 
 from collections.abc import Iterator
@@ -32,26 +32,26 @@ from lfpc.training.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
 
 GIB = 2**30
 PIXEL_BYTES = 2352
-"""Of one visual token on its way to training."""
+"""Bytes of one visual token on its way to training."""
 USABLE = 0.9
 READING = 0.4
 UPDATING = 0.35
-"""Shares of a GPU's peak that reading prompts and training reach."""
+"""Shares of a GPU's peak speed in prompt processing and in training."""
 AT_ONCE = 256
-"""Rollouts that one copy of the sampling model writes at once, if their keys and values fit."""
+"""Maximum concurrent rollouts of one copy of the sampling model, if their keys and values fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a rollout is taken to be; tokens."""
+    """Assumed size of a rollout, in tokens."""
 
     first_view: int
     crops: int
     crop: int
     text: int
-    """Of system message, question and observations."""
+    """Tokens of system message, question and observations."""
     written: int
-    """Of all replies together."""
+    """Tokens of all replies."""
 
     @property
     def visual(self) -> int:
@@ -66,32 +66,32 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run needs."""
+    """Memory, time and disk of a run."""
 
     shape: ModelShape
     load: Load
     training_gib: float
-    """Per GPU, while it trains."""
+    """GiB per GPU in training."""
     sampling_gib: float
-    """Per GPU, for weights and one rollout, while it samples."""
+    """GiB per GPU in sampling, for weights and one rollout."""
     at_once: int
-    """Rollouts whose keys and values fit beside the weights, per copy of the sampling model."""
+    """Concurrent rollouts per copy of the sampling model, by memory of keys and values."""
     host_gib: float
-    """Per machine."""
+    """GiB per machine."""
     play_s: float
     update_s: float
-    """Seconds of a step."""
+    """Seconds of sampling and of the update in a step."""
     hours: float
-    """Of the whole run."""
+    """Hours of the whole run."""
     checkpoint_gib: float
-    """Of disk, each: weights once more for others to load, and what verl continues from."""
+    """GiB of disk per checkpoint: the weights, and verl's own checkpoint."""
     advice: tuple[str, ...]
-    """What to turn down; empty: it fits."""
+    """Options to change if the run does not fit; empty: it fits."""
 
 
 def typical_load(config: TrainConfig) -> Load:
-    """One crop, two replies of 150 tokens; a first view of 1,024 tokens where every sample has its
-    own budget.
+    """The typical load: one crop, two replies of 150 tokens, and a first view of 1,024 tokens if
+    budgets are selected.
     """
     written = min(300, 2 * config.max_new_tokens)
     return Load(
@@ -104,9 +104,7 @@ def typical_load(config: TrainConfig) -> Load:
 
 
 def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:
-    """Of the checkpoint the run starts from, or of the model the cluster's preset is for where it
-    is not there yet.
-    """
+    """Shape of the checkpoint `config.init`, or of `cluster.model` without it."""
     return (
         shape_of_checkpoint(config.init)
         if (config.init / "config.json").is_file()
@@ -115,7 +113,7 @@ def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:
 
 
 def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> float:
-    """Per GPU, while it trains."""
+    """Bytes per GPU in training."""
     tokens = cluster.micro_batch_tokens(config)
     h = shape.hidden
     layers = shape.layers
@@ -131,7 +129,7 @@ def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> 
 
 
 def host_bytes(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
-    """Per machine."""
+    """Bytes per machine."""
     offloaded = 12 * shape.parameters / cluster.nodes if cluster.offload else 0
     pixels = (
         2 * config.prompts_per_step * config.group_size * load.visual * PIXEL_BYTES / cluster.nodes
@@ -140,7 +138,7 @@ def host_bytes(shape: ModelShape, load: Load, config: TrainConfig, cluster: Clus
 
 
 def rollouts_at_once(shape: ModelShape, load: Load, cluster: Cluster) -> int:
-    """Per copy of the sampling model."""
+    """Concurrent rollouts per copy of the sampling model."""
     memory = (
         cluster.sampling_share * cluster.gpu_gib * GIB * cluster.tensor_parallel
         - 2 * shape.parameters
@@ -149,8 +147,8 @@ def rollouts_at_once(shape: ModelShape, load: Load, cluster: Cluster) -> int:
 
 
 def play_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
-    """Of one step's sampling: prompts are read, then every token of a batch costs one pass over the
-    weights.
+    """Seconds of one step's sampling: prompt processing, then one pass over the weights per token
+    of a batch.
     """
     rollouts = config.prompts_per_step * config.group_size
     copies = cluster.gpus / cluster.tensor_parallel
@@ -168,7 +166,7 @@ def play_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cl
 
 
 def update_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
-    """Of one step's log-probabilities and update."""
+    """Seconds of one step's log-probabilities and update."""
     tokens = config.prompts_per_step * config.group_size * load.tokens
     factor = 2 + (8 if cluster.checkpointing else 6) * config.updates_per_batch
     return (
@@ -177,7 +175,7 @@ def update_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: 
 
 
 def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) -> Estimate:
-    """All of it, with what to turn down if it does not fit."""
+    """The estimate of a run, with advice if it does not fit."""
     shape = shape_of_run(config, cluster)
     load = load or typical_load(config)
     play = play_seconds(shape, load, config, cluster)
@@ -230,22 +228,22 @@ def _advice(
 
 
 def report(found: Estimate, cluster: Cluster) -> str:
-    """An estimate for people."""
+    """An estimate as text."""
     load = found.load
     lines = [
         f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters on "
         f"{cluster.nodes} x {cluster.gpus_per_node} GPUs "
         f"of {cluster.gpu_gib:g} GiB",
-        f"  a rollout is taken to have {load.tokens} tokens: first view {load.first_view}, "
+        f"  assumed rollout: {load.tokens} tokens: first view {load.first_view}, "
         f"{load.crops} crop of {load.crop}, "
         f"text {load.text}, written {load.written}",
-        f"  training    {found.training_gib:7.1f} GiB a GPU",
-        f"  sampling    {found.sampling_gib:7.1f} GiB a GPU at least; {found.at_once} "
-        f"rollouts at once",
+        f"  training    {found.training_gib:7.1f} GiB per GPU",
+        f"  sampling    {found.sampling_gib:7.1f} GiB per GPU at least; {found.at_once} "
+        f"concurrent rollouts",
         f"  machine     {found.host_gib:7.1f} GiB of {cluster.host_gib:g}",
         f"  checkpoint  {found.checkpoint_gib:7.1f} GiB of disk each",
         f"  time        {found.play_s / 60:7.1f} min play + {found.update_s / 60:.1f} min "
-        f"update a step, {found.hours:.1f} h the run",
+        f"update per step, {found.hours:.1f} h per run",
     ]
     verdict = [f"  does not fit: {advice}" for advice in found.advice] or ["  fits"]
     return "\n".join(lines + verdict)

@@ -1,6 +1,6 @@
-"""A run on verl, from a configuration to a checkpoint; or, with `preview`, what would be run.
+"""A run on verl, from a configuration to a checkpoint; `preview` prints its settings.
 
-verl is imported inside the functions, once it is known to be there.
+verl is imported inside the functions, after a check that it is installed.
 """
 
 import json
@@ -28,9 +28,7 @@ PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def preview(config: TrainConfig, cluster: Cluster) -> str:
-    """What would be run: verl's settings, checked by verl where it is installed, and what they
-    need.
-    """
+    """Verl's settings, checked by verl if installed, with the estimate, as text."""
     values = settings(config, cluster)
     verl = installed_version("verl")
     if verl is None:
@@ -48,11 +46,11 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
 
 
 def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
-    """See to it that the checkpoint's picture processor leaves views of the run's sizes alone: vLLM
-    would show them resized.
+    """Check that the checkpoint's picture processor keeps views of the run's sizes; otherwise vLLM
+    would resize them.
 
     Raises:
-        CheckpointError: it would not.
+        CheckpointError: it would resize them.
     """
     file = config.init / PROCESSOR_FILE
     token = config.crop.factor**2
@@ -97,7 +95,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     keep_samples(run, samples)
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
-        # the run was killed after verl had written its checkpoint, and before it was ours
+        # the run was killed between verl's checkpoint and ours
         publish(config, done, settings_of_run(config, samples))
     if done < last:
         check_ranks(config.out, cluster.gpus)

@@ -1,6 +1,4 @@
-"""A sample as a line of JSON, which is how verl's queue carries it to the worker that plays it: the
-path of its picture, no pixels.
-"""
+"""A sample as a line of JSON in verl's queue, with the path of its picture and no pixels."""
 
 import json
 from pathlib import Path

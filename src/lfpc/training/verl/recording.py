@@ -1,7 +1,6 @@
-"""What a worker tells of an episode, and what a step of such episodes becomes in `metrics.jsonl`
-and `episodes.jsonl`.
+"""Workers' reports of rollouts, and their lines in `metrics.jsonl` and `episodes.jsonl`.
 
-Knows nothing of verl: the numbers are those of the local engine, by the same functions.
+Independent of verl: the metrics come from the local engine's functions.
 """
 
 import pickle
@@ -29,8 +28,8 @@ from lfpc.training.groups import (
 from lfpc.training.statistics import Numbers, episode_numbers, sampling_numbers
 
 MOST_FAILED = 0.05
-"""Share of a step's rollouts that may fail, for a server that stumbles; more is an error in the
-set-up or the data."""
+"""Maximum share of failed rollouts in a step. Occasional server failures are tolerated; more
+indicate a faulty set-up or data."""
 _BLANK = Image.new("1", (1, 1))
 
 
@@ -39,24 +38,24 @@ class RecordedRollout:
     """One rollout as its worker reports it."""
 
     episode: Episode
-    """Without pixels."""
+    """The episode, without pixels."""
     terms: RewardTerms
     record: EpisodeRecord
-    """As it goes into `episodes.jsonl`."""
+    """The record for `episodes.jsonl`."""
     question: int
-    """Its question's place in the run's schedule."""
+    """Place of the question in the run's schedule."""
     rollout: int
-    """Its number among the rollouts of the question."""
+    """Number among the rollouts of the question."""
     overlong: bool
-    """Nothing of it is trained."""
+    """Whether it is too long, and therefore not trained on."""
 
     def to_bytes(self) -> bytes:
-        """For the way through verl's queue."""
+        """Serialised for verl's queue."""
         return pickle.dumps(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "RecordedRollout":
-        """The inverse, for bytes of this run's own workers."""
+        """The inverse. Only for bytes of this run's own workers, as it unpickles them."""
         return pickle.loads(data)
 
 
@@ -89,7 +88,7 @@ def _without_pixels(episode: Episode) -> Episode:
 
 
 def recorded_groups(rollouts: Sequence[RecordedRollout]) -> list[Group]:
-    """The groups of a step, in the order of the schedule; failed rollouts are missing in them."""
+    """The groups of a step, in the order of the schedule, without failed rollouts."""
     return [
         group_of([one.episode for one in found], [one.terms for one in found])
         for found in _by_question(rollouts)
@@ -105,10 +104,10 @@ def _by_question(rollouts: Sequence[RecordedRollout]) -> list[list[RecordedRollo
 
 
 def check_complete(count: int, config: TrainConfig) -> int:
-    """How many of a step's rollouts failed, when `count` came back.
+    """Number of failed rollouts of a step with `count` reports.
 
     Raises:
-        RunError: too many.
+        RunError: more than `MOST_FAILED`.
     """
     wanted = config.prompts_per_step * config.group_size
     if wanted - count > MOST_FAILED * wanted:
@@ -120,15 +119,13 @@ def check_complete(count: int, config: TrainConfig) -> int:
 
 
 def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Numbers:
-    """Metrics of a step's episodes; those of sampling are of the questions of which no rollout
-    failed.
-    """
+    """Metrics of a step's episodes; sampling metrics use only questions without failed rollouts."""
     groups = recorded_groups(rollouts)
     whole = [group for group in groups if len(group.episodes) == config.group_size]
     return {
         **episode_numbers(episodes_of(groups), terms_of(groups)),
         **sampling_numbers(whole),
-        "trained_rows": sum(advantage != 0 for advantage in advantages_of(whole)),
+        "trained_rollouts": sum(advantage != 0 for advantage in advantages_of(whole)),
         "overlong": sum(one.overlong for one in rollouts),
         "failed": check_complete(len(rollouts), config),
     }

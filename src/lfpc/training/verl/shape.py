@@ -1,6 +1,4 @@
-"""The shape of a Qwen2.5-VL, and what follows from it: parameters, and bytes of attention keys and
-values.
-"""
+"""The shape of a Qwen2.5-VL, with its parameters and bytes of attention keys and values."""
 
 import json
 from collections.abc import Mapping
@@ -22,24 +20,24 @@ class ModelShape:
     intermediate: int
     vocabulary: int
     tied: bool
-    """Whether input and output embeddings are one matrix."""
+    """Whether input and output embeddings share one matrix."""
     vision_hidden: int
     vision_depth: int
     vision_intermediate: int
 
     @property
     def kv_width(self) -> int:
-        """Of the keys, or of the values, of one token in one layer."""
+        """Width of the keys (or values) of one token in one layer."""
         return self.hidden // self.heads * self.kv_heads
 
     @property
     def embedding_parameters(self) -> int:
-        """Of the word embeddings, both ways."""
+        """Parameters of the input and output embeddings."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     @property
     def layer_parameters(self) -> int:
-        """Of one layer of the language model.
+        """Parameters of one layer of the language model.
 
         q, o: h^2 each; k, v: h * kv each; biases of q, k, v; three matrices h * i; two norms
         """
@@ -49,8 +47,8 @@ class ModelShape:
 
     @property
     def vision_parameters(self) -> int:
-        """Of the tower: patch embedding, blocks with biases and two norms, merger of 2 x 2
-        patches.
+        """Parameters of the vision tower: patch embedding, blocks with biases and two norms, merger
+        of 2 x 2 patches.
         """
         v = self.vision_hidden
         i = self.vision_intermediate
@@ -60,7 +58,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Parameters of the whole model."""
         return (
             self.embedding_parameters
             + self.layers * self.layer_parameters
@@ -70,7 +68,7 @@ class ModelShape:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes that keys and values of one token take in all layers, in bfloat16."""
+        """Bytes of the keys and values of one token in all layers, in bfloat16."""
         return 2 * 2 * self.layers * self.kv_width
 
 
@@ -107,7 +105,7 @@ def shape_of_checkpoint(folder: Path) -> ModelShape:
     """The shape of the checkpoint in `folder`.
 
     Raises:
-        CheckpointError: its configuration is not that of a Qwen2.5-VL.
+        CheckpointError: not the configuration of a Qwen2.5-VL.
     """
     try:
         return _shape(json.loads((folder / "config.json").read_text(encoding="utf-8")))

@@ -1,6 +1,7 @@
-"""A run and a cluster as verl's configuration. The whole translation is `settings`, one line a key.
+"""A run and a cluster as verl's configuration. `settings` is the whole translation, one line per
+key.
 
-What verl cannot do, or would do differently without saying so, is an error here and not a footnote.
+Options that verl does not support, or would silently treat differently, are rejected with an error.
 """
 
 from collections.abc import Mapping
@@ -15,42 +16,43 @@ from lfpc.training.config import TrainConfig
 from lfpc.training.verl.clusters import Cluster
 
 NAME = "lfpc"
-"""Of our agent loop and of our advantages in verl's registries, and of our own section in its
+"""Name of our agent loop and advantages in verl's registries, and of our section in its
 configuration."""
 INSIDE = "lfpc.training.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 TRAIN = "train"
 VALIDATION = "validation"
-"""Names in place of verl's data files: our dataset reads the samples folders of the run."""
+"""Placeholders for verl's data files: our dataset reads the samples folders of the run."""
 NO_DUAL_CLIP = 1e9
-"""verl clips ratios of bad rollouts a second time, at this value; the paper does not."""
+"""Value that disables verl's second clipping of the ratios of bad rollouts, which the paper does
+not have."""
 
 
 def state_folder(out: Path) -> Path:
-    """Verl's own checkpoints in the run folder `out`: what a run continues from."""
+    """Folder of verl's own checkpoints in the run folder `out`."""
     return out / "verl"
 
 
 def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
-    """See to it that verl can do what `config` says.
+    """Check that verl supports `config` on `cluster`.
 
     Raises:
-        ConfigError: it cannot; the sentence says what to change.
+        ConfigError: it does not; the message names the option to change.
     """
     rollouts = config.prompts_per_step * config.group_size
     chat = config.chat
     budget = config.first_budget(0)
     view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
     refusals = (
-        (config.lora is not None, "LoRA is trained by the local engine only; leave out --lora"),
+        (config.lora is not None, "--lora needs the local engine; leave it out"),
         (
             config.freeze_vision,
-            "verl trains the vision tower with the rest; leave out --freeze-vision",
+            "--freeze-vision needs the local engine; leave it out",
         ),
-        (config.decay, "verl has no linear decay of the learning rate; leave out --decay"),
+        (config.decay, "--decay needs the local engine; leave it out"),
         (
             rollouts % cluster.gpus,
-            f"{rollouts} rollouts a step cannot be shared out among {cluster.gpus} GPUs; "
+            f"{rollouts} rollouts per step are not divisible by {cluster.gpus} GPUs; "
             f"change --prompts-per-step or --group-size",
         ),
         (
@@ -69,18 +71,16 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
 
 
 def save_every(config: TrainConfig) -> int:
-    """Steps between checkpoints: whenever a validation may find the best one, there has to be
-    one.
-    """
+    """Steps between checkpoints; each validation needs one, which may be the best."""
     return gcd(config.save_every, config.validate_every) if config.validation else config.save_every
 
 
 def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
-    """Verl's keys and their values; everything else keeps verl's default. A key with + is one that
-    verl does not list.
+    """Verl's keys and their values; all others keep verl's default. + marks a key that verl does
+    not list.
 
     Raises:
-        ConfigError: verl cannot do what `config` says.
+        ConfigError: verl does not support `config`.
     """
     check_translatable(config, cluster)
     # verl's processes may start in another folder
@@ -186,13 +186,13 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.resume_mode": "auto",
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
-        # what our own parts read inside verl's processes
+        # settings of our own parts inside verl's processes
         f"+{NAME}": {"train": plain(run)},
     }
 
 
 def settings_lines(values: Mapping[str, Any]) -> str:
-    """`settings` for people, without our own section."""
+    """`settings` as text, without our own section."""
     width = max(len(key) for key in values)
     return "\n".join(
         f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}"

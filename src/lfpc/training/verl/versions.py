@@ -1,5 +1,5 @@
-"""Whether the packages are those this was written for. verl's plug-in interfaces change with every
-release, so its version is exact.
+"""Checks of the installed packages. verl's plug-in interfaces change with every release, so its
+version is exact.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,17 @@ FLASH_ATTENTION = "flash-attn>=2.8,<3"
 
 
 def needed(cluster: Cluster) -> list[str]:
-    """The requirements of a run on `cluster`."""
+    """Package requirements of a run on `cluster`."""
     vllm = [VLLM] if cluster.rollout == "vllm" else []
     flash_attention = [FLASH_ATTENTION] if cluster.padding_free else []
     return [*NEEDED, *vllm, *flash_attention]
 
 
 def check_versions(requirements: Sequence[str]) -> None:
-    """See to it that the required packages are installed.
+    """Check that the required packages are installed.
 
     Raises:
-        ConfigError: a package is missing, too old or too new; all of them are named in one
-            sentence.
+        ConfigError: packages are missing, too old or too new; one sentence names them all.
     """
     wrong = [sentence for one in requirements if (sentence := _wrong(Requirement(one)))]
     if wrong:
@@ -44,7 +43,7 @@ def check_versions(requirements: Sequence[str]) -> None:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of `package` in this environment; None: it is not installed."""
+    """The version of `package` in this environment; None: not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

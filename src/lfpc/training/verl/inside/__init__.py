@@ -1,8 +1,8 @@
-"""What runs in verl's own processes. Importing any of it imports verl.
+"""Code that runs in verl's own processes. Its import imports verl.
 
 start       verl's whole configuration, and the start of a run
 section     our own section of that configuration
-plugin      what verl is told about at start-up, in every process
+plugin      registration of our parts, in every process
 dataset     the run's questions, step by step
 loop        one rollout: our episode against verl's sampling server
 pixels      pictures on their way from worker to trainer

@@ -1,8 +1,7 @@
-"""The run's questions, step by step: the dataset is the schedule that the local engine would follow
-with the same seed.
+"""The run's schedule as a dataset: the same samples, step by step, as in the local engine with the
+same seed.
 
-So verl has nothing to shuffle, and nothing can be filtered, dropped at the end of an epoch, or
-asked twice after a resume.
+verl therefore shuffles, filters and drops nothing, and a resumed run repeats no sample.
 """
 
 from typing import Any
@@ -18,15 +17,15 @@ from lfpc.training.verl.translate import NAME, TRAIN
 
 
 class ScheduledSamples(Dataset):
-    """Rows for verl's agent loops; `index` is the place in the schedule.
+    """Items for verl's agent loops; `index` is the place in the schedule.
 
     Args:
-        data_files: `TRAIN`, the schedule of the run, or `VALIDATION`, its held-out samples in
-            order; one training sample where there are none, as verl wants a row.
+        data_files: `TRAIN`, the schedule of the run, or `VALIDATION`, its held-out samples in order
+            (one training sample without any, because verl needs an item).
         config: verl's `data` section.
-        max_samples: verl's limit; ours is the schedule.
+        max_samples: verl's limit, unused.
     Raises:
-        SampleError, PictureError: the run's samples folder lacks something; see `training_samples`.
+        SampleError, PictureError: see `training_samples`.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""One rollout: our episode, played against verl's sampling server. The same protocol, look and
-limits as in the local engine.
+"""One rollout: our episode against verl's sampling server, with the protocol, look and limits of
+the local engine.
 
     prompt            | response
     p p V V V p p p   | r r r  o V V o  r r      as in lfpc.policies.qwen.encode.Encoded
                       | 1 1 1  0 0 0 0  1 1      response_mask: only sampled tokens are trained
 
-It is the mask of `lfpc.training.rollouts`, from the first reply on.
+The mask is that of `lfpc.training.rollouts`, from the first reply on.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from lfpc.training.verl.recording import played
 from lfpc.training.verl.translate import NAME
 
 NEVER = -100.0
-"""Added to the score of a token that may not be sampled; the lowest vLLM takes."""
+"""Added to the score of a banned token: the lowest value that vLLM accepts."""
 
 
 class ServerPolicy:
@@ -48,10 +48,10 @@ class ServerPolicy:
 
     Args:
         server: verl's client of its sampling servers.
-        encoder, writer: of the policy's tokenizer.
+        encoder, writer: encoder and writer of the policy's tokenizer.
         config: the run.
-        sampling: what verl wants sampled (its temperature is 0 in validation).
-        name: of the episode, so that its turns go to the same server.
+        sampling: verl's sampling parameters (temperature 0 in validation).
+        name: id of the episode, which routes its turns to one server.
     """
 
     concurrency = 1
@@ -93,8 +93,8 @@ class ServerPolicy:
         return None
 
     async def reply_to(self, context: Context) -> Reply:
-        """The reply to `context`; an empty one where the conversation is too long already, which
-        ends it untrained.
+        """The reply to `context`; empty if the conversation is already too long, which ends the
+        episode untrained.
         """
         encoded = self.encoder.context(context)
         if len(encoded.ids) > self.config.max_rollout_tokens:
@@ -114,14 +114,14 @@ class ServerPolicy:
 
 @register(NAME)
 class EpisodeLoop(AgentLoopBase):
-    """Plays one row of the dataset. verl makes one of these per rollout; what they share is kept
+    """Plays one item of the dataset. verl makes one instance per rollout; shared parts are cached
     per process.
     """
 
     def __init__(
         self, trainer_config: Any, server_manager: Any, tokenizer: PreTrainedTokenizerBase, **_: Any
     ) -> None:
-        # not the base class's: it prepares a tokenisation of its own, for which ours stands in
+        # without the base class's, which prepares a tokenisation that ours replaces
         self.run_config = run_config(trainer_config.config)
         self.server = server_manager
         self.tokenizer = tokenizer
@@ -171,9 +171,7 @@ class EpisodeLoop(AgentLoopBase):
 
 
 def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> AgentLoopOutput:
-    """An episode as verl trains on it. Of one that is too long only the first reply goes along,
-    untrained.
-    """
+    """An episode in verl's format. One that is too long has only its first reply, untrained."""
     before = Context(
         finished.sample.question, finished.sample.options, finished.first_view, finished.turns[:-1]
     )
@@ -187,7 +185,7 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
         wrote = finished.turns[0].reply
         wrote = (
             wrote if wrote.token_ids else Reply("", (encoder.end_of_turn,))
-        )  # verl knows no empty response
+        )  # verl needs a response of at least one token
         return _output(encoder.episode(first, wrote), (), len(finished.turns))
     logprobs = tuple(logprob for turn in finished.turns for logprob in turn.reply.logprobs)
     return _output(encoded, logprobs, len(finished.turns))
@@ -219,5 +217,5 @@ def _reading(tokenizer: PreTrainedTokenizerBase, protocol: str) -> tuple[Encoder
 
 @lru_cache(maxsize=1)
 def _showing(config: TrainConfig) -> tuple[FirstView, Look]:
-    """How first views and crops are made, with caches that all episodes of the process share."""
+    """Functions for first views and crops, with caches shared by all episodes of the process."""
     return first_views(config), original_look(config.crop)

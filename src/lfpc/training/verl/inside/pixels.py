@@ -1,9 +1,8 @@
-"""Pictures on their way from the worker that shows them to the rank that trains on them: bytes, and
-one of two equal frames.
+"""Pictures from workers to training ranks, packed as bytes of one frame.
 
-verl sends normalised float32 patches of two frames, 18,816 bytes a visual token and once per
-rollout; as bytes of one frame it is 2,352. The tower's input is computed from them where it is
-needed. Equal to what transformers' processor would have made.
+verl sends normalised float32 patches of two equal frames: 18,816 bytes per visual token and
+rollout. Bytes of one frame take 2,352. The tower's input, computed from them on the rank, equals
+that of transformers' processor.
 """
 
 from collections.abc import Sequence
@@ -50,11 +49,10 @@ def unpack(patches: Tensor, *, frames: int = 2) -> Tensor:
 
 
 def accept_bytes() -> None:
-    """Have verl's Qwen2.5-VL take packed pictures, and micro-batches without any picture.
+    """Patch verl's Qwen2.5-VL to accept packed pictures, and micro-batches without pictures.
 
-    verl fills the place of a failed rollout with a row of text, and a micro-batch of such rows
-    alone fails in verl 0.9.1 with transformers 5 ('BaseModelOutputWithPooling' object has no
-    attribute 'mean').
+    verl replaces a failed rollout by text, and a micro-batch of such texts alone fails in verl
+    0.9.1 with transformers 5 ('BaseModelOutputWithPooling' object has no attribute 'mean').
     """
     if qwen2_vl._get_input_embeds is _ORIGINAL:
         qwen2_vl._get_input_embeds = _taking_bytes(_ORIGINAL)

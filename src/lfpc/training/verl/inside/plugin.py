@@ -1,5 +1,5 @@
-"""What verl is told about in each of its processes, through `model.external_lib`: our loop, our
-advantages, our pixels.
+"""Registration of our loop, advantages and pixels in each verl process, through
+`model.external_lib`.
 """
 
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, register_adv_est
 
-from lfpc.training.advantages import group_advantages
+from lfpc.training.groups import group_advantages
 from lfpc.training.verl.inside import loop  # noqa: F401  (registers the agent loop)
 from lfpc.training.verl.inside.pixels import accept_bytes
 from lfpc.training.verl.translate import NAME
@@ -16,7 +16,7 @@ from lfpc.training.verl.translate import NAME
 def advantages(
     token_level_rewards: Tensor, response_mask: Tensor, index: np.ndarray, **_: object
 ) -> tuple[Tensor, Tensor]:
-    """The local engine's advantages, in the shape verl wants.
+    """The local engine's advantages, in verl's shape.
 
     Args:
         token_level_rewards: (rollouts, tokens), each rollout's reward on one of its tokens.

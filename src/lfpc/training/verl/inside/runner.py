@@ -1,4 +1,4 @@
-"""The process that drives a run: verl's, with our trainer in it."""
+"""verl's process that drives a run, with our trainer."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _Runner: Any = TaskRunnerV1  # Ray's handle; the class behind it is what is deri
 
 
 class Runner(_Runner.__ray_metadata__.modified_class):
-    """verl's task runner. Ray starts it in a process of its own, where our trainer has to be known
+    """verl's task runner. Ray starts it in a separate process, where our trainer must be imported
     first.
     """
 

@@ -1,4 +1,4 @@
-"""Our own section of verl's configuration: how every process of a run knows the run."""
+"""Our section of verl's configuration, which carries the run to every process."""
 
 import json
 from functools import lru_cache
@@ -12,7 +12,7 @@ from lfpc.training.verl.translate import NAME
 
 
 def run_config(config: DictConfig) -> TrainConfig:
-    """The run that verl's configuration (or any section of it) belongs to."""
+    """The run of verl's configuration, or of any section of it."""
     return _typed(json.dumps(OmegaConf.to_container(_section(config).train)))
 
 

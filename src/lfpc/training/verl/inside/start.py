@@ -25,11 +25,11 @@ from lfpc.training.verl.inside.workers import check_processor
 
 
 def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
-    """Verl's whole configuration with `values` in it, and the cluster's own settings on top;
-    checked by verl.
+    """Verl's whole configuration with `values`, overridden by the cluster's own settings, checked
+    by verl.
 
     Raises:
-        ConfigError: verl knows no such key, or refuses a value.
+        ConfigError: verl rejects a key or a value.
     """
     with initialize_config_dir(
         config_dir=str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None
@@ -54,17 +54,17 @@ def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
         )
     except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"verl refuses the settings: {first_line(error.__cause__ or error)}"
+            f"verl rejects the settings: {first_line(error.__cause__ or error)}"
         ) from error
     return config
 
 
 def run_to_the_end(config: DictConfig) -> None:
-    """Have verl run.
+    """Run verl to the end.
 
     Raises:
-        CheckpointError: the picture processor of the checkpoint to start from cannot be loaded.
-        RunError: it stopped with an error of its own; errors of ours come through as they are.
+        CheckpointError: the picture processor of the initial checkpoint does not load.
+        RunError: verl stopped with an error of its own; our errors are raised unchanged.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     path = str(config.actor_rollout_ref.model.path)

@@ -1,6 +1,4 @@
-"""verl's synchronous trainer, writing our run folder: metrics, episodes, checkpoints, the best one,
-alarms.
-"""
+"""verl's synchronous trainer with our run folder: metrics, episodes, checkpoints, alarms."""
 
 import logging
 from collections.abc import Mapping, Sized
@@ -13,9 +11,8 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from lfpc.errors import RunError
 from lfpc.storage.runs import RunFolder
-from lfpc.training.alarms import alarms, unheard
 from lfpc.training.state import settings_of_run
-from lfpc.training.statistics import Numbers, is_best, validation_numbers
+from lfpc.training.statistics import Numbers, alarms, is_best, new_alarms, validation_numbers
 from lfpc.training.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.training.verl.inside.dataset import ScheduledSamples
 from lfpc.training.verl.inside.section import run_config
@@ -32,9 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class RecordingTrainer(PPOTrainerSync):
-    """verl's trainer. What a step did is read off its queue and its metrics, before it clears
-    them.
-    """
+    """verl's trainer. Records each step from verl's queue and metrics before verl clears them."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
@@ -62,8 +57,7 @@ class RecordingTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if not any(group.has_signal for group in recorded_groups(self.rollouts)):
-            # nothing to learn from; an update would move the weights by the optimiser's momentum
-            # alone
+            # no gradient: an update would move the weights by the optimiser's momentum alone
             return batch
         return super()._update_actor(batch, metrics)
 
@@ -73,7 +67,7 @@ class RecordingTrainer(PPOTrainerSync):
         publish(self.run_config, self.global_steps, settings_of_run(self.run_config, samples))
 
     def _validate(self) -> Numbers:
-        """Play the held-out samples greedily; keep the weights if they are the best so far."""
+        """Validate on the held-out samples; copy the weights if they are the best so far."""
         found: list[RecordedRollout] = []
         sample = self.replay_buffer.sample
 
@@ -107,7 +101,7 @@ class RecordingTrainer(PPOTrainerSync):
             name: value for name, value in metrics.items() if name.startswith("validation_")
         }
         codes = alarms([*self.history, numbers])
-        for text in unheard(codes, self.history):
+        for text in new_alarms(codes, self.history):
             logger.warning("alarm: %s", text)
         row = {**numbers, "alarms": codes}
         log_episodes(self.folder, self.run_config, global_steps, self.rollouts)
@@ -119,7 +113,7 @@ class RecordingTrainer(PPOTrainerSync):
 
 
 def _reported(batch: Any) -> list[RecordedRollout]:
-    """What the workers told of the rollouts of `batch`, without verl's filling."""
+    """Workers' reports of the rollouts of `batch`, without verl's padding."""
     keys = [
         key
         for key, tag in zip(batch.keys, batch.tags, strict=True)
@@ -163,5 +157,5 @@ def _seconds(timing: Mapping[str, float]) -> Numbers:
 
 
 TRAINER_REGISTRY["sync"] = (
-    RecordingTrainer  # under a name of its own verl would take it for an asynchronous one
+    RecordingTrainer  # under another name verl would treat it as an asynchronous trainer
 )

@@ -1,4 +1,4 @@
-"""The processes that play. verl's own, but for how pictures are handed on (see `pixels`)."""
+"""verl's worker processes, which play episodes, with packed pictures (see `pixels`)."""
 
 from typing import Any
 
@@ -13,16 +13,15 @@ from lfpc.training.verl.inside.pixels import pack
 
 
 def check_processor(processor: Any, path: str) -> None:
-    """See to it that verl could load the picture processor in `path`: without it verl would go on
-    with text alone.
+    """Check that verl loaded the picture processor in `path`; otherwise verl would use text alone.
 
     Raises:
-        CheckpointError: it could not.
+        CheckpointError: it did not.
     """
     if processor is None:
         raise CheckpointError(
             f"{path}: its picture processor cannot be loaded, so there would be no "
-            f"pictures; is the folder whole?"
+            f"pictures; is the folder complete?"
         )
 
 
@@ -30,7 +29,7 @@ _Worker: Any = AgentLoopWorkerTQ  # Ray's handle; the class behind it is what is
 
 
 class EpisodeWorker(_Worker.__ray_metadata__.modified_class):
-    """Plays the rollouts of its share of a step's questions, all at the same time."""
+    """Plays the rollouts of its share of a step's questions concurrently."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""Pictures that look the same: copies that were resized, recompressed or saved in another format.
+"""Perceptual hashes of pictures, which find copies that were resized, recompressed or converted.
 Crops are not found.
 
-phash: which of the 12 x 12 lowest frequencies of a 48 x 48 grey picture are above their median: 144
-bits two pictures look the same if at most `MAX_DISTANCE` bits differ
+    pHash: which of the 12 x 12 lowest frequencies of a 48 x 48 grey picture lie above their median
+           (144 bits); two pictures are copies if at most `MAX_DISTANCE` bits differ
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,27 +25,27 @@ from lfpc.storage.runs import Kind, RunFolder
 
 SIDE = 12
 LEAST_CONTRAST = 3.0
-"""Standard deviation of the grey values (0 to 255) below which a picture has no look of its own."""
+"""Standard deviation of the grey values (0 to 255) below which a picture has no usable hash."""
 HASHES_FILE = "hashes.jsonl"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LooksConfig:
-    """How the looks in a folder of them were computed."""
+class HashConfig:
+    """How the hashes in a folder were computed."""
 
     side: int = SIDE
     contrast: float = LEAST_CONTRAST
 
 
-def picture_look(picture: Path) -> bytes | None:
-    """The look of a picture, 144 bits in 18 bytes; None: it is nearly of one colour, and would look
-    like any other such picture.
+def picture_hash(picture: Path) -> bytes | None:
+    """The hash of a picture, 144 bits in 18 bytes; None: the picture is nearly of one colour, and
+    all such hashes are alike.
 
     Raises:
         PictureError: it is not usable.
-        ConfigError: the package ImageHash is not there.
+        ConfigError: the package ImageHash is not installed.
     """
     try:
         import imagehash
@@ -63,23 +63,27 @@ def picture_look(picture: Path) -> bytes | None:
         return np.packbits(imagehash.phash(grey, hash_size=SIDE).hash).tobytes()
 
 
-class Looks:
-    """Known pictures by their looks."""
+class KnownHashes:
+    """Known pictures by their hashes."""
 
-    def __init__(self, pictures: Sequence[Path], looks: Sequence[bytes]) -> None:
+    def __init__(self, pictures: Sequence[Path], hashes: Sequence[bytes]) -> None:
         self._pictures = list(pictures)
-        self._looks = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), SIDE * SIDE // 8)
+        self._hashes = np.frombuffer(b"".join(hashes), np.uint8).reshape(
+            len(hashes), SIDE * SIDE // 8
+        )
 
     def __len__(self) -> int:
         return len(self._pictures)
 
-    def like(self, look: bytes | None, max_distance: int = MAX_DISTANCE) -> tuple[Path, int] | None:
-        """The known picture nearest to `look` and the bits in which they differ; None: none is near
-        enough.
+    def nearest(
+        self, picture_hash: bytes | None, max_distance: int = MAX_DISTANCE
+    ) -> tuple[Path, int] | None:
+        """The known picture with the nearest hash, and the bits in which they differ; None: no
+        picture within `max_distance`.
         """
-        if look is None or not self._pictures:
+        if picture_hash is None or not self._pictures:
             return None
-        distances = _ONES[self._looks ^ np.frombuffer(look, np.uint8)].sum(1)
+        distances = _ONES[self._hashes ^ np.frombuffer(picture_hash, np.uint8)].sum(1)
         nearest = int(distances.argmin())
         return (
             (self._pictures[nearest], int(distances[nearest]))
@@ -88,22 +92,22 @@ class Looks:
         )
 
 
-def looks_of(
-    pictures: Iterable[Path], kept: Path, *, label: str = "looks", progress: bool = True
+def hashes_of(
+    pictures: Iterable[Path], kept: Path, *, label: str = "hashes", progress: bool = True
 ) -> Iterator[tuple[Path, bytes | None]]:
-    """(picture, look) of every picture that can be read, in order; looks are kept in the folder
-    `kept` and not computed again.
+    """(picture, hash) of every readable picture, in order. Hashes are stored in the folder `kept`
+    and computed once.
     """
-    run = RunFolder.open(kept, Kind.HASHES, LooksConfig())
+    run = RunFolder.open(kept, Kind.HASHES, HashConfig())
     hashes = Journal.open(run.path / HASHES_FILE)
-    known = {row["key"]: row["look"] for row in hashes.rows()}
+    known = {row["key"]: row["hash"] for row in hashes.rows()}
 
-    def look(picture: Path) -> tuple[Path, str, str | None] | None:
+    def hashed(picture: Path) -> tuple[Path, str, str | None] | None:
         try:
             key = _key(picture)
             if key in known:
                 return picture, key, known[key]
-            found = picture_look(picture)
+            found = picture_hash(picture)
             return picture, key, None if found is None else found.hex()
         except (OSError, LfpcError) as error:
             if isinstance(error, ConfigError):
@@ -115,37 +119,41 @@ def looks_of(
         ThreadPoolExecutor(THREADS) as threads,
         progress_bar(None, 0, label, unit="picture", shown=progress) as advance,
     ):
-        for found in in_order(threads, look, pictures, 4 * THREADS):
+        for found in in_order(threads, hashed, pictures, 4 * THREADS):
             advance(1)
             if found is not None:
                 picture, key, text = found
                 if key not in known:
-                    hashes.append(key, {"look": text})
+                    hashes.append(key, {"hash": text})
                 yield picture, None if text is None else bytes.fromhex(text)
 
 
-def known_looks(folders: Sequence[Path], kept: Path, *, progress: bool = True) -> Looks:
-    """The looks of every picture in `folders`: those of its samples where it is a samples folder,
-    else every picture file below it.
+def known_hashes(folders: Sequence[Path], kept: Path, *, progress: bool = True) -> KnownHashes:
+    """Hashes of every picture in `folders`: of a samples folder the pictures of its samples, of any
+    other folder every picture file below it.
 
     Raises:
-        SampleError: a folder is not there, or holds no picture.
+        SampleError: a folder does not exist, or holds no picture.
     """
     pictures = [picture for folder in folders for picture in _pictures_in(folder)]
     found = [
-        (p, look)
-        for p, look in looks_of(pictures, kept, label="looks of known pictures", progress=progress)
-        if look is not None
+        (picture, its_hash)
+        for picture, its_hash in hashes_of(
+            pictures, kept, label="hashes of known pictures", progress=progress
+        )
+        if its_hash is not None
     ]
-    return Looks([picture for picture, _ in found], [look for _, look in found])
+    return KnownHashes([picture for picture, _ in found], [its_hash for _, its_hash in found])
 
 
-def leak_finder(known: Looks) -> Callable[[Path], str | None]:
-    """A function that says in words which known picture a picture is a copy of; None: of none."""
+def leak_finder(known: KnownHashes) -> Callable[[Path], str | None]:
+    """A function from a picture to the known picture that it copies, in words; None: it copies
+    none.
+    """
 
     @lru_cache(maxsize=1024)
     def leak(picture: Path) -> str | None:
-        near = known.like(picture_look(picture))
+        near = known.nearest(picture_hash(picture))
         return near and f"{near[0]} ({near[1]} of {SIDE * SIDE} bits differ)"
 
     return leak
@@ -162,8 +170,8 @@ def _pictures_in(folder: Path) -> list[Path]:
         )
     if not found:
         raise SampleError(
-            f"{folder}: no pictures there; a benchmark with its pictures inside a table is "
-            f"imported first (lfpc data import)"
+            f"{folder}: no pictures in it; if they are inside a table, import it first "
+            f"(lfpc data import)"
         )
     return list(found)
 
