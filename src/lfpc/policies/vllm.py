@@ -5,10 +5,12 @@ Conversations go through the chat template of the checkpoint, exactly as they wo
 server.
 """
 
+import atexit
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Self
+from weakref import ref
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
@@ -63,6 +65,7 @@ class VllmPolicy:
         options = {**defaults, **(engine.options if engine else {})}
         try:
             self._model = vllm.LLM(model=str(checkpoint), **options)
+            atexit.register(_shut_down, ref(self._model))
             self._rules = vllm.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -137,6 +140,14 @@ class VllmPolicy:
                 f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}"
             ) from error
         return [_reply(one.outputs[0], len(one.prompt_token_ids or ())) for one in found]
+
+
+def _shut_down(model: "ref[Any]") -> None:
+    """End the engine's process before multiprocessing waits for it at exit. vLLM leaves this to a
+    `weakref.finalize`, which runs too late if any finalizer is older than multiprocessing.
+    """
+    if (alive := model()) is not None:
+        alive.llm_engine.engine_core.shutdown()
 
 
 def _reply(output: Any, read: int) -> Reply:
