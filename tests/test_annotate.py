@@ -172,7 +172,7 @@ def test_a_revision_outlives_the_server_that_named_it(folder: Path):
 def test_a_change_for_a_sample_that_is_elsewhere_in_the_order_is_a_conflict(
     session: AnnotationSession,
 ):
-    with pytest.raises(ChangedElsewhere, match="another order"):
+    with pytest.raises(ChangedElsewhere, match="order of the samples has changed"):
         session.save(1, Change.from_json(json.dumps(change(session, 0)).encode(), "ada"))
 
 

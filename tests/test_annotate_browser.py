@@ -440,7 +440,7 @@ def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_pa
             settled(page)
             first.kill()
             page.keyboard.press("g")
-            playwright.expect(page.locator("#saved")).to_contain_text("the server is away")
+            playwright.expect(page.locator("#saved")).to_contain_text("the server does not respond")
             page.keyboard.press("g")
             assert [len(nested) for nested in stored(folder, "draw").boxes] == [1]
         with served("annotate", str(folder)) as second:

@@ -663,5 +663,5 @@ def test_average_at_k_is_about_questions_and_refuses_runs_of_different_ones() ->
     assert found["avg@k_stderr"] == pytest.approx(
         abs(2 / 3 - 1 / 3) / 2
     )  # two questions: half their distance
-    with pytest.raises(ConfigError, match="run 2 does not hold the samples of run 1"):
+    with pytest.raises(ConfigError, match="run 2 does not have the samples of run 1"):
         average_at_k([runs[0], runs[1][:1]])

@@ -123,7 +123,7 @@ def test_files_of_a_tool_that_drops_our_fields_are_grouped_by_what_contains_what
 
 
 def test_a_picture_of_several_samples_is_not_guessed(samples: list[Sample], tmp_path: Path):
-    with pytest.raises(SampleError, match="4 samples are about"):
+    with pytest.raises(SampleError, match="4 samples share"):
         with_entries(samples, [BoxEntry("", "a b.png", ((INNER,),), "done")], tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_a_coco_box_without_area_in_its_picture_is_named(
 ):
     content = FORMATS["coco"].exported(samples[:1], tmp_path)
     content["annotations"][1]["bbox"] = bbox
-    with pytest.raises(SampleError, match="annotation 2 is no box"):
+    with pytest.raises(SampleError, match="annotation 2 is not a box"):
         FORMATS["coco"].imported(content)
 
 

@@ -21,7 +21,7 @@ def told(model, asked):
     """Every step of the episode."""
 
     async def all_steps():
-        async with aclosing(model.tell(asked)) as steps:
+        async with aclosing(model.steps(asked)) as steps:
             return [step async for step in steps]
 
     return asyncio.run(all_steps())
@@ -111,7 +111,7 @@ def test_a_crop_that_nothing_follows_cannot_be_swapped(sample):
     turns = told(scripted_model(), asked)[-1].turns
     with pytest.raises(RunError, match="crop 2 came with the last of 2 turns"):
         swapped(asked, turns, 2, "noise")
-    with pytest.raises(RunError, match="no crop 3 to swap; the model made 2"):
+    with pytest.raises(RunError, match="no crop 3 to swap; the episode has 2"):
         swapped(asked, turns, 3, "noise")
 
 
@@ -128,11 +128,11 @@ def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkey
     asked = LiveQuestion(sample=sample(), config=CONFIG)
 
     async def two():
-        async with aclosing(model.tell(asked)) as steps:
+        async with aclosing(model.steps(asked)) as steps:
             await anext(steps)
             with pytest.raises(Busy, match="ask again in a moment"):
-                await anext(model.tell(asked))
-        return [step async for step in model.tell(asked)]
+                await anext(model.steps(asked))
+        return [step async for step in model.steps(asked)]
 
     assert isinstance(asyncio.run(two())[-1], Episode)
 

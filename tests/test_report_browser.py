@@ -84,7 +84,7 @@ def test_filters_and_sorting_and_search_change_the_list(page, folder):
     page.fill("input[name=q]", "THING 2")
     assert listed(page) == [2]
     page.select_option("select[name=category]", "odd")
-    assert "No episode is like this." in page.inner_text("#episode")
+    assert "No such episode." in page.inner_text("#episode")
 
 
 def test_keys_step_through_and_the_address_leads_back(page, folder):

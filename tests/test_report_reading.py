@@ -101,7 +101,7 @@ def test_runs_of_one_name_carry_as_much_of_their_path_as_tells_them_apart(evalua
     first = evaluated("x/run")
     second = evaluated("y/run")
     assert read_runs([first, second]).runs == ["x/run", "y/run"]
-    with pytest.raises(RunError, match="named twice"):
+    with pytest.raises(RunError, match="given twice"):
         read_runs([first, first])
 
 

@@ -70,7 +70,7 @@ def test_the_page_follows_the_run_by_itself(browser, run):
         open_page(browser, expected=["ERR_CONNECTION_REFUSED", "503"]) as page,
     ):
         page.goto(server.address)
-        page.locator("#live", has_text="last looked at").wait_for()
+        page.locator("#live", has_text="last checked at").wait_for()
         page.click("#runs summary")
         shut = not page.evaluate("document.querySelector('#runs details').open")
         add_step(run, 3, alarming=1.0)
@@ -82,7 +82,7 @@ def test_the_page_follows_the_run_by_itself(browser, run):
         page.wait_for_selector("article")
         assert "run, training" in page.inner_text("article .facts >> nth=0")
         page.go_back()
-        assert server.interrupt().splitlines()[-1].startswith("the report is no longer served")
+        assert server.interrupt().splitlines()[-1].startswith("stopped serving the report")
         page.wait_for_selector("#live.lost")
 
 

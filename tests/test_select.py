@@ -441,7 +441,7 @@ def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_
         assert cli.main([*command, "--ladder", "64", "16", "4"]) == 0
         heard = capsys.readouterr()
         assert (
-            "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens together" in heard.err
+            "select: 4 samples, 8 to 12 requests of 320 to 336 visual tokens in total" in heard.err
         )
         assert "4 of 4 samples" in heard.err
         assert "\r" not in heard.err, "no bar where there is no terminal"
@@ -465,12 +465,12 @@ def test_cost_is_told_before(tmp_path):
     # view
     line = cost_line(samples, SelectConfig(ladder=LADDER), PROTOCOL, 3)
     assert (
-        line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens together; 3 "
-        "answers are there already"
+        line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens in total; 3 "
+        "answers are stored"
     )
 
 
 @pytest.mark.parametrize("ratios", [(1,), (0.5, 0.25), (1, 0), (1, 0.5, 0.5)])
 def test_ratios_must_fall_from_one(ratios):
-    with pytest.raises(ConfigError, match="ratios must fall from 1"):
+    with pytest.raises(ConfigError, match="numbers that fall from 1"):
         SelectConfig(ratios=ratios)

@@ -70,7 +70,7 @@ def test_a_dropped_picture_is_asked_about_and_the_box_appears_on_both_views(page
     # the first view of 400 x 300 at 16 tokens is 112 x 84; the call asks for 56 x 56 of it
     assert boxes(page, "first")[0] == pytest.approx([0, 0, 0.5, 2 / 3])
     assert page.get_by_text(
-        re.compile("What the model sees first, 112 . 84 pixels, 12 visual tokens")
+        re.compile("First view, 112 . 84 pixels, 12 visual tokens")
     ).is_visible()
     assert page.get_by_text(re.compile("Original, 400 . 300 pixels")).is_visible()
     assert all(image.get_attribute("alt") for image in page.locator("img:visible").all())
@@ -179,7 +179,7 @@ def test_a_broken_picture_is_one_clear_sentence_and_the_page_goes_on(browser, ad
         drop(page, "letter.png", b"Dear reader")
         page.get_by_role("alert").filter(has_text="letter.png").wait_for()
         assert (
-            "letter.png: this is not a picture that can be read here; JPEG, PNG"
+            "letter.png: not a picture in one of the formats JPEG, PNG"
             in page.get_by_role("alert").inner_text()
         )
         assert ask(page, address, picture()).startswith("Answer: ")

@@ -88,14 +88,14 @@ def test_options_that_change_nothing_here_are_named():
         ({"temperature": True}, "temperature", "a number from 0 to 2"),
         ({"max_tokens": 0}, "max_tokens", "a whole number from 1"),
         ({"model": None}, "model", "must be a text"),
-        ({"messages": []}, "messages", "no message of the user"),
+        ({"messages": []}, "messages", "no user message"),
         ({"messages": "hello"}, "messages", "must be a list"),
         (
             {"messages": [user("Which letter?")]},
             "messages",
             "no picture in the user's messages; send one",
         ),
-        ({"messages": [user(image())]}, "messages", "needs a text"),
+        ({"messages": [user(image())]}, "messages", "has no text"),
         ({"messages": [user(image(), image(), "Which?")]}, "messages", "2 pictures in one message"),
         (
             {"messages": [user({"type": "input_audio"}, "Which?")]},
@@ -105,7 +105,7 @@ def test_options_that_change_nothing_here_are_named():
         (
             {"messages": [user(image(), "?" * 20_001)]},
             "messages",
-            "20,001 characters; at most 20,000",
+            "20,001 characters; the maximum is 20,000",
         ),
     ],
 )

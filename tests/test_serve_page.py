@@ -84,12 +84,12 @@ def test_a_large_original_is_shown_smaller(address, picture):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"picture": "gone.png"}, "the picture is no longer kept here; send it again"),
-        ({"picture": "../../etc/passwd"}, "no longer kept here"),
+        ({"picture": "gone.png"}, "the picture is no longer stored; send it again"),
+        ({"picture": "../../etc/passwd"}, "no longer stored"),
         ({"picture": None}, "picture must be a text"),
         ({"question": " "}, "type a question"),
         ({"question": "?" * 4001}, "at most 4,000 characters"),
-        ({"options": ["a"] * 27}, "up to 26 answers"),
+        ({"options": ["a"] * 27}, "at most 26 options"),
         ({"options": ["a" * 501]}, "at most 500 characters"),
         ({"budget": 0}, "from 1 to 16,384"),
         ({"budget": True}, "from 1 to 16,384"),
@@ -105,9 +105,9 @@ def test_what_cannot_be_asked_is_one_sentence(address, fields, sentence):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"id": "0" * 32}, "no longer remembered here; ask it again"),
-        ({"call": 0}, "there is no crop 0 to swap; the model made 2"),
-        ({"call": 3}, "there is no crop 3 to swap; the model made 2"),
+        ({"id": "0" * 32}, "no longer stored; ask it again"),
+        ({"call": 0}, "no crop 0 to swap; the episode has 2"),
+        ({"call": 3}, "no crop 3 to swap; the episode has 2"),
         ({"call": "1"}, "call must be the number"),
         ({"shown": "other"}, "swapped for own, noise, none, mean, blur, truth or a box"),
         ({"shown": [0.5, 0.5, 0.4, 1]}, "must satisfy"),

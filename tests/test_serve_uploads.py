@@ -50,7 +50,7 @@ def test_the_same_file_is_kept_once(tmp_path):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", "not a picture that can be read here; JPEG, PNG, WEBP, GIF, BMP, TIFF files can"),
+        (b"", "not a picture in one of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (encoded(size=(900, 2)), "900 x 2 pixels; the longer side is at most 200 times"),
@@ -67,7 +67,7 @@ def test_what_cannot_be_opened_is_refused_in_one_sentence_and_not_kept(tmp_path,
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # 1,200 are an error to Pillow
-    with pytest.raises(PictureError, match="40 x 30 pixels; at most 1,000 are taken"):
+    with pytest.raises(PictureError, match="40 x 30 pixels; the maximum is 1,000"):
         checked_ending(encoded(), most_pixels=1000)
 
 
@@ -109,5 +109,5 @@ def test_a_file_larger_than_the_shelf_stays_until_the_next_comes(tmp_path):
 def test_only_names_that_were_given_are_found(tmp_path, name):
     (tmp_path / "secret").write_text("secret")
     assert FileStore(tmp_path / "store", 10).find(name) is None
-    with pytest.raises(PictureError, match="no longer kept here; send it again"):
+    with pytest.raises(PictureError, match="no longer stored; send it again"):
         Uploads(tmp_path / "uploads").find(name)

@@ -85,7 +85,7 @@ def test_answers_given_before_the_crop_are_a_rate_over_those_that_can_be_told():
         record("c", True),
     ]
     summary = summarise(records)
-    assert (summary["answered_before_crop"], summary["told"]) == (0.5, 2)
+    assert (summary["answered_before_crop"], summary["answered_before_crop_n"]) == (0.5, 2)
 
 
 def test_summary_of_nothing_is_empty_not_an_error():

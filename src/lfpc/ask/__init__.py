@@ -1,1 +1,1 @@
-"""One question asked while somebody watches."""
+"""One question in front of a person: as files, or live."""

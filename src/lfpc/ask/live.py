@@ -1,5 +1,5 @@
-"""One model, asked while somebody watches: an episode told step by step, and played again with
-another thing shown for a crop.
+"""Live questions to one model: an episode step by step, and the same episode with something else
+shown for a crop.
 """
 
 import asyncio
@@ -23,44 +23,43 @@ from lfpc.policies.threaded import ThreadedPolicy
 from lfpc.samples import Sample
 
 SWAPS = ("own", "noise", "none", "mean", "blur", "truth")
-"""Probes that one crop can be swapped for. The others need further pictures, or differ only over
-many crops."""
+"""Probes for swapping one crop. The others need further pictures, or differ only over many
+crops."""
 LONGEST_QUEUE = 64
-"""Questions in play and waiting, beyond which a further one is refused."""
+"""Maximum number of questions in play and waiting; more are refused."""
 Replacement = str | Box
-"""What is shown for a call in place of the requested crop: by the probe of that name, or this
-region of the original."""
+"""Replacement of a requested crop: the probe of that name, or this region of the original."""
 
 
 class Busy(PolicyError):
-    """Too many questions wait already."""
+    """Too many questions are waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveQuestion:
-    """A question as it is put to the model."""
+    """A question with its configuration and replacements."""
 
     sample: Sample
     config: EvaluationConfig
-    """The budget, the sampling, the crop rules, the turns."""
+    """Budget, sampling, crop rules and turn limit."""
     shown: Mapping[int, Replacement] = field(default_factory=dict[int, Replacement])
-    """What is shown for the nth call, from 1; others show the requested crop."""
+    """Replacement by number of the call, from 1; other calls show the requested crop."""
     before: tuple[Reply, ...] = ()
-    """Replies that are given again before the policy is asked."""
+    """Replies to replay before the policy is asked."""
 
     @property
     def most_turns(self) -> int:
-        """Replies that the episode can have."""
+        """Turn limit of the episode."""
         return min(self.config.max_turns, self.config.chat.turns or self.config.max_turns)
 
 
 class LiveModel:
-    """A model that answers questions one by one.
+    """A model that answers single questions.
 
     Args:
-        name: what the model is called.
-        config: how it is asked where a question does not say otherwise.
-        make: a policy that is sampled as a config says.
+        name: name of the model.
+        config: default configuration of its questions.
+        make: function from a configuration to a policy.
         concurrency: episodes in play at once.
     """
 
@@ -78,19 +77,15 @@ class LiveModel:
         self._slots = asyncio.Semaphore(concurrency)
         self._asked = 0
 
-    async def tell(self, asked: LiveQuestion) -> AsyncGenerator[Context | Episode, None]:
-        """Each context that the policy is asked in, and at last the Episode. Close it (`aclosing`)
-        to stop asking.
+    async def steps(self, asked: LiveQuestion) -> AsyncGenerator[Context | Episode, None]:
+        """Each context of the policy, then the Episode. Close the generator (`aclosing`) to stop.
 
         Raises:
-            Busy: too many questions wait.
-            LfpcError: the picture is not usable, the model does not reply, a look has nothing to
-                show.
+            Busy: too many questions are waiting.
+            LfpcError: unusable picture, no reply of the model, or a look without a view.
         """
         if self._asked >= LONGEST_QUEUE:
-            raise Busy(
-                f"{self._asked} questions are being answered or wait already; ask again in a moment"
-            )
+            raise Busy(f"{self._asked} questions are in play or waiting; ask again in a moment")
         self._asked += 1
         try:
             async with self._slots, await asyncio.to_thread(self._make, asked.config) as policy:
@@ -115,9 +110,7 @@ def _begin(asked: LiveQuestion) -> Game:
 
 
 def look_by_call(asked: LiveQuestion) -> Look:
-    """What the crop tool shows in one episode of this question. It counts the calls, so it serves
-    one episode only.
-    """
+    """The look of one episode of this question. It counts calls, so it is for one episode only."""
     rules = asked.config.crop_rules
     seed = asked.config.seed
     named = {name: PROBES[name]([asked.sample], rules, seed) for name in SWAPS}
@@ -132,22 +125,22 @@ def look_by_call(asked: LiveQuestion) -> Look:
 def swapped(
     asked: LiveQuestion, turns: Sequence[Turn], call: int, what: Replacement
 ) -> LiveQuestion:
-    """The question played again up to its `call`th crop call (from 1), for which `what` is shown;
-    the policy goes on from there.
+    """The question with its turns replayed up to the `call`th crop call (from 1), for which `what`
+    is shown; the policy continues from there.
 
-    What had been shown for earlier calls is shown again; later calls show what they ask for.
+    Earlier calls keep what was shown for them; later calls show the requested crop.
 
     Args:
-        asked: the question as it was put.
-        turns: what became of it.
-        call: which of its crop calls.
-        what: what is shown for it now.
+        asked: the question.
+        turns: turns of its episode.
+        call: number of the crop call.
+        what: the replacement.
     Raises:
-        RunError: there is no such call, or no turn is left after it.
+        RunError: no such call, or no turn left after it.
     """
     calls = [number for number, turn in enumerate(turns, 1) if isinstance(turn.action, Crop)]
     if not 1 <= call <= len(calls):
-        raise RunError(f"there is no crop {call} to swap; the model made {len(calls)}")
+        raise RunError(f"no crop {call} to swap; the episode has {len(calls)}")
     replies = tuple(turn.reply for turn in turns[: calls[call - 1]])
     if len(replies) >= asked.most_turns:
         raise RunError(
@@ -161,13 +154,13 @@ def swapped(
 
 
 def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
-    """The question asked again, begun with a call for `region` as if the model had written it: it
-    goes on from that crop.
+    """The question with a call for `region` as its first reply, as if the model had written it; the
+    policy continues from that crop.
 
     Raises:
-        PictureError: the picture is not usable.
-        RunError: the model's protocol has no such call, its tool does not take this region, or no
-            turn is left after it.
+        PictureError: unusable picture.
+        RunError: the protocol cannot write a call, its tool rejects this region, or no turn is left
+            after it.
     """
     chat = asked.config.chat
     if asked.most_turns < 2:
@@ -194,15 +187,15 @@ def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
 
 
 def live_model(name: str, config: EvaluationConfig, backend: Backend) -> LiveModel:
-    """A model that is asked live. With `backend` None its checkpoint is loaded now.
+    """A model for live questions. With `backend` None its checkpoint is loaded now.
 
     Raises:
-        CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: `backend` is vLLM in this process, which takes its sampling once and for all.
+        CheckpointError: the checkpoint does not load.
+        ConfigError: `backend` is vLLM in this process, whose sampling is fixed.
     """
     if isinstance(backend, VllmEngine):
         raise ConfigError(
-            "questions one by one are for transformers or a server; start vLLM's own "
+            "live questions need transformers or a server; start vLLM's own "
             "server and give --base-url and --model"
         )
     if backend is not None:

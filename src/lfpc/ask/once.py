@@ -30,11 +30,11 @@ def ask(
     max_turns: int = 6,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Ask and tell each turn; `out` gets `first.png`, `crop1.png`, ... and the page, whose path is
-    returned.
+    """Ask the question and print each turn. Writes `first.png`, `crop1.png`, ... and the page into
+    `out`; returns the page's path.
 
     Raises:
-        PictureError: the file is not a usable picture.
+        PictureError: unusable picture.
         PolicyError: the policy does not reply.
         RunError: `out` cannot be written.
     """
@@ -60,7 +60,7 @@ def ask(
 
 
 def _printable(text: str) -> str:
-    """`text` without what could command a terminal."""
+    """`text` without control characters of a terminal."""
     return "".join(
         character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}"
         for character in text

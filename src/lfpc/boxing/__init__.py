@@ -1,1 +1,1 @@
-"""Truth boxes drawn by people: what they decided, proposals, merging, exchange with other tools."""
+"""Truth boxes drawn by people: decisions, proposals, merging, exchange with other tools."""

@@ -1,5 +1,5 @@
-"""What a person has decided about the truth boxes of a sample. It is kept in the sample's `meta`,
-under "boxing".
+"""A person's decision about the truth boxes of a sample, stored in the sample's `meta` under
+"boxing".
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ from lfpc.samples import Sample
 
 META_KEY = "boxing"
 LONGEST_NOTE = 1_000
-"""Characters of a flag's note."""
+"""Maximum characters of a flag's note."""
 State = Literal["todo", "done", "skipped"]
 Nested = tuple[tuple[Box, ...], ...]
-"""For each target its boxes, tightest first."""
+"""Boxes of each target, tightest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boxing:
-    """How far a sample is. Boxes of a sample that is "todo" were not checked by a person."""
+    """State of a sample. Boxes of a "todo" sample were not checked by a person."""
 
     state: State = "todo"
     flagged: bool = False
-    """Whether somebody should look at it again."""
+    """Whether the sample needs another look."""
     note: str = ""
-    """Why it is flagged."""
+    """Reason of the flag."""
     by: str = ""
-    """Who changed it last."""
+    """Name of the last person who changed it."""
 
     def __post_init__(self) -> None:
         if self.state not in get_args(State):
@@ -40,7 +40,7 @@ class Boxing:
             and isinstance(self.note, str)
             and isinstance(self.by, str)
         ):
-            raise SampleError("of a boxing, 'flagged' is true or false, 'note' and 'by' are texts")
+            raise SampleError("a boxing needs a boolean 'flagged' and texts 'note' and 'by'")
         if len(self.note) > LONGEST_NOTE:
             raise SampleError(
                 f"a note has at most {LONGEST_NOTE} characters, this one has {len(self.note)}"
@@ -48,10 +48,10 @@ class Boxing:
 
 
 def boxing_of(sample: Sample) -> Boxing:
-    """What `sample.meta` says; a sample that nobody has looked at is "todo".
+    """The decision in `sample.meta`; "todo" without one.
 
     Raises:
-        SampleError: what it says is not a boxing.
+        SampleError: the field is not a decision.
     """
     found = sample.meta.get(META_KEY, {})
     if not isinstance(found, Mapping):
@@ -63,7 +63,7 @@ def boxing_of(sample: Sample) -> Boxing:
         return Boxing(**found)
     except TypeError as error:
         raise SampleError(
-            f"sample {sample.id!r}: meta[{META_KEY!r}] has a field that is not known ({error})"
+            f"sample {sample.id!r}: meta[{META_KEY!r}] has an unknown field ({error})"
         ) from error
 
 
@@ -81,11 +81,11 @@ def with_boxing(sample: Sample, boxes: Nested, boxing: Boxing) -> Sample:
 
 
 def nested_from_lists(targets: Any) -> Nested:
-    """Boxes as JSON has them: for each target a list of [x0, y0, x1, y1] in fractions, tightest
+    """Nested boxes from JSON: for each target a list of [x0, y0, x1, y1] in fractions, tightest
     first.
 
     Raises:
-        SampleError: another shape, or numbers that are no box.
+        SampleError: another shape, or an invalid box.
     """
     try:
         return tuple(tuple(Box(*map(float, corners)) for corners in nested) for nested in targets)

@@ -1,9 +1,7 @@
-"""A model asked where in the picture the answer is: the boxes of its reply are proposals for a
-person.
+"""A model asked for the region of the answer: the boxes of its reply are proposals for a person.
 
-A model names a box by calling its crop tool, or as models of the Qwen-VL families do when they are
-asked to locate something: as JSON with "bbox_2d". The reply is data: what is no box in the picture
-is passed over.
+A model names a box by a call of its crop tool, or, like Qwen-VL models asked to locate something,
+as JSON with "bbox_2d". Anything else in the reply is ignored.
 """
 
 import re
@@ -29,14 +27,14 @@ _BOX = re.compile(rf'"bbox_2d"\s*:\s*\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]
 def asked_boxes(
     sample: Sample, policy: Policy, protocol: ChatProtocol, *, budget: int, source: str
 ) -> list[Proposal]:
-    """Ask `policy` about the whole picture, once, and read the boxes of its reply.
+    """Proposals from one reply of `policy` about the whole picture.
 
     Args:
-        sample: whose question the answer is wanted for.
+        sample: the sample to ask about.
         policy: the model.
-        protocol: how it is spoken to.
-        budget: visual tokens of the picture it is shown.
-        source: what the page calls the boxes.
+        protocol: the model family's protocol.
+        budget: visual tokens of the picture.
+        source: name of the proposals on the page.
     Raises:
         PictureError: the picture cannot be opened.
         PolicyError: the policy does not reply.
@@ -59,7 +57,7 @@ def asked_boxes(
 
 
 def boxes_of_reply(text: str, shown: View, protocol: ChatProtocol) -> list[Box]:
-    """Every "bbox_2d" of a reply about `shown` that has an area inside it."""
+    """Every "bbox_2d" of a reply with an area inside `shown`."""
     frame = protocol.frame or shown.size
     found: list[Box] = []
     for numbers in _BOX.findall(text[:100_000]):

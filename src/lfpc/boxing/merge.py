@@ -1,8 +1,8 @@
-"""Two people's copies of one samples folder made one again, and how far the two agree.
+"""Merging of two people's copies of one samples folder, with their agreement.
 
-What only one of them has decided is taken. Where both have, and their boxes differ, the first one's
-are kept; where they differ much, or one skipped what the other boxed, the sample is flagged and the
-other's boxes stay beside it as proposals.
+If only one person decided, that decision counts. If both did, the first person's boxes are kept. If
+the boxes differ much, or one skipped what the other boxed, the sample is flagged, with the other's
+boxes as proposals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,40 +28,40 @@ from lfpc.errors import SampleError
 from lfpc.samples import Sample
 
 OTHER_KEY = "other_boxes"
-"""Field of a sample's `meta`: who drew the boxes that were not kept, and the boxes."""
+"""Field of a sample's `meta` with the boxes that were not kept, and who drew them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How two people's boxes of one sample fit."""
+    """Agreement of two people's boxes of one sample."""
 
     tightest: tuple[float, ...]
-    """IoU of the B_1 of each target; 0 for one that only one of them drew."""
+    """IoU of each target's B_1; 0 for a target of only one person."""
     wider: tuple[float, ...]
-    """IoU of the wider boxes of the targets that both drew, level by level as far as both went."""
+    """IoU of the wider boxes of common targets, for the levels that both drew."""
 
     @property
     def mean(self) -> float:
-        """Mean IoU of the tightest boxes, in [0, 1]; 1 where neither drew any."""
+        """Mean IoU of the tightest boxes, in [0, 1]; 1 without boxes."""
         return fmean(self.tightest) if self.tightest else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """One folder's samples, and what became of those that both had decided."""
+    """The merged samples, with agreements and flags."""
 
     samples: list[Sample]
     agreements: Mapping[str, Agreement]
-    """By id, of samples that both had boxed."""
+    """Agreement by sample id, for samples that both boxed."""
     flagged: tuple[str, ...]
-    """Ids of samples to look at again."""
+    """Ids of flagged samples."""
 
 
 def agreement(a: Nested, b: Nested) -> Agreement:
-    """IoU of boxes of two people; targets are paired so that the IoU of their tightest boxes is
-    greatest in sum.
+    """Agreement of two people's boxes, with targets paired for the greatest total IoU of the
+    tightest boxes.
 
-    A target without a partner, or with one it does not touch, counts 0.
+    An unpaired target, or a pair without overlap, counts 0.
     """
     overlaps = np.array([[iou(p[0], q[0]) for q in b] for p in a]).reshape(len(a), len(b))
     pairs = [
@@ -73,14 +73,14 @@ def agreement(a: Nested, b: Nested) -> Agreement:
 
 
 def merged(a: Sequence[Sample], b: Sequence[Sample], *, least: float = 0.5) -> Merged:
-    """Samples of two copies of one folder, in the order of `a`, then what only `b` has.
+    """The merged samples of two copies of one folder, in the order of `a`, then those only in `b`.
 
     Args:
         a, b: the two people's samples.
         least: mean IoU of the tightest boxes below which a sample is flagged.
     Raises:
-        SampleError: a sample's question, answer or picture is not the same in both: these are no
-            copies of one folder.
+        SampleError: a sample with different questions, answers or pictures, so not copies of one
+            folder.
     """
     other = {sample.id: sample for sample in b}
     samples: list[Sample] = []
@@ -121,14 +121,12 @@ def _check_same_question(a: Sample, b: Sample) -> None:
     if a.image.name != b.image.name:
         raise SampleError(
             f"sample {a.id!r} shows {a.image.name} in the first folder and {b.image.name} "
-            f"in the second; they are no copies"
+            f"in the second; they are not copies"
         )
 
 
 def _resolved(a: Sample, b: Sample, fit: Agreement | None, least: float) -> tuple[Sample, bool]:
-    """One sample of two, and whether what they say differs so much that somebody has to look at
-    it.
-    """
+    """The merged sample, and whether it is flagged."""
     untouched = [one for one in (b, a) if boxing_of(one) == Boxing()]
     if untouched or _content(a) == _content(b):
         kept = a if b in untouched or not untouched else b
@@ -161,9 +159,7 @@ def _resolved(a: Sample, b: Sample, fit: Agreement | None, least: float) -> tupl
 
 
 def other_proposals(sample: Sample) -> list[Proposal]:
-    """The boxes that a merge did not keep, to be taken one by one; what is not boxes is passed
-    over.
-    """
+    """The boxes that a merge did not keep, as proposals. Invalid boxes are ignored."""
     found = sample.meta.get(OTHER_KEY)
     if not isinstance(found, Mapping):
         return []
@@ -176,7 +172,7 @@ def other_proposals(sample: Sample) -> list[Proposal]:
 
 
 def summary(agreements: Iterable[Agreement]) -> dict[str, Any]:
-    """Agreement over samples, as numbers: of the tightest boxes and of the wider ones."""
+    """Agreement over samples as numbers, for the tightest boxes and the wider ones."""
     found = list(agreements)
     tightest = [value for one in found for value in one.tightest]
     wider = [value for one in found for value in one.wider]

@@ -1,8 +1,7 @@
-"""Boxes that a person may take instead of drawing them, and the order in which samples are worth
-boxing.
+"""Proposals of boxes for a person to accept, and the order of samples to box.
 
-Both come from recorded runs: a crop that led to the right answer probably shows what the answer
-needs, and a sample that a model often fails is one from which it can learn.
+Both come from recorded runs: a crop before a right answer probably shows the target, and a model
+can learn from samples that it often fails.
 """
 
 from collections import defaultdict
@@ -19,14 +18,14 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import CONFIG_FILE, Kind, is_run, read_run
 
 SAME = 0.5
-"""Crops whose IoU is at least this are one proposal."""
+"""Minimum IoU of crops that count as one proposal."""
 MOST = 9
-"""Proposals of a sample: each has a digit key."""
+"""Maximum proposals per sample, one per digit key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A box, who proposed it, and in how many right episodes such a crop was made."""
+    """A box with its source, and its number of right episodes with such a crop."""
 
     box: Box
     source: str
@@ -35,7 +34,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """How often a sample was asked, and how often the answer was wrong."""
+    """Number of answers and of wrong answers to a sample."""
 
     asked: int
     failed: int
@@ -47,11 +46,11 @@ class FailureCount:
 
 
 def own_records(root: Path) -> Iterator[EpisodeRecord]:
-    """Episodes at or below `root` in which the policy saw its own crops, of training runs and of
-    evaluations: probes and failed questions are left out.
+    """Records of training runs and evaluations at or below `root`, without probes and failed
+    questions.
 
     Raises:
-        RunError: there are none.
+        RunError: no records.
     """
     found = False
     for file in sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []:
@@ -73,12 +72,12 @@ def own_records(root: Path) -> Iterator[EpisodeRecord]:
 
 
 def crop_proposals(records: Iterable[EpisodeRecord], source: str) -> dict[str, list[Proposal]]:
-    """For each sample the crops that led to its right answer: the most frequent first, alike ones
-    counted together.
+    """Proposals by sample id: crops before right answers, similar ones merged, the most frequent
+    first.
 
     Args:
         records: recorded episodes.
-        source: what the page calls them.
+        source: name of the proposals on the page.
     """
     crops: defaultdict[str, list[Box]] = defaultdict(list)
     for record in records:
@@ -104,9 +103,7 @@ def _grouped(boxes: Sequence[Box], source: str) -> list[Proposal]:
 
 
 def failure_counts(records: Iterable[EpisodeRecord]) -> dict[str, FailureCount]:
-    """How often each sample was asked, and how often the answer was wrong; records without a
-    verdict do not count.
-    """
+    """Failure counts by sample id; records without a verdict do not count."""
     asked: defaultdict[str, list[bool]] = defaultdict(list)
     for record in records:
         if record.correct is not None:
@@ -117,8 +114,8 @@ def failure_counts(records: Iterable[EpisodeRecord]) -> dict[str, FailureCount]:
 
 
 def hardest_first(samples: Sequence[Sample], records: Mapping[str, FailureCount]) -> list[Sample]:
-    """Samples by their share of wrong answers, the one failed more often first among equals; those
-    never asked come last.
+    """Samples by falling share of wrong answers, ties by their number; samples without answers
+    last.
     """
 
     def rank(sample: Sample) -> tuple[bool, float, int]:

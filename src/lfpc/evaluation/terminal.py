@@ -38,10 +38,10 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         f"accuracy, with 95 % intervals"
     ]
     if own["answered_before_crop"] is not None:
-        early = (
-            f"{own['answered_before_crop']:.0%} of {own['told']} questions where the text shows it"
+        notes.append(
+            f"already answered before the first crop: {own['answered_before_crop']:.0%} of "
+            f"{own['answered_before_crop_n']} questions where the text shows it"
         )
-        notes.append(f"already answered before the first crop: {early}")
     notes += cost_lines(own)
     notes += [
         f"{probe}: {found['all']['power']}"

@@ -1,1 +1,1 @@
-"""Numbers of one episode, and what many episodes add up to."""
+"""Summaries of records, with intervals and tests."""

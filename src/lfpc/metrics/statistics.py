@@ -1,9 +1,9 @@
 """Intervals and tests for right-or-wrong answers to questions.
 
-Rows about one picture (several questions, rotations of one, its repeats with other seeds) are one
-cluster: they are not independent evidence. Intervals are at 95 % and speak about other pictures of
-the same kind, not about other training runs. Functions import `scipy.stats` when called: it loads
-slowly.
+Values about one picture (several questions, rotations of one, repeats with other seeds) are one
+cluster: they are not independent evidence. Intervals are at 95 % and generalise to other pictures
+of the same kind, not to other training runs. Functions import `scipy.stats` when called, because it
+loads slowly.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,28 +17,28 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 _CHUNK = 1_000
-"""Resamples drawn at a time: bounds memory at 8 kB per cluster."""
+"""Resamples drawn at a time, which bounds memory at 8 kB per cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """mean(a - b) of paired rows, with its interval and the p-value of "no difference"."""
+    """mean(a - b) of paired values, with its interval and the p-value of "no difference"."""
 
     delta: float
     low: float
     high: float
     p: float
     n: int
-    """Paired rows."""
+    """Number of pairs."""
     clusters: int
-    """Pictures they belong to. Below 2 the interval is infinite and p is 1: one picture says
-    nothing about others."""
+    """Number of pictures. Below 2 the interval is infinite and p is 1: one picture is no evidence
+    about others."""
     smallest: float = inf
-    """The smallest true difference that these rows would have shown with 80 % power; see
+    """The smallest true difference that these pairs show with 80 % power; see
     `smallest_difference`."""
 
     def as_row(self) -> dict[str, Any]:
-        """For JSON, which knows neither infinity nor NaN: such values become None."""
+        """The fields for JSON, with None for infinity and NaN."""
         values = {
             "delta": self.delta,
             "low": self.low,
@@ -82,15 +82,15 @@ def _by_cluster(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, F
 
 
 def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Standard error of the mean when rows of a cluster are not independent.
+    """Standard error of the mean when values of a cluster are dependent.
 
         SE = sqrt(G / (G - 1) * sum_c (sum_{i in c} (x_i - mean))^2) / n
 
-    With one row per cluster this is the usual std / sqrt(n). Infinite below two clusters.
+    With one value per cluster this is the usual std / sqrt(n). Infinite below two clusters.
 
     Args:
         values: x, n numbers.
-        clusters: for each value the cluster it belongs to; G distinct ones.
+        clusters: the cluster of each value, G distinct ones.
     Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640) for evaluations of language models.
     """
     x = np.asarray(values, dtype=float)
@@ -100,12 +100,13 @@ def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float
 
 
 def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """How many independent rows would tell the mean of `values` as well as these do, at most n.
+    """Effective sample size: the number of independent values that estimate the mean as precisely,
+    at most n.
 
         n_eff = n / max(1, SE_clustered^2 / SE_independent^2)
 
-    Where no value differs the rows show no variance, and n_eff is the number of clusters. 0 for no
-    rows. Source: Korn and Graubard 1998.
+    Without variance n_eff is the number of clusters; without values it is 0. Source: Korn and
+    Graubard 1998.
     """
     n = len(values)
     groups = len(set(clusters))
@@ -116,9 +117,9 @@ def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> flo
 
 
 def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Wilson interval of a mean of zeros and ones whose rows come in clusters.
+    """Wilson interval of a mean of clustered zeros and ones.
 
-    The Wilson interval of p at `effective_size` rows. With one row per cluster this is `wilson`.
+    The Wilson interval of p at n = `effective_size`. With one value per cluster this is `wilson`.
     Source: Korn and Graubard 1998.
     """
     if len(values) == 0:
@@ -146,8 +147,8 @@ def bootstrap_interval(
 
         mean* = sum_c w_c S_c / sum_c w_c m_c,   w ~ Multinomial(G, 1/G),   [2.5 %, 97.5 %] of mean*
 
-    S_c, m_c: sum and number of the values in cluster c. Infinite below two clusters; of no width
-    where no value differs. Source: Efron 1979; clusters as the unit, Field and Welsh 2007.
+    S_c, m_c: sum and number of the values in cluster c. Infinite below two clusters; of zero width
+    without variance. Source: Efron 1979; clusters as the unit, Field and Welsh 2007.
     """
     x = np.asarray(values, dtype=float)
     clustered = np.stack(_by_cluster(x, range(len(x)) if clusters is None else clusters), axis=1)
@@ -206,15 +207,15 @@ def paired_difference(
     """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value.
 
     Args:
-        a, b: values of the same rows under two conditions, in the same order.
-        clusters: for each row the picture it belongs to; None: each row is its own.
-        resamples: of the bootstrap and of the permutation.
-        seed: of both.
+        a, b: values of the same questions under two conditions, in the same order.
+        clusters: the picture of each question; None: each question is its own cluster.
+        resamples: number of resamples, of the bootstrap and of the permutation test.
+        seed: seed of both.
     Raises:
         ValueError: lengths differ.
     """
     if len(a) != len(b):
-        raise ValueError(f"paired rows need two lists of one length, got {len(a)} and {len(b)}")
+        raise ValueError(f"paired values need two lists of one length, got {len(a)} and {len(b)}")
     d = (np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).tolist()
     names: Sequence[Hashable] = range(len(d)) if clusters is None else clusters
     groups = len(set(names))
@@ -242,25 +243,25 @@ def smallest_difference(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float:
-    """The smallest true difference that `n` paired rows show with probability `power`, tested at
-    `alpha` (two-sided).
+    """The smallest true difference that `n` pairs show with probability `power`, tested at `alpha`
+    (two-sided).
 
         of means:     delta = (z_a + z_b) sd / sqrt(n)
         of verdicts:  n delta^2 = (z_a sqrt(psi) + z_b sqrt(psi - delta^2))^2, solved for delta:
                       delta = s max(sqrt(psi), s)
                       s = (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)
 
-    The max is there because at least delta of the verdicts must change. Normal approximation;
-    infinite where n is below 6, for five changed verdicts are never significant.
+    The max holds because at least delta of the verdicts must change. Normal approximation; infinite
+    below n = 6, because five changed verdicts are never significant.
 
     Args:
-        n: independent pairs; of clustered rows their `effective_size`.
+        n: number of independent pairs; for clustered pairs their `effective_size`.
         discordance: psi, share of pairs whose two verdicts differ, in [0, 1]. Give this or `sd`.
         sd: standard deviation of the paired differences.
         power: z_b is its normal quantile.
         alpha: z_a is the normal quantile of 1 - alpha / 2.
     Raises:
-        ValueError: not exactly one of `discordance` and `sd` is given.
+        ValueError: `discordance` and `sd` are both given, or neither.
     Source: Connor 1987 (paired verdicts).
     """
     if (discordance is None) == (sd is None):
@@ -281,7 +282,7 @@ def smallest_difference(
 
 
 def power_line(difference: Difference) -> str:
-    """A sentence: what could and what could not have been seen in these rows."""
+    """A sentence with the smallest difference that these pairs can show."""
     rows = f"{difference.n} paired answers about {difference.clusters} pictures"
     if not isfinite(difference.smallest) or difference.smallest > 1:
         return f"{rows} are too few to show any difference with 80 % power"
@@ -307,7 +308,7 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given.
+    """p-values adjusted for multiple tests, in the given order.
 
         p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),   p_(1) <= ... <= p_(m)
 

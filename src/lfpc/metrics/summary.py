@@ -1,8 +1,7 @@
-"""What many records add up to: accuracy, use of the tool, localisation, and what it cost.
+"""Summaries of records: accuracy, tool use, localisation, cost.
 
-One vocabulary for evaluations, benchmarks, probes and the demo. Every record counts: a question
-that failed, was never answered or could not be decided is wrong and stays in the denominator.
-Shares are fractions, never percentages.
+Evaluations, benchmarks, probes and the demo share them. Every record counts: a failed, unanswered
+or undecided question is wrong and stays in the denominator. Shares are fractions, not percentages.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +19,7 @@ from lfpc.records import EpisodeRecord
 
 Records = Sequence[EpisodeRecord]
 Summary = dict[str, Any]
-"""What `summarise` returns."""
+"""The result of `summarise`."""
 MEANS = (
     "visual_tokens",
     "global_tokens",
@@ -34,7 +33,7 @@ MEANS = (
     "coverage",
     "seconds",
 )
-"""Fields of records whose mean a summary holds."""
+"""Fields of records with a mean in the summary."""
 COSTS = (
     "visual_tokens",
     "global_tokens",
@@ -44,45 +43,45 @@ COSTS = (
     "calls",
     "seconds",
 )
-"""What a question costs; a summary holds mean, median and 95 % quantile of each."""
+"""Cost fields of records, with mean, median and 95 % quantile in the summary."""
 DECIDERS = ("rule", "judge", "unparsed", "undecided", "failed")
-"""Who decided: a rule, the judge; or nobody: no readable answer, the judge failed, the question
-failed."""
+"""Deciders of a verdict: a rule or the judge; or none: unreadable answer, failed judge, failed
+question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long questions took when `concurrency` of them were played together."""
+    """Seconds of questions that were played `concurrency` at a time."""
 
     concurrency: int
     questions: int
-    """How many were counted."""
+    """Number of timed questions."""
     median: float
-    """Seconds from first view to answer; questions that are played together end together."""
+    """Median seconds from first view to answer; questions of a batch end together."""
     p95: float
-    """95 % of the questions took no longer, in seconds."""
+    """95 % quantile, in seconds."""
     per_second: float
-    """Questions per second: the throughput."""
+    """Throughput, in questions per second."""
 
 
 def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
-    """The numbers of `records`.
+    """The summary of `records`.
 
     Returns:
         n, clusters (independent groups), failed;
         accuracy, accuracy_ci (95 %, Wilson, clustered), accuracy_stderr (clustered);
-        chance: accuracy of guessing, where every question has options, else None;
+        chance: accuracy of guessing if every question has options, else None;
         decided: share by each of `DECIDERS`, adding up to 1;
         categories: n, accuracy, accuracy_ci, accuracy_stderr by category;
         tool_rate; iou_all: IoU of the last crop with a missing crop counted as 0; crop_area:
         median;
-        answered_before_crop: share of the questions where it can be told; told: their number;
-        malformed: how often each reason code occurred;
-        the mean of each of `MEANS` over the records that have it;
+        answered_before_crop: share of the questions whose text shows it; answered_before_crop_n:
+            their number;
+        malformed: count by reason code; the mean of each of `MEANS` over the records with a value;
         cost: mean, median and p95 of each of `COSTS`; concurrency (None: in batches); per_second;
         timings, as given;
-        figures: further numbers of a benchmark (see `lfpc.published`), else empty.
-        A number that does not exist is None.
+        figures: further numbers of a benchmark (see `lfpc.published`), else empty. Missing numbers
+            are None.
     """
     before_crop = known(records, "answered_before_crop")
     areas = known(records, "crop_area")
@@ -98,7 +97,7 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         "iou_all": _iou_all(records),
         "crop_area": median(areas) if areas else None,
         "answered_before_crop": fmean(before_crop) if before_crop else None,
-        "told": len(before_crop),
+        "answered_before_crop_n": len(before_crop),
         "malformed": dict(Counter(reason for record in records for reason in record.malformed)),
         **{key: fmean(values) if (values := known(records, key)) else None for key in MEANS},
         "cost": {key: _spread(known(records, key)) for key in COSTS},
@@ -123,8 +122,8 @@ def accuracy_of(records: Records) -> Summary:
 def mean_with_error(
     name: str, values: Sequence[float], clusters: Sequence[Hashable]
 ) -> dict[str, float | None]:
-    """A mean under `name` and its clustered standard error under `name_stderr`; None where there
-    are too few values.
+    """A mean under `name` and its clustered standard error under `name_stderr`; None with too few
+    values.
     """
     error = clustered_se(values, clusters) if values else None
     return {
@@ -134,13 +133,13 @@ def mean_with_error(
 
 
 def known(records: Records, key: str) -> list[float]:
-    """The values of the field `key` in those records that have one."""
+    """The values of the field `key` that are not None."""
     values = (getattr(record, key) for record in records)
     return [float(value) for value in values if value is not None]
 
 
 def decided_by(record: EpisodeRecord) -> str:
-    """Which of `DECIDERS` decided a record."""
+    """The decider of a record, one of `DECIDERS`."""
     if record.failed:
         return "failed"
     method = record.method or "unparsed"
@@ -148,12 +147,12 @@ def decided_by(record: EpisodeRecord) -> str:
 
 
 def throughput(records: Records) -> float | None:
-    """Questions per second while the records were made; None where none has seconds.
+    """Questions per second during the run; None without seconds.
 
         concurrency / mean seconds
 
-    The seconds of a batch are shared out to its questions, so there the concurrency is 1.
-    Source: Little 1961.
+    The seconds of a batch are divided among its questions, so there the concurrency is 1. Source:
+    Little 1961.
     """
     timed = [record for record in records if record.seconds]
     if not timed:
@@ -163,8 +162,8 @@ def throughput(records: Records) -> float | None:
 
 
 def average_at_k(runs: Sequence[Records]) -> dict[str, Any]:
-    """Avg@k: the mean accuracy of k runs of the same questions, with an error that knows that they
-    are the same.
+    """Avg@k: the mean accuracy of k runs of the same questions, with a standard error clustered by
+    question.
 
         avg@k = mean over questions of (right runs) / k
 
@@ -174,14 +173,14 @@ def average_at_k(runs: Sequence[Records]) -> dict[str, Any]:
         "avg@k" with "avg@k_stderr" (clustered), "avg@k_low" and "avg@k_high" (95 %), "any@k" and
         "all@k" (right in at least one, in every run), "k", "clusters".
     Raises:
-        ConfigError: the runs do not hold the same samples, once each.
+        ConfigError: the runs differ in their samples, or repeat one.
     """
     names = [sorted(record.sample.id for record in records) for records in runs]
     for number, some in enumerate(names):
         if some != names[0] or len(set(some)) != len(some):
             raise ConfigError(
-                f"run {number + 1} does not hold the samples of run 1, once each; Avg@k needs "
-                f"whole runs of the same questions"
+                f"run {number + 1} does not have the samples of run 1, once each; Avg@k needs "
+                f"complete runs of the same questions"
             )
     right: defaultdict[str, list[bool]] = defaultdict(list)
     clusters: dict[str, str] = {}
@@ -203,7 +202,7 @@ def average_at_k(runs: Sequence[Records]) -> dict[str, Any]:
 
 
 def flat_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary's accuracy as one flat table, which other tools read: "accuracy", "accuracy_low",
+    """A summary's accuracy as one flat table for other tools: "accuracy", "accuracy_low",
     "accuracy/CATEGORY", "decided/rule", ..., and the benchmark's own figures.
     """
     low, high = summary["accuracy_ci"]
@@ -223,7 +222,7 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _categories(records: Records) -> dict[str, Summary]:
-    """Accuracy by category; empty where no record has one."""
+    """Accuracy by category; empty without categories."""
     groups: defaultdict[str, list[EpisodeRecord]] = defaultdict(list)
     for record in records:
         groups[record.sample.category].append(record)

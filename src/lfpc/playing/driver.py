@@ -1,10 +1,10 @@
-"""Many samples played at once: for evaluation, timing and resolution selection. A sample that fails
-loses only itself.
+"""The driver of many samples, for evaluation, timing and resolution selection. A failed sample does
+not stop the others.
 
-What is played for a sample is an `Item`, a generator without a model call, as an episode is: it
-yields a Question, receives its episodes, and returns a result. The driver has no influence on
-results. A policy of this process gets full batches of questions; an AsyncPolicy plays as many
-samples as it takes, each at its own pace.
+Each sample has an `Item`, a generator without a model call, like an episode: it yields a Question,
+receives its episodes, and returns a result. A policy in this process gets full batches of
+questions. An AsyncPolicy plays `concurrency` samples, each at its own pace. Results do not depend
+on the driver.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a sample has no result. `counts` says whether it speaks against the whole run: a broken
-    picture does not.
+    """The reason why a sample has no result. `counts` is whether it counts against the run, which a
+    broken picture does not.
     """
 
     why: str
@@ -37,28 +37,29 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Games that are played together."""
+    """Episodes to play together."""
 
     begin: Callable[[], Sequence[Game]]
-    """Opens the picture and begins the games, in a thread; called again where a batch failed. An
-    LfpcError says that the picture is not usable."""
+    """Opens the picture and begins the episodes, in a thread; called again after a failed batch. An
+    LfpcError means an unusable picture."""
     level: int = 0
-    """A batch holds questions of one level, as long as there are enough; higher levels first."""
+    """Level of a search. A batch holds questions of one level if there are enough, higher levels
+    first."""
     keep: Callable[[Sequence[Episode]], None] = lambda episodes: None
-    """Receives the episodes as soon as they are played. What it raises ends the playing."""
+    """Called with the episodes at once. An exception ends the run."""
 
 
 Item = Generator[Question, list[Episode], R]
-"""What is played for one sample; it is driven in threads. A PictureError loses the sample, every
-other exception ends the playing."""
+"""Generator for one sample, driven in threads. A PictureError fails the sample; any other exception
+ends the run."""
 Outcome = list[Episode] | Failure
-"""What became of a question."""
+"""Result of a question."""
 Played = tuple[Sample, R | Failure, float]
-"""A sample, what became of it, and its seconds."""
+"""(sample, result, seconds)."""
 OnPlayed = Callable[[Sequence[Played[R]]], None]
-"""Receives what was played, as soon as it was. What it raises ends the playing."""
+"""Called with finished samples at once. An exception ends the run."""
 Start = Callable[[Sample], Game]
-"""Opens the sample's picture and begins its episode."""
+"""Opens a sample's picture and begins its episode."""
 
 
 def one_game(start: Start) -> Callable[[Sample], Item[Episode]]:
@@ -80,17 +81,18 @@ def play_samples(
     batch: int = 64,
     concurrency: int | None = None,
 ) -> None:
-    """Play every sample's item. Can be called where an event loop runs (a notebook).
+    """Play every sample's item. Works inside a running event loop (a notebook).
 
     Args:
-        samples: begun in their order.
-        item: what is played for a sample.
-        policy: who replies. One of this process plays batches in step, whose seconds are shared
-            out. Of an AsyncPolicy a sample's seconds are its own, waiting included.
-        record: receives what was played, a batch or a single sample. Called in another thread where
-            an AsyncPolicy is asked inside a running event loop.
-        batch: questions that a policy of this process is asked together.
-        concurrency: samples that an AsyncPolicy has in play; None: as many as it may have.
+        samples: the samples, started in this order.
+        item: function from a sample to its item.
+        policy: gives the replies. A policy in this process plays batches turn by turn, whose
+            seconds are divided among the samples. With an AsyncPolicy each sample has its own
+            seconds, including waiting.
+        record: called with a finished batch or sample; in another thread for an AsyncPolicy inside
+            a running event loop.
+        batch: questions per batch of a policy in this process.
+        concurrency: samples in play with an AsyncPolicy; None: its own limit.
     """
     if isinstance(policy, AsyncPolicy):
         players = min(concurrency or policy.concurrency, len(samples))
@@ -101,7 +103,7 @@ def play_samples(
 
 @dataclass(frozen=True, slots=True)
 class _Waiting(Generic[R]):
-    """A sample whose item waits for a question to be played."""
+    """A sample whose item waits for the result of a question."""
 
     sample: Sample
     item: Item[R]
@@ -109,10 +111,10 @@ class _Waiting(Generic[R]):
     seconds: float
 
 
-def _go_on(
+def _advance(
     sample: Sample, item: Item[R], outcome: Outcome | None = None, seconds: float = 0.0
 ) -> _Waiting[R] | Played[R]:
-    """Drive `item` to its next question, or to its end. `outcome` is None at the beginning."""
+    """Advance `item` to its next question or its end. `outcome` is None at the beginning."""
     if isinstance(outcome, Failure):
         return sample, outcome, seconds
     try:
@@ -144,7 +146,7 @@ def _play_batches(
     record: OnPlayed[R],
     batch: int,
 ) -> None:
-    """Higher levels come first, so no more than a batch a level is under way."""
+    """Play batches, higher levels first, so that at most a batch per level is waiting."""
     todo = iter(samples)
     waiting: dict[int, list[_Waiting[R]]] = {}
 
@@ -163,7 +165,7 @@ def _play_batches(
             while not any(len(some) >= batch for some in waiting.values()) and (
                 new := list(islice(todo, batch))
             ):
-                place(threads.map(lambda sample: _go_on(sample, item(sample)), new))
+                place(threads.map(lambda sample: _advance(sample, item(sample)), new))
             part = _take(waiting, batch)
             if not part:
                 return
@@ -171,7 +173,9 @@ def _play_batches(
 
 
 def _take(waiting: dict[int, list[_Waiting[R]]], batch: int) -> list[_Waiting[R]]:
-    """A full batch of the highest level that has one; else what there is, highest level first."""
+    """A full batch of the highest level with one, else all waiting questions, highest level
+    first.
+    """
     full = max((level for level, some in waiting.items() if len(some) >= batch), default=None)
     levels = sorted(waiting, reverse=True) if full is None else [full]
     part: list[_Waiting[R]] = []
@@ -189,7 +193,7 @@ def _play_part(
     outcomes = _outcomes([each.question for each in part], policy, threads)
     share = (time.perf_counter() - began) / len(part)
     return threads.map(
-        lambda each, outcome: _go_on(each.sample, each.item, outcome, each.seconds + share),
+        lambda each, outcome: _advance(each.sample, each.item, outcome, each.seconds + share),
         part,
         outcomes,
     )
@@ -198,8 +202,8 @@ def _play_part(
 def _outcomes(
     questions: Sequence[Question], policy: Policy, threads: ThreadPoolExecutor
 ) -> list[Outcome]:
-    """Outcome `questions` together; if that fails, one by one, so that the failure finds its
-    sample.
+    """Results of `questions` played together, or one by one after a failure, which identifies the
+    failed sample.
     """
     begun = list(threads.map(_begin, questions))
     usable = [games for games in begun if not isinstance(games, Failure)]
@@ -233,10 +237,10 @@ async def _play_concurrently(
     async def player() -> None:
         for sample in todo:
             began = time.perf_counter()
-            found = await asyncio.to_thread(_go_on, sample, item(sample))
+            found = await asyncio.to_thread(_advance, sample, item(sample))
             while isinstance(found, _Waiting):
                 outcome = await _outcome(found.question, policy)
-                found = await asyncio.to_thread(_go_on, sample, found.item, outcome)
+                found = await asyncio.to_thread(_advance, sample, found.item, outcome)
             record([(sample, found[1], time.perf_counter() - began)])
 
     async with policy:

@@ -1,5 +1,5 @@
-"""Jobs side by side in processes, some after others, and one progress bar over what they write to
-disk.
+"""Jobs in parallel processes with dependencies, and one progress bar over the lines that they
+write.
 """
 
 import multiprocessing
@@ -21,8 +21,8 @@ _LINE_EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A call in another process: `call(*arguments)`, once the job named `after` is done. All of it
-    must pickle.
+    """A call in another process: `call(*arguments)`, after the job named `after`. All parts must
+    pickle.
     """
 
     name: Hashable
@@ -32,9 +32,9 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> dict[Hashable, Any]:
-    """Results by name. Of the jobs that may start, the first in the list does.
+    """Results of the jobs by name. Jobs start in the order of the list.
 
-    `tick` is called about once a second. The first exception of a job ends everything and is raised
+    `tick` is called about once a second. The first exception of a job ends all jobs and is raised
     here.
     """
     results: dict[Hashable, Any] = {}
@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
                     running[pool.submit(job.call, *job.arguments)] = job
                 if not running:
                     raise ValueError(
-                        f"jobs wait for what is not there: {[job.after for job in waiting]}"
+                        f"jobs wait for unknown jobs: {[job.after for job in waiting]}"
                     )
                 for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                     results[running.pop(future).name] = future.result()
@@ -64,8 +64,8 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """End the workers of `pool` now, and no other child of this process. From Python 3.14 on this
-    is `pool.terminate_workers`; until then only a private attribute knows them.
+    """Terminate the workers of `pool`, and no other child of this process. From Python 3.14 on this
+    is `pool.terminate_workers`; before, only a private attribute lists them.
     """
     workers = list(pool._processes.values())  # the pool forgets them as it shuts down
     pool.shutdown(wait=False, cancel_futures=True)
@@ -76,9 +76,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 def _be_worker(processes: int) -> None:
-    """A worker takes its share of the cores; Ctrl-C ends it without a word, as everything it did is
-    on disk.
-    """
+    """Set up a worker: its share of the cores, and a silent end on Ctrl-C."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -89,13 +87,12 @@ def _be_worker(processes: int) -> None:
 def bar_over_files(
     expected: Mapping[Path, tuple[int, float]], label: str, *, shown: bool
 ) -> Iterator[Callable[[], None]]:
-    """A function that brings the bar up to date: how many of the expected lines there are, each
-    with its weight.
+    """A function that updates the bar: the weighted share of the expected lines.
 
     Args:
-        expected: file -> (lines it will have, how long one of them takes compared with the others).
-        label: what the bar is called.
-        shown: a bar on a terminal, a line now and then elsewhere; False: nothing.
+        expected: file -> (expected number of lines, weight of a line).
+        label: label of the bar.
+        shown: whether to show a bar, or lines without a terminal.
     """
     total = sum(count * weight for count, weight in expected.values())
     said = time.monotonic()

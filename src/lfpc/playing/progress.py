@@ -1,4 +1,4 @@
-"""How far a long piece of work is: one bar on a terminal, a line now and then elsewhere."""
+"""Progress of long work: one bar on a terminal, lines elsewhere."""
 
 import sys
 import time
@@ -14,14 +14,14 @@ LINE_EVERY_S = 30.0
 def progress_bar(
     total: int | None, already: int, label: str, *, unit: str, shown: bool
 ) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many more are done.
+    """A function that advances the progress by a number of finished items.
 
     Args:
-        total: how many there are; None: not known.
-        already: how many were done before.
-        label: what the work is called.
-        unit: what is counted, in the singular.
-        shown: False: nothing is written.
+        total: number of items; None: unknown.
+        already: number of items finished before.
+        label: label of the bar.
+        unit: name of an item, in the singular.
+        shown: whether to show anything.
     """
     terminal = sys.stderr.isatty()
     bar = tqdm(

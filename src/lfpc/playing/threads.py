@@ -1,4 +1,4 @@
-"""Pictures are decoded by several threads, and their results come back in order."""
+"""Work in several threads, such as decoding pictures, with results in order."""
 
 import os
 from collections import deque
@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = min(8, os.cpu_count() or 1)
-"""That decode, hash and copy pictures."""
+"""Number of threads that decode, hash and copy pictures."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -15,9 +15,7 @@ R = TypeVar("R")
 def in_order(
     threads: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], window: int
 ) -> Iterator[R]:
-    """`work` on every item, in the order of `items`; no more than `window` of them are under
-    way.
-    """
+    """Results of `work` on every item, in order, with at most `window` items in progress."""
     running: deque[Future[R]] = deque()
     for item in items:
         running.append(threads.submit(work, item))

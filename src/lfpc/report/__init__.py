@@ -1,4 +1,4 @@
-"""What was found, as pages that open from disk, as figures and as tables."""
+"""Results as pages that open from disk, as figures and as tables."""
 
 from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs

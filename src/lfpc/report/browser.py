@@ -1,8 +1,8 @@
-"""The episodes of a report as data files that a page loads from disk when it needs them.
+"""The episodes of a report as data files that a page loads from disk on demand.
 
-`data/index.js` holds what filters, sorting and search need of every episode, `data/SETTING-N.js`
-all of `CHUNK` episodes. They are scripts with one call and one JSON value, in ASCII, as a page from
-disk may load scripts and no other data.
+`data/index.js` holds the fields for filters, sorting and search, `data/GROUP-N.js` `CHUNK` whole
+episodes. Each is a script with one call and one JSON value, in ASCII, because a page from disk may
+load scripts and no other data.
 """
 
 import json
@@ -22,9 +22,9 @@ from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import PROBE_NAMES
 
 CHUNK = 100
-"""Episodes of a data file."""
+"""Episodes per data file."""
 _SHORT = 160
-"""Characters of a question or answer in the index."""
+"""Maximum characters of a question or answer in the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,16 @@ class Group:
 
     @property
     def own(self) -> Records:
-        """The records under the policy's own crops."""
+        """The records with the policy's own crops."""
         return self.probes["own"]
 
     def condition(self, probe: str) -> Condition:
-        """The key of one probe's records."""
+        """The condition of one probe's records."""
         return Condition(self.arm, self.budget, probe, self.seed)
 
 
 def groups_of(evidence: Evidence) -> list[Group]:
-    """Every group with episodes: what was evaluated, then what was kept in training."""
+    """Every group with episodes: evaluations first, then training episodes."""
     found: defaultdict[tuple[str, str, int], dict[str, Records]] = defaultdict(dict)
     for (arm, budget, probe, seed), some in evidence.records.items():
         found[arm, budget, seed][probe] = some
@@ -68,8 +68,8 @@ def groups_of(evidence: Evidence) -> list[Group]:
 
 
 def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[str]:
-    """Ids of up to `shown` questions, one of each group's kinds in turn, so that each filter finds
-    something that has pictures.
+    """Ids of up to `shown` questions, taken in turn from each group's kinds, so that every filter
+    finds episodes with pictures.
     """
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for group in groups:
@@ -89,7 +89,7 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
 
 
 def episodes_of(group: Group) -> Iterator[tuple[EpisodeRecord, Mapping[str, EpisodeRecord]]]:
-    """Each record under the own crops, and those of the same question by probe."""
+    """Each record with the own crops, and the records of the same question by probe."""
     by_probe = {
         probe: {record.sample.id: record for record in some}
         for probe, some in group.probes.items()
@@ -153,7 +153,7 @@ def _write_group(
     picked: set[str],
     questions: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Write the group's data files; returns its columns of the index and adds its questions."""
+    """Write the group's data files, and add its questions; returns its columns of the index."""
     looks = {probe: shown(group.condition(probe)) for probe in group.probes}
     numbers = {name: i for i, name in enumerate(questions)}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
@@ -186,7 +186,9 @@ def _write_group(
 
 
 def _index_entry(own: EpisodeRecord, others: Mapping[str, EpisodeRecord]) -> dict[str, Any]:
-    """What filters, sorting and search need of an episode; "kinds" is a bit for each of `KINDS`."""
+    """The index fields of an episode for filters, sorting and search; "kinds" has a bit for each of
+    `KINDS`.
+    """
     kinds = kinds_of(own, others.get("noise"), others.get("truth"))
     known = facts(own)
     return {

@@ -1,6 +1,4 @@
-"""An episode as the pages show it, as plain JSON: its views, each reply, what came back, and which
-filters find it.
-"""
+"""An episode as JSON for the pages: views, replies, crops, and the filters that find it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +13,11 @@ from lfpc.samples import Sample
 
 Card = dict[str, Any]
 LONGEST_TEXT = 3_000
-"""Characters of a text that the page shows."""
+"""Maximum characters of a text on the page."""
 LOW_IOU = 0.1
-"""Below this a crop counts as one of the wrong thing."""
+"""IoU below which a crop counts as one of the wrong region."""
 COVERED = 0.9
-"""Share of the target that a crop has to contain to count as one of it."""
+"""Share of the target that a crop must contain to count as showing it."""
 KINDS = {
     "wrong": "wrong",
     "right": "right",
@@ -34,7 +32,7 @@ KINDS = {
     "unanswered": "no answer",
     "failed": "failed",
 }
-"""What the filters find, and how they are called."""
+"""Filters: name -> label."""
 
 
 def kinds_of(
@@ -66,12 +64,12 @@ def card(
     pictures: PictureFiles | None,
     shown: Mapping[str, NamedLook | None],
 ) -> Card:
-    """One question as one arm answered it at one budget, under each probe.
+    """One question under each probe, as one arm answered it at one budget.
 
     Args:
-        records: its record by probe; "own" is there.
-        pictures: where pictures go; None: this question's pictures are left out.
-        shown: what each probe showed.
+        records: records by probe, including "own".
+        pictures: destination of the pictures; None: no pictures of this question.
+        shown: looks by probe.
     """
     own = records["own"]
     sample = own.sample
@@ -113,7 +111,7 @@ def _column(
 
 
 def facts(record: EpisodeRecord) -> dict[str, float]:
-    """The numbers of an episode that are known."""
+    """The numbers of an episode that are not None."""
     keys = (
         "visual_tokens",
         "n_turns",
@@ -141,10 +139,10 @@ def _turn(
         "box": box and list(box.corners),
         "view": found["view"],
         "crop": crop,
-        "told": _cut(action.detail if isinstance(action, Malformed) else ""),
+        "feedback": _cut(action.detail if isinstance(action, Malformed) else ""),
     }
 
 
 def _cut(text: str) -> Any:
-    """`text`, or of a long one its beginning and how many characters follow."""
+    """`text`, shortened if long, with the number of omitted characters."""
     return text if len(text) <= LONGEST_TEXT else [text[:LONGEST_TEXT], len(text) - LONGEST_TEXT]

@@ -1,4 +1,4 @@
-"""Which figures a report has, made from results, curves and data."""
+"""The figures of a report, from results, curves and data."""
 
 from collections.abc import Mapping, Sequence
 from math import floor, log2
@@ -13,8 +13,8 @@ Estimates = dict[str, dict[str, IntervalEstimate]]
 
 
 def result_figures(results: Mapping[str, Any]) -> list[Points]:
-    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and what each probe
-    costs.
+    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and the accuracy lost
+    under each probe.
     """
     found = [
         points(
@@ -61,11 +61,11 @@ def _probes(results: Mapping[str, Any], budget: str) -> Points:
                     row["delta"], row["low"], row["high"], link
                 )
     name = "probes-" + "".join(sign if sign.isalnum() else "-" for sign in budget)
-    return points(name, f"Accuracy lost by what is shown, {budget} budget", places, of="shown")
+    return points(name, f"Accuracy lost by probe, {budget} budget", places, of="shown")
 
 
 def data_figures(data: Mapping[str, DataFacts]) -> list[Bars]:
-    """For each set of training questions: chosen budgets, categories, sizes of the targets."""
+    """Figures of each training set: chosen budgets, categories, areas of the targets."""
     figures: list[Bars] = []
     for n, (name, facts) in enumerate(data.items(), 1):
         of = f"{name}, {facts.count:,} questions"
@@ -88,14 +88,14 @@ def data_figures(data: Mapping[str, DataFacts]) -> list[Bars]:
 
 
 def _most(counts: Mapping[str, int], shown: int = 7) -> dict[str, int]:
-    """The largest counts, and the sum of the others."""
+    """The largest counts, with the sum of the others."""
     order = sorted(counts.items(), key=lambda item: -item[1])
     rest = sum(count for _, count in order[shown:])
     return {**dict(order[:shown]), **({"others": rest} if rest else {})}
 
 
 def _by_octave(areas: Sequence[float]) -> dict[str, int]:
-    """How many areas lie between each power of two and the next."""
+    """Counts of areas between consecutive powers of two."""
     octaves = [floor(log2(area)) for area in areas if area > 0]
     if not octaves:
         return {}
@@ -105,10 +105,10 @@ def _by_octave(areas: Sequence[float]) -> dict[str, int]:
     }
 
 
-def settings_table(
+def config_table(
     evidence: Evidence,
 ) -> tuple[list[tuple[str, str]], list[str], list[tuple[str, list[str]]]]:
-    """What the runs were asked to do: (what all share, names of the runs, what differs by run)."""
+    """Configurations of the runs: (common entries, names of the runs, entries that differ)."""
     flat: dict[str, dict[str, str]] = {}
     for (arm, budget, probe, seed), origin in evidence.origins.items():
         if probe == "own" and seed == 0:

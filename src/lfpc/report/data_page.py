@@ -1,6 +1,4 @@
-"""A page about data: facts, bars, curves, tables and samples with their boxes. It opens from disk,
-as every page here.
-"""
+"""A page about data that opens from disk: facts, bars, curves, tables, samples with their boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ class SampleCard:
 
     sample: Sample
     notes: tuple[str, ...] = ()
-    """What is to be said about it."""
+    """Notes on the sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,12 @@ def write_data_page(
 
     Args:
         out: folder; made if needed.
-        title: of the page.
+        title: title of the page.
         facts: paragraphs at its top.
-        bars: counts by name, a figure each.
-        curves: further figures, each written as SVG and CSV files too.
-        tables: under the figures.
-        groups: samples to look at, by what they are examples of.
+        bars: counts by name, one figure each.
+        curves: further figures, also written as SVG and CSV files.
+        tables: tables below the figures.
+        groups: samples to look at, by heading.
     Raises:
         RunError: the folder cannot be written.
     """

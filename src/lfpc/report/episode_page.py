@@ -16,9 +16,9 @@ def write_episode_page(out: Path, record: EpisodeRecord, look: Look, *, model: s
 
     Args:
         out: folder; made if needed.
-        record: the episode; `correct` is None where no answer is known.
-        look: what the crop tool showed; crops are made again with it.
-        model: who replied.
+        record: the episode; `correct` is None without a reference answer.
+        look: look of the episode, which makes its crops again.
+        model: name of the model.
     Raises:
         RunError: the folder cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What a report tells of: records, results, training curves, and what produced them."""
+"""The content of a report: records, results, training curves, and their origins."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,21 +12,21 @@ from lfpc.metrics.summary import Records
 from lfpc.protocols import PROTOCOLS
 
 TRAINING = "training"
-"""Stands where an evaluated setting has its budget."""
+"""Budget name of training episodes."""
 ROWS = ("differences", "ablations")
 """Comparisons of `results.json` that are rows of two arms each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a run was asked to do, and where it ran; as its folder has it."""
+    """Configuration and environment of a run, from its folder."""
 
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
 
     @property
     def rules(self) -> CropRules:
-        """How its crops became pictures."""
+        """Crop rules of the run."""
         if given := self.config.get("crop"):
             return CropRules(**given)
         protocol = PROTOCOLS.get(str(self.config.get("protocol")))
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class NamedLook:
-    """A look, under a name that two settings share only if they show the same."""
+    """A look with a name, which is equal only for equal looks."""
 
     name: str
     look: Look
@@ -43,41 +43,39 @@ class NamedLook:
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """Which questions a run learnt from."""
+    """Facts of a training set."""
 
     count: int
     budgets: Mapping[str, int]
-    """How often resolution selection chose each first-view budget."""
+    """Counts of the selected first-view budgets."""
     categories: Mapping[str, int]
     areas: Sequence[float]
-    """Share of the picture that the tightest truth box of each target has."""
+    """Area of each target's tightest truth box, as share of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything a report shows. A run's parts are told apart by the arm, which several runs prefix
-    with their names.
-    """
+    """Everything a report shows. With several runs, each arm begins with the run's name."""
 
     records: AllRecords = field(default_factory=dict[Condition, Records])
     """Evaluation records by condition."""
     results: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What `results.json` holds: "questions", "seeds", "conditions", and of several arms
-    "comparisons"."""
+    """Content of `results.json`: "questions", "seeds", "conditions", and "comparisons" between
+    arms."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(
         default_factory=dict[str, Sequence[Mapping[str, Any]]]
     )
-    """Metrics rows by arm, of the first seed."""
+    """Training metrics by arm, of the first seed."""
     training: Mapping[tuple[str, int], Records] = field(
         default_factory=dict[tuple[str, int], Records]
     )
-    """Records kept in training by (arm, seed)."""
+    """Training records by (arm, seed)."""
     origins: Mapping[Condition, Origin] = field(default_factory=dict[Condition, Origin])
-    """By condition; a training run's budget is `TRAINING` and its probe "own"."""
+    """Origins by condition; a training run has the budget `TRAINING` and the probe "own"."""
     data: Mapping[str, DataFacts] = field(default_factory=dict[str, DataFacts])
-    """What the training runs learnt from, by the name of the samples folder."""
+    """Facts of the training sets, by the name of the samples folder."""
     runs: Sequence[str] = ()
-    """Names of the runs, where there are several."""
+    """Names of several runs; empty for one."""
 
     @property
     def run_comparisons(self) -> list[Comparison]:
@@ -92,7 +90,7 @@ class Evidence:
         ]
 
     def _in_first_run(self, arm: str) -> str | None:
-        """The arm of the first run that corresponds to `arm` of a later one."""
+        """The arm of the first run that corresponds to `arm` of another run."""
         if len(self.runs) < 2:
             return None
         fitting = (run for run in self.runs if arm == run or arm.startswith(f"{run}/"))
@@ -100,9 +98,7 @@ class Evidence:
         return None if name == self.runs[0] else self.runs[0] + arm.removeprefix(name)
 
     def shown(self, condition: Condition) -> "NamedLook | None":
-        """What the crop tool showed in `condition`: crops are made again with it. None: not
-        known.
-        """
+        """The look of `condition`, which makes its crops again; None: unknown."""
         records = self.records.get(condition) or self.training.get((condition.arm, condition.seed))
         origin = self.origins.get(condition)
         probe = str(origin.config.get("probe", "own")) if origin else ""
@@ -114,7 +110,7 @@ class Evidence:
         return NamedLook(f"{probe}/{seed}/{origin.rules}", look)
 
     def renamed(self, run: str) -> "Evidence":
-        """The same with `run` in front of every arm."""
+        """The same evidence, with `run` at the beginning of every arm."""
 
         def name(arm: str) -> str:
             return f"{run}/{arm}" if arm else run

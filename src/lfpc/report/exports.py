@@ -33,8 +33,8 @@ def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -
 
 
 def figure_csv(figure: Figure) -> str:
-    """The figure's numbers, a header first. Texts that a spreadsheet would take for a formula get a
-    quote in front.
+    """The figure's numbers as CSV with a header. Texts that a spreadsheet would read as formulas
+    begin with a quote.
     """
     out = StringIO()
     writer = csv.writer(out)

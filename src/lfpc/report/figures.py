@@ -1,7 +1,6 @@
-"""Curves, bars and points with intervals as plain geometry; a template draws them as SVG, in the
-page's colours or in a file's.
+"""Curves, bars and points with intervals as plain geometry, which a template draws as SVG.
 
-Every figure keeps the numbers it shows: `columns` and `values` are its CSV file.
+Every figure keeps its numbers: `columns` and `values` are its CSV file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ BOTTOM = 26
 ROW = 22
 LABELS = 130
 COUNTS = 56
-"""Of bars that lie: height of one with its gap, room for labels at the left and for counts at the
-right, in SVG units."""
+"""Geometry of horizontal bars, in SVG units: height with gap, width of the labels, width of the
+counts."""
 LONGEST_LABEL = 22
 KNOWN = {
     "reward": "Reward",
@@ -33,8 +32,7 @@ KNOWN = {
     "zero_variance": "Share of groups without a signal (zero variance)",
     "validation": "Validation",
 }
-"""Titles of the quantities that come first; every other number of a metrics row comes after them
-under its own name."""
+"""Titles of the quantities that come first; other metrics follow under their own names."""
 _NOT_PLOTTED = ("step", "time", "seed", "seconds")
 
 Point = tuple[float, float]
@@ -42,7 +40,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A labelled place on an axis, in SVG units."""
+    """A labelled position on an axis, in SVG units."""
 
     at: float
     label: str
@@ -50,8 +48,8 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One arm's curve: `raw` as measured, `smooth` its running mean, as SVG point lists. `series`
-    picks the colour.
+    """One arm's curve as SVG point lists: `raw` as measured, `smooth` its running mean. `series`
+    sets the colour.
     """
 
     label: str
@@ -66,14 +64,14 @@ Values = tuple[tuple[str | float | None, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Curves of one quantity over training steps, or over something else in order."""
+    """Curves of one quantity over training steps or another ordered quantity."""
 
     kind: ClassVar[str] = "curves"
     name: str
-    """Of its files."""
+    """Base name of its files."""
     title: str
     main: bool
-    """Whether it is one of the quantities that come first."""
+    """Whether the quantity is in `KNOWN`."""
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -130,7 +128,7 @@ class IntervalEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An estimate on the canvas, in SVG units. `series` picks the colour."""
+    """An estimate on the canvas, in SVG units. `series` sets the colour."""
 
     x: float
     y: float
@@ -143,7 +141,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Estimates of several series at the same places."""
+    """Estimates of several series at the same x positions."""
 
     kind: ClassVar[str] = "points"
     name: str
@@ -165,7 +163,7 @@ Figure = Curves | Bars | Points
 
 
 def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The finite numbers of a metrics row; nested ones get a dotted name."""
+    """The finite numbers of a step's metrics, with dotted names for nested ones."""
     found: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
@@ -202,10 +200,10 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curves]:
-    """One figure a quantity, all arms over each other; the well-known quantities first.
+    """One figure per quantity with all arms, the quantities of `KNOWN` first.
 
     Args:
-        curves: for each arm its metrics rows, each with a "step" (else its position counts).
+        curves: metrics of each arm, by "step" (else by position).
     """
     series = {
         arm: [(row.get("step", i), flat_numbers(row)) for i, row in enumerate(rows)]
@@ -241,7 +239,7 @@ def _rank(key: str) -> int:
 
 
 def _title(key: str) -> str:
-    """`reward.tool` and its like are named after the quantity they are a part of."""
+    """The title of a quantity; a part such as `reward.tool` has its parent's title first."""
     name = next(
         (
             name
@@ -322,7 +320,7 @@ def _y(value: float, span: Point) -> float:
 
 
 def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
-    """A histogram, in the order of `counts`; `of` says what is counted."""
+    """A histogram in the order of `counts`; `of` names the counted things."""
     top = max(counts.values(), default=0)
     slot = (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
     room = HEIGHT - TOP - BOTTOM - 16
@@ -337,12 +335,12 @@ def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
 def points(
     name: str, title: str, places: Mapping[str, Mapping[str, IntervalEstimate]], *, of: str
 ) -> Points:
-    """Estimates of several series at named places, side by side at each.
+    """Estimates of several series, side by side at named x positions.
 
     Args:
-        name, title: of the figure.
-        places: for each place its estimates by series; a series may be missing.
-        of: what the places are.
+        name, title: name and title of the figure.
+        places: estimates by series for each x position; a series may be missing.
+        of: label of the x axis.
     """
     series = list(dict.fromkeys(label for found in places.values() for label in found))
     known = [estimate for found in places.values() for estimate in found.values()]
@@ -393,7 +391,7 @@ def points(
 
 
 def rows(counts: Mapping[str, int]) -> list[Bar]:
-    """Bars that lie under each other, in the order of `counts`; long names are shortened."""
+    """Horizontal bars in the order of `counts`; long names are shortened."""
     top = max(counts.values(), default=0) or 1
     room = WIDTH - LABELS - COUNTS
     return [
@@ -407,7 +405,7 @@ def _short(label: str) -> str:
 
 
 def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Curves:
-    """Curves of shares over the levels of a ladder; x is a place in `names`."""
+    """Curves of shares over the levels of a ladder; x is an index into `names`."""
     x_range = (-0.2, len(names) - 0.8)
     y_range = (0.0, 1.02)
     lines = tuple(

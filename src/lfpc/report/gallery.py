@@ -1,4 +1,4 @@
-"""The paper's three kinds of episode, found in a demo's own: a gallery for the documentation.
+"""A gallery of the paper's three kinds of episode, from a demo, for the documentation.
 
 right-crop-right    the crop shows the target, the answer is right, and wrong when noise is shown in
                     its place
@@ -31,10 +31,10 @@ class GalleryKind:
     title: str
     text: str
     kinds: frozenset[str]
-    """Of `cards.KINDS`; an episode that is all of them is one."""
+    """Filters of `cards.KINDS`; an episode of this kind passes all of them."""
 
     def holds(self, rows: ByProbe) -> bool:
-        """Whether a question is one, from its records by probe."""
+        """Whether a question, given its records by probe, is of this kind."""
         return self.kinds <= set(kinds_of(rows["own"], rows.get("noise")))
 
 
@@ -65,11 +65,11 @@ CASES = (
 def write_gallery(out: Path, evidence: Evidence) -> Path:
     """Write `out`/gallery.md and a picture of each case into `out`/gallery; returns the page.
 
-    Each case is shown by Stage II, else by the last evaluated arm that has one about a mark, at the
-    first budget; a table counts all.
+    The example of each kind comes from Stage II, else from the last evaluated arm with one about a
+    mark, at the first budget. A table counts all episodes.
 
     Raises:
-        RunError: there are no evaluated episodes, or the folder cannot be written.
+        RunError: no evaluated episodes, or the folder cannot be written.
     """
     groups = [
         group for group in groups_of(evidence) if group.budget != TRAINING and group.seed == 0
@@ -78,7 +78,7 @@ def write_gallery(out: Path, evidence: Evidence) -> Path:
         raise RunError("the run holds no evaluated episodes; name the folder of lfpc demo")
     parts = [
         "# Gallery\n",
-        "Episodes of the miniature, found in a demo's own rows by `lfpc mini gallery "
+        "Episodes of the miniature, from a demo's records, by `lfpc mini gallery "
         "out/demo --out docs`. "
         "Green: the truth; red: what the model asked for.\n",
         _counts(groups),
@@ -128,9 +128,9 @@ def _shown(out: Path, case: GalleryKind, groups: list[Group], evidence: Evidence
             if look and case.holds(rows) and own.turns and own.sample.category != "relation":
                 picture = out / "gallery" / f"{case.name}.jpg"
                 episode_strip(own, look.look).save(picture, quality=85)
-                told = (
+                caption = (
                     f"{group.arm}, {group.budget} budget, `{own.sample.id}`: IoU {own.iou:.2f}, "
                     f"{own.visual_tokens} visual tokens."
                 )
-                return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{told}\n"
+                return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{caption}\n"
     return f"{heading}\nNo evaluated episode is one.\n"

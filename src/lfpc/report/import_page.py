@@ -1,6 +1,4 @@
-"""What an import brought, by source: lines for a terminal, and the data-distribution figure as a
-page.
-"""
+"""Results of an import by source, as lines for a terminal and as a page."""
 
 from pathlib import Path
 
@@ -12,7 +10,7 @@ SHOWN = 12
 
 
 def import_lines(found: Imported) -> list[str]:
-    """Counts by source, then by reason."""
+    """Lines for a terminal: counts by source, then by reason."""
     lines = [
         f"{name}: {counts['samples']:,} samples, {counts['rejected']:,} rejected"
         for name, counts in found.sources.items()
@@ -20,7 +18,7 @@ def import_lines(found: Imported) -> list[str]:
     lines += [f"rejected, {reason}: {count:,} rows" for reason, count in found.rejected.items()]
     return [
         *lines,
-        f"together: {found.samples:,} samples, {sum(found.rejected.values()):,} rejected rows",
+        f"in total: {found.samples:,} samples, {sum(found.rejected.values()):,} rejected rows",
     ]
 
 

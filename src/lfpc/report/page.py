@@ -1,7 +1,7 @@
 """The report: a folder with pages that open from disk, their pictures, and nothing from the
 network.
 
-index.html       tables, figures, what the runs were asked to do; each number leads to episodes
+index.html       tables, figures, configurations of the runs; each number links to its episodes
 episodes.html    every episode, see `lfpc.report.browser`
 figures, tables  the same as SVG and CSV, Markdown and LaTeX
 """
@@ -14,7 +14,7 @@ from lfpc.errors import RunError
 from lfpc.evaluation.results import comparisons
 from lfpc.report import figures
 from lfpc.report.browser import groups_of, write_browser
-from lfpc.report.charts import data_figures, result_figures, settings_table
+from lfpc.report.charts import config_table, data_figures, result_figures
 from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
 from lfpc.report.pages import copy_static, templates
@@ -22,7 +22,7 @@ from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import page_tables
 
 SHOWN = 200
-"""Questions whose pictures are in the folder, unless told otherwise."""
+"""Default number of questions with pictures."""
 
 
 def write_report(
@@ -38,12 +38,11 @@ def write_report(
 
     Args:
         out: folder; made if needed, files of an earlier report are replaced.
-        evidence: what the report tells of.
-        title: of the page.
-        notes: paragraphs under the page.
-        shown: how many questions have their pictures in the folder, of all kinds in turn; the
-            others' episodes have their texts.
-        live: whether the page follows a run that goes on.
+        evidence: content of the report.
+        title: title of the page.
+        notes: paragraphs at the end of the page.
+        shown: number of questions with pictures, drawn from all kinds; the others have their texts.
+        live: whether the page follows unfinished runs.
     Raises:
         RunError: the folder cannot be written.
     """
@@ -54,7 +53,7 @@ def write_report(
     charts = result_figures(results)
     data = data_figures(evidence.data)
     ratios = results.get("comparisons", {}).get("ratios", {})
-    shared, runs, differing = settings_table(evidence)
+    shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     try:
         page = (

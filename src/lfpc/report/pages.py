@@ -1,9 +1,7 @@
-"""What every page is made of: templates that escape what they are given, and the files the pages
-load.
+"""Templates and static files of all pages.
 
-Whatever models and data sets wrote is text to a page: templates escape it, scripts put it into text
-nodes, file names come from hashes, and a content security policy lets nothing but the page's own
-files run or load.
+Texts of models and data sets are untrusted: templates escape them, scripts put them into text
+nodes, file names come from hashes, and a content security policy allows only the page's own files.
 """
 
 import shutil
@@ -25,6 +23,6 @@ def templates() -> Environment:
 
 
 def copy_static(out: Path) -> None:
-    """Put the pages' style sheet and scripts into `out`."""
+    """Copy the pages' style sheet and scripts into `out`."""
     with as_file(files("lfpc.report") / "static") as static:
         shutil.copytree(static, out, dirs_exist_ok=True)

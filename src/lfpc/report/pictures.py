@@ -1,6 +1,4 @@
-"""Pictures of the page: each view that an episode row tells of, made again from the original and
-saved once.
-"""
+"""Pictures of the pages: each view of a record, made again from the original and saved once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +15,18 @@ from lfpc.report.evidence import NamedLook
 from lfpc.samples import Sample
 
 LONGEST_SIDE = 1024
-"""Originals and first views larger than this are saved smaller, in pixels."""
+"""Maximum side of saved originals and first views, in pixels."""
 THUMBNAIL = 72
-"""Longest side of a thumbnail, in pixels."""
+"""Maximum side of a thumbnail, in pixels."""
 
 Saved = dict[str, Any]
-"""A picture file of the page: "src" relative to the page, "width" and "height" the true size of
-what it shows in pixels, "shrunk" whether the file has fewer pixels than that."""
+"""A picture file of the page: "src" relative to the page, "width" and "height" of the full picture
+in pixels, "shrunk" if the file has fewer pixels."""
 
 
 @dataclass(slots=True)
 class PictureFiles:
-    """Saves pictures into `folder`; the same picture asked for again is not made again."""
+    """Saves pictures into `folder`, each once."""
 
     folder: Path
     saved: dict[tuple[object, ...], Saved | None] = field(
@@ -36,11 +34,11 @@ class PictureFiles:
     )
 
     def original(self, sample: Sample) -> Saved | None:
-        """The original, small enough to browse; None if it cannot be opened."""
+        """The original, reduced to `LONGEST_SIDE`; None if it cannot be opened."""
         return self._once(("original", sample.image), lambda: open_picture(sample.image))
 
     def thumbnail(self, sample: Sample) -> str:
-        """Where the original's thumbnail is; "" if it cannot be opened."""
+        """Path of the original's thumbnail; "" if it cannot be opened."""
 
         def make() -> Image.Image:
             picture = open_picture(sample.image)
@@ -67,7 +65,7 @@ class PictureFiles:
         return self._once(("first", sample.image, *size), make)
 
     def crop(self, sample: Sample, box: Box, shown: NamedLook) -> Saved | None:
-        """What is shown for `box`; None if it shows nothing or its picture cannot be opened."""
+        """The view of a look for `box`; None without a view, or if the picture cannot be opened."""
 
         def make() -> Image.Image | None:
             view = shown.look(sample, box)

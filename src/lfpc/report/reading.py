@@ -19,7 +19,7 @@ from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, Kind, RunFolder, is
 
 
 def read_runs(folders: Sequence[Path]) -> Evidence:
-    """What the run folders hold; of several runs the arms carry the run's name.
+    """The evidence in the run folders; with several, each arm begins with the run's name.
 
     Raises:
         RunError: a folder is no run, or a file in it cannot be read.
@@ -34,7 +34,7 @@ def read_runs(folders: Sequence[Path]) -> Evidence:
 
 
 def read_evidence(folder: Path) -> Evidence:
-    """What one folder holds. The arm of a run without arms is "".
+    """The evidence in one folder. A run without arms has the arm "".
 
     Raises:
         RunError: it is no run, or a file in it cannot be read.
@@ -58,7 +58,7 @@ def read_evidence(folder: Path) -> Evidence:
 
 
 def _results(folder: Path, places: Sequence[Place], found: Evidence) -> dict[str, Any]:
-    """What `results.json` says, where it tells of just these records; else counted now."""
+    """The content of `results.json` if it is up to date, else new results."""
     return fresh_results(folder) or results_of(places, found.records)
 
 
@@ -68,13 +68,13 @@ def is_training_run(folder: Path) -> bool:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its own, or as much of its path as tells it from the others."""
+    """A name for each folder: its own, or the shortest path that is unique."""
     paths = [folder.resolve() for folder in folders]
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise RunError(f"the same run is named twice: {', '.join(map(str, folders))}")
+    raise RunError(f"the same run is given twice: {', '.join(map(str, folders))}")
 
 
 def _first_seed(parts: Sequence[Evidence]) -> Evidence:
@@ -88,7 +88,7 @@ def _first_seed(parts: Sequence[Evidence]) -> Evidence:
 
 
 def _evaluated(folder: Path, places: Sequence[Place]) -> Evidence:
-    """Evaluations with their probes; replayed probes are probes of their own."""
+    """The evidence of evaluations; replayed probes have their own names."""
     records = study_records(places)
     origins = {
         Condition(place.arm, place.budget, _probe_name(one.config), place.seed): _origin(one.run)
@@ -114,7 +114,7 @@ def _training(run: RunFolder, arm: str) -> Evidence:
 
 
 def _data_facts(folder: Path) -> dict[str, DataFacts]:
-    """Facts of the samples folder, by its name; empty where it is not there any more."""
+    """Facts of the samples folder, by its name; empty if it no longer exists."""
     try:
         facts = _facts_of(folder, (folder / SAMPLES_FILE).stat().st_mtime_ns)
     except (SampleError, OSError):
@@ -124,7 +124,7 @@ def _data_facts(folder: Path) -> dict[str, DataFacts]:
 
 @lru_cache(maxsize=32)
 def _facts_of(folder: Path, written: int) -> DataFacts:
-    """Facts of a samples folder as it was `written`; the runs of a demo share theirs."""
+    """Facts of a samples folder, cached by its time of writing."""
     samples = read_samples(folder)
     return DataFacts(
         count=len(samples),
@@ -135,9 +135,7 @@ def _facts_of(folder: Path, written: int) -> DataFacts:
 
 
 def budget_histogram(budgets: Sequence[int | None]) -> dict[str, int]:
-    """How often resolution selection chose each first-view budget, smallest first; "none": not
-    chosen.
-    """
+    """Counts of the selected first-view budgets, smallest first; "none": not selected."""
     counts = Counter(budgets)
     chosen = {str(budget): counts[budget] for budget in sorted(filter(None, counts))}
     return chosen | ({"none": counts[None]} if None in counts else {})

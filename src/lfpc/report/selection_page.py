@@ -1,5 +1,5 @@
-"""What resolution selection found: chosen levels and accuracy by level, as lines for a terminal and
-as a page.
+"""Results of resolution selection as lines for a terminal and as a page: chosen levels, accuracy by
+level.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from lfpc.selection.run import Level, Selection
 
 
 def selection_lines(found: Selection) -> list[str]:
-    """A line per level with a bar, and the counts."""
+    """Lines for a terminal: a bar per level, then the counts."""
     total = max(1, len(found.samples) + found.dropped)
     lines = [
         f"{level_name(level):>8}: {level.changed:>6} samples changed their answer "
@@ -27,7 +27,7 @@ def selection_lines(found: Selection) -> list[str]:
 
 
 def level_name(level: Level) -> str:
-    """A budget as it is, a ratio as one."""
+    """Name of a level: its budget, or "x" and its ratio."""
     return f"{level.name:g}" if level.name > 1 else f"x {level.name:.3g}"
 
 
@@ -54,10 +54,9 @@ def write_selection_page(out: Path, found: Selection) -> Path:
         out,
         title="Resolution selection",
         facts=[
-            f"{len(found.samples) + found.dropped:,} samples were asked about, "
-            f"{len(found.samples):,} are kept, {found.dropped:,} dropped, "
-            f"{len(found.failed or {}):,} could not be asked about. {found.wrong:,} were "
-            f"answered wrongly at the original."
+            f"{len(found.samples) + found.dropped:,} samples: {len(found.samples):,} kept, "
+            f"{found.dropped:,} dropped. {len(found.failed or {}):,} others failed. "
+            f"{found.wrong:,} were answered wrongly at the original."
         ],
         bars={"Level at which the answer first changed": chosen},
         curves=[curve],
@@ -67,9 +66,8 @@ def write_selection_page(out: Path, found: Selection) -> Path:
 
 def _table(found: Selection) -> TextTable:
     note = (
-        "A sample whose answer has changed is not asked further down, unless every level "
-        "was asked for: the accuracy of a level is that of "
-        "the samples that got there."
+        "A sample whose answer has changed is not asked at lower levels, except with "
+        "--every-level: the accuracy of a level covers the samples asked there."
     )
     rows = [_row(level) for level in found.ladder]
     return TextTable(

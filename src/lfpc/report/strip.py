@@ -1,6 +1,4 @@
-"""One episode as one picture: the original, what the policy saw first, each crop, and below them
-what was said.
-"""
+"""One episode as one picture: the original, the first view, each crop, and the replies below."""
 
 from collections.abc import Sequence
 
@@ -15,14 +13,14 @@ from lfpc.samples import Sample
 HEIGHT = 320
 GAP = 16
 LINE = 22
-"""Of a panel, between panels, and of a line of text, in pixels."""
+"""Height of a panel, gap between panels, and height of a text line, in pixels."""
 TRUTH = (46, 160, 67)
 ASKED = (214, 40, 40)
 """Colours of truth boxes and of the boxes that the policy asked for."""
 
 
 def episode_strip(record: EpisodeRecord, look: Look) -> Image.Image:
-    """Draw an episode; `look` is what its crop tool showed.
+    """Draw an episode; `look` makes its crops again.
 
     Raises:
         PictureError: the original cannot be opened.
@@ -39,7 +37,7 @@ def episode_strip(record: EpisodeRecord, look: Look) -> Image.Image:
     if record.first_view:
         width, height = record.first_view
         first = original.resize(record.first_view, Image.Resampling.BICUBIC)
-        panels.append((first, f"what the model sees first, {width} x {height}"))
+        panels.append((first, f"first view, {width} x {height}"))
     for number, box in enumerate(boxes, 1):
         if view := look(sample, box):
             panels.append(

@@ -1,5 +1,5 @@
-"""Results as tables of texts, for the page, the README and a paper. Fractions become per cent here
-and nowhere else.
+"""Results as text tables, for the page, the README and a paper. Only here fractions become per
+cent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from lfpc.evaluation.results import lost
 
 Row = Mapping[str, Any]
 NOTHING = "\u2013"
-"""Shown where there is no value."""
+"""Text of a missing value."""
 PROBE_NAMES = {
     "noise": "noise",
     "truth": "truth box",
@@ -33,7 +33,7 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text, and the episodes it leads to on the page ("" leads nowhere)."""
+    """A text with a link to its episodes ("": no link)."""
 
     text: str
     href: str = ""
@@ -41,10 +41,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table; the first cell of a row names it."""
+    """A titled table; the first cell of a row is its label."""
 
     name: str
-    """Of its files."""
+    """Base name of its files."""
     title: str
     note: str
     columns: tuple[str, ...]
@@ -75,7 +75,7 @@ def with_interval(
 def estimate(
     condition: Mapping[str, Any], metric: str
 ) -> tuple[float | None, float | None, float | None]:
-    """A number of a condition with the ends of its 95 % interval, where it has one.
+    """A number of a condition with its 95 % interval, if it has one.
 
     Args:
         condition: see `lfpc.evaluation.results.condition_results`.
@@ -117,8 +117,8 @@ def p_value(value: float | None) -> str:
 def episodes_link(
     arm: str, budget: str, show: str = "all", *, beside: Sequence[str] = (), **more: str
 ) -> str:
-    """Address of the episodes of one setting in the browser; `show` names a filter, `beside`
-    another (arm, budget).
+    """Address of the episodes of one arm and budget; `show` names a filter, `beside` another (arm,
+    budget).
     """
     other = dict(zip(("with-arm", "with-budget"), beside, strict=False))
     return "episodes.html#" + urlencode(
@@ -127,17 +127,17 @@ def episodes_link(
 
 
 def conditions(results: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    """(arm, budget name, its results), in the order evaluated."""
+    """(arm, budget name, results), in the order of evaluation."""
     for arm, budgets in results["conditions"].items():
         for budget, found in budgets.items():
             yield arm, budget, found
 
 
 def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ()) -> list[Table]:
-    """Every table of the page that has rows.
+    """Every non-empty table of the page.
 
     Args:
-        results: as `lfpc.evaluation.stored` keeps them.
+        results: content of `results.json`; see `lfpc.evaluation.stored`.
         run_comparisons: differences between several runs.
     """
     compared = results.get("comparisons", {})
@@ -155,7 +155,7 @@ def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ())
 
 
 def accuracy_table(results: Mapping[str, Any]) -> Table:
-    """A row an arm, a column a budget."""
+    """Accuracy with a row per arm and a column per budget."""
     budgets = list(dict.fromkeys(budget for _, budget, _ in conditions(results)))
 
     def cell(arm: str, budget: str) -> Cell:
@@ -180,7 +180,7 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
 
 
 def probe_table(results: Mapping[str, Any]) -> Table:
-    """Accuracy lost under each probe that was run."""
+    """Accuracy lost under each probe."""
     ran = [
         probe
         for probe in PROBE_NAMES
@@ -202,7 +202,7 @@ def probe_table(results: Mapping[str, Any]) -> Table:
         "questions, 95 % interval."
     )
     if "repeat" in ran:
-        note += " The last column repeats the ordinary run: what chance alone does."
+        note += " The last column repeats the ordinary run, to show chance."
     return Table(
         "probes",
         "Crop dependence",
@@ -213,7 +213,7 @@ def probe_table(results: Mapping[str, Any]) -> Table:
 
 
 def localisation_table(results: Mapping[str, Any]) -> Table:
-    """Where the policy's crops were."""
+    """Localisation of the policy's crops."""
     rows = tuple(
         (
             Cell(f"{arm}, {budget}"),
@@ -247,7 +247,7 @@ def localisation_table(results: Mapping[str, Any]) -> Table:
 
 
 def efficiency_table(results: Mapping[str, Any]) -> Table:
-    """What a question costs."""
+    """Cost per question."""
     sorts = {
         "visual_tokens": "tokens",
         "global_tokens": "tokens",
@@ -281,7 +281,7 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
 
 
 def category_table(results: Mapping[str, Any]) -> Table:
-    """Accuracy by the category of the question, where there are several."""
+    """Accuracy by the category of the question; without rows if there is only one."""
     names = list(
         dict.fromkeys(
             name for *_, found in conditions(results) for name in found["summary"]["categories"]
@@ -311,7 +311,7 @@ def category_table(results: Mapping[str, Any]) -> Table:
 
 
 def difference_table(name: str, title: str, differences: Sequence[Mapping[str, Any]]) -> Table:
-    """Planned comparisons; each leads to the questions on which the two sides differ."""
+    """Planned comparisons, each with a link to the questions on which the two sides differ."""
     rows = tuple(
         (
             Cell(
@@ -349,8 +349,8 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
 
 
 def results_markdown(results: Mapping[str, Any]) -> str:
-    """The main table as Markdown, a row for each arm and budget; then the planned comparisons and
-    what the small budget saves.
+    """The main table as Markdown, a row per arm and budget; then the planned comparisons and the
+    savings of the small budget.
     """
     columns = (
         "arm",
@@ -429,7 +429,7 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """A text that LaTeX sets as it is."""
+    """A text with LaTeX's special characters escaped."""
     return " ".join("".join(_LATEX.get(sign, sign) for sign in text).split())
 
 

@@ -1,4 +1,4 @@
-"""Puts a level's question to the model, and keeps what it said."""
+"""Asks a level's question, and stores the answers."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,25 +13,25 @@ from lfpc.storage.journal import Journal
 
 
 class Asking:
-    """How questions are put, and what is known already.
+    """Asks questions whose answers are not stored yet.
 
     Args:
-        journal: the answers; one that it holds is not asked for again.
-        protocol: how the model is spoken to.
-        votes: answers to each question.
+        journal: the stored answers.
+        protocol: the model family's protocol.
+        votes: answers per question.
     """
 
     def __init__(self, journal: Journal, protocol: ChatProtocol, votes: int) -> None:
         self.known: dict[str, Sequence[str]] = {
             row["key"]: tuple(row["said"]) for row in journal.rows()
         }
-        """Key of a question -> what was said (a text per vote)."""
+        """Key of a question -> answers (a text per vote)."""
         self._journal = journal
         self._protocol = protocol
         self._votes = votes
 
     def ask(self, question: LevelQuestion) -> Item[Sequence[str]]:
-        """Play the question unless its answers are known, and return them."""
+        """The answers to the question, which is played unless they are stored."""
         if question.key not in self.known:
             yield Question(
                 partial(self._games, question), question.level, partial(self._keep, question)
@@ -39,7 +39,7 @@ class Asking:
         return self.known[question.key]
 
     def _games(self, question: LevelQuestion) -> list[Game]:
-        """The question as `votes` episodes of one reply, about one view."""
+        """The question as `votes` episodes of one reply about one view."""
         sample = question.sample
         protocol = self._protocol
         view = global_view(open_picture(sample.image), question.budget, factor=protocol.factor)
@@ -49,7 +49,7 @@ class Asking:
         ]
 
     def _keep(self, question: LevelQuestion, played: Sequence[Episode]) -> None:
-        """Keep what was said; a reply that is no answer counts as its own text."""
+        """Store the answers; a malformed reply counts as its own text."""
         said = [
             each.answer if each.answer is not None else each.turns[0].reply.text for each in played
         ]

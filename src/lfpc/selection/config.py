@@ -1,4 +1,4 @@
-"""What resolution selection tries, and what it keeps. Torch-free, and read by the command line."""
+"""Configuration of resolution selection. Torch-free, and read by the command line."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,46 +11,48 @@ from lfpc.policies.sampling import GREEDY, Sampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersConfig:
-    """Whose answers a folder of answers holds. Selections that agree in this may share one."""
+    """Configuration of a folder of answers, which selections with the same configuration may
+    share.
+    """
 
     model: str
-    """Checkpoint or served model."""
+    """Checkpoint folder, or name of a served model."""
     protocol: str
-    """What the model reads and writes."""
+    """Protocol of the model family."""
     sampling: Sampling
-    """How its replies are sampled."""
+    """Sampling of its replies."""
     votes: int
-    """Answers to each question."""
+    """Answers per question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectConfig:
-    """Options of resolution selection. The paper leaves all of them open."""
+    """Options of resolution selection, all of which the paper leaves open."""
 
     ladder: tuple[int, ...] = (16384, 4096, 1024, 256)
-    """Budgets in visual tokens, largest first: the first is the most that the original is shown
-    at."""
+    """Budgets in visual tokens, largest first. The first is the maximum for the original."""
     ratios: tuple[float, ...] = ()
-    """Levels as falling shares of each original's own visual tokens, as in 1 0.25 0.0625, in place
-    of the ladder's; the ladder's first budget still bounds the original."""
+    """Levels as falling shares of each original's visual tokens, such as 1 0.25 0.0625, in place of
+    the ladder's budgets. The ladder's first budget still bounds the original."""
     never: Literal["keep", "drop"] = "keep"
-    """Samples whose answer never changes: keep them at the lowest level, or drop them."""
+    """Samples whose answer never changes. keep: at the lowest level; drop: leave them out."""
     wrong: Literal["keep", "drop"] = "keep"
-    """Samples answered wrongly at the original: treat them like the others, or drop them."""
+    """Samples answered wrongly at the original. keep: treat them like the others; drop: leave them
+    out."""
     every_level: bool = False
-    """Ask every level, also below the first change: costs more, and gives the whole curve of
-    accuracy by level."""
+    """Ask every level, also below the first change. Costs more, and measures accuracy at every
+    level."""
     votes: int = 1
-    """Sampled answers to each question, of which the most frequent counts; several need a
-    temperature above 0."""
+    """Sampled answers per question, of which the most frequent counts. More than 1 needs
+    --temperature above 0."""
     model: NotAnOption[str] = ""
-    """Checkpoint or served model that answers."""
+    """Checkpoint folder, or name of a served model."""
     protocol: NotAnOption[str] = ""
-    """What the model reads and writes."""
+    """Protocol of the model family."""
     sampling: NotAnOption[Sampling] = GREEDY
-    """How its replies are sampled."""
+    """Sampling of its replies."""
     judge: NotAnOption[str] = ""
-    """Model that decides whether free answers mean the same; empty: rules alone."""
+    """Model that compares free answers; empty: rules alone."""
 
     def __post_init__(self) -> None:
         if (
@@ -59,7 +61,7 @@ class SelectConfig:
             or self.ladder[-1] < 1
         ):
             raise ConfigError(
-                f"the ladder must hold at least two falling positive budgets, got {self.ladder}"
+                f"ladder must be at least two falling positive budgets, got {self.ladder}"
             )
         falling = (
             all(b > a for b, a in pairwise(self.ratios)) and 0 < self.ratios[-1] < 1
@@ -68,7 +70,7 @@ class SelectConfig:
         )
         if not falling or (self.ratios and self.ratios[0] != 1):
             raise ConfigError(
-                f"ratios must fall from 1 to a number above 0, at least two of them, got "
+                f"ratios must be at least two numbers that fall from 1 to above 0, got "
                 f"{self.ratios}"
             )
         if self.votes < 1:
@@ -76,12 +78,12 @@ class SelectConfig:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """What the levels are called: their budgets, or their ratios."""
+        """Names of the levels: their budgets, or their ratios."""
         return self.ratios or self.ladder
 
     @property
     def answers(self) -> AnswersConfig:
-        """Whose answers these are."""
+        """Configuration of the folder of answers."""
         return AnswersConfig(
             model=self.model, protocol=self.protocol, sampling=self.sampling, votes=self.votes
         )

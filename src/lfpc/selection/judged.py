@@ -1,6 +1,4 @@
-"""When two free answers say the same: by rule, and by the judge where no rule matches them. For
-resolution selection.
-"""
+"""Answer rules of resolution selection with a judge for free answers that no rule matches."""
 
 from lfpc.answers import check_answer
 from lfpc.evaluation.judge import Judge, JudgeCase
@@ -9,10 +7,9 @@ from lfpc.selection.ladder import RULES, AnswerRules
 
 
 def judged_rules(judge: Judge) -> AnswerRules:
-    """Rules that ask the judge about answers to questions without options which are not the same
-    text, nor two numbers.
+    """Answer rules that ask the judge about free answers which differ as texts and are not numbers.
 
-    What the judge does not decide counts as another answer, until the judge gives up.
+    Answers that the judge does not decide count as different, until the judge gives up.
     """
 
     def means(sample: Sample, reference: str, said: str) -> bool:

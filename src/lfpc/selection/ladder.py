@@ -1,8 +1,7 @@
-"""The search for one sample's level on the ladder: what is asked next, and where its answer
-changed.
+"""The search for one sample's level on the ladder: the first level at which its answer changes.
 
-A search is an Item of `lfpc.playing.driver`, a generator without a model call: how a level's
-question is put, and what is known already, is passed in.
+A search is an Item of `lfpc.playing.driver`, a generator without a model call. The function that
+asks a level's question is an argument.
 """
 
 from collections import Counter
@@ -26,57 +25,52 @@ class LevelQuestion:
 
     sample: Sample
     level: int
-    """Place in the ladder, 0 the original."""
+    """Number of the level, 0 for the original."""
     budget: int
     """Visual tokens."""
     key: str
-    """Names what is asked: picture, size at which it is shown, text. Equal keys have equal
-    answers."""
+    """Key of the picture, its shown size and the text. Equal keys have equal answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one level."""
+    """The answer at one level."""
 
     level: int
     said: str
     changed: bool
-    """Whether it is another answer than the one at the original."""
+    """Whether the answer differs from the one at the original."""
     right: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """A sample's way down."""
+    """The answers of one sample, level by level."""
 
     sample: Sample
     steps: tuple[Step, ...]
-    """Levels that were looked at, the original first."""
+    """Searched levels, the original first."""
     budgets: tuple[int, ...]
     """Visual tokens of every level for this picture."""
 
     @property
     def changed_at(self) -> int | None:
-        """The first level at which the answer differs from the one at the original; None: it never
-        does.
-        """
+        """The first level with a different answer from the original's; None: no level."""
         return next((step.level for step in self.steps if step.changed), None)
 
 
 Ask = Callable[[LevelQuestion], Item[Sequence[str]]]
-"""Puts a question: plays it and returns the answers (a text per vote)."""
+"""Asks a question and returns the answers (a text per vote)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
-    """How answers are compared. Both get the sample first and what was said last; they may be
-    called from several threads.
-    """
+    """Functions that compare answers. They may be called from several threads."""
 
     same: Callable[[Sample, str, str], bool]
-    """(sample, answer at the original, what was said) -> whether they say the same."""
+    """(sample, answer at the original, answer) -> whether the two agree."""
     right: Callable[[Sample, str], bool]
-    """(sample, what was said) -> whether it is the reference answer."""
+    """(sample, answer) -> whether it is the reference answer."""
 
 
 RULES = AnswerRules(
@@ -85,7 +79,7 @@ RULES = AnswerRules(
     ),
     right=lambda sample, said: check_answer(said, sample).correct,
 )
-"""By rule alone: the same option or the same text."""
+"""Rules without a judge: the same option or the same text."""
 
 
 def search(
@@ -97,19 +91,19 @@ def search(
     *,
     stop_early: bool = True,
 ) -> Item[SearchResult]:
-    """Go down the ladder with one sample.
+    """Search the ladder for one sample, from the original downwards.
 
-    A level at which the picture has the same size as one level up shows the same pixels, and is not
-    asked again.
+    A level at which the picture has the size of the level above is not asked: its pixels are the
+    same.
 
     Args:
-        sample: what is asked about.
+        sample: the sample.
         budgets_of: size of the original in pixels -> visual tokens of each level, from the
             original's downwards.
-        protocol: how the question is put, and the size of a token.
-        rules: when answers are the same.
-        ask: how a level's question is answered.
-        stop_early: whether levels below the first change are left out.
+        protocol: the model family's protocol.
+        rules: comparison of answers.
+        ask: function that asks a level's question.
+        stop_early: whether to skip the levels below the first change.
     Raises:
         PictureError: the picture is not usable.
     """
@@ -133,7 +127,7 @@ def search(
 
 
 def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:
-    """The answer given most often; of several given equally often, the one given first."""
+    """The most frequent answer, the first of ties."""
     counts = Counter(answer_key(text, options) for text in said)
     most = max(counts, key=lambda key: counts[key])
     return next(text for text in said if answer_key(text, options) == most)
@@ -142,12 +136,12 @@ def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:
 def ladder_of_ratios(
     ratios: Sequence[float], most: int, factor: int
 ) -> Callable[[Size], tuple[int, ...]]:
-    """Levels as shares of what the original costs, for each picture of its own; at least one token
-    each.
+    """A function from the size of an original to the budgets of its levels, as shares of its visual
+    tokens; at least one token each.
 
     Args:
-        ratios: shares of the original's visual tokens, falling.
-        most: visual tokens that the original may cost at the most.
+        ratios: falling shares of the original's visual tokens.
+        most: maximum visual tokens of the original.
         factor: side of a visual token in pixels.
     """
 

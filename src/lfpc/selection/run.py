@@ -1,9 +1,8 @@
-"""Resolution selection: how far each sample's global picture is reduced before Stage I (offline).
+"""Resolution selection: how far each sample's first view is reduced before Stage I (offline).
 
-From the original downwards, level by level, the model that is going to be trained answers at once,
-without the tool. The first level at which its answer is no longer the one it gave at the original
-becomes the sample's budget: there the picture has lost what the answer needs, and a crop has
-something to add.
+The model to be trained answers each question without the tool, level by level from the original
+downwards. The first level with a different answer from the original's becomes the sample's budget:
+there the picture has lost what the answer needs, and a crop adds it.
 """
 
 import sys
@@ -32,30 +31,30 @@ from lfpc.storage.runs import Kind, RunFolder
 
 SUMMARY_FILE = "selection.json"
 ANSWERS_FOLDER = "answers"
-"""Run folder of the model's answers, inside the one of the selection."""
+"""Run folder of the model's answers, inside that of the selection."""
 ANSWERS_FILE = "answers.jsonl"
 MAX_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What was seen at one level of the ladder."""
+    """Counts at one level of the ladder."""
 
     name: float
-    """Its budget in visual tokens, or its ratio."""
+    """Budget in visual tokens, or ratio."""
     asked: int
-    """Samples that got this far."""
+    """Samples asked at this level."""
     right: int
-    """Of those, answered rightly here."""
+    """Number of them answered rightly here."""
     right_before: int
-    """Of those, answered rightly at the original."""
+    """Number of them answered rightly at the original."""
     changed: int
     """Samples whose answer first differed here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The samples with their budgets, and how many went where."""
+    """Samples with their budgets, and counts by level."""
 
     samples: list[Sample] = field(repr=False)
     levels: dict[float, int]
@@ -66,9 +65,9 @@ class Selection:
     """Samples answered wrongly at the original."""
     dropped: int
     ladder: tuple[Level, ...] = ()
-    """Level by level, the original first."""
+    """Levels, the original first."""
     failed: dict[str, str] | None = None
-    """Sample -> why it could not be asked about; it is left out."""
+    """Sample id -> reason of its failure; failed samples are left out."""
 
 
 def select(
@@ -84,24 +83,23 @@ def select(
     max_failures: int = MAX_FAILURES,
     progress: bool = True,
 ) -> Selection:
-    """Choose every sample's budget. Answers are kept as they come, so a run that was killed goes
-    on.
+    """Choose every sample's budget. Answers are stored at once, so a killed run can resume.
 
     Args:
-        samples: what to choose budgets for.
-        policy: answers without the tool: greedily, or with `config.votes` sampled. A served one is
-            asked `policy.concurrency` questions at once, another one `batch` at a time.
-        protocol: how it is spoken to.
+        samples: samples to choose budgets for.
+        policy: answers without the tool, greedily or with `config.votes` samples. A served policy
+            gets `policy.concurrency` questions at once, any other `batch` at a time.
+        protocol: the model family's protocol.
         config: ladder and options.
         out: run folder of `selection.json`.
         answers: folder of answers, which selections with the same model may share; None: inside
             `out`.
-        rules: when two answers are the same, and when one is right.
-        batch: questions that a policy of this process is asked together.
-        max_failures: so many samples may fail in the policy before the run is given up.
-        progress: whether to say what it will cost, and how far it is.
+        rules: comparison of answers.
+        batch: questions per batch of a policy in this process.
+        max_failures: failures of the policy to accept before giving up.
+        progress: whether to print the expected cost and show the progress.
     Returns:
-        Samples in their order, each with its budget, without the dropped ones.
+        Samples with their budgets, in their order, without dropped ones.
     Raises:
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
@@ -154,7 +152,7 @@ def _give_up(failed: Sequence[str], done: int, total: int, out: Path, max_failur
 
 
 def _selection(found: Mapping[str, SearchResult | Failure], config: SelectConfig) -> Selection:
-    """`found` is by sample."""
+    """The selection from the search results by sample id."""
     results = [result for result in found.values() if isinstance(result, SearchResult)]
     failed = {name: result.why for name, result in found.items() if isinstance(result, Failure)}
     changed = Counter(
@@ -189,7 +187,7 @@ def _level(place: int, name: float, results: Sequence[SearchResult], changed: in
 
 
 def summary(selection: Selection) -> dict[str, Any]:
-    """What `selection.json` holds: counts, and each level with its accuracy."""
+    """The content of `selection.json`: counts, and accuracy by level."""
     failed = selection.failed or {}
     return {
         "samples": len(selection.samples) + selection.dropped + len(failed),
@@ -205,10 +203,10 @@ def summary(selection: Selection) -> dict[str, Any]:
 def cost_line(
     samples: Sequence[Sample], config: SelectConfig, protocol: ChatProtocol, known: int = 0
 ) -> str:
-    """What a selection will ask at the least and at the most, in a sentence; only headers of
-    pictures are read.
+    """A sentence with the minimum and maximum number of requests; reads only the headers of
+    pictures.
 
-    Equal sizes are asked about once, so a small picture costs fewer requests than there are levels.
+    Equal sizes are asked once, so a small picture needs fewer requests than levels.
     """
     least = most = least_tokens = most_tokens = 0
     budgets = _level_budgets(config, protocol.factor)
@@ -228,8 +226,8 @@ def cost_line(
         least_tokens = least_tokens + sum(few)
         most_tokens = most_tokens + sum(tokens)
     votes = config.votes
-    kept = f"; {known:,} answers are there already" if known else ""
+    kept = f"; {known:,} answers are stored" if known else ""
     return (
         f"select: {len(samples):,} samples, {least * votes:,} to {most * votes:,} requests of "
-        f"{least_tokens * votes:,} to {most_tokens * votes:,} visual tokens together{kept}"
+        f"{least_tokens * votes:,} to {most_tokens * votes:,} visual tokens in total{kept}"
     )

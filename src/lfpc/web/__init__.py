@@ -1,7 +1,7 @@
-"""Pages that a person works on in a browser, served on this machine to this machine.
+"""Pages in a browser, served by this machine to itself.
 
-Needs the extra `web` (starlette and uvicorn). Everything that data sets and models wrote is text to
-a page: the server sends it as JSON, and scripts set it with `textContent`.
+Needs the extra `web` (starlette and uvicorn). Texts of data sets and models are untrusted: the
+server sends them as JSON, and scripts set them with `textContent`.
 """
 
 from importlib.util import find_spec
@@ -10,10 +10,10 @@ from lfpc.errors import ConfigError
 
 
 def need_web() -> None:
-    """Say what to install where the extra `web` is missing.
+    """Check that the extra `web` is installed.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it is missing.
     """
     for package in ("starlette", "uvicorn"):
         if find_spec(package) is None:

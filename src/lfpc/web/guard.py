@@ -1,9 +1,9 @@
-"""What every request is checked for, and what every answer says to the browser.
+"""Checks of every request, and security headers of every answer.
 
-A server on loopback is still reached by every page that the person's browser has open. So the Host
-header has to be this server's own address (a foreign name that was made to point at 127.0.0.1 is
-refused), a request that another site started is refused, and every answer carries a content policy
-that runs and loads nothing but the server's own files.
+Every page in the user's browser can reach a server on loopback. The Host header must therefore be
+this server's own address, which defeats foreign names that resolve to 127.0.0.1. Requests from
+other sites are refused, and every answer carries a content policy that allows only the server's own
+files.
 """
 
 from pathlib import Path
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")
-"""What the address bar may call this machine."""
+"""Accepted host names of this machine."""
 LARGEST_BODY = 1 << 20
-"""Bytes of a request; `guarded` takes another bound where pictures are sent in."""
+"""Default maximum bytes of a request."""
 CONTENT_POLICY = (
     "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action "
     "'none'; frame-ancestors 'none'"
@@ -39,14 +39,14 @@ ANSWER_HEADERS = {
 
 
 def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY, public: bool = False) -> "ASGIApp":
-    """`app`, asked only by this machine's own pages and programs, with `ANSWER_HEADERS` on every
-    answer, refusals included.
+    """`app` for this machine's own pages and programs only, with `ANSWER_HEADERS` on every answer,
+    refusals included.
 
     Args:
         app: a Starlette application.
-        largest_body: bytes a request may have.
-        public: other machines may ask too, by any name of this one; `app` has to check who they
-            are.
+        largest_body: maximum bytes of a request.
+        public: whether other machines may send requests, by any name of this one; `app` must check
+            who they are.
     """
 
     async def checked(scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -68,7 +68,7 @@ def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY, public: bool = 
             answer = PlainTextResponse(sentence, status) if status else app
             await answer(scope, receive, with_headers)
 
-    return checked  # a websocket gets no answer: nothing here speaks it
+    return checked  # websockets are not supported
 
 
 def refusal(
@@ -79,20 +79,20 @@ def refusal(
     *,
     public: bool = False,
 ) -> tuple[int, str]:
-    """(HTTP status, sentence) of why a request is refused; (0, "") where it is not.
+    """(HTTP status, reason) of a refused request; (0, "") for an accepted one.
 
-    Programs send neither Origin nor Sec-Fetch-Site, browsers send one of them with everything that
-    another site can start.
+    Programs send neither Origin nor Sec-Fetch-Site; browsers send one of them with every request
+    from another site.
 
     Args:
-        method: of the request.
-        headers: of the request.
-        port: where the server listens.
-        largest_body: bytes the request may have.
-        public: any Host is this server's own; the site that asks must still be that one.
+        method: HTTP method.
+        headers: headers of the request.
+        port: port of the server.
+        largest_body: maximum bytes of a request.
+        public: whether any Host is accepted; the requesting site must still be that one.
     """
     allowed = {headers.get("host", "")} if public else {f"{name}:{port}" for name in NAMES}
-    schemes = ("http://", "https://") if public else ("http://",)  # https: by a proxy in front
+    schemes = ("http://", "https://") if public else ("http://",)  # https: behind a proxy
     if headers.get("host", "") not in allowed:
         return 403, f"this server answers at {' and '.join(sorted(allowed))} only"
     origin = headers.get("origin")
@@ -100,15 +100,15 @@ def refusal(
     if origin is not None and (
         not origin.startswith(schemes) or urlsplit(origin).netloc not in allowed
     ):
-        return 403, "another site's page asked; open this server's own page"
+        return 403, "request from another site's page; open this server's own page"
     reads = method in ("GET", "HEAD")
     followed_link = reads and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("none", "same-origin") and not followed_link:
-        return 403, "another site's page asked; open this server's own page"
+        return 403, "request from another site's page; open this server's own page"
     if not reads and (
         "content-length" not in headers or "transfer-encoding" in headers
-    ):  # of both, the second would be read
-        return 411, "a request that writes says how long it is (Content-Length)"
+    ):  # with both, the second would be read
+        return 411, "a request with a body needs Content-Length"
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdecimal() or int(length) > largest_body:
         return 413, f"a request has at most {largest_body:,} bytes"
@@ -116,10 +116,10 @@ def refusal(
 
 
 def file_within(path: Path, folders: "Iterable[Path]") -> Path:
-    """`path` with every link followed, if it lies in one of `folders`.
+    """`path` with links resolved, if it lies in one of `folders`.
 
     Raises:
-        PictureError: it lies elsewhere, whatever way its name takes.
+        PictureError: it lies elsewhere.
     """
     real = path.resolve()
     roots = [folder.resolve() for folder in folders]

@@ -1,4 +1,4 @@
-"""An application served on 127.0.0.1 until Ctrl-C, and the files that all pages share."""
+"""A server of an application until Ctrl-C, and the files that all pages share."""
 
 import socket
 from pathlib import Path
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 EVERYWHERE = "0.0.0.0"
-"""Every address of this machine."""
+"""Address that listens on every interface."""
 SECONDS_TO_FINISH = 2
-"""How long answers under way may take after Ctrl-C."""
+"""Time limit of unfinished answers after Ctrl-C."""
 
 
 def shared_files() -> StaticFiles:
-    """`web.css` and the other files of `lfpc/web/static`, and the report's style sheet that they
-    build on.
-    """
+    """A route to `lfpc/web/static` and the report's style sheet, which it extends."""
     return StaticFiles(packages=[("lfpc.web", "static"), ("lfpc.report", "static")])
 
 
@@ -35,16 +33,16 @@ def serve(
     largest_body: int = LARGEST_BODY,
     public: bool = False,
 ) -> None:
-    """Serve `app`, guarded, until Ctrl-C; one line says where.
+    """Serve `app`, guarded, until Ctrl-C, and print its address.
 
     Args:
         app: a Starlette application.
-        name: what the line calls it.
+        name: name in the printed line.
         port: 0 takes a free one.
-        largest_body: bytes a request may have.
-        public: whether other machines may ask; `app` has to check who they are.
+        largest_body: maximum bytes of a request.
+        public: whether other machines may send requests; `app` must check who they are.
     Raises:
-        ConfigError: the port is taken or not allowed.
+        ConfigError: the port is in use or forbidden.
     """
     with bound_socket(port, EVERYWHERE if public else LOOPBACK) as listening:
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
@@ -54,19 +52,19 @@ def serve(
             guarded(app, largest_body=largest_body, public=public),
             log_level="warning",
             access_log=False,
-            proxy_headers=False,  # no header may say that the request came from elsewhere
+            proxy_headers=False,  # no header may claim another origin of the request
             server_header=False,
             timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
         try:
             uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:  # the server has finished its answers, then passes the signal on
+        except KeyboardInterrupt:  # the server finishes its answers, then raises the signal again
             return
 
 
 def usual_port(folder: Path) -> int:
-    """A port that `folder` always gets, so that an open page finds a server that was started again;
-    0 (any) where it is taken.
+    """The usual port of `folder`, so that an open page finds a restarted server; 0 (any) if it is
+    in use.
     """
     port = 20_000 + crc32(str(folder.resolve()).encode("utf-8", "surrogateescape")) % 10_000
     try:
@@ -77,10 +75,10 @@ def usual_port(folder: Path) -> int:
 
 
 def bound_socket(port: int, host: str = LOOPBACK) -> socket.socket:
-    """A socket that listens at `host`; connections wait in it until the server takes them.
+    """A socket that listens at `host`; connections wait until the server accepts them.
 
     Raises:
-        ConfigError: the port is taken or not allowed.
+        ConfigError: the port is in use or forbidden.
     """
     listening = socket.socket()
     try:

@@ -1,4 +1,4 @@
-"""A report that follows runs while they are written: `lfpc report --watch`."""
+"""A report that is updated while runs are written: `lfpc report --watch`."""
 
 import threading
 from collections.abc import Sequence
@@ -22,25 +22,23 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 SHOWN = 24
-"""Questions whose pictures a live report has: it is written anew as the run goes on."""
+"""Number of questions with pictures in a live report, which is written again and again."""
 
 
 class LiveReport:
-    """The report of runs that go on, written anew into `folder` when it is asked for and something
-    was added since.
-    """
+    """The report of unfinished runs, written again into `folder` on a request after a change."""
 
     def __init__(self, runs: Sequence[Path], folder: Path, title: str) -> None:
         self.runs = runs
         self.folder = folder
         self.title = title
         self.pages: Path | None = None
-        """The folder of the report as it was written last."""
+        """Folder of the last written report."""
         self._written = ""
         self._lock = threading.Lock()
 
     def state(self) -> str:
-        """What changes when a run wrote something."""
+        """A value that changes with the files of the runs."""
         files = sorted(
             file
             for run in self.runs
@@ -50,17 +48,17 @@ class LiveReport:
         return "/".join(str(file.stat().st_size) for file in files)
 
     def fresh(self) -> Path:
-        """The folder of the report as the runs are now.
+        """The folder of an up-to-date report.
 
         Raises:
-            LfpcError: a run cannot be read.
+            LfpcError: an unreadable run.
         """
         with self._lock:
             state = self.state()
             if self.pages is None or state != self._written:
                 pages = self.folder / (
                     "b" if self.pages and self.pages.name == "a" else "a"
-                )  # the one that is being read stays whole
+                )  # a report in use stays complete
                 write_report(pages, read_runs(self.runs), title=self.title, shown=SHOWN, live=True)
                 self.pages = pages
                 self._written = state
@@ -68,7 +66,7 @@ class LiveReport:
 
 
 def watching_app(report: LiveReport) -> Starlette:
-    """The report's files; /state tells a page whether to ask for itself again."""
+    """Application with the report's files; /state changes when a page needs a reload."""
 
     async def state(request: "Request") -> Response:
         return JSONResponse(
@@ -79,9 +77,7 @@ def watching_app(report: LiveReport) -> Starlette:
         path = request.path_params["path"] or "index.html"
         try:
             pages = report.pages
-            if (
-                path == "index.html" or pages is None
-            ):  # the other files are those of the index that was sent last
+            if path == "index.html" or pages is None:  # other files belong to the last index
                 pages = await run_in_threadpool(report.fresh)
             found = file_within(pages / path, [pages])
         except PictureError:

@@ -1,8 +1,8 @@
-"""Truth boxes in the files of other tools: one file a format, each with `exported` and `imported`.
+"""Truth boxes in the files of other tools: one module per format, with `exported` and `imported`.
 
-What a file says about a sample is an `BoxEntry`; `with_entries` puts entries into samples. Formats
-without a place for "which target" and "which of its nested boxes" carry both in extra fields; boxes
-that come without them are grouped by what contains what.
+A file's boxes of one sample are a `BoxEntry`; `with_entries` puts entries into samples. Formats
+without fields for the target and the level of a box carry both in extra fields; boxes without them
+are grouped by containment.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,12 @@ __all__ = ["FORMATS", "BoxEntry", "BoxFormat", "with_entries"]
 
 @dataclass(frozen=True, slots=True)
 class BoxFormat:
-    """How one tool's file is made and read."""
+    """Export and import of one tool's file."""
 
     exported: Callable[[Sequence[Sample], Path], Any]
-    """Samples and the folder that picture paths start at, to what the JSON file holds."""
+    """(samples, folder of the picture paths) -> content of the JSON file."""
     imported: Callable[[Any], list[BoxEntry]]
-    """The inverse. Raises SampleError, which says what in the file is not as it should be."""
+    """The inverse. Raises SampleError, which names the invalid part of the file."""
 
 
 FORMATS: Mapping[str, BoxFormat] = {

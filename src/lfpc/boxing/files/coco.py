@@ -1,9 +1,9 @@
-"""COCO's detection JSON: corner and size in pixels of the upright picture; categories are B1, B2,
+"""COCO's detection JSON: corner and size in pixels of the upright picture, with categories B1, B2,
 ...
 
-An image is a sample here (several may name one file), with two fields of our own: `sample` and
-`state` in an image, `target` and `level` in an annotation. Tools that drop them leave the picture's
-name and the boxes, which are grouped by what contains what.
+Each image is a sample (several may name one file). We add fields: `sample` and `state` to images,
+`target` and `level` to annotations. If a tool drops them, boxes are matched by the picture's name
+and grouped by containment.
 """
 
 import os
@@ -21,7 +21,7 @@ from lfpc.samples import Sample
 
 
 def exported(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
-    """The file's content. Picture paths start at `folder`."""
+    """The content of the file, with picture paths relative to `folder`."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, sample in enumerate(samples, 1):
@@ -65,11 +65,10 @@ def exported(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
 
 
 def imported(content: Any) -> list[BoxEntry]:
-    """What the file says about each of its images.
+    """The entries of the file, one per image.
 
     Raises:
-        SampleError: it is no COCO file, or names the annotation that is no box of one of its
-            images.
+        SampleError: not a COCO file, or an invalid annotation, which the message names.
     """
     try:
         images = {image["id"]: image for image in content["images"]}
@@ -87,12 +86,12 @@ def _placed(annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any
     image = images.get(annotation["image_id"])
     try:
         if image is None:
-            raise SampleError(f"there is no image {annotation['image_id']!r}")
+            raise SampleError(f"unknown image {annotation['image_id']!r}")
         x, y, w, h = map(float, annotation["bbox"])
         box = Box.from_pixels((x, y, x + w, y + h), (float(image["width"]), float(image["height"])))
         return Placed(box, _whole(annotation, "target"), _whole(annotation, "level"))
     except (BoxError, SampleError, ValueError, OverflowError, ZeroDivisionError) as error:
-        raise SampleError(f"annotation {annotation.get('id')!r} is no box: {error}") from error
+        raise SampleError(f"annotation {annotation.get('id')!r} is not a box: {error}") from error
 
 
 def _whole(annotation: Mapping[str, Any], name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What a file of another tool says about one sample, and how that becomes nested boxes of a
+"""Boxes of one sample in another tool's file, and their conversion to the nested boxes of a
 `Sample`.
 """
 
@@ -14,12 +14,12 @@ from lfpc.errors import SampleError
 from lfpc.samples import Sample
 
 NESTED = 1 - 1e-6
-"""Share of a box that has to lie inside the next one, as `Sample` wants it."""
+"""Share of a box that must lie inside the next one, as `Sample` requires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A box, and its place where the file tells it: target and level, both from 0."""
+    """A box with its target and level, both from 0, if the file has them."""
 
     box: Box
     target: int | None = None
@@ -28,7 +28,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class BoxEntry:
-    """Boxes of one sample; `sample` is its id, or "" where the file names only the picture."""
+    """Boxes of one sample; `sample` is its id, or "" if the file names only the picture."""
 
     sample: str
     picture: str
@@ -37,8 +37,8 @@ class BoxEntry:
 
 
 def nested(placed: Sequence[Placed]) -> Nested:
-    """Boxes by target, tightest first: as the file says where it says it of every box, else by what
-    contains what.
+    """Boxes by target, tightest first: as in the file if every box has a place, else by
+    containment.
     """
     if any(one.target is None or one.level is None for one in placed):
         return grouped([one.box for one in placed])
@@ -52,8 +52,8 @@ def nested(placed: Sequence[Placed]) -> Nested:
 
 
 def grouped(boxes: Iterable[Box]) -> Nested:
-    """Loose boxes as targets: each box goes around the target that it contains; of several, the one
-    it fits most tightly.
+    """Boxes grouped into targets: each box joins the target that it contains, of several the
+    tightest fit.
     """
     targets: list[list[Box]] = []
     for box in sorted(boxes, key=lambda box: box.area):
@@ -68,17 +68,17 @@ def grouped(boxes: Iterable[Box]) -> Nested:
 def with_entries(
     samples: Sequence[Sample], entries: Iterable[BoxEntry], folder: Path
 ) -> tuple[list[Sample], list[BoxEntry]]:
-    """`samples` with the boxes of `entries`, and the entries that are about none of them.
+    """`samples` with the boxes of `entries`, and the entries without a sample.
 
-    An entry that is still "todo" never replaces what a person has decided.
+    A "todo" entry never replaces a person's decision.
 
     Args:
-        samples: of `folder`.
-        entries: what was read; of several about one sample the last counts.
-        folder: where picture paths start.
+        samples: samples of `folder`.
+        entries: entries of the file; of several for one sample the last counts.
+        folder: folder of relative picture paths.
     Raises:
-        SampleError: the boxes of an entry are not nested, or it names only a picture that several
-            samples are about.
+        SampleError: boxes that are not nested, or an entry that names only a picture of several
+            samples.
     """
     changed = {sample.id: sample for sample in samples}
     pictures = _by_picture(samples, folder)
@@ -110,7 +110,7 @@ def _only_sample(entry: BoxEntry, pictures: Mapping[str, set[str]]) -> str | Non
     names = pictures.get(entry.picture) or pictures.get(PurePosixPath(entry.picture).name) or set()
     if len(names) > 1:
         raise SampleError(
-            f"the file gives boxes for picture {entry.picture!r}, which {len(names)} "
-            f"samples are about; it has to name the sample"
+            f"the file has boxes for picture {entry.picture!r}, which {len(names)} "
+            f"samples share; it must name the sample"
         )
     return next(iter(names), None)

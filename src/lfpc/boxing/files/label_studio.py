@@ -1,8 +1,8 @@
-"""Label Studio's JSON tasks: rectangles in percent of the picture, labelled B1, B2, ...; which
-target is in a rectangle's note.
+"""Label Studio's JSON tasks: rectangles in per cent of the picture, labelled B1, B2, ..., with the
+target in a rectangle's note.
 
-Boxes that a person has checked are annotations, others predictions, which Label Studio shows as a
-start. Set up the project with `CONFIG`, and its local storage so that `/data/local-files/?d=`
+Boxes checked by a person are annotations, others are predictions, which Label Studio shows as
+proposals. Set up the project with `CONFIG`, and its local storage so that `/data/local-files/?d=`
 begins at the samples folder.
 """
 
@@ -29,12 +29,12 @@ CONFIG = """<View>
   <Image name="image" value="$image" zoom="true" zoomControl="true"/>
 </View>
 """
-"""Labelling interface of a project for these tasks."""
+"""Labelling interface of the project."""
 _LOCAL = "/data/local-files/?d="
 
 
 def exported(samples: Sequence[Sample], folder: Path) -> list[dict[str, Any]]:
-    """The file's content. Picture paths start at `folder`."""
+    """The content of the file, with picture paths relative to `folder`."""
     return [_task(sample, folder) for sample in samples]
 
 
@@ -89,14 +89,13 @@ def _region(t: int, b: int, box: Box, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def imported(content: Any) -> list[BoxEntry]:
-    """What the file says about each of its tasks: the last annotation that counts, else the last
-    prediction.
+    """The entries of the file, one per task: its last valid annotation, else its last prediction.
 
     Raises:
-        SampleError: it is no list of tasks, or names the task with a rectangle that is no box.
+        SampleError: not a list of tasks, or an invalid rectangle, whose task the message names.
     """
     if not isinstance(content, list):
-        raise SampleError("not a Label Studio export: that is a JSON list of tasks")
+        raise SampleError("not a Label Studio export, which is a JSON list of tasks")
     entries: list[BoxEntry] = []
     for number, task in enumerate(content, 1):
         try:
@@ -156,6 +155,6 @@ def _number(pattern: str, texts: Sequence[Any]) -> int | None:
 
 
 def _picture(address: str) -> str:
-    """Path of a picture in its storage, whatever kind of address Label Studio gave it."""
+    """Path of a picture in the storage, for any kind of Label Studio address."""
     parts = urlsplit(address)
     return parse_qs(parts.query).get("d", [parts.path])[0].lstrip("/")

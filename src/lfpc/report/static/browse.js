@@ -141,7 +141,7 @@
   async function show(k) {
     at = Math.min(Math.max(k, 0), found.length - 1);
     showList();
-    if (at < 0) return place.replaceChildren("No episode is like this.");
+    if (at < 0) return place.replaceChildren("No such episode.");
     history.replaceState(null, "", `#${fragment(at)}`);
     const [group, n, other] = [chosen(), found[at], beside()];
     const there = other ? positions(other).get(group.columns.question[n]) : undefined;

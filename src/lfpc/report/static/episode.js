@@ -46,7 +46,7 @@ const showEpisode = (() => {
 
   function view(episode, saved, size, name, help) {
     const [width, height] = saved ? [saved.width, saved.height] : size || [1, 1];
-    const told = saved ? `${name}, ${width} × ${height} pixels${saved.shrunk ? " (saved smaller)" : ""}. ${help}`
+    const caption = saved ? `${name}, ${width} × ${height} pixels${saved.shrunk ? " (saved smaller)" : ""}. ${help}`
       : episode.pictures ? `${name}: the picture cannot be shown` : `${name}: left out to keep the report small`;
     const boxes = `${episode.boxes.length} crop box${episode.boxes.length === 1 ? "" : "es"} and ${episode.truth.length} truth boxes`;
     const frame = make("div", { class: "frame" });
@@ -58,7 +58,7 @@ const showEpisode = (() => {
       frame.style.aspectRatio = `${width} / ${height}`;
     }
     frame.append(...overlay(episode));
-    return make("figure", {}, frame, make("figcaption", {}, told));
+    return make("figure", {}, frame, make("figcaption", {}, caption));
   }
 
   function verdict(column) {
@@ -70,13 +70,13 @@ const showEpisode = (() => {
   function turn(one, n, column, crops) {
     const item = make("li", {}, make("p", { class: "turn" }, one.kind === "crop" ? `asks for crop ${crops}` : one.kind), said(one.text, "pre"));
     item.querySelector("pre").tabIndex = 0;
-    if (one.told && one.told.length) item.append(make("p", { class: "told" }, "told: ", said(one.told)));
+    if (one.feedback && one.feedback.length) item.append(make("p", { class: "feedback" }, "feedback: ", said(one.feedback)));
     if (one.crop) {
       const { src, width, height } = one.crop;
-      const image = make("img", { src, width, height, loading: "lazy", class: "shown", alt: `What came back after reply ${n} (${column.label})` });
-      item.append(image, make("p", { class: "facts" }, `${width} × ${height} pixels came back`));
+      const image = make("img", { src, width, height, loading: "lazy", class: "shown", alt: `Crop after reply ${n} (${column.label})` });
+      item.append(image, make("p", { class: "facts" }, `${width} × ${height} pixels shown`));
     } else if (one.kind === "crop") {
-      item.append(make("p", { class: "told" }, one.view ? `${one.view[0]} × ${one.view[1]} pixels came back` : "no picture came back"));
+      item.append(make("p", { class: "feedback" }, one.view ? `${one.view[0]} × ${one.view[1]} pixels shown` : "no picture shown"));
     }
     if (column.probe === "own" && one.kind === "crop") item.dataset.crop = crops - 1;
     return item;
@@ -101,7 +101,7 @@ const showEpisode = (() => {
 
   function columnOf(column) {
     const section = make("section", { class: "probe" }, make("h4", {}, column.label, " ", verdict(column)));
-    if (column.error) section.append(make("p", { class: "told" }, said(column.error)));
+    if (column.error) section.append(make("p", { class: "feedback" }, said(column.error)));
     const list = make("ol");
     let crops = 0;
     column.turns.forEach((one, n) => {
@@ -109,7 +109,7 @@ const showEpisode = (() => {
       list.append(turn(one, n + 1, column, crops));
     });
     section.append(list);
-    if (column.said !== null) section.append(make("p", { class: "facts" }, "said ", make("b", {}, said(column.said))));
+    if (column.said !== null) section.append(make("p", { class: "facts" }, "answer: ", make("b", {}, said(column.said))));
     section.append(make("p", { class: "facts" }, numbers(column)));
     if (column.reward) {
       const terms = Object.entries(column.reward).map(([name, value]) => `${name} ${value.toFixed(2)}`);
@@ -118,7 +118,7 @@ const showEpisode = (() => {
     return section;
   }
 
-  // Pointing at a turn shows which box it is about.
+  // Hovering over a turn highlights its box.
   function linkBoxes(article) {
     const mark = (event, on) => {
       const item = event.target.closest("[data-crop]");
@@ -136,7 +136,7 @@ const showEpisode = (() => {
     const article = make("article", {}, heading, about);
     if (episode.options.length) article.append(make("ol", { class: "options", type: "A" }, ...episode.options.map((option) => said(option, "li"))));
     article.append(make("div", { class: "views" },
-      view(episode, episode.first, episode.firstSize, "First view", "What the model saw first; solid boxes: its crops, dashed: the truth."),
+      view(episode, episode.first, episode.firstSize, "First view", "The model's first picture. Solid boxes: its crops; dashed: the truth."),
       view(episode, episode.original, episode.firstSize, "Original", "Crops are cut from it.")));
     article.append(make("div", { class: "probes" }, ...episode.columns.map(columnOf)));
     linkBoxes(article);

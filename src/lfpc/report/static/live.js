@@ -6,7 +6,7 @@
   const page = document.getElementById("page");
   let known = null;
 
-  function told(text, lost) {
+  function show(text, lost) {
     const place = document.getElementById("live");
     place.textContent = text;
     place.classList.toggle("lost", lost);
@@ -31,9 +31,9 @@
       const { state } = await (await ask("state")).json();
       if (known !== null && state !== known) await renew();
       known = state;
-      told(`following the run, last looked at ${new Date().toLocaleTimeString("en-GB")}`, false);
+      show(`following the run, last checked at ${new Date().toLocaleTimeString("en-GB")}`, false);
     } catch (error) {
-      told(`the run is not followed any more: ${error.message}`, true);
+      show(`stopped following the run: ${error.message}`, true);
     }
     setTimeout(look, EVERY_MS);
   }

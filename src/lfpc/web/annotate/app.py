@@ -1,6 +1,4 @@
-"""What the annotation page asks its server for: the list, a sample, tiles of its picture; and a
-change to be kept.
-"""
+"""Routes of the annotation page: the list, a sample, tiles of its picture, saved changes."""
 
 import json
 from dataclasses import dataclass
@@ -28,11 +26,11 @@ from lfpc.web.serving import shared_files
 
 PAGE = Path(str(files("lfpc.web.annotate") / "static" / "index.html"))
 KEPT = {"cache-control": "private, max-age=86400, immutable"}
-"""For tiles: their address changes when the picture does."""
+"""Cache header of tiles, whose address changes with the picture."""
 
 
 def annotation_app(session: AnnotationSession) -> Starlette:
-    """The page on `session`; serve it with `lfpc.web.serving.serve`, which guards it."""
+    """The application of `session`; serve it with `lfpc.web.serving.serve`, which guards it."""
     routes = _Routes(session)
     return Starlette(
         routes=[
@@ -120,7 +118,7 @@ class _Routes:
             path = self.session.picture(at["number"])
             content = tile(path, at["level"], at["column"], at["row"])
             if _key(path) != at["key"]:  # last: the picture may be replaced meanwhile
-                raise PictureError("this is another picture by now; load the page again")
+                raise PictureError("the picture was replaced; reload the page")
             return Response(content, media_type="image/jpeg", headers=KEPT)
         except LfpcError as error:
             return _json({"problem": str(error)}, 404)
@@ -139,13 +137,15 @@ def _proposals(proposals: Any) -> list[dict[str, Any]]:
 
 
 def _key(path: Path) -> str:
-    """Names the content of a picture file in the address of its tiles."""
+    """Key of a picture file's content in the address of its tiles."""
     named = f"{path}:{file_state(path)}"
     return sha256(named.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    """ASCII, so that no text of a data set, lone surrogates included, can fail to be sent."""
+    """A JSON response in ASCII, which can carry any text of a data set, lone surrogates
+    included.
+    """
     return Response(
         json.dumps(value),
         status,

@@ -1,9 +1,8 @@
-"""The samples folder on the session: which sample is the n-th, what a person changed, and the file
-that keeps it.
+"""The session of an annotated samples folder: order of the samples, changes, and their file.
 
-Every change is written at once, in one step (`write_samples`). A change names what it was made on,
-so that two windows never overwrite each other unseen; rows that another program changed meanwhile
-are read again first.
+Every change is written at once, in one step (`write_samples`). A change carries the revision it was
+made on, so that two windows never overwrite each other unnoticed. Changes by other programs are
+read first.
 """
 
 import json
@@ -31,16 +30,16 @@ from lfpc.storage.locks import FolderLock
 from lfpc.web.guard import file_within
 
 ProposeBoxes = Callable[[Sample], Sequence[Proposal]]
-"""Asks a model where the answer to a sample's question is."""
+"""Asks a model for proposals of a sample."""
 
 
 class ChangedElsewhere(SampleError):
-    """A change was made on boxes that are no longer those on disk."""
+    """A change to boxes that differ from those on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a page sends: the boxes and the decision, for a sample as it was at `revision`."""
+    """A page's change of a sample: boxes and decision, made on `revision`."""
 
     id: str
     revision: str
@@ -52,7 +51,7 @@ class Change:
         """Read a page's message.
 
         Raises:
-            SampleError: it is not one.
+            SampleError: not a valid change.
         """
         try:
             found = json.loads(content)
@@ -73,9 +72,7 @@ class Change:
 
 
 def revision(sample: Sample) -> str:
-    """Names the boxes and the decision of a sample: the same ones have the same name, also after a
-    restart.
-    """
+    """Hash of the boxes and the decision of a sample, stable across restarts."""
     boxing = boxing_of(sample)
     content = [lists_of_nested(sample.boxes), boxing.state, boxing.flagged, boxing.note]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -83,29 +80,27 @@ def revision(sample: Sample) -> str:
 
 @dataclass(slots=True)
 class AnnotationSession:
-    """One samples folder while a person works on it; get it with `open_session`. Threads may share
-    it.
-    """
+    """One samples folder in work; get it with `open_session`. Threads may share it."""
 
     folder: Path
     by: str
-    """Name that changes are kept under."""
+    """Name that is saved with changes."""
     roots: tuple[Path, ...]
     """Folders whose pictures may be shown."""
     order: tuple[str, ...]
-    """Ids in the order of the work."""
+    """Sample ids in working order."""
     proposals: Mapping[str, Sequence[Proposal]]
     ask: ProposeBoxes | None = None
     _samples: dict[str, Sample] = field(default_factory=dict[str, Sample])
     _known: tuple[int, ...] = ()
-    """What the file looked like when `_samples` was read or written."""
+    """State of the file when `_samples` was read or written."""
     _lock: Lock = field(default_factory=Lock)
 
     def samples(self) -> list[Sample]:
-        """All of them, as they are on disk, in the order of the work.
+        """All samples as on disk, in working order.
 
         Raises:
-            SampleError: a row is not a sample, or one that was there at the start is gone.
+            SampleError: an invalid row, or a sample that was removed since the start.
         """
         with self._lock:
             self._refresh()
@@ -115,13 +110,13 @@ class AnnotationSession:
         """The `number`-th, from 0.
 
         Raises:
-            SampleError: there is none.
+            SampleError: no such sample.
         """
         with self._lock:
             self._refresh()
             if not 0 <= number < len(self.order):
                 raise SampleError(
-                    f"there is no sample number {number + 1}; the folder has {len(self.order)}"
+                    f"no sample number {number + 1}; the folder has {len(self.order)}"
                 )
             return self._samples[self.order[number]]
 
@@ -129,30 +124,30 @@ class AnnotationSession:
         """Path of the `number`-th sample's picture.
 
         Raises:
-            SampleError: there is no such sample.
+            SampleError: no such sample.
             PictureError: the picture is outside the folders that may be shown.
         """
         return file_within(self.sample(number).image, self.roots)
 
     def save(self, number: int, change: Change) -> Sample:
-        """Write a change; a change that is on disk already is no conflict.
+        """Write a change. A change that is already on disk is no conflict.
 
         Raises:
-            ChangedElsewhere: the sample is no longer what the change was made on.
-            SampleError: the boxes are not nested, or there is no such sample.
-            DiskError: the disk refuses; the file is as it was.
+            ChangedElsewhere: the sample has another revision than the change.
+            SampleError: boxes that are not nested, or no such sample.
+            DiskError: the disk refuses; the file is unchanged.
         """
         with self._lock:
             self._refresh()
             before = self._samples.get(change.id)
             if before is None or self.order[number : number + 1] != (change.id,):
-                raise ChangedElsewhere("the samples are in another order now; load the page again")
+                raise ChangedElsewhere("the order of the samples has changed; reload the page")
             after = with_boxing(before, change.boxes, change.boxing)
             if revision(after) == revision(before):
                 return before
             if change.revision != revision(before):
                 raise ChangedElsewhere(
-                    "this sample was changed in another window; load it again to see how"
+                    "this sample was changed in another window; reload it to see the change"
                 )
             write_samples({**self._samples, change.id: after}.values(), self.folder)
             self._samples[change.id] = after
@@ -184,18 +179,18 @@ def open_session(
     proposals: Mapping[str, Sequence[Proposal]] | None = None,
     ask: ProposeBoxes | None = None,
 ) -> Iterator[AnnotationSession]:
-    """The session of `folder`, which no other process may have open meanwhile.
+    """The session of `folder`, which is locked for other processes.
 
     Args:
         folder: samples folder.
         by: name of the person.
         pictures: further folders whose pictures may be shown.
-        arrange: the samples to work on, in the order of the work.
-        proposals: boxes to take, by sample id.
-        ask: asks a model for further ones.
+        arrange: function that selects and orders the samples to work on.
+        proposals: proposals by sample id.
+        ask: asks a model for further proposals.
     Raises:
-        SampleError: the folder holds no samples, or a row is not one.
-        RunError: it is open already, or another process writes there.
+        SampleError: no samples in the folder, or an invalid row.
+        RunError: another process has the folder open.
     """
     if not folder.is_dir():
         raise SampleError(
@@ -212,7 +207,7 @@ def open_session(
 
 
 def as_json(sample: Sample) -> dict[str, Any]:
-    """What of a sample changes: boxes, decision, revision."""
+    """The changeable fields of a sample as JSON: boxes, decision, revision."""
     return {
         "boxes": lists_of_nested(sample.boxes),
         **asdict(boxing_of(sample)),

@@ -1,5 +1,5 @@
-"""Deep zoom: a picture as tiles at halved sizes, cut when they are asked for. Level 0 is the
-smallest, one tile; the last the original.
+"""Deep zoom: a picture as tiles at halved sizes, cut on request. Level 0 is one tile, the last
+level the original.
 """
 
 from io import BytesIO
@@ -16,14 +16,14 @@ from lfpc.images import MAX_PIXELS, open_picture, picture_bytes
 TILE = 512
 """Side of a tile in pixels."""
 QUALITY = 92
-"""Of the JPEG files; colours are not subsampled, small red letters stay readable."""
+"""Quality of the JPEG files, without chroma subsampling, which keeps small red letters readable."""
 
 original = byte_cache(4 * MAX_PIXELS, picture_bytes)(open_picture)
-"""The picture, decoded once even where it is larger than what `open_picture` keeps."""
+"""The picture, decoded once even if it is larger than the cache of `open_picture`."""
 
 
 def last_level(size: Size) -> int:
-    """Level at which a picture of `size` has all its pixels; at level 0 it fits into one tile."""
+    """The level at which a picture of `size` has its full resolution."""
     return max(0, ceil(log2(max(size) / TILE)))
 
 
@@ -36,7 +36,7 @@ def tile(path: Path, level: int, column: int, row: int) -> bytes:
     """One tile as a JPEG file.
 
     Raises:
-        PictureError: the picture cannot be opened, or has no such tile.
+        PictureError: the picture does not open, or has no such tile.
     """
     whole = original(path)
     halvings = last_level(whole.size) - level

@@ -1,6 +1,12 @@
 """The demo page and the endpoint of `lfpc serve`, about one model.
 
-`page` and `completions` are the routes, `requests` and `chat_request` what they are sent, `asked`
-what the page is told while a question is answered; pictures that come in are in `uploads`, what
-pages may still ask for on a `store`.
+app              the application
+page             routes of the page
+page_requests    the page's requests, checked
+asked            questions of the page, and events about their episodes
+completions      routes of the endpoint
+chat_request     the endpoint's requests, checked
+uploads          pictures from outside
+store            files kept for a while
+keys             the key of a public server
 """

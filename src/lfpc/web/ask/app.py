@@ -1,5 +1,5 @@
-"""The application of `lfpc serve`: the demo page and the endpoint, about the same model and the
-same pictures.
+"""The application of `lfpc serve`: the demo page and the endpoint, with one model and one picture
+store.
 """
 
 from pathlib import Path
@@ -18,9 +18,9 @@ from lfpc.web.ask.uploads import LARGEST_FILE, Uploads
 from lfpc.web.serving import shared_files
 
 LARGEST_BODY = LARGEST_FILE * 4 // 3 + 2**20
-"""Bytes of a request: a picture in base64, and what is said about it."""
+"""Maximum bytes of a request: a picture in base64, and texts."""
 VIEW_BYTES = 2**28
-"""Of all views that pages may still ask for, as PNG files."""
+"""Maximum bytes of stored views, as PNG files."""
 EXAMPLES = 6
 
 
@@ -28,10 +28,10 @@ def ask_app(model: LiveModel, folder: Path, *, examples: str) -> Starlette:
     """The application.
 
     Args:
-        model: who answers.
-        folder: where pictures are kept while it runs; the caller removes it.
-        examples: split of the miniature's scenes (`lfpc.mini.folders.SPLITS`) that the example
-            pictures are from.
+        model: the model.
+        folder: folder for pictures at run time; the caller removes it.
+        examples: split of the miniature's scenes (`lfpc.mini.folders.SPLITS`) for the example
+            pictures.
     """
     samples = write_split(folder / "examples", examples, EXAMPLES)
     pictures = PictureSources(

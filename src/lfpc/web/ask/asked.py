@@ -1,6 +1,4 @@
-"""Questions that the demo page asked, kept so that a crop can be swapped, and the events a page is
-told while one is answered.
-"""
+"""Questions of the demo page, stored for swaps of crops, and events about their episodes."""
 
 import asyncio
 import time
@@ -21,7 +19,7 @@ from lfpc.report.cards import LONGEST_TEXT
 from lfpc.web.ask.store import FileStore
 
 MOST_KEPT = 500
-"""Questions that are remembered."""
+"""Maximum number of stored questions."""
 
 
 @dataclass(slots=True)
@@ -30,19 +28,19 @@ class AskedEpisode:
 
     asked: LiveQuestion
     turns: tuple[Turn, ...] = ()
-    """Without their views, which would fill the memory, and are made again for a swap."""
+    """Turns without views, which would fill the memory; a swap makes them again."""
 
 
 class Questions:
-    """The last questions by id. An id cannot be guessed, so a page swaps crops of its own questions
-    only.
+    """The last questions by id. Ids cannot be guessed, so a page can swap crops of its own
+    questions only.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, AskedEpisode] = OrderedDict()
 
     def add(self, asked: LiveQuestion) -> tuple[str, AskedEpisode]:
-        """Remember a question; returns its id and where its turns go."""
+        """Store a question; returns its id, and the object that receives its turns."""
         name = uuid.uuid4().hex
         played = AskedEpisode(asked)
         self._kept[name] = played
@@ -51,35 +49,35 @@ class Questions:
         return name, played
 
     def find(self, name: str) -> AskedEpisode | None:
-        """The question of that id; None if there is none (any more)."""
+        """The question of that id; None if unknown or dropped."""
         return self._kept.get(name)
 
 
 async def events(
     model: LiveModel, name: str, played: AskedEpisode, views: FileStore
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """What a page is told: "first", then a "turn" each, then "end".
+    """Events of an episode for the page: "first", then each "turn", then "end".
 
     Args:
-        model: who answers.
+        model: the model.
         name: the question's id.
-        played: the question; its turns are kept here as they come.
-        views: where pictures that the page shows are kept; events name them by their address.
+        played: the question, which receives its turns.
+        views: store of the shown pictures, which events name by address.
     """
     asked = played.asked
     began = time.perf_counter()
-    told = -1
+    sent = -1
     factor = asked.config.chat.factor
-    async with aclosing(model.tell(asked)) as steps:
+    async with aclosing(model.steps(asked)) as steps:
         async for step in steps:
-            if told < 0:
-                told = 0
+            if sent < 0:
+                sent = 0
                 swaps = [swap for swap in SWAPS if swap != "truth" or asked.sample.boxes]
                 view = await asyncio.to_thread(saved, step.first_view, views, factor)
                 yield {"kind": "first", "id": name, "swaps": swaps, "view": view}
-            while told < len(step.turns):
-                told += 1
-                yield await asyncio.to_thread(turn_event, step.turns[:told], asked, views)
+            while sent < len(step.turns):
+                sent += 1
+                yield await asyncio.to_thread(turn_event, step.turns[:sent], asked, views)
             played.turns = tuple(replace(turn, view=None) for turn in step.turns)
             if isinstance(step, Episode):
                 yield {
@@ -92,7 +90,7 @@ async def events(
 
 
 def turn_event(turns: Sequence[Turn], asked: LiveQuestion, views: FileStore) -> dict[str, Any]:
-    """The last of `turns` as the page shows it; its view is kept in `views`."""
+    """The event of the last of `turns`; its view is stored in `views`."""
     turn = turns[-1]
     call = sum(isinstance(one.action, Crop) for one in turns)
     row = turn_to_json(turn_record(turn))
@@ -117,7 +115,7 @@ def turn_event(turns: Sequence[Turn], asked: LiveQuestion, views: FileStore) -> 
 
 
 def saved(view: View, views: FileStore, factor: int) -> dict[str, Any]:
-    """A view as the page shows it: its address, its pixels and its tokens."""
+    """A stored view for the page: address, pixels, visual tokens."""
     width, height = view.size
     src = f"/views/{views.put(png_bytes(view), '.png')}"
     return {

@@ -1,8 +1,8 @@
-"""A chat-completions request, read: the question, its picture, and how it is to be answered.
+"""A chat-completions request: question, picture, sampling.
 
 The picture is the last one that the user sent, the question the text of the user's last message.
-What a request asks for and cannot have is refused where the answer would be another kind of thing,
-and named in the answer's `ignored` where it would not.
+Unsupported options are rejected if they change the kind of answer, else listed in the answer's
+`ignored`.
 """
 
 import base64
@@ -13,7 +13,7 @@ from typing import Any
 from lfpc.errors import LfpcError
 
 LONGEST_QUESTION = 20_000
-"""Characters of a question."""
+"""Maximum characters of a question."""
 HONOURED = (
     *("model", "messages", "n", "stream", "stream_options"),
     *("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed"),
@@ -28,8 +28,7 @@ REFUSED = (
     "audio",
     "web_search_options",
 )
-"""Options without which the answer would be no answer to the request; unset values of them are let
-through."""
+"""Options that change the kind of answer, with their unset values, which are accepted."""
 _WITHOUT_MEANING = (
     "user",
     "store",
@@ -39,11 +38,11 @@ _WITHOUT_MEANING = (
     "service_tier",
     "parallel_tool_calls",
 )
-"""Options that change no answer anywhere."""
+"""Options without effect on any answer."""
 
 
 class ApiError(LfpcError):
-    """A request that cannot be answered, in the API's words: HTTP status, kind, parameter, code."""
+    """A rejected request as an API error: HTTP status, kind, parameter, code."""
 
     def __init__(
         self,
@@ -68,37 +67,36 @@ class ApiError(LfpcError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
-    """What a client asks."""
+    """A client's request."""
 
     model: str
     question: str
     picture: bytes
-    """The picture's file, decoded from its data URI and not looked at."""
+    """The picture's file, decoded from its data URI and unchecked."""
     stream: bool = False
     include_usage: bool = False
-    """Whether a stream ends with what was used."""
+    """Whether a stream ends with the token usage."""
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    """Of each reply of the episode."""
+    """Token limit of each reply of the episode."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
-    """What of the request has no part in the answer."""
+    """Ignored options of the request."""
 
 
 def read_request(body: Any) -> ChatRequest:
-    """The request in a body of JSON, whatever it holds.
+    """The request in a JSON body of any shape.
 
     Raises:
-        ApiError: it is none that can be answered; names the parameter.
+        ApiError: an invalid or unsupported request; names the parameter.
     """
     if not isinstance(body, dict):
-        raise ApiError("the request is no JSON object")
+        raise ApiError("the request must be a JSON object")
     for name in REFUSED:
         if body.get(name):
             raise ApiError(
-                f"{name} cannot be asked for here: the model has its own crop tool and "
-                f"answers in words",
+                f"{name} is unsupported: the model has its own crop tool and answers in text",
                 param=name,
             )
     if body.get("response_format") not in (None, {"type": "text"}):
@@ -129,11 +127,10 @@ def read_request(body: Any) -> ChatRequest:
 
 
 def read_messages(messages: Any) -> tuple[str, bytes, tuple[str, ...]]:
-    """(question, picture's file, what was passed over) of a conversation.
+    """(question, picture's file, ignored parts) of a conversation.
 
     Raises:
-        ApiError: no user message, no text in the last one, no picture, or several in the message
-            that has the last one.
+        ApiError: no user message, no text in the last one, no picture, or several in its message.
     """
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ApiError("messages must be a list of messages", param="messages")
@@ -141,16 +138,13 @@ def read_messages(messages: Any) -> tuple[str, bytes, tuple[str, ...]]:
         _parts(message.get("content")) for message in messages if message.get("role") == "user"
     ]
     if not users:
-        raise ApiError("there is no message of the user", param="messages")
+        raise ApiError("messages has no user message", param="messages")
     question = "\n".join(part["text"] for part in users[-1] if "text" in part).strip()
     if not question:
-        raise ApiError(
-            "the user's last message holds no question: it needs a text", param="messages"
-        )
+        raise ApiError("the last user message has no text, which is the question", param="messages")
     if len(question) > LONGEST_QUESTION:
         raise ApiError(
-            f"the question has {len(question):,} characters; at most {LONGEST_QUESTION:,} "
-            f"are taken",
+            f"the question has {len(question):,} characters; the maximum is {LONGEST_QUESTION:,}",
             param="messages",
         )
     urls = next(
@@ -202,10 +196,10 @@ def _parts(content: Any) -> list[dict[str, str]]:
 
 
 def picture_of_url(url: str) -> bytes:
-    """The file in a data URI. Nothing is fetched, from the network or from this machine's files.
+    """The file in a data URI. Other addresses, of the network or of local files, are rejected.
 
     Raises:
-        ApiError: another kind of address, or not base64.
+        ApiError: another kind of address, or invalid base64.
     """
     head, comma, data = url.partition(",")
     if not head.lower().startswith("data:") or not comma:

@@ -1,9 +1,9 @@
-"""An OpenAI-compatible endpoint whose model zooms: a client sends a picture and a question, the
-crop loop runs here.
+"""An OpenAI-compatible endpoint for a zooming model: a client sends a picture and a question, and
+the episode runs here.
 
 `POST /v1/chat/completions` and `GET /v1/models`. The message's `content` is the answer,
-`reasoning_content` everything the model wrote, turn by turn; `lfpc`, beside `choices`, says where
-it looked. docs/serve.md has examples.
+`reasoning_content` the replies of all turns; `lfpc`, beside `choices`, holds the crops.
+docs/serve.md has examples.
 """
 
 import json
@@ -63,7 +63,7 @@ def completions_app(model: LiveModel, uploads: Uploads) -> Starlette:
         if not completion.request.stream:
             return JSONResponse(await whole_answer(completion, model))
         events = streamed_answer(completion, model)
-        first = await anext(events)  # a failure before the first turn is an ordinary refusal
+        first = await anext(events)  # a failure before the first turn is an ordinary error response
         return StreamingResponse(
             _server_sent(first, events),
             media_type="text/event-stream",
@@ -77,11 +77,11 @@ def completions_app(model: LiveModel, uploads: Uploads) -> Starlette:
 
 
 def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Completion:
-    """The question in a request's body, its picture kept in `uploads`.
+    """The question in a request's body, with its picture stored in `uploads`.
 
     Raises:
-        ApiError: it cannot be answered.
-        PictureError: its picture cannot be opened.
+        ApiError: an invalid or unsupported request.
+        PictureError: its picture does not open.
     """
     try:
         request = read_request(json.loads(body))
@@ -91,7 +91,7 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
         raise ApiError(f"the request is not JSON: {error}") from error
     if request.model != model.name:
         raise ApiError(
-            f"there is no model {request.model[:100]!r}; this server has {model.name!r}",
+            f"unknown model {request.model[:100]!r}; this server has {model.name!r}",
             status=404,
             param="model",
             code="model_not_found",
@@ -112,13 +112,13 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
-    """A turn as the endpoint tells it."""
+    """A turn as JSON of the endpoint."""
     return turn_to_json(turn_record(turn))
 
 
 async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, Any]:
     """The completion as one JSON object."""
-    played = [step async for step in model.tell(completion.asked)][-1]
+    played = [step async for step in model.steps(completion.asked)][-1]
     assert isinstance(played, Episode)
     message = {
         "role": "assistant",
@@ -143,17 +143,17 @@ async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, An
 async def streamed_answer(
     completion: Completion, model: LiveModel
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """The completion as chunks: one a turn, then the answer, why it ended, and what was used."""
-    told = 0
-    async with aclosing(model.tell(completion.asked)) as steps:
+    """The completion as chunks: one per turn, then the answer, the finish reason, and the usage."""
+    sent = 0
+    async with aclosing(model.steps(completion.asked)) as steps:
         async for step in steps:
-            for turn in step.turns[told:]:
+            for turn in step.turns[sent:]:
                 delta = {
                     "reasoning_content": _written([turn]),
-                    **({} if told else {"role": "assistant", "content": ""}),
+                    **({} if sent else {"role": "assistant", "content": ""}),
                 }
                 yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_json(turn)]}}
-                told += 1
+                sent += 1
             if isinstance(step, Episode):
                 yield _chunk(completion, {"content": step.answer or ""})
                 yield _chunk(completion, {}, finish_reason(step, completion)) | {
@@ -164,7 +164,9 @@ async def streamed_answer(
 
 
 def finish_reason(played: Episode, completion: Completion) -> str:
-    """stop: the model answered. length: it ran out of turns, or its last reply of tokens."""
+    """stop: the model answered; length: it reached the turn limit, or the token limit in its last
+    reply.
+    """
     config = completion.asked.config
     last = played.turns[-1].reply
     cut = last.finish == "length" or (
@@ -174,10 +176,10 @@ def finish_reason(played: Episode, completion: Completion) -> str:
 
 
 def usage(turns: tuple[Turn, ...]) -> dict[str, int] | None:
-    """Tokens of all turns together; None where the model's server does not count them.
+    """Tokens of all turns; None if the model's server does not count them.
 
-    Each turn reads the whole conversation again, pictures included, so prompt tokens are those that
-    were really read.
+    Each turn reads the whole conversation again, including pictures, and its prompt tokens count
+    each time.
     """
     counts = [turn.reply.usage for turn in turns]
     read = sum(count.prompt_tokens for count in counts if count)
@@ -215,7 +217,7 @@ def _head(completion: Completion, kind: str) -> dict[str, Any]:
 def _chunk(
     completion: Completion, delta: dict[str, Any] | None, finish: str | None = None
 ) -> dict[str, Any]:
-    """A chunk; with no delta the one that ends a stream and has no choice."""
+    """A chunk; without delta the last one, which has no choice."""
     choices = (
         []
         if delta is None
@@ -232,7 +234,7 @@ async def _server_sent(
         async with aclosing(events):
             async for event in events:
                 yield _data(event)
-    except Exception as error:  # the status is sent already
+    except Exception as error:  # the status is already sent
         yield _data(api_error(error).body)
     yield b"data: [DONE]\n\n"
 
@@ -242,7 +244,7 @@ def _data(event: dict[str, Any]) -> bytes:
 
 
 def api_error(error: Exception) -> ApiError:
-    """`error` in the API's words. One that nobody foresaw is logged, and said to have happened."""
+    """`error` as an API error. An unexpected exception is logged, and reported without details."""
     match error:
         case ApiError():
             return error

@@ -1,4 +1,4 @@
-"""The key of a server that other machines may ask."""
+"""The key of a public server."""
 
 import base64
 import hmac
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "LFPC_API_KEY"
 SHORTEST_KEY = 16
-"""Characters; nothing slows down whoever tries keys."""
+"""Minimum characters of a key, as attempts are not limited."""
 
 
 def checked_key(key: str | None, *, public: bool) -> str | None:
-    """The key that is asked for, None for none.
+    """The key that clients need; None: no key.
 
     Raises:
-        ConfigError: a public server without one, or one that is easily guessed.
+        ConfigError: a public server without a key, or a weak key.
     """
     if public and not key:
         raise ConfigError(
             f"--public needs a key of {SHORTEST_KEY} characters or more in {KEY_VARIABLE}; "
-            f"others are asked for it"
+            f"clients must send it"
         )
     if key and (len(key) < SHORTEST_KEY or not key.isascii()):
         raise ConfigError(
@@ -38,16 +38,14 @@ def checked_key(key: str | None, *, public: bool) -> str | None:
 
 
 def keyed(app: "ASGIApp", key: str) -> "ASGIApp":
-    """`app`, for whoever knows `key`: programs send it as a bearer token, browsers ask the person
-    for it as a password.
-    """
+    """`app` behind `key`: programs send it as a bearer token, browsers ask for it as a password."""
 
     async def checked(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] == "http" and not knows_key(
             Headers(scope=scope).get("authorization", ""), key
         ):
             error = ApiError(
-                "this server asks for its key, as a bearer token or as the password to any name",
+                "this server needs its key, as a bearer token or as the password of any user",
                 status=401,
                 code="invalid_api_key",
             )
@@ -69,7 +67,7 @@ def knows_key(authorization: str, key: str) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given).decode("utf-8", "replace").partition(":")[2]
-        except ValueError:  # no base64, or letters that it does not know
+        except ValueError:  # invalid base64
             return False
     elif scheme.lower() != "bearer":
         return False

@@ -1,6 +1,4 @@
-"""The demo page's routes: drop a picture, ask, watch the turns come, swap a crop, see what the
-answer becomes.
-"""
+"""Routes of the demo page: upload a picture, ask, stream the turns, swap a crop."""
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,12 +25,12 @@ from lfpc.web.ask.store import FileStore
 
 PAGE = Path(str(files("lfpc.web.ask") / "static" / "index.html"))
 LONGEST_SIDE = 1600
-"""Pixels of an original as the page shows it."""
+"""Maximum side of an original on the page, in pixels."""
 BROWSABLE_BYTES = 2**27
 
 
 def ask_routes(model: LiveModel, pictures: PictureSources, views: FileStore) -> list[Route]:
-    """Routes of the page. What fails is answered with {"problem": one sentence}."""
+    """Routes of the page. A failure is answered with {"problem": one sentence}."""
     questions = Questions()
 
     async def index(request: Request) -> Response:
@@ -74,7 +72,7 @@ def ask_routes(model: LiveModel, pictures: PictureSources, views: FileStore) -> 
     async def view(request: Request) -> Response:
         path = views.find(request.path_params["name"])
         return (
-            _problem(PictureError("the picture is no longer kept here; ask again"), 404)
+            _problem(PictureError("the picture is no longer stored; ask again"), 404)
             if path is None
             else FileResponse(path)
         )
@@ -108,20 +106,18 @@ def ask_routes(model: LiveModel, pictures: PictureSources, views: FileStore) -> 
     ]
 
 
-async def _lines(told: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
-    """Events as lines of JSON; a failure is the last of them."""
+async def _lines(found: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[bytes]:
+    """Events as lines of JSON; a failure is the last line."""
     try:
-        async with aclosing(told):
-            async for event in told:
+        async with aclosing(found):
+            async for event in found:
                 yield json.dumps(event).encode() + b"\n"
     except Exception as error:
         yield json.dumps({"kind": "problem", "problem": str(api_error(error))}).encode() + b"\n"
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object in a request's body; an empty one for anything else, which then lacks what is
-    needed.
-    """
+    """The JSON object in a request's body; empty for any other body."""
     try:
         body = json.loads(await request.body())
     except (ValueError, RecursionError):

@@ -1,6 +1,4 @@
-"""What the demo page asks for, checked: questions about kept pictures, and crops swapped in
-them.
-"""
+"""Requests of the demo page, checked: questions about stored pictures, swaps of crops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,17 +21,17 @@ MOST_OPTIONS = 26
 
 @dataclass(frozen=True, slots=True)
 class PictureSources:
-    """Pictures that can be asked about: examples, and those that were sent in."""
+    """Pictures for questions: examples and uploads."""
 
     examples: Mapping[str, Sample]
-    """By id."""
+    """Example pictures by id."""
     uploads: Uploads
 
     def find(self, name: str) -> Path:
         """The file of a picture.
 
         Raises:
-            PictureError: there is none (any more).
+            PictureError: unknown or dropped picture.
         """
         return self.examples[name].image if name in self.examples else self.uploads.find(name)
 
@@ -41,14 +39,14 @@ class PictureSources:
 def read_question(
     request: Mapping[str, Any], pictures: PictureSources, config: EvaluationConfig
 ) -> LiveQuestion:
-    """The question that a page asks.
+    """The question of a page's request.
 
     Args:
-        request: its request: picture, question, options, budget.
-        pictures: those it can be about.
-        config: how the model is asked.
+        request: picture, question, options, budget.
+        pictures: available pictures.
+        config: default configuration.
     Raises:
-        PictureError, SampleError: it cannot be asked.
+        PictureError, SampleError: an invalid request.
     """
     name = text_of(request, "picture", 100)
     question = text_of(request, "question", LONGEST_QUESTION).strip()
@@ -61,9 +59,9 @@ def read_question(
         or len(options) > MOST_OPTIONS
         or not all(isinstance(text, str) for text in options)
     ):
-        raise SampleError(f"there can be up to {MOST_OPTIONS} answers to choose from")
+        raise SampleError(f"a question has at most {MOST_OPTIONS} options")
     if any(len(text) > LONGEST_OPTION for text in options):
-        raise SampleError(f"an answer to choose from has at most {LONGEST_OPTION} characters")
+        raise SampleError(f"an option has at most {LONGEST_OPTION} characters")
     if isinstance(budget, bool) or not isinstance(budget, int) or not 1 <= budget <= UNLIMITED:
         raise SampleError(
             f"the first view must have a whole number of visual tokens from 1 to {UNLIMITED:,}"
@@ -84,10 +82,10 @@ def read_question(
 
 
 def text_of(request: Mapping[str, Any], name: str, longest: int) -> str:
-    """A text of a request.
+    """A text field of a request.
 
     Raises:
-        SampleError: it is none, or too long.
+        SampleError: not a text, or too long.
     """
     value = request.get(name)
     if not isinstance(value, str) or len(value) > longest:
@@ -96,17 +94,17 @@ def text_of(request: Mapping[str, Any], name: str, longest: int) -> str:
 
 
 def read_swap(request: Mapping[str, Any], questions: Questions) -> LiveQuestion:
-    """The question that is played again: with another thing shown for a call, or (call 0) begun
-    with a call for a box.
+    """The question to play again: with a replacement for a call, or (call 0) beginning with a call
+    for a box.
 
     Raises:
-        PictureError, RunError, SampleError, BoxError: it cannot be.
+        PictureError, RunError, SampleError, BoxError: an invalid request.
     """
     played = questions.find(text_of(request, "id", 100))
     call = request.get("call")
     what = request.get("shown")
     if played is None:
-        raise SampleError("the question is no longer remembered here; ask it again")
+        raise SampleError("the question is no longer stored; ask it again")
     if (
         isinstance(what, list)
         and len(what) == 4

@@ -1,5 +1,5 @@
-"""Files that a server keeps for a while: named after what they hold, the longest unused dropped
-when there are too many bytes.
+"""A server's temporary files: named by their content, with the least recently used dropped beyond a
+size.
 """
 
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from threading import Lock
 
 
 class FileStore:
-    """Files in `folder`, which belongs to the store, up to `max_bytes` together. Threads may share
+    """Files in `folder`, which belongs to the store, up to `max_bytes` in total. Threads may share
     it.
     """
 
@@ -17,12 +17,12 @@ class FileStore:
         self.folder = folder
         self.max_bytes = max_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
-        """By name, the longest unused first."""
+        """Sizes by name, the least recently used first."""
         self._lock = Lock()
 
     def put(self, data: bytes, ending: str) -> str:
-        """Keep `data`; returns its name, which is the same for the same bytes. `ending` is one of
-        the caller's, as in ".png".
+        """Store `data`; returns its name, which depends on the bytes only. `ending` is the file
+        ending, such as ".png".
         """
         name = sha256(data).hexdigest()[:32] + ending
         with self._lock:
@@ -36,7 +36,7 @@ class FileStore:
         return name
 
     def find(self, name: str) -> Path | None:
-        """Where `name` is; None if it was never kept, or has been dropped."""
+        """Path of `name`; None if unknown or dropped."""
         with self._lock:
             if name not in self._sizes:
                 return None
@@ -44,7 +44,7 @@ class FileStore:
             return self.folder / name
 
     def drop(self, name: str) -> None:
-        """Keep `name` no longer."""
+        """Delete `name`."""
         with self._lock:
             if name in self._sizes:
                 self._forget(name)

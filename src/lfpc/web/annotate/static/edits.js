@@ -2,7 +2,7 @@
 import { added, contains, grown, moved, neighbour, placeAmong, removed, replaced } from "./boxes.js";
 import { History } from "./history.js";
 import { described, go, page, refresh, saver, select } from "./page.js";
-import { $, hint, tell } from "./panel.js";
+import { $, hint, showStatus } from "./panel.js";
 import { request } from "./saving.js";
 
 const STEP = 4; // pixels of the screen that an arrow key moves by
@@ -27,13 +27,13 @@ export function travel(way) {
   if (!page.sample) return;
   const { targets, state, flagged, note } = page.sample;
   const found = history()[way]({ targets, state, flagged, note, at: page.at });
-  if (!found) return tell(way === "undo" ? "Nothing to undo" : "Nothing to redo");
+  if (!found) return showStatus(way === "undo" ? "Nothing to undo" : "Nothing to redo");
   const { at, ...fields } = found;
   Object.assign(page.sample, fields);
   page.at = at;
   refresh();
   saver.change(page.sample);
-  tell(way === "undo" ? "Undone" : "Redone");
+  showStatus(way === "undo" ? "Undone" : "Redone");
 }
 
 function aimedTarget() {
@@ -47,10 +47,10 @@ export function addBox(box) {
   const result = added(page.sample.targets, aimedTarget(), box);
   if (result.refusal) {
     page.stage.draw();
-    return tell(`Refused: ${result.refusal}`, true);
+    return showStatus(`Refused: ${result.refusal}`, true);
   }
   change({ targets: result.targets }, result.at);
-  return tell(described(result.at));
+  return showStatus(described(result.at));
 }
 
 export function drawing(box) {
@@ -88,9 +88,9 @@ export function nudge(edges, x, y) {
   const step = [Math.max(STEP * page.stage.grain[0], 1 / picture.width), Math.max(STEP * page.stage.grain[1], 1 / picture.height)];
   const { box, stopped } = moved(targets, page.at, edges, x * step[0], y * step[1], picture);
   const same = box.every((value, i) => value === targets[page.at.t][page.at.b][i]);
-  if (same) return tell(stopped ? "Stopped: nested boxes stay inside each other and the picture" : "", stopped);
+  if (same) return showStatus(stopped ? "Stopped: nested boxes stay inside each other and the picture" : "", stopped);
   change({ targets: replaced(targets, page.at, box) });
-  return tell(stopped ? "Stopped at the next box or the picture's edge" : described(page.at));
+  return showStatus(stopped ? "Stopped at the next box or the picture's edge" : described(page.at));
 }
 
 export function boxInTheMiddle() {
@@ -105,9 +105,9 @@ export function boxInTheMiddle() {
 
 export function growTarget() {
   const nested = page.sample?.targets[aimedTarget()];
-  if (!nested?.length) return tell("Nothing to grow: draw B1 first", true);
+  if (!nested?.length) return showStatus("Nothing to grow: draw B1 first", true);
   const box = grown(nested, page.sample.picture);
-  if (contains(nested.at(-1), box)) return tell("The widest box is the whole picture", true);
+  if (contains(nested.at(-1), box)) return showStatus("The widest box is the whole picture", true);
   return addBox(box);
 }
 
@@ -115,14 +115,14 @@ export function newTarget() {
   if (!page.sample) return;
   page.at = { t: page.sample.targets.length, b: -1 };
   refresh();
-  tell(`Target ${page.at.t + 1}: draw its tightest box`);
+  showStatus(`Target ${page.at.t + 1}: draw its tightest box`);
 }
 
 export function remove() {
-  if (!page.at || page.at.b < 0) return tell("No box is selected", true);
+  if (!page.at || page.at.b < 0) return showStatus("No box is selected", true);
   const result = removed(page.sample.targets, page.at);
   change({ targets: result.targets }, result.at);
-  return tell("Removed");
+  return showStatus("Removed");
 }
 
 export function take(i) {
@@ -130,7 +130,7 @@ export function take(i) {
   if (!proposal) return;
   const t = aimedTarget();
   const fits = placeAmong(page.sample.targets[t] ?? [], proposal.box);
-  if (fits.refusal?.includes("already")) return tell(`Refused: ${fits.refusal}`, true);
+  if (fits.refusal?.includes("already")) return showStatus(`Refused: ${fits.refusal}`, true);
   if (fits.refusal) page.at = { t: page.sample.targets.length, b: -1 };
   addBox(proposal.box);
 }
@@ -138,24 +138,24 @@ export function take(i) {
 export async function askModel() {
   if (!page.asks || !page.sample) return;
   const { sample } = page;
-  tell("Asking the model");
+  showStatus("Asking the model");
   try {
     const found = await request(`/api/samples/${sample.number}/ask`, "POST");
     sample.proposals = [...sample.proposals, ...found.proposals].slice(0, 9);
-    tell(found.proposals.length ? `${found.proposals.length} proposed` : "The model named no box");
+    showStatus(found.proposals.length ? `${found.proposals.length} proposed` : "The model named no box");
   } catch (error) {
-    tell(error.message, true);
+    showStatus(error.message, true);
   }
   if (sample === page.sample) refresh();
 }
 
 export function decide(state) {
   if (!page.sample) return;
-  if (state === "done" && !page.sample.targets.length) return tell("No box yet: draw one, or skip this picture with S", true);
+  if (state === "done" && !page.sample.targets.length) return showStatus("No box yet: draw one, or skip this picture with S", true);
   if (page.sample.state !== state) change({ state });
   const next = [...page.list.keys()].map((i) => (page.number + 1 + i) % page.list.length);
   const todo = next.find((i) => i !== page.number && page.list[i].state === "todo");
-  if (todo === undefined) return tell("Every picture is done or skipped");
+  if (todo === undefined) return showStatus("Every picture is done or skipped");
   return go(todo);
 }
 

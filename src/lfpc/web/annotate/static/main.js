@@ -2,7 +2,7 @@
 import * as edits from "./edits.js";
 import { bind, table } from "./keys.js";
 import { go, page, saver, select, start } from "./page.js";
-import { $, showList, tell } from "./panel.js";
+import { $, showList, showStatus } from "./panel.js";
 import { Stage, WHOLE } from "./stage.js";
 
 const stage = new Stage($("stage"), {
@@ -79,4 +79,4 @@ for (const id of ["note", "list"])
 window.addEventListener("beforeunload", (event) => saver.pending && event.preventDefault());
 window.addEventListener("hashchange", () => go(Number.parseInt(window.location.hash.slice(1), 10) - 1));
 
-start().catch((error) => tell(error.status ? error.message : "The server is away", true));
+start().catch((error) => showStatus(error.status ? error.message : "The server does not respond", true));

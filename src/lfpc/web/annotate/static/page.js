@@ -1,5 +1,5 @@
 // The sample that is on the page: fetched, shown, selected in; and the way of its changes to the server.
-import { $, showBoxes, showDecision, showList, showProgress, showProposals, showQuestion, tell, updateEntry } from "./panel.js";
+import { $, showBoxes, showDecision, showList, showProgress, showProposals, showQuestion, showStatus, updateEntry } from "./panel.js";
 import { Saver, request } from "./saving.js";
 
 export const page = { list: [], asks: false, number: -1, sample: null, at: null, draft: null, dragged: null, showProposals: true, stage: null, take: null };
@@ -18,7 +18,7 @@ export const saver = new Saver(
 export function select(at) {
   page.at = at;
   refresh();
-  if (at) tell(described(at));
+  if (at) showStatus(described(at));
 }
 
 export function described({ t, b }) {
@@ -43,7 +43,7 @@ export async function go(number) {
   try {
     found = await request(`/api/samples/${number}`);
   } catch (error) {
-    tell(error.status ? error.message : "The server is away; start it again, then choose the picture again", true);
+    showStatus(error.status ? error.message : "The server does not respond; start it again, then choose the picture again", true);
     return;
   }
   if (page.number !== number) return; // another one was chosen meanwhile
@@ -53,7 +53,7 @@ export async function go(number) {
   showQuestion(page.sample);
   showProgress(page.list);
   $("list").value = String(number);
-  tell(found.problem ?? (boxes.length && found.state === "todo" && !found.by ? "These boxes were in the data: check them, then press Enter" : ""), Boolean(found.problem));
+  showStatus(found.problem ?? (boxes.length && found.state === "todo" && !found.by ? "These boxes were in the data: check them, then press Enter" : ""), Boolean(found.problem));
   page.stage.open(found.picture);
   refresh();
   if (!saver.pending) $("saved").textContent = "Saved";

@@ -76,7 +76,7 @@ function entry(one, i) {
   return `${MARKS[one.state]}${one.flagged ? " ⚑" : ""} ${i + 1}  \u2068${one.question}\u2069`; // isolated: the text's direction stays its own
 }
 
-export function tell(text, isProblem = false) {
+export function showStatus(text, isProblem = false) {
   $("status").textContent = text;
   $("status").classList.toggle("problem", isProblem);
 }

@@ -14,9 +14,9 @@ export async function request(path, method = "GET", body = undefined) {
 }
 
 export class Saver {
-  // tell(text, isProblem): what the person is told; kept(sample, answer): a change is on disk.
-  constructor(tell, kept) {
-    Object.assign(this, { tell, kept, waiting: new Map(), busy: null, sending: null });
+  // showStatus(text, isProblem): shows a status line; kept(sample, answer): a change is on disk.
+  constructor(showStatus, kept) {
+    Object.assign(this, { showStatus, kept, waiting: new Map(), busy: null, sending: null });
   }
 
   get pending() {
@@ -40,20 +40,20 @@ export class Saver {
       const [number, sample] = this.waiting.entries().next().value;
       this.waiting.delete(number);
       this.sending = number;
-      this.tell("Saving", false);
+      this.showStatus("Saving", false);
       try {
         const { id, revision, targets, state, flagged, note } = sample;
         const answer = await request(`/api/samples/${number}`, "PUT", { id, revision, boxes: targets, state, flagged, note });
         sample.revision = answer.revision;
         this.kept(sample);
-        if (!this.waiting.size) this.tell("Saved", false);
+        if (!this.waiting.size) this.showStatus("Saved", false);
       } catch (error) {
         if (error.status && error.status < 500) {
-          this.tell(`Not saved: ${error.message}`, true);
+          this.showStatus(`Not saved: ${error.message}`, true);
           continue;
         }
         if (!this.waiting.has(number)) this.waiting.set(number, sample);
-        this.tell(error.status ? `Not saved: ${error.message}` : "Not saved: the server is away; start it again, this page goes on", true);
+        this.showStatus(error.status ? `Not saved: ${error.message}` : "Not saved: the server does not respond; restart it, and this page continues", true);
         await new Promise((done) => setTimeout(done, RETRY_MS));
       } finally {
         this.sending = null;

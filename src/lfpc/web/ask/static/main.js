@@ -9,7 +9,7 @@ let asking = null; // AbortController of the question under way
 let runs = []; // what was asked about this picture: the question itself, then its swaps
 let editing = null; // closes the box editor
 
-function say(status, problem = "") {
+function showStatus(status, problem = "") {
   byId("status").textContent = status;
   byId("problem").textContent = problem;
 }
@@ -46,12 +46,12 @@ function reasonOf(error) {
 // Pictures
 
 async function sendIn(file) {
-  say(`Sending ${file.name} …`);
+  showStatus(`Sending ${file.name} …`);
   try {
     const { id, size } = await (await posted("/pictures", file)).json();
     choosePicture({ id, size, name: file.name });
   } catch (error) {
-    say("", `${file.name}: ${reasonOf(error)}`);
+    showStatus("", `${file.name}: ${reasonOf(error)}`);
   }
 }
 
@@ -74,7 +74,7 @@ function choosePicture(chosen) {
   for (const button of document.querySelectorAll("#examples button")) button.setAttribute("aria-pressed", button.dataset.id === chosen.id);
   draw();
   byId("send").disabled = false;
-  say(`${chosen.name} is ready. Ask about it.`);
+  showStatus(`${chosen.name} is ready. Ask about it.`);
 }
 
 function showPicture(image, caption, src, name, size, more = "") {
@@ -132,20 +132,20 @@ function draw() {
   for (const image of [byId("first"), byId("original")]) drawBoxes(image.parentElement, boxes);
 }
 
-async function follow(run, path, wish) {
+async function follow(run, path, request) {
   stopAsking();
   const stopped = (asking = new AbortController());
   byId("stop").hidden = false;
-  say("The model looks …");
+  showStatus("Asking the model …");
   try {
-    for await (const event of eventsOf(await posted(path, JSON.stringify(wish), stopped.signal))) {
+    for await (const event of eventsOf(await posted(path, JSON.stringify(request), stopped.signal))) {
       if (event.kind === "problem") throw new Error(event.problem);
       ({ first: begin, turn: addTurn, end: finish })[event.kind](run, event);
     }
   } catch (error) {
     const why = stopped.signal.aborted ? "stopped" : reasonOf(error);
     run.element.querySelector(":scope > .problem").textContent = why;
-    if (asking === stopped) say(why === "stopped" ? "Stopped." : "", why === "stopped" ? "" : why);
+    if (asking === stopped) showStatus(why === "stopped" ? "Stopped." : "", why === "stopped" ? "" : why);
   }
   offerSwaps(run);
   if (asking !== stopped) return;
@@ -156,7 +156,7 @@ async function follow(run, path, wish) {
 function begin(run, { id, swaps, view }) {
   Object.assign(run, { id, swaps });
   byId("first").closest("figure").hidden = false;
-  showPicture(byId("first"), byId("first-caption"), view.src, "What the model sees first", [view.width, view.height], `, ${view.tokens} visual tokens`);
+  showPicture(byId("first"), byId("first-caption"), view.src, "First view", [view.width, view.height], `, ${view.tokens} visual tokens`);
   draw();
 }
 
@@ -165,7 +165,7 @@ function addTurn(run, turn) {
   const { action, view } = turn;
   element.classList.toggle("again", turn.replayed);
   element.querySelector("pre").textContent = turn.text + (turn.left_out ? ` … (${turn.left_out} more characters)` : "");
-  element.querySelector(".told").textContent = action.detail ?? "";
+  element.querySelector(".feedback").textContent = action.detail ?? "";
   if (view) {
     const image = element.querySelector("img");
     Object.assign(image, { src: view.src, width: view.width, height: view.height, hidden: false });
@@ -176,9 +176,9 @@ function addTurn(run, turn) {
     element.querySelector(".facts").textContent = `Crop ${turn.call}: shown ${SWAP_NAMES[turn.shown]}${size}`;
     run.boxes.push(turn.region ?? action.box);
     draw();
-    say(`Reply ${turn.number}: crop ${turn.call}.`);
+    showStatus(`Reply ${turn.number}: crop ${turn.call}.`);
   } else {
-    say(`Reply ${turn.number}.`);
+    showStatus(`Reply ${turn.number}.`);
   }
   run.turns.push({ ...turn, element });
   run.element.querySelector("ol").append(element);
@@ -192,7 +192,7 @@ function finish(run, end) {
     `${end.turns} ${end.turns === 1 ? "reply" : "replies"} · ${end.visual_tokens} visual tokens · ${end.seconds.toFixed(1)} s`;
   const before = runs[0] !== run && runs[0].answer !== undefined ? ` Before: ${runs[0].answer ?? "no answer"}.` : "";
   run.answer = end.answer;
-  say(`Answer: ${end.answer ?? "none"}.${before}`);
+  showStatus(`Answer: ${end.answer ?? "none"}.${before}`);
 }
 
 // Swaps
@@ -248,7 +248,7 @@ function ownBox(run, call) {
   form.querySelector(".use").addEventListener("click", () => {
     const corners = [...form.querySelectorAll("input")].map((input) => input.valueAsNumber / 100);
     if (!(corners[0] < corners[2] && corners[1] < corners[3] && corners.every((corner) => corner >= 0 && corner <= 1))) {
-      say("", "A crop needs left before right and top above bottom, from 0 to 100.");
+      showStatus("", "A crop needs left before right and top above bottom, from 0 to 100.");
       return;
     }
     editing();
@@ -291,7 +291,7 @@ async function start() {
     byId("budget").value ||= about.budget;
     byId("examples").replaceChildren(...about.examples.map(exampleButton));
   } catch (error) {
-    say("", reasonOf(error));
+    showStatus("", reasonOf(error));
   }
 }
 
