@@ -17,8 +17,8 @@ from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
 from lfpc.images import global_view, open_picture
 from lfpc.protocols import PROTOCOLS
-from lfpc.published import PUBLISHED
 from lfpc.published.benchmarks import read_benchmark
+from lfpc.published.index import PUBLISHED
 from lfpc.report.evidence import Evidence
 from lfpc.report.gallery import write_gallery
 

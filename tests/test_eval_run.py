@@ -262,7 +262,7 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
         ),
         (
             ["folder", "--protocol", "mini_o3", "--coords", "as-released"],
-            "mini_o3 has no coords='as-released'",
+            "mini_o3 has no --coords as-released",
         ),
     ],
 )

@@ -100,9 +100,9 @@ def test_a_lone_surrogate_is_kept_as_it_was(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(RunError, match=r"a\.json is not readable"):
+    with pytest.raises(RunError, match=r"a\.json is unreadable"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(RunError, match=r"none\.json is not readable"):
+    with pytest.raises(RunError, match=r"none\.json is unreadable"):
         read_json(tmp_path / "none.json")
 
 

@@ -20,9 +20,9 @@ from PIL import Image
 from lfpc.boxes import Box
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
-from lfpc.published import PUBLISHED
 from lfpc.published.config import ImportConfig
 from lfpc.published.importing import import_published
+from lfpc.published.index import PUBLISHED
 from lfpc.samples import Sample, read_samples
 
 HERE = Path(__file__).parent

@@ -277,7 +277,7 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
         lfpc.evaluate(policy, samples, out, probes=["nois"])
     with pytest.raises(ConfigError, match="repeats must be at least 1"):
         lfpc.evaluate(policy, samples, out, repeats=2)
-    with pytest.raises(ConfigError, match="is no address of an API"):
+    with pytest.raises(ConfigError, match="is not the address of an API"):
         lfpc.served_policy("127.0.0.1:8000", "scripted")
     with pytest.raises(ConfigError, match="engine must be transformers or vllm, got 'sglang'"):
         lfpc.load_policy("checkpoint", engine="sglang")

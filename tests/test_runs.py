@@ -74,7 +74,7 @@ def test_a_configuration_of_another_class_names_its_file(tmp_path: Path) -> None
     ("content", "says"),
     [
         (None, "is no run folder: it has no config.json"),
-        ("{", "is not readable .* is this a run folder"),
+        ("{", "is unreadable .* is this a run folder"),
         ("[]", "is no run folder: config.json is not a JSON object"),
         ('{"model_type": "qwen2_5_vl"}', "is no run folder: config.json has neither kind nor for"),
         ('{"kind": "tea", "format": 2, "config": {}}', "config.json has the kind 'tea'"),

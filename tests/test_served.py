@@ -600,7 +600,7 @@ def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, cap
             ["--checkpoint", "x", "--base-url", "http://127.0.0.1:1/v1", "--model", "m"],
             "either --checkpoint, or --base-url and --model",
         ),
-        (["--base-url", "127.0.0.1:1", "--model", "m"], "no address of an API"),
+        (["--base-url", "127.0.0.1:1", "--model", "m"], "not the address of an API"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--extra-body", "[1]"],
             "extra_body must be a JSON object",

@@ -460,5 +460,5 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     tensors.pop(next(name for name in tensors if "layers.0" in name))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="not in the folder"):
+    with pytest.raises(CheckpointError, match="missing from the folder"):
         load_checkpoint(folder)

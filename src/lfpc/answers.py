@@ -1,6 +1,4 @@
-"""Is this answer right, and how was it decided. Rules only; a judge may be asked where they
-abstain.
-"""
+"""Verdicts on answers by rules. `evaluation.judge` decides where no rule matches."""
 
 import re
 from collections.abc import Sequence
@@ -22,8 +20,8 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the answer is right and which rule decided. `unparsed` counts as wrong and stays in
-    the denominator.
+    """Whether the answer is right, and the rule that decided. `unparsed` counts as wrong and stays
+    in the denominator.
     """
 
     correct: bool
@@ -39,8 +37,8 @@ def normalise(text: str) -> str:
 
 
 def stated_answer(text: str) -> str:
-    r"""The answer in a longer text that marks it: the last `<answer>` or `\boxed{}`, or what
-    follows "the answer is" at its start.
+    r"""The marked answer in a longer text: the last `<answer>` or `\boxed{}`, or the text after an
+    initial "the answer is".
     """
     for mark in (_TAGGED, _BOXED):
         if found := mark.findall(text):
@@ -51,11 +49,11 @@ def stated_answer(text: str) -> str:
 
 
 def check_answer(said: str | None, sample: Sample) -> Verdict:
-    """Compare what was said with the sample's answer.
+    """The verdict on an answer to the sample's question.
 
-    Marks around the answer are taken off first (`stated_answer`). With options: a letter, a letter
+    Marks around the answer are removed first (`stated_answer`). With options: a letter, a letter
     with its text, or the exact text of one option. Without: the same text after `normalise`, or the
-    same number. Anything else is wrong; nothing is guessed.
+    same number. Anything else is wrong.
     """
     said = stated_answer(said or "")
     if not said:
@@ -82,9 +80,7 @@ def _check_option(said: str, sample: Sample) -> Verdict:
 
 
 def _chosen_option(said: str, options: Sequence[str]) -> str | None:
-    """The letter of the one option that `said` names: a letter, a letter with its text, or the
-    exact text.
-    """
+    """The letter of the option in `said`: a letter, a letter with its text, or the exact text."""
     letters = [chr(65 + i) for i in range(len(options))]
     by_text = {normalise(text): letter for letter, text in zip(letters, options, strict=True)}
     chosen = by_text.get(normalise(said))
@@ -96,7 +92,5 @@ def _chosen_option(said: str, options: Sequence[str]) -> str | None:
 
 
 def answer_key(said: str, options: Sequence[str] = ()) -> str:
-    """What two answers to one question have in common if they say the same: the option they name,
-    else their normalised text.
-    """
+    """Key of an answer, equal for equivalent answers: its option, else its normalised text."""
     return (_chosen_option(stated_answer(said), options) if options else None) or normalise(said)

@@ -1,8 +1,8 @@
 """Rectangles on a picture, in one frame of reference.
 
-Boxes are fractions of width and height, x right, y down. A box therefore means the same region
-whatever resolution the picture is shown at. Pixels exist only in `Box.from_pixels` (what a model
-wrote) and `Box.to_pixels` (what the cropper needs).
+Boxes are fractions of width and height, x right, y down. A box therefore means the same region at
+any resolution. Pixels exist only in `Box.from_pixels` (a model's numbers) and `Box.to_pixels` (the
+cropper's).
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,7 @@ Corners = tuple[int, int, int, int]
 """Whole-pixel rectangle (left, top, right, bottom)."""
 
 _ROUNDING = 1e-9
-"""A product such as 0.7 * 10 may land this far beyond a whole pixel without meaning the next
-one."""
+"""Tolerance of whole pixels, for rounding errors of products such as 0.7 * 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ class Box:
 
     @classmethod
     def from_pixels(cls, xyxy: Sequence[float], size: tuple[float, float]) -> Self:
-        """Read corner pixels of a picture of `size`; parts outside it are cut off, swapped corners
-        are put in order.
+        """The box of corner pixels in a picture of `size`; parts outside are cut off, swapped
+        corners are ordered.
 
         Raises:
-            BoxError: not four finite numbers, or nothing of the rectangle lies inside the picture.
+            BoxError: not four finite numbers, or no area inside the picture.
         """
         width, height = size
         if len(xyxy) != 4 or not all(map(isfinite, xyxy)):
@@ -64,11 +63,11 @@ class Box:
         return cls(xs[0], ys[0], xs[1], ys[1])
 
     def within(self, outer: "Box") -> Self:
-        """This box, read as fractions of the region `outer`, in fractions of what `outer` is a
-        region of: a crop of a crop.
+        """This box, given in fractions of the region `outer`, in fractions of the whole: a crop of
+        a crop.
 
         Raises:
-            BoxError: too small for floating point numbers to keep its corners apart.
+            BoxError: too small for distinct corners in floating point.
         """
         width = outer.x1 - outer.x0
         height = outer.y1 - outer.y0
@@ -77,8 +76,8 @@ class Box:
         return type(self)(xs[0], ys[0], xs[1], ys[1])
 
     def padded(self, x: float, y: float) -> Self:
-        """Wider by `x` on the left and on the right, and by `y` above and below, as far as the
-        picture goes.
+        """Wider by `x` on the left and on the right, and by `y` above and below, within the
+        picture.
         """
         return type(self)(
             max(0.0, self.x0 - x),
@@ -89,13 +88,13 @@ class Box:
 
     def grown(self, share: float) -> Self:
         """Wider by `share` of its own width on the left and on the right, likewise above and below,
-        as far as the picture goes.
+        within the picture.
         """
         return self.padded(share * (self.x1 - self.x0), share * (self.y1 - self.y0))
 
     def at_least(self, width: float, height: float) -> Self:
-        """Widened about its middle to no less than `width` and `height`, and moved so that it stays
-        inside the picture.
+        """Widened about its centre to at least `width` and `height`, and moved into the
+        picture.
         """
         x0, x1 = _stretched(self.x0, self.x1, width)
         y0, y1 = _stretched(self.y0, self.y1, height)
@@ -164,7 +163,7 @@ def union(boxes: Sequence[Box]) -> Box:
 
 
 def target_iou(boxes: Sequence[Box], targets: Sequence[Sequence[Box]]) -> float | None:
-    """How well `boxes` hit the targets, in [0, 1]; None where there are no boxes or no targets.
+    """Localisation of the targets by `boxes`, in [0, 1]; None without boxes or targets.
 
         mean over targets of max over boxes B and nested truth boxes B_i of IoU(B, B_i)
 

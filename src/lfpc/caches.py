@@ -1,7 +1,6 @@
-"""A cache bounded by bytes, for values that are costly to make and large to keep. Threads may share
-it.
+"""A cache bounded by bytes, for large values that are costly to compute. Threads may share it.
 
-A path stands for the file as it is: once the file was replaced, its values are made again.
+A path argument stands for the current file: after a replacement its values are computed again.
 """
 
 import os
@@ -20,22 +19,22 @@ V = TypeVar("V")
 def byte_cache(
     max_bytes: int, size: Callable[[V], int]
 ) -> Callable[[Callable[P, V]], Callable[P, V]]:
-    """Decorate a function of hashable arguments so that its last values are kept, up to `max_bytes`
-    together.
+    """Decorator that caches the last values of a function with hashable arguments, up to
+    `max_bytes` in total.
 
-    A value larger than `max_bytes` is not kept, and what the function raises is not remembered.
-    Threads that ask for the same value at once share one making of it.
+    Values larger than `max_bytes`, and exceptions, are not cached. Concurrent calls with equal
+    arguments compute the value once.
 
     Args:
-        max_bytes: bound of all kept values together.
+        max_bytes: bound of all cached values.
         size: bytes of a value.
     """
     return cached(LRUCache(max_bytes, size), key=_key, condition=Condition())
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Changes with the content of the file, also where a copy keeps the time of the last writing;
-    empty if there is none.
+    """A value that changes with the file, even if a copy keeps the modification time; empty without
+    a file.
     """
     try:
         found = os.stat(path)

@@ -1,8 +1,6 @@
-"""What is said in an episode: the policy's replies, what they meant, and what it was shown for
-them.
+"""The data of an episode's dialogue: replies, actions, views.
 
-Holds data only. `protocols` turns texts into actions and turns into chat messages; `episode` runs
-the game.
+`protocols` turns texts into actions and turns into chat messages; `episode` runs the dialogue.
 """
 
 from dataclasses import dataclass, field
@@ -14,19 +12,17 @@ from lfpc.images import View
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The policy asks to see a region of the original. Two crops are equal if they show the
-    same.
-    """
+    """A call for a region of the original. Two crops are equal if they show the same region."""
 
     box: Box
-    """Where it pointed."""
+    """The requested box."""
     wider: Box | None = None
-    """What its family's tool shows for that, where the tool pads or enlarges; None: just that."""
+    """The region that the family's tool shows, if it pads or enlarges the box; None: the box."""
     emitted: tuple[float, ...] = field(default=(), compare=False)
-    """The numbers as it wrote them, in its family's frame; empty: not kept."""
+    """The policy's numbers, in its family's frame; empty: not stored."""
     source: int = field(default=0, compare=False)
-    """Which picture they refer to: 0 the first view or its original, n the nth crop it was
-    shown."""
+    """Number of the picture they refer to: 0 the first view or its original, n the nth shown
+    crop."""
 
     @property
     def shown(self) -> Box:
@@ -36,42 +32,42 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The policy answers; the episode ends."""
+    """An answer, which ends the episode."""
 
     text: str
 
 
 class Reason(StrEnum):
-    """Why a reply is neither call nor answer. No protocol gives any other reason."""
+    """Reason of a malformed reply, the same set for all protocols."""
 
     NO_ACTION = "no_action"
-    """There is neither a call nor an answer."""
+    """Neither a call nor an answer."""
     EMPTY_ANSWER = "empty_answer"
-    """The answer holds nothing."""
+    """The answer is empty."""
     BAD_JSON = "bad_json"
     """The call is not valid JSON (or XML), and not repairable."""
     UNKNOWN_TOOL = "unknown_tool"
-    """The call names a tool that was not offered."""
+    """The call names an unknown tool."""
     BAD_BOX = "bad_box"
     """The call has no four numbers for a box."""
     EMPTY_BOX = "empty_box"
-    """The box has no area inside its picture, or is not finite."""
+    """The box is not finite, or has no area inside its picture."""
     BAD_SOURCE = "bad_source"
     """The call names a picture that was not shown."""
     TOO_SMALL = "too_small"
-    """A side of the box is below what the family's tool takes."""
+    """A side of the box is below the minimum of the family's tool."""
     TOO_NARROW = "too_narrow"
-    """The box is longer and thinner than the family's tool takes."""
+    """The aspect of the box is above the maximum of the family's tool."""
     BAD_CODE = "bad_code"
-    """The code is not Python, or too long to be read."""
+    """The code is not Python, or too long."""
     NO_CROP = "no_crop"
-    """The code cuts no region that can be told without running it."""
+    """The code has no cut that is known without running it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The reply is neither call nor answer. `reason` is counted, `detail` is what the policy is
-    told.
+    """A reply that is neither call nor answer. `reason` is for counts, `detail` is the message to
+    the policy.
     """
 
     reason: Reason
@@ -83,17 +79,17 @@ Action = Crop | Answer | Malformed
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a reply took, as whoever made it counted."""
+    """Token counts of a reply, as the backend reports them."""
 
     prompt_tokens: int
-    """Text and pictures that were read, the whole conversation each turn."""
+    """Tokens of text and pictures read: the whole conversation in each turn."""
     reply_tokens: int
-    """Tokens that were written."""
+    """Tokens written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the policy wrote, and how likely it was token by token (both empty for a policy without
+    """A policy's reply, with sampled tokens and log-probabilities (both empty for a policy without
     tokens).
     """
 
@@ -103,14 +99,14 @@ class Reply:
     logprobs: tuple[float, ...] = ()
     """log pi(token) at the sampling temperature, one per token."""
     usage: Usage | None = None
-    """Tokens read and written; None: nobody counted."""
+    """Token counts; None: not counted."""
     finish: str = ""
-    """Why a server's model stopped: "stop", "length", ...; empty: not said."""
+    """A server's finish reason: "stop", "length", ...; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One reply, what it meant, and the view it earned (None: no picture was shown)."""
+    """One reply, its action, and the view that it earned (None: no picture was shown)."""
 
     reply: Reply
     action: Action

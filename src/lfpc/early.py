@@ -1,6 +1,6 @@
-"""Had the policy already answered before it saw a crop? Then the crop could hardly change anything.
+"""Detection of answers given before the first crop, which the crop can hardly have changed.
 
-Plain text search, so a sign and no proof: a policy may know the answer and not say it.
+A plain text search, so a hint and no proof: a policy may know the answer without writing it.
 """
 
 import re
@@ -11,25 +11,25 @@ from lfpc.answers import check_answer, normalise
 from lfpc.samples import Sample
 
 _CALL = re.compile(r"<(?:tool_call|grounding|zoom|code|function)\b|\{\s*\"name\"")
-"""What opens a call in one of the protocols; the call itself, with its numbers and labels, is no
+"""Beginning of a call in any protocol; the numbers and labels of a call do not count as an
 answer."""
 
 
 def answered_before_crop(
     replies: Sequence[str], said: str | None, *, question: str, options: Sequence[str] = ()
 ) -> bool | None:
-    """Whether the final answer stands in the text before the first crop.
+    """Whether the final answer is in the text before the first crop.
 
     Without options: the normalised answer as whole words. With options: the option's letter marked
-    as one ("(B)", "B.", "answer B") or its text, and no other option's. None, cannot be told: no
-    crop, no final answer, an answer that is none of the options, or (without options) one whose
-    words the question itself contains.
+    as one ("(B)", "B.", "answer B") or its text, and no other option's. None, undecidable: no crop,
+    no final answer, an answer that is none of the options, or (without options) one whose words the
+    question itself contains.
 
     Args:
-        replies: texts of the replies up to and including the one with the first call; empty: there
-            was no crop.
-        said: the final answer as the policy gave it.
-        question: what was asked.
+        replies: texts of the replies up to and including the one with the first call; empty: no
+            crop.
+        said: the policy's final answer.
+        question: the question.
         options: texts of the options A, B, ...
     """
     if not replies or not said:
@@ -55,7 +55,7 @@ def _holds(text: str, words: str) -> bool:
 
 
 def _chosen(said: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that `said` names, read as scoring reads it."""
+    """The letter of the option in `said`, by the rules of `check_answer`."""
     letters = (chr(65 + number) for number in range(len(options)))
     asked = (
         Sample(id="?", image=Path(), question="?", answer=letter, options=tuple(options))
@@ -65,7 +65,7 @@ def _chosen(said: str, options: Sequence[str]) -> str | None:
 
 
 def _mentioned(text: str, options: Sequence[str]) -> set[str]:
-    """Letters of the options that `text` names."""
+    """Letters of the options mentioned in `text`."""
     letters = [chr(65 + number) for number in range(len(options))]
     found = {
         letter

@@ -1,5 +1,5 @@
-"""The one episode loop. It contains no model call: training, selection, evaluation, probes, pages
-and people drive it.
+"""The episode loop, a generator without a model call, which training, selection, evaluation,
+probes, pages and people drive.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 
 class Stop(StrEnum):
-    """Why an episode ended."""
+    """Reason of an episode's end."""
 
     ANSWERED = "answered"
     MAX_TURNS = "max_turns"
 
 
-@dataclass(frozen=True)  # without slots: the verdict is kept
+@dataclass(frozen=True)  # without slots: the verdict is cached
 class Episode:
-    """A finished episode: everything that rewards, records and pages need."""
+    """A finished episode."""
 
     sample: Sample
     first_view: View
@@ -46,22 +46,22 @@ class Episode:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the answer is right; computed once."""
+        """The verdict on the answer; computed once."""
         return check_answer(self.answer, self.sample)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Every box the policy pointed at, in order."""
+        """Every requested box, in order."""
         return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
 
     @property
     def shown_crops(self) -> int:
-        """How many crops were really shown."""
+        """Number of crops that were shown."""
         return sum(turn.view is not None for turn in self.turns)
 
     @property
     def malformed(self) -> tuple[Malformed, ...]:
-        """Every reply that was neither call nor answer, in order."""
+        """Every malformed reply, in order."""
         return tuple(turn.action for turn in self.turns if isinstance(turn.action, Malformed))
 
     @property
@@ -74,7 +74,7 @@ Game = Generator[Context, Reply, Episode]
 
 
 class Policy(Protocol):
-    """Anything that replies: a model in this process, a served one, a script, a person."""
+    """Anything that can reply: a model in this process, a served model, a script, a person."""
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context, in the same order."""
@@ -83,13 +83,13 @@ class Policy(Protocol):
 
 @runtime_checkable
 class AsyncPolicy(AbstractAsyncContextManager[Any], Protocol):
-    """A policy that answers many contexts at the same time: a served model. It is entered before it
-    is asked.
+    """A policy that replies to many contexts concurrently, such as a served model. It is used
+    inside `async with`.
     """
 
     @property
     def concurrency(self) -> int:
-        """Episodes that may be in play at once."""
+        """Maximum number of concurrent episodes."""
         ...
 
     async def reply_to(self, context: Context) -> Reply:
@@ -102,8 +102,8 @@ def episode(
 ) -> Game:
     """Play one question: yields what the policy may see, receives its reply, returns the Episode.
 
-    A malformed reply does not end the episode: the policy is told why and goes on, as long as it
-    has turns left. A protocol of a fixed number of turns ends earlier than `max_turns`.
+    A malformed reply does not end the episode: the policy reads why, and continues while it has
+    turns left. A protocol with a fixed number of turns may end before `max_turns`.
     """
     turns: tuple[Turn, ...] = ()
     while len(turns) < min(max_turns, protocol.turns or max_turns):
@@ -120,9 +120,7 @@ def episode(
 
 
 def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
-    """Drive many episodes together, one batched policy call a round. Episodes come back in the
-    order of `games`.
-    """
+    """The episodes of `games`, in order, played together with one batched policy call per turn."""
     done: dict[int, Episode] = {}
     waiting = {i: next(game) for i, game in enumerate(games)}
     while waiting:
@@ -137,8 +135,8 @@ def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
 
 
 async def advance(game: Game, reply: Reply | None = None) -> Context | Episode:
-    """What comes after `reply` (None: the episode's beginning). Picture work (the look) runs in a
-    thread, so that other episodes go on.
+    """The next context or the episode after `reply` (None: at the beginning). Picture work (the
+    look) runs in a thread, so that other episodes continue.
     """
 
     def step() -> Context | Episode:
@@ -159,8 +157,8 @@ async def play_async(game: Game, policy: AsyncPolicy) -> Episode:
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of `coroutine`, as asyncio.run gives it; where this thread runs an event loop
-    already (a notebook), the coroutine runs in a thread of its own.
+    """The result of `coroutine`, as from asyncio.run; inside a running event loop (a notebook), it
+    runs in a separate thread.
     """
     try:
         asyncio.get_running_loop()
@@ -172,7 +170,7 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _run_in_thread(coroutine: Coroutine[Any, Any, T]) -> T:
-    """An exception here while it runs (Ctrl-C) cancels it."""
+    """Run `coroutine` in a thread; an exception here (Ctrl-C) cancels it."""
     task: Future[asyncio.Task[T]] = Future()
 
     async def main() -> T:

@@ -1,26 +1,26 @@
-"""Errors a caller may want to catch. The command line prints them as one sentence and exits with 1.
+"""Errors for callers to catch. The command line prints them as one sentence and exits with 1.
 
 LfpcError
 ├── BoxError         a rectangle that is empty, reversed or outside its picture
-├── SampleError      a row that cannot become a Sample
+├── SampleError      a row that is not a valid sample
 ├── PictureError     a file that is not a usable picture
 ├── ConfigError      an unknown preset or key, or a value outside its range
-├── CheckpointError  a folder that does not hold the weights that were asked for
-├── PolicyError      a served model that does not answer, or not with a reply
-└── RunError         a run folder that cannot be written or continued
-    └── DiskError    a file or folder that the system does not read or write
+├── CheckpointError  a folder without the requested weights
+├── PolicyError      a served model that gives no reply
+└── RunError         a run folder that cannot be written or resumed
+    └── DiskError    a file or folder that the system cannot read or write
 """
 
 
 def first_line(error: BaseException) -> str:
-    """What another package's error says, in one line."""
+    """The message of another package's error in one line."""
     return next(
         (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
     )
 
 
 class LfpcError(Exception):
-    """Base class of every error this package raises on purpose."""
+    """Base class of this package's errors."""
 
 
 class BoxError(LfpcError, ValueError):
@@ -28,27 +28,27 @@ class BoxError(LfpcError, ValueError):
 
 
 class SampleError(LfpcError, ValueError):
-    """A row cannot become a Sample."""
+    """A row is not a valid sample."""
 
 
 class PictureError(LfpcError, ValueError):
-    """A file is missing, broken, too large or too narrow to be shown."""
+    """A picture file is missing, damaged, too large or too narrow."""
 
 
 class MissingPicture(PictureError):
-    """There is no file where a picture should be."""
+    """A picture file does not exist."""
 
 
 class ConfigError(LfpcError, ValueError):
-    """A preset, key or value that the configuration does not know or allow."""
+    """A preset, key or value of a configuration is unknown or invalid."""
 
 
 class CheckpointError(LfpcError):
-    """A folder does not hold the weights that were asked for."""
+    """A folder does not hold the requested weights."""
 
 
 class PolicyError(LfpcError):
-    """A served model does not answer, or not with a reply."""
+    """A served model gives no reply."""
 
 
 class RunError(LfpcError):
@@ -56,4 +56,4 @@ class RunError(LfpcError):
 
 
 class DiskError(RunError):
-    """The system does not read or write a file or folder: no space, no permission, no such path."""
+    """The system cannot read or write a file or folder: no space, no permission, no such path."""

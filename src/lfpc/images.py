@@ -24,29 +24,27 @@ from lfpc.opening import opened
 _ORIENTATION = 0x0112
 """EXIF tag."""
 MAX_ASPECT = 200
-"""Qwen's processors refuse pictures narrower than 1 : 200."""
+"""Maximum aspect ratio of Qwen's processors."""
 MAX_PIXELS = 400_000_000
-"""A header that claims more is taken for an attack or an error."""
+"""Maximum pixels of a picture; a larger claim in a header is an attack or an error."""
 PICTURE_BYTES = 2**30
-"""Memory for decoded originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
+"""Bytes of cached originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
 FAST_GAP = 1.5
-"""In fast mode a picture is first shrunk by averaging whole blocks of pixels, to at least this many
-times the wanted size."""
+"""Minimum ratio to the wanted size after block averaging in fast mode."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class View:
-    """What a policy is shown: pixels, and the region of the original they depict. Compared by
-    identity.
+    """A picture for the policy: pixels, and the region of the original that they depict. Compared
+    by identity.
     """
 
     image: Image.Image
     region: Box
     original: Size | None = None
-    """Pixels of the whole original; None: not known."""
+    """Size of the whole original in pixels; None: unknown."""
     cut: Corners | None = None
-    """Pixels of the original (left, top, right, bottom) that were really cut; None where none
-    were."""
+    """Cut pixels of the original (left, top, right, bottom); None: not cut from it."""
 
     @property
     def size(self) -> Size:
@@ -55,9 +53,7 @@ class View:
 
     @property
     def original_size(self) -> Size:
-        """(width, height) of the whole original; where it is not known, at the scale at which its
-        region is shown.
-        """
+        """(width, height) of the whole original; if unknown, at the scale of the shown region."""
         x0, y0, x1, y1 = self.region.corners
         return self.original or (
             round(self.image.width / max(x1 - x0, 1e-6)),
@@ -67,23 +63,23 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRules:
-    """How a crop becomes a picture."""
+    """Resolution of crops."""
 
     factor: int = 28
     """Side of one visual token in pixels: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
     min_tokens: int = 16
-    """A smaller crop is enlarged to at least this many visual tokens."""
+    """Minimum visual tokens; smaller crops are enlarged."""
     max_tokens: int = 1024
-    """A larger crop is reduced to at most this many visual tokens."""
+    """Maximum visual tokens; larger crops are reduced."""
 
 
 def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:
-    """The size at which a Qwen-VL processor would show a picture of `size`.
+    """The size to which a Qwen-VL processor resizes a picture of `size`.
 
         sides rounded to the factor; if the area is above max: scaled by sqrt(area / max) and
         floored; below min: ceiled
 
-    The result is a fixed point: resized to it, the server's own resize does nothing.
+    The result is a fixed point: a server does not resize it again.
 
     Args:
         size: (width, height) in pixels.
@@ -91,7 +87,7 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
         factor: side of a token in pixels.
     Raises:
         PictureError: the picture is narrower than 1 : 200.
-    Source: Qwen2-VL image processing (smart_resize), where no side is rounded to nothing (as in
+    Source: Qwen2-VL image processing (smart_resize), without rounding a side to 0 (as in
     qwen-vl-utils).
     """
     width, height = size
@@ -116,31 +112,29 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
 
 
 def visual_tokens(size: Size, factor: int = 28) -> int:
-    """Tokens that a picture of `size`, already a multiple of `factor`, costs."""
+    """Visual tokens of a picture of `size`, a multiple of `factor`."""
     return (size[0] // factor) * (size[1] // factor)
 
 
 def picture_bytes(picture: Image.Image) -> int:
-    """Memory of a decoded RGB picture: PIL keeps 4 bytes a pixel."""
+    """Bytes of a decoded RGB picture: PIL uses 4 per pixel."""
     return 4 * picture.width * picture.height
 
 
 def view_bytes(view: View) -> int:
-    """What a view costs to keep."""
+    """Bytes of a view in memory."""
     return picture_bytes(view.image)
 
 
 @byte_cache(PICTURE_BYTES, picture_bytes)
 def open_picture(path: Path) -> Image.Image:
-    """The picture in `path` as upright RGB, decoded once and kept in a cache of `PICTURE_BYTES`:
-    treat it as read-only.
+    """The picture in `path` as upright RGB, from a cache of `PICTURE_BYTES`. Read-only.
 
     EXIF orientation is applied, transparency goes on white, 16-bit and other modes become 8-bit
     RGB.
 
     Raises:
-        PictureError: names the file if it is missing, broken, not a picture, or claims more than
-            `MAX_PIXELS`.
+        PictureError: the file is missing, damaged, not a picture, or has more than `MAX_PIXELS`.
     """
     with picture_file(path) as file:
         file.load()
@@ -148,8 +142,7 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def upright_size(path: Path) -> Size:
-    """(width, height) of the picture in `path` as `open_picture` would show it; only its header is
-    read.
+    """(width, height) of the picture in `path` as from `open_picture`; reads only the header.
 
     Raises:
         PictureError: as `open_picture`, as far as a header tells.
@@ -163,8 +156,8 @@ def upright_size(path: Path) -> Size:
 
 @contextmanager
 def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The picture file, opened and not yet decoded; whatever goes wrong with it becomes a
-    PictureError that names it.
+    """The picture file, opened and not yet decoded; any failure becomes a PictureError that names
+    it.
     """
     try:
         with path.open("rb") as content, opened(content, str(path)) as file:
@@ -183,9 +176,7 @@ def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Im
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:
-    """`picture` itself where nothing has to change: a copy of a large one is slow, and another 100
-    MB.
-    """
+    """`picture` as upright RGB, uncopied if it already is: large copies are slow."""
     ImageOps.exif_transpose(picture, in_place=True)
     if (
         picture.mode.startswith("I") or picture.mode == "F"
@@ -210,10 +201,10 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
 
     Args:
         picture: the original.
-        budget: visual tokens.
+        budget: maximum visual tokens.
         factor: side of a visual token in pixels.
-        fast: shrink by block averages before the bicubic filter (see `FAST_GAP`): quicker, and not
-            the same pixels.
+        fast: shrink by block averages before the bicubic filter (see `FAST_GAP`): faster, with
+            slightly different pixels.
     """
     size = smart_resize(picture.size, min_tokens=1, max_tokens=budget, factor=factor)
     if size == picture.size:
@@ -223,8 +214,8 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
 
 
 def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
-    """`box` cut from the original picture, brought into the token range of `rules`. A sliver is
-    widened to the shown aspect limit.
+    """`box` cut from the original picture, resized to the token range of `rules`. Slivers are
+    widened to the aspect limit.
     """
     left, top, right, bottom = box.to_pixels(picture.size)
     least = ceil(max(right - left, bottom - top) / MAX_ASPECT)
@@ -241,7 +232,7 @@ def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
 
 
 def png_bytes(view: View) -> bytes:
-    """The view's pixels as a PNG file, lossless. Level 1 and runs only: several times quicker than
+    """The view's pixels as a PNG file. Level 1 with run-length encoding: several times faster than
     the usual level 6 on photographs.
     """
     out = BytesIO()
@@ -270,8 +261,8 @@ def mean_view(view: View) -> View:
 
 
 def blurred_view(view: View, share: float = 0.1) -> View:
-    """`view` under a Gaussian blur whose standard deviation is `share` of the longer side: colours
-    stay, shapes and letters go.
+    """`view` under a Gaussian blur with a standard deviation of `share` of the longer side, which
+    keeps colours and removes shapes and letters.
     """
     return View(
         view.image.filter(ImageFilter.GaussianBlur(share * max(view.size))),

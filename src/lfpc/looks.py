@@ -1,8 +1,7 @@
-"""What the crop tool shows. A probe is another `Look`, and nothing else changes.
+"""Looks: what the crop tool shows. A probe changes the `Look` only.
 
-A look answers a requested box with a view, or with None: no picture comes back. It depends on the
-sample and the box only, so that a page can show again what a policy saw, and a resumed run shows
-the same.
+A look maps a requested box to a view, or to None for no picture. It depends on the sample and the
+box only, so that pages can reproduce what a policy saw, and resumed runs show the same.
 """
 
 from collections.abc import Callable
@@ -25,28 +24,26 @@ Look = Callable[[Sample, Box], View | None]
 
 
 def original_look(rules: CropRules) -> Look:
-    """The requested box, cut from the full-resolution original: training, evaluation, use."""
+    """The requested box, cut from the full-resolution original."""
     return lambda sample, box: crop_view(open_picture(sample.image), box, rules)
 
 
 def truth_look(
     rules: CropRules, *, level: int = 1, padding: float = 0.0, each: bool = False
 ) -> Look:
-    """Where the answer is, whatever was requested.
+    """The truth boxes, for any requested box.
 
     Args:
-        rules: how a crop becomes a picture.
-        level: which of a target's nested truth boxes (0: the tightest; if there are fewer: the
-            widest).
+        rules: resolution of crops.
+        level: number of the nested truth box (0: the tightest; the widest if there are fewer).
         padding: share of the box's width and height added on every side.
-        each: show one target a call, the one whose box is nearest to the requested one, so that a
-            policy which asks for one place after the other sees one target after the other. False:
-            the union of all targets.
+        each: whether to show one target per call, the nearest to the requested box; False: the
+            union of all targets.
     """
 
     def look(sample: Sample, box: Box) -> View:
         if not sample.boxes:
-            raise SampleError(f"sample {sample.id!r} has no boxes; the truth probe needs them")
+            raise SampleError(f"sample {sample.id!r} has no boxes, which the truth probe needs")
         targets = [nested[min(level, len(nested) - 1)] for nested in sample.boxes]
         target = (
             min(targets, key=lambda target: corner_distance(target, box))
@@ -59,14 +56,12 @@ def truth_look(
 
 
 def fixed_look(rules: CropRules, region: Box) -> Look:
-    """`region` of the original, whatever was requested: what a person chose instead."""
+    """`region` of the original, for any requested box: a person's choice."""
     return lambda sample, box: crop_view(open_picture(sample.image), region, rules)
 
 
 def noise_look(rules: CropRules, *, seed: int = 0) -> Look:
-    """Noise of the size the requested crop would have had, drawn from `seed`, the sample's id and
-    the box.
-    """
+    """Noise of the size of the requested crop, seeded by `seed`, the sample's id and the box."""
     shown = original_look(rules)
 
     def look(sample: Sample, box: Box) -> View | None:
@@ -77,9 +72,7 @@ def noise_look(rules: CropRules, *, seed: int = 0) -> Look:
 
 
 def other_look(rules: CropRules, other: Callable[[Sample], Sample]) -> Look:
-    """The requested box, cut from the picture of `other(sample)`: sharp, plausible, and about
-    something else.
-    """
+    """The requested box, cut from the picture of `other(sample)`."""
     return lambda sample, box: crop_view(open_picture(other(sample).image), box, rules)
 
 
@@ -89,9 +82,9 @@ def mean_look(rules: CropRules) -> Look:
 
 
 def blur_look(rules: CropRules) -> Look:
-    """The requested crop, blurred beyond reading; see `blurred_view`."""
+    """The requested crop, blurred until unreadable; see `blurred_view`."""
     return lambda sample, box: blurred_view(crop_view(open_picture(sample.image), box, rules))
 
 
 def no_look(sample: Sample, box: Box) -> None:
-    """No picture comes back."""
+    """No picture, for any box."""

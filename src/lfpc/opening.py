@@ -1,5 +1,5 @@
-"""Picture files opened without Pillow's own limit on pixels, which is one for the whole process and
-belongs to the program that imports this package. Callers have their own limits.
+"""Picture files opened without Pillow's limit on pixels, which is process-wide and belongs to the
+importing program. Callers have their own limits.
 """
 
 import struct
@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 
 class _UnboundedTiff(TiffImageFile):
-    """The plugin that compares with the limit again when pixels are read."""
+    """Pillow's TIFF plugin without its second check of the limit."""
 
     def load_prepare(self) -> None:
         if getattr(self, "_im", self) is None:  # older versions of Pillow have neither
@@ -21,17 +21,17 @@ class _UnboundedTiff(TiffImageFile):
 
 
 def opened(content: IO[bytes], name: str = "", formats: Sequence[str] | None = None) -> ImageFile:
-    """The picture in `content`, of which only the header is read: `PIL.Image.open` without its
-    check of `Image.MAX_IMAGE_PIXELS`. The caller closes `content`.
+    """The picture in `content`, with only the header read: `PIL.Image.open` without its check of
+    `Image.MAX_IMAGE_PIXELS`. The caller closes `content`.
 
     Args:
         content: a file, open for reading.
-        name: its name, for the text of an error.
-        formats: names of Pillow's formats that are tried; None: all.
+        name: file name, for error messages.
+        formats: names of Pillow's formats to try; None: all.
     Raises:
-        UnidentifiedImageError: it is no picture, or a WebP file of more than twice Pillow's limit,
-            which its reader refuses by itself.
-        OSError, ValueError: as a reader of Pillow meets them in a damaged file.
+        UnidentifiedImageError: not a picture, or a WebP file of more than twice Pillow's limit,
+            which its reader rejects itself.
+        OSError, ValueError: from Pillow's readers of damaged files.
     """
     content.seek(0)
     head = content.read(16)

@@ -1,7 +1,7 @@
-"""How a configuration class tells the command line about its fields, where their types do not.
+"""Annotations of configuration fields for the command line.
 
-A verb embeds a configuration, so that each option is declared once: name, type, default and help
-text are those of the field.
+A verb embeds a configuration, so that each option is declared once, with the name, type, default
+and help text of the field.
 """
 
 import json
@@ -21,16 +21,18 @@ T = TypeVar("T")
 Embedded = Annotated[T, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the verb that holds it."""
 NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
-"""A field that the command line does not set."""
+"""A field that is not an option."""
 
 
 def fields_of(cls: "type[DataclassInstance]", config: "DataclassInstance") -> dict[str, Any]:
-    """The fields of `cls` by name, with the values of `config`: a `cls` or one that extends it."""
+    """The fields of `cls` by name, with the values of `config`, an instance of `cls` or a
+    subclass.
+    """
     return {field.name: getattr(config, field.name) for field in fields(cls)}
 
 
 def json_option(name: str) -> PrimitiveConstructorSpec[Mapping[str, Any]]:
-    """An option that takes one JSON object; errors call it `name`."""
+    """An option of one JSON object; `name` is its name in errors."""
 
     def read(words: Sequence[str]) -> Mapping[str, Any]:
         try:
@@ -51,20 +53,20 @@ def word_option(
     metavar: str,
     nargs: Literal[1, "*"] = "*",
 ) -> PrimitiveConstructorSpec[Any]:
-    """An option whose words `read` understands.
+    """An option whose words `read` parses.
 
     Args:
         read: words -> value; raises ConfigError.
         write: value -> words, for the default in the help text.
         metavar: name of a word in the help text.
-        nargs: how many words the option takes.
+        nargs: number of words.
     """
 
     def value_of(words: list[str]) -> Any:
         try:
             return read(words)
         except ConfigError as error:
-            # tyro prints its own box for any ValueError, which a ConfigError is
+            # tyro formats any ValueError itself, and a ConfigError is one
             raise LfpcError(str(error)) from error
 
     return PrimitiveConstructorSpec(
@@ -77,10 +79,10 @@ def word_option(
 
 
 def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
-    """Words of the form NAME=VALUE, by name.
+    """Values by name, from words of the form NAME=VALUE.
 
     Raises:
-        ConfigError: a word has another form; names the option.
+        ConfigError: a word of another form; the message names the option.
     """
     split = [word.partition("=") for word in words]
     for name, equals, value in split:

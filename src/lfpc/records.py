@@ -1,8 +1,8 @@
-"""What an episode leaves behind: one typed record, a line of JSON in a run's `episodes.jsonl`.
+"""Records of episodes: typed data, and their lines of JSON in a run's `episodes.jsonl`.
 
-Everything that a page, a rescoring, a probe or a summary needs, except pixels. The sample is joined
-by its id: a line names it, the run's `samples.jsonl` holds it. Verdict, boxes and IoU are computed
-once, when the record is made. A fact that does not exist is None (no crop: no IoU).
+A record has everything for pages, rescoring, probes and summaries, except pixels. A line names its
+sample by id, and the run's `samples.jsonl` holds it. Verdict, boxes and IoU are computed once, with
+the record. Missing values are None (no crop: no IoU).
 
 Sizes are (width, height) in pixels, boxes fractions of the original.
 """
@@ -24,38 +24,38 @@ from lfpc.storage.journal import Journal
 from lfpc.storage.runs import EPISODES_FILE, RunFolder
 
 RECORD_VERSION = 2
-"""Version of a line. 1 had the sample copied into it and was written by lfpc 0.1."""
+"""Version of a line. Version 1, of lfpc 0.1, contained the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
-    """A turn without its pixels."""
+    """A turn without pixels."""
 
     text: str
     """The reply."""
     action: Action
     view: Size | None = None
-    """Size of the crop that came back; None: none did."""
+    """Size of the shown crop; None: no crop."""
     region: Box | None = None
-    """What that crop depicts."""
+    """Region of the shown crop."""
     cut: Corners | None = None
-    """Pixels of the original that were cut, xyxy."""
+    """Cut pixels of the original, xyxy."""
     tokens: int = 0
     """Tokens of the reply; 0 for a policy without tokens."""
     prompt_tokens: int | None = None
-    """Tokens of the conversation before the reply, as a server counted them."""
+    """Tokens of the conversation before the reply, by the server's count."""
     finish: str = ""
-    """Why a server's model stopped: "stop", "length", ..."""
+    """A server's finish reason: "stop", "length", ..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeRecord:
-    """An episode, or the failure in its place.
+    """The record of an episode, or of a failed question.
 
         {"v": 2, "sample": "q7", "first_view": [140, 140], "turns": [...], "stop": "answered",
          "said": "B", "correct": true, "method": "option", "iou": 0.41, "visual_tokens": 29, ...}
 
-    Fields that hold nothing are left out of the line.
+    Empty fields are left out of the line.
     """
 
     sample: Sample
@@ -65,85 +65,83 @@ class EpisodeRecord:
     said: str | None = None
     """The final answer; None: the policy never answered."""
     correct: float | None = False
-    """The verdict; of averaged draws the share that was right; None: no answer is known."""
+    """The verdict; for averaged draws the share of right ones; None: no reference answer."""
     method: str = ""
-    """What decided: a rule's name, "judge", "unparsed", "undecided"."""
+    """Decider of the verdict: a rule's name, "judge", "unparsed", "undecided"."""
     judge: str = ""
-    """The judge, where it decided."""
+    """Name of the judge, if it decided."""
     undecided: str = ""
-    """Why the judge did not decide."""
+    """Reason why the judge did not decide."""
     error: str = ""
-    """Why there is no episode. A failed question counts as wrong."""
+    """Reason of a failed question, which counts as wrong."""
 
     tool: bool | None = None
-    """Whether a crop was really shown."""
+    """Whether a crop was shown."""
     calls: int | None = None
-    """Boxes asked for."""
+    """Number of requested boxes."""
     crops: int | None = None
-    """Crops shown."""
+    """Number of shown crops."""
     n_turns: int | None = None
     global_tokens: int | None = None
     """Visual tokens of the first view."""
     crop_tokens: int | None = None
     """Visual tokens of all crops."""
     visual_tokens: int | None = None
-    """Their sum."""
+    """Visual tokens of first view and crops."""
     iou_first: float | None = None
     """IoU of the first crop with the best fitting nested truth box, mean over targets."""
     iou: float | None = None
-    """The same of the last crop."""
+    """The same for the last crop."""
     iou_best: float | None = None
     """The same with the best crop for each target."""
     coverage: float | None = None
     """Share of B_1 inside the last crop, mean over targets."""
     crop_area: float | None = None
-    """Area of the last crop, share of the picture."""
+    """Area of the last crop, as share of the picture."""
     malformed: tuple[str, ...] = ()
     """Reason codes of malformed replies, in order."""
     answered_before_crop: bool | None = None
-    """Whether the answer stood in the text before the first crop; see `lfpc.early`."""
+    """Whether the answer is in the text before the first crop; see `lfpc.early`."""
 
     reward: RewardTerms | None = None
     budget: int | None = None
-    """Visual tokens allowed for the first view; None: the sample's own, or no limit."""
+    """First-view budget; None: unlimited."""
     seconds: float | None = None
-    """Seconds from first view to answer; of a batch each question's share."""
+    """Seconds from first view to answer; in a batch, each question's share."""
     concurrency: int | None = None
-    """Episodes in play at once; None: played in batches."""
+    """Number of concurrent episodes; None: batches."""
     replayed: int | None = None
-    """Turns that were replayed from another record; None: not a replay."""
+    """Number of replayed turns; None: not a replay."""
     step: int | None = None
     """Training step."""
     advantage: float | None = None
     """Advantage within the rollout group."""
     seed: int | None = None
-    """Seed of the run, where runs of several seeds are pooled. Not written."""
+    """Seed of the run in pooled results. Not written."""
 
     @property
     def failed(self) -> bool:
-        """Whether there is no episode."""
+        """Whether the question failed, so there is no episode."""
         return bool(self.error)
 
     @property
     def score(self) -> float:
-        """1 for a right answer, 0 otherwise; of averaged draws the share that was right."""
+        """1 for a right answer, else 0; for averaged draws the share of right ones."""
         return float(self.correct or 0)
 
     @property
     def text_tokens(self) -> int | None:
-        """Tokens the policy wrote; None for a policy without tokens."""
+        """Tokens of all replies; None for a policy without tokens."""
         return sum(turn.tokens for turn in self.turns) or None
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Every box the policy asked for, in order."""
+        """Every requested box, in order."""
         return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
 
     @property
     def cluster(self) -> str:
-        """What makes records dependent: the cluster that the data set names in `meta`, else the
-        picture.
-        """
+        """Cluster of dependent records: the data set's "cluster" in `meta`, else the picture."""
         return str(self.sample.meta.get("cluster") or self.sample.image)
 
 
@@ -169,9 +167,9 @@ def record_of(
     """The record of a finished episode.
 
     Args:
-        episode: what was played.
-        reward: what it earned.
-        factor: side of a visual token in pixels, as the protocol says.
+        episode: the episode.
+        reward: its reward terms; None: none.
+        factor: side of a visual token in pixels, from the protocol.
         more: further fields: seconds, budget, step, ...
     """
     boxes = episode.boxes
@@ -215,7 +213,7 @@ def record_of(
 
 
 def failed_record(sample: Sample, error: str, **more: Any) -> EpisodeRecord:
-    """The record of a question that has no episode."""
+    """The record of a failed question."""
     return EpisodeRecord(sample=sample, error=error, **more)
 
 
@@ -223,22 +221,20 @@ def failed_record(sample: Sample, error: str, **more: Any) -> EpisodeRecord:
 
 
 def log_record(run: RunFolder, key: str, record: EpisodeRecord) -> None:
-    """Append a record under `key`, which names it within the run."""
+    """Append a record under `key`, which identifies it within the run."""
     run.log_episode(key, record_to_json(record))
 
 
 def read_records(
     run: RunFolder, samples: Iterable[Sample] | None = None
 ) -> dict[str, EpisodeRecord]:
-    """Records of a run by key, in the order first written; of several lines with one key the last
-    counts.
+    """Records of a run by key, in the order first written; the last line of a key counts.
 
     Args:
         run: the run folder.
-        samples: what the records are about, with records of others left out; None: as the run's
-            own `samples.jsonl` has them.
+        samples: samples whose records to read; None: all samples of the run's `samples.jsonl`.
     Raises:
-        RunError: a line is no record of this version; names file and line.
+        RunError: a line is not a record of this version; names file and line.
     """
     known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
     found: dict[str, EpisodeRecord] = {}
@@ -257,10 +253,10 @@ def read_records(
 
 
 def run_samples(run: RunFolder) -> list[Sample]:
-    """What the records of a run are about.
+    """The samples of a run.
 
     Raises:
-        RunError: its `samples.jsonl` is not there, or not readable.
+        RunError: its `samples.jsonl` is unreadable.
     """
     try:
         return read_samples(run.samples_file) if run.samples_file.exists() else []
@@ -269,7 +265,7 @@ def run_samples(run: RunFolder) -> list[Sample]:
 
 
 def keep_samples(run: RunFolder, samples: Iterable[Sample]) -> None:
-    """Write the samples that records of `run` will be about; those that are there stay."""
+    """Add samples to the run's `samples.jsonl`."""
     there = {sample.id: sample for sample in run_samples(run)}
     wanted = there | {sample.id: sample for sample in samples}
     if wanted != there:
@@ -280,7 +276,7 @@ def keep_samples(run: RunFolder, samples: Iterable[Sample]) -> None:
 
 
 def turn_to_json(turn: TurnRecord) -> dict[str, Any]:
-    """A turn as a line of `episodes.jsonl` and the web pages have it."""
+    """A turn as JSON of `episodes.jsonl` and of the web pages."""
     row: dict[str, Any] = {
         "text": turn.text,
         "action": _action_to_json(turn.action),
@@ -312,7 +308,7 @@ def _action_to_json(action: Action) -> dict[str, Any]:
 
 
 def record_to_json(record: EpisodeRecord) -> dict[str, Any]:
-    """The line of a record; the inverse of `record_from_json`."""
+    """A record as JSON; the inverse of `record_from_json`."""
     row: dict[str, Any] = {"v": RECORD_VERSION, "sample": record.sample.id}
     for name, write in _FIELDS.items():
         value = getattr(record, name)
@@ -324,14 +320,13 @@ def record_to_json(record: EpisodeRecord) -> dict[str, Any]:
 
 
 def record_from_json(row: Mapping[str, Any], samples: Mapping[str, Sample]) -> EpisodeRecord:
-    """The record of a line.
+    """The record in a line of JSON.
 
     Args:
         row: the parsed line.
         samples: the run's samples by id.
     Raises:
-        ValueError: another version, an unknown sample, a field of the wrong kind or with a name
-            that no record has.
+        ValueError: another version, an unknown sample, a wrong value, or an unknown field.
     """
     if row.get("v") != RECORD_VERSION:
         raise ValueError(f"a record of version {row.get('v', 1)}; this is version {RECORD_VERSION}")

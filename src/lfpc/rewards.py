@@ -1,4 +1,4 @@
-"""Rewards as pure functions, each with its equation. An episode's reward keeps its parts."""
+"""Rewards as pure functions, each with its equation. An episode's reward keeps its terms."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from lfpc.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """Weights and constants of the reward. The paper leaves them open; docs/decisions.md says why
-    these.
+    """Weights and constants of the reward, which the paper leaves open; docs/decisions.md gives
+    reasons.
     """
 
     accuracy: float = 1.0
-    """Paid for a right answer."""
+    """Reward of a right answer."""
     format: float = 1.0
-    """Taken for an episode with a malformed reply or without an answer."""
+    """Penalty of an episode with a malformed reply or without an answer."""
     tool: float = 0.5
-    """Paid if the answer is right and at least one crop was really shown."""
+    """Reward of a right answer after at least one shown crop."""
     grounding: float = 0.0
     """Weight of r_geo in the total; 0 outside Stage II."""
     iou_weight: float = 0.5
-    """w: share of the IoU term against the corner distance term."""
+    """w: weight of the IoU term; the corner distance term has 1 - w."""
     min_coverage: float = 0.9
-    """tau: share of B_1 that a crop must contain to earn its IoU."""
+    """tau: share of B_1 that a crop must contain for the IoU term."""
     guarded: bool = True
-    """Whether IoU is paid only above min_coverage (False: the ablation with plain IoU)."""
+    """Whether the IoU term needs min_coverage; without, it is the plain IoU (an ablation)."""
     predicted: Literal["first", "last", "best"] = "last"
-    """Which crop is B_p when there were several."""
+    """Choice of B_p among several crops."""
 
     def __post_init__(self) -> None:
         for name in ("iou_weight", "min_coverage"):
@@ -41,7 +41,7 @@ class RewardConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardTerms:
-    """One episode's reward, term by term and already weighted; `total` is what GRPO sees."""
+    """One episode's weighted reward terms; GRPO uses `total`."""
 
     accuracy: float = 0.0
     format: float = 0.0
@@ -73,7 +73,7 @@ def grounding_reward(
         nested: truth boxes, B_1 (tightest) first.
         min_coverage: tau, share of B_1 that B_p has to contain.
         iou_weight: w, in [0, 1].
-        guarded: False pays IoU without the coverage condition.
+        guarded: whether the IoU term needs the coverage.
     Returns:
         The reward, in [0, 1].
     Raises:
@@ -90,11 +90,11 @@ def grounding_reward(
 
 
 def episode_grounding(episode: Episode, config: RewardConfig) -> float:
-    """r_geo of an episode, in [0, 1]: mean over targets of the score of the crop that counts; 0
-    without a crop or without truth boxes.
+    """r_geo of an episode, in [0, 1]: mean over targets of the score of B_p; 0 without a crop or
+    without truth boxes.
 
-    With `predicted="first"` or `"last"` one crop answers for every target; with `"best"` each
-    target takes its best crop.
+    With `predicted="first"` or `"last"` one crop counts for every target; with `"best"` each target
+    has its best crop.
     """
     if not episode.boxes or not episode.sample.boxes:
         return 0.0

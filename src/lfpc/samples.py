@@ -1,8 +1,7 @@
-"""One question about one picture, and the samples folder that holds many.
+"""Samples (questions about a picture), and samples folders.
 
-A samples folder is `samples.jsonl` beside its pictures, which rows name by relative path. Boxes are
-fractions, as everywhere; a row's `boxes` is a list with one entry per target, each a list of nested
-boxes, tightest first.
+A samples folder is `samples.jsonl` beside its pictures, which rows name by relative path. A row's
+`boxes` is a list with one entry per target: a list of nested boxes in fractions, tightest first.
 """
 
 import json
@@ -28,16 +27,16 @@ class Sample:
 
     id: str
     image: Path
-    """Where the original picture is."""
+    """Path of the original picture."""
     question: str
     answer: str
-    """The right answer: a text, or the letter of an option when there are options."""
+    """The reference answer: a text, or with options the letter of one."""
     options: tuple[str, ...] = ()
     """Answer texts of a multiple choice question, in the order shown: A, B, ..."""
     boxes: tuple[tuple[Box, ...], ...] = ()
-    """For each target its nested truth boxes B_1 c B_2 c ..., tightest first."""
+    """Nested truth boxes B_1 c B_2 c ... of each target, tightest first."""
     budget: int | None = None
-    """Visual tokens of the first view, as resolution selection chose it; None: not chosen."""
+    """First-view budget in visual tokens, from resolution selection; None: not selected."""
     category: str = ""
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -68,10 +67,10 @@ class Sample:
 
 
 def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
-    """Read one row of a samples file; relative picture paths start at `folder`.
+    """The sample in a row of a samples file, with picture paths relative to `folder`.
 
     Raises:
-        SampleError: a needed field is missing, a field is unknown, or a value has the wrong shape.
+        SampleError: a missing field, an unknown field, or a value of the wrong shape.
     """
     name = row.get("id", "?")
     missing = [key for key in _NEEDED if key not in row]
@@ -113,7 +112,7 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
 
 
 def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
-    """The inverse of `sample_from_row`: fields that hold nothing are left out."""
+    """The inverse of `sample_from_row`, without empty fields."""
     row: dict[str, Any] = {
         "id": sample.id,
         "image": os.path.relpath(sample.image, folder),
@@ -130,11 +129,11 @@ def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
 
 
 def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
-    """Every row of a samples folder (or of one `.jsonl` file): a Sample, or the error that names
-    its file and line.
+    """Every row of a samples folder (or of one `.jsonl` file): a Sample, or an error with file and
+    line.
 
     Raises:
-        SampleError: there is no such file.
+        SampleError: no such file.
     """
     file = path / SAMPLES_FILE if path.is_dir() else path
     if not file.is_file():
@@ -151,7 +150,7 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
                 if sample.id in seen:
                     raise SampleError(
                         f"sample id {sample.id!r} is used twice; ids name episodes, so "
-                        f"each must be its own"
+                        f"each must be unique"
                     )
             except SampleError as error:
                 yield SampleError(f"{file}:{number}: {error}")
@@ -171,11 +170,10 @@ def _sample_from_line(line: bytes, folder: Path) -> Sample:
 
 
 def iter_samples(path: Path | str) -> Iterator[Sample]:
-    """Samples of a samples folder (or of one `.jsonl` file), one after the other.
+    """Samples of a samples folder (or of one `.jsonl` file), one at a time.
 
     Raises:
-        SampleError: names the file and line of the first row that is not a sample, or says that
-            there is no such file.
+        SampleError: no such file, or an invalid row, with its file and line.
     """
     for found in scan_samples(Path(path)):
         if isinstance(found, SampleError):

@@ -1,3 +1,3 @@
-"""Who replies to a context: a script, a person, a model in this process. Import the one you need;
-only the model needs torch.
+"""Policies: a script, a person, a model in this process, a served model. Import the one you need;
+only a model in this process needs torch.
 """

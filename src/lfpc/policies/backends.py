@@ -1,6 +1,7 @@
-"""What computes a policy's replies: transformers or vLLM in this process, or a server. Torch-free.
+"""Backends, which compute a policy's replies: transformers or vLLM in this process, or a server.
+Torch-free.
 
-A backend does not change what the model answers, but for rounding.
+A backend changes the model's answers by rounding only.
 """
 
 from collections.abc import Mapping
@@ -16,39 +17,39 @@ from lfpc.options import json_option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """How a server is asked."""
+    """Limits of the requests to a server."""
 
     concurrency: int = 32
-    """Episodes or questions in flight at a server."""
+    """Concurrent episodes or questions at a server."""
     timeout_s: Annotated[float, arg(name="timeout")] = 600.0
-    """Seconds without a sign of the server after which a request is made again."""
+    """Time-out of a request without a response, in seconds; then it is retried."""
     retries: int = 6
-    """Further tries of a failed request."""
+    """Retries of a failed request."""
     picture_folder: Path | None = None
     """Folder from which the server reads pictures (vLLM: --allowed-local-media-path). Default:
-    pictures are part of the request."""
+    pictures are sent with the request."""
 
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s must be more than 0, got {self.timeout_s}")
+            raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server(Requests):
-    """Where a model is served, and how the server is asked."""
+    """Address of a server, and the limits of its requests."""
 
     base_url: str
-    """Address of the API, as in http://127.0.0.1:8000/v1."""
+    """Address of the API, such as http://127.0.0.1:8000/v1."""
 
     def __post_init__(self) -> None:
         Requests.__post_init__(self)
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(
-                f"base_url {self.base_url!r} is no address of an API, as "
-                f"http://127.0.0.1:8000/v1 is"
+                f"base_url {self.base_url!r} is not the address of an API, such as "
+                f"http://127.0.0.1:8000/v1"
             )
 
 
@@ -59,20 +60,18 @@ class VllmEngine:
     options: Annotated[
         Mapping[str, Any], json_option("engine_options"), arg(name="engine-options")
     ] = field(default_factory=dict[str, Any])
-    """Arguments of `vllm.LLM`, as in {"max_model_len": 32768, "tensor_parallel_size": 2}."""
+    """Arguments of `vllm.LLM`, such as {"max_model_len": 32768, "tensor_parallel_size": 2}."""
 
 
 Backend = Server | VllmEngine | None
 """A server, vLLM in this process, or (None) transformers in this process."""
 VLLM_BACKEND = "vllm"
 TRANSFORMERS_BACKEND = "transformers"
-"""`backend_name` of what computes in this process."""
+"""`backend_name` of transformers in this process."""
 
 
 def backend_name(backend: Backend) -> str:
-    """What a run's environment names as its backend: a server's address, or what computed in this
-    process.
-    """
+    """The backend's name in a run's environment: a server's address, "vllm" or "transformers"."""
     match backend:
         case Server():
             return backend.base_url

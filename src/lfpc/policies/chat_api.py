@@ -1,5 +1,5 @@
-"""The words of the chat-completions API: our messages into a request, the server's answer into a
-Reply. No network here.
+"""Conversions of the chat-completions API: our messages to a request, a response to a Reply. No
+network access.
 """
 
 import json
@@ -13,16 +13,16 @@ from lfpc.policies.picture_urls import PictureUrls
 from lfpc.protocols import Message, MessagePart
 
 WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
-"""vLLM's and SGLang's words for: the last message is the model's own, and unfinished."""
+"""Options of vLLM and SGLang to continue the last message, which is the model's own."""
 _STOPPED_BY = ("stop_reason", "matched_stop")
-"""Where vLLM and SGLang say which stop text ended a reply (null: none did)."""
+"""Fields of vLLM and SGLang with the stop text that ended a reply (null: none)."""
 
 
 def chat_messages(messages: Sequence[Message], urls: PictureUrls) -> list[dict[str, Any]]:
-    """`messages` in the API's words; a message without pictures has its text as plain content.
+    """`messages` in the API's form; a message without pictures has its text as plain content.
 
-    Assistant messages that follow each other become one. The text of a call stays in its reply, so
-    a tool's message names a call by a number only because the API wants a name.
+    Consecutive assistant messages become one. The text of a call stays in its reply, so a tool's
+    message names its call by a number only because the API requires a name.
     """
     found: list[dict[str, Any]] = []
     for role, some in groupby(messages, key=lambda message: message.role):
@@ -36,7 +36,7 @@ def chat_messages(messages: Sequence[Message], urls: PictureUrls) -> list[dict[s
 
 
 def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict[str, Any]]:
-    """Texts that follow each other are one: some servers put line breaks between texts."""
+    """Consecutive texts become one: some servers put line breaks between texts."""
     joined: list[MessagePart] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
@@ -55,9 +55,7 @@ def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict
 
 
 def valid_text(text: str) -> str:
-    """`text` as it is, but for halves of surrogate pairs, which cannot be sent: they become
-    U+FFFD.
-    """
+    """`text` with halves of surrogate pairs, which cannot be sent, replaced by U+FFFD."""
     return (
         text
         if text.isascii()
@@ -66,22 +64,22 @@ def valid_text(text: str) -> str:
 
 
 class NoReply(Exception):
-    """A 200 that holds no reply."""
+    """A response with status 200 and no reply."""
 
 
 def read_reply(
     body: bytes, stop: Sequence[str], call_text: Callable[[str, str], str] | None = None
 ) -> Reply:
-    """The reply in the body of a chat completion.
+    """The reply in a chat-completion body.
 
     Args:
-        body: whatever the server sent.
-        stop: the texts that end a reply; one that the server cut off is put back.
-        call_text: makes text of calls that the server hands out apart, see
-            `ChatProtocol.call_text`; None: there should be none.
+        body: the server's body, of any shape.
+        stop: the stop texts; one that the server removed is put back.
+        call_text: makes text of separate calls, see `ChatProtocol.call_text`; None: separate calls
+            are an error.
     Raises:
-        NoReply: there is none.
-        PolicyError: the server has taken the tool call out of the text.
+        NoReply: the body has no reply.
+        PolicyError: the server removed a tool call from the text.
     """
     try:
         found = json.loads(body)
@@ -116,10 +114,10 @@ def read_reply(
 
 
 def with_stop(text: str, stop: Sequence[str], choice: Mapping[str, Any]) -> str:
-    """`text` with the stop text that ended it, where the server cut that off.
+    """`text` with the stop text that ended it, if the server removed it.
 
-    Servers that say which one it was are believed. Of the others, a stop text that is a closing tag
-    (`</answer>`) is put back if its tag is still open: the tag that was opened last.
+    Some servers name the stop text. For the others, a closing tag (`</answer>`) is put back if its
+    tag is open; of several the last opened.
     """
     if not text or text.endswith(tuple(stop)):
         return text

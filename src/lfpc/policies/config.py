@@ -1,4 +1,4 @@
-"""Which model replies, how it is spoken to and how its replies are sampled. Torch-free."""
+"""Configuration of a policy: model, protocol, sampling. Torch-free."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ class PolicyConfig(Sampling):
     model: str
     """Checkpoint folder, or the name of a served model."""
     protocol: str = "qwen2_5_vl"
-    """What the model reads and writes; a name in `lfpc.protocols`."""
+    """Name of a protocol in `lfpc.protocols`."""
     coords: Coords = "mapped"
-    """How boxes are read; see `lfpc.protocols.base.Coords`."""
+    """Reading of boxes; see `lfpc.protocols.base.Coords`."""
 
     @property
     def chat(self) -> ChatProtocol:
-        """What the model reads and writes."""
+        """The protocol by its name."""
         return protocol_named(self.protocol, self.coords)
 
 

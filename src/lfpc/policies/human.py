@@ -1,8 +1,7 @@
-"""A person at a terminal as the policy: sees what a model would see, types what a model would
-write.
+"""A person at a terminal as the policy, with the same pictures and texts as a model.
 
-Pictures are saved as PNG files, whose paths are printed. Four numbers are a crop call, any other
-line is an answer, and a line in the protocol's own words (Qwen2.5-VL's) is passed on as it is.
+Pictures are saved as PNG files, whose paths are printed. Four numbers are a crop call, protocol
+text (Qwen2.5-VL's) is passed on unchanged, and any other line is an answer.
 """
 
 import json
@@ -22,7 +21,7 @@ from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.samples import iter_samples
 
 DEFAULT_BUDGET = 1024
-"""Visual tokens of the first view of a sample for which none was chosen."""
+"""Visual tokens of the first view of a sample without a budget."""
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _BOX = re.compile(
@@ -32,8 +31,8 @@ _RAW = ("<tool_call>", "<answer>")
 
 
 def reply_text(line: str) -> str:
-    """What a typed line is in Qwen2.5-VL's words: `x0 y0 x1 y1` a call, protocol text itself,
-    anything else an answer.
+    """A typed line as Qwen2.5-VL's reply: `x0 y0 x1 y1` is a call, protocol text itself, anything
+    else an answer.
     """
     if any(tag in line for tag in _RAW):
         return line
@@ -47,9 +46,7 @@ def reply_text(line: str) -> str:
 
 
 class HumanPolicy:
-    """Asks a person for every reply. End of input raises EOFError, Ctrl-C KeyboardInterrupt: the
-    caller decides what ends.
-    """
+    """Asks a person for every reply. End of input raises EOFError, Ctrl-C KeyboardInterrupt."""
 
     def __init__(
         self,
@@ -61,7 +58,7 @@ class HumanPolicy:
         """Ask through `read` and `say`.
 
         Args:
-            folder: where the pictures that are shown are saved.
+            folder: folder for the shown pictures.
             read: prints a prompt, returns the typed line.
             say: prints a line.
         """
@@ -114,17 +111,17 @@ def play_folder(
     questions: int | None = None,
     max_turns: int = 6,
 ) -> str:
-    """Let a person answer the questions of a samples folder; prints each verdict. Ctrl-C or the end
-    of input ends the game.
+    """Let a person answer the questions of a samples folder, and print each verdict, until Ctrl-C
+    or the end of input.
 
     Args:
         folder: samples folder.
-        out: where the pictures that are shown are saved.
-        budget: visual tokens of the first view; None: the sample's own, or `DEFAULT_BUDGET`.
-        questions: how many to ask; None: all.
-        max_turns: replies after which a question ends unanswered.
+        out: folder for the shown pictures.
+        budget: visual tokens of the first view; None: the sample's own, else `DEFAULT_BUDGET`.
+        questions: number of questions; None: all.
+        max_turns: turn limit of an episode.
     Returns:
-        One line: how many were right, and where the pictures are.
+        A line with the number of right answers and the folder of the pictures.
     """
     for name, value in (("budget", budget), ("questions", questions), ("max_turns", max_turns)):
         if value is not None and value < 1:

@@ -1,6 +1,6 @@
-"""A `PolicyConfig` as a policy: a checkpoint in this process (transformers or vLLM) or a server.
+"""Policies from a `PolicyConfig`: a checkpoint in this process (transformers or vLLM) or a server.
 
-Torch is imported only where a checkpoint is loaded.
+Torch is imported only to load a checkpoint.
 """
 
 from collections.abc import Callable
@@ -26,17 +26,17 @@ def load_policy(config: PolicyConfig, *, tools: bool = True) -> "TransformersPol
 
 
 def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
-    """Loads the checkpoint `config.model`, and makes policies of it: (config, tools=True) -> a
-    policy sampled as that config says. What a protocol needs of the tokenizer is built once.
+    """A factory of policies on the checkpoint `config.model`, which is loaded once: (config,
+    tools=True) -> policy with that sampling. Tokenizer tables are built once per protocol.
     """
     from lfpc.policies.qwen.checkpoint import (
-        load_checkpoint,  # here, because torch is slow to import and a served model needs none
+        load_checkpoint,  # here, because torch is slow to import and unused by a served model
     )
     from lfpc.policies.transformers import TransformersPolicy
 
     model, tokenizer = load_checkpoint(Path(config.model))
 
-    @cached({}, condition=Condition())  # tables of a vocabulary take half a second to build
+    @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
     def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
         chat = protocol_named(protocol, coords)
         return TransformersPolicy(model, tokenizer, chat, tools=tools, name=config.model)
@@ -48,14 +48,14 @@ def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
 
 
 def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -> ServedPolicy:
-    """The model `config.model` of `server` as a policy."""
+    """The model `config.model` on `server` as a policy."""
     return ServedPolicy(server, config.model, config.chat, sampling=config, tools=tools)
 
 
 def any_policy(
     config: PolicyConfig, backend: Backend, *, tools: bool = True
 ) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
-    """The model `config.model`, its replies computed by `backend`."""
+    """The model `config.model` on any backend as a policy."""
     match backend:
         case Server():
             return served_policy(config, backend, tools=tools)

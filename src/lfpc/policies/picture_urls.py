@@ -1,4 +1,4 @@
-"""Pictures as a server takes them: PNG, which loses nothing, each encoded once."""
+"""Pictures for a server as lossless PNG, each encoded once."""
 
 import base64
 from hashlib import sha256
@@ -12,11 +12,9 @@ from lfpc.storage.files import atomic_file
 
 
 class PictureUrls:
-    """The address of each view: a data URL, or with a folder that of a file there, named after its
-    pixels.
+    """Addresses of views: data URLs, or files in a folder, named by their pixels.
 
-    An address is remembered for as long as its view lives, so no picture of an episode is encoded
-    twice.
+    An address is cached for the lifetime of its view, so no picture of an episode is encoded twice.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -26,12 +24,10 @@ class PictureUrls:
         self._lock = Lock()
 
     def url(self, view: View) -> str:
-        """Where the server finds the pixels of `view`."""
+        """The address of `view` for the server."""
         with self._lock:
             making = self._making.setdefault(view, Lock())
-        with (
-            making
-        ):  # another thread may be at the same view, which questions about one picture share
+        with making:  # threads may share a view of one picture
             found = self._known.get(view)
             if found is None:
                 found = self._known[view] = (

@@ -1,4 +1,4 @@
-"""How a policy's replies are sampled, wherever they are computed. Torch-free."""
+"""Sampling of a policy's replies, on any backend. Torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,22 +10,21 @@ from lfpc.options import NotAnOption, json_option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How replies are sampled."""
+    """Sampling of replies."""
 
     max_new_tokens: NotAnOption[int] = 512
-    """Token limit of a reply. Not an option here: its default depends on the checkpoint."""
+    """Token limit of a reply. Not an option here, because its default depends on the checkpoint."""
     temperature: float = 0.0
-    """Sampling temperature; 0: greedy. Log-probabilities of greedy replies are those at
-    temperature 1."""
+    """Sampling temperature; 0: greedy, with log-probabilities at temperature 1."""
     top_p: float = 1.0
-    """Nucleus sampling: share of the probability mass that is sampled from. Log-probabilities stay
-    those of all tokens."""
+    """Nucleus sampling: share of the probability mass to sample from. Log-probabilities still cover
+    all tokens."""
     sampling_seed: int | None = None
     """Sampling seed. Default: 0 for local checkpoints, unset for servers."""
     extra_body: Annotated[Mapping[str, Any], json_option("extra_body")] = field(
         default_factory=dict[str, Any]
     )
-    """Further fields of each request to a server, as in {"repetition_penalty": 1.0}."""
+    """Further fields of each request to a server, such as {"repetition_penalty": 1.0}."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0 or self.max_new_tokens < 1 or not 0 < self.top_p <= 1:
@@ -36,4 +35,4 @@ class Sampling:
 
 
 GREEDY = Sampling()
-"""The likeliest token each time."""
+"""Greedy sampling: the most likely token."""

@@ -1,17 +1,15 @@
-"""A policy that says what it was told to say: for tests, and for replaying what another policy
-said.
-"""
+"""A policy with scripted replies, for tests and for replays."""
 
 from collections.abc import Callable, Sequence
 
 from lfpc.dialogue import Context, Reply
 
 Script = Callable[[Context], str] | Sequence[str]
-"""What to say: a function of what is shown, or one text per turn (the last one is repeated)."""
+"""Replies: a function of the context, or one text per turn (the last one repeats)."""
 
 
 class ScriptedPolicy:
-    """Replies by script; texts only, no tokens."""
+    """Replies from a script, without tokens."""
 
     def __init__(self, script: Script) -> None:
         """Args: script: a function of the context, or the texts of turn 0, 1, ... of every
@@ -23,9 +21,9 @@ class ScriptedPolicy:
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context, in the same order."""
-        return [Reply(self._say(context)) for context in contexts]
+        return [Reply(self._text(context)) for context in contexts]
 
-    def _say(self, context: Context) -> str:
+    def _text(self, context: Context) -> str:
         if callable(self._script):
             return self._script(context)
         return self._script[min(len(context.turns), len(self._script) - 1)]

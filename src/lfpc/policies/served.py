@@ -1,13 +1,12 @@
 """A policy behind any OpenAI-compatible chat server: vLLM, SGLang, llama.cpp, a vendor's API.
 
-What the model wrote goes back to it unchanged, and pictures are sent as PNG, which loses nothing.
-The openai client waits, bounds and retries (time-outs, lost connections, 408, 409, 429, 5xx, with
-`Retry-After` where the server names one); a 200 that holds no reply is retried here. A request that
-fails for good is a PolicyError. The key is read from OPENAI_API_KEY.
+The model's replies are sent back unchanged, and pictures as lossless PNG. The openai client handles
+concurrency, time-outs and retries (lost connections, 408, 409, 429, 5xx, with the server's
+`Retry-After`); a 200 without a reply is retried here. A request that finally fails is a
+PolicyError. The key comes from OPENAI_API_KEY.
 
-A server's own reasoning parser takes text out of a reply: start it without one. So does its
-tool-call parser; where a protocol leaves its tools to the chat template, the text of a call is made
-again from what the server hands out.
+Start the server without a reasoning parser, which removes text from replies, and without a
+tool-call parser. For protocols with native tools, the text of a separate call is restored.
 """
 
 import asyncio
@@ -30,9 +29,9 @@ from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 KEEP_STOP = "include_stop_str_in_output"
-"""vLLM's switch for leaving the stop text in the reply; other servers ignore or refuse it."""
+"""vLLM's option to keep the stop text in the reply; other servers ignore or reject it."""
 CONNECT_S = 60.0
-"""Seconds a server may take to accept a connection."""
+"""Time-out of a connection, in seconds."""
 _SHORTEST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
 _HINTS = {
@@ -43,15 +42,15 @@ _HINTS = {
 
 
 class ServedPolicy:
-    """Replies with a served model's answers. Enter it (`async with`) before `reply_to`; `reply`
-    does so itself.
+    """A served model as a policy. `reply_to` works inside `async with`, which `reply` enters
+    itself.
 
     Args:
-        server: where the model is.
-        model: its name there.
-        protocol: what the policy is told, and where its replies stop.
-        sampling: how its replies are sampled; a seed is sent with each request.
-        tools: False shows the system message without the tool.
+        server: server of the model.
+        model: name of the model on the server.
+        protocol: the model family's protocol.
+        sampling: sampling parameters; a seed is sent with each request.
+        tools: whether to offer the tool.
     """
 
     def __init__(
@@ -101,11 +100,11 @@ class ServedPolicy:
 
     @property
     def concurrency(self) -> int:
-        """Episodes that may be in play at once."""
+        """Maximum number of concurrent episodes."""
         return self.server.concurrency
 
     def reseed(self, seed: int | None) -> None:
-        """Send `seed` with each request from now on; None: none."""
+        """Send `seed` with each further request; None: no seed."""
         self._settings.pop("seed", None)
         if seed is not None:
             self._settings["seed"] = seed
@@ -132,7 +131,7 @@ class ServedPolicy:
             self._client = None
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One reply per context, in the same order; up to `concurrency` requests at once."""
+        """One reply per context, in the same order, with up to `concurrency` requests at once."""
 
         async def together() -> list[Reply]:
             slots = asyncio.Semaphore(self.concurrency)
@@ -150,8 +149,8 @@ class ServedPolicy:
         """The reply to one context.
 
         Raises:
-            PolicyError: the server refused, did not answer, or sent no reply, as often as it was
-                asked; names it and says why.
+            PolicyError: after all retries the server refused, did not answer, or sent no reply;
+                names the server and the reason.
         """
         messages = await asyncio.to_thread(
             chat_messages, self.protocol.messages(context, tools=self.tools), self._urls
@@ -176,7 +175,7 @@ class ServedPolicy:
         raise PolicyError(f"{self.server.base_url}: {why}, asked {self.server.retries + 1} times")
 
     async def _post(self, messages: list[dict[str, Any]]) -> bytes:
-        """The body of the server's 200."""
+        """The body of the server's response."""
         if self._client is None:
             raise RuntimeError("a served policy is asked inside `async with policy:`")
         keep_stop = self._keep_stop and bool(self.protocol.stop)
@@ -188,7 +187,7 @@ class ServedPolicy:
             body["tool_choice"] = "none"
         body |= self.sampling.extra_body
         try:
-            # not chat.completions.create: it walks through every message in Python, and fails on a
+            # not chat.completions.create: it transforms every message in Python, and fails on a
             # body that is no JSON
             response = await self._client.post(
                 "/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent
@@ -222,10 +221,9 @@ class ServedPolicy:
 
 
 def _wants_a_parser(refusal: str) -> bool:
-    """Whether a server refuses tools because it was started without a parser of calls, as vLLM
-    does.
+    """Whether a server rejects tools because it has no tool-call parser, as vLLM does.
 
-    It is then asked for no choice of tools: the chat template describes them all the same, and
+    The request is then sent without a tool choice: the chat template still describes the tools, and
     calls stay in the text.
     """
     return "tool choice" in refusal.lower() or "tool_choice" in refusal

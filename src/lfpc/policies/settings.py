@@ -1,7 +1,7 @@
-"""How a checkpoint was trained to be asked: `lfpc.json` beside its weights. Torch-free.
+"""Settings of a checkpoint from its training: `lfpc.json` beside the weights. Torch-free.
 
-Training writes the file. Commands take from it what is not given; without the file they take the
-defaults of `CheckpointSettings`.
+Training writes the file. Commands use it for options that are not given; without the file they use
+the defaults of `CheckpointSettings`.
 """
 
 import json
@@ -16,12 +16,12 @@ from lfpc.storage.typed import config_from_plain, plain
 
 SETTINGS_FILE = "lfpc.json"
 FORMAT = 1
-"""Version of the file; another one is refused."""
+"""Version of the file; other versions are rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSettings:
-    """Protocol, crops, limits and budgets that a checkpoint knows from its training."""
+    """Protocol, crop rules, limits and budgets of a checkpoint's training."""
 
     format: int = FORMAT
     """Version of the file."""
@@ -52,7 +52,7 @@ class CheckpointSettings:
 
     @property
     def budget(self) -> int:
-        """First-view budget of a question that comes without one."""
+        """Default first-view budget."""
         return self.full_budget if self.small_budget is None else self.small_budget
 
     def crop_for(self, protocol: str) -> CropRules | None:
@@ -63,10 +63,10 @@ class CheckpointSettings:
 
 
 def read_settings(folder: Path) -> CheckpointSettings | None:
-    """The settings of the checkpoint in `folder`; None: it carries none.
+    """The settings of the checkpoint in `folder`; None without `lfpc.json`.
 
     Raises:
-        CheckpointError: the file is not readable, or of another format.
+        CheckpointError: the file is unreadable, or has another format.
     """
     file = folder / SETTINGS_FILE
     if not file.is_file():

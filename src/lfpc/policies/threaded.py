@@ -1,6 +1,4 @@
-"""A policy of this process, asked from an event loop: one thread replies, so that the loop goes on
-meanwhile.
-"""
+"""A policy in this process for an event loop: one thread computes the replies."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -16,10 +14,10 @@ class ThreadedPolicy:
     """An AsyncPolicy around `policy`.
 
     Args:
-        policy: who replies, one context at a time.
-        thread: an executor of one thread, the same for all policies of a model. Replies that nobody
-            waits for any more are left out.
-        concurrency: episodes that may take turns.
+        policy: policy that gets one context at a time.
+        thread: executor with one thread, shared by all policies of a model. Cancelled replies are
+            skipped.
+        concurrency: maximum number of concurrent episodes.
     """
 
     def __init__(self, policy: Policy, thread: Executor, *, concurrency: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""A policy that runs in this process: a transformers model, sampled in batches."""
+"""A transformers model in this process as a policy, sampled in batches."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,20 +20,21 @@ from lfpc.protocols import ChatProtocol
 
 
 class TransformersPolicy:
-    """Replies with a model's samples, and how likely each token was.
+    """Samples replies with log-probabilities.
 
-    Equal contexts (the first turn of a rollout group) are read once. Within `cached_views()`
-    pictures and first prompts are read once for all rounds.
+    Equal contexts (the first turn of a rollout group) are computed once. Within `cached_views()`
+    pictures and first prompts are computed once for all turns.
 
     Args:
-        model, tokenizer: from `load_checkpoint`.
-        protocol: what the policy is told, and where its replies stop.
-        sampling: how replies are sampled.
-        batch_size: contexts that are read together.
-        generator: draws the tokens, on the model's device; None: a new one from `sampling`'s seed.
-        tools: False shows the system message without the tool.
-        share: False computes every context by itself, for comparison.
-        name: what its configuration calls the model: the folder of the checkpoint.
+        model, tokenizer: results of `load_checkpoint`.
+        protocol: the model family's protocol.
+        sampling: sampling parameters.
+        batch_size: contexts per batch.
+        generator: random generator on the model's device; None: a new one with the seed of
+            `sampling`.
+        tools: whether to offer the tool.
+        share: whether to compute equal parts once; False for comparison.
+        name: the model in its configuration: the folder of the checkpoint.
     """
 
     backend: Backend = None
@@ -78,8 +79,8 @@ class TransformersPolicy:
         return other
 
     def resampled(self, sampling: Sampling) -> Self:
-        """Another policy of the same model that samples as `sampling` says: it shares what was
-        built from the tokenizer, and nothing that changes while it replies.
+        """Another policy of the same model with other sampling. It shares the model and tokenizer
+        tables, and no mutable state.
         """
         other = copy(self)
         other.sampling = sampling
@@ -90,7 +91,7 @@ class TransformersPolicy:
         return other
 
     def reseed(self, seed: int | None) -> None:
-        """Draw tokens from a new stream of random numbers; None: that of 0."""
+        """Restart the random generator from `seed`; None: 0."""
         self.generator.manual_seed(seed or 0)
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
@@ -120,8 +121,8 @@ class TransformersPolicy:
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:
-        """Read each picture and each first prompt once while this block lasts; the weights must not
-        change in it.
+        """Compute each picture and each first prompt once in this block, in which the weights must
+        not change.
         """
         with self.views.remembered():
             self._prefixes = {}
@@ -132,6 +133,6 @@ class TransformersPolicy:
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:
-    """Per row, the features of its views; all rows' views go through the tower in one call."""
+    """Features of the views of each row, from one call of the tower."""
     features = iter(views.features([view for row in rows for view in row.views]))
     return [[next(features) for _ in row.views] for row in rows]

@@ -1,8 +1,6 @@
-"""A policy that runs in this process: vLLM's engine, which batches by itself. Needs vLLM installed;
-nothing here imports it earlier.
+"""vLLM's engine in this process as a policy. vLLM is imported when a policy is made.
 
-Conversations go through the chat template of the checkpoint, exactly as they would through vLLM's
-server.
+Conversations go through the checkpoint's chat template, as in vLLM's server.
 """
 
 import atexit
@@ -22,19 +20,18 @@ from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
-"""Pictures a conversation may hold unless the options say otherwise: vLLM's own limit for some
-models is 1."""
+"""Default maximum of pictures per conversation: vLLM's own limit is 1 for some models."""
 
 
 class VllmPolicy:
-    """Replies with a checkpoint's answers, and how likely each token was.
+    """Samples replies with log-probabilities.
 
     Args:
         checkpoint: a Hugging Face folder.
-        protocol: what the policy is told, and where its replies stop.
-        engine: how vLLM is started.
-        sampling: how replies are sampled.
-        tools: False shows the system message without the tool.
+        protocol: the model family's protocol.
+        engine: options of vLLM.
+        sampling: sampling parameters.
+        tools: whether to offer the tool.
     Raises:
         ConfigError: vLLM is not installed.
         CheckpointError: vLLM does not start with this checkpoint and these options.
@@ -98,11 +95,11 @@ class VllmPolicy:
         return other
 
     def reseed(self, seed: int | None) -> None:
-        """Draw each reply from the stream of `seed` from now on; None: from vLLM's own."""
+        """Sample further replies with `seed`; None: without a seed."""
         self._rules.seed = seed
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One reply per context, in the same order; vLLM decides how many are computed together.
+        """One reply per context, in the same order; vLLM chooses its batches.
 
         Raises:
             PolicyError: a conversation is too long, or holds too many pictures.
@@ -115,7 +112,7 @@ class VllmPolicy:
         for own_turn in (
             False,
             True,
-        ):  # a conversation that ends in the model's own turn is written on
+        ):  # a conversation that ends in the model's own turn is continued
             some = [
                 number
                 for number, chat in enumerate(chats)

@@ -1,5 +1,5 @@
-"""What a model family reads and writes: one small file each. `PROTOCOLS` is the index;
-docs/protocols.md compares them.
+"""Prompts and parsers of model families, one file each. `PROTOCOLS` is the index; docs/protocols.md
+compares them.
 """
 
 from lfpc.errors import ConfigError
@@ -29,10 +29,10 @@ PROTOCOLS: dict[str, ChatProtocol] = {
 
 
 def protocol_named(name: str, coords: Coords = "mapped") -> ChatProtocol:
-    """The protocol called `name`, reading boxes as `coords` says.
+    """The protocol called `name`, with the reading `coords` of boxes.
 
     Raises:
-        ConfigError: no such protocol, or it has no such reading.
+        ConfigError: unknown protocol, or unsupported reading.
     """
     if name not in PROTOCOLS:
         raise ConfigError(f"unknown protocol {name!r}; known are {', '.join(PROTOCOLS)}")

@@ -1,8 +1,7 @@
-"""The record every protocol fills in: texts are data, two functions do the work.
+"""The data type of a protocol: texts, a parser, and functions that write messages.
 
-`parse` never raises and never evaluates: whatever a model wrote becomes a Crop, an Answer or a
-Malformed. It is the only place where a model's coordinates become a Box, which is in fractions of
-the original.
+`parse` neither raises nor evaluates code: any reply becomes a Crop, an Answer or a Malformed. It is
+the only place where a model's coordinates become a Box, which is in fractions of the original.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,70 +19,69 @@ Role = Literal["system", "user", "assistant", "tool"]
 Parser = Callable[[str, Sequence[View]], Action]
 """(reply text, pictures shown so far with the first view first) -> action."""
 Coords = Literal["mapped", "as-released"]
-"""mapped: boxes mean what the model was told. as-released: what the family's published script made
-of them."""
+"""Reading of boxes. mapped: as the prompt defines them; as-released: as the family's published
+script reads them."""
 
 LONGEST_REPLY = 100_000
-"""Characters of a reply that are looked at."""
+"""Maximum parsed characters of a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message; an assistant's text is exactly what the model wrote.
+    """One chat message; an assistant's text is the model's reply, unchanged.
 
-    Assistant messages that follow each other are one turn, and if the last message is the
-    assistant's, it writes on in it.
+    Consecutive assistant messages are one turn; a last assistant message is continued by the model.
     """
 
     role: Role
     parts: tuple[MessagePart, ...]
     reply: int | None = None
-    """For a message that the policy wrote, which turn's reply it is: the policy has its tokens."""
+    """Number of the turn whose reply this message is, as the policy has its tokens; None: not a
+    reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatProtocol:
-    """One model family's way of asking for crops and answering."""
+    """One model family's prompts, calls and answers."""
 
     name: str
     system: str
     """System message with the tool's description; empty: none."""
     direct_system: str
-    """System message when no tool is offered."""
+    """System message without a tool."""
     parser: Parser
-    """What a reply means."""
+    """Parser of replies."""
     ask: Callable[[str, Sequence[str]], str]
     """(question, options) -> text of the first user message, which follows the picture."""
     remind: Callable[[View], str] = lambda first_view: ""
-    """First view -> text after the question when the tool is offered."""
+    """First view -> text after the question if the tool is offered."""
     observe: Callable[[View, int, str], tuple[MessagePart, ...]]
     """(crop, its number among the crops shown from 1, the question as asked) -> parts of the
     message that shows it."""
     observe_nothing: str
-    """Text of the message when the tool shows no picture."""
+    """Text of the message if the tool shows no picture."""
     observation_role: Role = "user"
-    """Whose message shows a crop; assistant: the crop stands in the policy's own turn, which goes
-    on after it."""
+    """Role of the message with a crop. assistant: the crop is inside the policy's own turn, which
+    continues after it."""
     stop: tuple[str, ...] = ()
-    """Texts after which generation stops; they stay in the reply."""
+    """Stop texts, which stay in the reply."""
     native_tools: tuple[Mapping[str, Any], ...] = ()
-    """Tools that the chat template describes (JSON schemas for `tools`); empty: the system message
-    does, or there is no need."""
+    """JSON schemas of tools for the chat template; empty: the system message describes the tool, if
+    there is one."""
     call_text: Callable[[str, str], str] | None = None
-    """(tool's name, arguments as JSON) -> the call as the policy writes it, where a server may hand
-    out calls apart from the text; None: its calls are always text."""
+    """(tool's name, arguments as JSON) -> text of the call, for servers that return calls
+    separately; None: calls are always text."""
     frame: tuple[int, int] | None = None
-    """What the corners of a box the model is asked to locate run to; None: pixels of the picture it
-    is shown."""
+    """Coordinate range of boxes that the model is asked to locate; None: pixels of the shown
+    picture."""
     write_call: Callable[[Box, View], str] | None = None
-    """(region, first view) -> a reply that asks for it, as the policy itself would write it; None:
-    not known."""
+    """(region, first view) -> a reply with a call for it; None: unsupported."""
     crop: CropRules = field(default_factory=CropRules)
-    """How the family's crops become pictures."""
+    """Resolution of the family's crops."""
     turns: int | None = None
-    """Replies of a dialogue whose length is fixed; None: as many as the caller allows."""
+    """Fixed number of replies; None: up to the caller's limit."""
     as_released: Parser | None = None
-    """What the family's published script makes of a reply, where that differs; None: the same."""
+    """Parser that reads boxes as the family's published script, if it differs; None: `parser`."""
 
     @property
     def factor(self) -> int:
@@ -97,32 +95,33 @@ class ChatProtocol:
 
     @property
     def plain_chat(self) -> bool:
-        """Whether turns alternate and no tool is left to the chat template: all that a policy in
-        this process can play.
+        """Whether turns alternate and the chat template describes no tool, as a policy in this
+        process requires.
         """
         return not self.native_tools and self.observation_role != "assistant"
 
     def with_coords(self, coords: Coords) -> Self:
-        """This protocol, reading boxes as `coords` says.
+        """This protocol with the reading `coords` of boxes.
 
         Raises:
-            ConfigError: as-released, but the published script reads boxes as the model was told.
+            ConfigError: as-released for a family whose script reads boxes as the prompt defines
+                them.
         """
         if coords == "mapped":
             return self
         if self.as_released is None:
             raise ConfigError(
-                f"{self.name} has no coords='as-released': its published script does what "
+                f"{self.name} has no --coords as-released: its published script does what "
                 f"it tells the model; use 'mapped'"
             )
         return replace(self, parser=self.as_released)
 
     def parse(self, text: str, views: Sequence[View]) -> Action:
-        """What `text` means, for a policy that has been shown `views`, the first view first."""
+        """The action of the reply `text`, after the policy has seen `views`, first view first."""
         return self.parser(text[:LONGEST_REPLY], views)
 
     def observation(self, turn: Turn, number: int, asked: str) -> tuple[MessagePart, ...]:
-        """What the policy is told after `turn`, whose crop is the `number`th that was shown."""
+        """The message after `turn`, whose crop is the `number`th shown."""
         if isinstance(turn.action, Malformed):
             return (turn.action.detail,)
         return (
@@ -130,7 +129,7 @@ class ChatProtocol:
         )
 
     def messages(self, context: Context, *, tools: bool = True) -> list[Message]:
-        """The whole conversation so far, the policy to write next. Without `tools` the policy is
+        """The whole conversation before the policy's next reply. Without `tools` the policy is
         asked to answer at once.
         """
         system = self.system if tools else self.direct_system

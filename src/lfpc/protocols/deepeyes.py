@@ -1,5 +1,5 @@
-"""DeepEyes: Qwen2.5-VL's call, its schema as text in the system message; boxes in pixels of the
-first picture as it was sent.
+"""DeepEyes: Qwen2.5-VL's call, with its schema as text in the system message; boxes in pixels of
+the first picture as sent.
 
 The published HR-Bench script cuts the original with those same numbers, unscaled: `as_released`
 does so too.
@@ -25,9 +25,9 @@ from lfpc.protocols.reading import (
 
 TOOL = "image_zoom_in_tool"
 SIDES_ABOVE = 30
-"""Pixels; a box with a shorter side is refused."""
+"""Minimum side of a box in pixels (exclusive)."""
 ASPECT = 100
-"""A box whose one side is more than this many times the other is refused."""
+"""Maximum aspect ratio of a box."""
 
 SCHEMA = {
     "type": "function",
@@ -74,8 +74,8 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply: an answer wins wherever it stands, else the first call counts; its box is in
-    pixels of the first view.
+    """Parse a reply: an answer anywhere wins, else the first call counts; its box is in pixels of
+    the first view.
     """
     return call_or_answer(
         text, TOOL_CALL, lambda body: _read_call(body, views, views[0].size), answer_wins=True
@@ -83,7 +83,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
-    """As `parse`, but the box is taken for pixels of the original."""
+    """As `parse`, with the box in pixels of the original."""
     return call_or_answer(
         text,
         TOOL_CALL,

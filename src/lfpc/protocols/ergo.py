@@ -1,8 +1,7 @@
 """ERGO: two fixed turns. The first names a region in pixels of the shown picture, the second
 answers.
 
-The published script shows the whole picture where it cannot read a region: `as_released` does so
-too.
+The published script shows the whole picture for an unreadable region, as `as_released` does.
 """
 
 import re
@@ -51,9 +50,7 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply: the first zoom or answer counts, and once a region has been shown only an
-    answer does.
-    """
+    """Parse a reply: the first zoom or answer counts, after a shown region only an answer."""
     if len(views) > 1:
         answered = ANSWER.search(text)
         return (
@@ -66,7 +63,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
-    """As `parse`, but a first reply without a usable region or an answer gets the whole picture."""
+    """As `parse`, but a first reply without a valid region or an answer gets the whole picture."""
     action = parse(text, views)
     return Crop(WHOLE) if isinstance(action, Malformed) and len(views) == 1 else action
 

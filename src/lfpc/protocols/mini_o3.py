@@ -1,6 +1,4 @@
-"""Mini-o3: a box in fractions of a picture that the call names, so a crop may be cut from a
-crop.
-"""
+"""Mini-o3: a box in fractions of a named picture, so a crop may be cut from a crop."""
 
 import json
 import re
@@ -25,7 +23,7 @@ GROUNDING = re.compile(r"<grounding>(.*?)(?:</grounding>|\Z)", re.DOTALL)
 ORIGINAL = "original_image"
 FRAME = (1, 1)
 ASPECT = 200
-"""A box whose one side is more than this many times the other is refused."""
+"""Maximum aspect ratio of a box."""
 
 _OBSERVATION = re.compile(r"observation_([0-9]{1,6})")
 
@@ -45,7 +43,7 @@ DIRECT_SYSTEM = (
 
 
 def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
-    """A crop with the name under which the next call may cut from it."""
+    """A crop with its name for further calls."""
     return (
         f"This is what you zoomed in on (observation_{number}):\n",
         view,
@@ -56,7 +54,7 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply; the first grounding or answer counts. observation_1 is the first crop,
+    """Parse a reply: the first grounding or answer counts. observation_1 is the first crop,
     observation_0 the original.
     """
     return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views))

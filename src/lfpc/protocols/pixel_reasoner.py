@@ -1,9 +1,9 @@
-r"""Pixel-Reasoner: boxes in fractions or pixels of any picture shown so far, counted from 1; the
+r"""Pixel-Reasoner: boxes in fractions or pixels of any picture shown so far, numbered from 1; the
 answer in \boxed{}.
 
-What is shown is a tenth of the target picture wider on every side than the box. The published
-script takes a box for pixels as soon as one number is 1 or more, and for pixels of the target at
-full resolution: `as_released` does so too.
+The shown region is wider than the box, by a tenth of the target picture on every side. The
+published script reads a box as pixels of the target at full resolution as soon as one number is 1
+or more, as `as_released` does.
 """
 
 import re
@@ -31,10 +31,10 @@ from lfpc.protocols.reading import (
 
 TOOL = "crop_image_normalized"
 SIDES_ABOVE = 28
-"""Pixels of the original; what would be shown must have longer sides."""
+"""Minimum side of the shown region in pixels of the original (exclusive)."""
 PADDING = 0.1
 MOST_PADDING = 600
-"""Share of the target picture that is added on every side, and its limit in pixels of the
+"""Padding on every side as share of the target picture, and its maximum in pixels of the
 original."""
 
 _BOXED = re.compile(r"\\boxed\s?\{")
@@ -62,13 +62,13 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 
 def ask_for_box(question: str, options: Sequence[str]) -> str:
-    """The question and where the answer goes."""
+    """The question with the form of the answer."""
     return f"{ask(question, options)}\n\n{FINAL}"
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    r"""Read a reply: a call counts unless a \boxed{} comes before it; of several \boxed{} the last
-    one is the answer.
+    r"""Parse a reply: a call counts unless a \boxed{} comes before it; the last \boxed{} is the
+    answer.
     """
     return _parse(text, views, released=False)
 
@@ -132,14 +132,14 @@ def _crop(
 
 
 def _full_size(view: View) -> tuple[int, int]:
-    """Pixels of the original that a view depicts."""
+    """Size of a view's region in pixels of the original."""
     (width, height) = view.original_size
     (x0, y0, x1, y1) = view.region.corners
     return max(1, round(width * (x1 - x0))), max(1, round(height * (y1 - y0)))
 
 
 def _inside(box: Box, region: Box) -> Box:
-    """The part of `box` that lies in `region`."""
+    """The part of `box` inside `region`."""
     return Box(
         max(box.x0, region.x0),
         max(box.y0, region.y0),
@@ -149,8 +149,8 @@ def _inside(box: Box, region: Box) -> Box:
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""What the last \boxed{} holds, braces inside it matched; None: there is none. An unclosed one
-    reads to the end.
+    r"""The content of the last \boxed{}, with matched braces; None without one. An unclosed one
+    ends with the text.
     """
     start = 0
     for found in _BOXED.finditer(text):

@@ -34,13 +34,12 @@ DIRECT_SYSTEM = "You answer questions about a picture. Write <answer>your answer
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply. A call wins over an answer that comes after it; of several calls the first
-    counts.
+    """Parse a reply. A call wins over a later answer; of several calls the first counts.
 
-    JSON is not repaired: this is the protocol that is trained, and its reward pays for sound calls.
+    JSON is not repaired: this protocol is trained, and its reward pays for valid calls.
 
     Args:
-        text: the reply, whatever it holds.
+        text: the reply, of any form.
         views: pictures shown so far; the box is in pixels of the first.
     """
     return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views[0]))

@@ -1,10 +1,10 @@
 """Qwen3-VL and 3.5: boxes in 0..1000 of the original, calls as JSON or XML, the answer in free
 text.
 
-Three records, one parser: `qwen3_vl` leaves the tool's description to the chat template and returns
-crops in a tool message; `qwen3_vl_user` returns them in a user message, for servers that take
-pictures only there; `qwen3_vl_text` also describes the tool in the system message, for servers and
-templates without tools.
+Three protocols, one parser: `qwen3_vl` leaves the tool's description to the chat template and
+returns crops in a tool message; `qwen3_vl_user` returns them in a user message, for servers that
+accept pictures only there; `qwen3_vl_text` also describes the tool in the system message, for
+servers and templates without tools.
 """
 
 import json
@@ -33,9 +33,9 @@ from lfpc.protocols.reading import (
 
 TOOL = "image_zoom_in_tool"
 FRAME = (1000, 1000)
-"""What coordinates run to, across and down."""
+"""Coordinate range, across and down."""
 LEAST_SIDE = 32
-"""Pixels of the original to which a shorter side of a box is widened."""
+"""Minimum side of a crop in pixels of the original; shorter sides are widened."""
 
 _CALL = re.compile(
     r"<tool_call>(.*?)(?:</tool_call>|\Z)|(<function=.*?(?:</function>|\Z))", re.DOTALL
@@ -74,11 +74,11 @@ SCHEMA = {
 
 
 def call_text(name: str, arguments: str) -> str:
-    """A call as the model writes it, for a server that hands out calls apart from the text.
+    """The text of a call, for a server that returns calls separately.
 
     Args:
-        name: of the tool.
-        arguments: as JSON, as the server gives them.
+        name: name of the tool.
+        arguments: arguments as the server's JSON.
     """
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
@@ -93,16 +93,16 @@ DIRECT_SYSTEM = "You answer questions about a picture."
 
 
 def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
-    """A crop alone: the chat template sets a tool's message apart."""
+    """A crop without text: the chat template marks a tool's message."""
     return (view,)
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply. Thinking is passed over; the first call or <answer> counts; without either, the
+    """Parse a reply. Thinking is skipped; the first call or <answer> counts; without either, the
     text is the answer.
 
     Args:
-        text: the reply, whatever it holds.
+        text: the reply, of any form.
         views: pictures shown so far; boxes refer to the original, as `img_idx` counts only the
             user's picture, which is one.
     """

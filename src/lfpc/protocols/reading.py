@@ -1,8 +1,8 @@
-"""What several parsers share: which of call and answer counts, JSON with bounded repair, four
-numbers to a Crop.
+"""Shared parts of parsers: precedence of call and answer, JSON with bounded repair, four numbers to
+a Crop.
 
-Every function takes whatever a model wrote, returns a value, and raises nothing but the
-`ValueError` that its docstring names.
+Every function accepts any reply of a model, returns a value, and raises only the `ValueError` in
+its docstring.
 """
 
 import json
@@ -19,9 +19,9 @@ from lfpc.protocols.base import MessagePart
 TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
 MOST_CLOSERS = 8
-"""Brackets that repair may close; a call nests no deeper than three."""
+"""Maximum brackets that repair closes; a call nests at most three deep."""
 LONGEST_REPAIR = 4_000
-"""Characters of a call that repair looks at."""
+"""Maximum characters of a call for repair."""
 
 _TRAILING_COMMA = re.compile(r",\s{0,20}([\]}])")
 _CLOSER = {"{": "}", "[": "]"}
@@ -38,12 +38,12 @@ def observe_tagged(view: View, number: int, asked: str) -> tuple[MessagePart, ..
 
 
 def malformed(reason: Reason, why: str) -> Malformed:
-    """`why` is a sentence for the policy."""
+    """A Malformed; `why` is a sentence for the policy."""
     return Malformed(reason, f"Error: {why}")
 
 
 def said(text: str) -> Action:
-    """An answer, unless it holds nothing."""
+    """An Answer, or a Malformed if the text is empty."""
     return (
         Answer(text.strip())
         if text.strip()
@@ -58,12 +58,11 @@ def call_or_answer(
     *,
     answer_wins: bool = False,
 ) -> Action:
-    """Read the first call or the answer, whichever comes first; with `answer_wins` an answer counts
-    wherever it stands.
+    """The first call or answer of a reply; with `answer_wins` an answer anywhere wins.
 
     Args:
         text: the reply.
-        call: finds a call; its first group goes to `read_call`.
+        call: pattern of a call, whose first group goes to `read_call`.
     """
     called = call.search(text)
     answered = ANSWER.search(text)
@@ -77,13 +76,13 @@ def call_or_answer(
 def read_json(text: str, *, repair: bool = True) -> Any:
     """The first JSON value in `text`.
 
-    Repair is bounded: words or a fence in front, single quotes where there are no double ones,
+    Repair is bounded: words or a fence in front, single quotes in a text without double ones,
     commas before a closing bracket, up to `MOST_CLOSERS` missing closing brackets, in a text of up
-    to `LONGEST_REPAIR` characters. A value cut inside a number stays broken: its digits are not
-    known.
+    to `LONGEST_REPAIR` characters. A value that ends inside a number stays broken, as its digits
+    are unknown.
 
     Raises:
-        ValueError: no JSON, nor with repair.
+        ValueError: not JSON, even after repair.
     """
     text = text.strip()
     try:
@@ -135,8 +134,8 @@ def hermes_call(tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def tool_arguments(body: str, tool: str, *, repair: bool = True) -> dict[str, Any] | Malformed:
-    """The arguments of a Hermes call, `{"name": tool, "arguments": {...}}`; arguments may be JSON
-    in a text.
+    """The arguments of a Hermes call, `{"name": tool, "arguments": {...}}`; arguments may be a text
+    of JSON.
     """
     try:
         call: Any = read_json(body, repair=repair)
@@ -149,7 +148,7 @@ def tool_arguments(body: str, tool: str, *, repair: bool = True) -> dict[str, An
 
 
 def from_text(value: Any) -> Any:
-    """A value that is JSON in a text, read; any other value as it is."""
+    """A text of JSON as its value; any other value unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -159,7 +158,7 @@ def from_text(value: Any) -> Any:
 
 
 def four_numbers(value: Any, *, lenient: bool = True) -> tuple[float, float, float, float] | None:
-    """A list of four numbers; `lenient`: also as JSON in a text, or alone in a list. A number too
+    """A list of four numbers; `lenient`: also as a text of JSON, or nested in a list. A number too
     large for a float is infinite.
     """
     if lenient:
@@ -183,7 +182,7 @@ def _as_float(number: int | float) -> float:
 
 
 def whole_number(value: Any) -> int | None:
-    """An index: a whole number, as such, as a float or in a short text; else None."""
+    """An index given as a whole number, a float or a short text; else None."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,6}\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -192,7 +191,7 @@ def whole_number(value: Any) -> int | None:
 
 
 BAD_BOX = malformed(Reason.BAD_BOX, "The box must be four numbers, [x1, y1, x2, y2].")
-"""What `crop_of` says where there are no four numbers."""
+"""Text of `crop_of` without four numbers."""
 
 
 def crop_of(
@@ -201,14 +200,14 @@ def crop_of(
     views: Sequence[View],
     source: int = 0,
 ) -> Crop | Malformed:
-    """The Crop that `numbers` mean.
+    """The Crop of the four `numbers`.
 
     Args:
         numbers: x1, y1, x2, y2 as the policy wrote them; parts outside the picture are cut off,
             swapped corners put in order.
         frame: (width, height) of the picture they refer to, in their unit.
         views: pictures shown so far.
-        source: which of them they refer to.
+        source: number of the picture they refer to.
     """
     if numbers is None:
         return BAD_BOX
@@ -230,13 +229,13 @@ def crop_of(
 def check_shape(
     crop: Crop, size: Size, *, above: float = 0.0, aspect: float = float("inf")
 ) -> Crop | Malformed:
-    """The crop, if its sides are long enough.
+    """The crop, or a Malformed if a side is too short or the aspect too large.
 
     Args:
-        crop: what would be shown.
-        size: (width, height) in pixels at which the whole original is measured.
-        above: each side must be longer than this, in those pixels.
-        aspect: the longer side may be at most this many times the shorter one.
+        crop: the crop to check.
+        size: (width, height) of the whole original in pixels.
+        above: minimum side in those pixels (exclusive).
+        aspect: maximum ratio of the longer to the shorter side.
     """
     x0, y0, x1, y1 = crop.shown.corners
     width = (x1 - x0) * size[0]

@@ -1,10 +1,10 @@
-"""Which region of a picture a Python program cuts, told from its syntax tree alone. Nothing is ever
+"""The region of a picture that a Python program cuts, from its syntax tree alone. Nothing is
 executed, imported or opened.
 
-Read are numbers and their arithmetic, `int`, `round`, `min`, ..., the size of a picture, PIL's
+Supported: numbers and their arithmetic, `int`, `round`, `min`, ..., the size of a picture, PIL's
 `crop` and `resize`, array slices and `cv2.resize`, through assignments, `with`, `try` and `if`.
-What a loop or a function does is not read, what is not understood is not known, and a cut whose
-numbers are not known is no cut.
+Loops and functions are not evaluated. Unsupported values are unknown, and a cut with unknown
+numbers does not count.
 """
 
 import ast
@@ -27,13 +27,13 @@ from lfpc.protocols.syntax_values import (
 )
 
 LONGEST_CODE = 20_000
-"""Characters of a program that is read; a longer one is refused."""
+"""Maximum characters of a program; longer ones are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What the program cuts last: its numbers x1, y1, x2, y2, and the region of the file's picture
-    they mean (None: no area).
+    """The last cut of a program: its numbers x1, y1, x2, y2, and the region of the file's picture
+    (None: no area).
     """
 
     numbers: tuple[float, float, float, float]
@@ -41,10 +41,10 @@ class Cut:
 
 
 def last_cut(code: str, size: Size) -> Cut | None:
-    """The last region that `code` cuts; None: none that can be told.
+    """The last cut of `code`; None: none with known numbers.
 
     Args:
-        code: the program. Whatever picture file it opens is taken for the original.
+        code: the program. Any picture file that it opens counts as the original.
         size: (width, height) of the original in pixels.
     Raises:
         ValueError: not Python, longer than `LONGEST_CODE`, or too deeply nested.
@@ -65,9 +65,7 @@ def last_cut(code: str, size: Size) -> Cut | None:
 
 
 class _Program:
-    """Goes through a program from top to bottom and knows what its names stand for, and what was
-    cut last.
-    """
+    """Evaluates a program from top to bottom: known values of its names, and the last cut."""
 
     def __init__(self, original: CodePicture) -> None:
         self.original = original
@@ -75,7 +73,7 @@ class _Program:
         self.cut: Cut | None = None
 
     def run(self, statements: Sequence[ast.stmt]) -> None:
-        """Read statements, one after the other."""
+        """Evaluate statements in order."""
         for statement in statements:
             match statement:
                 case ast.Assign(targets=targets, value=value):
@@ -102,8 +100,8 @@ class _Program:
                     self.forget(statement)
 
     def branch(self, statement: ast.If) -> None:
-        """The branch that is taken; where that is not known, both, after which names and cuts they
-        disagree on are not known.
+        """Evaluate the branch that is taken, or both if unknown; then names and cuts on which they
+        differ are unknown.
         """
         test = statement.test
         taken = None
@@ -128,7 +126,7 @@ class _Program:
             self.cut = None
 
     def forget(self, statement: ast.stmt) -> None:
-        """After a statement that is not read, nothing it may have changed is known."""
+        """Make everything unknown that an unsupported statement may have changed."""
         for node in ast.walk(statement):
             match node:
                 case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -141,7 +139,7 @@ class _Program:
                     self.cut = None if attribute == "crop" else self.cut
 
     def bind(self, target: ast.expr, value: Value) -> None:
-        """Give `value` to the target of an assignment."""
+        """Assign `value` to the target of an assignment."""
         match target:
             case ast.Name(id=name):
                 self.names[name] = value
@@ -157,14 +155,14 @@ class _Program:
                 self.spoil(owner)
 
     def spoil(self, node: ast.expr) -> None:
-        """Numbers that were changed in place are not known any more; a picture that was drawn on is
-        as large as before.
+        """Make numbers that were changed in place unknown; a picture that was drawn on keeps its
+        size.
         """
         if isinstance(node, ast.Name) and isinstance(self.names.get(node.id), tuple):
             self.names[node.id] = None
 
     def value(self, node: ast.expr) -> Value:
-        """What an expression is; cuts in it are noted."""
+        """The value of an expression, with its cuts recorded."""
         match node:
             case ast.Constant(value=int() | float() as constant) if not isinstance(constant, bool):
                 return number(constant)
@@ -206,7 +204,7 @@ class _Program:
         return element(owner, self.value(index))
 
     def sliced(self, picture: CodePicture, index: ast.expr) -> Value:
-        """`picture[y1:y2, x1:x2]` of an array; slices without bounds cut nothing."""
+        """`picture[y1:y2, x1:x2]` of an array; slices without bounds are no cut."""
         axes = (*(index.elts if isinstance(index, ast.Tuple) else [index]), ast.Slice())[:2]
         if all(
             isinstance(axis, ast.Slice) and axis.lower is axis.upper is axis.step is None
@@ -229,8 +227,8 @@ class _Program:
         )
 
     def cut_out(self, picture: CodePicture, box: Value) -> CodePicture | None:
-        """Note that `box`, in pixels of `picture`, was cut; a cut that is not known hides the one
-        before it.
+        """Record the cut of `box`, in pixels of `picture`; an unknown cut replaces the one before
+        it.
         """
         self.cut = None
         if not isinstance(box, tuple) or len(box) != 4 or None in box:
@@ -248,7 +246,7 @@ class _Program:
         )
 
     def call(self, node: ast.Call) -> Value:
-        """What a call gives; functions that are not known give nothing known."""
+        """The value of a call; unknown functions return unknown values."""
         owner = self.value(node.func.value) if isinstance(node.func, ast.Attribute) else None
         name = str(getattr(node.func, "attr", getattr(node.func, "id", "")))
         given: list[Value] = [self.value(argument) for argument in node.args]

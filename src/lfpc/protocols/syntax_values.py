@@ -1,8 +1,7 @@
-"""What an expression of a program can be known to be: a number, a few numbers, a picture; and the
-arithmetic on them.
+"""Known values of expressions in a program (a number, a few numbers, a picture), and the arithmetic
+on them.
 
-Used by `lfpc.protocols.syntax`. Numbers are floats throughout, so no expression can grow without
-bound.
+Used by `lfpc.protocols.syntax`. All numbers are floats, so no expression can grow without bound.
 """
 
 import ast
@@ -15,7 +14,9 @@ from lfpc.boxes import Box
 
 @dataclass(frozen=True, slots=True)
 class CodePicture:
-    """A picture as the program has it: a region of the file's, and its present size in pixels."""
+    """A picture in the program: its region of the file's picture, and its current size in
+    pixels.
+    """
 
     region: Box
     width: float
@@ -33,7 +34,7 @@ class CodePicture:
 
 
 Value = float | tuple[float | None, ...] | CodePicture | None
-"""None: not known."""
+"""A known value; None: unknown."""
 
 KEEPS_SHAPE = frozenset(
     {
@@ -60,7 +61,7 @@ KEEPS_SHAPE = frozenset(
         "convertScaleAbs",
     }
 )
-"""Functions whose result shows the same region at the same size as the picture they are given."""
+"""Functions whose result has the region and size of their argument."""
 _OF_ONE: Mapping[str, Callable[[float], float]] = {
     "int": lambda a: float(math.trunc(a)),
     "float": lambda a: a,

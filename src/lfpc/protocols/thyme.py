@@ -1,9 +1,8 @@
-"""Thyme: Python code asks for the crop, in pixels of the original's file; the crop stands in the
+"""Thyme: Python code asks for the crop, in pixels of the original's file; the crop is inside the
 assistant's own turn.
 
-The code is never run. `lfpc.protocols.syntax` reads from its syntax tree which region it cuts; that
-region is shown, and nothing else the code does to it (rotation, contrast, drawing, arithmetic that
-it prints) happens.
+The code is never run. `lfpc.protocols.syntax` finds the cut region in its syntax tree. That region
+is shown; other effects of the code (rotation, contrast, drawing, printed results) do not happen.
 """
 
 import re
@@ -19,7 +18,7 @@ from lfpc.protocols.syntax import last_cut
 
 CODE = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL)
 FILE = "image.jpg"
-"""What the policy is told that its file is called."""
+"""File name of the picture in the prompt."""
 
 SYSTEM = (
     "You are a helpful assistant. Solve the problem step by step. To see more, you may "
@@ -50,9 +49,7 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 
 def parse(text: str, views: Sequence[View]) -> Action:
-    """Read a reply; the first code or answer counts. Errors come back as the sandbox would give
-    them.
-    """
+    """Parse a reply: the first code or answer counts. Errors are worded as the sandbox's."""
     action = call_or_answer(text, CODE, lambda body: _read_code(body, views))
     return (
         replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>")

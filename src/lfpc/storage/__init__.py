@@ -1,9 +1,9 @@
-"""What outlives a killed process.
+"""Files that survive a killed process.
 
-files         a file or folder is written whole, or not at all
-journal       append-only lines, of which a torn one does not count
-runs          a folder with one configuration and what came of it
-locks         one process at a time writes in a folder
+files         atomic writes of files and folders
+journal       append-only lines of JSON
+runs          run folders: one configuration and its results
+locks         one writing process per folder
 environment   versions, revision and machine of a run
 typed         dataclasses to JSON and back
 """

@@ -1,4 +1,4 @@
-"""Versions, revision and machine of a run, as `environment.json` keeps them."""
+"""Versions, revision and machine of a run, for `environment.json`."""
 
 import os
 import platform
@@ -15,11 +15,11 @@ _PACKAGES = ("lfpc", "torch", "transformers", "tokenizers", "numpy", "pillow")
 
 
 def environment(*, backend: str = "", device: str = "") -> dict[str, Any]:
-    """What `environment.json` holds. None of the packages it names is imported.
+    """The content of `environment.json`. None of the packages is imported.
 
     Args:
-        backend: who computes replies: a server's address, "vllm" or "transformers"; empty: nobody.
-        device: torch device; empty: unknown, or on another machine.
+        backend: name of the backend: a server's address, "vllm" or "transformers"; empty: none.
+        device: torch device; empty: unknown, or another machine's.
     """
     return {
         "python": platform.python_version(),
@@ -42,8 +42,8 @@ def _version(package: str) -> str | None:
 
 @cache
 def revision_of(package: Path) -> str | None:
-    """Commit of the git checkout whose `src/lfpc` is `package`, "-dirty" behind it if files were
-    changed; None for an installed package, also inside another project's repository.
+    """Commit of the git checkout whose `src/lfpc` is `package`, with "-dirty" for changed files;
+    None for an installed package, even inside another project's repository.
     """
     root = package.parents[1]
     try:
@@ -59,7 +59,7 @@ def revision_of(package: Path) -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
-    """What git prints; empty where it fails."""
+    """Output of git; empty after a failure."""
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words],

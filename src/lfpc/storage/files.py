@@ -1,8 +1,8 @@
-"""Files that are written whole, or not at all.
+"""Atomic writes of files and folders.
 
 A draft beside the file is written, flushed to disk and renamed: a reader sees the old file or the
-new one, also after a power failure. Every draft has a name that no other process uses and ends in
-`.part`. What is appended line by line is in `journal`.
+new one, even after a power failure. Every draft has a unique name that ends in `.part`. Appended
+lines are in `journal`.
 """
 
 import json
@@ -18,18 +18,19 @@ from lfpc.errors import DiskError, RunError
 from lfpc.storage.typed import plain
 
 LONE_SURROGATES = "backslashreplace"
-"""What UTF-8 cannot hold is written as \\uD800, which JSON reads back as it was."""
+"""Error handler that writes lone surrogates, which UTF-8 lacks, as \\uD800, which JSON reads."""
 _DRAFTS = ".*.part"
 
 
 @contextmanager
 def atomic_file(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """A draft to write, which becomes `path` when the block ends and is removed if it fails.
+    """A draft to write, which becomes `path` at the end of the block, and is removed after a
+    failure.
 
     Parent folders are made. Text is UTF-8.
 
     Raises:
-        DiskError: the disk refuses; `path` is as it was.
+        DiskError: the disk refuses; `path` is unchanged.
     """
     draft = _draft(path)
     text: dict[str, Any] = {"encoding": "utf-8", "errors": LONE_SURROGATES} if mode == "w" else {}
@@ -49,11 +50,11 @@ def atomic_file(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty draft folder to fill, which takes the place of `folder` when the block ends and is
-    removed if it fails.
+    """An empty draft folder to fill, which replaces `folder` at the end of the block, and is
+    removed after a failure.
 
     Raises:
-        OSError: the disk refuses; `folder` is as it was.
+        OSError: the disk refuses; `folder` is unchanged.
     """
     draft = _draft(folder)
     draft.mkdir(parents=True)
@@ -66,9 +67,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, folder: Path) -> None:
-    """Put `draft` in the place of `folder`; a reader finds the old one or the new one, never half
-    of one.
-    """
+    """Replace `folder` by `draft`; a reader finds the old or the new one, never a partial one."""
     for path in [*draft.rglob("*"), draft]:
         _sync(path)
     old = folder.with_name(f".{folder.name}.old")
@@ -81,8 +80,8 @@ def replace_folder(draft: Path, folder: Path) -> None:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Delete what killed processes left half written directly in `folder`, in which no other
-    process may be writing.
+    """Delete drafts of killed processes directly in `folder`, in which no other process may be
+    writing.
     """
     for draft in folder.glob(_DRAFTS):
         if draft.is_dir():
@@ -103,20 +102,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What the JSON file `path` holds.
+    """The content of the JSON file `path`.
 
     Raises:
-        RunError: there is no such file, or it is not JSON.
+        RunError: no such file, or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is not readable ({error}); is this a run folder?") from error
+        raise RunError(f"{path} is unreadable ({error}); is this a run folder?") from error
 
 
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
-    """Turn what the operating system reports about `path` into one sentence."""
+    """Turn an OSError about `path` into a DiskError."""
     try:
         yield
     except OSError as error:
@@ -128,8 +127,8 @@ def _draft(path: Path) -> Path:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk keep a file's content, or the names in a folder."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    """Flush a file's content, or the names in a folder, to disk."""
+    if os.name != "posix":  # other systems cannot open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

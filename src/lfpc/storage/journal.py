@@ -1,7 +1,7 @@
-"""Append-only JSON lines.
+"""Append-only lines of JSON.
 
-A line counts once its line break is on disk: what a killed process left half written is skipped on
-reading and cut off when the file is opened for writing.
+A line counts once its line break is on disk. A half-written line of a killed process is skipped on
+reading, and cut when the file is opened for writing.
 """
 
 import json
@@ -18,13 +18,15 @@ from lfpc.storage.typed import plain
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Rows under keys, appended one at a time. Every method raises RunError if the disk refuses."""
+    """JSON objects with keys, appended one per line. Every method raises RunError if the disk
+    refuses.
+    """
 
     path: Path
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The journal at `path`, for the one process that writes it; a torn last line is cut."""
+        """The journal at `path`, for its one writing process; a torn last line is cut."""
         cut_torn_line(path)
         return cls(path)
 
@@ -33,11 +35,11 @@ class Journal:
         append_line(self.path, {"key": key, **row})
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row as it was written, with its "key", one at a time."""
+        """Every object as written, with its "key", one at a time."""
         return read_lines(self.path)
 
     def by_key(self) -> dict[str, dict[str, Any]]:
-        """Rows by key, in the order first written; of several with one key the last counts."""
+        """Objects by key, in the order first written; the last of a key counts."""
         return {row["key"]: row for row in self.rows()}
 
 
@@ -47,16 +49,16 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to the file `path`, which is made if need be."""
+    """Append `row` to the file `path`, which is created if missing."""
     with disk(path), path.open("a", encoding="utf-8", errors=LONE_SURROGATES) as out:
         out.write(line_of(row))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of `path`, one at a time; none where there is no such file.
+    """The objects of the complete lines of `path`, one at a time; none without the file.
 
     Raises:
-        RunError: a line in the middle is not JSON.
+        RunError: a complete line is not JSON.
     """
     if not path.exists():
         return
@@ -73,7 +75,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Shorten `path` to its last whole line."""
+    """Truncate `path` after its last complete line."""
     if not path.exists():
         return
     with disk(path), path.open("rb+") as file:

@@ -1,8 +1,8 @@
-"""One process at a time writes in a folder.
+"""Locks that allow one writing process per folder.
 
-The lock is `flock` on the file `.lock` in the folder: the system releases it when the process ends,
-however that happens. Reading takes no lock. Where there is no `flock` (Windows, some network file
-systems) nothing is locked.
+The lock is `flock` on the file `.lock` in the folder, which the system releases when the process
+ends for any reason. Reading takes no lock. Without `flock` (Windows, some network file systems)
+nothing is locked.
 """
 
 import os
@@ -26,16 +26,16 @@ _held: dict[Path, list[int]] = {}
 
 
 class FolderLock:
-    """Keeps other processes from locking `folder`, until `release`, or until it is collected."""
+    """A lock on `folder` against other processes, until `release` or garbage collection."""
 
     def __init__(self, folder: Path, *, again: bool = True) -> None:
-        """Lock `folder`, which is made if need be.
+        """Lock `folder`, which is created if missing.
 
         Args:
-            folder: what to lock.
+            folder: folder to lock.
             again: whether this process may hold further locks on it.
         Raises:
-            RunError: it is locked, or cannot be written.
+            RunError: the folder is locked, or not writable.
         """
         key = folder.resolve()
         with _guard:
@@ -45,7 +45,7 @@ class FolderLock:
                 raise _in_use(folder)
             _held[key][1] += 1
         self.release = weakref.finalize(self, _release, key)
-        """Let others lock the folder; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,7 +55,7 @@ class FolderLock:
 
 
 def _locked(folder: Path) -> int:
-    """Descriptor of the folder's lock file, which this process now has locked."""
+    """Descriptor of the folder's lock file, now locked by this process."""
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
@@ -86,7 +86,9 @@ def _release(key: Path) -> None:
 
 
 def _forget() -> None:
-    """Leave the parent's locks to the parent: a forked process would keep them past its end."""
+    """Forget the parent's locks in a forked process, which would hold them past the parent's
+    end.
+    """
     global _guard
     _guard = RLock()
     for descriptor, _ in _held.values():

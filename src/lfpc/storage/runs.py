@@ -1,12 +1,12 @@
-"""The run folder: what a run was asked to do, where it ran, and what it wrote line by line.
+"""The run folder: configuration, environment, metrics and episodes of a run.
 
     config.json        {"kind": "train", "format": 2, "config": {...}}, the configuration resolved
-    samples.jsonl      what the run is about; "samples" in config.json names another place
+    samples.jsonl      the samples of the run; "samples" in config.json names another file
     environment.json   see `environment`
-    metrics.jsonl      a line a step
-    episodes.jsonl     a line an episode, keyed
+    metrics.jsonl      a line per step
+    episodes.jsonl     a line per episode, with a key
 
-Weights are not written here.
+Other modules write the weights.
 """
 
 import dataclasses
@@ -35,22 +35,22 @@ METRICS_FILE = "metrics.jsonl"
 EPISODES_FILE = "episodes.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 FORMAT = 2
-"""Of the run folders that this version writes and reads. Format 1 was the bare configuration."""
+"""Format of run folders in this version. Format 1 was the bare configuration."""
 _UNSET = object()
 C = TypeVar("C")
 
 
 class Kind(StrEnum):
-    """What a run folder is."""
+    """Kind of a run folder."""
 
     TRAIN = "train"
     EVALUATION = "evaluation"
     SELECTION = "selection"
     ANSWERS = "answers"
-    """A model's answers, which selections may share."""
+    """Answers of a model, which selections may share."""
     IMPORT = "import"
     HASHES = "hashes"
-    """How pictures look, for the search of copies."""
+    """Hashes of pictures, for the search of copies."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ class RunFolder:
         backend: str = "",
         device: str = "",
     ) -> Self:
-        """Create the folder, or continue the run of the same `config` that it holds. No other
-        process can open it until this one ends or closes it.
+        """Create the folder, or resume its run of the same `config`. No other process can open it
+        until this one ends or closes it.
 
         Args:
-            path: the folder; parents are made.
-            kind: what the run is.
-            config: a frozen dataclass; written resolved, compared key by key with what is there.
-            resume: whether a folder that already holds a run may be continued.
-            samples: `samples.jsonl` of what the run is about, which runs may share; None: in the
-                folder itself.
-            backend: who computes replies, for `environment.json`.
-            device: where the run computes, for `environment.json`.
+            path: the folder; parents are created.
+            kind: kind of the run.
+            config: a frozen dataclass, written resolved, and compared key by key with an existing
+                one.
+            resume: whether to resume an existing run.
+            samples: `samples.jsonl` of the run, which runs may share; None: in the folder itself.
+            backend: name of the backend, for `environment.json`.
+            device: torch device, for `environment.json`.
         Raises:
-            RunError: the folder is in use, holds a run of another kind or configuration, or any run
-                with `resume=False`, or cannot be written.
+            RunError: the folder is in use or not writable, or holds a run of another kind or
+                configuration, or any run with `resume=False`.
         """
         run = cls(path, FolderLock(path))
         try:
@@ -109,7 +109,7 @@ class RunFolder:
         return run
 
     def close(self) -> None:
-        """Let other processes write in the folder."""
+        """Release the folder for other processes."""
         if self._lock is not None:
             self._lock.release()
 
@@ -125,35 +125,34 @@ class RunFolder:
 
     @property
     def kind(self) -> Kind:
-        """What the run is."""
+        """Kind of the run."""
         return Kind(self._head["kind"])
 
     @property
     def format(self) -> int:
-        """Of the folder."""
+        """Format of the folder."""
         return self._head["format"]
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration, as JSON holds it."""
+        """The configuration as JSON."""
         return self._head["config"]
 
     @property
     def samples_file(self) -> Path:
-        """What the run is about, as `samples.jsonl`."""
+        """Path of the run's `samples.jsonl`."""
         return Path(os.path.normpath(self.path / self._head.get("samples", SAMPLES_FILE)))
 
     def config_as(self, cls: type[C]) -> C:
-        """The configuration as a frozen dataclass; settings that the run does not have keep their
-        defaults.
+        """The configuration as a frozen dataclass; missing keys keep their defaults.
 
         Raises:
-            ConfigError: it is not a configuration of this class.
+            ConfigError: not a configuration of this class.
         """
         return config_from_plain(cls, self.config, str(self.path / CONFIG_FILE))
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
-        """Append one step's metrics; `row` names its "step"."""
+        """Append one step's metrics, including "step"."""
         append_line(self.path / METRICS_FILE, row)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -161,25 +160,23 @@ class RunFolder:
         return list(read_lines(self.path / METRICS_FILE))
 
     def truncate_metrics(self, after_step: int) -> None:
-        """Drop the lines of steps later than `after_step`: a resumed run writes them again."""
+        """Delete the lines of steps after `after_step`, which a resumed run writes again."""
         kept = [row for row in self.metrics() if row.get("step", 0) <= after_step]
         write_text(self.path / METRICS_FILE, "".join(map(line_of, kept)))
 
     def log_episode(self, key: str, row: Mapping[str, Any]) -> None:
-        """Append one episode under `key`, which names it within the run (sample, repetition,
-        setting).
-        """
+        """Append one episode under `key`, which identifies it within the run."""
         Journal(self.path / EPISODES_FILE).append(key, row)
 
     def episodes(self) -> dict[str, dict[str, Any]]:
-        """Episodes by key, in the order first written; of several lines with one key the last
-        counts.
-        """
+        """Episodes by key, in the order first written; the last line of a key counts."""
         return Journal(self.path / EPISODES_FILE).by_key()
 
 
 def is_run(path: Path) -> bool:
-    """Whether `path` is a run folder, of whatever format; a checkpoint has a `config.json` too."""
+    """Whether `path` is a run folder, of any format. A checkpoint, which also has a `config.json`,
+    is not.
+    """
     if not (path / CONFIG_FILE).is_file():
         return False
     if (path / ENVIRONMENT_FILE).is_file():
@@ -189,10 +186,10 @@ def is_run(path: Path) -> bool:
 
 
 def read_run(path: Path) -> RunFolder:
-    """The run in the folder `path`, to be read; another process may be writing it.
+    """The run in the folder `path`, read-only; another process may be writing it.
 
     Raises:
-        RunError: there is none, or one that this version does not read.
+        RunError: no run, or one in another format.
     """
     run = RunFolder(path)
     _ = run.kind
@@ -200,7 +197,7 @@ def read_run(path: Path) -> RunFolder:
 
 
 def _read_head(path: Path) -> dict[str, Any]:
-    """What `config.json` holds: kind, format and configuration."""
+    """The content of `config.json`: kind, format and configuration."""
     if not (path / CONFIG_FILE).is_file():
         raise RunError(f"{path} is no run folder: it has no {CONFIG_FILE}")
     found = read_json(path / CONFIG_FILE)
@@ -255,8 +252,8 @@ def _check_same_run(
 
 
 def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:
-    """(setting, stored value, wanted value) of the first setting in which a stored configuration
-    differs from `wanted`; None: in none. A setting that is not stored has its default.
+    """(key, stored value, wanted value) of the first difference between a stored configuration and
+    `wanted`; None if equal. A missing key has its default.
     """
     defaults: dict[str, Any] = {}
     if dataclasses.is_dataclass(wanted) and not isinstance(wanted, type):
@@ -282,7 +279,7 @@ def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any,
 
 
 def _defaults(config: Any) -> dict[str, Any]:
-    """The settings of `config` that have a default, with it."""
+    """The defaults of the fields of `config`."""
     found: dict[str, Any] = {}
     for each in dataclasses.fields(config):
         if each.default is not dataclasses.MISSING:

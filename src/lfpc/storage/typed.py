@@ -1,4 +1,4 @@
-"""Dataclasses as JSON holds them, and back."""
+"""Dataclasses to JSON and back."""
 
 import dataclasses
 import json
@@ -14,8 +14,8 @@ C = TypeVar("C")
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON would hold it: dataclasses as objects, tuples as lists, paths as text, enums
-    and array scalars by value.
+    """`value` as JSON: dataclasses as objects, tuples as lists, paths as text, enums and array
+    scalars by value.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
@@ -33,15 +33,15 @@ def plain(value: Any) -> Any:
 
 
 def config_from_plain(cls: type[C], found: Any, where: str) -> C:
-    """A frozen dataclass from what `plain` made of it. Absent keys keep their defaults.
+    """The inverse of `plain` for a frozen dataclass. Missing keys keep their defaults.
 
     Args:
         cls: the dataclass.
-        found: read from JSON.
-        where: names `found` in errors.
+        found: value read from JSON.
+        where: name of `found` in errors.
     Raises:
-        ConfigError: an unknown key (the nearest known one is named), a missing one, or a wrong
-            value.
+        ConfigError: an unknown key (with the nearest known one as a hint), a missing one, or a
+            wrong value.
     """
     from pydantic import TypeAdapter, ValidationError  # here, as it is slow to import
 
@@ -52,7 +52,7 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
 
 
 def _sentence(cls: Any, error: Any) -> str:
-    """The first thing that is wrong, behind its place in the configuration."""
+    """The first error, after its place in the configuration."""
     place: tuple[str | int, ...] = error["loc"]
     match error["type"]:
         case "unexpected_keyword_argument":

@@ -1,1 +1,1 @@
-"""The own engine for Qwen-VL checkpoints: tokens, positions, vision, sampling."""
+"""The engine for Qwen-VL checkpoints: tokens, positions, vision, sampling."""

@@ -20,14 +20,14 @@ from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
 
 SUPPORTED = ("qwen2_5_vl",)
-"""Values of `model_type` whose vision tower and positions this package computes itself."""
+"""Supported values of `model_type`, whose vision tower and positions this package computes."""
 KEPT_FILES = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "processor_config.json",
     "chat_template.json",
 )
-"""Files beside weights and tokenizer that servers need."""
+"""Further files that servers need beside weights and tokenizer."""
 
 
 def load_checkpoint(
@@ -36,7 +36,7 @@ def load_checkpoint(
     """The model (in evaluation mode) and tokenizer in a Hugging Face folder.
 
     Raises:
-        CheckpointError: no such folder, another architecture, weights missing or unreadable, no
+        CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
             chat template.
     """
     check_folder(path)
@@ -50,13 +50,13 @@ def load_checkpoint(
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except Exception as error:  # each reader of a broken file has its own exception
+    except Exception as error:  # each reader raises its own exception for a broken file
         raise CheckpointError(f"{path}: cannot be loaded ({first_line(error)})") from error
     model, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(
-            f"{path}: {len(missing)} weights are not in the folder, among them {missing[0]}"
+            f"{path}: {len(missing)} weights are missing from the folder, among them {missing[0]}"
         )
     legacy = path / "chat_template.json"
     if not tokenizer.chat_template and legacy.is_file():
@@ -66,7 +66,7 @@ def load_checkpoint(
 
 
 def check_folder(path: Path) -> None:
-    """See to it that `path` is a checkpoint of a supported architecture, without loading it.
+    """Check that `path` is a checkpoint of a supported architecture, without loading it.
 
     Raises:
         CheckpointError: it is not.
@@ -74,7 +74,7 @@ def check_folder(path: Path) -> None:
     file = path / "config.json"
     if not file.is_file():
         raise CheckpointError(
-            f"{path}: no config.json there; a checkpoint is a Hugging Face folder "
+            f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "
             f"(download one with `hf download`)"
         )
     try:
@@ -96,14 +96,14 @@ def save_checkpoint(
     processor: Any = None,
     settings: CheckpointSettings | None = None,
 ) -> Path:
-    """Write model, tokenizer and picture processor to `folder`, which appears whole or not at all.
+    """Write model, tokenizer and picture processor to `folder` atomically.
 
     Args:
-        source: the folder the model came from; its picture processor files are kept.
-        processor: picture processor to write where there is no source; None: Qwen2.5-VL's defaults.
-        settings: how the checkpoint was trained to be asked; None: it does not say.
+        source: folder of the original model, whose picture processor files are copied.
+        processor: picture processor without a source; None: Qwen2.5-VL's defaults.
+        settings: settings of its training for `lfpc.json`; None: no file.
     Raises:
-        CheckpointError: the disk refuses; an earlier checkpoint of this name is still there.
+        CheckpointError: the disk refuses; an earlier checkpoint of this name is kept.
     """
     try:
         with atomic_folder(folder) as draft:
@@ -124,8 +124,8 @@ def save_checkpoint(
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """The bars of transformers are one setting of the process, so it is put back as it was; that of
-    huggingface_hub is switched along with it.
+    """Disable transformers' progress bars, a process-wide option that also switches those of
+    huggingface_hub, and restore it afterwards.
     """
     enabled = transformers_logging.is_progress_bar_enabled()
     hub_disabled = are_progress_bars_disabled()

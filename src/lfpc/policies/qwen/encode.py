@@ -1,9 +1,8 @@
-"""A conversation as tokens: what a policy reads, with its own earlier replies exactly as it sampled
-them.
+"""Conversations as tokens, with the policy's earlier replies exactly as sampled.
 
-Texts go through the tokenizer's own chat template; a picture is one placeholder per visual token.
-The template never sees what the policy wrote: its place is marked, and the sampled tokens are put
-there, so nothing is tokenised twice.
+Texts go through the tokenizer's chat template; a picture is one placeholder per visual token. The
+template gets a mark in place of each reply, which is replaced by the sampled tokens, so nothing is
+tokenised twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,13 +26,13 @@ NOT_SAMPLED = (
     "<|vision_end|>",
     "<|vision_pad|>",
 )
-"""A policy that wrote one of these would claim a picture that is not there."""
+"""Tokens that a policy may not write, because they stand for pictures."""
 
 Span = tuple[int, int]
 """Half-open range of token positions."""
 _Outline = tuple[tuple[str, tuple[str | None, ...], bool], ...]
-"""Per message its role, its texts (None: a picture) and whether it is a reply of the policy; what
-rendering depends on."""
+"""Per message its role, its texts (None: a picture) and whether it is a reply of the policy: the
+key of a rendering."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,24 +49,25 @@ class Encoded:
     views: tuple[View, ...]
     """The pictures behind the placeholders, in order."""
     replies: tuple[Span, ...]
-    """Where the policy's replies are, one span per turn."""
+    """Spans of the policy's replies, one per turn."""
     prefix: int
-    """Tokens of the prefix that all rollouts of a question share: the first prompt without its last
-    token. The first view lies in it, all others after."""
+    """Length of the prefix that all rollouts of a question share: the first prompt without its last
+    token. It contains the first view and no other."""
     positions: np.ndarray
-    """(3, length) int64: time, height and width of every token for the rotary embedding."""
+    """(3, length) int64: time, height and width position of every token for the rotary
+    embedding."""
 
 
 class Encoder:
     """Turns contexts into tokens for one tokenizer and protocol.
 
     Args:
-        tokenizer: of a Qwen-VL checkpoint, with a chat template.
-        protocol: what the policy is told and how it replies.
-        tools: False shows the system message without the tool (a policy that must answer at once).
+        tokenizer: tokenizer of a Qwen-VL checkpoint, with a chat template.
+        protocol: the model family's protocol.
+        tools: whether to offer the tool; without it the policy must answer at once.
     Raises:
         CheckpointError: the tokenizer has no chat template or no picture placeholder.
-        ConfigError: the protocol cannot be played in this process.
+        ConfigError: the protocol is unsupported in this process.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Encoder:
         self._outline_ids = lru_cache(maxsize=4096)(self._render)
 
     def context(self, context: Context) -> Encoded:
-        """The conversation up to where the policy writes next."""
+        """The conversation up to the policy's next reply."""
         return self._encode(context, None)
 
     def episode(self, context: Context, last: Reply) -> Encoded:
-        """A whole conversation: what was said up to the last turn, and the reply that ended it."""
+        """A whole conversation: the context of the last turn, and its reply."""
         return self._encode(context, last)
 
     def _encode(self, context: Context, last: Reply | None) -> Encoded:
@@ -129,13 +129,13 @@ class Encoder:
         return Encoded(ids, views, tuple(spans), len(pieces[0]) - 1, positions)
 
     def reply_ids(self, reply: Reply) -> np.ndarray:
-        """The tokens of a reply: as sampled, or tokenised if it came from a policy without
-        tokens.
-        """
+        """The tokens of a reply, as sampled, or tokenised for a policy without tokens."""
         return np.asarray(reply.token_ids or self._text_ids(_harmless(reply.text)), dtype=np.int64)
 
     def _after(self, segment: np.ndarray, reply: Reply | None) -> np.ndarray:
-        """The template closes every reply; a reply that closed itself is not closed twice."""
+        """The segment after a reply, without the template's closing token if the reply has its
+        own.
+        """
         closed = reply is not None and reply.token_ids and reply.token_ids[-1] == self.end_of_turn
         return (
             segment[1:] if closed and len(segment) and segment[0] == self.end_of_turn else segment
@@ -150,8 +150,8 @@ class Encoder:
         return segment.repeat(counts)
 
     def _render(self, outline: _Outline) -> tuple[np.ndarray, ...]:
-        """Token ids of what stands before, between and after the policy's replies; one placeholder
-        per picture.
+        """Token ids of the segments before, between and after the policy's replies, with one
+        placeholder per picture.
         """
         chat = [
             {"role": role, "content": _content(parts, is_reply)}
@@ -179,20 +179,20 @@ class Encoder:
 
 
 _MARK = "\0reply\0"
-"""Stands in the rendered text where a reply's tokens go; NUL is taken out of every other text."""
+"""Mark in the rendered text for a reply's tokens; NUL is removed from all other texts."""
 
 
 def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     found = tokenizer.get_vocab().get(token)
     if found is None:
         raise CheckpointError(
-            f"the tokenizer does not know {token}; it is not that of a Qwen-VL checkpoint"
+            f"the tokenizer does not know {token}; it is not the tokenizer of a Qwen-VL checkpoint"
         )
     return found
 
 
 def _harmless(text: str) -> str:
-    """Text from outside must not spell control tokens."""
+    """Text from outside with control tokens broken up."""
     return text.replace("\0", "").replace("<|", "< |")
 
 
@@ -245,7 +245,7 @@ def rope_positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> 
     Returns:
         (3, length) int64: time, height, width.
     Raises:
-        SampleError: the placeholders are not exactly those of the pictures.
+        SampleError: the number of placeholders differs from that of the pictures.
     Source: Qwen2-VL; equal to `get_rope_index` of transformers.
     """
     if int(is_picture.sum()) != sum(rows * columns for rows, columns in grids):

@@ -1,4 +1,4 @@
-"""Encoded conversations through the language model, the part that rollouts share computed once.
+"""Encoded conversations through the language model, with shared prefixes computed once.
 
     prefix of question 1    suffix of its rollout 1
     p p V V V p             |  p r r r o V V o r r
@@ -23,14 +23,14 @@ from lfpc.images import View
 from lfpc.policies.qwen.encode import Encoded
 
 UNSEEN = -1e30
-"""Added to the score of a token that may not be attended to; finite in float32 and in bfloat16."""
+"""Added to the score of a masked token; finite in float32 and in bfloat16."""
 
 
 class KeyValues:
-    """Attention keys and values of every layer, (rows, heads, tokens, width) each; the cache that
-    transformers' layers write to.
+    """Cache of attention keys and values of every layer, (rows, heads, tokens, width) each, for
+    transformers' layers.
 
-    Without gradients the tensors have room to grow, so that a new token does not copy the old ones.
+    Without gradients the tensors have spare room, so that a new token does not copy the old ones.
     """
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]] = (), *, room: int = 0) -> None:
@@ -64,14 +64,14 @@ class KeyValues:
         old[:, :, used:end] = new
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """What is stored, without the room."""
+        """The stored keys and values, without spare room."""
         return [
             (keys[:, :, :used], values[:, :, :used])
             for (keys, values), used in zip(self._parts, self._used, strict=True)
         ]
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these rows."""
+        """Keep these rows only."""
         self._parts = [[keys[rows], values[rows]] for keys, values in self._parts]
 
 
@@ -83,7 +83,7 @@ class Prefix:
     """Per layer keys and values, (attention heads, tokens, width); the tokens may be padded on the
     left."""
     view: View
-    """The picture, held so that its identity stays its own."""
+    """The picture; a reference keeps its identity unique."""
 
 
 Prefixes = MutableMapping[Hashable, Prefix]
@@ -91,7 +91,7 @@ Prefixes = MutableMapping[Hashable, Prefix]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What reading a batch of conversations gives."""
+    """Result of reading a batch of conversations."""
 
     hidden: Tensor
     """(rows, suffix, hidden): the last layer's states over the left-padded suffixes; the last
@@ -115,8 +115,8 @@ def read(
         model: a Qwen2.5-VL.
         rows: the conversations.
         features: per row, the features of its views.
-        prefixes: computed prefixes, used and added to; None computes each row's own, sharing none.
-        room: tokens that are going to be appended to the cache.
+        prefixes: computed prefixes, read and extended; None: no sharing.
+        room: number of tokens to append to the cache later.
     """
     shared: Prefixes = {} if prefixes is None else prefixes
     keys = [number if prefixes is None else prefix_key(row) for number, row in enumerate(rows)]
@@ -136,7 +136,7 @@ def read(
 
 
 def prefix_key(row: Encoded) -> Hashable:
-    """Equal for rows whose prefixes are: the same picture in the same words."""
+    """Key of a row's prefix, equal for the same picture with the same words."""
     return id(row.views[0].image), row.ids[: row.prefix].tobytes()
 
 
@@ -147,7 +147,7 @@ def compute_prefixes(
     keys: Sequence[Hashable],
     prefixes: Prefixes,
 ) -> None:
-    """Compute the prefixes that are not in `prefixes` yet, each once, all together."""
+    """Add the missing prefixes to `prefixes`, computed in one batch."""
     fresh = {key: number for number, key in enumerate(keys) if key not in prefixes}
     if not fresh:
         return
@@ -176,7 +176,7 @@ def _run(
     cache: KeyValues,
     before: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """States of the given part of every row, left-padded, and which of them are tokens; keys and
+    """States of the given part of every row, left-padded, with a mask of the tokens. Keys and
     values go to `cache`.
     """
     device = model.device
@@ -222,8 +222,8 @@ def _visible(lengths: Sequence[int], longest: int, device: torch.device) -> Tens
 
 
 def _attention_mask(visible: Tensor, before: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(rows, 1, queries, keys) to be added to the attention scores; None where plain causal
-    attention says the same.
+    """(rows, 1, queries, keys) to add to the attention scores; None if plain causal attention is
+    equal.
     """
     if before is None and bool(visible.all()):
         return None
@@ -238,14 +238,14 @@ def _attention_mask(visible: Tensor, before: Tensor | None, dtype: torch.dtype) 
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where `seen`, else a number so low that nothing is seen (not -inf: a row of padding sees
-    nothing, and must not become NaN).
+    """0 where `seen`, else `UNSEEN` (not -inf: a row of padding sees nothing, and would become
+    NaN).
     """
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, UNSEEN)
 
 
 def _stack(parts: Any) -> Tensor:
-    """(rows, heads, longest, width) of (heads, tokens, width) parts, padded on the left."""
+    """(rows, heads, longest, width) from (heads, tokens, width) parts, left-padded."""
     parts = list(parts)
     longest = max(part.shape[1] for part in parts)
     return torch.stack(

@@ -1,7 +1,7 @@
 """Sampling replies token by token, with the log-probability of every token.
 
-Log-probabilities are those of the softmax at the sampling temperature over the tokens a policy may
-write; training computes them with the same function.
+Log-probabilities come from the softmax at the sampling temperature over the allowed tokens.
+Training computes them with the same function.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from lfpc.policies.qwen.language import KeyValues, Read, additive
 from lfpc.policies.sampling import Sampling
 
 COMPACT_BELOW = 0.75
-"""Finished rows are dropped from the batch when less than this share is still writing."""
+"""Share of unfinished rows below which finished rows are dropped from the batch."""
 ROOM = 64
-"""Tokens by which the key-value store grows at a time."""
+"""Growth of the key-value cache, in tokens."""
 
 
 class Writer:
-    """What a tokenizer's tokens may be written and when a reply is over.
+    """Allowed tokens of a tokenizer, and the end of a reply.
 
     Args:
-        tokenizer: gives tokens their text.
-        stops: texts after which a reply is over; they stay in it.
-        vocabulary: rows of the model's output layer; those beyond the tokenizer's tokens are never
-            written.
+        tokenizer: tokenizer of the model.
+        stops: stop texts, which stay in the reply.
+        vocabulary: rows of the model's output layer; those beyond the tokenizer's tokens are
+            banned.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Writer:
         self._texts: dict[int, str] = {}
 
     def text(self, ids: Sequence[int]) -> str:
-        """The reply's text, without the tokens that end it."""
+        """The text of a reply, without its end tokens."""
         return self._decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
 
     def is_over(self, token: int, tail: str) -> tuple[bool, str]:
-        """Whether `token` ends a reply whose text so far ends in `tail`; and the tail with it."""
+        """(whether `token` ends a reply whose text ends in `tail`, new tail)."""
         if token in self.ends:
             return True, tail
         if token not in self._texts:
@@ -72,7 +72,7 @@ class Writer:
 
 
 def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor:
-    """Log-probabilities a policy samples from.
+    """Log-probabilities for sampling.
 
         log softmax(logits / temperature) over the tokens that are not banned
 
@@ -81,7 +81,7 @@ def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor
         temperature: 0 counts as 1.
         banned: (vocabulary,) bool.
     Returns:
-        (..., vocabulary) float32; the lowest number for banned tokens.
+        (..., vocabulary) float32; the lowest float for banned tokens.
     """
     scaled = logits.float() / (temperature or 1.0)
     return scaled.masked_fill(banned, torch.finfo(torch.float32).min).log_softmax(-1)
@@ -89,12 +89,12 @@ def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor
 
 @dataclass(slots=True)
 class Written:
-    """A reply in the making."""
+    """An unfinished reply."""
 
     ids: list[int]
     logprobs: list[float]
     tail: str = ""
-    """The end of its text, long enough to find a stop in."""
+    """End of the text, long enough to contain a stop text."""
     over: bool = False
 
 
@@ -107,11 +107,11 @@ def write(
     sampling: Sampling,
     generator: torch.Generator | None,
 ) -> list[Written]:
-    """One reply per row, all rows together.
+    """One reply per row, sampled in a batch.
 
     Args:
-        start: the rows, read; its cache is used up.
-        generator: draws the tokens; must live on the model's device.
+        start: the rows as read; their cache is consumed.
+        generator: random generator on the model's device.
     """
     replies = [Written([], []) for _ in rows]
     live = list(range(len(rows)))
@@ -149,7 +149,7 @@ def _note(
     logprobs: list[float],
     writer: Writer,
 ) -> list[bool]:
-    """Add a token to every live reply that is not over; which of them go on."""
+    """Append a token to every live reply; returns which of them continue."""
     for row, token, logprob in zip(live, tokens, logprobs, strict=True):
         reply = replies[row]
         if not reply.over:

@@ -1,7 +1,7 @@
 """Qwen2.5-VL's vision tower over pictures of many sizes in a few batched calls.
 
 Without flash attention, transformers makes one attention call per window and picture: hundreds of
-tiny calls a layer. Windows of equal length can share one call; the result is the same.
+tiny calls per layer. Here windows of equal length share one call, with the same result.
 """
 
 from types import MethodType
@@ -16,8 +16,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 
 def speed_up_vision(visual: torch.nn.Module) -> None:
-    """Make every attention of `visual` use `grouped_attention`, unless flash attention does it
-    already. Weights and results stay as they are.
+    """Make every attention of `visual` use `grouped_attention`, except with flash attention.
+    Weights and results are unchanged.
     """
     for module in visual.modules():
         if isinstance(module, Qwen2_5_VLVisionAttention) and not str(
@@ -29,11 +29,11 @@ def speed_up_vision(visual: torch.nn.Module) -> None:
 def grouped_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: list[int]
 ) -> torch.Tensor:
-    """Full attention within consecutive stretches.
+    """Full attention within consecutive segments.
 
     Args:
         q, k, v: (tokens, heads, head_dim).
-        lengths: of the stretches, in order; they add up to tokens.
+        lengths: lengths of the segments in order; their sum is tokens.
     Returns:
         (tokens, heads, head_dim).
     """

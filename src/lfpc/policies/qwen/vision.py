@@ -1,8 +1,8 @@
 """Pictures through the vision tower, each distinct one once.
 
-The rollouts of a question share their first view. It is preprocessed and encoded once for all of
-them; where gradients flow, the features of a shared picture receive the sum of what its uses
-contribute, as if each had been encoded by itself.
+The rollouts of a question share their first view, which is preprocessed and encoded once. The
+features of a shared picture receive the sum of the gradients of its uses, as if each had been
+encoded separately.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,8 @@ from lfpc.images import View
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Channel statistics of CLIP's training pictures, as every Qwen-VL processor uses them."""
+"""Channel mean and standard deviation of CLIP's training pictures, which every Qwen-VL processor
+uses."""
 _SCALE = np.asarray([1 / (255 * s) for s in STD], dtype=np.float32)
 _SHIFT = np.asarray([m / s for m, s in zip(MEAN, STD, strict=True)], dtype=np.float32)
 
@@ -35,8 +36,8 @@ def patchify(
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """One picture as normalised patches, blocks of `merge` x `merge` patches together.
 
-    A still picture is one frame: the tower's second, equal frame is left out here and folded into
-    its weights (see `tower`).
+    A still picture is one frame here: the tower's second, equal frame is folded into its weights
+    (see `tower`).
 
     Args:
         image: RGB, sides multiples of `patch * merge`.
@@ -62,17 +63,17 @@ def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
 def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
     """Qwen2.5-VL's vision tower on still pictures.
 
-    The released tower convolves two equal frames; one frame with the two kernels added gives the
-    same numbers at half the work.
+    The released tower convolves two equal frames. One frame with the sum of the two kernels gives
+    the same numbers at half the work.
 
     Args:
         visual: the tower's module.
-        pixels: (patches, 3 * patch * patch), from `patchify`, pictures one after the other.
+        pixels: (patches, 3 * patch * patch), concatenated results of `patchify`.
         grids: (1, rows, columns) in patches of every picture.
     Returns:
         (visual tokens, hidden) features in reading order.
-    Source: Qwen2_5_VisionTransformerPretrainedModel.forward of transformers, to which it is tested
-    equal.
+    Source: Qwen2_5_VisionTransformerPretrainedModel.forward of transformers; a test checks
+    equality.
     """
     grid = torch.tensor(grids, device=pixels.device)
     unit = visual.spatial_merge_unit
@@ -101,8 +102,9 @@ def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) ->
 
 
 def _rotary_angles(visual: Any, positions: Tensor) -> Tensor:
-    """(patches, head width) angles of the rotary embedding at (patches, 2) rows and columns. What
-    the tower's own module returns depends on the version of transformers; its frequencies do not.
+    """(patches, head width) angles of the rotary embedding at (patches, 2) rows and columns.
+    Computed from the module's frequencies, because its result depends on the version of
+    transformers.
     """
     angles = (positions[..., None].float() * visual.rotary_pos_emb.inv_freq.float()).flatten(1)
     return torch.cat([angles, angles], dim=-1)
@@ -110,14 +112,14 @@ def _rotary_angles(visual: Any, positions: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class VisionCount:
-    """What the tower was asked to do."""
+    """Counts of the tower's work."""
 
     pictures: int = 0
     """Pictures passed through the tower."""
     tokens: int = 0
-    """Visual tokens that came out."""
+    """Visual tokens returned by the tower."""
     calls: int = 0
-    """Batched calls."""
+    """Batched calls of the tower."""
 
 
 class ViewEncoder:
@@ -125,7 +127,7 @@ class ViewEncoder:
 
     Args:
         model: a Qwen2.5-VL (the vision tower is `model.model.visual`).
-        share: False encodes every occurrence by itself: the ordinary computation, for comparison.
+        share: whether to encode equal pictures once; False for comparison.
     """
 
     def __init__(self, model: Any, *, share: bool = True) -> None:
@@ -136,8 +138,8 @@ class ViewEncoder:
         self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
 
     def features(self, views: Sequence[View]) -> list[Tensor]:
-        """(visual tokens, hidden) of every view, in order; equal pictures get the very same
-        tensor.
+        """(visual tokens, hidden) features of every view, in order; equal pictures get the same
+        tensor object.
         """
         if not self.share:
             return self._encode(views)
@@ -154,8 +156,8 @@ class ViewEncoder:
 
     @contextmanager
     def remembered(self) -> Iterator[None]:
-        """In this block pixels stay prepared, and features made without gradients are kept: between
-        such calls weights must not change.
+        """Cache prepared pixels, and features without gradients, in this block; weights must not
+        change in it.
         """
         self._kept = {}
         self._pixels = {}
