@@ -102,10 +102,10 @@ def _ours(samples: Sequence[Sample], base_url: str, folder: Path) -> None:
     rmtree(folder, ignore_errors=True)
     policy = ServedPolicy(Server(base_url=base_url, concurrency=CONCURRENCY), "scripted", PROTOCOL)
     run = RunFolder.open(folder, Kind.EVALUATION, Nothing())
-    rows = evaluate(
+    records = evaluate(
         samples, policy, protocol=PROTOCOL, budget=BUDGET, look=LOOK, run=run, progress=False
     )
-    if not all(row["correct"] and row["crops"] == 1 for row in rows):
+    if not all(record.correct and record.crops == 1 for record in records):
         raise BenchError("a question was not answered as the server says it answers")
 
 

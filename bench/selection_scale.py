@@ -69,7 +69,7 @@ def _keep_few_pictures() -> None:
     few = byte_cache(PICTURE_MEMORY, picture_bytes)(open_picture.__wrapped__)
     for module in list(sys.modules.values()):
         if getattr(module, "open_picture", None) is open_picture:
-            module.open_picture = few
+            vars(module)["open_picture"] = few
 
 
 def _guess(context: Context) -> str:

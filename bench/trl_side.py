@@ -21,7 +21,7 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
 from bench.side_by_side import Channel
 from bench.task import CROP, MAX_NEW_TOKENS, TEMPERATURE, TURNS, Setup, first_view, score

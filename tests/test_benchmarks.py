@@ -21,9 +21,9 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Crop
 from lfpc.errors import ConfigError, PictureError, SampleError
 from lfpc.metrics.summary import average_at_k, flat_figures, summarise
-from lfpc.published import PUBLISHED, published_set
 from lfpc.published.benchmarks import read_benchmark, score_task
 from lfpc.published.files import read_rows
+from lfpc.published.index import PUBLISHED, published_set
 from lfpc.published.options import split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.published_set import ReadOptions

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.boxes import Box
-from lfpc.data.check import CheckSummary, Kind, check_samples
+from lfpc.data.check import CheckSummary, ProblemKind, check_samples
 from lfpc.data.config import MixConfig, MixPart, parts_named
 from lfpc.data.mix import draw_evenly, mix
 from lfpc.errors import ConfigError, SampleError
@@ -35,7 +35,7 @@ def a_sample(picture: Path, name: str = "s", **fields: Any) -> Sample:
     )
 
 
-def kinds(folder: Path, samples: list[Sample]) -> dict[str, list[tuple[Kind, bool]]]:
+def kinds(folder: Path, samples: list[Sample]) -> dict[str, list[tuple[ProblemKind, bool]]]:
     checked = check_samples(write_samples(samples, folder).parent)
     return {
         each.sample.id: [(p.kind, p.fatal) for p in each.problems]
@@ -69,14 +69,14 @@ def test_check_tells_what_cannot_be_played_from_what_is_odd(tmp_path: Path) -> N
     )
     assert found == {
         "sound": [],
-        "cut": [(Kind.PICTURE, True)],
-        "gone": [(Kind.PICTURE, True)],
-        "letter": [(Kind.ANSWER, True)],
-        "twins": [(Kind.OPTIONS, False)],
-        "empty": [(Kind.ANSWER, True)],
-        "long": [(Kind.ANSWER, False)],
-        "wide": [(Kind.BOX, False)],
-        "dot": [(Kind.BOX, False)],
+        "cut": [(ProblemKind.PICTURE, True)],
+        "gone": [(ProblemKind.PICTURE, True)],
+        "letter": [(ProblemKind.ANSWER, True)],
+        "twins": [(ProblemKind.OPTIONS, False)],
+        "empty": [(ProblemKind.ANSWER, True)],
+        "long": [(ProblemKind.ANSWER, False)],
+        "wide": [(ProblemKind.BOX, False)],
+        "dot": [(ProblemKind.BOX, False)],
     }
 
 
@@ -113,8 +113,8 @@ def test_same_question_about_the_same_picture_is_a_duplicate_or_a_contradiction(
     )
     assert {name: [kind for kind, _ in problems] for name, problems in found.items()} == {
         "a": [],
-        "b": [Kind.DUPLICATE],
-        "c": [Kind.CONTRADICTION],
+        "b": [ProblemKind.DUPLICATE],
+        "c": [ProblemKind.CONTRADICTION],
         "d": [],
     }
 

@@ -1,21 +1,24 @@
-"""The examples of docs/extending.md run as they stand there, docs/architecture.md names what is
-there, and the gallery finds its cases.
+"""The examples of docs/extending.md and docs/python.md run as they stand there,
+docs/architecture.md names what is there, and the gallery finds its cases.
 """
 
 import pkgutil
+import pydoc
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from chat_server import ChatServer
 from reports import made_up_episode, made_up_evidence, noise_pictures
 
+import lfpc
 from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
 from lfpc.images import global_view, open_picture
 from lfpc.protocols import PROTOCOLS
-from lfpc.published import PUBLISHED
 from lfpc.published.benchmarks import read_benchmark
+from lfpc.published.index import PUBLISHED
 from lfpc.report.evidence import Evidence
 from lfpc.report.gallery import write_gallery
 
@@ -23,15 +26,17 @@ DOCS = Path(__file__).parents[1] / "docs"
 SOURCE = DOCS.parent / "src" / "lfpc"
 
 
-def example(heading):
-    """The names that the example under `heading` defines, once it has run."""
-    section = (
-        (DOCS / "extending.md").read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    )
+def example(heading, page="extending.md", **replaced):
+    """The names that the example under `heading` of `page` defines, once it has run with the new
+    text of each (old, new) in `replaced`."""
+    section = (DOCS / page).read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 20
+    for old, new in replaced.values():
+        assert code.count(old) == 1
+        code = code.replace(old, new)
     names = {}
-    exec(compile(code, f"docs/extending.md, {heading}", "exec"), names)
+    exec(compile(code, f"docs/{page}, {heading}", "exec"), names)
     return names
 
 
@@ -217,3 +222,72 @@ def test_every_room_has_its_line_in_the_architecture_page():
 
 def test_the_glossary_has_at_most_thirty_words():
     assert len(column(architecture("Glossary"), 0)) <= 30
+
+
+def test_every_link_into_the_reference_leads_to_something_it_documents():
+    listed = re.findall(
+        r"^::: (\S+)\n(?:    options: \{members: \[(.*)\]\})?",
+        (DOCS / "reference.md").read_text(),
+        re.MULTILINE,
+    )
+    whole = {name for name, members in listed if not members}
+    parts = {f"{name}.{part}" for name, some in listed if some for part in some.split(", ")}
+    for path in DOCS.glob("*.md"):
+        for link in re.findall(r"\(reference\.md#(.+?)\)", path.read_text()):
+            assert link in whole | parts or link.rpartition(".")[0] in whole, (path.name, link)
+    for name in whole | parts:
+        assert pydoc.locate(name) is not None, name
+
+
+def test_the_evaluation_of_the_docs_asks_a_server(tmp_path, picture, sample, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        sample(id=name, question=f"Which {name}?", image=picture(f"{name}.png")) for name in "ab"
+    ]
+    lfpc.write_samples(asked, "data/test")
+
+    def say(question, turn, pictures):
+        call = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 28, 28]}}'
+        if not turn:
+            return f"<tool_call>{call}</tool_call>"
+        return f"<answer>{'K' if 'a' in question else 'L'}</answer>"
+
+    with ChatServer(say=say) as server:
+        names = example(
+            "Evaluate a served model",
+            "python.md",
+            address=("http://127.0.0.1:8000/v1", server.base_url),
+            model=("Qwen/Qwen2.5-VL-7B-Instruct", "scripted"),
+        )
+        lfpc.probe(names["result"], ["other"], policy=names["policy"], progress=False)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("probe  accuracy")
+    assert said[-3:-1] == ["0.5", "0.0"]
+    assert said[-1].startswith("Which b? L (Box(x0=0.0")
+    assert list(names["result"].records) == ["own", "noise", "truth"]
+
+
+def test_the_samples_of_the_docs_are_written_and_read(tmp_path, picture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    picture("pictures/sign.png")
+    assert [example("Samples of your own", "python.md")["sign"]] == lfpc.read_samples("data/signs")
+
+
+@pytest.mark.slow
+def test_the_training_of_the_docs_selects_trains_and_evaluates(tmp_path, monkeypatch, capsys):
+    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import write_split
+
+    monkeypatch.chdir(tmp_path)
+    write_split(tmp_path / "data" / "train", "train", 2)
+    write_split(tmp_path / "data" / "test", "test", 2)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "base").symlink_to(base_checkpoint())
+    names = example("Train", "python.md")
+    assert names["trained"] == Path("out/stage1/checkpoints/step-000002")
+    assert {sample.budget for sample in lfpc.read_samples("data/selected")} <= {25, 100}
+    assert "probe  accuracy" in capsys.readouterr().out
+    run = example("Read a run", "python.md")
+    assert len(run["rewards"]) == 2
+    assert len(run["answers"]) == len(run["records"]) == 2 * 4

@@ -67,7 +67,7 @@ def test_a_failing_job_ends_its_own_workers_and_no_other_process(tmp_path):
 
 @pytest.mark.slow
 def test_jobs_that_wait_for_nothing_that_exists_are_refused():
-    with pytest.raises(ValueError, match="wait for what is not there"):
+    with pytest.raises(ValueError, match="wait for unknown jobs"):
         run_jobs([Job("a", print, after="b")], 1, lambda: None)
 
 

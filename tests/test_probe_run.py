@@ -135,9 +135,10 @@ def drops(run: Path) -> dict[tuple[str, str], float]:
 
 
 def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
-    lines = probe_run.probe_run(
+    result = probe_run.probe_run(
         run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False
     )
+    lines = str(result).splitlines()
     found = drops(run)
     # ten of twelve questions call the tool; those answered at once lose nothing
     assert found["noise", "all"] == found["none", "all"] == pytest.approx(10 / 12)
@@ -193,7 +194,8 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     samples[3].image.write_bytes(b"broken")
     evaluated(samples, looks, tmp_path / "run")
     samples[3].image.write_bytes(whole)
-    lines = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
+    result = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
+    lines = str(result).splitlines()
     assert len(records_at(tmp_path / "run", replay=True)["noise"]) == 11
     assert (
         "own: 1 questions failed and count as wrong; run the command again to retry them" in lines
@@ -230,7 +232,8 @@ def test_draws_are_averaged_question_by_question(run, policy):
 def test_what_was_answered_before_the_crop_is_said(tmp_path, samples, policy):
     policy.script = knows
     evaluated(samples, knows, tmp_path / "run")
-    lines = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
+    result = probe_run.probe_run(tmp_path / "run", ["noise"], progress=False)
+    lines = str(result).splitlines()
     assert (
         "already answered before the first crop: 100% of 12 questions where the text shows it"
         in lines

@@ -20,7 +20,7 @@ from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import failed_record
 from lfpc.report import results_markdown, write_report
-from lfpc.report.browser import CHUNK, Group, pick_questions
+from lfpc.report.browser import CHUNK, EpisodeSet, pick_questions
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import DataFacts, Evidence, Origin
 from lfpc.report.exports import figure_csv
@@ -272,7 +272,7 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, records):
     kinds = {kind for kind, _ in known["kinds"]} | {"all", "gained", "lost", "differ"}
     assert {link["show"] for link in links} <= kinds
     assert {(link["arm"], link["budget"]) for link in links} == {
-        (group["arm"], group["budget"]) for group in known["groups"]
+        (one["arm"], one["budget"]) for one in known["groups"]
     }
     columns = known["groups"][0]["columns"]
     names = [kind for kind, _ in known["kinds"]]
@@ -398,7 +398,7 @@ def test_kinds_name_what_the_filters_find():
 
 def test_rare_kinds_are_among_the_picked():
     own = [made_up_record(str(n), n != 7, tool=True) for n in range(50)]
-    picked = pick_questions([Group("stage1", "small", 0, {"own": own})], 6)
+    picked = pick_questions([EpisodeSet("stage1", "small", 0, {"own": own})], 6)
     assert len(picked) == 6
     assert "7" in picked
 

@@ -11,7 +11,7 @@ from lfpc.errors import RunError
 from lfpc.evaluation.results import Condition
 from lfpc.evaluation.timing import write_timings
 from lfpc.metrics.summary import Timing
-from lfpc.report.reading import read_runs
+from lfpc.report.reading import budget_histogram, read_runs
 from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, write_samples
 from lfpc.storage.runs import Kind
@@ -161,6 +161,21 @@ def test_a_study_without_results_has_the_planned_comparisons_and_ratios(tmp_path
         ("accuracy", ["stage1", "small"], ["baseline", "small"])
     ]
     assert set(found["ratios"]) == {"visual_tokens", "seconds_per_question", "noise_drop"}
+
+
+def test_several_studies_keep_what_each_compares_within_itself(tmp_path, pictures):
+    write_demo(tmp_path / "one", pictures)
+    write_demo(tmp_path / "two", pictures)
+    found = read_runs([tmp_path / "one", tmp_path / "two"]).results["comparisons"]
+    rows = [row for row in found["ablations"] if row["metric"] == "accuracy"]
+    assert [row["name"] for row in rows] == [
+        f"{run}/stage1-fixed-budget small - {run}/stage1 small" for run in ("one", "two")
+    ]
+    assert rows[1]["left"] == ["two/stage1-fixed-budget", "small"]
+
+
+def test_a_budget_that_was_not_chosen_is_counted_as_none():
+    assert budget_histogram([64, None, 16, 16]) == {"16": 2, "64": 1, "none": 1}
 
 
 def test_pictures_are_found_from_another_working_folder(tmp_path, pictures, monkeypatch):

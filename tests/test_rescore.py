@@ -4,7 +4,7 @@ and the verb."""
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from lfpc.evaluation.protocol import data_block, prompt_hash, protocol_block
 from lfpc.evaluation.rescore import needs_judge, rescore, rescore_run
 from lfpc.evaluation.run import open_evaluation
 from lfpc.evaluation.stored import update_results
+from lfpc.evaluation.timing import write_timings
 from lfpc.images import CropRules, View, open_picture
+from lfpc.metrics.summary import Timing
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import EpisodeRecord, log_record, read_records, record_of
 from lfpc.samples import Sample
@@ -207,7 +209,7 @@ def test_results_have_the_shape_of_the_harness_and_keep_the_protocol_when_rescor
     folder = write_run(root / "vstar", two)
     update_results(
         root,
-        protocols={folder: {"model": "m", "judge": {"model": "j"}}},
+        protocols={folder: {"model": "m"}},
         original={folder: 191},
     )
     table = json.loads((root / "results.json").read_text())
@@ -219,6 +221,27 @@ def test_results_have_the_shape_of_the_harness_and_keep_the_protocol_when_rescor
     again = json.loads((root / "results.json").read_text())
     assert again["configs"] == {"vstar": {"model": "m", "judge": None}}
     assert again["n-samples"] == table["n-samples"]
+
+
+def test_the_judge_that_decided_stays_named_when_the_run_goes_on(
+    tmp_path: Path, sample: Make, judge: Any
+) -> None:
+    folder = write_run(tmp_path / "run", records_of(sample, "some kite"))
+    rescore_run(folder, judge, progress=False)
+    content = update_results(folder, protocols={folder: {"model": "m"}})
+    assert content["configs"]["run"] == {"model": "m", "judge": judge.identity}
+
+
+def test_seconds_that_were_measured_later_are_in_the_results(tmp_path: Path, sample: Make) -> None:
+    for arm in ("", "stage1"):
+        place = tmp_path / f"of {arm}" / arm / "small"
+        write_run(place / "own", records_of(sample, "red kite"), arm=arm)
+        root = tmp_path / f"of {arm}"
+        update_results(root)
+        measured = Timing(concurrency=1, questions=2, median=0.5, p95=1, per_second=4)
+        write_timings(place, [measured])
+        (found,) = update_results(root)["conditions"][arm].values()
+        assert found["summary"]["timings"] == [asdict(measured)], arm
 
 
 def test_results_of_another_format_are_not_written_over(tmp_path: Path, sample: Make) -> None:
@@ -246,8 +269,7 @@ def test_the_protocol_block_holds_what_a_number_depends_on(sample: Make) -> None
         block["budget"],
         block["crop"]["max_tokens"],
         block["data"]["samples"],
-        block["judge"],
-    ) == (1024, 1024, 1, None)
+    ) == (1024, 1024, 1)
     assert block["environment"]["lfpc"]
     assert block["prompt_sha256"] == prompt_hash(PROTOCOL) != prompt_hash(PROTOCOL, tools=False)
 

@@ -59,7 +59,7 @@ def test_a_checkpoint_from_elsewhere_has_no_settings(tmp_path):
     ("text", "sentence"),
     [
         ("{", "not the settings of a checkpoint"),
-        ("[]", "should be an object"),
+        ("[]", r"\[\] should be an object"),
         ('{"format": 2}', "format 2 is unknown; this version reads 1"),
         ('{"max_turn": 2}', "unknown key 'max_turn'; did you mean 'max_turns'"),
         ('{"max_turns": 0}', "max_turns must be at least 1, got 0"),

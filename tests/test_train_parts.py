@@ -18,14 +18,12 @@ from lfpc.policies.qwen.encode import Encoder
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardConfig, RewardTerms
 from lfpc.samples import Sample
-from lfpc.training.advantages import group_advantages
-from lfpc.training.alarms import TEXTS, alarms
 from lfpc.training.config import LoraConfig, TrainConfig
-from lfpc.training.groups import groups_of, places_to_log
+from lfpc.training.groups import group_advantages, groups_of, places_to_log
 from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.presets import PRESETS, preset
 from lfpc.training.rollouts import rollout_of
-from lfpc.training.statistics import episode_numbers, sampling_numbers
+from lfpc.training.statistics import ALARM_TEXTS, alarms, episode_numbers, sampling_numbers
 
 pytestmark = pytest.mark.slow
 SAMPLE = Sample(
@@ -230,7 +228,7 @@ def history(steps=10, **late):
 )
 def test_each_alarm_has_its_cause_and_its_text(code, late):
     assert alarms(history(**late)) == [code]
-    assert code in TEXTS
+    assert code in ALARM_TEXTS
     assert alarms(history(**late)[:9]) == []
 
 

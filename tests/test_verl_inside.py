@@ -27,8 +27,8 @@ from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.samples import read_samples
-from lfpc.training.advantages import group_advantages
 from lfpc.training.draw import prompts_of_step
+from lfpc.training.groups import group_advantages
 from lfpc.training.update import learning_rate
 from lfpc.training.verl.inside import loop, pixels, plugin, workers
 from lfpc.training.verl.inside.dataset import ScheduledSamples
@@ -65,9 +65,9 @@ def test_settings_given_by_hand_win_and_unknown_ones_are_refused_in_a_sentence(d
     assert (
         verl_config(run, verl=(*verl_cpu.settings(1), "trainer.save_freq=7")).trainer.save_freq == 7
     )
-    with pytest.raises(ConfigError, match=r"verl refuses the settings: .*no_such_key"):
+    with pytest.raises(ConfigError, match=r"verl rejects the settings: .*no_such_key"):
         verl_config(run, verl=("trainer.no_such_key=1",))
-    with pytest.raises(ConfigError, match="verl refuses the settings"):
+    with pytest.raises(ConfigError, match="verl rejects the settings"):
         verl_config(run, verl=("actor_rollout_ref.actor.loss_agg_mode=nonsense",))
 
 

@@ -39,8 +39,8 @@ from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import episode_reward
 from lfpc.samples import read_samples
-from lfpc.training.advantages import group_advantages
 from lfpc.training.draw import first_views
+from lfpc.training.groups import group_advantages
 from lfpc.training.rollouts import rollouts_of
 from lfpc.training.update import Learner
 from lfpc.training.verl.inside import pixels, plugin

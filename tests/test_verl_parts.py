@@ -451,6 +451,16 @@ def test_first_rollouts_are_logged_first_with_their_advantages(step, tmp_path):
     assert rows["7/1/0"]["advantage"] == 0
 
 
+def test_logged_episodes_keep_their_place_in_the_schedule_when_others_failed(step, tmp_path):
+    _, _, reports = step
+    run = RunFolder.open(tmp_path / "run", Kind.TRAIN, RUN)
+    returned = [one for one in reports if one.question == 1 and one.rollout > 0]
+    log_episodes(run, RUN, 7, returned)  # the first question failed, and a rollout of the second
+    again = [replace(one, question=one.question + 2) for one in returned]
+    log_episodes(run, RUN, 8, again)  # the schedule goes on with the questions of the next step
+    assert list(run.episodes()) == ["7/1/1", "7/1/2", "8/1/1", "8/1/2"]
+
+
 def test_validation_has_the_local_engines_names(step):
     _, _, reports = step
     found = validation_numbers([one.episode for one in reports], [one.terms for one in reports])

@@ -169,29 +169,31 @@ def _sample_from_line(line: bytes, folder: Path) -> Sample:
     return sample_from_row(cast("dict[str, Any]", row), folder)
 
 
-def iter_samples(path: Path) -> Iterator[Sample]:
+def iter_samples(path: Path | str) -> Iterator[Sample]:
     """Samples of a samples folder (or of one `.jsonl` file), one at a time.
 
     Raises:
         SampleError: no such file, or an invalid row, with its file and line.
     """
-    for found in scan_samples(path):
+    for found in scan_samples(Path(path)):
         if isinstance(found, SampleError):
             raise found
         yield found
 
 
-def read_samples(path: Path) -> list[Sample]:
+def read_samples(path: Path | str) -> list[Sample]:
     """All samples of a samples folder (or of one `.jsonl` file); see `iter_samples`."""
     return list(iter_samples(path))
 
 
-def write_samples(samples: Iterable[Sample], folder: Path) -> Path:
-    """Write `samples.jsonl` into `folder` atomically. Returns its path.
+def write_samples(samples: Iterable[Sample], folder: Path | str) -> Path:
+    """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one).
+    Returns its path.
 
     Raises:
         DiskError: the disk refuses.
     """
+    folder = Path(folder)
     file = folder / SAMPLES_FILE
     with atomic_file(file) as out:
         for sample in samples:

@@ -146,7 +146,7 @@ class FetchInstructions:
     """Name of the set; an unknown name lists the known ones."""
 
     def run(self) -> str:
-        from lfpc.published import published_set
+        from lfpc.published.index import published_set
 
         return published_set(self.task).fetch
 

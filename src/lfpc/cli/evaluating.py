@@ -54,6 +54,7 @@ class Eval(AskedModel):
 
     def run(self) -> str:
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
+        from lfpc.evaluation.terminal import figure_lines
         from lfpc.published.benchmarks import benchmark
 
         names = several(self.tasks)
@@ -72,7 +73,7 @@ class Eval(AskedModel):
                 benchmark_task(name, data or Path(), work, seed=self.option_seed)
                 for name in dict.fromkeys(names)
             ]
-        for line in eval_run(
+        found = eval_run(
             tasks,
             config,
             self.out,
@@ -81,18 +82,19 @@ class Eval(AskedModel):
             backend=backend,
             timed=self.timed,
             repeats=self.repeats,
-        ):
-            print(line)
+        )
+        for result in found:
+            print(f"{result.path}:", result, sep="\n")
+        figures = {name: row for result in found for name, row in result.figures.items()}
+        print(*figure_lines(figures), sep="\n")
         return f"results: {self.out / 'results.json'}"
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
         """The default budget; None: each sample's own."""
+        from lfpc.evaluation.plan import default_budget
         from lfpc.policies.settings import read_settings
 
-        if self.checkpoint is None or any(s.budget for task in tasks for s in task.samples):
-            return None
-        settings = read_settings(self.checkpoint)
-        return settings and settings.budget
+        return default_budget(tasks, self.checkpoint and read_settings(self.checkpoint))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,14 +125,14 @@ class Probe(BackendOptions):
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or served_at(place.path))
-            lines = probe_run(
+            result = probe_run(
                 place.path,
                 several(self.probes),
                 replay=self.replay,
                 draws=self.draws,
                 backend=backend,
             )
-            print(place.path, *lines, sep="\n")
+            print(place.path, result, sep="\n")
         update_results(self.run_folder)
         return f"results: {self.run_folder / RESULTS_FILE}"
 

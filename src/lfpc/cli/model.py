@@ -107,7 +107,7 @@ class AskedModel(AnsweringModel):
 
         defaults = self.defaults()
         protocol = self.protocol or defaults.protocol
-        crop = defaults.crop if protocol == defaults.protocol else None
+        crop = defaults.crop_for(protocol)
         if self.crop_tokens is not None:
             least, most = self.crop_tokens
             rules = protocol_named(protocol, self.coords).crop

@@ -25,8 +25,8 @@ LONGEST_ANSWER = 12
 """Maximum words of a free answer that rules can match."""
 
 
-class Kind(StrEnum):
-    """Kind of a problem with a sample."""
+class ProblemKind(StrEnum):
+    """ProblemKind of a problem with a sample."""
 
     ROW = "row"
     PICTURE = "picture"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
 class Problem:
     """One problem with a sample."""
 
-    kind: Kind
+    kind: ProblemKind
     text: str
     fatal: bool = False
     """Whether the sample is unusable."""
@@ -85,10 +85,10 @@ def check_samples(
     )  # a picture with many questions is read once
     for found in scan_samples(path):
         if isinstance(found, SampleError):
-            yield Checked(None, (Problem(Kind.ROW, str(found), fatal=True),))
+            yield Checked(None, (Problem(ProblemKind.ROW, str(found), fatal=True),))
             continue
         if broken := trouble(found.image):
-            problems = [Problem(Kind.PICTURE, broken, fatal=True)]
+            problems = [Problem(ProblemKind.PICTURE, broken, fatal=True)]
         else:
             problems = [*_box_problems(found), *_repeats(found, asked), *_leaks(found, leak)]
         yield Checked(found, (*problems, *_answer_problems(found)))
@@ -111,19 +111,19 @@ def _answer_problems(sample: Sample) -> Iterator[Problem]:
             f"options"
         )
         yield Problem(
-            Kind.ANSWER,
+            ProblemKind.ANSWER,
             options if sample.options else f"{answer} is empty when normalised",
             fatal=True,
         )
     elif not sample.options and len(sample.answer.split()) > LONGEST_ANSWER:
         yield Problem(
-            Kind.ANSWER,
+            ProblemKind.ANSWER,
             f"an answer of {len(sample.answer.split())} words; rules will rarely match it, "
             f"use a judge",
         )
     twice = [text for text, times in Counter(map(normalise, sample.options)).items() if times > 1]
     if twice:
-        yield Problem(Kind.OPTIONS, f"two options are {twice[0]!r}")
+        yield Problem(ProblemKind.OPTIONS, f"two options are {twice[0]!r}")
 
 
 def _box_problems(sample: Sample) -> Iterator[Problem]:
@@ -134,10 +134,13 @@ def _box_problems(sample: Sample) -> Iterator[Problem]:
         sides = (box.x1 - box.x0) * width, (box.y1 - box.y0) * height
         if sides[0] * sides[1] > LARGEST_BOX * width * height:
             share = sides[0] * sides[1] / (width * height)
-            yield Problem(Kind.BOX, f"the box of target {number} covers {share:.0%} of the picture")
+            yield Problem(
+                ProblemKind.BOX, f"the box of target {number} covers {share:.0%} of the picture"
+            )
         if min(sides) < SMALLEST_BOX:
             yield Problem(
-                Kind.BOX, f"the box of target {number} is {sides[0]:.1f} x {sides[1]:.1f} pixels"
+                ProblemKind.BOX,
+                f"the box of target {number} is {sides[0]:.1f} x {sides[1]:.1f} pixels",
             )
 
 
@@ -146,10 +149,12 @@ def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Prob
     answer = normalise(sample.answer)
     first, before = asked.setdefault(key, (sample.id, answer))
     if first != sample.id and before == answer:
-        yield Problem(Kind.DUPLICATE, f"the same question about the same picture as {first!r}")
+        yield Problem(
+            ProblemKind.DUPLICATE, f"the same question about the same picture as {first!r}"
+        )
     elif first != sample.id:
         yield Problem(
-            Kind.CONTRADICTION,
+            ProblemKind.CONTRADICTION,
             f"the same question about the same picture as {first!r}, with another answer",
         )
 
@@ -169,7 +174,7 @@ def question_key(sample: Sample) -> int:
 
 def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterator[Problem]:
     if leak and (known := leak(sample.image)):
-        yield Problem(Kind.LEAK, f"its picture is a copy of {known}")
+        yield Problem(ProblemKind.LEAK, f"its picture is a copy of {known}")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from lfpc.metrics.statistics import holm, mcnemar, paired_difference, power_line
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 
-Value = Callable[[EpisodeRecord], float | None]
+Measure = Callable[[EpisodeRecord], float | None]
 """Record -> the value to compare; None: the record has none and is left out."""
 
 
@@ -18,8 +18,8 @@ def score(record: EpisodeRecord) -> float:
     return record.score
 
 
-def field(name: str) -> Value:
-    """The `Value` that reads the field `name` of a record."""
+def field(name: str) -> Measure:
+    """The `Measure` that reads the field `name` of a record."""
 
     def value(record: EpisodeRecord) -> float | None:
         found = getattr(record, name)
@@ -28,14 +28,14 @@ def field(name: str) -> Value:
     return value
 
 
-def difference_row(a: Records, b: Records, value: Value = score) -> dict[str, Any] | None:
-    """value(a) - value(b) of records of the same question and seed; None without pairs.
+def difference_row(a: Records, b: Records, measure: Measure = score) -> dict[str, Any] | None:
+    """measure(a) - measure(b) of records of the same question and seed; None without pairs.
 
     Returns:
         "left" and "right", the means over the pairs; the `Difference`; "power", a sentence; and
         "mcnemar_p" where each cluster has one pair of verdicts.
     """
-    pairs = [(value(x), value(y), x.cluster) for x, y in paired(a, b)]
+    pairs = [(measure(x), measure(y), x.cluster) for x, y in paired(a, b)]
     known = [(x, y, cluster) for x, y, cluster in pairs if x is not None and y is not None]
     if not known:
         return None
@@ -49,7 +49,7 @@ def difference_row(a: Records, b: Records, value: Value = score) -> dict[str, An
         "power": power_line(difference),
     }
     if (
-        value is score
+        measure is score
         and difference.n == difference.clusters
         and {0.0, 1.0}.issuperset([*left, *right])
     ):

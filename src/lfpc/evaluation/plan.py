@@ -7,7 +7,7 @@ OUT/results.json                       see `lfpc.evaluation.stored`
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from lfpc.errors import ConfigError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
+from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.evaluation.stored import budget_name, update_results
-from lfpc.evaluation.terminal import figure_lines, probe_lines
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name
+from lfpc.policies.config import ModelPolicy
 from lfpc.policies.loading import any_policy
+from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 from lfpc.storage.locks import FolderLock
@@ -48,10 +50,18 @@ def samples_task(folder: Path) -> Task:
     Raises:
         SampleError: the folder holds no samples, or an invalid one.
     """
-    samples = read_samples(folder)
+    return task_of(read_samples(folder), str(folder))
+
+
+def task_of(samples: Sequence[Sample], source: str) -> Task:
+    """`samples` from `source` as a task.
+
+    Raises:
+        SampleError: there are none.
+    """
     if not samples:
-        raise SampleError(f"{folder}: no samples")
-    return Task(name="", samples=samples, data=data_block(samples, source=str(folder), seed=0))
+        raise SampleError(f"{source}: no samples")
+    return Task(name="", samples=samples, data=data_block(samples, source=source, seed=0))
 
 
 def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Task:
@@ -69,6 +79,15 @@ def benchmark_task(name: str, folder: Path, work: Path, *, seed: int = 0) -> Tas
     )
 
 
+def default_budget(tasks: Sequence[Task], settings: CheckpointSettings | None) -> int | None:
+    """The first-view budget where none is given: the checkpoint's; None: each sample's own, where
+    one has its own, or the model has no settings.
+    """
+    if settings is None or any(sample.budget for task in tasks for sample in task.samples):
+        return None
+    return settings.budget
+
+
 def eval_run(
     tasks: Sequence[Task],
     config: EvaluationConfig,
@@ -76,13 +95,14 @@ def eval_run(
     *,
     budgets: Sequence[int | None],
     probes: Sequence[str],
+    policy: ModelPolicy | None = None,
     backend: Backend = None,
     timed: int = 0,
     repeats: int = 1,
     progress: bool = True,
-) -> Iterator[str]:
-    """Run every task, budget and probe that `out` lacks, then write the results; yields lines for a
-    terminal.
+) -> list[EvaluationResult]:
+    """Run every task, budget and probe that `out` lacks, then write the results. Returns them by
+    task and budget.
 
     The probe "own" always runs, because the others are compared with it. A probe that needs boxes
     is left out of a task without boxes.
@@ -93,6 +113,8 @@ def eval_run(
         out: folder for records and results.
         budgets: visual tokens of the first view; None: each sample's own, a folder called "chosen".
         probes: names in `PROBES`.
+        policy: who replies, configured as `config` says; None: the model of `config`, which
+            `backend` computes.
         backend: what computes the replies; None: transformers in this process.
         timed: number of questions to ask once more, one at a time, to measure seconds; 0: none.
         repeats: times to ask every question, each with another sampling seed and in its own folder.
@@ -111,48 +133,59 @@ def eval_run(
     asked = {task.name: _asked(task, [one.probe for one in settings]) for task in tasks}
     for one in settings:
         if not any(one.probe in some for some in asked.values()):
-            samples_of_probe(tasks[0].samples, one.probe)  # raises: no boxes
-    lock = FolderLock(out)  # results.json covers every evaluation below it
-    policy = any_policy(config, backend)
+            samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
     original: dict[Path, int] = {}
-    for task in tasks:
-        for budget in budgets:
-            here = replace(config, budget=budget, task=task.name)
-            place = out / task.name / budget_name(here)
-            for probe, samples in asked[task.name].items():
-                for number in range(repeats):
-                    seed = repeat_seed(config, number, backend)
-                    one = replace(here, probe=probe, sampling_seed=seed)
-                    if repeats > 1:
-                        policy.reseed(seed)
-                    folder = place / (f"{probe}-repeat{number}" if number else probe)
-                    known[folder] = evaluate_probe(
-                        policy,
-                        samples,
-                        one,
-                        folder,
-                        samples_file=out / task.name / SAMPLES_FILE,
-                        backend=backend_name(backend),
-                        progress=progress,
-                        label=f"{task.name} {place.name}".strip(),
-                    )
-                    protocols[folder] = _protocol(one, task)
-                    original[folder] = len(task.samples) + task.data["skipped"]
-            if timed and not read_timings(place):
-                _time(policy, task, here, place, timed)
-    results = update_results(out, known=known, protocols=protocols, original=original)
-    lock.release()
+    with FolderLock(out):  # results.json tells of every evaluation below it
+        policy = any_policy(config, backend) if policy is None else policy
+        backend = policy.backend
+        for task in tasks:
+            for budget in budgets:
+                here = replace(config, budget=budget, task=task.name)
+                place = out / task.name / budget_name(here)
+                for probe, samples in asked[task.name].items():
+                    for number in range(repeats):
+                        seed = repeat_seed(config, number, backend)
+                        one = replace(here, probe=probe, sampling_seed=seed)
+                        if repeats > 1:
+                            policy.reseed(seed)
+                        folder = place / (f"{probe}-repeat{number}" if number else probe)
+                        known[folder] = evaluate_probe(
+                            policy,
+                            samples,
+                            one,
+                            folder,
+                            samples_file=out / task.name / SAMPLES_FILE,
+                            backend=backend_name(backend),
+                            progress=progress,
+                            label=f"{task.name} {place.name}".strip(),
+                        )
+                        protocols[folder] = _protocol(one, task)
+                        original[folder] = len(task.samples) + task.data["skipped"]
+                if timed and not read_timings(place):
+                    _time(policy, task, here, place, timed)
+        results = update_results(out, known=known, protocols=protocols, original=original)
+    found: list[EvaluationResult] = []
     for task in tasks:
         left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
         for budget in budgets:
             place = out / task.name / budget_name(replace(config, budget=budget))
-            yield f"{place}:"
-            yield from probe_lines(results["conditions"][""][place.relative_to(out).as_posix()])
-            yield from (f"{probe}: left out, no sample has boxes" for probe in left_out)
-    names = [folder.relative_to(out).as_posix() for folder in known]
-    yield from figure_lines({name: results["results"][name] for name in names})
+            found.append(
+                EvaluationResult(
+                    path=place,
+                    root=out,
+                    condition=results["conditions"][""][place.relative_to(out).as_posix()],
+                    figures={
+                        name: results["results"][name]
+                        for name in (folder.relative_to(out).as_posix() for folder in known)
+                        if (out / name).parent == place
+                    },
+                    left_out=tuple(left_out),
+                    known=known,
+                )
+            )
+    return found
 
 
 def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:

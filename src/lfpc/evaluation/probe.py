@@ -6,13 +6,15 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import own_evaluation, place_at, place_records
-from lfpc.evaluation.terminal import probe_lines
+from lfpc.evaluation.stored import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
+from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
+from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.loading import any_policy
 from lfpc.storage.files import read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
@@ -24,9 +26,11 @@ def probe_run(
     *,
     replay: bool = False,
     draws: int = 1,
+    root: Path | None = None,
+    policy: ModelPolicy | None = None,
     backend: Backend = None,
     progress: bool = True,
-) -> list[str]:
+) -> EvaluationResult:
     """Run every probe on a recorded evaluation; their run folders go into `place`.
 
     Questions with a record are not asked again. The table includes probes of earlier calls.
@@ -37,12 +41,16 @@ def probe_run(
         replay: whether the recorded replies up to the first crop are replayed; see
             `lfpc.evaluation.replay`.
         draws: number of seeds of the random probes; verdicts are averaged per question.
+        root: folder of `results.json`; None: `place`.
+        policy: who replies, configured as it was recorded; None: the recorded model, which
+            `backend` computes.
         backend: what computes the replies; None: transformers in this process.
         progress: whether to show a progress bar, or lines without a terminal.
     Returns:
-        Lines of a table, with the power of each test.
+        The place with its probes: the replayed ones, or those that ran freely.
     Raises:
-        ConfigError: an unknown probe, or fewer than one draw.
+        ConfigError: an unknown probe, fewer than one draw, or a policy with another configuration
+            than the recorded one.
         RunError: `place` holds no evaluation, or it cannot be written.
         SampleError: a truth probe on samples without boxes.
     """
@@ -56,7 +64,11 @@ def probe_run(
     if not own:
         raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    policy = any_policy(recorded.config, backend)
+    if policy is None:
+        policy = any_policy(recorded.config, backend)
+    else:
+        _check_same_model(recorded, policy.config)
+        backend = policy.backend
     known_records: dict[Path, Records] = {recorded.folder: own}
     for probe, samples in asked.items():
         for draw in range(draws if probe in RANDOM else 1):
@@ -75,9 +87,25 @@ def probe_run(
                 backend=backend_name(backend),
                 progress=progress,
             )
-    at = place_at(place)
-    by_probe = place_records(at, replay=replay, known=known_records)
-    return probe_lines(condition_results(by_probe, read_timings(place), task=recorded.config.task))
+    by_probe = place_records(place_at(place), replay=replay, known=known_records)
+    return EvaluationResult(
+        path=place,
+        root=root or place,
+        condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
+        replay=replay,
+        known=known_records,
+    )
+
+
+def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
+    """Raises: ConfigError: `policy` is another configuration than the recorded one."""
+    for name, now in fields_of(PolicyConfig, policy).items():
+        was = getattr(recorded.config, name)
+        if was != now:
+            raise ConfigError(
+                f"{recorded.folder}: `{name}` is {was!r} in the recorded evaluation but {now!r} in "
+                f"this policy; probe with the policy that was evaluated"
+            )
 
 
 def served_at(place: Path) -> str | None:

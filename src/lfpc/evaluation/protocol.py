@@ -33,7 +33,6 @@ def protocol_block(
     data: Mapping[str, Any],
     probe: str = "own",
     tools: bool = True,
-    judge: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The protocol of a number as JSON: all that a reproduction needs.
 
@@ -49,7 +48,6 @@ def protocol_block(
         data: from `data_block`.
         probe: name of the probe.
         tools: whether the crop tool was offered.
-        judge: `Judge.identity`; None: rules alone.
     """
     return plain(
         {
@@ -66,7 +64,6 @@ def protocol_block(
             "sampling": sampling,
             "probe": probe,
             "tools": tools,
-            "judge": judge,
             "data": data,
             "environment": environment(),
         }

@@ -33,9 +33,9 @@ class Condition(NamedTuple):
 
 
 AllRecords = Mapping[Condition, Records]
-Cell = tuple[str, str]
+ArmBudget = tuple[str, str]
 """(arm, budget)."""
-Timings = Mapping[Cell, Sequence[Timing]]
+Timings = Mapping[ArmBudget, Sequence[Timing]]
 
 
 def pooled(records: AllRecords, arm: str, budget: str, probe: str = OWN) -> list[EpisodeRecord]:
@@ -48,7 +48,7 @@ def pooled(records: AllRecords, arm: str, budget: str, probe: str = OWN) -> list
     ]
 
 
-def cells(records: AllRecords) -> list[Cell]:
+def arm_budgets(records: AllRecords) -> list[ArmBudget]:
     """(arm, budget) of every ordinary evaluation, in order."""
     found = ((one.arm, one.budget) for one in records if one.probe == OWN)
     return list(dict.fromkeys(found))
@@ -58,7 +58,7 @@ def all_results(
     records: AllRecords,
     *,
     timings: Timings | None = None,
-    tasks: Mapping[Cell, str] | None = None,
+    tasks: Mapping[ArmBudget, str] | None = None,
 ) -> dict[str, Any]:
     """Results of every condition.
 
@@ -70,7 +70,7 @@ def all_results(
         tasks: benchmark of each cell, whose rule scores the answers.
     """
     conditions: dict[str, dict[str, Any]] = {}
-    for arm, budget in cells(records):
+    for arm, budget in arm_budgets(records):
         probes = dict.fromkeys(
             one.probe for one in records if (one.arm, one.budget) == (arm, budget)
         )
@@ -144,8 +144,8 @@ class Comparison:
     metric: str
     """"accuracy", "noise_drop", or a field of records ("iou", "crop_area"), paired if both sides
     have it."""
-    left: Cell
-    right: Cell
+    left: ArmBudget
+    right: ArmBudget
 
 
 PLANNED = (
@@ -169,8 +169,8 @@ def comparisons(
     records: AllRecords, *, planned: Sequence[Comparison] = PLANNED
 ) -> list[dict[str, Any]]:
     """A row for each planned comparison with both sides evaluated: name, metric, left, right
-    (cells), and the difference row's delta, low, high, p, p_holm (adjusted for the number of rows),
-    n, clusters, and mcnemar_p if each question has one verdict.
+    (arm with budget), and the difference row's delta, low, high, p, p_holm (adjusted for the number
+    of rows), n, clusters, and mcnemar_p if each question has one verdict.
     """
     rows = [row for plan in planned if (row := _compared(records, plan))]
     adjust(rows)
@@ -179,7 +179,7 @@ def comparisons(
 
 def ablation_comparisons(records: AllRecords) -> list[Comparison]:
     """Comparisons of each ablation with its parent: the arm whose name begins the ablation's."""
-    found = cells(records)
+    found = arm_budgets(records)
     arms = list(dict.fromkeys(arm for arm, _ in found))
     pairs = [(arm, parent) for arm in arms for parent in arms if arm.startswith(f"{parent}-")]
     return [
@@ -218,7 +218,7 @@ def with_drop(own: Records, probe: Records) -> list[EpisodeRecord]:
     return [replace(a, correct=a.score - b.score) for a, b in paired(own, probe)]
 
 
-def _with_drop(records: AllRecords, cell: Cell) -> list[EpisodeRecord]:
+def _with_drop(records: AllRecords, cell: ArmBudget) -> list[EpisodeRecord]:
     return with_drop(pooled(records, *cell), pooled(records, *cell, "noise"))
 
 
@@ -227,21 +227,21 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
     and of the accuracy lost under noise (Stage I over baseline); None: not evaluated.
     """
 
-    def at(cell: Cell) -> Mapping[str, Any] | None:
+    def at(cell: ArmBudget) -> Mapping[str, Any] | None:
         return conditions.get(cell[0], {}).get(cell[1])
 
     def ratio(large: Any, small: Any) -> float | None:
         return large / small if large is not None and small is not None and small > 0 else None
 
-    def tokens(cell: Cell) -> Any:
+    def tokens(cell: ArmBudget) -> Any:
         found = at(cell)
         return found and found["summary"]["visual_tokens"]
 
-    def seconds(cell: Cell) -> Any:
+    def seconds(cell: ArmBudget) -> Any:
         found = at(cell)
         return found and found["seconds_per_question"]
 
-    def drop(cell: Cell) -> Any:
+    def drop(cell: ArmBudget) -> Any:
         found = at(cell)
         return found and lost(found, "noise").get("delta")
 

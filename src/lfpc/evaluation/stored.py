@@ -377,7 +377,11 @@ def _study(
             "seeds": [0],
             "conditions": {"": {place.budget: conditions[place.budget] for place in places}},
         }
-    if not changed:
+    found = before.get("conditions", {})
+    cells = {(place.arm, place.budget): place for place in reversed(places)}  # the first seed's
+    if not changed and all(
+        _is_counted(found[arm][budget], place, changed) for (arm, budget), place in cells.items()
+    ):
         return {key: before[key] for key in ("questions", "seeds", "conditions", "comparisons")}
     return results_of(places, study_records(places, known))
 
@@ -411,9 +415,12 @@ def _config_of(
     before: Mapping[str, Any] | None,
     protocols: Mapping[Path, Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
-    """The protocol of an evaluation: as given, else as before, else the run's configuration."""
+    """The protocol of an evaluation: as given, else as before, else the run's configuration. The
+    judge that decided stays named until verdicts are decided anew.
+    """
     given = (protocols or {}).get(one.folder)
-    return dict(given or before or {"run": one.run.config, "judge": None})
+    judge = before.get("judge") if before else None
+    return {**(given or before or {"run": one.run.config}), "judge": judge}
 
 
 def _repeats(

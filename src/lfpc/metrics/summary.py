@@ -80,8 +80,8 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         malformed: count by reason code; the mean of each of `MEANS` over the records with a value;
         cost: mean, median and p95 of each of `COSTS`; concurrency (None: in batches); per_second;
         timings, as given;
-        figures: further numbers of a benchmark (see `lfpc.published`), else empty. Missing numbers
-            are None.
+        figures: further numbers of a benchmark (see `lfpc.published.index`), else empty.
+            Missing numbers are None.
     """
     before_crop = known(records, "answered_before_crop")
     areas = known(records, "crop_area")

@@ -1,7 +1,12 @@
 """Configuration of a policy: model, protocol, sampling. Torch-free."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
+from lfpc.dialogue import Context, Reply
+from lfpc.options import fields_of
+from lfpc.policies.backends import Backend
 from lfpc.policies.sampling import Sampling
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
 
@@ -21,3 +26,39 @@ class PolicyConfig(Sampling):
     def chat(self) -> ChatProtocol:
         """The protocol by its name."""
         return protocol_named(self.protocol, self.coords)
+
+
+def policy_config(model: str, protocol: ChatProtocol, sampling: Sampling) -> PolicyConfig:
+    """The configuration of a policy that was made from these parts."""
+    return PolicyConfig(
+        model=model,
+        protocol=protocol.name,
+        coords=protocol.coords,
+        **fields_of(Sampling, sampling),
+    )
+
+
+class ModelPolicy(Protocol):
+    """A model that replies: a checkpoint in this process, or a served model."""
+
+    @property
+    def config(self) -> PolicyConfig:
+        """The model, its protocol and its sampling."""
+        ...
+
+    @property
+    def backend(self) -> Backend:
+        """What computes its replies."""
+        ...
+
+    def reply(self, contexts: Sequence[Context]) -> list[Reply]:
+        """One reply per context, in the same order."""
+        ...
+
+    def reseed(self, seed: int | None) -> None:
+        """Sample from a new stream of random numbers; None: the backend's default."""
+        ...
+
+    def without_tools(self) -> Self:
+        """The same model, shown the system message without the tool: it answers at once."""
+        ...

@@ -38,7 +38,8 @@ def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
 
     @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
     def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
-        return TransformersPolicy(model, tokenizer, protocol_named(protocol, coords), tools=tools)
+        chat = protocol_named(protocol, coords)
+        return TransformersPolicy(model, tokenizer, chat, tools=tools, name=config.model)
 
     def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
         return built(config.protocol, config.coords, tools).resampled(config)

@@ -21,8 +21,9 @@ import openai
 from lfpc.dialogue import Context, Reply
 from lfpc.episode import run_async
 from lfpc.errors import PolicyError
-from lfpc.policies.backends import Server
+from lfpc.policies.backends import Backend, Server
 from lfpc.policies.chat_api import WRITE_ON, NoReply, chat_messages, read_reply
+from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
@@ -80,6 +81,22 @@ class ServedPolicy:
         self._keep_stop = True
         self._no_choice = False
         self._client: openai.AsyncOpenAI | None = None
+
+    @property
+    def config(self) -> PolicyConfig:
+        """The model, its protocol and its sampling."""
+        return policy_config(self.model, self.protocol, self.sampling)
+
+    @property
+    def backend(self) -> Backend:
+        """The server."""
+        return self.server
+
+    def without_tools(self) -> "ServedPolicy":
+        """The same model, shown the system message without the tool."""
+        return ServedPolicy(
+            self.server, self.model, self.protocol, sampling=self.sampling, tools=False
+        )
 
     @property
     def concurrency(self) -> int:

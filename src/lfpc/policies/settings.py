@@ -55,6 +55,12 @@ class CheckpointSettings:
         """Default first-view budget."""
         return self.full_budget if self.small_budget is None else self.small_budget
 
+    def crop_for(self, protocol: str) -> CropRules | None:
+        """The crop rules, where the model is spoken to in the protocol it was trained with; None:
+        the protocol's own.
+        """
+        return self.crop if protocol == self.protocol else None
+
 
 def read_settings(folder: Path) -> CheckpointSettings | None:
     """The settings of the checkpoint in `folder`; None without `lfpc.json`.

@@ -9,6 +9,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import Context, Reply, Usage
+from lfpc.policies.backends import Backend
+from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
@@ -32,7 +34,10 @@ class TransformersPolicy:
             `sampling`.
         tools: whether to offer the tool.
         share: whether to compute equal parts once; False for comparison.
+        name: the model in its configuration: the folder of the checkpoint.
     """
+
+    backend: Backend = None
 
     def __init__(
         self,
@@ -45,8 +50,10 @@ class TransformersPolicy:
         generator: torch.Generator | None = None,
         tools: bool = True,
         share: bool = True,
+        name: str = "",
     ) -> None:
         self.model = model
+        self.name = name
         self.batch_size = batch_size
         self.share = share
         self.sampling = sampling
@@ -59,6 +66,17 @@ class TransformersPolicy:
             sampling.sampling_seed or 0
         )
         self._prefixes: Prefixes | None = None
+
+    @property
+    def config(self) -> PolicyConfig:
+        """The model, its protocol and its sampling."""
+        return policy_config(self.name, self.encoder.protocol, self.sampling)
+
+    def without_tools(self) -> Self:
+        """Another policy of the same model, shown the system message without the tool."""
+        other = self.resampled(self.sampling)
+        other.encoder = Encoder(self.encoder.tokenizer, self.encoder.protocol, tools=False)
+        return other
 
     def resampled(self, sampling: Sampling) -> Self:
         """Another policy of the same model with other sampling. It shares the model and tokenizer

@@ -3,14 +3,18 @@
 Conversations go through the checkpoint's chat template, as in vLLM's server.
 """
 
+import atexit
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from weakref import ref
 
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
-from lfpc.policies.backends import VllmEngine
+from lfpc.policies.backends import Backend, VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, chat_messages, valid_text
+from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
@@ -58,6 +62,7 @@ class VllmPolicy:
         options = {**defaults, **(engine.options if engine else {})}
         try:
             self._model = vllm.LLM(model=str(checkpoint), **options)
+            atexit.register(_shut_down, ref(self._model))
             self._rules = vllm.SamplingParams(
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -71,9 +76,23 @@ class VllmPolicy:
             raise CheckpointError(
                 f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})"
             ) from error
+        self.checkpoint = checkpoint
         self.protocol = protocol
+        self.sampling = sampling
         self.tools = tools
+        self.backend: Backend = engine or VllmEngine()
         self._urls = PictureUrls()
+
+    @property
+    def config(self) -> PolicyConfig:
+        """The model, its protocol and its sampling."""
+        return policy_config(str(self.checkpoint), self.protocol, self.sampling)
+
+    def without_tools(self) -> Self:
+        """Another policy of the same engine, shown the system message without the tool."""
+        other = copy(self)
+        other.tools = False
+        return other
 
     def reseed(self, seed: int | None) -> None:
         """Sample further replies with `seed`; None: without a seed."""
@@ -118,6 +137,14 @@ class VllmPolicy:
                 f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}"
             ) from error
         return [_reply(one.outputs[0], len(one.prompt_token_ids or ())) for one in found]
+
+
+def _shut_down(model: "ref[Any]") -> None:
+    """End the engine's process before multiprocessing waits for it at exit. vLLM leaves this to a
+    `weakref.finalize`, which runs too late if any finalizer is older than multiprocessing.
+    """
+    if (alive := model()) is not None:
+        alive.llm_engine.engine_core.shutdown()
 
 
 def _reply(output: Any, read: int) -> Reply:

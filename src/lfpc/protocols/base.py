@@ -89,6 +89,11 @@ class ChatProtocol:
         return self.crop.factor
 
     @property
+    def coords(self) -> Coords:
+        """How it reads boxes; see `with_coords`."""
+        return "as-released" if self.parser is self.as_released else "mapped"
+
+    @property
     def plain_chat(self) -> bool:
         """Whether turns alternate and the chat template describes no tool, as a policy in this
         process requires.

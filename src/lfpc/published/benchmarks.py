@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError, SampleError
 from lfpc.metrics.summary import Records, Summary, summarise
-from lfpc.published import PUBLISHED, PublishedSet
+from lfpc.published.index import PUBLISHED, PublishedSet
 from lfpc.published.published_set import ReadOptions
 from lfpc.published.reading import sample_of
 from lfpc.samples import Sample

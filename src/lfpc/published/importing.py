@@ -19,8 +19,8 @@ from typing import Any
 from lfpc.errors import ConfigError, SampleError
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
-from lfpc.published import published_set
 from lfpc.published.config import ImportConfig
+from lfpc.published.index import published_set
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import ReadOptions
 from lfpc.published.reading import sample_of

@@ -1,6 +1,6 @@
 """The episodes of a report as data files that a page loads from disk on demand.
 
-`data/index.js` holds the fields for filters, sorting and search, `data/GROUP-N.js` `CHUNK` whole
+`data/index.js` holds the fields for filters, sorting and search, `data/SET-N.js` `CHUNK` whole
 episodes. Each is a script with one call and one JSON value, in ASCII, because a page from disk may
 load scripts and no other data.
 """
@@ -28,7 +28,7 @@ _SHORT = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class EpisodeSet:
     """The episodes of one arm at one budget with one seed: records by probe, "own" first."""
 
     arm: str
@@ -46,8 +46,8 @@ class Group:
         return Condition(self.arm, self.budget, probe, self.seed)
 
 
-def groups_of(evidence: Evidence) -> list[Group]:
-    """Every group with episodes: evaluations first, then training episodes."""
+def episode_sets(evidence: Evidence) -> list[EpisodeSet]:
+    """Every set of episodes: evaluations first, then training episodes."""
     found: defaultdict[tuple[str, str, int], dict[str, Records]] = defaultdict(dict)
     for (arm, budget, probe, seed), some in evidence.records.items():
         found[arm, budget, seed][probe] = some
@@ -61,21 +61,22 @@ def groups_of(evidence: Evidence) -> list[Group]:
         )
         for key, some in found.items()
     }
-    groups = [Group(*key, probes) for key, probes in by_order.items() if "own" in probes]
-    return groups + [
-        Group(arm, TRAINING, seed, {"own": some}) for (arm, seed), some in evidence.training.items()
+    sets = [EpisodeSet(*key, probes) for key, probes in by_order.items() if "own" in probes]
+    return sets + [
+        EpisodeSet(arm, TRAINING, seed, {"own": some})
+        for (arm, seed), some in evidence.training.items()
     ]
 
 
-def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[str]:
-    """Ids of up to `shown` questions, taken in turn from each group's kinds, so that every filter
+def pick_questions(sets: Sequence[EpisodeSet], shown: int, seed: int = 0) -> set[str]:
+    """Ids of up to `shown` questions, taken in turn from each set's kinds, so that every filter
     finds episodes with pictures.
     """
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
-    for group in groups:
-        for own, others in episodes_of(group):
+    for one in sets:
+        for own, others in episodes_of(one):
             for kind in kinds_of(own, others.get("noise"), others.get("truth")):
-                piles[group.arm, group.budget, group.seed, kind].append(own.sample.id)
+                piles[one.arm, one.budget, one.seed, kind].append(own.sample.id)
     for key, pile in piles.items():
         random.Random(f"{seed}/{key}").shuffle(pile)
     picked: set[str] = set()
@@ -88,14 +89,14 @@ def pick_questions(groups: Sequence[Group], shown: int, seed: int = 0) -> set[st
     return picked
 
 
-def episodes_of(group: Group) -> Iterator[tuple[EpisodeRecord, Mapping[str, EpisodeRecord]]]:
+def episodes_of(one: EpisodeSet) -> Iterator[tuple[EpisodeRecord, Mapping[str, EpisodeRecord]]]:
     """Each record with the own crops, and the records of the same question by probe."""
     by_probe = {
         probe: {record.sample.id: record for record in some}
-        for probe, some in group.probes.items()
+        for probe, some in one.probes.items()
         if probe != "own"
     }
-    for own in group.own:
+    for own in one.own:
         name = own.sample.id
         yield own, {probe: some[name] for probe, some in by_probe.items() if name in some}
 
@@ -109,24 +110,23 @@ def write_browser(
     Raises:
         OSError: the disk refuses.
     """
-    groups = groups_of(evidence)
-    write_groups(out, groups, evidence.shown, pictures, pick_questions(groups, shown, seed))
+    sets = episode_sets(evidence)
+    write_episode_sets(out, sets, evidence.shown, pictures, pick_questions(sets, shown, seed))
 
 
-def write_groups(
+def write_episode_sets(
     out: Path,
-    groups: Sequence[Group],
+    sets: Sequence[EpisodeSet],
     shown: Callable[[Condition], NamedLook | None],
     pictures: PictureFiles,
     picked: set[str],
 ) -> None:
-    """`write_browser` of these groups, with the pictures of the questions `picked`."""
+    """`write_browser` of these sets, with the pictures of the questions `picked`."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
     questions: dict[str, list[str]] = {}
     columns = [
-        _write_group(folder, n, group, shown, pictures, picked, questions)
-        for n, group in enumerate(groups)
+        _write_set(folder, n, one, shown, pictures, picked, questions) for n, one in enumerate(sets)
     ]
     ids = list(questions)
     index = {
@@ -144,21 +144,21 @@ def write_groups(
     (folder / "index.js").write_text(_call("index", index), encoding="ascii")
 
 
-def _write_group(
+def _write_set(
     folder: Path,
     n: int,
-    group: Group,
+    one: EpisodeSet,
     shown: Callable[[Condition], NamedLook | None],
     pictures: PictureFiles,
     picked: set[str],
     questions: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """Write the group's data files, and add its questions; returns its columns of the index."""
-    looks = {probe: shown(group.condition(probe)) for probe in group.probes}
+    """Write the data files of a set, and add its questions; returns its columns of the index."""
+    looks = {probe: shown(one.condition(probe)) for probe in one.probes}
     numbers = {name: i for i, name in enumerate(questions)}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
     cards: list[Any] = []
-    for own, others in episodes_of(group):
+    for own, others in episodes_of(one):
         sample = own.sample
         here = pictures if sample.id in picked else None
         if sample.id not in numbers:
@@ -172,15 +172,15 @@ def _write_group(
         for key, value in _index_entry(own, others).items():
             columns[key].append(value)
         cards.append(card({"own": own, **others}, here, looks))
-        if len(cards) == CHUNK or len(columns["question"]) == len(group.own):
+        if len(cards) == CHUNK or len(columns["question"]) == len(one.own):
             name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
             (folder / f"{name}.js").write_text(_call("chunk", name, cards), encoding="ascii")
             cards = []
     return {
-        "arm": group.arm,
-        "budget": group.budget,
-        "seed": group.seed,
-        "probes": list(group.probes),
+        "arm": one.arm,
+        "budget": one.budget,
+        "seed": one.seed,
+        "probes": list(one.probes),
         "columns": columns,
     }
 

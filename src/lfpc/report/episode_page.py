@@ -5,7 +5,7 @@ from pathlib import Path
 from lfpc.errors import RunError
 from lfpc.looks import Look
 from lfpc.records import EpisodeRecord
-from lfpc.report.browser import Group, write_groups
+from lfpc.report.browser import EpisodeSet, write_episode_sets
 from lfpc.report.evidence import NamedLook
 from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import PictureFiles
@@ -23,12 +23,12 @@ def write_episode_page(out: Path, record: EpisodeRecord, look: Look, *, model: s
         RunError: the folder cannot be written.
     """
     sample = record.sample
-    group = Group(model, f"{record.global_tokens} tokens", 0, {"own": [record]})
+    one = EpisodeSet(model, f"{record.global_tokens} tokens", 0, {"own": [record]})
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_groups(
+        write_episode_sets(
             out,
-            [group],
+            [one],
             lambda _: NamedLook("own", look),
             PictureFiles(out / "pictures"),
             {sample.id},

@@ -1,6 +1,6 @@
 """The content of a report: records, results, training curves, and their origins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from lfpc.protocols import PROTOCOLS
 
 TRAINING = "training"
 """Budget name of training episodes."""
+ROWS = ("differences", "ablations")
+"""Comparisons of `results.json` that are rows of two arms each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +115,51 @@ class Evidence:
         def name(arm: str) -> str:
             return f"{run}/{arm}" if arm else run
 
-        conditions = self.results.get("conditions", {})
+        results = dict(self.results)
+        if "conditions" in results:
+            found = results["conditions"].items()
+            results["conditions"] = {name(arm): budgets for arm, budgets in found}
+        if "comparisons" in results:
+            results["comparisons"] = _renamed(results["comparisons"], name)
         return replace(
             self,
             records={one._replace(arm=name(one.arm)): some for one, some in self.records.items()},
-            results={
-                **self.results,
-                "conditions": {name(arm): found for arm, found in conditions.items()},
-            },
+            results=results,
             curves={name(arm): rows for arm, rows in self.curves.items()},
             training={(name(arm), seed): some for (arm, seed), some in self.training.items()},
             origins={one._replace(arm=name(one.arm)): some for one, some in self.origins.items()},
         )
 
 
+def _renamed(compared: Mapping[str, Any], name: Callable[[str], str]) -> dict[str, Any]:
+    """The rows of comparisons within a run, with other names of the arms."""
+    found: dict[str, Any] = {}
+    for kind in ROWS:
+        found[kind] = []
+        for row in compared.get(kind, ()):
+            (left, *at), (right, *there) = row["left"], row["right"]
+            cells = [name(left), *at], [name(right), *there]
+            title = " - ".join(map(" ".join, cells))
+            found[kind].append(row | {"name": title, "left": cells[0], "right": cells[1]})
+    return found
+
+
 def merged(parts: Sequence[Evidence]) -> Evidence:
-    """Several runs as one."""
+    """Several runs as one. What each compares within itself stays, with the p values adjusted there
+    (Holm); ratios are of one run.
+    """
     records = {key: some for part in parts for key, some in part.records.items()}
     conditions = [part.results.get("conditions", {}) for part in parts]
-    results = {
+    compared = [part.results["comparisons"] for part in parts if "comparisons" in part.results]
+    results: dict[str, Any] = {
         "questions": len({record.sample.id for some in records.values() for record in some}),
         "seeds": sorted({seed for part in parts for seed in part.results.get("seeds", ())}),
         "conditions": {arm: found for some in conditions for arm, found in some.items()},
     }
+    if compared:
+        results["comparisons"] = {
+            kind: [row for some in compared for row in some.get(kind, ())] for kind in ROWS
+        }
     return Evidence(
         records=records,
         results=results,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.records import EpisodeRecord
-from lfpc.report.browser import Group, episodes_of, groups_of
+from lfpc.report.browser import EpisodeSet, episode_sets, episodes_of
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
 from lfpc.report.strip import episode_strip
@@ -71,22 +71,20 @@ def write_gallery(out: Path, evidence: Evidence) -> Path:
     Raises:
         RunError: no evaluated episodes, or the folder cannot be written.
     """
-    groups = [
-        group for group in groups_of(evidence) if group.budget != TRAINING and group.seed == 0
-    ]
-    if not groups:
+    sets = [one for one in episode_sets(evidence) if one.budget != TRAINING and one.seed == 0]
+    if not sets:
         raise RunError("the run holds no evaluated episodes; name the folder of lfpc demo")
     parts = [
         "# Gallery\n",
         "Episodes of the miniature, from a demo's records, by `lfpc mini gallery "
         "out/demo --out docs`. "
         "Green: the truth; red: what the model asked for.\n",
-        _counts(groups),
+        _counts(sets),
     ]
     try:
         (out / "gallery").mkdir(parents=True, exist_ok=True)
         for case in CASES:
-            parts.append(_shown(out, case, groups, evidence))
+            parts.append(_shown(out, case, sets, evidence))
         (out / "gallery.md").write_text("\n".join(parts), encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(
@@ -95,41 +93,41 @@ def write_gallery(out: Path, evidence: Evidence) -> Path:
     return out / "gallery.md"
 
 
-def _counts(groups: list[Group]) -> str:
+def _counts(sets: list[EpisodeSet]) -> str:
     rows = [
         (
-            group.arm,
-            group.budget,
-            *(f"{sum(map(case.holds, _by_question(group)))} of {len(group.own)}" for case in CASES),
+            one.arm,
+            one.budget,
+            *(f"{sum(map(case.holds, _by_question(one)))} of {len(one.own)}" for case in CASES),
         )
-        for group in groups
+        for one in sets
     ]
     return markdown(("arm", "budget", *(case.title.lower() for case in CASES)), rows, left=2)
 
 
-def _by_question(group: Group) -> Iterator[ByProbe]:
-    for own, others in episodes_of(group):
+def _by_question(one: EpisodeSet) -> Iterator[ByProbe]:
+    for own, others in episodes_of(one):
         yield {"own": own, **others}
 
 
-def _shown(out: Path, case: GalleryKind, groups: list[Group], evidence: Evidence) -> str:
+def _shown(out: Path, case: GalleryKind, sets: list[EpisodeSet], evidence: Evidence) -> str:
     heading = f"## {case.title}\n\n{case.text}\n"
-    for group in sorted(
-        groups,
-        key=lambda group: (
-            group.budget != groups[0].budget,
-            group.arm != SHOWN_ARM,
-            -groups.index(group),
+    for one in sorted(
+        sets,
+        key=lambda one: (
+            one.budget != sets[0].budget,
+            one.arm != SHOWN_ARM,
+            -sets.index(one),
         ),
     ):
-        look = evidence.shown(group.condition("own"))
-        for rows in _by_question(group):
+        look = evidence.shown(one.condition("own"))
+        for rows in _by_question(one):
             own = rows["own"]
             if look and case.holds(rows) and own.turns and own.sample.category != "relation":
                 picture = out / "gallery" / f"{case.name}.jpg"
                 episode_strip(own, look.look).save(picture, quality=85)
                 caption = (
-                    f"{group.arm}, {group.budget} budget, `{own.sample.id}`: IoU {own.iou:.2f}, "
+                    f"{one.arm}, {one.budget} budget, `{own.sample.id}`: IoU {own.iou:.2f}, "
                     f"{own.visual_tokens} visual tokens."
                 )
                 return f"{heading}\n![{case.title}](gallery/{case.name}.jpg)\n\n{caption}\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 from lfpc.errors import RunError
 from lfpc.evaluation.results import comparisons
 from lfpc.report import figures
-from lfpc.report.browser import groups_of, write_browser
+from lfpc.report.browser import episode_sets, write_browser
 from lfpc.report.charts import config_table, data_figures, result_figures
 from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
@@ -72,7 +72,7 @@ def write_report(
                 runs=runs,
                 differing=differing,
                 trained=trained,
-                episodes=sum(len(group.own) for group in groups_of(evidence)),
+                episodes=sum(len(one.own) for one in episode_sets(evidence)),
                 notes=notes,
                 live=live,
             )

@@ -59,7 +59,7 @@ class SearchResult:
         return next((step.level for step in self.steps if step.changed), None)
 
 
-Ask = Callable[[LevelQuestion], Item[Sequence[str]]]
+AskLevel = Callable[[LevelQuestion], Item[Sequence[str]]]
 """Asks a question and returns the answers (a text per vote)."""
 
 
@@ -87,7 +87,7 @@ def search(
     budgets_of: Callable[[Size], Sequence[int]],
     protocol: ChatProtocol,
     rules: AnswerRules,
-    ask: Ask,
+    ask: AskLevel,
     *,
     stop_early: bool = True,
 ) -> Item[SearchResult]:

@@ -8,7 +8,7 @@ there the picture has lost what the answer needs, and a crop adds it.
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Level:
 class Selection:
     """Samples with their budgets, and counts by level."""
 
-    samples: list[Sample]
+    samples: list[Sample] = field(repr=False)
     levels: dict[float, int]
     """Budget (or ratio) -> samples whose answer first changed there."""
     never: int

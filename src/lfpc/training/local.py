@@ -23,7 +23,6 @@ from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.training.alarms import alarms, new_alarms
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import (
     first_views,
@@ -54,8 +53,10 @@ from lfpc.training.state import (
 )
 from lfpc.training.statistics import (
     Numbers,
+    alarms,
     episode_numbers,
     is_best,
+    new_alarms,
     sampling_numbers,
     validation_numbers,
 )

@@ -134,13 +134,13 @@ def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Nu
 def log_episodes(
     run: RunFolder, config: TrainConfig, step: int, rollouts: Sequence[RecordedRollout]
 ) -> None:
-    """Write as many episodes of the step as asked for: the first rollout of every question, then
-    second rollouts, and so on.
+    """Write as many episodes of the step as asked for: the first rollout of every question that did
+    not fail, then second ones, and so on. Keys count failed rollouts and questions.
     """
     groups = recorded_groups(rollouts)
     questions = _by_question(rollouts)
-    for place, number in places_to_log(groups, config.log_episodes):
-        one = questions[place][number]
-        advantage = groups[place].advantages[number]
-        record = replace(one.record, step=step, advantage=advantage)
+    for group, number in places_to_log(groups, config.log_episodes):
+        one = questions[group][number]
+        place = one.question % config.prompts_per_step
+        record = replace(one.record, step=step, advantage=groups[group].advantages[number])
         log_record(run, f"{step}/{place}/{one.rollout}", record)

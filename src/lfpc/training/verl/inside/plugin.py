@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, register_adv_est
 
-from lfpc.training.advantages import group_advantages
+from lfpc.training.groups import group_advantages
 from lfpc.training.verl.inside import loop  # noqa: F401  (registers the agent loop)
 from lfpc.training.verl.inside.pixels import accept_bytes
 from lfpc.training.verl.translate import NAME

@@ -11,9 +11,8 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from lfpc.errors import RunError
 from lfpc.storage.runs import RunFolder
-from lfpc.training.alarms import alarms, new_alarms
 from lfpc.training.state import settings_of_run
-from lfpc.training.statistics import Numbers, is_best, validation_numbers
+from lfpc.training.statistics import Numbers, alarms, is_best, new_alarms, validation_numbers
 from lfpc.training.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.training.verl.inside.dataset import ScheduledSamples
 from lfpc.training.verl.inside.section import run_config

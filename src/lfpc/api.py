@@ -1,0 +1,425 @@
+"""The functions behind `import lfpc`: what the command line does, for a notebook.
+
+Paths may be texts. Runs resume as those of the command line do: what is recorded is not asked
+again. All of it works where an event loop runs. Torch is imported where a checkpoint is loaded or
+trained, not before.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lfpc.errors import ConfigError, RunError, SampleError
+from lfpc.images import CropRules
+from lfpc.options import fields_of
+from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
+from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.sampling import Sampling
+from lfpc.policies.settings import CheckpointSettings, read_settings
+from lfpc.protocols import Coords
+from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.runs import RunFolder, read_run
+
+if TYPE_CHECKING:
+    from lfpc.episode import Episode
+    from lfpc.evaluation.result import EvaluationResult
+    from lfpc.rewards import RewardTerms
+    from lfpc.selection.run import Selection
+    from lfpc.training.config import TrainConfig
+    from lfpc.training.trackers import TrackerName
+
+Samples = Sequence[Sample] | Path | str
+"""Samples, or the samples folder (or one `.jsonl` file) that holds them."""
+
+
+def load_policy(
+    checkpoint: Path | str,
+    *,
+    protocol: str | None = None,
+    coords: Coords = "mapped",
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    sampling_seed: int | None = None,
+    engine: Literal["transformers", "vllm"] = "transformers",
+    engine_options: Mapping[str, Any] | None = None,
+) -> ModelPolicy:
+    """A checkpoint in this process.
+
+    Args:
+        checkpoint: Hugging Face folder of a Qwen-VL model.
+        protocol: prompt and reply format; a name of docs/protocols.md. None: the checkpoint's
+            (lfpc.json), else qwen2_5_vl.
+        coords: reading of a reply's boxes: as the prompt asks for them, or as-released, as the
+            family's published script reads them.
+        max_new_tokens: token limit of a reply. None: the checkpoint's, else 512.
+        temperature: sampling temperature; 0: greedy.
+        top_p: share of the probability mass that is sampled from, in (0, 1].
+        sampling_seed: seed of the sampling; None: 0.
+        engine: what computes the replies.
+        engine_options: with vllm, arguments of `vllm.LLM`, as in {"max_model_len": 32768}.
+    Raises:
+        CheckpointError: no such folder, or not a checkpoint that can be loaded.
+        ConfigError: unknown protocol, a value out of range, or vLLM is not installed.
+    """
+    from lfpc.policies.loading import any_policy
+
+    if engine not in ("transformers", VLLM_BACKEND):
+        raise ConfigError(f"engine must be transformers or vllm, got {engine!r}")
+    if engine_options and engine != VLLM_BACKEND:
+        raise ConfigError("engine_options are vLLM's; give engine='vllm' too")
+    defaults = read_settings(Path(checkpoint)) or CheckpointSettings()
+    config = PolicyConfig(
+        model=str(Path(checkpoint)),
+        protocol=protocol or defaults.protocol,
+        coords=coords,
+        max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        sampling_seed=sampling_seed,
+    )
+    options = dict(engine_options or {})
+    return any_policy(config, VllmEngine(options=options) if engine == VLLM_BACKEND else None)
+
+
+def served_policy(
+    base_url: str,
+    model: str,
+    *,
+    protocol: str = "qwen2_5_vl",
+    coords: Coords = "mapped",
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    sampling_seed: int | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    concurrency: int = 32,
+    timeout_s: float = 600.0,
+    retries: int = 6,
+    picture_folder: Path | str | None = None,
+) -> ModelPolicy:
+    """A model behind an OpenAI-compatible server, whose key is read from OPENAI_API_KEY. Nothing is
+    asked yet.
+
+    Args:
+        base_url: address of the API, as in http://127.0.0.1:8000/v1.
+        model: its name there.
+        protocol, coords, max_new_tokens, temperature, top_p: see `load_policy`.
+        sampling_seed: sent with each request; None: none is sent.
+        extra_body: further fields of each request, as in {"repetition_penalty": 1.0}.
+        concurrency: episodes in flight.
+        timeout_s: seconds without a sign of the server after which a request is made again.
+        retries: further tries of a failed request.
+        picture_folder: folder from which the server reads pictures (vLLM:
+            --allowed-local-media-path). None: pictures are part of the request.
+    Raises:
+        ConfigError: unknown protocol, no address of an API, or a value out of range.
+    """
+    from lfpc.policies import loading
+
+    config = PolicyConfig(
+        model=model,
+        protocol=protocol,
+        coords=coords,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        sampling_seed=sampling_seed,
+        extra_body=dict(extra_body or {}),
+    )
+    server = Server(
+        base_url=base_url,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        retries=retries,
+        picture_folder=None if picture_folder is None else Path(picture_folder),
+    )
+    return loading.served_policy(config, server)
+
+
+def evaluate(
+    policy: ModelPolicy,
+    samples: Samples,
+    out: Path | str,
+    *,
+    budget: int | None = None,
+    probes: Sequence[str] = ("own", "noise"),
+    max_turns: int | None = None,
+    crop: CropRules | None = None,
+    seed: int = 0,
+    repeats: int = 1,
+    timed: int = 0,
+    progress: bool = True,
+) -> "EvaluationResult":
+    """Evaluate a policy on samples, under its own crops and under probes, as `lfpc eval` does.
+
+    Args:
+        policy: from `load_policy` or `served_policy`.
+        samples: what to ask.
+        out: folder for the run folders (OUT/BUDGET/PROBE) and `results.json`.
+        budget: visual tokens of the first view. None: each sample's own; where no sample has one,
+            the checkpoint's (lfpc.json), else 16384.
+        probes: what the crop tool shows: own, noise, truth, truth-wide, truth-each, other, mean,
+            blur, none, repeat. "own" is always run; one that needs boxes is left out where no
+            sample has any.
+        max_turns: turn limit of an episode. None: the checkpoint's, else 6.
+        crop: resolution of a crop, in visual tokens. None: the checkpoint's, else the protocol's.
+        seed: seed of noise crops and of the pairing with other pictures.
+        repeats: how often every question is asked, each time with another sampling seed; several
+            need a temperature above 0.
+        timed: questions that are asked once more, one at a time, for the seconds per question.
+        progress: show a bar on a terminal, a line now and then elsewhere.
+    Raises:
+        ConfigError: an unknown probe, or a value out of range.
+        SampleError: there are no samples, two share an id, or a row is no sample.
+        RunError: `out` holds an evaluation with other settings or is in use, too many questions
+            failed, or the disk refuses.
+    """
+    from lfpc.evaluation.config import EvaluationConfig
+    from lfpc.evaluation.plan import default_budget, eval_run, samples_task, task_of
+    from lfpc.evaluation.probes import OWN
+
+    for name, value in (("budget", budget), ("max_turns", max_turns)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if isinstance(samples, Path | str):
+        task = samples_task(Path(samples))
+    else:
+        task = task_of(_distinct(samples), "samples given in Python")
+    settings = _settings(policy)
+    defaults = settings or CheckpointSettings()
+    config = EvaluationConfig(
+        budget=None,
+        probe=OWN,
+        crop=crop or defaults.crop_for(policy.config.protocol),
+        max_turns=max_turns or defaults.max_turns,
+        seed=seed,
+        **fields_of(PolicyConfig, policy.config),
+    )
+    policy.reseed(policy.config.sampling_seed)
+    (result,) = eval_run(
+        [task],
+        config,
+        Path(out),
+        budgets=[budget or default_budget([task], settings)],
+        probes=_names(probes),
+        policy=policy,
+        timed=timed,
+        repeats=repeats,
+        progress=progress,
+    )
+    return result
+
+
+def probe(
+    run: "EvaluationResult | Path | str",
+    probes: Sequence[str] = ("noise", "truth", "other", "none", "repeat"),
+    *,
+    policy: ModelPolicy | None = None,
+    replay: bool = False,
+    draws: int = 1,
+    progress: bool = True,
+) -> "EvaluationResult":
+    """Ask an evaluation's questions again and show something else for every crop, as `lfpc probe`
+    does.
+
+    Args:
+        run: an evaluation of one model at one budget.
+        probes: what is shown; see `evaluate`.
+        policy: the policy that was evaluated. None: it is loaded, or asked where it was served.
+        replay: give the recorded replies up to the first crop again, word for word, and let the
+            policy continue from there.
+        draws: seeds of noise and of other pictures; they are averaged question by question.
+        progress: see `evaluate`.
+    Returns:
+        The evaluation with its probes: the replayed ones, or those that ran freely.
+    Raises:
+        ConfigError: an unknown probe, or a policy with another configuration than the recorded one.
+        SampleError: a truth probe, and no question has boxes.
+        RunError: `run` holds no evaluation, or several.
+    """
+    from lfpc.evaluation.probe import probe_run, served_at
+    from lfpc.evaluation.result import EvaluationResult
+    from lfpc.evaluation.stored import find_places, update_results
+
+    if isinstance(run, EvaluationResult):
+        root = run.root
+        place = run.path
+    else:
+        root = Path(run)
+        places = find_places(root)
+        if len(places) > 1:
+            raise RunError(f"{root} holds several evaluations: {', '.join(places)}; name one")
+        (place,) = (found.path for found in places.values())
+    if policy is not None:
+        policy.reseed(policy.config.sampling_seed)
+    result = probe_run(
+        place,
+        _names(probes),
+        replay=replay,
+        draws=draws,
+        root=root,
+        policy=policy,
+        backend=None if policy is not None else _backend_named(served_at(place)),
+        progress=progress,
+    )
+    update_results(root)
+    return result
+
+
+def select(
+    policy: ModelPolicy,
+    samples: Samples,
+    out: Path | str,
+    *,
+    ladder: Sequence[int] = (16384, 4096, 1024, 256),
+    ratios: Sequence[float] = (),
+    never: Literal["keep", "drop"] = "keep",
+    wrong: Literal["keep", "drop"] = "keep",
+    every_level: bool = False,
+    votes: int = 1,
+    answers: Path | str | None = None,
+    batch: int = 64,
+    progress: bool = True,
+) -> "Selection":
+    """Resolution selection, as `lfpc select` does it: choose each sample's first-view budget, and
+    write the samples with their budgets to `out`, a samples folder to train on.
+
+    Args:
+        policy: the model that is going to be trained; it answers without the crop tool.
+        samples: what to choose budgets for.
+        out: samples folder to write; the answers are kept there, so that a selection resumes.
+        ladder: budgets in visual tokens, falling; the first is the most that the original is shown
+            at.
+        ratios: levels as falling shares of each original's own visual tokens, as in (1, 0.25), in
+            place of the ladder's.
+        never: what becomes of samples whose answer never changes.
+        wrong: what becomes of samples answered wrongly at the original.
+        every_level: ask every level, also below the first change.
+        votes: sampled answers to each question, of which the most frequent counts.
+        answers: folder of the answers, which selections may share. None: inside `out`.
+        batch: questions per batch of a checkpoint; a server gets its `concurrency` at once.
+        progress: see `evaluate`.
+    Raises:
+        ConfigError: a ladder that does not fall, or several votes at temperature 0.
+        SampleError: there are no samples, two share an id, or a row is no sample.
+        RunError: `out` holds another selection, or too many samples failed.
+    """
+    from lfpc.selection import run
+    from lfpc.selection.config import SelectConfig
+
+    if votes > 1 and policy.config.temperature == 0:
+        raise ConfigError("votes are sampled answers: give the policy a temperature above 0")
+    config = SelectConfig(
+        ladder=tuple(ladder),
+        ratios=tuple(ratios),
+        never=never,
+        wrong=wrong,
+        every_level=every_level,
+        votes=votes,
+        model=policy.config.model,
+        protocol=policy.config.protocol,
+        sampling=Sampling(**fields_of(Sampling, policy.config)),
+    )
+    asked = read_samples(samples) if isinstance(samples, Path | str) else _distinct(samples)
+    if not asked:
+        raise SampleError("there are no samples to select budgets for")
+    selection = run.select(
+        asked,
+        policy.without_tools(),
+        protocol=policy.config.chat,
+        config=config,
+        out=Path(out),
+        answers=None if answers is None else Path(answers),
+        batch=batch,
+        progress=progress,
+    )
+    write_samples(selection.samples, out)
+    return selection
+
+
+def train(
+    config: "TrainConfig | str",
+    *,
+    data: Path | str,
+    init: Path | str,
+    out: Path | str,
+    validation: Path | str | None = None,
+    reward: "Callable[[Episode], RewardTerms] | None" = None,
+    trackers: "Sequence[TrackerName]" = (),
+    progress: bool = True,
+    **settings: Any,
+) -> Path:
+    """One run of reinforcement learning on one device, as `lfpc train` does it; a run that `out`
+    holds continues. Clusters are the command line's (docs/cluster.md).
+
+    Args:
+        config: a configuration, or the name of a preset: baseline, stage1, stage2, ...
+        data: samples folder to train on.
+        init: checkpoint to start from.
+        out: run folder.
+        validation: samples folder for validation. None: no validation and no best checkpoint.
+        reward: scores episodes in place of the configuration's reward.
+        trackers: where numbers go beside the run folder: "wandb", "trackio".
+        progress: see `evaluate`.
+        settings: further fields of `TrainConfig`, as in steps=200.
+    Returns:
+        Folder of the last step's checkpoint.
+    Raises:
+        ConfigError: an unknown preset, or a value out of range.
+        SampleError, PictureError: the samples cannot be trained on.
+        CheckpointError: `init` cannot be loaded.
+        RunError: `out` holds a run with other settings.
+        TypeError: `TrainConfig` has no such field.
+    """
+    from lfpc.training.presets import preset
+
+    run = replace(
+        preset(config) if isinstance(config, str) else config,
+        data=Path(data),
+        init=Path(init),
+        out=Path(out),
+        validation=None if validation is None else Path(validation),
+        **settings,
+    )
+    from lfpc.training import local  # here, because a wrong preset or field needs no torch
+
+    return local.train(run, progress=progress, reward=reward, trackers=trackers)
+
+
+def open_run(path: Path | str) -> RunFolder:
+    """The run in a folder, to be read: its `kind`, `config`, `metrics()` (a row per training step);
+    its records come from `read_records`.
+
+    Raises:
+        RunError: there is none, or one that this version does not read.
+    """
+    return read_run(Path(path))
+
+
+def _settings(policy: ModelPolicy) -> CheckpointSettings | None:
+    """How the policy's checkpoint was trained to be asked; None: not known."""
+    if isinstance(policy.backend, Server):
+        return None
+    return read_settings(Path(policy.config.model))
+
+
+def _distinct(samples: Sequence[Sample]) -> list[Sample]:
+    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
+    if twice:
+        raise SampleError(f"sample id {twice[0]!r} is used twice; ids name episodes")
+    return list(samples)
+
+
+def _names(probes: Sequence[str]) -> Sequence[str]:
+    """A single probe may be given as a text."""
+    return [probes] if isinstance(probes, str) else probes
+
+
+def _backend_named(name: str | None) -> Backend:
+    """The backend that an evaluation recorded."""
+    if name is None:
+        return None
+    return VllmEngine() if name == VLLM_BACKEND else Server(base_url=name)

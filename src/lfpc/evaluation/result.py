@@ -1,0 +1,72 @@
+"""What one model did at one budget, as `lfpc.evaluate` and `lfpc.probe` return it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lfpc.errors import ConfigError
+from lfpc.evaluation.probes import OWN, accuracy_drop
+from lfpc.evaluation.stored import Known, place_at, place_records
+from lfpc.evaluation.terminal import probe_lines
+from lfpc.metrics.statistics import Difference
+from lfpc.records import EpisodeRecord
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)  # without slots: the records are kept
+class EvaluationResult:
+    """What one model did at one budget, under its own crops and under probes.
+
+    Printed, or at the end of a notebook's cell, it is the table of `lfpc eval`.
+    """
+
+    path: Path
+    """Folder of the evaluations: `own` and one per probe."""
+    root: Path
+    """Folder of `results.json`, at or above `path`."""
+    condition: Mapping[str, Any]
+    """The entry of `results.json`; see `lfpc.evaluation.results.condition_results`."""
+    figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
+    """Figures by evaluation, as "results" of `results.json` has them; empty for `lfpc.probe`."""
+    left_out: tuple[str, ...] = ()
+    """Probes that were not run, as no question has boxes."""
+    replay: bool = False
+    """Whether the probes replayed the recorded replies up to the first crop."""
+    known: Known = field(default_factory=dict[Path, Any])
+    """Records by folder that need not be read again."""
+
+    @cached_property
+    def records(self) -> dict[str, list[EpisodeRecord]]:
+        """A record per question by probe, "own" first; repeats and draws are averaged.
+
+        Raises:
+            RunError: a file is not readable.
+        """
+        return place_records(place_at(self.path), replay=self.replay, known=self.known)
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The numbers under the own crops: "accuracy" and other shares in [0, 1], "n" questions,
+        "visual_tokens" per question, "cost" in seconds and tokens, ...
+        """
+        return self.condition["summary"]
+
+    def lost(self, probe: str) -> Difference:
+        """The accuracy lost under `probe`, own - probe, in [-1, 1]: paired by question, with its
+        95 % interval.
+
+        Raises:
+            ConfigError: the probe was not run.
+        """
+        if probe == OWN or probe not in self.records:
+            known = ", ".join(name for name in self.records if name != OWN) or "none"
+            raise ConfigError(f"{self.path} holds no probe {probe!r}; run so far: {known}")
+        return accuracy_drop(self.records[OWN], self.records[probe])
+
+    def __str__(self) -> str:
+        left_out = [f"{probe}: left out, no sample has boxes" for probe in self.left_out]
+        return "\n".join([*probe_lines(self.condition), *left_out])
+
+    def __repr__(self) -> str:
+        return str(self)
