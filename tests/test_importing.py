@@ -248,9 +248,7 @@ def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})
     assert not (tmp_path / "out").exists()  # so that the corrected command may use it
-    with pytest.raises(
-        ConfigError, match="so what is written would be read; name a folder outside"
-    ):
+    with pytest.raises(ConfigError, match="which the import reads; name a folder outside"):
         bring("table", tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(SampleError, match="no such file or folder"):
         bring("table", tmp_path / "gone", tmp_path / "out2")

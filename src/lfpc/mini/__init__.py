@@ -1,3 +1,1 @@
-"""The miniature world: procedural pictures, a tiny Qwen2.5-VL, and the base checkpoint the demo
-starts from.
-"""
+"""The paper in miniature: procedural pictures, a tiny Qwen2.5-VL, its base checkpoint, the demo."""

@@ -1,6 +1,4 @@
-"""What a miniature checkpoint can do: read, point, call, and how much its answers depend on its
-crops.
-"""
+"""Measurements of a miniature checkpoint: reading, localisation, tool calls, crop dependence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,7 +24,7 @@ from lfpc.policies.transformers import TransformersPolicy
 from lfpc.samples import Sample
 
 BUDGETS = (256, 64, 36, 25)
-"""Visual tokens of a first view, readable to hardly readable."""
+"""First-view budgets, from readable to hardly readable."""
 
 
 def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> str:
@@ -90,8 +88,8 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
 
 
 def _sampled(settings: EvaluationConfig, samples: Sequence[Sample], budget: int) -> str:
-    """How episodes look that reinforcement learning would start from: temperature 1, four of each
-    question.
+    """Statistics of sampled episodes, as at the start of reinforcement learning: temperature 1,
+    four per question.
     """
     policy = TransformersPolicy(
         *load_checkpoint(Path(settings.model)),

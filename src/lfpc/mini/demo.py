@@ -1,8 +1,6 @@
-"""The paper in miniature: data, selection, three runs of reinforcement learning, evaluation,
-probes, one page.
+"""The demo: data, selection, three runs of reinforcement learning, evaluation, probes, one page.
 
-Every part leaves its result on disk and is not done again, so an interrupted demo goes on where it
-stopped.
+Every part stores its result and is not repeated, so an interrupted demo can resume.
 """
 
 import sys
@@ -47,15 +45,15 @@ PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
     "small": ("own", "noise", "repeat", "truth", "other", "none"),
     "full": ("own", "noise"),
 }
-"""Probes at each budget, of the first seed's arms."""
+"""Probes of the first seed's arms, by budget."""
 FURTHER_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full": ("own", "noise")}
 """Probes of the other seeds."""
 ABLATION_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
-"""Probes of the ablations: enough for their rows of the table."""
+"""Probes of the ablations, for their rows of the table."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 TABLE_FILE = "table.md"
 STEP_COST = 30.0
-"""A training step takes about as long as so many questions."""
+"""Duration of a training step in questions, for the progress bar."""
 MAX_TURNS = BASE_SETTINGS.max_turns
 MAX_NEW_TOKENS = BASE_SETTINGS.max_new_tokens
 
@@ -69,19 +67,16 @@ def base_checkpoint() -> Path:
     folder = Path(str(files("lfpc.mini") / "checkpoint"))
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder}: the base checkpoint is not there; make it with `lfpc mini pretrain "
-            f"--out {folder}`"
+            f"{folder}: no base checkpoint; make it with `lfpc mini pretrain --out {folder}`"
         )
     return folder
 
 
 def demo(config: DemoConfig, *, progress: bool = True) -> Path:
-    """Run the demo, or what is missing of it. Returns the page; `results.json` lies two folders
-    above it.
-    """
+    """Run the missing parts of the demo. Returns the page; `results.json` is two folders up."""
     base = config.base or base_checkpoint()
     data = config.out / "data"
-    _say("data and resolution selection", progress)
+    _print("data and resolution selection", progress)
     train_folder = _selected(
         data / "train", "train", config.train_samples, base, config, progress=progress
     )
@@ -94,9 +89,9 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
         for seed in range(config.seeds)
         for arm in config.arms
     }
-    _say(f"train and evaluate {', '.join(config.arms)}", progress)
+    _print(f"train and evaluate {', '.join(config.arms)}", progress)
     known = _run_all(runs, questions, config, progress=progress)
-    _say("seconds per question, one at a time", progress)
+    _print("seconds per question, one at a time", progress)
     for arm in config.arms:
         for budget in _probes(arm, 0):
             _time(config, runs[arm, 0], arm, budget, questions)
@@ -114,8 +109,8 @@ def _run_all(
     *,
     progress: bool,
 ) -> Known:
-    """Train and evaluate every run, side by side; what is on disk already is not done again.
-    Returns the records of each evaluation by its folder.
+    """Train and evaluate every run that is not on disk, in parallel. Returns the records of each
+    evaluation by its folder.
     """
     jobs: list[Job] = []
     files: dict[Path, tuple[int, float]] = {}
@@ -139,14 +134,14 @@ def _run_all(
 
 
 def train_quietly(run: TrainConfig) -> None:
-    """One training run, without a bar of its own."""
+    """One training run without a progress bar."""
     train(run, progress=False)
 
 
 def evaluate_run(
     arm: str, run: TrainConfig, questions: Sequence[Sample], config: DemoConfig
 ) -> Known:
-    """Records of one trained arm at every budget, under every probe, by folder."""
+    """Records of one trained arm at every budget and under every probe, by folder."""
     known: dict[Path, Records] = {}
     policy = load_policy(_evaluation_config(run, config, arm, "small", "own"))
     for budget, probes in _probes(arm, run.seed).items():
@@ -190,8 +185,8 @@ def _place(config: DemoConfig, arm: str, seed: int, budget: str) -> Path:
 def _time(
     config: DemoConfig, run: TrainConfig, arm: str, budget: str, questions: Sequence[Sample]
 ) -> None:
-    """Measure seconds per question, asked one at a time of the first seed's model, with nothing
-    else running.
+    """Measure seconds per question with the first seed's model, one question at a time, with
+    nothing else running.
     """
     place = _place(config, arm, 0, budget)
     if read_timings(place):
@@ -212,7 +207,7 @@ def _time(
 def run_config(
     arm: str, seed: int, config: DemoConfig, train_folder: Path, hard_folder: Path, base: Path
 ) -> TrainConfig:
-    """The row of the experiment table that `arm` is: its preset, at the miniature's size."""
+    """The training configuration of `arm`: its preset, at the miniature's size."""
     second = arm.startswith("stage2")
     return replace(
         preset(arm),
@@ -241,7 +236,7 @@ def run_config(
 def _selected(
     folder: Path, split: str, count: int, base: Path, config: DemoConfig, *, progress: bool
 ) -> Path:
-    """The split with budgets chosen by the base model, as a samples folder beside its pictures."""
+    """The samples folder of a split, with budgets selected by the base model."""
     chosen = folder / "selected"
     samples = write_split(folder, split, count)
     if not (chosen / SAMPLES_FILE).is_file():
@@ -276,13 +271,13 @@ def _write(config: DemoConfig, known: Known, questions: Sequence[Sample]) -> Pat
 
 
 def _picture(records: Records, file: Path) -> None:
-    """The first question about a mark that was answered rightly after a crop, as one picture."""
+    """Draw the first question about a mark with a right answer after a crop."""
     for record in records:
         if record.correct and record.crops and record.sample.category == "attribute":
             episode_strip(record, original_look(CROPS)).save(file)
             return
 
 
-def _say(what: str, progress: bool) -> None:
+def _print(what: str, progress: bool) -> None:
     if progress:
         tqdm.write(f"[lfpc demo] {what}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Scenes on disk, as ordinary samples folders. Each split owns its seeds, for good."""
+"""Scenes on disk, as ordinary samples folders. Each split has fixed seeds of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,24 +32,25 @@ SPLITS: dict[str, tuple[int, SceneRules]] = {
     "transfer": (16, TRANSFER),
     "large": (17, LARGE),
 }
-"""Split -> (first part of its scene seeds, how its scenes look). 10 belongs to pretraining."""
+"""Split -> (first part of its scene seeds, rules of its scenes). 10 belongs to pretraining."""
 CROPS = CropRules(min_tokens=16, max_tokens=25)
-"""The miniature's crops: a few tokens each."""
+"""Crop rules of the miniature: a few tokens per crop."""
 BASE_SETTINGS = CheckpointSettings(
     crop=CROPS, max_turns=3, max_new_tokens=24, small_budget=25, full_budget=256
 )
-"""What the base checkpoint knows: a tool call is a dozen tokens, a scene of 448 pixels 256."""
+"""Settings of the base checkpoint: a tool call is a dozen tokens, a scene of 448 pixels 256 visual
+tokens."""
 RELATIONS = 0.2
-"""Share of questions about where one thing is, seen from another."""
+"""Share of questions about the relation of two things."""
 
 
 def write_split(
     folder: Path, split: str, count: int, *, relations: float = RELATIONS
 ) -> list[Sample]:
-    """The first `count` samples of `split` as a samples folder; what is there already is kept.
+    """Write the first `count` samples of `split` as a samples folder; existing pictures are kept.
 
     Raises:
-        ConfigError: no such split.
+        ConfigError: unknown split.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")

@@ -1,5 +1,4 @@
-"""A Qwen2.5-VL of about 2 million parameters, and a tokenizer whose words are those of the
-miniature world.
+"""A Qwen2.5-VL of about 2 million parameters, and a tokenizer with the miniature's vocabulary.
 
 The classes are transformers' own; only the configuration is small. The fixed sentences of the
 protocol, the names of things and whole numbers are single tokens, so that a tool call is a dozen
@@ -101,9 +100,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(
     tokenizer: PreTrainedTokenizerFast, seed: int = 0
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised miniature in float32. Number tokens start out ordered: near numbers
-    have near embeddings.
-    """
+    """A freshly initialised miniature in float32. Near numbers have near embeddings."""
     width = 128
     vocabulary = tokenizer.get_vocab()
     ids = {text: vocabulary[text] for text in SPECIAL}
@@ -157,8 +154,8 @@ def build_model(
 
 
 def _wave_features(width: int, generator: torch.Generator) -> torch.Tensor:
-    """(NUMBERS, width) features with unit variance in which near numbers are near: random mixtures
-    of sines, 8 to 2,048 long.
+    """(NUMBERS, width) features with unit variance, in which near numbers are near: random mixtures
+    of sines with periods from 8 to 2,048.
     """
     lengths = 2.0 ** torch.arange(3, 11.5, 0.5)
     phase = 2 * math.pi * torch.arange(NUMBERS)[:, None] / lengths
@@ -168,5 +165,5 @@ def _wave_features(width: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def picture_processor() -> Qwen2VLImageProcessorPil:
-    """What servers make of a picture for the miniature: 1 to 1,024 visual tokens."""
+    """The miniature's picture processor for servers: 1 to 1,024 visual tokens."""
     return Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=28 * 28 * 1024)

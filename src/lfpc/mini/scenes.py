@@ -2,8 +2,8 @@
 
 Two kinds of question, as in V*: the attribute of a small detail ("What mark is on the red kite?")
 and a relation between two things ("Is the red kite left or right of the blue drum?"). Object boxes
-and mark boxes are in fractions, like all boxes. Scenes are drawn from a seed; the splits own
-disjoint ranges of seeds, for good.
+and mark boxes are in fractions, like all boxes. A seed determines a scene; the splits have fixed,
+disjoint ranges of seeds.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ COLORS = {
 SHAPES = ("drum", "box", "tent", "kite")
 """A disc, a square, a triangle, a diamond."""
 MARKS = "ACEHKLPSTX"
-"""Capital letters that look unlike each other."""
+"""Capital letters of distinct shapes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneRules:
-    """What scenes look like; lengths in pixels of the original."""
+    """Rules of scenes; lengths in pixels of the original."""
 
     side: int = 448
     """The picture is side x side pixels."""
@@ -49,9 +49,9 @@ EASY = SceneRules()
 HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 """Smaller marks, more distractors: Stage II's hard samples."""
 TRANSFER = SceneRules(side=560, objects=(6, 8), radius=(24, 34), mark=(15, 20))
-"""Larger pictures as well: never trained on."""
+"""Larger pictures too, for transfer: never trained on."""
 LARGE = SceneRules(side=1680, objects=(6, 8), radius=(26, 38), mark=(13, 17))
-"""For models of usual size: a mark is 7 to 9 pixels high in a view of 1,024 visual tokens (896 x
+"""For models of usual size: marks are 7 to 9 pixels high in a view of 1,024 visual tokens (896 x
 896 pixels)."""
 
 
@@ -73,7 +73,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A picture and what is on it."""
+    """A picture and its things."""
 
     image: Image.Image
     things: tuple[Thing, ...]
@@ -81,9 +81,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class SceneQuestion:
-    """A question about a scene. `about` are the things it names; `answer` is a mark or a
-    direction.
-    """
+    """A question about a scene. `about` are its things; `answer` is a mark or a direction."""
 
     text: str
     answer: str

@@ -1,4 +1,4 @@
-"""The published sets that have a score: their questions, and the figures of an evaluation."""
+"""Benchmarks, the published sets with a score: their samples, and their summaries."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def benchmark(name: str) -> PublishedSet:
     """The benchmark called `name`.
 
     Raises:
-        ConfigError: there is none; the known ones are named.
+        ConfigError: unknown benchmark; the message lists the known ones.
     """
     known = {each.name: each for each in PUBLISHED.values() if each.score}
     if name not in known:
@@ -37,22 +37,19 @@ def read_benchmark(
     """Every sample of a benchmark, in its published order.
 
     Args:
-        name: of a set in `PUBLISHED` that has a score.
-        folder: holds the published files, itself or in a folder of the benchmark's name.
-        work: folder for pictures out of table cells; may be shared by benchmarks and runs.
-        seed: of the order of options, where the published order gives the answer away.
-        on_bad: is called with every row that is skipped; None: each is logged as a warning.
+        name: name of a set in `PUBLISHED` with a score.
+        folder: folder of the published files, or its parent if it has the benchmark's name.
+        work: folder for pictures from table cells, which benchmarks and runs may share.
+        seed: seed of the order of options, for sets whose order gives the answer away.
+        on_bad: called with every skipped row; None: each is logged as a warning.
     Raises:
-        ConfigError: no such benchmark.
-        SampleError: no files of the published layout, or no usable row in them.
+        ConfigError: unknown benchmark.
+        SampleError: no files of the published layout, or no usable row.
     """
     chosen = benchmark(name)
     inner = folder / name if (folder / name).is_dir() else folder
     if not inner.exists():
-        raise SampleError(
-            f"{inner}: no such folder; `lfpc data fetch-instructions {name}` says what "
-            f"belongs there"
-        )
+        raise SampleError(f"{inner}: no such folder; see `lfpc data fetch-instructions {name}`")
     tell = on_bad or (lambda error: log.warning("skipped: %s", error))
     options = ReadOptions(pictures=work / "pictures", roots=(inner,), option_seed=seed)
     samples: dict[str, Sample] = {}
@@ -70,8 +67,7 @@ def read_benchmark(
         tell(SampleError(problem))
     if not samples:
         raise SampleError(
-            f"{inner}: no usable row, {skipped} skipped; `lfpc data fetch-instructions "
-            f"{name}` says what belongs there"
+            f"{inner}: no usable row, {skipped} skipped; see `lfpc data fetch-instructions {name}`"
         )
     if skipped or chosen.questions not in (None, len(samples)):
         expected = f", the published set has {chosen.questions}" if chosen.questions else ""
@@ -82,12 +78,11 @@ def read_benchmark(
 
 
 def score_task(task: str, records: Records) -> Summary:
-    """The summary of a task's records, by the benchmark's own rule; any other task gets the common
-    one, `summarise`.
+    """The summary of a task's records by the benchmark's own rule; for any other task `summarise`.
 
     Args:
         task: a benchmark, or any name.
-        records: several runs of the same questions may be put together.
+        records: records of one or several runs of the same questions.
     """
     known = PUBLISHED.get(task)
     return known.score(records) if known and known.score else summarise(records)

@@ -11,7 +11,7 @@ from lfpc.samples import Sample
 
 
 def _sample(row: TableRow, store: PictureStore) -> Sample:
-    """The category is the data set that the picture came from."""
+    """The sample of a row; the category is the data set of its picture."""
     values = row.values
     text = plain_question(str(need(values, "question")))
     answer = str(need(values, "groundtruth", "ground_truth", "answer")).strip()

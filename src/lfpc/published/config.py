@@ -1,4 +1,4 @@
-"""What an import reads, and what it takes. Torch-free, and read by the command line."""
+"""Configuration of an import. Torch-free, and read by the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ def _words_of(columns: Mapping[str, str] | None) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportConfig:
-    """What an import reads, and what it takes."""
+    """Configuration of an import."""
 
     format: Positional[str]
     """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl,
     visualprobe, mini-o3, table (any columns, see --map), or a benchmark (vstar, hrbench-4k,
-    hrbench-8k, treebench, zoombench, ...). docs/data.md says what each needs."""
+    hrbench-8k, treebench, zoombench, ...). See docs/data.md."""
     src: Positional[Path]
-    """Folder of the files, or one file. Nothing in it is changed."""
+    """Folder of the files, or one file; read only."""
     roots: Annotated[tuple[Path, ...], arg(name="root")] = ()
-    """Further folders with pictures; a picture outside all named folders is rejected."""
+    """Further folders with pictures; pictures outside all given folders are rejected."""
     strip: tuple[str, ...] = ()
-    """Beginnings of picture names to take off, as in /authors/disk/."""
+    """Prefixes of picture names to remove, such as /authors/disk/."""
     columns: Annotated[
         Mapping[str, str] | None,
         word_option(_columns, _words_of, metavar="FIELD=COLUMN"),
         arg(name="map"),
     ] = None
-    """For the format table: FIELD=COLUMN, as in question=problem answer=extra_info.answer; see
-    docs/data.md for the fields."""
+    """Columns for the format table: FIELD=COLUMN, such as question=problem
+    answer=extra_info.answer. See docs/data.md for the fields."""
     min_side: int = 28
-    """Least pixels of a picture's shorter side: one visual token."""
+    """Minimum pixels of a picture's shorter side: one visual token."""
     link: bool = False
-    """Make hard links to picture files, where the disk allows it, in place of copies."""
+    """Make hard links to picture files in place of copies, if the disk allows it."""
     seed: Annotated[int, arg(name="option-seed")] = 0
-    """Seed of the order of options, where a benchmark's own order gives the answer away."""
+    """Seed of the order of options, for benchmarks whose own order gives the answer away."""
     files: NotAnOption[Mapping[str, int] | None] = None
-    """Bytes of every file at import: a continued import must find the same."""
+    """Bytes of every file at import; a resumed import must find the same."""

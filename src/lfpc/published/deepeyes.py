@@ -1,7 +1,6 @@
-"""DeepEyes-47k, and the layout of verl that it is written in: parquet with prompt, images,
-reward_model, extra_info.
+"""DeepEyes-47k and its layout, verl's: parquet with prompt, images, reward_model, extra_info.
 
-The question is that of extra_info, without the description of the tool.
+The question comes from extra_info, without the description of the tool.
 """
 
 from typing import Any

@@ -1,8 +1,7 @@
-"""Rows of the files that data sets are published in, one at a time: a row may be large, a file far
-larger than memory.
+"""Rows of published files, one at a time: files may be far larger than memory.
 
-Nothing here knows what a row means. A row that cannot be read is a SampleError among the others,
-and the next row follows.
+The meaning of a row is decided elsewhere. An unreadable row is a SampleError among the others, and
+the next row follows.
 """
 
 import csv
@@ -19,30 +18,29 @@ import pyarrow.parquet as pq
 from lfpc.errors import SampleError
 
 LARGEST_CELL = 512 * 1024 * 1024
-"""Characters of one TSV cell. More means that a quotation mark was never closed."""
+"""Maximum characters of a TSV cell; a longer one means an unclosed quotation mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row of a file: its values by column name."""
+    """One row of a file, with its values by column name."""
 
     file: Path
     number: int
-    """Its place in the file, from 1."""
+    """Number of the row in the file, from 1."""
     values: Mapping[str, Any]
 
     @property
     def where(self) -> str:
-        """What names the row in an error, as "file.tsv: row 3"."""
+        """Name of the row in errors, such as "file.tsv: row 3"."""
         return f"{self.file}: row {self.number}"
 
 
 def files_like(folder: Path, *patterns: str) -> list[Path]:
-    """Files below `folder` that match the first pattern with any match, sorted; `folder` itself if
-    it is a file.
+    """Files below `folder` that match the first successful pattern, sorted; `folder` itself if it
+    is a file.
 
-    A pattern is compared with the path below `folder`, in lower case; its `*` reaches across
-    folders.
+    A pattern is matched with the lower-case path below `folder`; its `*` crosses folders.
 
     Raises:
         SampleError: nothing matches.
@@ -58,8 +56,7 @@ def files_like(folder: Path, *patterns: str) -> list[Path]:
         if found := sorted(file for path, file in there.items() if fnmatchcase(path, pattern)):
             return found
     raise SampleError(
-        f"{folder}: no file like {' or '.join(patterns)}; `lfpc data fetch-instructions "
-        f"NAME` says where to get it"
+        f"{folder}: no file like {' or '.join(patterns)}; see `lfpc data fetch-instructions NAME`"
     )
 
 
@@ -67,18 +64,18 @@ def read_rows(file: Path) -> Iterator[TableRow | SampleError]:
     """Rows of a `.tsv`, `.csv`, `.parquet`, `.jsonl` or `.json` file (a list of objects), in their
     order; rows count from 1.
 
-    Also of a folder that Hugging Face's `save_to_disk` wrote. Memory holds a row of a TSV or JSONL
-    file (a cell takes some seven times its length), a page of a parquet file, the whole of a JSON
+    Also of a folder written by Hugging Face's `save_to_disk`. Memory holds a row of a TSV or JSONL
+    file (a cell needs about seven times its length), a page of a parquet file, the whole of a JSON
     file.
 
     Raises:
-        SampleError: no such file, or an ending that is not one of these.
+        SampleError: no such file, or another ending.
     """
     if is_saved_dataset(file):
         return _read_saved(file)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise SampleError(f"{file}: files end in {', '.join(_READERS)}; this one does not")
+        raise SampleError(f"{file}: unknown ending; files end in {', '.join(_READERS)}")
     if not file.is_file():
         raise SampleError(f"{file}: no such file")
     return reader(file)
@@ -118,7 +115,7 @@ def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
     try:
         with pq.ParquetFile(
             file, buffer_size=1 << 20, pre_buffer=False
-        ) as table:  # pre-buffered, all that was read stays in memory
+        ) as table:  # with pre_buffer everything read would stay in memory
             for batch in table.iter_batches(batch_size=8):
                 for i in range(batch.num_rows):
                     number += 1
@@ -164,15 +161,15 @@ def _json_row(file: Path, number: int, load: Callable[[], Any]) -> TableRow | Sa
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether `folder` is a data set that Hugging Face's `save_to_disk` wrote, of one split or of
-    several.
+    """Whether `folder` is a data set written by Hugging Face's `save_to_disk`, of one or several
+    splits.
     """
     return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
 
 
 def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
-    """Rows of a data set saved by Hugging Face `datasets`, one split after the other; its files are
-    mapped, not loaded.
+    """Rows of a data set saved by Hugging Face `datasets`, split by split; its files are
+    memory-mapped.
     """
     try:
         from datasets import DatasetDict, Image, load_from_disk

@@ -1,9 +1,8 @@
 """HR-Bench 4K and 8K (arXiv 2408.15556): 200 questions, each asked four times with its options
 rotated.
 
-Published as TSV and as parquet, pictures in base64, the same picture in four rows. Of both files in
-one folder the TSV is read: it needs the memory of one row, the parquet file keeps all its pictures
-in one page.
+Published as TSV and as parquet, with pictures in base64, each in four rows. The TSV is preferred:
+it needs the memory of one row, while the parquet file keeps all pictures in one page.
 """
 
 from collections import defaultdict
@@ -23,7 +22,7 @@ from lfpc.samples import Sample
 
 
 def _sample(row: TableRow, store: PictureStore, size: str) -> Sample:
-    """`meta`: "cycle", the rotation, and "cluster", the question."""
+    """The sample of a row. `meta`: "cycle", the rotation, and "cluster", the question."""
     values = row.values
     options = some_options(column_options(values))
     question = str(need(values, "question"))
@@ -51,8 +50,8 @@ def score_hrbench(records: Records) -> Summary:
                      with equal rotations the mean of all records
 
     Further figures: "cycle_R/accuracy" and "cycle_R/accuracy/C" for each rotation,
-    "all_rotations_right" with its standard error over those questions that were asked in every
-    rotation, and "incomplete", the number of the others.
+    "all_rotations_right" with its standard error over the questions with all rotations, and
+    "incomplete", the number of the others.
     Source: HR-Bench, as VLMEvalKit computes it.
     """
     summary = summarise(records)
@@ -84,7 +83,7 @@ def score_hrbench(records: Records) -> Summary:
 
 
 def _cycle(record: EpisodeRecord) -> str:
-    """Which rotation of its question a record is of."""
+    """Number of the question's rotation in a record."""
     return str(record.sample.meta.get("cycle", ""))
 
 

@@ -1,9 +1,8 @@
-"""An import: rows of published files into a samples folder, one after the other, whatever is in
-them.
+"""Imports: rows of published files, of any content, into a samples folder, one at a time.
 
-Every row ends in one line of a journal, a sample or the reason why it is none. An import that was
-killed reads on behind the last whole line. Only rows under way are in memory; `samples.jsonl` and
-`rejected.jsonl` are made of the journal at the end.
+Every row becomes a line of a journal: a sample, or the reason of its rejection. A killed import
+resumes after the last complete line. Only rows in progress are in memory; `samples.jsonl` and
+`rejected.jsonl` are written from the journal at the end.
 """
 
 import json
@@ -41,28 +40,28 @@ PICTURES = "pictures"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What came of an import."""
+    """Counts of an import."""
 
     folder: Path
     samples: int
     rejected: dict[str, int]
-    """Rows by reason."""
+    """Rejected rows by reason."""
     sources: dict[str, dict[str, Any]]
-    """By source: "samples", "with_options", "with_boxes", "rejected"."""
+    """Counts by source: "samples", "with_options", "with_boxes", "rejected"."""
 
 
 def import_published(config: ImportConfig, out: Path, *, progress: bool = True) -> Imported:
-    """Read everything that `config` names and write a samples folder with its pictures.
+    """Import the files of `config` into a samples folder with its pictures.
 
     Raises:
-        ConfigError: no such format, or `out` lies inside the folder that is read.
-        SampleError: the files are not there, or of another layout.
+        ConfigError: unknown format, or `out` inside the source folder.
+        SampleError: missing files, or another layout.
         RunError: `out` holds another import, or the disk refuses.
     """
     chosen = published_set(config.format)
     if config.src.is_dir() and out.resolve().is_relative_to(config.src.resolve()):
         raise ConfigError(
-            f"{out} lies in {config.src}, so what is written would be read; name a folder outside"
+            f"{out} is inside {config.src}, which the import reads; name a folder outside"
         )
     pictures = (out / PICTURES).absolute()
     config = replace(config, files=_sizes(config.src))
@@ -74,7 +73,7 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
         option_seed=config.seed,
     )
     rows = chosen.read(config.src, options)
-    # A wrong folder or option is named here, before `out` is this import's.
+    # Raises for a wrong folder or option before `out` is created.
     first = list(islice(rows, 1))
     inside = [folder.resolve() for folder in (*options.roots, pictures)]
     store_picture = partial(_with_stored_picture, config, PictureStore(pictures), inside)
@@ -106,15 +105,15 @@ def _with_stored_picture(
     """`sample` with its picture in the store.
 
     Raises:
-        Rejected: the picture is in none of the folders `inside`, or of no usable size.
-        PictureError: it is damaged, or cannot be copied.
+        Rejected: the picture is outside the folders `inside`, or has no usable size.
+        PictureError: the picture is damaged, or cannot be copied.
     """
     picture = sample.image
     real = picture.resolve()
     if not any(real.is_relative_to(folder) for folder in inside):
         raise Rejected(
             RejectReason.OUTSIDE,
-            f"{picture} is in none of the folders that were given; name its folder with --root",
+            f"{picture} is outside the given folders; name its folder with --root",
         )
     kind = sound_picture(picture, config.min_side)
     return replace(sample, image=store.adopt(picture, kind, link=config.link))
@@ -139,7 +138,7 @@ def _line(made: Sample | Rejection, number: int, seen: set[int], out: Path) -> d
 
 
 def _finish(journal: Journal, out: Path, config: ImportConfig) -> Imported:
-    """Make the folder's files of the journal, a line at a time."""
+    """Write the folder's files from the journal, a line at a time."""
     counts = _Counts(config)
 
     def samples() -> Iterator[Sample]:
@@ -163,7 +162,7 @@ def _finish(journal: Journal, out: Path, config: ImportConfig) -> Imported:
 
 
 class _Counts:
-    """What a summary says, counted sample by sample."""
+    """Counts of the summary, sample by sample."""
 
     def __init__(self, config: ImportConfig) -> None:
         self._config = config
@@ -196,7 +195,7 @@ class _Counts:
 
 
 def short_hash(text: str) -> int:
-    """Eight bytes in place of a long id: millions of them fit into memory."""
+    """Eight-byte hash of a long id: millions of them fit into memory."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
@@ -205,10 +204,10 @@ def _folder(src: Path) -> Path:
 
 
 def _sizes(src: Path) -> dict[str, int]:
-    """Bytes of every table file at `src`; pictures may come and go.
+    """Bytes of every table file at `src`; pictures may change.
 
     Raises:
-        SampleError: there is nothing.
+        SampleError: no such file or folder.
     """
     if not src.exists():
         raise SampleError(f"{src}: no such file or folder")
@@ -222,5 +221,5 @@ def _sizes(src: Path) -> dict[str, int]:
     )
     files = (
         files if len(files) <= 1000 else []
-    )  # a file beside each picture: the names alone would fill a book
+    )  # one file per picture: the list of names would be too long
     return {file.relative_to(_folder(src)).as_posix(): file.stat().st_size for file in files}

@@ -44,7 +44,7 @@ def published_set(name: str) -> PublishedSet:
     """The training set or benchmark called `name`.
 
     Raises:
-        ConfigError: there is none; the known ones are named.
+        ConfigError: unknown data set; the message lists the known ones.
     """
     if name not in PUBLISHED:
         raise ConfigError(f"unknown data set {name!r}; known are {', '.join(PUBLISHED)}")

@@ -1,5 +1,5 @@
-"""MME-RealWorld-Lite (arXiv 2408.13257): multiple choice about real scenes; the last option says
-that it is not in the picture.
+"""MME-RealWorld-Lite (arXiv 2408.13257): multiple choice about real scenes; the last option is "not
+in the picture".
 
 Published as parquet or TSV with the picture in base64, and as a JSON list beside a folder of
 pictures. It has no boxes.
@@ -18,7 +18,7 @@ from lfpc.samples import Sample
 
 
 def _sample(row: TableRow, store: PictureStore) -> Sample:
-    """The category is "Task/Subtask"."""
+    """The sample of a row; the category is "Task/Subtask"."""
     values = row.values
     options = _options(values)
     category = values.get("category") or "/".join(

@@ -1,6 +1,4 @@
-"""Lettered options, as published questions hold them: at the end of the text, in columns of their
-own, or in a list.
-"""
+"""Lettered options of published questions: at the end of the text, in columns, or in a list."""
 
 import random
 import re
@@ -15,15 +13,15 @@ _MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-J])\)\s*|([A-J])[.):]\s+)", re.MULTIL
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]]:
-    """Take lettered options off the end of a question: "... (A) red (B) blue", or a line each as
+    """Split lettered options from the end of a question: "... (A) red (B) blue", or one per line as
     "A. red".
 
-    What follows the line of the last option is dropped: it tells a model how to answer, which is
-    the protocol's business.
+    Text after the line of the last option is dropped: it instructs a model how to answer, as the
+    protocol does.
 
     Returns:
-        The question and its options; the text as it is and () where there are fewer than two in the
-        order A, B, ...
+        The question and its options; the unchanged text and () with fewer than two in the order A,
+        B, ...
     """
     marks = list(_MARK.finditer(text))
     starts = [i for i, mark in enumerate(marks) if "A" in mark.groups()]
@@ -43,8 +41,7 @@ def split_options(text: str) -> tuple[str, tuple[str, ...]]:
 def with_options(text: str, answer: str) -> tuple[str, tuple[str, ...], str]:
     """Question, options and answer of a text that may end in lettered options.
 
-    Where the answer is none of them, the question is an open one about the text as it stands:
-    nothing is lost.
+    If the answer is none of them, the question is an open one with the unchanged text.
     """
     question, options = split_options(text)
     try:
@@ -58,7 +55,7 @@ def with_options(text: str, answer: str) -> tuple[str, tuple[str, ...], str]:
 
 
 def column_options(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Options in columns A, B, ...: those before the first empty one."""
+    """Options in columns A, B, ..., before the first empty one."""
     options: list[str] = []
     for letter in LETTERS:
         text = str(row.get(letter) if row.get(letter) is not None else "").strip()
@@ -72,7 +69,7 @@ def lettered(answer: Any, options: Sequence[str]) -> str:
     """The letter of `answer`, given as a letter, in brackets or as the text of an option.
 
     Raises:
-        SampleError: it is none of the options.
+        SampleError: not one of the options.
     """
     said = str(answer).strip().strip("().: ")
     if said.upper() in LETTERS[: len(options)] and len(said) == 1:
@@ -89,7 +86,7 @@ def some_options(options: Any) -> tuple[str, ...]:
     """A list of at least two option texts.
 
     Raises:
-        SampleError: it is not.
+        SampleError: it is something else.
     """
     if (
         not isinstance(options, list | tuple)
@@ -105,8 +102,8 @@ def some_options(options: Any) -> tuple[str, ...]:
 def shuffled(
     options: Sequence[str], right: int, *, seed: int, key: str
 ) -> tuple[tuple[str, ...], str, list[int]]:
-    """Options in an order drawn from `seed` and `key`; returns them, the letter of the right one,
-    and the published places.
+    """Options in an order seeded by `seed` and `key`, the letter of the right one, and the
+    published places.
     """
     order = list(range(len(options)))
     random.Random(f"{seed}/{key}").shuffle(order)

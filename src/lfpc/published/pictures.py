@@ -1,5 +1,5 @@
-"""Pictures as data sets hold them: a path, bytes or base64 in a cell. What is not a file yet
-becomes one, named by its content.
+"""Pictures in published rows: a path, bytes or base64 in a cell. Pictures without a file become
+files, named by their content.
 """
 
 import base64
@@ -17,23 +17,22 @@ from PIL import UnidentifiedImageError
 
 from lfpc.boxes import Box, Size
 from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
-from lfpc.images import picture_file
-from lfpc.opening import opened
+from lfpc.images import opened, picture_file
 from lfpc.storage.files import atomic_file
 
 _ORIENTATION = 0x0112
 _LONGEST_PATH = 250
-"""A longer text is base64."""
+"""Maximum characters of a path; a longer text is base64."""
 
 
 class PictureStore:
-    """A folder of pictures named by the hash of their bytes: equal pictures are written once, an
-    interrupted import goes on.
+    """A folder of pictures named by the hash of their bytes: equal pictures are written once, also
+    by a resumed import.
     """
 
     def __init__(self, folder: Path, roots: Sequence[Path] = (), strip: Sequence[str] = ()) -> None:
-        """Keep pictures in `folder`; look for relative paths under `roots`, in that order, without
-        the beginnings in `strip`.
+        """Store pictures in `folder`; search relative paths under `roots`, in order, without the
+        prefixes in `strip`.
         """
         self._folder = folder
         self._roots = tuple(roots)
@@ -44,7 +43,7 @@ class PictureStore:
         `{"bytes", "path"}`, base64 or a data URI.
 
         Raises:
-            PictureError: the cell is empty, names no file, or does not hold a picture.
+            PictureError: an empty cell, a missing file, or no picture.
         """
         match cell:
             case bytes() | bytearray() | memoryview():
@@ -93,16 +92,16 @@ class PictureStore:
         return file
 
     def adopt(self, file: Path, ending: str, *, link: bool = False) -> Path:
-        """The stored copy of a picture file that lies elsewhere, named by its content; one in the
-        store already is left as it is.
+        """The stored copy of a picture file from elsewhere, named by its content; a file of the
+        store is returned unchanged.
 
         Args:
             file: the picture.
-            ending: of its name in the store, as "png".
-            link: make a hard link where the disk allows it, in place of a copy.
+            ending: file ending in the store, such as "png".
+            link: whether to make a hard link in place of a copy, if the disk allows it.
         Raises:
-            PictureError: it cannot be read.
-            DiskError: it cannot be written.
+            PictureError: the file is unreadable.
+            DiskError: the disk refuses.
         """
         if self._folder in file.parents:
             return file
@@ -139,7 +138,7 @@ def _linked(file: Path, kept: Path) -> bool:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an impossible file name
         return False
 
 
@@ -158,16 +157,16 @@ def _short(value: Any) -> str:
 
 
 def pixel_boxes(value: Any, picture: Path, *, form: str = "xyxy") -> tuple[tuple[Box, ...], ...]:
-    """Boxes in pixels of a picture file as truth boxes of a `Sample`: one target each, fractions of
-    the upright picture.
+    """Boxes in pixels of a picture file as truth boxes of a `Sample`: one target each, in fractions
+    of the upright picture.
 
     Args:
         value: one box or a list of boxes of four numbers, or the text of such a list.
-        picture: the file; only its header is read.
+        picture: the file, of which only the header is read.
         form: "xyxy" for corners, "xywh" for corner and size.
     Raises:
-        SampleError: `value` is not boxes, or a box has no area inside the picture.
-        PictureError: the file is not a picture.
+        SampleError: not boxes, or a box without area inside the picture.
+        PictureError: not a picture file.
     """
     boxes = _numbers(value)
     if not boxes:

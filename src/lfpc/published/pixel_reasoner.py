@@ -1,5 +1,5 @@
-"""Pixel Reasoner's reinforcement learning set: a parquet file with picture names, and the pictures
-in an archive to be unpacked. Rows about videos are rejected.
+"""Pixel Reasoner's reinforcement learning set: a parquet file with picture names, and an archive of
+pictures to unpack. Rows about videos are rejected.
 """
 
 from lfpc.published.files import TableRow

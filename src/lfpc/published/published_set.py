@@ -1,5 +1,5 @@
-"""What a published training set or benchmark is: where to get its files, how to read them and, for
-a benchmark, how to score answers.
+"""The data type of a published training set or benchmark: source, reader and, for a benchmark,
+score.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,36 +15,38 @@ from lfpc.samples import Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """Where pictures are looked for and stored, and what the user decides about rows."""
+    """Options of a reader: folders of pictures, columns, seeds."""
 
     pictures: Path
     """Folder of stored pictures."""
     roots: tuple[Path, ...] = ()
-    """Folders that relative picture names start at, besides the one of the file that names them."""
+    """Folders of relative picture names, besides the folder of their file."""
     strip: tuple[str, ...] = ()
-    """Beginnings of picture names that are taken off."""
+    """Prefixes of picture names to remove."""
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Field of a sample -> column, for the set "table"."""
+    """Sample field -> column, for the set "table"."""
     option_seed: int = 0
-    """Seed of the order of options, where the published order gives the answer away."""
+    """Seed of the order of options, for sets whose order gives the answer away."""
 
     def store(self, *beside: Path) -> PictureStore:
-        """The store for rows whose picture names start at the folders `beside`, else at `roots`."""
+        """The picture store for rows with picture names relative to the folders `beside`, else to
+        `roots`.
+        """
         roots = tuple(dict.fromkeys((*beside, *self.roots)))
         return PictureStore(self.pictures, roots=roots, strip=self.strip)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRow:
-    """A row that is not a sample yet: an import skips the rows that it has already done."""
+    """A row that is not a sample yet: a resumed import skips finished rows."""
 
     row: TableRow
     make: Callable[[], Sample]
-    """Makes the sample; an LfpcError or a value of another kind rejects the row."""
+    """Makes the sample; an LfpcError or a value of the wrong kind rejects the row."""
 
 
 Found = PendingRow | Sample | SampleError
-"""What a file holds in one place: a row, a finished sample, or why the row cannot be read."""
+"""One item of a file: a row, a finished sample, or the reason why a row is unreadable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +55,22 @@ class PublishedSet:
 
     name: str
     fetch: str
-    """Where a person gets the files, and how the folder looks then."""
+    """Instructions to get the files, and the layout of their folder."""
     read: Callable[[Path, ReadOptions], Iterator[Found]]
-    """(folder or file, options) -> what is in it, in the published order."""
+    """(folder or file, options) -> items in the published order."""
     score: Callable[[Records], Summary] | None = None
-    """Records -> their summary, see `lfpc.metrics.summary`; None: a training set."""
+    """Records -> summary, see `lfpc.metrics.summary`; None: a training set."""
     questions: int | None = None
-    """Rows of the published set; None: it has no fixed number."""
+    """Number of rows of the published set; None: not fixed."""
 
 
 def hugging_face(name: str, repositories: Sequence[str], layout: str) -> str:
-    """The `fetch` text of a set that lies in data sets of Hugging Face.
+    """The `fetch` text of a set in Hugging Face data sets.
 
     Args:
-        name: of the set, which names its folder.
-        repositories: of the data sets, as "owner/name".
-        layout: which of the files are needed, and how they lie.
+        name: name of the set and of its folder.
+        repositories: data sets as "owner/name".
+        layout: needed files and their layout.
     """
     commands = "".join(
         f"\n  hf download {repository} --repo-type dataset --local-dir DIR/{name}"

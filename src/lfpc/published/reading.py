@@ -1,4 +1,4 @@
-"""What readers of published files share: rows that become samples, or name why they do not."""
+"""Shared parts of readers of published files: rows to samples or rejections."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +15,8 @@ from lfpc.published.rejections import Rejected, Rejection, RejectReason, reason_
 from lfpc.samples import Sample, sample_from_row
 
 KEPT = "lfpc"
-"""Column of our own exports that holds what the published layout has no place for, so that nothing
-is lost on the way back."""
+"""Column of our own exports with the fields that the published layout lacks, so that an import
+restores them."""
 
 
 def pending_rows(
@@ -26,13 +26,13 @@ def pending_rows(
     *,
     beside: Sequence[str] = ("",),
 ) -> Iterator[Found]:
-    """Every row of `files`, which `make` turns into a sample later.
+    """Every row of `files` as a `PendingRow`.
 
     Args:
         files: files of rows, in their published order.
-        options: where pictures are.
+        options: options of the reader.
         make: (row, pictures) -> sample.
-        beside: folders, relative to the one of a file, that its picture names start at.
+        beside: folders of picture names, relative to the folder of their file.
     """
     for file in files:
         store = options.store(*(file.parent / name for name in beside))
@@ -47,7 +47,7 @@ def reader(
     make: Callable[[TableRow, PictureStore], Sample],
     beside: Sequence[str] = ("",),
 ) -> Callable[[Path, ReadOptions], Iterator[Found]]:
-    """How a set is read whose files match the first of `patterns` that any file matches.
+    """The `read` function of a set whose files match the first successful pattern.
 
     Args:
         patterns: see `files_like`.
@@ -62,11 +62,11 @@ def reader(
 
 
 def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) -> Sample | Rejection:
-    """The sample of a row, or why there is none.
+    """The sample of a row, or its rejection.
 
     Args:
-        found: what a file holds.
-        finish: is applied to the sample; what it raises rejects the row too.
+        found: item of a file.
+        finish: applied to the sample; its exceptions reject the row too.
     """
     match found:
         case SampleError():
@@ -80,7 +80,7 @@ def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) ->
     try:
         sample = found.make() if isinstance(found, PendingRow) else found
         return finish(sample) if finish else sample
-    except DiskError:  # whatever the row is
+    except DiskError:  # for any row
         raise
     except LfpcError as error:
         return Rejection(where, reason_of(error), str(error), source)
@@ -90,10 +90,10 @@ def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) ->
 
 
 def need(row: Mapping[str, Any], *names: str) -> Any:
-    """The first of the columns `names` that the row has and that holds something.
+    """The first non-empty value of the columns `names` in a row.
 
     Raises:
-        SampleError: none does.
+        SampleError: all are missing or empty.
     """
     for name in names:
         if row.get(name) not in (None, "", [], {}):
@@ -102,11 +102,11 @@ def need(row: Mapping[str, Any], *names: str) -> Any:
 
 
 def one_picture(cells: Any, store: PictureStore) -> Path:
-    """The file of the only picture of a row, whose column holds one cell or a list with one.
+    """The file of a row's only picture, in a cell or a list of one.
 
     Raises:
-        Rejected: there are several, or none.
-        PictureError: it is not usable.
+        Rejected: several pictures, or none.
+        PictureError: unusable picture.
     """
     if isinstance(cells, Sequence) and not isinstance(cells, str | bytes | bytearray):
         if len(cells) != 1:
@@ -117,12 +117,12 @@ def one_picture(cells: Any, store: PictureStore) -> Path:
 
 
 def plain_question(text: str) -> str:
-    """A question without the mark that stands for its picture."""
+    """A question without its picture placeholder."""
     return text.replace("<image>", "").strip()
 
 
 def kept_fields(row: Mapping[str, Any], sample: Sample) -> Sample:
-    """`sample` with what one of our own exports keeps beside the published columns."""
+    """`sample` with the fields that our own exports keep beside the published columns."""
     if not (kept := row.get(KEPT)):
         return sample
     try:

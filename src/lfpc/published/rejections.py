@@ -1,4 +1,4 @@
-"""Why a row or a sample is left out: a reason that is counted, and a sentence."""
+"""Rejections of rows and samples: a reason for counts, and a sentence."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,35 +7,35 @@ from lfpc.errors import LfpcError, MissingPicture, PictureError, SampleError
 
 
 class RejectReason(StrEnum):
-    """Why something was left out."""
+    """Reason of a rejection."""
 
     ROW = "row"
-    """The row lacks something, or holds a value of another kind."""
+    """A missing or wrong value in the row."""
     VIDEO = "video"
-    """It is about a video."""
+    """A row about a video."""
     SEVERAL_PICTURES = "several pictures"
     MISSING = "missing picture"
     OUTSIDE = "outside"
-    """The picture's name leads out of the folders that were given."""
+    """The picture is outside the given folders."""
     BROKEN = "broken picture"
-    """Truncated, damaged, or no picture."""
+    """The picture is truncated, damaged, or not a picture."""
     TINY = "tiny picture"
     NARROW = "narrow picture"
-    """Narrower than a model takes."""
+    """The picture is narrower than models accept."""
     ABSURD = "absurd size"
-    """Its header claims more pixels than any picture has: an error, or a decompression bomb."""
+    """The header claims more pixels than any picture has: an error, or a decompression bomb."""
     DUPLICATE = "duplicate"
-    """The same question about the same picture was there before."""
+    """The same question about the same picture appeared before."""
     LEAK = "leak"
     """The picture is one of a benchmark."""
     NOT_DRAWN = "not drawn"
-    """There are more samples than are wanted."""
+    """Not drawn into the mixture."""
     ANSWER = "answer"
-    """Nobody could give the answer."""
+    """No reply could match the answer."""
 
 
 class Rejected(SampleError):
-    """A row that is left out for a reason of its own."""
+    """Exception that rejects a row, with its reason."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -44,10 +44,10 @@ class Rejected(SampleError):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that is left out. As text: where it is, and the detail."""
+    """A rejected row. Its text is the row and the detail."""
 
     where: str
-    """File and row; empty where the detail names them."""
+    """File and row; empty if the detail names them."""
     reason: RejectReason
     detail: str
     source: str = ""
@@ -57,7 +57,7 @@ class Rejection:
 
 
 def reason_of(error: LfpcError) -> RejectReason:
-    """The reason that an error stands for."""
+    """The reason for an error."""
     match error:
         case Rejected():
             return error.reason

@@ -1,4 +1,4 @@
-"""Any samples folder, as it is written here."""
+"""Any samples folder."""
 
 from lfpc.metrics.summary import summarise
 from lfpc.published.published_set import PublishedSet
@@ -6,8 +6,8 @@ from lfpc.samples import scan_samples
 
 SAMPLES = PublishedSet(
     name="samples",
-    fetch="Any samples folder: samples.jsonl beside its pictures. `lfpc data check DIR` "
-    "says whether it can be played.",
+    fetch="Any samples folder: samples.jsonl beside its pictures. Check it "
+    "with `lfpc data check DIR`.",
     read=lambda src, options: scan_samples(src),
     score=summarise,
 )

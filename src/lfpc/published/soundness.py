@@ -1,5 +1,5 @@
-"""Is a picture file whole and of a usable size (it is read to its end, so that damage shows now and
-not in training), and what names it.
+"""Checks of picture files, which are read to their end so that damage is found before training, and
+their hashes.
 """
 
 from functools import lru_cache
@@ -12,20 +12,20 @@ from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
 from lfpc.published.rejections import Rejected, RejectReason
 
 LARGE = 50_000_000
-"""Pixels above which only one picture is decoded at a time: a PNG file of the size allowed takes
+"""Pixels above which only one picture is decoded at a time: the largest PNG files need
 gigabytes."""
 _large = Lock()
 
 
 def sound_picture(picture: Path, min_side: int = 1) -> str:
-    """Read a picture file to its end. Returns what it is, as "png".
+    """Read a picture file to its end. Returns its format, such as "png".
 
     Args:
         picture: the file.
-        min_side: pixels of its shorter side, at the least.
+        min_side: minimum pixels of its shorter side.
     Raises:
-        Rejected: it is too small, too narrow, or claims an absurd size.
-        PictureError: it is missing, damaged, or no picture.
+        Rejected: too small, too narrow, or an absurd size.
+        PictureError: missing, damaged, or not a picture.
     """
     with picture_file(picture, max_pixels=None) as file:
         width, height = file.size
@@ -58,10 +58,10 @@ def sound_picture(picture: Path, min_side: int = 1) -> str:
 
 @lru_cache(maxsize=4096)
 def picture_digest(picture: Path) -> str:
-    """Hash of a picture file, remembered for further questions about it.
+    """Hash of a picture file, cached for further questions about it.
 
     Raises:
-        PictureError: it cannot be read.
+        PictureError: the file is unreadable.
     """
     try:
         with picture.open("rb") as content:

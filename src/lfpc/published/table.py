@@ -1,5 +1,5 @@
-"""Any table of questions: JSONL, JSON, CSV, TSV, parquet, or a data set saved by Hugging Face, with
-columns named by the user.
+"""Any table of questions with columns named by the user: JSONL, JSON, CSV, TSV, parquet, or a saved
+Hugging Face data set.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,16 +16,15 @@ from lfpc.published.reading import need, one_picture, pending_rows, plain_questi
 from lfpc.samples import Sample
 
 FIELDS = ("id", "image", "question", "answer", "options", "boxes", "category", "source")
-"""What columns can be mapped to; each is looked for under its own name where no other one is
-given."""
+"""Sample fields of columns; the default column of each has its name."""
 _LIKE = ("*.parquet", "*.jsonl", "*.json", "*.tsv", "*.csv")
 
 
 def read_table(src: Path, options: ReadOptions) -> Iterator[Found]:
-    """Rows of the files below `src` that are of the first kind there is.
+    """Rows of the files below `src` of the first kind found.
 
     Raises:
-        ConfigError: a column is mapped to something that a sample does not have.
+        ConfigError: a column for an unknown sample field.
     """
     if unknown := sorted(set(options.columns) - set(FIELDS)):
         raise ConfigError(
@@ -65,7 +64,7 @@ def _needed(row: Mapping[str, Any], names: Mapping[str, str], name: str) -> Any:
 
 
 def _column(row: Mapping[str, Any], column: str) -> Any:
-    """A column, or with dots a field inside one ("extra_info.answer"); None if it is not there."""
+    """A column, or with dots a field inside one ("extra_info.answer"); None if missing."""
     if column in row:
         return row[column]
     found: Any = row

@@ -1,6 +1,4 @@
-"""TreeBench (arXiv 2507.07999): 405 multiple choice questions, each with the boxes of the things it
-is about.
-"""
+"""TreeBench (arXiv 2507.07999): 405 multiple choice questions with the boxes of their objects."""
 
 from lfpc.boxes import target_iou
 from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
@@ -13,7 +11,7 @@ from lfpc.samples import Sample
 
 
 def _sample(row: TableRow, store: PictureStore) -> Sample:
-    """Each instance is a target of its own."""
+    """The sample of a row; each instance is a target."""
     values = row.values
     question, inline = split_options(str(need(values, "question")))
     options = some_options(
@@ -35,7 +33,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
 
 
 def score_treebench(records: Records) -> Summary:
-    """`summarise`, and "miou": how well the boxes that were asked for hit the targets, 0 for a
+    """`summarise` with "miou", the localisation of the targets by the requested boxes; 0 for a
     question without a crop.
 
         miou = mean over questions of mean over targets of max over asked boxes of IoU

@@ -1,7 +1,7 @@
-"""VisualProbe (Mini-o3, arXiv 2509.07969), open questions about tiny things, and Mini-o3's training
-files: JSON lists beside their pictures.
+"""VisualProbe (Mini-o3, arXiv 2509.07969), open questions about small objects, and Mini-o3's
+training files: JSON lists beside their pictures.
 
-Answers are free text: a judge decides what no rule can.
+Answers are free text; use a judge where no rule matches.
 """
 
 import re
@@ -18,7 +18,7 @@ _LISTS = ("*.json", "*.jsonl", "*.parquet")
 
 
 def _sample(row: TableRow, store: PictureStore) -> Sample:
-    """The category is the folder of a list ("hard" of VisualProbe_Hard)."""
+    """The sample of a row; the category is the folder of its list ("hard" for VisualProbe_Hard)."""
     values = row.values
     part = row.file.parent.name.lower().removeprefix("visualprobe_")
     sample = Sample(
@@ -46,7 +46,7 @@ VISUALPROBE = PublishedSet(
         "Keep each part in a folder of its name "
         "(DIR/visualprobe/VisualProbe_Hard/val.json): the name becomes the category.",
     ),
-    # The test parts; where there are none, every list.
+    # The test parts, else every list.
     read=reader("*val.json", "*test.json", *_LISTS, make=_sample),
     score=summarise,
 )

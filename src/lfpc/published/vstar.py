@@ -1,9 +1,9 @@
-"""V* Bench (arXiv 2312.14135): small things in large photographs, 115 questions about attributes,
+"""V* Bench (arXiv 2312.14135): small objects in large photographs, 115 questions about attributes,
 76 about positions.
 
 Published as a folder per category with a JSON file beside each picture, and as
-`test_questions.jsonl` in the same folder. The JSON files put the right option first, always: their
-options are shuffled. The list has an order of its own, which is kept.
+`test_questions.jsonl` in the same folder. The JSON files always have the right option first, so
+their options are shuffled. The list keeps its own order.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,13 @@ from lfpc.published.reading import need, pending_rows
 from lfpc.samples import Sample
 
 CATEGORIES = ("direct_attributes", "relative_position")
-"""Other folders of the download (OCR, GPT4V-hard) are no part of the benchmark."""
+"""Folders of the benchmark; the download has others (OCR, GPT4V-hard)."""
 LIST = "test_questions.jsonl"
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_vstar(src: Path, options: ReadOptions) -> Iterator[Found]:
-    """Rows of either layout. Ids are "category/file name" in both; two targets are two entries of
-    `boxes`.
-    """
+    """Rows of either layout, with ids "category/file name"; `boxes` has an entry per target."""
     seed = options.option_seed
     if (src / LIST).is_file() or src.name == LIST:
         yield from _read_list(src if src.is_file() else src / LIST, options)
@@ -66,7 +64,7 @@ def _from_file(row: TableRow, store: PictureStore, seed: int) -> Sample:
 def _read_list(file: Path, options: ReadOptions) -> Iterator[Found]:
     rows = list(read_rows(file))
     labels = {str(row.values.get("label")) for row in rows if isinstance(row, TableRow)}
-    # one letter is always right: the order gives the answer away
+    # if one letter is always right, the order gives the answer away
     seed = options.option_seed if len(labels) == 1 and len(rows) > 1 else None
     store = options.store(file.parent)
     for row in rows:
@@ -77,7 +75,7 @@ def _read_list(file: Path, options: ReadOptions) -> Iterator[Found]:
 
 
 def _from_list(row: TableRow, store: PictureStore, seed: int | None) -> Sample:
-    """The sample of a row; its options are shuffled with `seed` if there is one."""
+    """The sample of a row, with options shuffled by `seed` if given."""
     values = row.values
     picture = store.file_of(need(values, "image"))
     question, options = split_options(str(need(values, "text", "question")))
@@ -103,7 +101,7 @@ def _from_list(row: TableRow, store: PictureStore, seed: int | None) -> Sample:
 
 
 def _boxes_beside(picture: Path) -> tuple[Any, ...]:
-    """Boxes of the JSON file beside a picture, if there is one."""
+    """Boxes of the JSON file beside a picture; empty without the file."""
     beside = picture.with_suffix(".json")
     for row in read_rows(beside) if beside.is_file() else ():
         if isinstance(row, TableRow):

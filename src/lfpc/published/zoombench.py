@@ -18,10 +18,10 @@ from lfpc.samples import Sample
 
 
 def read_zoombench(src: Path, options: ReadOptions) -> Iterator[Found]:
-    """Rows of the JSON or parquet files below `src`. Only the whole picture is read, never the
+    """Rows of the JSON or parquet files below `src`, with the whole picture and without the
     published crop.
     """
-    numbers = count(1)  # across files: it names rows that have no name of their own
+    numbers = count(1)  # across files: the id of rows without their own
     for file in files_like(src, "*.parquet", "*.jsonl", "*.json"):
         store = options.store(file.parent)
         for row in read_rows(file):
