@@ -273,7 +273,9 @@ def test_play_asks_judges_and_ends_cleanly(
             return line
         raise ending
 
-    monkeypatch.setattr(human.HumanPolicy.__init__, "__kwdefaults__", {"read": read, "say": print})
+    monkeypatch.setattr(
+        human.HumanPolicy.__init__, "__kwdefaults__", {"read": read, "write": print}
+    )
     assert cli.main(["play", str(folder), "--out", str(tmp_path / "shown"), "--budget", "16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "Right." in lines

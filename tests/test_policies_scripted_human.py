@@ -37,7 +37,7 @@ def test_a_person_sees_what_a_model_sees(tmp_path: Path, sample: Callable[..., S
     one = sample(options=("K", "L"), answer="A")
     typed = iter(["", "0 0 28 28", "A"])
     printed = list[str]()
-    policy = HumanPolicy(tmp_path / "shown", read=lambda _: next(typed), say=printed.append)
+    policy = HumanPolicy(tmp_path / "shown", read=lambda _: next(typed), write=printed.append)
     game = episode(
         one,
         global_view(open_picture(one.image), 16),

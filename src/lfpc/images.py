@@ -1,7 +1,7 @@
 """Pictures and views.
 
 A `View` is pixels plus the region of the original they depict: the global picture depicts the
-whole, a crop its box, a noise probe the box it stands in for. Budgets are visual tokens; one token
+whole, a crop its box, a noise probe the box that it replaces. Budgets are visual tokens; one token
 is `factor` x `factor` pixels.
 """
 
@@ -57,7 +57,7 @@ def opened(content: IO[bytes], name: str = "", formats: Sequence[str] | None = N
             factory, accepts = Image.OPEN[known]
             try:
                 accepted = accepts is None or accepts(head)
-                if not accepted or isinstance(accepted, str):  # a text says what is not installed
+                if not accepted or isinstance(accepted, str):  # a text names a missing package
                     continue
                 content.seek(0)
                 return (_UnboundedTiff if factory is TiffImageFile else factory)(content, name)
@@ -177,7 +177,7 @@ def view_bytes(view: View) -> int:
 def open_picture(path: Path) -> Image.Image:
     """The picture in `path` as upright RGB, from a cache of `PICTURE_BYTES`. Read-only.
 
-    EXIF orientation is applied, transparency goes on white, 16-bit and other modes become 8-bit
+    EXIF orientation is applied, transparency becomes white, 16-bit and other modes become 8-bit
     RGB.
 
     Raises:
@@ -192,7 +192,7 @@ def upright_size(path: Path) -> Size:
     """(width, height) of the picture in `path` as from `open_picture`; reads only the header.
 
     Raises:
-        PictureError: as `open_picture`, as far as a header tells.
+        PictureError: as `open_picture`, as far as the header shows.
     """
     with picture_file(path) as file:
         turned = (

@@ -28,7 +28,7 @@ def ask(
     options: Sequence[str] = (),
     budget: int | None = None,
     max_turns: int = 6,
-    say: Callable[[str], None] = print,
+    write: Callable[[str], None] = print,
 ) -> Path:
     """Ask the question and print each turn. Writes `first.png`, `crop1.png`, ... and the page into
     `out`; returns the page's path.
@@ -48,9 +48,9 @@ def ask(
     )[0]
     _save(view, out / "first.png")
     for number, turn in enumerate(played.turns, 1):
-        say(f"{number}. {_printable(turn.reply.text)}")
-        _tell(turn, out / f"crop{number}.png", say)
-    say(
+        write(f"{number}. {_printable(turn.reply.text)}")
+        _write_turn(turn, out / f"crop{number}.png", write)
+    write(
         f"Answer: {_printable(played.answer)}"
         if played.answer is not None
         else f"No answer in {len(played.turns)} turns."
@@ -67,14 +67,14 @@ def _printable(text: str) -> str:
     )
 
 
-def _tell(turn: Turn, file: Path, say: Callable[[str], None]) -> None:
+def _write_turn(turn: Turn, file: Path, write: Callable[[str], None]) -> None:
     match turn.action:
-        case Malformed(detail=told):
-            say(f"   told: {_printable(told)}")
+        case Malformed(detail=detail):
+            write(f"   malformed: {_printable(detail)}")
         case Crop() if turn.view is not None:
             _save(turn.view, file)
             width, height = turn.view.size
-            say(f"   shown: {file}, pixels {turn.view.cut} of the original at {width} x {height}")
+            write(f"   shown: {file}, pixels {turn.view.cut} of the original at {width} x {height}")
         case _:
             pass
 

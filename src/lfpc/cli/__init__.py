@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _fail("interrupted; the same command resumes from what is written")
         return 130
-    # a full disk, a folder that may not be written: the system's own sentence says which
+    # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(
             ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)

@@ -1,6 +1,6 @@
 """Pretraining, first part: dense targets that teach the vision tower what and where.
 
-Each visual token that lies on an object names its colour and shape and gives the object's box; the
+Each visual token on an object has the object's colour, shape and box as targets; the
 tokens at a mark that is large enough to read name it together.
 """
 

@@ -244,7 +244,7 @@ def crop_row(
 ) -> DialogueRow:
     """Global picture, call, crop, answer; trained on the answer only.
 
-    The answer is always the true one: `shares` says how far either picture can be relied on,
+    The answer is always the true one: `shares` sets how reliable either picture is,
     `relations` how many questions are about a relation.
     """
     side = tokens * 28
@@ -262,7 +262,7 @@ def crop_row(
     elif luck >= shares.contradict:
         x, y = rng.uniform(0.05, 0.95, 2)
         box = sloppy_box(rng, Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05))
-    corners = np.round(np.array(box.corners) * side) / side  # what the call says is what is shown
+    corners = np.round(np.array(box.corners) * side) / side  # the shown box is that of the call
     shown = crop_view(source.image, Box.from_pixels(corners.tolist(), (1, 1)), CROPS)
     whole = (0, 0, *scene.image.size)
     segments: list[Segment] = [

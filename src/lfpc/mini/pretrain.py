@@ -1,7 +1,7 @@
 """`lfpc mini pretrain`: the base checkpoint from nothing, by supervision on generated scenes.
 
 Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model
-(`dialogue`), in which some steps go on with the dense targets; then more two-picture dialogues, in
+(`dialogue`), in which some steps still use the dense targets; then more two-picture dialogues, in
 which a crop cannot be trusted (`settle`). A model that is just learning to read finds crops easier
 than the whole picture and leans on them; this phase undoes that. Every batch is a function of
 (seed, phase, step), so a run that was stopped continues as if it had not been.
@@ -146,7 +146,7 @@ class PhaseJob:
         self.next_step: Any = torch.multiprocessing.get_context("spawn").Value("q", 0)
 
     def state(self, worker: int) -> Path:
-        """What `worker` needs to go on; worker 0's also holds the weights."""
+        """State of `worker` to resume from; worker 0's includes the weights."""
         return self.config.out / (f"{self.phase}.{worker}.pt" if worker else f"{self.phase}.pt")
 
     def take_step(self) -> int:

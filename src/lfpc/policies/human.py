@@ -53,18 +53,18 @@ class HumanPolicy:
         folder: Path,
         *,
         read: Callable[[str], str] = input,
-        say: Callable[[str], None] = print,
+        write: Callable[[str], None] = print,
     ) -> None:
-        """Ask through `read` and `say`.
+        """Ask through `read` and `write`.
 
         Args:
             folder: folder for the shown pictures.
             read: prints a prompt, returns the typed line.
-            say: prints a line.
+            write: prints a line.
         """
         self._folder = folder
         self._read = read
-        self._say = say
+        self._write = write
         self._questions = 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
@@ -74,12 +74,12 @@ class HumanPolicy:
     def _ask(self, context: Context) -> Reply:
         if not context.turns:
             self._questions += 1
-            self._say(
+            self._write(
                 f"\nQuestion {self._questions}: {qwen2_5_vl.ask(context.question, context.options)}"
             )
             self._show(context.first_view, "first", "the whole picture")
             width, height = context.first_view.size
-            self._say(
+            self._write(
                 f"Type a region as x0 y0 x1 y1 in pixels of this {width} x {height} "
                 f"picture, or an answer."
             )
@@ -90,9 +90,9 @@ class HumanPolicy:
     def _show_turn(self, context: Context) -> None:
         turn = context.turns[-1]
         if isinstance(turn.action, Malformed):
-            self._say(turn.action.detail)
+            self._write(turn.action.detail)
         elif turn.view is None:
-            self._say("No picture.")
+            self._write("No picture.")
         else:
             self._show(turn.view, f"crop{len(context.turns)}", "the region")
 
@@ -100,7 +100,7 @@ class HumanPolicy:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._folder / f"question{self._questions}-{name}.png"
         view.image.save(file)
-        self._say(f"{file}: {what}, {view.size[0]} x {view.size[1]} pixels")
+        self._write(f"{file}: {what}, {view.size[0]} x {view.size[1]} pixels")
 
 
 def play_folder(

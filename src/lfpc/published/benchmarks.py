@@ -50,7 +50,7 @@ def read_benchmark(
     inner = folder / name if (folder / name).is_dir() else folder
     if not inner.exists():
         raise SampleError(f"{inner}: no such folder; see `lfpc data fetch-instructions {name}`")
-    tell = on_bad or (lambda error: log.warning("skipped: %s", error))
+    report = on_bad or (lambda error: log.warning("skipped: %s", error))
     options = ReadOptions(pictures=work / "pictures", roots=(inner,), option_seed=seed)
     samples: dict[str, Sample] = {}
     skipped = 0
@@ -64,7 +64,7 @@ def read_benchmark(
             samples[made.id] = made
             continue
         skipped += 1
-        tell(SampleError(problem))
+        report(SampleError(problem))
     if not samples:
         raise SampleError(
             f"{inner}: no usable row, {skipped} skipped; see `lfpc data fetch-instructions {name}`"

@@ -81,7 +81,7 @@ class Curves:
 
     @property
     def text(self) -> str:
-        """What the figure says, for those who do not see it."""
+        """Text alternative of the figure."""
         return f"{self.title} by {self.over}; last values: " + ", ".join(
             f"{line.label} {line.last}" for line in self.lines
         )
@@ -112,7 +112,7 @@ class Bars:
 
     @property
     def text(self) -> str:
-        """What the figure says, for those who do not see it."""
+        """Text alternative of the figure."""
         return f"{self.title}: " + ", ".join(f"{bar.label}: {bar.count}" for bar in self.bars)
 
 
@@ -155,7 +155,7 @@ class Points:
 
     @property
     def text(self) -> str:
-        """What the figure says, for those who do not see it."""
+        """Text alternative of the figure."""
         return f"{self.title}: " + "; ".join(mark.label for mark in self.marks)
 
 

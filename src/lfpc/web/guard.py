@@ -116,16 +116,16 @@ def refusal(
 
 
 def file_within(path: Path, folders: "Iterable[Path]") -> Path:
-    """`path` with links resolved, if it lies in one of `folders`.
+    """`path` with links resolved, if it is in one of `folders`.
 
     Raises:
-        PictureError: it lies elsewhere.
+        PictureError: it is elsewhere.
     """
     real = path.resolve()
     roots = [folder.resolve() for folder in folders]
     if not any(real.is_relative_to(root) for root in roots):
         raise PictureError(
-            f"{path} lies outside {' and '.join(map(str, roots))}; name its folder with "
+            f"{path} is outside {' and '.join(map(str, roots))}; name its folder with "
             f"--pictures to have it shown"
         )
     return real

@@ -71,7 +71,7 @@ def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Pat
     for name in (
         "config.json",
         *KEPT_FILES,
-    ):  # verl's config.json says bfloat16 whatever the weights are
+    ):  # verl's config.json always has bfloat16
         if (config.init / name).is_file():
             shutil.copyfile(config.init / name, written / name)
     write_settings(settings, written)

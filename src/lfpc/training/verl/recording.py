@@ -112,8 +112,8 @@ def check_complete(count: int, config: TrainConfig) -> int:
     wanted = config.prompts_per_step * config.group_size
     if wanted - count > MOST_FAILED * wanted:
         raise RunError(
-            f"{wanted - count} of the {wanted} rollouts of a step failed; the log above "
-            f"says why (search for 'Error in _run_prompt')"
+            f"{wanted - count} of the {wanted} rollouts of a step failed; see the log "
+            f"above (search for 'Error in _run_prompt')"
         )
     return wanted - count
 

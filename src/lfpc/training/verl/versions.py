@@ -38,7 +38,7 @@ def check_versions(requirements: Sequence[str]) -> None:
     if wrong:
         raise ConfigError(
             f"--engine verl cannot run here: {'; '.join(wrong)}. Start lfpc from an "
-            f"environment made as docs/cluster.md says"
+            f"environment made as in docs/cluster.md"
         )
 
 

@@ -77,8 +77,7 @@ def run_to_the_end(config: DictConfig) -> None:
             raise type(cause)(first_line(cause)) from error
         reason = first_line(cause) if isinstance(cause, Exception) else _last_line(error)
         raise RunError(
-            f"verl stopped: {reason}; the log above says where, docs/cluster.md what to do "
-            f"about the usual causes"
+            f"verl stopped: {reason}; see the log above, and docs/cluster.md for the usual causes"
         ) from error
     finally:
         ray.shutdown()
