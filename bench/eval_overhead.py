@@ -32,8 +32,7 @@ from lfpc.evaluation.run import evaluate, first_view
 from lfpc.images import CropRules
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server
-from lfpc.policies.chat_api import chat_messages
-from lfpc.policies.picture_urls import PictureUrls
+from lfpc.policies.chat_api import PictureUrls, chat_messages
 from lfpc.policies.served import KEEP_STOP, ServedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.samples import Sample

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.evaluation.stored import place_at, place_records
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock
 
 SIZE = (200, 150)
 CALL = (

@@ -8,7 +8,7 @@ import pytest
 
 from lfpc.errors import RunError
 from lfpc.rewards import RewardConfig
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock
 from lfpc.storage.runs import Kind, RunFolder, read_run
 
 HOLD = """

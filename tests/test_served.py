@@ -25,7 +25,7 @@ from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.evaluation.probes import PROBES
 from lfpc.evaluation.run import evaluate, first_view
 from lfpc.images import CropRules, View
-from lfpc.policies import picture_urls
+from lfpc.policies import chat_api
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
 from lfpc.policies.sampling import GREEDY, Sampling
@@ -202,9 +202,9 @@ def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):
 
 def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
     encoded = []
-    png = picture_urls.png_bytes
+    png = chat_api.png_bytes
     monkeypatch.setattr(
-        picture_urls, "png_bytes", lambda view: encoded.append(digest(view.image)) or png(view)
+        chat_api, "png_bytes", lambda view: encoded.append(digest(view.image)) or png(view)
     )
     with ChatServer() as server:
         policy = policy_of(server)
@@ -436,7 +436,7 @@ def test_half_a_character_in_a_reply_stops_nothing(tmp_path, samples):
 
 
 def test_a_view_is_forgotten_with_its_episode():
-    urls = picture_urls.PictureUrls()
+    urls = chat_api.PictureUrls()
     view = View(Image.new("RGB", (28, 28)), WHOLE)
     assert urls.url(view) is urls.url(view)
     assert len(urls._known) == 1

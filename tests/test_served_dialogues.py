@@ -14,8 +14,7 @@ from lfpc.evaluation.run import first_view
 from lfpc.images import View
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server
-from lfpc.policies.chat_api import NoReply, chat_messages, read_reply
-from lfpc.policies.picture_urls import PictureUrls
+from lfpc.policies.chat_api import NoReply, PictureUrls, chat_messages, read_reply
 from lfpc.policies.served import ServedPolicy
 from lfpc.protocols import PROTOCOLS, Message
 from lfpc.protocols.qwen3_vl import TOOL, call_text

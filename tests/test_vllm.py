@@ -20,9 +20,8 @@ from lfpc.evaluation.run import evaluate_probe, first_view
 from lfpc.evaluation.stored import place_at, place_records
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
-from lfpc.policies.chat_api import chat_messages
+from lfpc.policies.chat_api import PictureUrls, chat_messages
 from lfpc.policies.loading import load_policy, served_policy
-from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.served import KEEP_STOP, ServedPolicy

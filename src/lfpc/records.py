@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
+from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
 from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Turn
-from lfpc.early import answered_before_crop
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
 from lfpc.images import visual_tokens
@@ -101,7 +101,7 @@ class EpisodeRecord:
     malformed: tuple[str, ...] = ()
     """Reason codes of malformed replies, in order."""
     answered_before_crop: bool | None = None
-    """Whether the answer is in the text before the first crop; see `lfpc.early`."""
+    """Whether the answer is in the text before the first crop; see `lfpc.answers`."""
 
     reward: RewardTerms | None = None
     budget: int | None = None

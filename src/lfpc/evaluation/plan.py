@@ -28,7 +28,7 @@ from lfpc.policies.loading import any_policy
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from lfpc.evaluation.stored import find_evaluations, read_results, update_result
 from lfpc.metrics.summary import Records
 from lfpc.published.options import LETTERS
 from lfpc.records import EpisodeRecord, log_record, read_records
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock
 
 
 def rescore(

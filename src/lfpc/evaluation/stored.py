@@ -36,8 +36,7 @@ from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord, read_records
-from lfpc.storage.files import read_json, write_json
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock, read_json, write_json
 from lfpc.storage.runs import CONFIG_FILE, EPISODES_FILE, Kind, RunFolder, is_run, read_run
 from lfpc.storage.typed import config_from_plain
 

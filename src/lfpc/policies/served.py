@@ -22,9 +22,8 @@ from lfpc.dialogue import Context, Reply
 from lfpc.episode import run_async
 from lfpc.errors import PolicyError
 from lfpc.policies.backends import Backend, Server
-from lfpc.policies.chat_api import WRITE_ON, NoReply, chat_messages, read_reply
+from lfpc.policies.chat_api import WRITE_ON, NoReply, PictureUrls, chat_messages, read_reply
 from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 

@@ -13,9 +13,8 @@ from weakref import ref
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
-from lfpc.policies.chat_api import WRITE_ON, chat_messages, valid_text
+from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages, valid_text
 from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.picture_urls import PictureUrls
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 

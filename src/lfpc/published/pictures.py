@@ -17,8 +17,7 @@ from PIL import UnidentifiedImageError
 
 from lfpc.boxes import Box, Size
 from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
-from lfpc.images import picture_file
-from lfpc.opening import opened
+from lfpc.images import opened, picture_file
 from lfpc.storage.files import atomic_file
 
 _ORIENTATION = 0x0112

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lfpc.errors import RunError
 from lfpc.storage.environment import environment
-from lfpc.storage.files import read_json, remove_drafts, write_json, write_text
+from lfpc.storage.files import FolderLock, read_json, remove_drafts, write_json, write_text
 from lfpc.storage.journal import Journal, append_line, cut_torn_line, line_of, read_lines
-from lfpc.storage.locks import FolderLock
 from lfpc.storage.typed import config_from_plain, plain
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from lfpc.boxing.proposals import Proposal
 from lfpc.caches import file_state
 from lfpc.errors import SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
-from lfpc.storage.locks import FolderLock
+from lfpc.storage.files import FolderLock
 from lfpc.web.guard import file_within
 
 ProposeBoxes = Callable[[Sample], Sequence[Proposal]]

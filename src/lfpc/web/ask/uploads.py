@@ -5,8 +5,7 @@ from pathlib import Path
 from threading import Lock
 
 from lfpc.errors import PictureError
-from lfpc.images import MAX_ASPECT, open_picture
-from lfpc.opening import opened
+from lfpc.images import MAX_ASPECT, open_picture, opened
 from lfpc.web.ask.store import FileStore
 
 FORMATS = {

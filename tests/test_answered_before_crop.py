@@ -1,6 +1,6 @@
 import pytest
 
-from lfpc.early import answered_before_crop
+from lfpc.answers import answered_before_crop
 
 CALL = (
     '<tool_call>{"name": "zoom", "arguments": {"bbox_2d": [7, 0, 42, 9], "label": "red '
