@@ -134,7 +134,7 @@ def drops(run: Path) -> dict[tuple[str, str], float]:
     }
 
 
-def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
+def test_a_policy_that_uses_its_crops_loses_what_they_held(run, policy):
     result = probe_run.probe_run(
         run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False
     )

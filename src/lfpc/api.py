@@ -239,7 +239,7 @@ def probe(
         SampleError: a truth probe on samples without boxes.
         RunError: no evaluation in `run`, or several.
     """
-    from lfpc.evaluation.probe import probe_run, served_at
+    from lfpc.evaluation.probe import probe_run, recorded_backend
     from lfpc.evaluation.result import EvaluationResult
     from lfpc.evaluation.stored import find_places, update_results
 
@@ -261,7 +261,7 @@ def probe(
         draws=draws,
         root=root,
         policy=policy,
-        backend=None if policy is not None else _backend_named(served_at(place)),
+        backend=None if policy is not None else _backend_named(recorded_backend(place)),
         progress=progress,
     )
     update_results(root)

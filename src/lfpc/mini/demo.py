@@ -191,12 +191,12 @@ def _time(
     place = _place(config, arm, 0, budget)
     if read_timings(place):
         return
-    settings = _evaluation_config(run, config, arm, budget, OWN)
+    evaluation = _evaluation_config(run, config, arm, budget, OWN)
     found = time_questions(
         questions,
-        load_policy(settings),
+        load_policy(evaluation),
         protocol=PROTOCOL,
-        budget=settings.budget,
+        budget=evaluation.budget,
         look=PROBES[OWN](questions, CROPS, 0),
         max_turns=MAX_TURNS,
         questions=15,
