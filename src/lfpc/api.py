@@ -240,9 +240,10 @@ def probe(
         SampleError: a truth probe, and no question has boxes.
         RunError: `run` holds no evaluation, or several.
     """
+    from lfpc.evaluation.places import find_places
     from lfpc.evaluation.probe import probe_run, served_at
     from lfpc.evaluation.result import EvaluationResult
-    from lfpc.evaluation.stored import find_places, update_results
+    from lfpc.evaluation.stored import update_results
 
     if isinstance(run, EvaluationResult):
         root = run.root
