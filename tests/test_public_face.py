@@ -238,7 +238,7 @@ def test_a_selection_asks_without_the_tool_and_writes_samples_to_train_on(
     assert [sample.budget for sample in selection.samples] == [16] * 4
     systems = {request["messages"][0]["content"] for request in server.requests}
     assert systems == {policy.config.chat.direct_system}
-    with pytest.raises(ConfigError, match="votes are sampled answers"):
+    with pytest.raises(ConfigError, match="votes above 1 need sampled answers"):
         lfpc.select(policy, samples, out, votes=3)
 
 
