@@ -16,8 +16,8 @@ from lfpc.dialogue import Context
 from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import place_at, place_records
 from lfpc.evaluation.run import evaluate_probe, first_view
-from lfpc.evaluation.stored import place_at, place_records
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import PictureUrls, chat_messages

@@ -239,9 +239,10 @@ def probe(
         SampleError: a truth probe on samples without boxes.
         RunError: no evaluation in `run`, or several.
     """
+    from lfpc.evaluation.places import find_places
     from lfpc.evaluation.probe import probe_run, recorded_backend
     from lfpc.evaluation.result import EvaluationResult
-    from lfpc.evaluation.stored import find_places, update_results
+    from lfpc.evaluation.stored import update_results
 
     if isinstance(run, EvaluationResult):
         root = run.root

@@ -120,8 +120,9 @@ class Probe(BackendOptions):
     """Number of seeds for the probes noise and other; verdicts are averaged per question."""
 
     def run(self) -> str:
+        from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
-        from lfpc.evaluation.stored import RESULTS_FILE, find_places, update_results
+        from lfpc.evaluation.stored import RESULTS_FILE, update_results
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or recorded_backend(place.path))

@@ -15,11 +15,12 @@ from typing import Any
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import budget_name
 from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import budget_name, update_results
+from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name

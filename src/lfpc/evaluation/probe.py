@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of

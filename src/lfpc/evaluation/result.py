@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError
+from lfpc.evaluation.places import Known, place_at, place_records
 from lfpc.evaluation.probes import OWN, accuracy_drop
-from lfpc.evaluation.stored import Known, place_at, place_records
 from lfpc.evaluation.terminal import probe_lines
 from lfpc.metrics.statistics import Difference
 from lfpc.records import EpisodeRecord

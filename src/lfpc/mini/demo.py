@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import Known, update_results
+from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
