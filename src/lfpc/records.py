@@ -176,8 +176,6 @@ def record_of(
     targets = episode.sample.boxes
     global_tokens = visual_tokens(episode.first_view.size, factor)
     crop_tokens = sum(visual_tokens(view.size, factor) for view in episode.views[1:])
-    crops = [n for n, turn in enumerate(episode.turns, 1) if isinstance(turn.action, Crop)]
-    before = episode.turns[: crops[0]] if crops else ()
     return EpisodeRecord(
         sample=episode.sample,
         turns=tuple(map(turn_record, episode.turns)),
@@ -201,14 +199,23 @@ def record_of(
         else None,
         crop_area=boxes[-1].area if boxes else None,
         malformed=tuple(action.reason.value for action in episode.malformed),
-        answered_before_crop=answered_before_crop(
-            [turn.reply.text for turn in before],
-            episode.answer,
-            question=episode.sample.question,
-            options=episode.sample.options,
-        ),
+        answered_before_crop=episode_answered_before_crop(episode),
         reward=reward,
         **more,
+    )
+
+
+def episode_answered_before_crop(episode: Episode) -> bool | None:
+    """Whether the text before an episode's first crop holds its answer; None without a crop or an
+    answer, or if undecidable. See `lfpc.answers.answered_before_crop`.
+    """
+    crops = [n for n, turn in enumerate(episode.turns, 1) if isinstance(turn.action, Crop)]
+    before = episode.turns[: crops[0]] if crops else ()
+    return answered_before_crop(
+        [turn.reply.text for turn in before],
+        episode.answer,
+        question=episode.sample.question,
+        options=episode.sample.options,
     )
 
 
