@@ -107,6 +107,7 @@ def comparable(records) -> list[EpisodeRecord]:
             turns=tuple(
                 replace(turn, tokens=0, prompt_tokens=None, finish="") for turn in record.turns
             ),
+            truncated=None,
         )
         for record in records
     ]
@@ -379,8 +380,25 @@ def test_a_reply_that_ran_out_of_tokens_stays_cut():
 
 def test_an_empty_reply_is_a_reply_and_a_hidden_call_a_mistake():
     assert read_reply(body_of(message={"content": None}), STOPS).text == ""
-    with pytest.raises(PolicyError, match="without a tool-call parser"):
-        read_reply(body_of(message={"content": None, "tool_calls": [{"id": "1"}]}), STOPS)
+    for content in (None, "", "Let me zoom in."):
+        with pytest.raises(PolicyError, match="without a tool-call parser"):
+            read_reply(body_of(message={"content": content, "tool_calls": [{"id": "1"}]}), STOPS)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_reply_that_a_reasoning_parser_took_away_is_an_error_that_names_the_parser(
+    field, content
+):
+    hidden = {"content": content, field: "It is red. <answer>red</answer>"}
+    with pytest.raises(PolicyError, match=f"{field}.*without a reasoning parser"):
+        read_reply(body_of(message=hidden), STOPS)
+    # the model was still reasoning at the token limit: a truncated reply, counted as such
+    cut = read_reply(body_of(message=hidden, finish_reason="length"), STOPS)
+    assert (cut.text, cut.truncated) == ("", True)
+    # an answer beside the reasoning is a reply
+    beside = hidden | {"content": "<answer>red</answer>"}
+    assert read_reply(body_of(message=beside), STOPS).text == "<answer>red</answer>"
 
 
 def test_usage_is_taken_if_it_is_there():

@@ -11,7 +11,7 @@ import tiny
 import torch
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Answer, Crop, Malformed, Reply, Turn
+from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
@@ -222,6 +222,7 @@ HEALTHY = {
     "turns": 2.0,
     "malformed": 0.05,
     "unanswered": 0.02,
+    "truncated": 0.02,
     "answered_before_crop": 0.1,
     "box_area": 0.1,
     "entropy": 0.8,
@@ -260,6 +261,7 @@ def test_each_change_of_a_run_has_its_alarm_and_its_text(code, late):
         ("no_tool", {"tool_rate": 0.0}),
         ("malformed", {"malformed": 1.0}),
         ("unanswered", {"unanswered": 1.0}),
+        ("truncated", {"truncated": 0.8}),
         ("flat_groups", {"zero_variance": 0.97}),
         ("no_entropy", {"entropy": 0.004}),
         ("box_whole", {"box_area": 1.0}),
@@ -315,6 +317,14 @@ def test_a_run_that_learns_raises_no_alarm():
         for n in range(80)
     ]
     assert [alarms(rows[: n + 1]) for n in range(80)] == [[]] * 80
+
+
+def test_an_episode_with_a_reply_cut_at_the_token_limit_is_counted():
+    cut = Turn(Reply("I look at", finish="length"), Malformed(Reason.NO_ACTION, "Error: no."))
+    whole = Turn(Reply("7", finish="stop"), Answer("7"))
+    numbers = episode_numbers([episode(cut, whole), episode(whole)], [RewardTerms()] * 2)
+    assert numbers["truncated"] == 0.5
+    assert episode_numbers([episode(answer())], [RewardTerms()])["truncated"] is None
 
 
 def test_an_answer_written_before_the_crop_is_counted():

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.dialogue import Context, Reply, Usage
+from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.policies.backends import Backend
 from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.qwen.encode import Encoded, Encoder
@@ -115,6 +115,7 @@ class TransformersPolicy:
                 tuple(reply.ids),
                 tuple(reply.logprobs),
                 Usage(len(row.ids), len(reply.ids)),
+                STOPPED if reply.over else TRUNCATED,
             )
             for row, reply in zip(rows, written, strict=True)
         ]

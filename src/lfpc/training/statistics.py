@@ -10,7 +10,7 @@ from typing import Any
 
 from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
-from lfpc.records import episode_answered_before_crop
+from lfpc.records import episode_answered_before_crop, truncated_replies
 from lfpc.rewards import RewardTerms
 from lfpc.training.groups import Group, episodes_of
 
@@ -28,11 +28,13 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
     """Metrics of episodes: rewards term by term, answers, turns, crops.
 
     `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes;
+    `truncated` is the share of episodes with a reply that the token limit ended (None: unknown);
     `answered_before_crop` is the share of the episodes with a crop whose text shows it; `box_area`
     is the median share of the picture over all requested boxes; `iou_last` and `iou_best` are means
     over episodes with boxes and truth.
     """
     totals = [term.total for term in terms]
+    cut = [truncated_replies(turn.reply for turn in episode.turns) for episode in episodes]
     early = [episode_answered_before_crop(episode) for episode in episodes]
     areas = [box.area for episode in episodes for box in episode.boxes]
     return {
@@ -47,6 +49,7 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
         "turns": mean(len(episode.turns) for episode in episodes),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),
         "unanswered": mean(float(episode.answer is None) for episode in episodes),
+        "truncated": mean(float(count > 0) for count in cut if count is not None),
         "answered_before_crop": mean(float(value) for value in early if value is not None),
         "box_area": median(areas) if areas else None,
         "iou_last": _mean_iou(episodes, lambda boxes: boxes[-1:]),
@@ -117,6 +120,7 @@ LIMITS = (
     Limit("no_tool", "tool_rate", least=0.1),
     Limit("malformed", "malformed", most=0.5),
     Limit("unanswered", "unanswered", most=0.5),
+    Limit("truncated", "truncated", most=0.5),
     Limit("flat_groups", "zero_variance", most=0.95),
     Limit("no_entropy", "entropy", least=0.02),
     Limit("box_whole", "box_area", most=0.45),
@@ -132,6 +136,7 @@ ALARM_TEXTS = {
     "malformed": "most episodes have a malformed reply: the protocol may not be the model's",
     "unanswered": "most episodes end without an answer: the turn or token limit may be too low, or "
     "the protocol may not be the model's",
+    "truncated": "the token limit ends replies of most episodes: raise --max-new-tokens",
     "flat_groups": "almost all groups have equal rewards and no gradient: the questions may be too "
     "easy or too hard, or the temperature too low",
     "no_entropy": "the policy hardly varies its replies: its entropy is gone, and it will not "
@@ -141,8 +146,8 @@ ALARM_TEXTS = {
     "turns": "episodes have become much longer: the policy may crop without end",
     "box_whole": "most boxes cover half of the picture or more: the policy may be cropping "
     "everything",
-    "box_tiny": "most boxes cover next to nothing, such as a single pixel: the policy may crop only "
-    "for the tool reward",
+    "box_tiny": "most boxes cover next to nothing, such as a single pixel: the policy may crop for "
+    "the tool reward alone",
     "box_grows": "boxes have grown to more than twice their area: the policy may be cropping "
     "everything",
     "box_shrinks": "boxes have shrunk to less than a quarter of their area",
@@ -195,11 +200,9 @@ def _changes(history: Sequence[Mapping[str, Any]]) -> list[str]:
     entropy_now = _mean(now, "entropy")
     if entropy and entropy_now is not None and entropy_now < entropy / 5:
         found.append("no_entropy")
-    best = max(_window_means(history, "reward"), default=None)
-    reward_now = _mean(now, "reward")
-    if best is not None and reward_now is not None:
-        if best - reward_now > max(LEAST_FALL, abs(best) / 2):
-            found.append("reward")
+    rewards = _window_means(history, "reward")
+    if rewards and max(rewards) - rewards[-1] > max(LEAST_FALL, abs(max(rewards)) / 2):
+        found.append("reward")
     return found
 
 
