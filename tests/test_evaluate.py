@@ -19,8 +19,8 @@ from lfpc.evaluation.results import (
     ratios,
 )
 from lfpc.evaluation.run import evaluate
-from lfpc.images import CropRules, open_picture
 from lfpc.evaluation.terminal import probe_lines
+from lfpc.images import CropRules, open_picture
 from lfpc.metrics.summary import Timing
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS

@@ -28,7 +28,7 @@ from lfpc.images import CropRules, View
 from lfpc.policies import chat_api
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
-from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.protocols import PROTOCOLS
@@ -166,7 +166,7 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
         temperature=0.7, top_p=0.9, max_new_tokens=33, sampling_seed=5, extra_body={"top_k": 4}
     )
     with ChatServer() as server:
-        play([game(samples[0])], policy_of(server, sampling=sampling))
+        (played,) = play([game(samples[0])], policy_of(server, sampling=sampling))
         play([game(samples[0])], policy_of(server, tools=False))
     assert server.keys == {"secret"}
     first = server.requests[0]
@@ -176,7 +176,7 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
         "temperature": 0.7,
         "top_p": 0.9,
         "max_tokens": 33,
-        "seed": 5,
+        "seed": reply_seed(5, Context("", (), played.first_view, (), samples[0].id)),
         "top_k": 4,
         KEEP_STOP: True,
     }
@@ -185,6 +185,21 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
     assert "seed" not in direct
     assert text_of(first["messages"][0]) == PROTOCOL.system
     assert text_of(direct["messages"][0]) == PROTOCOL.direct_system
+
+
+def test_the_seed_of_a_request_depends_on_the_question_and_the_turn_alone(samples):
+    sampling = Sampling(temperature=1.0, sampling_seed=5)
+    with ChatServer() as server:
+        for some in (samples[:4], samples[2:4]):
+            play([game(sample) for sample in some], policy_of(server, sampling=sampling))
+    seeds = {}
+    for request in server.requests:
+        said = [one["content"] for one in request["messages"] if one["role"] == "assistant"]
+        question = text_of(next(m for m in request["messages"] if m["role"] == "user"))
+        seeds.setdefault((question, len(said)), set()).add(request["seed"])
+    assert {len(found) for found in seeds.values()} == {1}
+    assert len(set.union(*seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**31 for found in seeds.values() for seed in found)
 
 
 def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):

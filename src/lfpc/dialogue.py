@@ -131,6 +131,9 @@ class Context:
     options: tuple[str, ...]
     first_view: View
     turns: tuple[Turn, ...]
+    key: str = ""
+    """Identity of the episode, which its random numbers depend on: the sample's id, and the number
+    of the draw if the sample is drawn several times."""
 
     @property
     def views(self) -> tuple[View, ...]:

@@ -99,7 +99,8 @@ def condition_results(
     Returns:
         "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
         one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
-        "failed", "truncated", and the accuracy lost as a difference row over "all" questions and over those with
+        "failed", "truncated", and the accuracy lost as a difference row over "all" questions and
+        over those with
         a crop ("tool"; None without any). p_holm is adjusted over the probes except "repeat".
     """
     own = by_probe[OWN]
