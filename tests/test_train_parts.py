@@ -86,6 +86,23 @@ def test_loss_by_hand():
     )  # -weight * A * ratio, 0 where clipped
 
 
+def test_log_probabilities_far_apart_leave_loss_and_gradient_finite():
+    # exp(200) is infinite in float32, and infinity times an advantage of 0 is no number
+    logprobs = torch.tensor([-1.0, -1.0, -201.0, -2.0], requires_grad=True)
+    sampled = torch.tensor([-201.0, -201.0, -1.0, -2.0])
+    loss, _ = clipped_loss(
+        logprobs, sampled, torch.tensor([0.0, 1.0, 1.0, 1.0]), torch.full((4,), 0.25), clip=0.2
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(-(0 + 1.2 + 0 + 1) / 4)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([0, 0, 0, -0.25], abs=1e-8)
+    worst, _ = clipped_loss(
+        torch.tensor([-1.0]), torch.tensor([-201.0]), torch.tensor([-1.0]), torch.ones(1), clip=0.2
+    )
+    assert worst.isfinite()
+
+
 def test_the_first_update_is_the_plain_policy_gradient():
     logprobs = torch.tensor([-1.0, -2.0], requires_grad=True)
     loss, clipped = clipped_loss(

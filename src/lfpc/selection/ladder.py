@@ -52,6 +52,8 @@ class SearchResult:
     """Searched levels, the original first."""
     budgets: tuple[int, ...]
     """Visual tokens of every level for this picture."""
+    sizes: int = 0
+    """Number of sizes in which the picture was shown."""
 
     @property
     def changed_at(self) -> int | None:
@@ -111,19 +113,21 @@ def search(
     budgets = tuple(budgets_of(original))
     steps: list[Step] = []
     shown: Size | None = None
+    sizes = 0
     for level, budget in enumerate(budgets):
         size = smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
         if size == shown:
             steps.append(Step(level, steps[-1].said, steps[-1].changed, steps[-1].right))
             continue
         shown = size
+        sizes += 1
         question = LevelQuestion(sample, level, budget, _key(sample, size, protocol))
         said = majority((yield from ask(question)), sample.options)
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:
             break
-    return SearchResult(sample, tuple(steps), budgets)
+    return SearchResult(sample, tuple(steps), budgets, sizes)
 
 
 def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:
