@@ -12,7 +12,7 @@ from json import dumps
 
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
-from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Item
 from lfpc.protocols import ChatProtocol
 from lfpc.published.soundness import picture_digest
@@ -115,7 +115,7 @@ def search(
     shown: Size | None = None
     sizes = 0
     for level, budget in enumerate(budgets):
-        size = smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
+        size = shown_size(original, max_tokens=budget, factor=protocol.factor)
         if size == shown:
             steps.append(Step(level, steps[-1].said, steps[-1].changed, steps[-1].right))
             continue
@@ -150,9 +150,7 @@ def ladder_of_ratios(
     """
 
     def budgets(original: Size) -> tuple[int, ...]:
-        whole = visual_tokens(
-            smart_resize(original, min_tokens=1, max_tokens=most, factor=factor), factor
-        )
+        whole = visual_tokens(shown_size(original, max_tokens=most, factor=factor), factor)
         return tuple(max(1, round(ratio * whole)) for ratio in ratios)
 
     return budgets

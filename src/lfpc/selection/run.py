@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import LfpcError, RunError
-from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
@@ -218,7 +218,7 @@ def cost_line(
         try:
             original = upright_size(sample.image)
             sizes = [
-                smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
+                shown_size(original, max_tokens=budget, factor=protocol.factor)
                 for budget in budgets(original)
             ]
         except LfpcError:
