@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.data.check import CheckSummary, ProblemKind, check_samples
 from lfpc.data.config import MixConfig, MixPart, parts_named
 from lfpc.data.mix import draw_evenly, mix
-from lfpc.errors import ConfigError, SampleError
+from lfpc.errors import ConfigError, PictureError, SampleError
 from lfpc.samples import Sample, read_samples, write_samples
 
 imagehash = pytest.importorskip("imagehash", reason="the package ImageHash is not installed")
@@ -132,6 +132,35 @@ def test_report_keeps_the_worst_and_draws_at_random(tmp_path: Path) -> None:
     assert (report.rows, report.unusable) == (30, 20)
     assert [checked.sample.id for checked in report.worst if checked.sample][:2] == ["s7", "s1"]
     assert len({checked.sample.id for checked in report.drawn if checked.sample}) == 4
+
+
+def test_a_copy_with_16_bits_and_one_in_lab_are_copies(tmp_path: Path) -> None:
+    original = photo(tmp_path / "bench" / "p.png", 1)
+    with Image.open(original) as picture:
+        grey = np.asarray(picture.convert("L"), dtype=np.uint16) * 257
+        Image.fromarray(grey).save(tmp_path / "deep.png")
+        to_lab = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+        )
+        lab = ImageCms.applyTransform(picture, to_lab)
+    assert lab is not None
+    lab.save(tmp_path / "lab.tiff")
+    leak = leak_finder(known_hashes([original.parent], tmp_path / "hashes", progress=False))
+    assert all(leak(tmp_path / name) for name in ("deep.png", "lab.tiff"))
+
+
+def test_a_picture_that_cannot_be_compared_is_one_problem_and_the_next_row_is_checked(
+    tmp_path: Path,
+) -> None:
+    def leak(picture: Path) -> str | None:
+        if picture.stem == "odd":
+            raise PictureError(f"{picture}: not a readable picture")
+        return "another"
+
+    rows = [a_sample(photo(tmp_path / f"{name}.png", 1), name) for name in ("odd", "fine")]
+    checked = list(check_samples(write_samples(rows, tmp_path / "data").parent, leak))
+    found = [[(problem.kind, problem.fatal) for problem in each.problems] for each in checked]
+    assert found == [[(ProblemKind.PICTURE, True)], [(ProblemKind.LEAK, False)]]
 
 
 def test_copies_look_the_same_and_other_pictures_do_not(tmp_path: Path) -> None:

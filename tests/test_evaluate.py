@@ -19,6 +19,7 @@ from lfpc.evaluation.results import (
     ratios,
 )
 from lfpc.evaluation.run import evaluate
+from lfpc.evaluation.terminal import probe_lines
 from lfpc.images import CropRules, open_picture
 from lfpc.metrics.summary import Timing
 from lfpc.policies.scripted import ScriptedPolicy
@@ -227,6 +228,15 @@ def test_noise_costs_only_the_policy_that_uses_its_crops(tmp_path, samples):
     assert lost(found, "noise")["delta"] == 0
     assert found["probes"]["noise"]["tool"] is None
     assert lost(found, "repeat")["delta"] == 0
+
+
+def test_the_terminal_counts_replies_cut_at_the_token_limit_and_names_the_option(tmp_path, samples):
+    whole = records_of(tmp_path, samples, ScriptedPolicy(say_at_once))
+    cut = [dataclasses.replace(record, truncated=1) for record in whole]
+    condition = condition_results({"own": cut, "noise": whole})
+    notes = [line for line in probe_lines(condition) if "--max-new-tokens" in line]
+    assert [note.split(" questions")[0] for note in notes] == [f"own: {len(cut)}"]
+    assert not any("--max-new" in line for line in probe_lines(condition_results({"own": whole})))
 
 
 def made_up(right, **facts):

@@ -24,6 +24,7 @@ from lfpc.images import (
     noise_view,
     open_picture,
     png_bytes,
+    shown_size,
     smart_resize,
     visual_tokens,
 )
@@ -94,6 +95,34 @@ def test_smart_resize_agrees_with_transformers(factor: int) -> None:
 def test_a_picture_narrower_than_one_to_200_is_refused() -> None:
     with pytest.raises(PictureError, match="narrower than 1 : 200"):
         smart_resize((2010, 10), min_tokens=1, max_tokens=64)
+
+
+def test_a_narrow_picture_keeps_to_its_budget_by_hand() -> None:
+    # one token wide and 200 long; 25 tokens are 700 pixels
+    assert shown_size((28, 5600), max_tokens=25) == (28, 700)
+    assert shown_size((5600, 28), max_tokens=25) == (700, 28)
+    # smaller than a token: 3 x 200 at 4
+    assert shown_size((3, 200), max_tokens=4) == (28, 112)
+    # wide enough: as the processor
+    assert shown_size((1000, 500), max_tokens=64) == (308, 140)
+
+
+@given(sizes, factors, st.integers(1, 16384))
+def test_every_first_view_keeps_to_its_budget_and_is_not_resized_again(
+    size: Size, factor: int, budget: int
+) -> None:
+    shown = shown_size(size, max_tokens=budget, factor=factor)
+    assert 1 <= visual_tokens(shown, factor) <= budget
+    if max(shown) <= MAX_ASPECT * min(shown):
+        assert smart_resize(shown, min_tokens=1, max_tokens=budget, factor=factor) == shown
+
+
+@given(sizes, st.integers(1, 16), st.integers(0, 100))
+def test_every_crop_keeps_to_its_limit(size: Size, least: int, more: int) -> None:
+    # enlarging rounds up: 2 x 2 tokens hold at least 3, 4 x 4 at least 10
+    most = 2 * least + 3 + more
+    shown = shown_size(size, min_tokens=least, max_tokens=most)
+    assert least <= visual_tokens(shown) <= most
 
 
 def test_the_global_view_keeps_to_its_budget(picture: Callable[..., Path]) -> None:
@@ -210,7 +239,13 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
         ("1", 1, "bits.png", (255, 255, 255)),
         ("I;16", 32896, "deep.png", (128, 128, 128)),  # 32896 / 65535 * 255 = 128.0
         ("I;16", 32896, "deep.tiff", (128, 128, 128)),
-        ("F", 1.0, "float.tiff", (1, 1, 1)),  # floats up to 255 are taken as they are
+        ("I;16", 2048, "camera.png", (128, 128, 128)),  # 12 bits: 2048 / 4095 * 255 = 127.5
+        ("I;16", 512, "scan.png", (128, 128, 128)),  # 10 bits: 512 / 1023 * 255 = 127.6
+        ("I;16", 77, "shallow.png", (77, 77, 77)),  # 8 bits
+        ("I", 2**24, "whole.tiff", (255, 255, 255)),  # 32 bits: the highest is white
+        ("F", 0.5, "unit.tiff", (128, 128, 128)),  # floats from 0 to 1
+        ("F", 77.0, "float.tiff", (77, 77, 77)),  # floats up to 255 are taken as they are
+        ("F", float("nan"), "none.tiff", (0, 0, 0)),
         ("CMYK", (0, 0, 0, 0), "print.tiff", (255, 255, 255)),
         ("YCbCr", (128, 128, 128), "video.tiff", (128, 128, 128)),
     ],
@@ -222,6 +257,33 @@ def test_every_mode_becomes_8_bit_rgb(
     opened = open_picture(tmp_path / name)
     assert opened.mode == "RGB"
     assert opened.getpixel((3, 3)) == expected
+
+
+def test_lab_becomes_rgb_within_rounding(tmp_path: Path) -> None:
+    # half lightness without colour is sRGB 119: L* = 50 is 0.184 of white
+    Image.new("LAB", (30, 30), (128, 128, 128)).save(tmp_path / "lab.tiff")
+    assert np.asarray(open_picture(tmp_path / "lab.tiff")) == pytest.approx(119, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("highest", "kind", "lowest"),
+    [
+        (1.0, np.float32, 0),
+        (1000.0, np.float32, 0),
+        (4095, np.uint16, 0),
+        (65535, np.uint16, 0),
+        (10**7, np.int32, 0),
+        (1023, np.int32, -3072),
+    ],
+)
+def test_a_gradient_of_any_depth_keeps_its_brightness(
+    tmp_path: Path, highest: float, kind: type, lowest: float
+) -> None:
+    levels = np.linspace(lowest, highest, 160).astype(kind)[None].repeat(20, axis=0)
+    Image.fromarray(levels).save(tmp_path / "deep.tiff")
+    shown = np.asarray(open_picture(tmp_path / "deep.tiff"))
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert shown.mean() == pytest.approx(127.5, abs=1)
 
 
 def test_a_palette_with_a_transparent_colour_becomes_white(tmp_path: Path) -> None:

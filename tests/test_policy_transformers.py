@@ -12,17 +12,21 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.errors import ConfigError
+from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.plan import eval_run, task_of
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.loading import local_policies
 from lfpc.policies.qwen import checkpoint
 from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
-from lfpc.policies.qwen.sampling import log_softmax
+from lfpc.policies.qwen.sampling import inverse_cdf, log_softmax
 from lfpc.policies.qwen.vision import ViewEncoder, patchify
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
+from lfpc.records import read_records
+from lfpc.storage.runs import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -280,6 +284,82 @@ def test_the_same_seed_gives_the_same_replies_and_another_seed_others():
     assert replies(1) == replies(1) != replies(2)
 
 
+def test_a_sampled_reply_depends_on_seed_question_and_turn_and_not_on_its_batch():
+    policy = TransformersPolicy(
+        tiny.model(),
+        tiny.tokenizer(),
+        QWEN2_5_VL,
+        sampling=Sampling(temperature=1, max_new_tokens=8, sampling_seed=4),
+        batch_size=3,
+    )
+    contexts = [replace(context, key=f"q{n}") for n, context in enumerate(group())]
+    said = [reply.token_ids for reply in policy.reply(contexts)]
+    assert [policy.reply([context])[0].token_ids for context in contexts] == said
+    assert [reply.token_ids for reply in policy.reply(contexts[::-1])] == said[::-1]
+    assert policy.reply([replace(contexts[0], key="another")])[0].token_ids != said[0]
+
+
+def test_a_budget_and_a_probe_have_the_same_rows_alone_and_beside_others(tmp_path):
+    samples = [tiny.sample(tmp_path, number) for number in range(3)]
+    config = EvaluationConfig(
+        model="tiny", budget=None, probe="own", temperature=1.0, max_new_tokens=6, max_turns=2
+    )
+
+    def rows(name, budgets, probes):
+        policy = TransformersPolicy(
+            tiny.model(), tiny.tokenizer(), QWEN2_5_VL, sampling=config, name="tiny"
+        )
+        task = task_of(samples, "drawn")
+        eval_run(
+            [task],
+            config,
+            tmp_path / name,
+            budgets=budgets,
+            probes=probes,
+            policy=policy,
+            progress=False,
+        )
+        found = (
+            read_records(RunFolder(tmp_path / name / "9" / probe)).values() for probe in probes
+        )
+        return [[turn.text for turn in record.turns] for some in found for record in some]
+
+    alone = rows("alone", [9], ["repeat"])
+    assert rows("beside", [4, 9], ["noise", "own", "repeat"])[-3:] == alone
+    assert rows("own", [9], ["own"]) != alone, "a repeat is a second sample"
+
+
+def test_equal_contexts_of_one_call_are_sampled_independently():
+    policy = TransformersPolicy(
+        tiny.model(),
+        tiny.tokenizer(),
+        QWEN2_5_VL,
+        sampling=Sampling(temperature=1, max_new_tokens=8),
+    )
+    assert len({reply.token_ids for reply in policy.reply(group()[:1] * 4)}) == 4
+
+
+def test_inverse_transform_sampling_by_hand():
+    # cumulative chances 0.1 0.1 0.4 0.4: tokens 1 and 3 have none
+    chances = torch.tensor([[0.1, 0.0, 0.3, 0.0]]).expand(4, -1)
+    numbers = torch.tensor([0.0, 0.24, 0.26, 1 - 2**-53], dtype=torch.float64)
+    assert inverse_cdf(chances, numbers).tolist() == [0, 0, 2, 2]
+
+
+def test_a_reply_that_ends_at_the_token_limit_is_truncated():
+    model = tiny.model()
+    answer = tiny.tokenizer().get_vocab()["</answer>"]
+    policy = TransformersPolicy(
+        model, tiny.tokenizer(), QWEN2_5_VL, sampling=Sampling(temperature=1, max_new_tokens=4)
+    )
+    policy.writer.banned[:] = True
+    policy.writer.banned[ids("ab")] = False
+    assert [reply.finish for reply in policy.reply(group()[:2])] == ["length", "length"]
+    policy.writer.banned[:] = True
+    policy.writer.banned[answer] = False
+    assert [reply.finish for reply in policy.reply(group()[:2])] == ["stop", "stop"]
+
+
 def test_a_reply_ends_with_the_protocols_stop_text():
     model = tiny.model()
     answer = tiny.tokenizer().get_vocab()["</answer>"]
@@ -371,12 +451,11 @@ def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers
     assert once > 0
     assert len(built) == once
     assert others[0].writer is first.writer
-    assert others[0].generator is not first.generator
     replies = [
         [reply.token_ids for reply in policy.reply(group())] for policy in (first, *others, first)
     ]
-    assert replies[0] == replies[1]
-    assert len({str(one) for one in replies}) == 4  # three seeds, and the first policy going on
+    assert replies[0] == replies[1] == replies[-1]
+    assert len({str(one) for one in replies}) == 3  # three seeds
     policies(config, tools=False)
     assert len(built) == 2 * once  # another system message is another set of tables
 

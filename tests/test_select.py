@@ -24,6 +24,7 @@ from lfpc.evaluation.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.report.selection_page import selection_lines
 from lfpc.samples import Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.judged import judged_rules
@@ -90,6 +91,24 @@ def test_budget_is_the_first_level_whose_answer_differs_from_the_one_at_the_orig
     }
     assert (found.levels, found.never, found.wrong, found.dropped) == ({16: 2, 4: 1}, 1, 1, 0)
     assert ("early", 4) not in asked, "a sample that differed is not asked at lower levels"
+
+
+def test_a_selection_in_which_no_answer_changed_ends_with_a_warning_and_what_to_do(
+    samples, tmp_path
+):
+    sure = ScriptedPolicy(lambda context: "<answer>A</answer>")
+    warning = selection_lines(choose(samples, sure, tmp_path / "sure"))[-1]
+    assert warning.startswith("warning: no answer changed")
+    assert "alike at the lowest level" in warning
+    # the pictures have 64 visual tokens: every level of this ladder shows all of them
+    high = choose(samples, reader([]), tmp_path / "high", ladder=(4096, 1024, 256))
+    assert (high.never, high.one_size) == (4, 4)
+    warning = selection_lines(high)[-1]
+    assert "4 of 4 pictures have the same size at all levels" in warning
+    assert "--ladder" in warning
+    assert "--ratios" in warning
+    # some answers change: no warning
+    assert "warning" not in selection_lines(run(samples, tmp_path / "low", []))[-1]
 
 
 @pytest.mark.parametrize(

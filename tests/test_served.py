@@ -28,7 +28,7 @@ from lfpc.images import CropRules, View
 from lfpc.policies import chat_api
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
-from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.protocols import PROTOCOLS
@@ -107,6 +107,7 @@ def comparable(records) -> list[EpisodeRecord]:
             turns=tuple(
                 replace(turn, tokens=0, prompt_tokens=None, finish="") for turn in record.turns
             ),
+            truncated=None,
         )
         for record in records
     ]
@@ -165,7 +166,7 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
         temperature=0.7, top_p=0.9, max_new_tokens=33, sampling_seed=5, extra_body={"top_k": 4}
     )
     with ChatServer() as server:
-        play([game(samples[0])], policy_of(server, sampling=sampling))
+        (played,) = play([game(samples[0])], policy_of(server, sampling=sampling))
         play([game(samples[0])], policy_of(server, tools=False))
     assert server.keys == {"secret"}
     first = server.requests[0]
@@ -175,7 +176,7 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
         "temperature": 0.7,
         "top_p": 0.9,
         "max_tokens": 33,
-        "seed": 5,
+        "seed": reply_seed(5, Context("", (), played.first_view, (), samples[0].id)),
         "top_k": 4,
         KEEP_STOP: True,
     }
@@ -184,6 +185,21 @@ def test_requests_say_what_was_asked_for(samples, monkeypatch):
     assert "seed" not in direct
     assert text_of(first["messages"][0]) == PROTOCOL.system
     assert text_of(direct["messages"][0]) == PROTOCOL.direct_system
+
+
+def test_the_seed_of_a_request_depends_on_the_question_and_the_turn_alone(samples):
+    sampling = Sampling(temperature=1.0, sampling_seed=5)
+    with ChatServer() as server:
+        for some in (samples[:4], samples[2:4]):
+            play([game(sample) for sample in some], policy_of(server, sampling=sampling))
+    seeds = {}
+    for request in server.requests:
+        said = [one["content"] for one in request["messages"] if one["role"] == "assistant"]
+        question = text_of(next(m for m in request["messages"] if m["role"] == "user"))
+        seeds.setdefault((question, len(said)), set()).add(request["seed"])
+    assert {len(found) for found in seeds.values()} == {1}
+    assert len(set.union(*seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**31 for found in seeds.values() for seed in found)
 
 
 def test_pictures_can_go_through_a_folder(tmp_path, samples, expected):
@@ -379,8 +395,25 @@ def test_a_reply_that_ran_out_of_tokens_stays_cut():
 
 def test_an_empty_reply_is_a_reply_and_a_hidden_call_a_mistake():
     assert read_reply(body_of(message={"content": None}), STOPS).text == ""
-    with pytest.raises(PolicyError, match="without a tool-call parser"):
-        read_reply(body_of(message={"content": None, "tool_calls": [{"id": "1"}]}), STOPS)
+    for content in (None, "", "Let me zoom in."):
+        with pytest.raises(PolicyError, match="without a tool-call parser"):
+            read_reply(body_of(message={"content": content, "tool_calls": [{"id": "1"}]}), STOPS)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_reply_that_a_reasoning_parser_took_away_is_an_error_that_names_the_parser(
+    field, content
+):
+    hidden = {"content": content, field: "It is red. <answer>red</answer>"}
+    with pytest.raises(PolicyError, match=f"{field}.*without a reasoning parser"):
+        read_reply(body_of(message=hidden), STOPS)
+    # the model was still reasoning at the token limit: a truncated reply, counted as such
+    cut = read_reply(body_of(message=hidden, finish_reason="length"), STOPS)
+    assert (cut.text, cut.truncated) == ("", True)
+    # an answer beside the reasoning is a reply
+    beside = hidden | {"content": "<answer>red</answer>"}
+    assert read_reply(body_of(message=beside), STOPS).text == "<answer>red</answer>"
 
 
 def test_usage_is_taken_if_it_is_there():

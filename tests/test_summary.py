@@ -46,6 +46,18 @@ def test_summary_keeps_failures_in_the_denominator_and_leaves_missing_facts_out_
     assert summary["visual_tokens"] is None
 
 
+def test_questions_with_a_reply_cut_at_the_token_limit_are_counted():
+    records = [
+        record("a", False, truncated=2),
+        record("b", True, truncated=0),
+        record("c", True),
+        failed_record(sample("e"), "broken"),
+    ]
+    summary = summarise(records)
+    assert summary["truncated"] == 1
+    assert flat_figures(summary)["truncated"] == 1
+
+
 def test_summary_of_costs_has_mean_median_and_p95():
     turns = tuple(TurnRecord(text="x", action=Answer("x"), tokens=tokens) for tokens in (30, 10))
     records = [

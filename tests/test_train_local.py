@@ -141,6 +141,7 @@ def test_training_leaves_a_plain_checkpoint_metrics_and_readable_episodes(base, 
     (row,) = run.metrics()
     wanted = (
         "reward reward_std reward_accuracy accuracy tool_rate turns malformed box_area "
+        "answered_before_crop unanswered "
         "iou_last iou_best zero_variance entropy"
     )
     wanted += (

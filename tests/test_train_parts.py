@@ -1,6 +1,7 @@
 """Advantages, loss, rows, metrics, alarms, configuration and presets, with numbers worked out by
 hand."""
 
+import random
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import tiny
 import torch
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Answer, Crop, Malformed, Reply, Turn
+from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
@@ -23,7 +24,13 @@ from lfpc.training.groups import group_advantages, groups_of, places_to_log
 from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.presets import PRESETS, preset
 from lfpc.training.rollouts import rollout_of
-from lfpc.training.statistics import ALARM_TEXTS, alarms, episode_numbers, sampling_numbers
+from lfpc.training.statistics import (
+    ALARM_TEXTS,
+    LIMITS,
+    alarms,
+    episode_numbers,
+    sampling_numbers,
+)
 
 pytestmark = pytest.mark.slow
 SAMPLE = Sample(
@@ -77,6 +84,23 @@ def test_loss_by_hand():
     assert logprobs.grad.tolist() == pytest.approx(
         [0, -0.5 / 4, 2 / 4, 0]
     )  # -weight * A * ratio, 0 where clipped
+
+
+def test_log_probabilities_far_apart_leave_loss_and_gradient_finite():
+    # exp(200) is infinite in float32, and infinity times an advantage of 0 is no number
+    logprobs = torch.tensor([-1.0, -1.0, -201.0, -2.0], requires_grad=True)
+    sampled = torch.tensor([-201.0, -201.0, -1.0, -2.0])
+    loss, _ = clipped_loss(
+        logprobs, sampled, torch.tensor([0.0, 1.0, 1.0, 1.0]), torch.full((4,), 0.25), clip=0.2
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(-(0 + 1.2 + 0 + 1) / 4)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([0, 0, 0, -0.25], abs=1e-8)
+    worst, _ = clipped_loss(
+        torch.tensor([-1.0]), torch.tensor([-201.0]), torch.tensor([-1.0]), torch.ones(1), clip=0.2
+    )
+    assert worst.isfinite()
 
 
 def test_the_first_update_is_the_plain_policy_gradient():
@@ -210,31 +234,124 @@ def test_every_group_is_logged_once_before_any_is_logged_twice():
     assert len(places_to_log(groups, 9)) == 6
 
 
+HEALTHY = {
+    "tool_rate": 0.5,
+    "turns": 2.0,
+    "malformed": 0.05,
+    "unanswered": 0.02,
+    "truncated": 0.02,
+    "answered_before_crop": 0.1,
+    "box_area": 0.1,
+    "entropy": 0.8,
+    "zero_variance": 0.4,
+    "reward": 0.6,
+    "grad_norm": 1.0,
+    "logprob_gap": 0.0,
+}
+
+
 def history(steps=10, **late):
-    row = {"tool_rate": 0.5, "turns": 2.0, "box_area": 0.1, "grad_norm": 1.0, "logprob_gap": 0.0}
-    return [row] * 5 + [{**row, **late}] * (steps - 5)
+    return [HEALTHY] * 5 + [{**HEALTHY, **late}] * (steps - 5)
 
 
 @pytest.mark.parametrize(
     ("code", "late"),
     [
         ("no_tool", {"tool_rate": 0.01}),
+        ("no_entropy", {"entropy": 0.15}),
+        ("reward", {"reward": 0.1}),
         ("turns", {"turns": 4.0}),
         ("box_grows", {"box_area": 0.3}),
         ("box_shrinks", {"box_area": 0.02}),
         ("no_gradient", {"grad_norm": None}),
-        ("logprob_gap", {"logprob_gap": 2.0}),
     ],
 )
-def test_each_alarm_has_its_cause_and_its_text(code, late):
+def test_each_change_of_a_run_has_its_alarm_and_its_text(code, late):
     assert alarms(history(**late)) == [code]
     assert code in ALARM_TEXTS
     assert alarms(history(**late)[:9]) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "broken"),
+    [
+        ("no_tool", {"tool_rate": 0.0}),
+        ("malformed", {"malformed": 1.0}),
+        ("unanswered", {"unanswered": 1.0}),
+        ("truncated", {"truncated": 0.8}),
+        ("flat_groups", {"zero_variance": 0.97}),
+        ("no_entropy", {"entropy": 0.004}),
+        ("box_whole", {"box_area": 1.0}),
+        ("box_whole", {"box_area": 0.5}),
+        ("box_tiny", {"box_area": 1 / (2000 * 1500)}),
+        ("answer_first", {"answered_before_crop": 0.9}),
+        ("logprob_gap", {"logprob_gap": 2.0}),
+    ],
+)
+def test_a_run_that_is_broken_from_its_start_raises_the_alarm_in_its_first_step(code, broken):
+    for steps in (1, 2, 5, 10, 40):
+        assert alarms([{**HEALTHY, **broken}] * steps) == [code]
+    assert code in ALARM_TEXTS
+
+
+def test_a_tool_rate_that_falls_from_nine_tenths_to_six_hundredths_raises_an_alarm():
+    falling = [{**HEALTHY, "tool_rate": 0.9 - 0.84 * min(1, n / 20)} for n in range(30)]
+    assert alarms(falling[:15]) == []
+    assert alarms(falling) == ["no_tool"]
+
+
+def test_a_reward_that_rose_and_then_fell_back_to_its_start_is_a_collapse():
+    # best window 1.4, now 0.4: a fall of 1.0, more than half of 1.4
+    rewards = [0.4] * 10 + [1.4] * 10 + [0.4] * 5
+    assert alarms([{**HEALTHY, "reward": reward} for reward in rewards]) == ["reward"]
+    # a penalised start: from -0.1 to -1.0
+    assert alarms([{**HEALTHY, "reward": r} for r in [-0.1] * 5 + [-1.0] * 5]) == ["reward"]
+
+
+def test_the_alarms_of_every_limit_have_a_text():
+    assert {limit.code for limit in LIMITS} <= set(ALARM_TEXTS)
+
+
 def test_a_quiet_run_raises_no_alarm():
-    assert alarms(history(40)) == []
+    for steps in range(41):
+        assert alarms(history(40)[:steps]) == []
     assert alarms(history(40, box_area=None)) == []
+
+
+def test_a_run_that_learns_raises_no_alarm():
+    """Rewards and tool rate rise, boxes become smaller, entropy and signal fall, with noise."""
+    noise = random.Random(0)
+    rows = [
+        {
+            **HEALTHY,
+            "tool_rate": min(1.0, 0.3 + 0.01 * n + noise.uniform(-0.1, 0.1)),
+            "reward": 0.3 + 0.012 * n + noise.uniform(-0.2, 0.2),
+            "box_area": 0.07 * 0.99**n + noise.uniform(-0.01, 0.01),
+            "entropy": 0.8 * 0.99**n,
+            "zero_variance": min(1.0, 0.2 + 0.008 * n + noise.uniform(-0.1, 0.1)),
+            "malformed": max(0.0, 0.3 - 0.01 * n),
+        }
+        for n in range(80)
+    ]
+    assert [alarms(rows[: n + 1]) for n in range(80)] == [[]] * 80
+
+
+def test_an_episode_with_a_reply_cut_at_the_token_limit_is_counted():
+    cut = Turn(Reply("I look at", finish="length"), Malformed(Reason.NO_ACTION, "Error: no."))
+    whole = Turn(Reply("7", finish="stop"), Answer("7"))
+    numbers = episode_numbers([episode(cut, whole), episode(whole)], [RewardTerms()] * 2)
+    assert numbers["truncated"] == 0.5
+    assert episode_numbers([episode(answer())], [RewardTerms()])["truncated"] is None
+
+
+def test_an_answer_written_before_the_crop_is_counted():
+    late = tiny.crop_turn(1)
+    early = replace(late, reply=Reply(f"It is 7, let me see. {late.reply.text}"))
+    numbers = episode_numbers(
+        [episode(early, answer("7")), episode(late, answer("7")), episode(answer("7"))],
+        [RewardTerms()] * 3,
+    )
+    assert numbers["answered_before_crop"] == 0.5
 
 
 def test_presets_differ_from_their_parent_in_the_ablation_alone():

@@ -87,6 +87,11 @@ class Usage:
     """Tokens written."""
 
 
+STOPPED = "stop"
+TRUNCATED = "length"
+"""Finish reasons of the chat-completions API: the model ended its reply, or the token limit did."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A policy's reply, with sampled tokens and log-probabilities (both empty for a policy without
@@ -101,7 +106,12 @@ class Reply:
     usage: Usage | None = None
     """Token counts; None: not counted."""
     finish: str = ""
-    """A server's finish reason: "stop", "length", ...; empty: unknown."""
+    """The finish reason: "stop", "length", or a server's own; empty: unknown."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the token limit ended the reply."""
+        return self.finish == TRUNCATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,9 @@ class Context:
     options: tuple[str, ...]
     first_view: View
     turns: tuple[Turn, ...]
+    key: str = ""
+    """Identity of the episode, which its random numbers depend on: the sample's id, and the number
+    of the draw if the sample is drawn several times."""
 
     @property
     def views(self) -> tuple[View, ...]:

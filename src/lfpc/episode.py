@@ -98,16 +98,24 @@ class AsyncPolicy(AbstractAsyncContextManager[Any], Protocol):
 
 
 def episode(
-    sample: Sample, first_view: View, *, look: Look, protocol: ChatProtocol, max_turns: int = 6
+    sample: Sample,
+    first_view: View,
+    *,
+    look: Look,
+    protocol: ChatProtocol,
+    max_turns: int = 6,
+    draw: int = 0,
 ) -> Game:
     """Play one question: yields what the policy may see, receives its reply, returns the Episode.
 
     A malformed reply does not end the episode: the policy reads why, and continues while it has
-    turns left. A protocol with a fixed number of turns may end before `max_turns`.
+    turns left. A protocol with a fixed number of turns may end before `max_turns`. Episodes of one
+    sample with different `draw` are sampled independently.
     """
+    key = f"{sample.id} {draw}" if draw else sample.id
     turns: tuple[Turn, ...] = ()
     while len(turns) < min(max_turns, protocol.turns or max_turns):
-        context = Context(sample.question, sample.options, first_view, turns)
+        context = Context(sample.question, sample.options, first_view, turns, key)
         reply = yield context
         match protocol.parse(reply.text, context.views):
             case Crop() as action:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -158,6 +158,21 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
     return w, h
 
 
+def shown_size(size: Size, *, min_tokens: int = 1, max_tokens: int, factor: int = 28) -> Size:
+    """The size in which a picture of `size` is shown: `smart_resize`, with no more than
+    `max_tokens`.
+
+    A picture that is narrower than the budget is one token wide in `smart_resize`, and exceeds the
+    budget with its length. Here the length is cut to the budget, at the cost of the aspect ratio.
+
+    Args and errors: see `smart_resize`. The result is a fixed point of it.
+    """
+    width, height = smart_resize(size, min_tokens=min_tokens, max_tokens=max_tokens, factor=factor)
+    if min(width, height) == factor:
+        return min(width, max_tokens * factor), min(height, max_tokens * factor)
+    return width, height
+
+
 def visual_tokens(size: Size, factor: int = 28) -> int:
     """Visual tokens of a picture of `size`, a multiple of `factor`."""
     return (size[0] // factor) * (size[1] // factor)
@@ -177,8 +192,8 @@ def view_bytes(view: View) -> int:
 def open_picture(path: Path) -> Image.Image:
     """The picture in `path` as upright RGB, from a cache of `PICTURE_BYTES`. Read-only.
 
-    EXIF orientation is applied, transparency becomes white, 16-bit and other modes become 8-bit
-    RGB.
+    EXIF orientation is applied, transparency becomes white, other modes become 8-bit RGB; see
+    `eight_bit` for the brightness of deep greys.
 
     Raises:
         PictureError: the file is missing, damaged, not a picture, or has more than `MAX_PIXELS`.
@@ -225,22 +240,43 @@ def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Im
 def _upright_rgb(picture: Image.Image) -> Image.Image:
     """`picture` as upright RGB, uncopied if it already is: large copies are slow."""
     ImageOps.exif_transpose(picture, in_place=True)
-    if (
-        picture.mode.startswith("I") or picture.mode == "F"
-    ):  # 16-bit, 32-bit and float greys: PIL would clip, so scale by the highest value
-        levels = np.asarray(picture, dtype=np.float64)
-        top = (
-            65535.0
-            if picture.mode != "F" and levels.max(initial=0) > 255
-            else max(255.0, float(levels.max(initial=0)))
-        )
-        picture = Image.fromarray(np.clip(levels / top * 255, 0, 255).astype(np.uint8))
+    picture = eight_bit(picture)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
             "RGB"
         )
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def eight_bit(picture: Image.Image) -> Image.Image:
+    """Deep greys (16-bit, 32-bit, float) as 8-bit greys and LAB as RGB; other modes unchanged. PIL
+    would clip the greys, and refuses LAB.
+    """
+    if picture.mode == "LAB":
+        to_rgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        return ImageCms.applyTransform(picture, to_rgb) or picture
+    if not picture.mode.startswith("I") and picture.mode != "F":
+        return picture
+    levels = np.asarray(picture, dtype=np.float64)
+    levels = np.where(np.isfinite(levels), levels, 0.0)
+    lowest = min(0.0, float(levels.min(initial=0)))
+    white = _white(float(levels.max(initial=0)) - lowest, whole=picture.mode != "F")
+    shares = (levels - lowest) / white
+    return Image.fromarray((np.clip(shares, 0, 1) * 255).round().astype(np.uint8))
+
+
+def _white(highest: float, *, whole: bool) -> float:
+    """The value of white in a grey picture with values from 0 to `highest`.
+
+    Files do not name the depth that a camera used, so it is the smallest usual one that holds the
+    values: 8, 10, 12, 14 or 16 bits for whole numbers, 0 to 1 or 0 to 255 for floats. Beyond, the
+    highest value is white.
+    """
+    usual = [2**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1, 255]
+    return next((float(white) for white in usual if highest <= white), highest)
 
 
 def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bool = False) -> View:
@@ -253,7 +289,7 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
         fast: shrink by block averages before the bicubic filter (see `FAST_GAP`): faster, with
             slightly different pixels.
     """
-    size = smart_resize(picture.size, min_tokens=1, max_tokens=budget, factor=factor)
+    size = shown_size(picture.size, max_tokens=budget, factor=factor)
     if size == picture.size:
         return View(picture, WHOLE, picture.size)
     image = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=FAST_GAP if fast else None)
@@ -272,7 +308,7 @@ def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
     top = top - max(0, bottom - picture.height)
     cut = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
     cut_size = cut[2] - cut[0], cut[3] - cut[1]
-    size = smart_resize(
+    size = shown_size(
         cut_size, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor
     )
     return View(picture.resize(size, Image.Resampling.BICUBIC, box=cut), box, picture.size, cut)

@@ -14,7 +14,7 @@ from typing import Any
 
 from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
-from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Turn
+from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError, SampleError
 from lfpc.images import visual_tokens
@@ -45,7 +45,7 @@ class TurnRecord:
     prompt_tokens: int | None = None
     """Tokens of the conversation before the reply, by the server's count."""
     finish: str = ""
-    """A server's finish reason: "stop", "length", ..."""
+    """The finish reason: "stop", "length", or a server's own; empty: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,8 @@ class EpisodeRecord:
     """Share of B_1 inside the last crop, mean over targets."""
     crop_area: float | None = None
     """Area of the last crop, as share of the picture."""
+    truncated: int | None = None
+    """Number of replies that the token limit ended; None: the finish reasons are unknown."""
     malformed: tuple[str, ...] = ()
     """Reason codes of malformed replies, in order."""
     answered_before_crop: bool | None = None
@@ -176,8 +178,6 @@ def record_of(
     targets = episode.sample.boxes
     global_tokens = visual_tokens(episode.first_view.size, factor)
     crop_tokens = sum(visual_tokens(view.size, factor) for view in episode.views[1:])
-    crops = [n for n, turn in enumerate(episode.turns, 1) if isinstance(turn.action, Crop)]
-    before = episode.turns[: crops[0]] if crops else ()
     return EpisodeRecord(
         sample=episode.sample,
         turns=tuple(map(turn_record, episode.turns)),
@@ -200,15 +200,31 @@ def record_of(
         if boxes and targets
         else None,
         crop_area=boxes[-1].area if boxes else None,
+        truncated=truncated_replies(turn.reply for turn in episode.turns),
         malformed=tuple(action.reason.value for action in episode.malformed),
-        answered_before_crop=answered_before_crop(
-            [turn.reply.text for turn in before],
-            episode.answer,
-            question=episode.sample.question,
-            options=episode.sample.options,
-        ),
+        answered_before_crop=episode_answered_before_crop(episode),
         reward=reward,
         **more,
+    )
+
+
+def truncated_replies(replies: Iterable[Reply]) -> int | None:
+    """Number of the replies that the token limit ended; None if no finish reason is known."""
+    known = [reply.truncated for reply in replies if reply.finish]
+    return sum(known) if known else None
+
+
+def episode_answered_before_crop(episode: Episode) -> bool | None:
+    """Whether the text before an episode's first crop holds its answer; None without a crop or an
+    answer, or if undecidable. See `lfpc.answers.answered_before_crop`.
+    """
+    crops = [n for n, turn in enumerate(episode.turns, 1) if isinstance(turn.action, Crop)]
+    before = episode.turns[: crops[0]] if crops else ()
+    return answered_before_crop(
+        [turn.reply.text for turn in before],
+        episode.answer,
+        question=episode.sample.question,
+        options=episode.sample.options,
     )
 
 

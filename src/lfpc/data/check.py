@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from lfpc.answers import check_answer, normalise
-from lfpc.errors import LfpcError, SampleError
+from lfpc.errors import LfpcError, PictureError, SampleError
 from lfpc.images import upright_size
 from lfpc.published.importing import short_hash
 from lfpc.published.soundness import picture_digest, sound_picture
@@ -173,7 +173,12 @@ def question_key(sample: Sample) -> int:
 
 
 def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterator[Problem]:
-    if leak and (known := leak(sample.image)):
+    try:
+        known = leak and leak(sample.image)
+    except PictureError as error:
+        yield Problem(ProblemKind.PICTURE, str(error), fatal=True)
+        return
+    if known:
         yield Problem(ProblemKind.LEAK, f"its picture is a copy of {known}")
 
 

@@ -16,7 +16,7 @@ from PIL import ImageOps
 
 from lfpc.data.config import MAX_DISTANCE
 from lfpc.errors import ConfigError, LfpcError, SampleError
-from lfpc.images import picture_file
+from lfpc.images import eight_bit, picture_file
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.samples import SAMPLES_FILE, Sample, scan_samples
@@ -55,9 +55,8 @@ def picture_hash(picture: Path) -> bytes | None:
         ) from error
     with picture_file(picture) as file:
         file.draft("L", (256, 256))  # a JPEG file is decoded no larger than needed
-        grey = ImageOps.exif_transpose(
-            file.convert("RGBA").convert("L") if file.mode == "P" else file.convert("L")
-        )
+        shown = file.convert("RGBA") if file.mode == "P" else eight_bit(file)
+        grey = ImageOps.exif_transpose(shown.convert("L"))
         if float(np.asarray(grey.resize((64, 64))).std()) < LEAST_CONTRAST:
             return None
         return np.packbits(imagehash.phash(grey, hash_size=SIDE).hash).tobytes()

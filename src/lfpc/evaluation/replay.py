@@ -70,7 +70,7 @@ def replayed(game: Game, replies: Sequence[Reply]) -> Game:
 
 def replies_of(turns: Turns) -> list[Reply]:
     """The replies of recorded turns."""
-    return [Reply(turn.text) for turn in turns]
+    return [Reply(turn.text, finish=turn.finish) for turn in turns]
 
 
 def with_counts(record: EpisodeRecord, turns: Turns) -> EpisodeRecord:
@@ -78,7 +78,7 @@ def with_counts(record: EpisodeRecord, turns: Turns) -> EpisodeRecord:
     `replayed`.
     """
     counted = [
-        replace(turn, tokens=was.tokens, prompt_tokens=was.prompt_tokens, finish=was.finish)
+        replace(turn, tokens=was.tokens, prompt_tokens=was.prompt_tokens)
         for turn, was in zip(record.turns, turns, strict=False)
     ]
     return replace(record, turns=(*counted, *record.turns[len(turns) :]), replayed=len(turns))

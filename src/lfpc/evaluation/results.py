@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lfpc.evaluation.differences import adjust, difference_row, field, score
 from lfpc.evaluation.probes import OWN, REPEAT, paired
 from lfpc.metrics.statistics import bootstrap_interval
-from lfpc.metrics.summary import Records, Timing
+from lfpc.metrics.summary import Records, Timing, truncated_questions
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord
 
@@ -99,7 +99,8 @@ def condition_results(
     Returns:
         "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
         one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
-        "failed", and the accuracy lost as a difference row over "all" questions and over those with
+        "failed", "truncated", and the accuracy lost as a difference row over "all" questions and
+        over those with
         a crop ("tool"; None without any). p_holm is adjusted over the probes except "repeat".
     """
     own = by_probe[OWN]
@@ -108,6 +109,7 @@ def condition_results(
         probe: {
             "accuracy": fmean(record.score for record in shown) if shown else None,
             "failed": sum(record.failed for record in shown),
+            "truncated": truncated_questions(shown),
             "all": difference_row(own, shown),
             "tool": difference_row(used, shown),
         }

@@ -10,7 +10,7 @@ from lfpc.caches import byte_cache
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
 from lfpc.errors import RunError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.probes import PROBES
+from lfpc.evaluation.probes import PROBES, REPEAT
 from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
@@ -66,6 +66,7 @@ def evaluate(
     batch: int = 64,
     max_failures: int = 20,
     before: Mapping[str, Turns] | None = None,
+    draw: int = 0,
     progress: bool = True,
     label: str = "evaluate",
 ) -> list[EpisodeRecord]:
@@ -89,6 +90,7 @@ def evaluate(
         batch: episodes per batch of a policy in this process.
         max_failures: failures of the policy or the look to accept before giving up.
         before: recorded turns by sample id, to replay before the policy replies.
+        draw: number of the draw; runs with different ones are sampled independently.
         progress: whether to show a progress bar, or lines without a terminal.
         label: label of the bar.
     Raises:
@@ -105,7 +107,7 @@ def evaluate(
 
     def start(sample: Sample) -> Game:
         view = first_view(sample, budget, factor=protocol.factor)
-        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns)
+        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns, draw=draw)
         return replayed(game, replies_of(before.get(sample.id, ())))
 
     def recorded(sample: Sample, result: Episode | Failure, seconds: float) -> EpisodeRecord:
@@ -203,6 +205,8 @@ def evaluate_probe(
             run=run,
             max_turns=config.max_turns,
             before=prefixes(own) if config.replay else {},
+            # a repeat with the same random numbers would be no second sample
+            draw=1 + config.seed if config.probe == REPEAT else 0,
             reward=lambda played: episode_reward(played, SHOWN_REWARD),
             progress=progress,
             label=" ".join(filter(None, (label, config.probe))),

@@ -49,6 +49,9 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         if found["all"]
     ]
     failed = {probe: found["failed"] for probe, found in condition["probes"].items()}
+    # absent from results of an older version
+    cut = {probe: found.get("truncated", 0) for probe, found in condition["probes"].items()}
+    notes += _truncations({"own": own.get("truncated", 0), **cut})
     return [*_columns(lines), *notes, *_failures({"own": own["failed"], **failed})]
 
 
@@ -72,6 +75,7 @@ def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records; "
             f"decided by {shares}"
         )
+        lines += _truncations({name: found.get("truncated", 0)})
         if "avg@k" in found:
             sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
             lines.append(
@@ -132,6 +136,14 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
 
 def _failures(counts: Mapping[str, int]) -> list[str]:
     note = "questions failed and count as wrong; run the command again to retry them"
+    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
+
+
+def _truncations(counts: Mapping[str, int]) -> list[str]:
+    note = (
+        "questions have a reply that the token limit ended (finish reason length); raise "
+        "--max-new-tokens"
+    )
     return [f"{name}: {count} {note}" for name, count in counts.items() if count]
 
 

@@ -77,6 +77,7 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         median;
         answered_before_crop: share of the questions whose text shows it; answered_before_crop_n:
             their number;
+        truncated: number of questions with a reply that the token limit ended;
         malformed: count by reason code; the mean of each of `MEANS` over the records with a value;
         cost: mean, median and p95 of each of `COSTS`; concurrency (None: in batches); per_second;
         timings, as given;
@@ -98,6 +99,7 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         "crop_area": median(areas) if areas else None,
         "answered_before_crop": fmean(before_crop) if before_crop else None,
         "answered_before_crop_n": len(before_crop),
+        "truncated": truncated_questions(records),
         "malformed": dict(Counter(reason for record in records for reason in record.malformed)),
         **{key: fmean(values) if (values := known(records, key)) else None for key in MEANS},
         "cost": {key: _spread(known(records, key)) for key in COSTS},
@@ -106,6 +108,11 @@ def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:
         "timings": [asdict(timing) for timing in timings],
         "figures": {},
     }
+
+
+def truncated_questions(records: Records) -> int:
+    """Number of questions with a reply that the token limit ended."""
+    return sum(bool(record.truncated) for record in records)
 
 
 def accuracy_of(records: Records) -> Summary:
@@ -218,7 +225,9 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     if summary["chance"] is not None:
         flat["chance"] = summary["chance"]
     flat |= {f"decided/{name}": share for name, share in summary["decided"].items()}
-    return flat | summary["figures"] | {"n": summary["n"], "clusters": summary["clusters"]}
+    return (
+        flat | summary["figures"] | {name: summary[name] for name in ("n", "clusters", "truncated")}
+    )
 
 
 def _categories(records: Records) -> dict[str, Summary]:

@@ -99,10 +99,15 @@ def _sampled(config: EvaluationConfig, samples: Sequence[Sample], budget: int) -
     look = original_look(CROPS)
     games = [
         episode(
-            sample, _at_budget(budget, sample), look=look, protocol=PROTOCOL, max_turns=MAX_TURNS
+            sample,
+            _at_budget(budget, sample),
+            look=look,
+            protocol=PROTOCOL,
+            max_turns=MAX_TURNS,
+            draw=draw,
         )
         for sample in samples
-        for _ in range(4)
+        for draw in range(4)
     ]
     played = play(games, policy)
     found = (target_iou(done.boxes[-1:], done.sample.boxes) for done in played)

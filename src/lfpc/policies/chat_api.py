@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lfpc.dialogue import Reply, Usage
+from lfpc.dialogue import TRUNCATED, Reply, Usage
 from lfpc.errors import DiskError, PolicyError
 from lfpc.images import View, png_bytes
 from lfpc.protocols import Message, MessagePart
@@ -62,6 +62,8 @@ def _file_url(view: View, folder: Path) -> str:
 
 WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
 """Options of vLLM and SGLang to continue the last message, which is the model's own."""
+_REASONING = ("reasoning_content", "reasoning")
+"""Fields of servers with a reasoning parser, by version."""
 _STOPPED_BY = ("stop_reason", "matched_stop")
 """Fields of vLLM and SGLang with the stop text that ended a reply (null: none)."""
 
@@ -127,7 +129,7 @@ def read_reply(
             are an error.
     Raises:
         NoReply: the body has no reply.
-        PolicyError: the server removed a tool call from the text.
+        PolicyError: the server removed a tool call, or all text as reasoning, from the text.
     """
     try:
         found = json.loads(body)
@@ -136,6 +138,7 @@ def read_reply(
         text = message.get("content")
         finish = choice.get("finish_reason")
         calls = message.get("tool_calls")
+        hidden = [name for name in _REASONING if message.get(name)]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise NoReply(f"a 200 without a reply: {body[:200]!r}") from error
     if calls and call_text:
@@ -146,15 +149,20 @@ def read_reply(
             )
         except (LookupError, TypeError) as error:
             raise NoReply(f"a call without a name or arguments: {body[:200]!r}") from error
-    if text is None and calls:
+    elif calls:
         raise PolicyError(
             "the server put the tool call elsewhere than into the reply's text; start it "
             "without a tool-call parser"
         )
+    if not text and hidden and finish != TRUNCATED:  # truncated: the model was still reasoning
+        raise PolicyError(
+            f"the server put the reply into {hidden[0]!r} and left its text empty; start it "
+            f"without a reasoning parser"
+        )
     if not isinstance(text, str | None):
         raise NoReply(f"a reply that is no text: {body[:200]!r}")
     text = valid_text(text or "")
-    if finish != "length":
+    if finish != TRUNCATED:
         text = with_stop(text, stop, choice)
     return Reply(
         text, usage=_usage(found.get("usage")), finish=finish if isinstance(finish, str) else ""

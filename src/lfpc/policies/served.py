@@ -12,7 +12,7 @@ tool-call parser. For protocols with native tools, the text of a separate call i
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from lfpc.errors import PolicyError
 from lfpc.policies.backends import Backend, Server
 from lfpc.policies.chat_api import WRITE_ON, NoReply, PictureUrls, chat_messages, read_reply
 from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
 from lfpc.protocols import ChatProtocol
 
 KEEP_STOP = "include_stop_str_in_output"
@@ -48,7 +48,7 @@ class ServedPolicy:
         server: server of the model.
         model: name of the model on the server.
         protocol: the model family's protocol.
-        sampling: sampling parameters; a seed is sent with each request.
+        sampling: sampling parameters; with a seed, each request has its own, see `reply_seed`.
         tools: whether to offer the tool.
     """
 
@@ -71,11 +71,11 @@ class ServedPolicy:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
-            "seed": sampling.sampling_seed,
             "stop": list(protocol.stop) or None,
             "tools": (list(protocol.native_tools) if tools else None) or None,
         }
         self._settings = {key: value for key, value in settings.items() if value is not None}
+        self._seed = sampling.sampling_seed
         self._urls = PictureUrls(server.picture_folder)
         self._keep_stop = True
         self._no_choice = False
@@ -103,10 +103,8 @@ class ServedPolicy:
         return self.server.concurrency
 
     def reseed(self, seed: int | None) -> None:
-        """Send `seed` with each further request; None: no seed."""
-        self._settings.pop("seed", None)
-        if seed is not None:
-            self._settings["seed"] = seed
+        """Derive the seeds of further requests from `seed`; None: send none."""
+        self._seed = seed
 
     async def __aenter__(self) -> Self:
         self._client = openai.AsyncOpenAI(
@@ -154,14 +152,15 @@ class ServedPolicy:
         messages = await asyncio.to_thread(
             chat_messages, self.protocol.messages(context, tools=self.tools), self._urls
         )
-        return await self._ask(messages)
+        own = {} if self._seed is None else {"seed": reply_seed(self._seed, context)}
+        return await self._ask({**self._settings, **own, "messages": messages})
 
-    async def _ask(self, messages: list[dict[str, Any]]) -> Reply:
+    async def _ask(self, request: Mapping[str, Any]) -> Reply:
         why = ""
         for attempt in range(self.server.retries + 1):
             try:
                 return read_reply(
-                    await self._post(messages),
+                    await self._post(request),
                     self.protocol.stop,
                     self.protocol.call_text if self.tools else None,
                 )
@@ -173,13 +172,13 @@ class ServedPolicy:
                 )
         raise PolicyError(f"{self.server.base_url}: {why}, asked {self.server.retries + 1} times")
 
-    async def _post(self, messages: list[dict[str, Any]]) -> bytes:
+    async def _post(self, request: Mapping[str, Any]) -> bytes:
         """The body of the server's response."""
         if self._client is None:
             raise RuntimeError("a served policy is asked inside `async with policy:`")
         keep_stop = self._keep_stop and bool(self.protocol.stop)
-        body = {**self._settings, **({KEEP_STOP: True} if keep_stop else {}), "messages": messages}
-        if messages[-1]["role"] == "assistant":
+        body = {**request, **({KEEP_STOP: True} if keep_stop else {})}
+        if request["messages"][-1]["role"] == "assistant":
             body |= WRITE_ON
         no_choice = self._no_choice
         if no_choice:
@@ -194,7 +193,7 @@ class ServedPolicy:
         except openai.APIStatusError as error:
             if keep_stop and error.status_code in (400, 422) and KEEP_STOP in str(error):
                 self._keep_stop = False
-                return await self._post(messages)
+                return await self._post(request)
             if (
                 "tools" in body
                 and not no_choice
@@ -202,7 +201,7 @@ class ServedPolicy:
                 and _wants_a_parser(str(error))
             ):
                 self._no_choice = True
-                return await self._post(messages)
+                return await self._post(request)
             hint = _HINTS.get(error.status_code)
             raise PolicyError(
                 f"{self.server.base_url}: {_short(error)}{f' ({hint})' if hint else ''}"

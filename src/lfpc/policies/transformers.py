@@ -1,21 +1,23 @@
 """A transformers model in this process as a policy, sampled in batches."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, Self
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.dialogue import Context, Reply, Usage
+from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.policies.backends import Backend
 from lfpc.policies.config import PolicyConfig, policy_config
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
-from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
 from lfpc.protocols import ChatProtocol
 
 
@@ -30,8 +32,8 @@ class TransformersPolicy:
         protocol: the model family's protocol.
         sampling: sampling parameters.
         batch_size: contexts per batch.
-        generator: random generator on the model's device; None: a new one with the seed of
-            `sampling`.
+        generator: random generator on the model's device, whose numbers all replies share in turn;
+            None: each reply has its own numbers, by the seed of `sampling`, question and turn.
         tools: whether to offer the tool.
         share: whether to compute equal parts once; False for comparison.
         name: the model in its configuration: the folder of the checkpoint.
@@ -62,9 +64,8 @@ class TransformersPolicy:
             tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
         )
         self.views = ViewEncoder(model, share=share)
-        self.generator = generator or torch.Generator(model.device).manual_seed(
-            sampling.sampling_seed or 0
-        )
+        self.generator = generator
+        self.seed = sampling.sampling_seed or 0
         self._prefixes: Prefixes | None = None
 
     @property
@@ -85,36 +86,61 @@ class TransformersPolicy:
         other = copy(self)
         other.sampling = sampling
         other.views = ViewEncoder(self.model, share=self.share)
-        other.generator = torch.Generator(self.model.device)
+        other.generator = None
         other.reseed(sampling.sampling_seed)
         other._prefixes = None
         return other
 
     def reseed(self, seed: int | None) -> None:
-        """Restart the random generator from `seed`; None: 0."""
-        self.generator.manual_seed(seed or 0)
+        """Sample further replies with `seed`; None: 0."""
+        self.seed = seed or 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One sampled reply per context, in the same order."""
         encoded = [self.encoder.context(context) for context in contexts]
+        randoms = self._randoms(contexts)
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].ids))
         replies: dict[int, Reply] = {}
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
-            replies.update(zip(batch, self._reply_batch([encoded[n] for n in batch]), strict=True))
+            some = self._reply_batch(
+                [encoded[n] for n in batch],
+                randoms[batch] if isinstance(randoms, torch.Tensor) else randoms,
+            )
+            replies.update(zip(batch, some, strict=True))
         return [replies[n] for n in range(len(encoded))]
 
+    def _randoms(self, contexts: Sequence[Context]) -> torch.Generator | torch.Tensor:
+        """The generator, or (contexts, max_new_tokens) numbers in [0, 1) by question and turn.
+        Contexts without a key, or of the same episode, are counted.
+        """
+        if self.generator is not None:
+            return self.generator
+        if self.sampling.temperature == 0:
+            return torch.zeros(len(contexts), self.sampling.max_new_tokens, dtype=torch.float64)
+        seeds = [reply_seed(self.seed, context) for context in contexts]
+        seen: Counter[int] = Counter()
+        numbers: list[np.ndarray] = []
+        for seed in seeds:
+            rng = np.random.default_rng([seed, seen[seed]])
+            numbers.append(rng.random(self.sampling.max_new_tokens))
+            seen[seed] += 1
+        return torch.from_numpy(np.stack(numbers)) if numbers else torch.zeros(0, 0)
+
     @torch.no_grad()
-    def _reply_batch(self, rows: Sequence[Encoded]) -> list[Reply]:
+    def _reply_batch(
+        self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
+    ) -> list[Reply]:
         prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
         start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
-        written = write(self.model, rows, start, self.writer, self.sampling, self.generator)
+        written = write(self.model, rows, start, self.writer, self.sampling, randoms)
         return [
             Reply(
                 self.writer.text(reply.ids),
                 tuple(reply.ids),
                 tuple(reply.logprobs),
                 Usage(len(row.ids), len(reply.ids)),
+                STOPPED if reply.over else TRUNCATED,
             )
             for row, reply in zip(rows, written, strict=True)
         ]

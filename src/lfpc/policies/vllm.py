@@ -15,7 +15,7 @@ from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages, valid_text
 from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
@@ -80,6 +80,7 @@ class VllmPolicy:
         self.sampling = sampling
         self.tools = tools
         self.backend: Backend = engine or VllmEngine()
+        self._seed = sampling.sampling_seed or 0
         self._urls = PictureUrls()
 
     @property
@@ -94,8 +95,8 @@ class VllmPolicy:
         return other
 
     def reseed(self, seed: int | None) -> None:
-        """Sample further replies with `seed`; None: without a seed."""
-        self._rules.seed = seed
+        """Sample further replies with `seed`; None: 0."""
+        self._seed = seed or 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
         """One reply per context, in the same order; vLLM chooses its batches.
@@ -121,16 +122,29 @@ class VllmPolicy:
                 replies.update(
                     zip(
                         some,
-                        self._ask([chats[number] for number in some], WRITE_ON if own_turn else {}),
+                        self._ask(
+                            [chats[number] for number in some],
+                            [self._rules_for(contexts[number]) for number in some],
+                            WRITE_ON if own_turn else {},
+                        ),
                         strict=True,
                     )
                 )
         return [replies[number] for number in range(len(contexts))]
 
-    def _ask(self, chats: list[list[dict[str, Any]]], more: Mapping[str, Any]) -> list[Reply]:
+    def _rules_for(self, context: Context) -> Any:
+        """The sampling parameters of one reply, with its own seed."""
+        rules = self._rules.clone()
+        if self.sampling.temperature:
+            rules.seed = reply_seed(self._seed, context)
+        return rules
+
+    def _ask(
+        self, chats: list[list[dict[str, Any]]], rules: list[Any], more: Mapping[str, Any]
+    ) -> list[Reply]:
         tools = (list(self.protocol.native_tools) if self.tools else None) or None
         try:
-            found = self._model.chat(chats, self._rules, use_tqdm=False, tools=tools, **more)
+            found = self._model.chat(chats, rules, use_tqdm=False, tools=tools, **more)
         except ValueError as error:
             raise PolicyError(
                 f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}"

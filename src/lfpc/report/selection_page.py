@@ -23,6 +23,24 @@ def selection_lines(found: Selection) -> list[str]:
         *lines,
         f"never changed: {found.never}; wrong at the original: {found.wrong}; dropped: "
         f"{found.dropped}; failed: {len(failed)}",
+        *unchanged_lines(found),
+    ]
+
+
+def unchanged_lines(found: Selection) -> list[str]:
+    """A warning if no answer changed at any level, and what to do; else nothing."""
+    if found.levels or not found.never:
+        return []
+    cause = (
+        f"{found.one_size} of {found.never} pictures have the same size at all levels, so the "
+        f"model saw the same pixels"
+        if found.one_size
+        else "the model answers all questions alike at the lowest level"
+    )
+    return [
+        f"warning: no answer changed, so the budgets do not reflect what the questions need: "
+        f"{cause}. Choose levels below the visual tokens of the pictures with --ladder, or shares "
+        f"of each picture with --ratios 1 0.25 0.0625"
     ]
 
 
@@ -56,7 +74,8 @@ def write_selection_page(out: Path, found: Selection) -> Path:
         facts=[
             f"{len(found.samples) + found.dropped:,} samples: {len(found.samples):,} kept, "
             f"{found.dropped:,} dropped. {len(found.failed or {}):,} others failed. "
-            f"{found.wrong:,} were answered wrongly at the original."
+            f"{found.wrong:,} were answered wrongly at the original.",
+            *unchanged_lines(found),
         ],
         bars={"Level at which the answer first changed": chosen},
         curves=[curve],

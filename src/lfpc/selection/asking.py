@@ -44,8 +44,8 @@ class Asking:
         protocol = self._protocol
         view = global_view(open_picture(sample.image), question.budget, factor=protocol.factor)
         return [
-            episode(sample, view, look=no_look, protocol=protocol, max_turns=1)
-            for _ in range(self._votes)
+            episode(sample, view, look=no_look, protocol=protocol, max_turns=1, draw=draw)
+            for draw in range(self._votes)
         ]
 
     def _keep(self, question: LevelQuestion, played: Sequence[Episode]) -> None:

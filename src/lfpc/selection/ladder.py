@@ -12,7 +12,7 @@ from json import dumps
 
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
-from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Item
 from lfpc.protocols import ChatProtocol
 from lfpc.published.soundness import picture_digest
@@ -52,6 +52,8 @@ class SearchResult:
     """Searched levels, the original first."""
     budgets: tuple[int, ...]
     """Visual tokens of every level for this picture."""
+    sizes: int = 0
+    """Number of sizes in which the picture was shown."""
 
     @property
     def changed_at(self) -> int | None:
@@ -111,19 +113,21 @@ def search(
     budgets = tuple(budgets_of(original))
     steps: list[Step] = []
     shown: Size | None = None
+    sizes = 0
     for level, budget in enumerate(budgets):
-        size = smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
+        size = shown_size(original, max_tokens=budget, factor=protocol.factor)
         if size == shown:
             steps.append(Step(level, steps[-1].said, steps[-1].changed, steps[-1].right))
             continue
         shown = size
+        sizes += 1
         question = LevelQuestion(sample, level, budget, _key(sample, size, protocol))
         said = majority((yield from ask(question)), sample.options)
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:
             break
-    return SearchResult(sample, tuple(steps), budgets)
+    return SearchResult(sample, tuple(steps), budgets, sizes)
 
 
 def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:
@@ -146,9 +150,7 @@ def ladder_of_ratios(
     """
 
     def budgets(original: Size) -> tuple[int, ...]:
-        whole = visual_tokens(
-            smart_resize(original, min_tokens=1, max_tokens=most, factor=factor), factor
-        )
+        whole = visual_tokens(shown_size(original, max_tokens=most, factor=factor), factor)
         return tuple(max(1, round(ratio * whole)) for ratio in ratios)
 
     return budgets

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import LfpcError, RunError
-from lfpc.images import smart_resize, upright_size, visual_tokens
+from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
@@ -68,6 +68,8 @@ class Selection:
     """Levels, the original first."""
     failed: dict[str, str] | None = None
     """Sample id -> reason of its failure; failed samples are left out."""
+    one_size: int = 0
+    """Samples whose picture has the same size at all levels, so that no answer can change."""
 
 
 def select(
@@ -177,6 +179,7 @@ def _selection(found: Mapping[str, SearchResult | Failure], config: SelectConfig
             _level(i, name, results, changed[name]) for i, name in enumerate(config.levels)
         ),
         failed=failed,
+        one_size=sum(result.sizes == 1 for result in results),
     )
 
 
@@ -193,6 +196,7 @@ def summary(selection: Selection) -> dict[str, Any]:
         "samples": len(selection.samples) + selection.dropped + len(failed),
         "levels": selection.levels,
         "never": selection.never,
+        "one_size": selection.one_size,
         "wrong": selection.wrong,
         "dropped": selection.dropped,
         "failed": failed,
@@ -214,7 +218,7 @@ def cost_line(
         try:
             original = upright_size(sample.image)
             sizes = [
-                smart_resize(original, min_tokens=1, max_tokens=budget, factor=protocol.factor)
+                shown_size(original, max_tokens=budget, factor=protocol.factor)
                 for budget in budgets(original)
             ]
         except LfpcError:

@@ -110,6 +110,7 @@ class Trainer:
         self.config = config
         self.model = model
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
+        self.generator = torch.Generator(model.device)
         self.policy = self._policy(temperature=config.temperature)
         self.greedy = self._policy(temperature=0.0)
         self.learner = Learner(self.policy, config)
@@ -126,6 +127,7 @@ class Trainer:
             config.chat,
             sampling=Sampling(temperature=temperature, max_new_tokens=config.max_new_tokens),
             batch_size=config.sample_batch,
+            generator=self.generator,
             share=config.share,
         )
 
@@ -133,7 +135,7 @@ class Trainer:
         """Play a group per sample, then update. Returns metrics and groups."""
         started = time.perf_counter()
         before = self.policy.views.count.pictures
-        self.policy.generator.manual_seed(_seed(self.config.seed, 1, step))
+        self.generator.manual_seed(_seed(self.config.seed, 1, step))
         with self.policy.cached_views():
             groups = self.play_groups(samples)
             played = time.perf_counter()

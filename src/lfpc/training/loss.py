@@ -6,6 +6,9 @@ from torch import Tensor
 
 from lfpc.training.config import Aggregation
 
+LARGEST_GAP = 20.0
+"""Largest difference of two log-probabilities of a token that enters the loss."""
+
 
 def token_weights(lengths: np.ndarray, aggregation: Aggregation) -> np.ndarray:
     """Weight of one token of each rollout; the weights of all tokens of a step add up to 1.
@@ -29,7 +32,7 @@ def clipped_loss(
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate loss.
 
-        ratio = exp(log pi - log pi_sampled)
+        ratio = exp(log pi - log pi_sampled), the difference bounded to [-20, 20]
         L = - sum_t weight_t * min(ratio_t * A_t, clip(ratio_t, 1 - c, 1 + c) * A_t)
 
     Args:
@@ -40,7 +43,8 @@ def clipped_loss(
         The loss, and (tokens,) bool: True where clipping removes the gradient.
     Source: PPO (arXiv 1707.06347), GRPO (arXiv 2402.03300).
     """
-    ratio = (logprobs - sampled).exp()
+    # exp overflows to inf, and inf * 0 to NaN, which would lose the whole step
+    ratio = (logprobs - sampled).clamp(-LARGEST_GAP, LARGEST_GAP).exp()
     free = ratio * advantages
     bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
     return -(weights * torch.minimum(free, bounded)).sum(), bounded < free

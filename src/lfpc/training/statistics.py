@@ -4,12 +4,13 @@ is None.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from statistics import fmean, median, pstdev
 from typing import Any
 
 from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
+from lfpc.records import episode_answered_before_crop, truncated_replies
 from lfpc.rewards import RewardTerms
 from lfpc.training.groups import Group, episodes_of
 
@@ -27,10 +28,14 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
     """Metrics of episodes: rewards term by term, answers, turns, crops.
 
     `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes;
-    `box_area` is the median share of the picture over all requested boxes; `iou_last` and
-    `iou_best` are means over episodes with boxes and truth.
+    `truncated` is the share of episodes with a reply that the token limit ended (None: unknown);
+    `answered_before_crop` is the share of the episodes with a crop whose text shows it; `box_area`
+    is the median share of the picture over all requested boxes; `iou_last` and `iou_best` are means
+    over episodes with boxes and truth.
     """
     totals = [term.total for term in terms]
+    cut = [truncated_replies(turn.reply for turn in episode.turns) for episode in episodes]
+    early = [episode_answered_before_crop(episode) for episode in episodes]
     areas = [box.area for episode in episodes for box in episode.boxes]
     return {
         **{
@@ -44,6 +49,8 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
         "turns": mean(len(episode.turns) for episode in episodes),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),
         "unanswered": mean(float(episode.answer is None) for episode in episodes),
+        "truncated": mean(float(count > 0) for count in cut if count is not None),
+        "answered_before_crop": mean(float(value) for value in early if value is not None),
         "box_area": median(areas) if areas else None,
         "iou_last": _mean_iou(episodes, lambda boxes: boxes[-1:]),
         "iou_best": _mean_iou(episodes, lambda boxes: boxes),
@@ -95,13 +102,57 @@ def sampling_numbers(groups: Sequence[Group]) -> Numbers:
 
 WINDOW = 5
 """Steps to average, at the start of the run and now."""
+LEAST_FALL = 0.25
+"""Smallest fall of the mean reward that counts as a collapse, half of the default tool reward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The range of a metric in which a run is sound, whatever the run began with."""
+
+    code: str
+    metric: str
+    least: float = -math.inf
+    most: float = math.inf
+
+
+LIMITS = (
+    Limit("no_tool", "tool_rate", least=0.1),
+    Limit("malformed", "malformed", most=0.5),
+    Limit("unanswered", "unanswered", most=0.5),
+    Limit("truncated", "truncated", most=0.5),
+    Limit("flat_groups", "zero_variance", most=0.95),
+    Limit("no_entropy", "entropy", least=0.02),
+    Limit("box_whole", "box_area", most=0.45),
+    Limit("box_tiny", "box_area", least=2e-4),
+    Limit("answer_first", "answered_before_crop", most=0.5),
+    Limit("logprob_gap", "logprob_gap", most=0.5),
+)
+"""Limits of the mean over the last steps, from the first step on. A box of 0.45
+magnifies 1.5 times; one of 2e-4 has 40 x 40 pixels of 3840 x 2160."""
 ALARM_TEXTS = {
-    "no_tool": "the policy has almost stopped cropping: the tool reward may be too small, or crops "
-    "may not help",
+    "no_tool": "the policy hardly crops, or has almost stopped: the tool reward may be too small, "
+    "crops may not help, or calls do not parse",
+    "malformed": "most episodes have a malformed reply: the protocol may not be the model's",
+    "unanswered": "most episodes end without an answer: the turn or token limit may be too low, or "
+    "the protocol may not be the model's",
+    "truncated": "the token limit ends replies of most episodes: raise --max-new-tokens",
+    "flat_groups": "almost all groups have equal rewards and no gradient: the questions may be too "
+    "easy or too hard, or the temperature too low",
+    "no_entropy": "the policy hardly varies its replies: its entropy is gone, and it will not "
+    "explore further",
+    "reward": "the reward has fallen far below its best: the policy may have collapsed; resume "
+    "from an earlier checkpoint with a lower learning rate",
     "turns": "episodes have become much longer: the policy may crop without end",
+    "box_whole": "most boxes cover half of the picture or more: the policy may be cropping "
+    "everything",
+    "box_tiny": "most boxes cover next to nothing, such as a single pixel: the policy may crop for "
+    "the tool reward alone",
     "box_grows": "boxes have grown to more than twice their area: the policy may be cropping "
     "everything",
     "box_shrinks": "boxes have shrunk to less than a quarter of their area",
+    "answer_first": "most episodes with a crop give their answer before it: the policy may crop "
+    "only for the tool reward",
     "no_gradient": "the gradient was not finite or no rollout could be trained in any of the "
     "last steps",
     "logprob_gap": "training computes other log-probabilities than sampling did",
@@ -111,18 +162,30 @@ ALARM_TEXTS = {
 def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """Codes (keys of `ALARM_TEXTS`) of the current alarms.
 
+    The mean of the last steps is compared with fixed `LIMITS` from the first step on, and with the
+    run's own start once there are two windows of steps.
+
     Args:
-        history: metrics of all steps so far, oldest first; no alarms before two windows of steps.
+        history: metrics of all steps so far, oldest first.
     """
-    if len(history) < 2 * WINDOW:
-        return []
+    now = history[-WINDOW:]
+    found = [limit.code for limit in LIMITS if _is_outside(_mean(now, limit.metric), limit)]
+    if len(now) == WINDOW and all(row.get("grad_norm") is None for row in now):
+        found.append("no_gradient")
+    if len(history) >= 2 * WINDOW:
+        found += _changes(history)
+    return [code for code in ALARM_TEXTS if code in found]
+
+
+def _is_outside(value: float | None, limit: Limit) -> bool:
+    return value is not None and not limit.least <= value <= limit.most
+
+
+def _changes(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Codes of the changes since the start of the run, or since its best steps."""
     first = history[:WINDOW]
     now = history[-WINDOW:]
     found: list[str] = []
-    tool = _mean(first, "tool_rate")
-    tool_now = _mean(now, "tool_rate")
-    if tool is not None and tool_now is not None and tool_now < 0.05 < tool:
-        found.append("no_tool")
     turns = _mean(first, "turns")
     turns_now = _mean(now, "turns")
     if turns and turns_now and turns_now > turns + 1 and turns_now > 1.5 * turns:
@@ -133,10 +196,13 @@ def alarms(history: Sequence[Mapping[str, Any]]) -> list[str]:
         found.append("box_grows")
     if area and area_now and area_now < area / 4:
         found.append("box_shrinks")
-    if all(row.get("grad_norm") is None for row in now):
-        found.append("no_gradient")
-    if (_mean(now, "logprob_gap") or 0.0) > 0.5:
-        found.append("logprob_gap")
+    entropy = _mean(first, "entropy")
+    entropy_now = _mean(now, "entropy")
+    if entropy and entropy_now is not None and entropy_now < entropy / 5:
+        found.append("no_entropy")
+    rewards = _window_means(history, "reward")
+    if rewards and max(rewards) - rewards[-1] > max(LEAST_FALL, abs(max(rewards)) / 2):
+        found.append("reward")
     return found
 
 
@@ -144,6 +210,12 @@ def new_alarms(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> li
     """Texts of those `codes` that no step of `history` has raised."""
     known = {code for row in history for code in row.get("alarms", ())}
     return [ALARM_TEXTS[code] for code in codes if code not in known]
+
+
+def _window_means(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """Means of every `WINDOW` consecutive steps."""
+    windows = (history[end - WINDOW : end] for end in range(WINDOW, len(history) + 1))
+    return [value for window in windows if (value := _mean(window, key)) is not None]
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:

@@ -105,16 +105,19 @@ def write(
     start: Read,
     writer: Writer,
     sampling: Sampling,
-    generator: torch.Generator | None,
+    randoms: torch.Generator | Tensor | None,
 ) -> list[Written]:
     """One reply per row, sampled in a batch.
 
     Args:
         start: the rows as read; their cache is consumed.
-        generator: random generator on the model's device.
+        randoms: random generator on the model's device, or (rows, max_new_tokens) float64 numbers
+            in [0, 1), with which a row's tokens do not depend on the other rows.
     """
     replies = [Written([], []) for _ in rows]
     live = list(range(len(rows)))
+    if isinstance(randoms, Tensor):
+        randoms = randoms.to(model.device)
     place = torch.tensor([int(row.positions[0, -1]) + 1 for row in rows], device=model.device)
     banned = writer.banned.to(model.device)
     hidden = start.hidden[:, -1]
@@ -124,7 +127,8 @@ def write(
         logprobs = log_softmax(
             model.lm_head(hidden), temperature=sampling.temperature, banned=banned
         )
-        tokens = _draw(logprobs, sampling, generator)
+        own = randoms[live, written] if isinstance(randoms, Tensor) else randoms
+        tokens = _draw(logprobs, sampling, own)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0]
         going = _note(replies, live, tokens.tolist(), chosen.tolist(), writer)
         if not any(going) or written + 1 == sampling.max_new_tokens:
@@ -171,8 +175,10 @@ def _step(model: Any, tokens: Tensor, place: Tensor, visible: Tensor, cache: Key
     ).last_hidden_state[:, 0]
 
 
-def _draw(logprobs: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """(rows,) tokens from (rows, vocabulary) log-probabilities."""
+def _draw(logprobs: Tensor, sampling: Sampling, randoms: torch.Generator | Tensor | None) -> Tensor:
+    """(rows,) tokens from (rows, vocabulary) log-probabilities, by a generator or by one number in
+    [0, 1) per row.
+    """
     if sampling.temperature == 0:
         return logprobs.argmax(-1)
     if sampling.top_p < 1:
@@ -182,4 +188,24 @@ def _draw(logprobs: Tensor, sampling: Sampling, generator: torch.Generator | Non
             1, order, before >= sampling.top_p * ordered.exp().sum(-1, keepdim=True)
         )
         logprobs = logprobs.masked_fill(dropped, float("-inf"))
-    return torch.multinomial(logprobs.exp(), 1, generator=generator)[:, 0]
+    if not isinstance(randoms, Tensor):
+        return torch.multinomial(logprobs.exp(), 1, generator=randoms)[:, 0]
+    return inverse_cdf(logprobs.exp(), randoms)
+
+
+def inverse_cdf(chances: Tensor, numbers: Tensor) -> Tensor:
+    """Tokens by inverse transform sampling.
+
+        token = the first whose cumulative chance exceeds number * (sum of all chances)
+
+    Args:
+        chances: (rows, vocabulary), not necessarily normalised. A chance of 0 is never drawn.
+        numbers: (rows,) float64 in [0, 1).
+    Returns:
+        (rows,) token numbers.
+    """
+    cumulative = chances.double().cumsum(-1)
+    total = cumulative[:, -1:]
+    # rounding must not reach the total, beyond which there is no token
+    wanted = torch.minimum(numbers[:, None] * total, torch.nextafter(total, total.new_zeros(1)))
+    return torch.searchsorted(cumulative, wanted, right=True)[:, 0]

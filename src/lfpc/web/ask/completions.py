@@ -169,7 +169,7 @@ def finish_reason(played: Episode, completion: Completion) -> str:
     """
     config = completion.asked.config
     last = played.turns[-1].reply
-    cut = last.finish == "length" or (
+    cut = last.truncated or (
         len(last.token_ids) >= config.max_new_tokens and not last.text.endswith(config.chat.stop)
     )
     return "length" if played.answer is None or cut else "stop"
