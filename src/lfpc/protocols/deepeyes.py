@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Malformed
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
@@ -121,5 +121,5 @@ DEEPEYES = ChatProtocol(
     observe_nothing="<tool_response>No picture.</tool_response>",
     stop=("</tool_call>", "</answer>"),
     crop=CropRules(min_tokens=4, max_tokens=16384),
-    as_released=parse_as_released,
+    as_released=Released(parser=parse_as_released),
 )

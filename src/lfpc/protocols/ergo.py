@@ -11,7 +11,7 @@ from dataclasses import replace
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -97,5 +97,5 @@ ERGO = ChatProtocol(
     stop=("</zoom>", "</answer>"),
     crop=CropRules(min_tokens=4, max_tokens=1280),
     turns=2,
-    as_released=parse_as_released,
+    as_released=Released(parser=parse_as_released),
 )
