@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Answer, Malformed
-from lfpc.images import CropRules, View, resized_size
+from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import (
     TOOL_CALL,
@@ -22,7 +22,15 @@ from lfpc.protocols.reading import (
     hermes_call,
     tool_arguments,
 )
-from lfpc.protocols.released import FAILURES, literal, pil_corners, tool_crop, whole_text
+from lfpc.protocols.released import (
+    FAILURES,
+    filled,
+    literal,
+    pil_corners,
+    tool_crop,
+    tool_size,
+    whole_text,
+)
 
 TOOL = "image_zoom_in_tool"
 TOOL_START = "<tool_call>"
@@ -106,11 +114,9 @@ def write_call(box: Box, first_view: View) -> str:
 
 def _executed(body: str, views: Sequence[View]) -> Action:
     left, top, right, bottom = box = literal(body)["arguments"]["bbox_2d"]
-    cut = pil_corners(box)
-    if cut[0] == cut[2] or cut[1] == cut[3]:
-        raise ValueError("Box can't be empty")
+    cut = filled(pil_corners(box))
     sides = right - left, bottom - top
-    resized_size(sides, min_tokens=CROP.min_tokens, max_tokens=CROP.max_tokens)
+    tool_size(sides, CROP)
     return tool_crop(cut, views[0], views[0].original_size, sides=sides, emitted=box)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lfpc.boxes import Box, Corners, Size
 from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
 from lfpc.errors import BoxError
-from lfpc.images import ToolBox, View
+from lfpc.images import MAX_ASPECT, CropRules, ToolBox, View, resized_size
 
 FAILURES = (
     ArithmeticError,
@@ -90,6 +90,32 @@ def pil_corners(box: Sequence[Any]) -> Corners:
     if (corners[2] - corners[0]) * (corners[3] - corners[1]) > MOST_CUT:
         raise ValueError("the cut exceeds the limit of pixels")
     return corners
+
+
+def filled(cut: Corners) -> Corners:
+    """`cut`, if there is a pixel in it.
+
+    Raises:
+        ValueError: there is none, in the words of Pillow's `resize`.
+    """
+    if cut[0] >= cut[2] or cut[1] >= cut[3]:
+        raise ValueError("Box can't be empty")
+    return cut
+
+
+def tool_size(sides: tuple[float, float], rules: CropRules) -> Size:
+    """The size to which a tool resizes its cut, checked as the model's processor checks it.
+
+    Raises:
+        FAILURES: the cut has no area, or the result is narrower than a processor takes.
+    """
+    size = resized_size(
+        sides, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor
+    )
+    aspect = max(size) / min(size)
+    if aspect > MAX_ASPECT:
+        raise ValueError(f"absolute aspect ratio must be smaller than {MAX_ASPECT}, got {aspect}")
+    return size
 
 
 def tool_crop(
