@@ -50,6 +50,8 @@ class Released:
     """Stop texts; None: the protocol's."""
     crop: CropRules | None = None
     """Resolution of crops; None: the protocol's."""
+    ask_first: Callable[[str, Sequence[str]], str] | None = None
+    """See `ChatProtocol.ask_first`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,9 @@ class ChatProtocol:
     """Parser of replies."""
     ask: Callable[[str, Sequence[str]], str]
     """(question, options) -> text of the first user message, which follows the picture."""
+    ask_first: Callable[[str, Sequence[str]], str] | None = None
+    """The same for the first user message if the tool is offered, where that differs from the
+    question that `observe` gets; None: `ask`."""
     remind: Callable[[View], str] = lambda first_view: ""
     """First view -> text after the question if the tool is offered."""
     observe: Callable[[View, int, str], tuple[MessagePart, ...]]
@@ -133,6 +138,7 @@ class ChatProtocol:
             parser=released.parser,
             stop=self.stop if released.stop is None else released.stop,
             crop=released.crop or self.crop,
+            ask_first=released.ask_first or self.ask_first,
         )
 
     def parse(self, text: str, views: Sequence[View]) -> Action:
@@ -153,10 +159,11 @@ class ChatProtocol:
         """
         system = self.system if tools else self.direct_system
         asked = self.ask(context.question, context.options)
-        first: tuple[MessagePart, ...] = (
-            context.first_view,
-            asked + (self.remind(context.first_view) if tools else ""),
-        )
+        opening = asked
+        if tools:
+            ask_first = self.ask_first or self.ask
+            opening = ask_first(context.question, context.options) + self.remind(context.first_view)
+        first: tuple[MessagePart, ...] = (context.first_view, opening)
         messages = [Message("system", (system,))] if system else []
         messages.append(Message("user", first))
         crops = 0
