@@ -148,7 +148,6 @@ def tool_crop(
     top, bottom = (round((region.y0 + y * down) * height) for y in (cut[1], cut[3]))
     right = max(right, left + 1)
     bottom = max(bottom, top + 1)
-    numbers = tuple(float(one) for one in emitted)
     try:
         inside = Box.from_pixels(cut, frame).within(region)
     except BoxError:
@@ -161,9 +160,17 @@ def tool_crop(
     return Crop(
         _requested(requested, inside, frame, region),
         wider=shown,
-        emitted=numbers if len(numbers) == 4 and all(map(isfinite, numbers)) else (),
+        emitted=_four_finite(emitted),
         source=source,
     )
+
+
+def _four_finite(emitted: Sequence[Any]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, emitted))
+    except (OverflowError, TypeError, ValueError):
+        return ()
+    return numbers if len(numbers) == 4 and all(map(isfinite, numbers)) else ()
 
 
 def _requested(numbers: Sequence[float] | None, inside: Box, frame: Size, region: Box) -> Box:
