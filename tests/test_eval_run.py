@@ -262,8 +262,8 @@ def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked
             "--budget must be whole numbers",
         ),
         (
-            ["folder", "--protocol", "mini_o3", "--coords", "as-released"],
-            "mini_o3 has no --coords as-released",
+            ["folder", "--protocol", "qwen2_5_vl", "--coords", "as-released"],
+            "qwen2_5_vl has no --coords as-released",
         ),
     ],
 )

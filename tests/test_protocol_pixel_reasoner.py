@@ -2,10 +2,12 @@ import json
 from typing import Any
 
 import pytest
+from PIL import Image
 from shown import CORNER, FIRST, RIGHT, emitted, reason, talk
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer
+from lfpc.images import View, crop_view
 from lfpc.protocols import protocol_named
 from lfpc.protocols.pixel_reasoner import FINAL, PIXEL_REASONER, SYSTEM, TOOL
 
@@ -58,17 +60,82 @@ def test_numbers_above_one_are_pixels_of_the_picture_as_shown() -> None:
     assert second.box == Box(0.75, 0.5, 0.875, 1)
 
 
-def test_as_released_a_one_makes_pixels_of_the_original_of_all_four() -> None:
+def released(box: Any, target: Any = 1, views: Any = (FIRST,)) -> Any:
+    return RELEASED.parse(call(box, target), views)
+
+
+def test_as_released_a_one_makes_pixels_of_the_shown_picture_of_all_four() -> None:
     assert PIXEL_REASONER.parse(call([0.5, 0, 1.0, 1.0]), [FIRST]).box == Box(0.5, 0, 1, 1)
-    released: Any = RELEASED.parse(call([0.5, 0, 1.0, 1.0]), [FIRST])
-    # 0.5/4000 to 1/4000: half a pixel, and a tenth of the picture around it
-    assert released.box.corners == pytest.approx((0.000125, 0, 0.00025, 0.0005))
-    assert released.shown.corners == pytest.approx((0, 0, 0.10025, 0.1005))
-    pixels: Any = RELEASED.parse(call([100, 20, 150, 60]), [FIRST])
-    assert pixels.box.corners == pytest.approx((0.025, 0.01, 0.0375, 0.03))
-    assert RELEASED.parse(call([0.5, 0, 0.99, 0.5]), [FIRST]) == PIXEL_REASONER.parse(
-        call([0.5, 0, 0.99, 0.5]), [FIRST]
-    )
+    # of 200 x 100: 0.5 / 200 to 1 / 200, and a tenth of the picture around it is 21 x 11: too small
+    speck = released([0.5, 0, 1.0, 1.0])
+    assert speck.detail == "\nExecution error:\nCropped image is too small: 21x11\n"
+    # 100 - 20 to 150 + 20, 20 - 10 to 60 + 10; in pixels of the original times 20
+    assert released([100, 20, 150, 60]).shown.cut == (1600, 200, 3400, 1400)
+    assert released([100, 20, 150, 60]).box == Box(0.5, 0.2, 0.75, 0.6)
+    # -0.1 and 1.09 end at the edges, 0.2 - 0.1 and 0.5 + 0.1 do not
+    assert released([0, 0.2, 0.99, 0.5]).shown.cut == (0, 200, 4000, 1200)
+
+
+def test_as_released_the_margin_has_no_maximum_and_whole_pixels_are_rounded() -> None:
+    huge = View(Image.new("RGB", (3332, 1876)), WHOLE, (3332, 1876))
+    # 500 - 333.2, 400 - 187.6, 900 + 333.2, 800 + 187.6
+    assert released([500, 400, 900, 800], views=[huge]).shown.cut == (167, 212, 1233, 988)
+    wide = View(Image.new("RGB", (12_000, 600)), WHOLE, (12_000, 600))
+    # a tenth of 12000 is 1200
+    assert released([0.5, 0.5, 0.6, 0.6], views=[wide]).shown.cut == (4800, 240, 8400, 420)
+
+
+def test_as_released_the_size_follows_the_pixels_of_the_picture_that_was_shown() -> None:
+    second = released([0.25, 0.25, 0.5, 0.5], target=2, views=[FIRST, RIGHT])
+    # of 112 x 112: 16.8 to 67.2, rounded 17 to 67; of the right half of the original, 2000 x 2000
+    assert second.shown.sides == (50, 50)
+    assert second.shown.cut == (2304, 304, 3196, 1196)
+    view = crop_view(Image.new("RGB", (4000, 2000)), second.shown, RELEASED.crop)
+    assert (view.size, view.cut) == ((448, 448), second.shown.cut)  # 256 tokens at least
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("I see K.", "I see K."),
+        ("so \\boxed{K}", "K"),
+        (call([0.1, 0.2, 0.4, 0.5]) + "\nNow I wait.", None),
+        (call([0.1, 0.2, 0.4, 0.5]) + "<answer>L</answer>", None),
+        (call([0.1, 0.2, 0.4, 0.5]).removesuffix("</tool_call>"), None),
+        ("", ""),
+    ],
+)
+def test_as_released_a_reply_that_no_call_ends_is_the_last(text: str, answer: Any) -> None:
+    assert RELEASED.parse(text, [FIRST]) == Answer(text.strip() if answer is None else answer)
+
+
+def test_as_released_the_last_call_counts_also_after_an_answer() -> None:
+    text = "\\boxed{A}" + call([0, 0, 1, 1]) + call([0.1, 0.2, 0.4, 0.5])
+    action: Any = RELEASED.parse(text, [FIRST])
+    assert emitted(action) == ((0.1, 0.2, 0.4, 0.5), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (call([0.9, 0.2, 0.1, 0.3]), "Coordinate 'right' is less than 'left'"),
+        (call([0.1, 0.9, 0.4, 0.1]), "Coordinate 'lower' is less than 'upper'"),
+        (call([[0.1, 0.2, 0.4, 0.5]]), "'<' not supported between instances of 'list' and 'int'"),
+        (call([0.1, 0.2, 0.4]), "list index out of range"),
+        (call([0.1, 0.2, 0.4, 0.5], "1"), "unsupported operand type(s) for -: 'str' and 'int'"),
+        (call([0.1, 0.2, 0.4, 0.5], -1), "list index out of range"),
+        ('<tool_call>{"arguments": {}}</tool_call>', "'name'"),
+        ('<tool_call>{"name": "zoom", "arguments": {}}</tool_call>', "'zoom'"),
+        (
+            call([0.1, 0.2, 0.4, 0.5], 2),
+            "Execution Error: Incorrect `target_image` argument in `crop_image_normalized` "
+            "operation. You can only pick an image within [1,1]",
+        ),
+    ],
+)
+def test_as_released_errors_have_the_words_of_the_script(text: str, error: str) -> None:
+    action: Any = RELEASED.parse(text, [FIRST])
+    assert action.detail == f"\nExecution error:\n{error}\n"
 
 
 @pytest.mark.parametrize(

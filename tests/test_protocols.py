@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from shown import FIRST
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Context, Crop, Malformed, Reason
+from lfpc.dialogue import Answer, Context, Crop, Malformed, Reason
 from lfpc.errors import ConfigError
 from lfpc.protocols import PROTOCOLS, protocol_named
 from lfpc.protocols.base import LONGEST_REPLY
 
 DOCS = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
+KNOWN = tuple(PROTOCOLS.values())
 TAGS = (
     "<tool_call>",
     "<grounding>",
@@ -49,8 +50,8 @@ def test_the_index_names_every_protocol_by_its_own_name() -> None:
 def test_an_unknown_name_or_reading_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'gpt'; known are qwen2_5_vl"):
         protocol_named("gpt")
-    with pytest.raises(ConfigError, match="mini_o3 has no --coords as-released"):
-        protocol_named("mini_o3", "as-released")
+    with pytest.raises(ConfigError, match="qwen2_5_vl has no --coords as-released"):
+        protocol_named("qwen2_5_vl", "as-released")
 
 
 def test_the_documented_dialogue_is_the_records() -> None:
@@ -90,7 +91,7 @@ def test_without_the_tool_nothing_speaks_of_it(protocol: Any) -> None:
         assert word not in protocol.direct_system + str(user.parts[1])
 
 
-@pytest.mark.parametrize("protocol", ALL, ids=[f"{p.name}-{p.parser.__name__}" for p in ALL])
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_reply_reads_the_same_with_and_without_its_stop_text(protocol: Any) -> None:
     stopped = 0
     for text in SEEDS:
@@ -139,7 +140,8 @@ def test_what_lies_beyond_the_longest_reply_is_not_looked_at() -> None:
         action = protocol.parse(
             " " * LONGEST_REPLY + SEEDS[0] + SEEDS[3] + SEEDS[5] + SEEDS[6] + SEEDS[8], SHOWN[1]
         )
-        assert isinstance(action, Malformed)
+        # a published script may take the blanks for the answer
+        assert isinstance(action, Malformed) or (protocol not in KNOWN and action == Answer(""))
 
 
 @given(
@@ -153,7 +155,7 @@ def test_what_lies_beyond_the_longest_reply_is_not_looked_at() -> None:
 def test_any_text_is_a_sound_action(protocol: Any, views: Any, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check(protocol.parse(text, views), views)
+        check(protocol.parse(text, views), views, released=protocol.coords == "as-released")
 
 
 @given(st.binary(max_size=200))

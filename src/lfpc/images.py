@@ -108,6 +108,17 @@ class View:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ToolBox(Box):
+    """A box with the exact pixels that a published tool cuts for it; see `crop_view`."""
+
+    cut: Corners | None = None
+    """Cut pixels of the original (left, top, right, bottom). Beyond its edges the crop is black;
+    None: those of the box."""
+    sides: tuple[float, float] | None = None
+    """(width, height) of the tool's picture, before the processor resizes it; None: of `cut`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRules:
     """Resolution of crops."""
@@ -143,6 +154,16 @@ def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 
             f"a picture of {width} x {height} pixels is narrower than 1 : {MAX_ASPECT}; "
             f"cut it into pieces first"
         )
+    return resized_size(size, min_tokens=min_tokens, max_tokens=max_tokens, factor=factor)
+
+
+def resized_size(
+    size: tuple[float, float], *, min_tokens: int, max_tokens: int, factor: int = 28
+) -> Size:
+    """`smart_resize` for any aspect, and for sides that are not whole, as the tools of published
+    scripts call it.
+    """
+    width, height = size
     h = max(factor, round(height / factor) * factor)
     w = max(factor, round(width / factor) * factor)
     low = min_tokens * factor * factor
@@ -298,8 +319,10 @@ def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bo
 
 def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
     """`box` cut from the original picture, resized to the token range of `rules`. Slivers are
-    widened to the aspect limit.
+    widened to the aspect limit; a `ToolBox` is cut as it says.
     """
+    if isinstance(box, ToolBox) and box.cut is not None:
+        return _tool_view(picture, box, box.cut, rules)
     left, top, right, bottom = box.to_pixels(picture.size)
     least = ceil(max(right - left, bottom - top) / MAX_ASPECT)
     right = max(right, left + least)
@@ -312,6 +335,18 @@ def crop_view(picture: Image.Image, box: Box, rules: CropRules) -> View:
         cut_size, min_tokens=rules.min_tokens, max_tokens=rules.max_tokens, factor=rules.factor
     )
     return View(picture.resize(size, Image.Resampling.BICUBIC, box=cut), box, picture.size, cut)
+
+
+def _tool_view(picture: Image.Image, box: ToolBox, cut: Corners, rules: CropRules) -> View:
+    size = resized_size(
+        box.sides or (cut[2] - cut[0], cut[3] - cut[1]),
+        min_tokens=rules.min_tokens,
+        max_tokens=rules.max_tokens,
+        factor=rules.factor,
+    )
+    # cut first: a filter over the whole picture takes in pixels beyond the cut
+    image = picture.crop(cut).resize(size, Image.Resampling.BICUBIC)
+    return View(image, Box(*box.corners), picture.size, cut)
 
 
 def png_bytes(view: View) -> bytes:

@@ -41,6 +41,20 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What the family's published script does differently from the mapped reading."""
+
+    parser: Parser
+    """Parser that does with a reply what the script does."""
+    stop: tuple[str, ...] | None = None
+    """Stop texts; None: the protocol's."""
+    crop: CropRules | None = None
+    """Resolution of crops; None: the protocol's."""
+    ask_first: Callable[[str, Sequence[str]], str] | None = None
+    """See `ChatProtocol.ask_first`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatProtocol:
     """One model family's prompts, calls and answers."""
 
@@ -53,6 +67,9 @@ class ChatProtocol:
     """Parser of replies."""
     ask: Callable[[str, Sequence[str]], str]
     """(question, options) -> text of the first user message, which follows the picture."""
+    ask_first: Callable[[str, Sequence[str]], str] | None = None
+    """The same for the first user message if the tool is offered, where that differs from the
+    question that `observe` gets; None: `ask`."""
     remind: Callable[[View], str] = lambda first_view: ""
     """First view -> text after the question if the tool is offered."""
     observe: Callable[[View, int, str], tuple[MessagePart, ...]]
@@ -80,8 +97,8 @@ class ChatProtocol:
     """Resolution of the family's crops."""
     turns: int | None = None
     """Fixed number of replies; None: up to the caller's limit."""
-    as_released: Parser | None = None
-    """Parser that reads boxes as the family's published script, if it differs; None: `parser`."""
+    as_released: Released | None = None
+    """The reading of the family's published script, if it differs; None: the mapped one."""
 
     @property
     def factor(self) -> int:
@@ -91,7 +108,8 @@ class ChatProtocol:
     @property
     def coords(self) -> Coords:
         """How it reads boxes; see `with_coords`."""
-        return "as-released" if self.parser is self.as_released else "mapped"
+        released = self.as_released is not None and self.parser is self.as_released.parser
+        return "as-released" if released else "mapped"
 
     @property
     def plain_chat(self) -> bool:
@@ -114,7 +132,14 @@ class ChatProtocol:
                 f"{self.name} has no --coords as-released: its published script does what "
                 f"it tells the model; use 'mapped'"
             )
-        return replace(self, parser=self.as_released)
+        released = self.as_released
+        return replace(
+            self,
+            parser=released.parser,
+            stop=self.stop if released.stop is None else released.stop,
+            crop=released.crop or self.crop,
+            ask_first=released.ask_first or self.ask_first,
+        )
 
     def parse(self, text: str, views: Sequence[View]) -> Action:
         """The action of the reply `text`, after the policy has seen `views`, first view first."""
@@ -134,10 +159,11 @@ class ChatProtocol:
         """
         system = self.system if tools else self.direct_system
         asked = self.ask(context.question, context.options)
-        first: tuple[MessagePart, ...] = (
-            context.first_view,
-            asked + (self.remind(context.first_view) if tools else ""),
-        )
+        opening = asked
+        if tools:
+            ask_first = self.ask_first or self.ask
+            opening = ask_first(context.question, context.options) + self.remind(context.first_view)
+        first: tuple[MessagePart, ...] = (context.first_view, opening)
         messages = [Message("system", (system,))] if system else []
         messages.append(Message("user", first))
         crops = 0

@@ -1,17 +1,17 @@
 """DeepEyes: Qwen2.5-VL's call, with its schema as text in the system message; boxes in pixels of
 the first picture as sent.
 
-The published HR-Bench script cuts the original with those same numbers, unscaled: `as_released`
-does so too.
+The published V* and HR-Bench scripts cut the original with those same numbers, unscaled, boxes of
+any size and beyond the edges; `as_released` does so too.
 """
 
 import json
 from collections.abc import Sequence
 
-from lfpc.boxes import Box, Size
-from lfpc.dialogue import Action, Malformed
+from lfpc.boxes import Box
+from lfpc.dialogue import Action, Answer, Malformed
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
@@ -22,8 +22,20 @@ from lfpc.protocols.reading import (
     hermes_call,
     tool_arguments,
 )
+from lfpc.protocols.released import (
+    FAILURES,
+    filled,
+    literal,
+    pil_corners,
+    tool_crop,
+    tool_size,
+    whole_text,
+)
 
 TOOL = "image_zoom_in_tool"
+TOOL_START = "<tool_call>"
+TOOL_END = "</tool_call>"
+CROP = CropRules(min_tokens=4, max_tokens=16384)
 SIDES_ABOVE = 30
 """Minimum side of a box in pixels (exclusive)."""
 ASPECT = 100
@@ -77,19 +89,22 @@ def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: an answer anywhere wins, else the first call counts; its box is in pixels of
     the first view.
     """
-    return call_or_answer(
-        text, TOOL_CALL, lambda body: _read_call(body, views, views[0].size), answer_wins=True
-    )
+    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views), answer_wins=True)
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
-    """As `parse`, with the box in pixels of the original."""
-    return call_or_answer(
-        text,
-        TOOL_CALL,
-        lambda body: _read_call(body, views, views[0].original_size),
-        answer_wins=True,
-    )
+    """Parse a reply as the published V* script: an answer anywhere wins, else the first call cuts
+    the original; a reply without either, or with a call that fails, is itself the answer.
+    """
+    if "</answer>" in text:
+        stated = text.split("<answer>")[1].split("</answer>")[0] if "<answer>" in text else text
+        return Answer(stated.strip())
+    if TOOL_START not in text:
+        return whole_text(text)
+    try:
+        return _executed(text.split(TOOL_START)[1].split(TOOL_END)[0].strip(), views)
+    except FAILURES:
+        return whole_text(text)
 
 
 def write_call(box: Box, first_view: View) -> str:
@@ -97,7 +112,16 @@ def write_call(box: Box, first_view: View) -> str:
     return hermes_call(TOOL, {"bbox_2d": list(box.to_pixels(first_view.size))})
 
 
-def _read_call(body: str, views: Sequence[View], frame: Size) -> Action:
+def _executed(body: str, views: Sequence[View]) -> Action:
+    left, top, right, bottom = box = literal(body)["arguments"]["bbox_2d"]
+    cut = filled(pil_corners(box))
+    sides = right - left, bottom - top
+    tool_size(sides, CROP)
+    return tool_crop(cut, views[0], views[0].original_size, sides=sides, emitted=box)
+
+
+def _read_call(body: str, views: Sequence[View]) -> Action:
+    frame = views[0].size
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
@@ -120,6 +144,6 @@ DEEPEYES = ChatProtocol(
     observe=observe,
     observe_nothing="<tool_response>No picture.</tool_response>",
     stop=("</tool_call>", "</answer>"),
-    crop=CropRules(min_tokens=4, max_tokens=16384),
-    as_released=parse_as_released,
+    crop=CROP,
+    as_released=Released(parser=parse_as_released, stop=()),
 )

@@ -1,17 +1,19 @@
 """ERGO: two fixed turns. The first names a region in pixels of the shown picture, the second
 answers.
 
-The published script shows the whole picture for an unreadable region, as `as_released` does.
+The published script hides the options in the first turn and shows the whole picture for a region
+that is not four whole numbers, as `as_released` does.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import sqrt
 
-from lfpc.boxes import WHOLE, Box
-from lfpc.dialogue import Action, Crop, Malformed, Reason
-from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.boxes import Box, Size
+from lfpc.dialogue import Action, Answer, Malformed, Reason
+from lfpc.images import CropRules, View, resized_size
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -21,8 +23,14 @@ from lfpc.protocols.reading import (
     malformed,
     said,
 )
+from lfpc.protocols.released import attempt, filled, pil_corners, tool_crop, tool_size, whole_text
 
 ZOOM = re.compile(r"<zoom>(.*?)(?:</zoom>|\Z)", re.DOTALL)
+_CLOSED_ZOOM = re.compile(r"<zoom>(.*?)</zoom>", re.DOTALL)
+_WHOLE_NUMBERS = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\]")
+CROP = CropRules(min_tokens=4, max_tokens=1280)
+RELEASED_CROP = CropRules(min_tokens=4, max_tokens=16384)
+"""The processor's; the script keeps to `CROP` itself, except for the whole picture."""
 _LIST = re.compile(r"\[[^\[\]]{1,200}\]")
 
 SYSTEM = (
@@ -63,14 +71,56 @@ def parse(text: str, views: Sequence[View]) -> Action:
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
-    """As `parse`, but a first reply without a valid region or an answer gets the whole picture."""
-    action = parse(text, views)
-    return Crop(WHOLE) if isinstance(action, Malformed) and len(views) == 1 else action
+    """Parse a reply as the published script. The first always gets a picture: the region of the
+    first closed zoom if that holds one list of whole numbers without signs, else the whole picture.
+    After it the reply is the answer, or what it has between answer tags.
+    """
+    if len(views) > 1:
+        stated = text.partition("<answer>")[2].partition("</answer>")[0].strip()
+        return Answer(stated) if stated else whole_text(text)
+    return attempt(
+        lambda: _executed(_released_numbers(text), views[0]),
+        lambda error: f"{type(error).__name__}: {error}{LAST}",
+    )
 
 
 def write_call(box: Box, first_view: View) -> str:
     """A zoom on `box`, in whole pixels of the first view."""
     return f"<zoom>{list(box.to_pixels(first_view.size))}</zoom>"
+
+
+def _released_numbers(text: str) -> tuple[int, ...] | None:
+    zoom = _CLOSED_ZOOM.search(text)
+    lists = _WHOLE_NUMBERS.findall(zoom.group(1)) if zoom else []
+    try:
+        return tuple(int(number) for number in lists[0]) if len(lists) == 1 else None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        return None
+
+
+def _executed(numbers: tuple[int, ...] | None, view: View) -> Action:
+    size = view.original_size
+    if numbers is None:
+        return tool_crop((0, 0, *size), view, size)
+    scales = size[0] / view.size[0], size[1] / view.size[1]
+    x1, y1, x2, y2 = (
+        int(max(0, min(number * scales[i % 2], size[i % 2]))) for i, number in enumerate(numbers)
+    )
+    sides = _released_size((x2 - x1, y2 - y1))
+    cut = filled(pil_corners((x1, y1, x2, y2)))
+    tool_size(sides, RELEASED_CROP)
+    return tool_crop(cut, view, size, sides=sides, emitted=numbers)
+
+
+def _released_size(size: Size) -> Size:
+    """The size of the script's crop, which above the maximum is rounded and may exceed it."""
+    most = CROP.max_tokens * CROP.factor**2
+    resized = resized_size(size, min_tokens=CROP.min_tokens, max_tokens=RELEASED_CROP.max_tokens)
+    if resized[0] * resized[1] <= most:
+        return resized
+    beta = sqrt(size[0] * size[1] / most)
+    width, height = (max(round(side / beta / CROP.factor), 1) * CROP.factor for side in size)
+    return width, height
 
 
 def _read_zoom(body: str, views: Sequence[View]) -> Action:
@@ -95,7 +145,12 @@ ERGO = ChatProtocol(
     observe=observe,
     observe_nothing="There is no region to see. Write <answer>your answer</answer>",
     stop=("</zoom>", "</answer>"),
-    crop=CropRules(min_tokens=4, max_tokens=1280),
+    crop=CROP,
     turns=2,
-    as_released=parse_as_released,
+    as_released=Released(
+        parser=parse_as_released,
+        crop=RELEASED_CROP,
+        stop=(),
+        ask_first=lambda question, options: question,
+    ),
 )

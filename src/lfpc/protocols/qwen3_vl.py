@@ -4,7 +4,8 @@ text.
 Three protocols, one parser: `qwen3_vl` leaves the tool's description to the chat template and
 returns crops in a tool message; `qwen3_vl_user` returns them in a user message, for servers that
 accept pictures only there; `qwen3_vl_text` also describes the tool in the system message, for
-servers and templates without tools.
+servers and templates without tools. `as_released` does what the zoom tool of Qwen-Agent does, the
+published code for these calls.
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import Any
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.qwen_agent import LEAST_SIDE, RELEASED_CROP, TOOL, parse_as_released
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -31,11 +33,8 @@ from lfpc.protocols.reading import (
     whole_number,
 )
 
-TOOL = "image_zoom_in_tool"
 FRAME = (1000, 1000)
 """Coordinate range, across and down."""
-LEAST_SIDE = 32
-"""Minimum side of a crop in pixels of the original; shorter sides are widened."""
 
 _CALL = re.compile(
     r"<tool_call>(.*?)(?:</tool_call>|\Z)|(<function=.*?(?:</function>|\Z))", re.DOTALL
@@ -179,6 +178,7 @@ QWEN3_VL = ChatProtocol(
     call_text=call_text,
     frame=FRAME,
     crop=CropRules(factor=32, min_tokens=256),
+    as_released=Released(parser=parse_as_released, crop=RELEASED_CROP),
 )
 QWEN3_VL_USER = replace(
     QWEN3_VL,
