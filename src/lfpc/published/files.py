@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -298,6 +298,7 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
         number = 0
         # As Arrow stores them: pictures are bytes or a path, at any depth, and are not decoded.
         for batch in rows.with_format("arrow").iter(batch_size=8):
+            batch = cast("pa.Table", batch)
             for i in range(batch.num_rows):
                 number += 1
                 row = _arrow_row(folder / str(split), number, batch, i)

@@ -106,8 +106,10 @@ def need(row: Mapping[str, Any], *names: str) -> Any:
 
 def missing_column(row: Mapping[str, Any], *names: str) -> SampleError:
     """The error for a row without a value in any of the columns `names`."""
-    there = ", ".join(repr(name) if name in names else str(name) for name in row)
-    return SampleError(f"no {' or '.join(map(repr, names))}; the row has {there or 'no columns'}")
+    wanted = " or ".join(map(repr, names))
+    if any(name in row for name in names):
+        return SampleError(f"no {wanted}: the value is empty, null or NaN")
+    return SampleError(f"no {wanted}; the row has {', '.join(map(str, row)) or 'no columns'}")
 
 
 def text_of(row: Mapping[str, Any], *names: str, default: str = "") -> str:
