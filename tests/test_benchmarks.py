@@ -874,6 +874,7 @@ def test_a_list_of_options_is_taken_off_in_every_layout(text: str, options: tupl
         ("(A) red\n(B) blue", ("red", "blue")),
         ("(A) red (B) blue", ("red", "blue")),
         ("(A) red\\n(B) blue", ("red", "blue")),
+        ("A.The bus B.The tram", ("The bus", "The tram")),
         ('["red", "blue"]', ("red", "blue")),
         ("['it\\'s red', 'blue']", ("it's red", "blue")),
         (["(A) red", "(B) blue"], ("red", "blue")),

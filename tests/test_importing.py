@@ -643,6 +643,21 @@ def test_samples_come_back_as_they_went(tmp_path: Path, name: str) -> None:
     assert back[1].image == back[2].image
 
 
+def test_options_beyond_j_are_exported_and_imported(tmp_path: Path) -> None:
+    picture = published.write_picture(tmp_path / "p" / "1.png", 1)
+    options = tuple(f"text {i}" for i in range(13))
+    sample = Sample(id="1", image=picture, question="Which?", answer="M", options=options)
+    EXPORTERS["mini-o3"]([sample], tmp_path / "export")
+    (row,) = json.loads((tmp_path / "export" / "train.json").read_text())
+    assert "(M) text 12" in row["problem"]
+    published.write_json(
+        tmp_path / "in" / "x.json",
+        [{"question": row["problem"], "answer": "M. text 12", "image": str(picture)}],
+    )
+    (back,), _ = bring("table", tmp_path / "in", tmp_path / "out", roots=(tmp_path / "p",))
+    assert (back.options, back.answer) == (options, "M")
+
+
 def test_exports_have_the_published_columns(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

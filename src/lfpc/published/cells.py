@@ -47,11 +47,11 @@ def parsed_list(text: str) -> list[Any] | dict[str, Any] | None:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            found = without_nan(read(text))
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
         if isinstance(found, list | dict):
-            return without_nan(found)
+            return found
     return None
 
 

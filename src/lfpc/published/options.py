@@ -280,7 +280,7 @@ def _marked(text: str) -> tuple[str, ...]:
     """The options of a text of marked ones; () for another text."""
     if "\n" not in text:
         text = text.replace("\\n", "\n")  # tables that escape line breaks
-    return _marked_lines(text) or split_options(text)[1]
+    return _marked_lines(text) or split_options(text)[1] or _marked_in_line(text)
 
 
 def _marked_lines(text: str) -> tuple[str, ...]:
@@ -295,6 +295,22 @@ def _marked_lines(text: str) -> tuple[str, ...]:
         elif options and line.strip():
             options[-1] = f"{options[-1]} {line.strip()}"
     return tuple(options) if len(options) >= 2 else ()
+
+
+def _marked_in_line(text: str) -> tuple[str, ...]:
+    """Options of a text that begins with the mark of A and in which each further mark follows a
+    space, as in "A.The bus B.The tram"; () with fewer than two.
+    """
+    marks = [re.match(_OWN_MARK.format("A"), text)]
+    while (last := marks[-1]) and len(marks) < len(LETTERS):
+        mark = re.compile(rf"(?<=[\s,;]){_OWN_MARK.format(LETTERS[len(marks)])}")
+        marks.append(mark.search(text, last.end()))
+    found = [mark for mark in marks if mark]
+    if len(found) < 2:
+        return ()
+    ends = [mark.start() for mark in found[1:]] + [len(text)]
+    options = [text[mark.end() : end].strip() for mark, end in zip(found, ends, strict=True)]
+    return _without_separators(tuple(options)) if all(options) else ()
 
 
 def _unmarked(texts: tuple[str, ...]) -> tuple[str, ...]:
