@@ -19,12 +19,13 @@ from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
 from lfpc.dialogue import Crop
-from lfpc.errors import ConfigError, PictureError, SampleError
+from lfpc.errors import ConfigError, MissingPicture, PictureError, SampleError
 from lfpc.metrics.summary import average_at_k, flat_figures, summarise
 from lfpc.published.benchmarks import read_benchmark, score_task
+from lfpc.published.cells import plain_answer
 from lfpc.published.files import read_rows
 from lfpc.published.index import PUBLISHED, published_set
-from lfpc.published.options import split_options
+from lfpc.published.options import lettered, some_options, split_options
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.published_set import ReadOptions
 from lfpc.records import EpisodeRecord, TurnRecord
@@ -227,7 +228,7 @@ def test_a_bad_row_is_named_and_loses_only_itself(tmp_path: Path) -> None:
     rows[3]["image"] = base64.b64encode(b"no picture" * 50).decode()
     rows[5]["question"] = ""
     rows[7]["C"] = rows[7]["D"] = rows[7]["B"] = ""
-    rows[9]["index"] = rows[8]["index"]
+    rows[9] = dict(rows[8])
     file = write_table(tmp_path / "hr_bench_4k.tsv", rows)
     with file.open("a") as out:
         out.write("12\ttoo few cells\n13\tmany" + "\tx" * 30 + "\n")
@@ -665,3 +666,368 @@ def test_average_at_k_is_about_questions_and_refuses_runs_of_different_ones() ->
     )  # two questions: half their distance
     with pytest.raises(ConfigError, match="run 2 does not have the samples of run 1"):
         average_at_k([runs[0], runs[1][:1]])
+
+
+# --- layouts of the published files ---------------------------------------------------------------
+
+
+MME = {
+    "index": 0,
+    "question": "What is written on the sign?",
+    "multi-choice options": str(
+        ["(A) route B. north", "(B) it's closed", "(C) x", "(D) y", "(E) z"]
+    ),
+    "answer": "B",
+    "category": "Perception/OCR",
+    "l2-category": "signs",
+    "image": b64(),
+}
+
+
+def test_mme_realworld_options_printed_by_python_are_read_and_not_evaluated(tmp_path: Path) -> None:
+    mark = tmp_path / "evaluated"
+    evil = f"[__import__('pathlib').Path({str(mark)!r}).touch(), '(B) y']"
+    rows = [MME, MME | {"index": 1, "multi-choice options": evil}]
+    write_table(tmp_path / "mme_realworld_lite.tsv", rows)
+    (sample,), (problem,) = read("mme-realworld-lite", tmp_path)
+    assert sample.options == ("route B. north", "it's closed", "x", "y", "z")
+    assert sample.answer == "B"
+    assert "two options or more" in problem
+    assert not mark.exists()
+
+
+def test_distinct_questions_that_share_an_id_are_all_kept(tmp_path: Path) -> None:
+    options = ["(A) 1", "(B) 2", "(C) 3"]
+    row = {"Question_id": "p/1", "Image": "a.png", "Answer choices": options, "Ground truth": "A"}
+    rows = [row | {"Text": "How many cars?"}, row | {"Text": "How many dogs?"}]
+    write_json(tmp_path / "MME_RealWorld_Lite.json", [*rows, rows[0]])
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "a.png").write_bytes(png())
+    samples, (problem,) = read("mme-realworld-lite", tmp_path)
+    assert [(s.id, s.question) for s in samples] == [
+        ("p/1", "How many cars?"),
+        ("p/1#2", "How many dogs?"),
+    ]
+    assert "'p/1' is there twice" in problem
+
+
+def test_treebench_reads_options_in_one_cell_and_columns_up_to_k(tmp_path: Path) -> None:
+    common = {"question": "Which?", "category": "c", "target_instances": "[[0, 0, 20, 10]]"}
+    listed = [
+        "A. red\nB. blue",
+        "A.The bus\nB.The tram",
+        "A Cast iron\nB Wood\nC. Glass",
+    ]
+    columns = "ABCDEFGHIJK"
+    rows = [
+        common
+        | {"index": i, "multi-choice options": text, "answer": "B", "image": b64()}
+        | dict.fromkeys(columns, "")
+        for i, text in enumerate(listed)
+    ]
+    rows.append(
+        rows[0] | {"index": 3, "answer": "K"} | {letter: f"text {letter}" for letter in columns}
+    )
+    write_table(tmp_path / "TreeBench.tsv", rows)
+    samples, bad = read("treebench", tmp_path)
+    assert bad == []
+    assert [s.options for s in samples[:3]] == [
+        ("red", "blue"),
+        ("The bus", "The tram"),
+        ("Cast iron", "Wood", "Glass"),
+    ]
+    assert len(samples[3].options) == 11
+    assert samples[3].answer == "K"
+
+
+def test_an_empty_column_between_options_rejects_the_row(tmp_path: Path) -> None:
+    rows = hrbench_rows(1)
+    rows[1]["B"] = ""
+    write_table(tmp_path / "hr_bench_4k.tsv", rows)
+    samples, (problem,) = read("hrbench-4k", tmp_path)
+    assert len(samples) == 3
+    assert "option B is empty, but later ones are not" in problem
+
+
+def test_options_in_columns_leave_letters_in_the_question(tmp_path: Path) -> None:
+    row = {"index": 0, "question": "Compare.\n(A) is left\n(B) is right", "A": "left", "B": "same"}
+    row |= {"answer": "B", "category": "c", "target_instances": "[]", "image": b64()}
+    write_table(tmp_path / "TreeBench.tsv", [row])
+    ((sample,), _) = read("treebench", tmp_path)
+    assert sample.question == "Compare.\n(A) is left\n(B) is right"
+    assert sample.options == ("left", "same")
+
+
+def test_zoombench_is_read_as_its_converter_writes_it_also_in_a_renamed_folder(
+    tmp_path: Path,
+) -> None:
+    row = {
+        "images": ["../ZoomBench/images/image_0.png"],
+        "crop_images": ["../ZoomBench/images/crop_image_0.png"],
+        "query": "Which?\nA. one\nB. two",
+        "response": "B",
+    }
+    rows = [row, row | {"query": "How many?", "response": "12"}]
+    for name in ("ZoomBench", "renamed"):
+        write_json(tmp_path / name / "zoombench.json", rows)
+        (tmp_path / name / "images").mkdir()
+        (tmp_path / name / "images" / "image_0.png").write_bytes(png())
+    for name in ("ZoomBench", "renamed"):
+        (first, second), bad = read("zoombench", tmp_path / name)
+        assert bad == []
+        assert (first.id, first.question, first.options) == ("1", "Which?", ("one", "two"))
+        assert first.answer == "B"
+        assert (second.id, second.question, second.answer) == ("2", "How many?", "12")
+        assert first.image.read_bytes() == png()
+
+
+def test_zoombench_parquet_has_query_and_response(tmp_path: Path) -> None:
+    row = {"id": "z7", "query": "How many?", "response": "3", "question_type": "open"}
+    row |= {"image": {"bytes": png(), "path": None}, "crop_image": {"bytes": png(), "path": None}}
+    write_parquet(tmp_path / "test.parquet", [row])
+    ((sample,), _) = read("zoombench", tmp_path)
+    assert (sample.id, sample.answer, sample.category) == ("z7", "3", "open")
+
+
+def vstar_table_rows() -> Rows:
+    text = "What colour?\n(A) red\n(B) blue\nAnswer with the option's letter directly."
+    row = {"text": text, "category": "direct_attributes"}
+    return [
+        row | {"image": {"bytes": png(), "path": "sa_0.jpg"}, "label": "A", "question_id": "0"},
+        row | {"image": {"bytes": png(1), "path": None}, "label": "B", "question_id": "1"},
+    ]
+
+
+def test_vstar_is_read_from_its_parquet_file(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", vstar_table_rows())
+    samples, bad = read("vstar", tmp_path)
+    assert bad == []
+    assert [(s.id, s.question, s.options, s.answer) for s in samples] == [
+        ("direct_attributes/sa_0", "What colour?", ("red", "blue"), "A"),
+        ("direct_attributes/1", "What colour?", ("red", "blue"), "B"),
+    ]
+
+
+def test_vstar_is_read_from_its_tsv_and_shuffled_where_one_letter_is_always_right(
+    tmp_path: Path,
+) -> None:
+    row = {"question": "Left?", "A": "left", "B": "right", "C": "", "D": ""}
+    row |= {"category": "relative_position"}
+    rows = [row | {"index": i, "answer": "AB"[i % 2], "image": b64(i)} for i in range(4)]
+    write_table(tmp_path / "a" / "VStarBench.tsv", rows)
+    samples, bad = read("vstar", tmp_path / "a")
+    assert bad == []
+    assert [(s.id, s.answer) for s in samples] == [
+        (f"relative_position/{i}", "AB"[i % 2]) for i in range(4)
+    ]
+    rows = [row | {"index": i, "answer": "A", "image": b64(i)} for i in range(12)]
+    write_table(tmp_path / "b" / "VStarBench.tsv", rows)
+    shuffled = read("vstar", tmp_path / "b")[0]
+    assert {s.answer for s in shuffled} == {"A", "B"}
+    assert {s.options["AB".index(s.answer)] for s in shuffled} == {"left"}
+
+
+# --- options and answers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which panel, (A) or (B), shows the cat?",
+        "Compare figure (A) with (B). Which is larger?",
+        "Which is larger? (A) or (B)",
+        "Look at both. (A) or (B) shows the cat?",
+        "Is the car in (A) bigger than the car in (B)?",
+        "Which edge is longer? (A) to (B) or (B) to (C)?",
+        "In the picture: (A) is a cat and (B) is a dog. Which is bigger?",
+        "(A) a cat\n(B) a dog\nWhich one is bigger?",
+        "Which is right?\n(A)\n(B)",
+        "Which person is A. Smith or B. Jones?",
+    ],
+)
+def test_letters_inside_a_question_are_no_list_of_options(text: str) -> None:
+    assert split_options(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("Q? (A) red, (B) blue, (C) green", ("red", "blue", "green")),
+        ("Q?\nOptions:\nA. red\nB. blue", ("red", "blue")),
+        ("Q? The choices are listed below:\n(A) red\n(B) blue\nReply.", ("red", "blue")),
+        ("Q?\n(A) red (B) blue\n(C) green (D) grey", ("red", "blue", "green", "grey")),
+        ("Q?\n(A) route B. north\n(B) route C. south", ("route B. north", "route C. south")),
+        ("Q? (A) AND (B) OR (C) XOR", ("AND", "OR", "XOR")),
+        (
+            "Q?\n" + "\n".join(f"{letter}) {letter}1" for letter in "ABCDEFGHIJKLM"),
+            tuple(f"{letter}1" for letter in "ABCDEFGHIJKLM"),
+        ),
+    ],
+)
+def test_a_list_of_options_is_taken_off_in_every_layout(text: str, options: tuple[str]) -> None:
+    assert split_options(text) == ("Q?", options)
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        ("(A) red\n(B) blue", ("red", "blue")),
+        ("(A) red (B) blue", ("red", "blue")),
+        ("(A) red\\n(B) blue", ("red", "blue")),
+        ("A.The bus B.The tram", ("The bus", "The tram")),
+        ('["red", "blue"]', ("red", "blue")),
+        ("['it\\'s red', 'blue']", ("it's red", "blue")),
+        (["(A) red", "(B) blue"], ("red", "blue")),
+        (["A flat", "B flat"], ("A flat", "B flat")),
+        (["A.D.", "B.C."], ("A.D.", "B.C.")),
+        ({"B": "blue", "A": "red", "C": None}, ("red", "blue")),
+        (["red", "blue", None, float("nan")], ("red", "blue")),
+        ([3, 4], ("3", "4")),
+    ],
+)
+def test_options_are_read_in_every_form(value: Any, options: tuple[str]) -> None:
+    assert some_options(value) == options
+
+
+@pytest.mark.parametrize(
+    "value", ["red", "red, blue", ["red", None, "blue"], ["red", None], [["a"], ["b"]], 7, {"A": 1}]
+)
+def test_what_is_no_list_of_options_is_rejected(value: Any) -> None:
+    with pytest.raises(SampleError, match=r"option"):
+        some_options(value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("B. Blue", ("Red", "Blue"), "B"),
+        ("blue", ("Red", "Blue"), "B"),
+        ("(b) blue.", ("Red", "Blue"), None),
+        ("(B) blue.", ("Red", "Blue"), "B"),
+        ("A", ("B", "A", "C"), "A"),
+        ("b", ("b", "a"), "A"),
+        ("b", ("red", "blue"), "B"),
+        (4, (3, 4), "B"),
+        ("B. Red", ("Red", "Blue"), None),
+        ("red", ("Red", "red."), None),
+        ("!", (".", "!"), "B"),
+        ("C", ("Red", "Blue"), None),
+    ],
+)
+def test_an_answer_names_one_option_or_none(
+    answer: Any, options: tuple[Any, ...], letter: str | None
+) -> None:
+    texts = tuple(map(str, options))
+    if letter is None:
+        with pytest.raises(SampleError):
+            lettered(answer, texts)
+    else:
+        assert lettered(answer, texts) == letter
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("\\boxed{B}", "B"),
+        (["\\boxed{B}"], "B"),
+        (["B"], "B"),
+        ('["B"]', "B"),
+        ("So it is $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
+        ("\\boxed{\\text{red car}}", "red car"),
+        ("<answer> stop </answer>", "stop"),
+        (["red", None], "red"),
+        ("a [small] car", "a [small] car"),
+        (3, "3"),
+        (0, "0"),
+    ],
+)
+def test_reference_answers_lose_their_wrapping(value: Any, answer: str) -> None:
+    assert plain_answer(value) == answer
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), [], ["a", "b"], {"a": 1}, "  "])
+def test_no_answer_and_several_answers_are_rejected(value: Any) -> None:
+    with pytest.raises(SampleError):
+        plain_answer(value)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def cells(file: Path) -> list[Any]:
+    return [str(row) if isinstance(row, SampleError) else row.values for row in read_rows(file)]
+
+
+@pytest.mark.parametrize("place", ["first", "last"], ids=["first cell", "last cell"])
+@pytest.mark.parametrize("quoted_later", [False, True])
+def test_a_quotation_mark_that_is_not_closed_loses_only_its_row(
+    tmp_path: Path, place: str, quoted_later: bool
+) -> None:
+    file = tmp_path / "x.tsv"
+    bad = '"open\tq' if place == "first" else '2\t"open'
+    last = '"two\nlines"' if quoted_later else "d"
+    file.write_text(f"id\tq\n1\ta\n{bad}\n3\tb\n4\tc\n5\t{last}\n")
+    one, problem, *others = cells(file)
+    assert one == {"id": "1", "q": "a"}
+    assert "x.tsv: row 2: " in problem
+    assert [row["id"] for row in others] == ["3", "4", "5"]
+    assert others[-1]["q"] == last.strip('"')
+
+
+def test_a_row_that_is_not_utf8_is_an_error_and_no_replacement_marks(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_bytes("id,q\n1,plain\n2,café\n3,more\n".encode("latin-1"))
+    one, problem, other = cells(file)
+    assert (one["id"], other["id"]) == ("1", "3")
+    assert "row 2: not UTF-8" in problem
+    file.write_bytes("id,q\n1,plain\n".encode("utf-16"))
+    (problem,) = cells(file)
+    assert "the first line is not UTF-8" in problem
+
+
+def test_one_unreadable_parquet_value_loses_only_its_row(tmp_path: Path) -> None:
+    texts = pa.array([b"one", b"caf\xe9", b"three", b"four"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"q": texts}), tmp_path / "x.parquet")
+    one, problem, *others = cells(tmp_path / "x.parquet")
+    assert one == {"q": "one"}
+    assert "row 2: unreadable value" in problem
+    assert others == [{"q": "three"}, {"q": "four"}]
+
+
+def test_a_damaged_row_group_loses_only_its_rows(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    rows = [{"q": f"text {i} " + "x" * 200} for i in range(6)]
+    pq.write_table(
+        pa.Table.from_pylist(rows), file, row_group_size=2, compression="zstd", use_dictionary=False
+    )
+    meta = pq.ParquetFile(file).metadata.row_group(1).column(0)
+    data = bytearray(file.read_bytes())
+    start = meta.data_page_offset
+    data[start : start + meta.total_compressed_size] = b"\xff" * meta.total_compressed_size
+    file.write_bytes(bytes(data))
+    found = cells(file)
+    assert [row["q"][:6] for row in found if isinstance(row, dict)] == [
+        "text 0",
+        "text 1",
+        "text 4",
+        "text 5",
+    ]
+    assert sum(isinstance(row, str) for row in found) == 1
+
+
+def test_json_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"q": 1}\n{"q": NaN}\nbroken\n')
+    one, two, problem = cells(tmp_path / "x.json")
+    assert (one, two) == ({"q": 1}, {"q": None})
+    assert "row 3: not a line of JSON" in problem
+
+
+def test_a_short_name_without_a_file_is_a_missing_picture_and_no_base64(tmp_path: Path) -> None:
+    store = PictureStore(tmp_path / "kept", roots=(tmp_path,))
+    long = "/".join(["d" * 50] * 5) + "/p.png"
+    (tmp_path / long).parent.mkdir(parents=True)
+    (tmp_path / long).write_bytes(png())
+    assert store.file_of(long) == tmp_path / long
+    for name in ("img_0001", "abcd", "a" * 60):
+        with pytest.raises(MissingPicture, match="no such picture"):
+            store.file_of(name)

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from lfpc.boxes import Box
+from lfpc.cli.data import DataImport
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.published.config import ImportConfig
@@ -253,6 +254,108 @@ def test_unknown_format_and_unknown_field_are_named(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match="no such file or folder"):
         bring("table", tmp_path / "gone", tmp_path / "out2")
     assert {"deepeyes", "table", "vstar", "hrbench-8k", "treebench", "zoombench"} <= set(PUBLISHED)
+
+
+@pytest.mark.slow
+def test_saved_data_set_with_lists_of_pictures_and_classes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="the package `datasets` is not installed")
+    names = ["red", "blue"]
+    data = datasets.Dataset.from_dict(
+        {
+            "question": ["a?", "b?"],
+            "answer": [1, 0],
+            "extra": [{"kind": [0]}, {"kind": [1]}],
+            "images": [[Image.new("RGB", (40, 40), name)] for name in names],
+        },
+        features=datasets.Features(
+            question=datasets.Value("string"),
+            answer=datasets.ClassLabel(names=names),
+            extra={"kind": datasets.List(datasets.ClassLabel(names=names))},
+            images=datasets.List(datasets.Image()),
+        ),
+    )
+    data.save_to_disk(tmp_path / "in")
+    samples, rejected = bring(
+        "table",
+        tmp_path / "in",
+        tmp_path / "out",
+        columns={"image": "images", "category": "extra.kind"},
+    )
+    assert rejected == []
+    assert [sample.answer for sample in samples] == ["blue", "red"]
+    assert [sample.category for sample in samples] == ["['red']", "['blue']"]
+    assert len({sample.image for sample in samples}) == 2
+
+
+def test_null_and_nan_are_absent_and_never_text(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "in" / "a.png")
+    row = {"id": "r", "image": "a.png", "question": "q?", "answer": "A"}
+    nan = float("nan")
+    rows = [
+        row | {"id": "options", "options": {"A": "x", "B": "y", "C": None, "D": nan}},
+        row | {"id": "category", "category": None, "source": nan, "boxes": nan},
+        row | {"answer": nan},
+        row | {"answer": None},
+        row | {"question": nan},
+        row | {"id": nan},
+        row | {"id": "few", "options": ["x", None]},
+    ]
+    (tmp_path / "in" / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples, rejected = bring("table", tmp_path / "in", tmp_path / "out")
+    assert [(sample.id, sample.options) for sample in samples] == [
+        ("options", ("x", "y")),
+        ("category", ()),
+    ]
+    assert (samples[1].category, samples[1].source) == ("", "")
+    assert [one["row"] for one in rejected] == [3, 4, 5, 6, 7]
+
+
+def test_options_in_one_cell_are_a_list_and_a_lone_text_is_not(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "in" / "a.png")
+    row = {"image": "a.png", "question": "Colour?", "answer": "blue"}
+    rows = [
+        row | {"options": text}
+        for text in ("(A) red\n(B) blue", '["red", "blue"]', "['red', 'blue']", "red")
+    ]
+    published.write_json(tmp_path / "in" / "x.json", rows)
+    samples, (problem,) = bring("table", tmp_path / "in", tmp_path / "out")
+    assert [(s.options, s.answer) for s in samples] == [(("red", "blue"), "B")] * 3
+    assert "two options or more, got 'red'" in problem["detail"]
+
+
+def test_pixel_reasoner_answers_are_boxed_or_lists_of_one(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "in" / "a.png")
+    text = "Which?\n(A) red\n(B) blue"
+    for i, answer in enumerate(["\\boxed{B}", ["B"], ["\\boxed{B}"], ["B. blue"]]):
+        row = {"qid": "q", "question": text, "answer": answer, "image": ["a.png"]}
+        published.write_parquet(tmp_path / "in" / str(i) / "x.parquet", [row])
+        published.write_picture(tmp_path / "in" / str(i) / "a.png")
+    samples, rejected = bring("pixel-reasoner", tmp_path / "in", tmp_path / "out")
+    assert rejected == []
+    assert [(s.question, s.options, s.answer) for s in samples] == [
+        ("Which?", ("red", "blue"), "B")
+    ] * 4
+
+
+def test_a_missing_column_is_reported_with_the_columns_of_the_file(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "x.csv").write_text("qid, img, problem\n1, a.png, q?\n")
+    samples, (problem,) = bring("table", tmp_path / "in", tmp_path / "out")
+    assert samples == []
+    assert problem["detail"] == "no 'image'; the row has qid, img, problem"
+
+
+def test_an_import_without_a_sample_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    src = tmp_path / "in"
+    src.mkdir()
+    for name, text in (("wrong", '{"q": 1}'), ("empty", "")):
+        (src / "x.jsonl").write_text(text)
+        config = DataImport(format="table", src=src, out=tmp_path / name)
+        reason = "no 'image'; the row has q" if text else "it has no rows"
+        with pytest.raises(SampleError, match=f"no row could be read.*{reason}"):
+            config.run()
 
 
 # --- what cannot be a sample ----------------------------------------------------------------------
@@ -538,6 +641,21 @@ def test_samples_come_back_as_they_went(tmp_path: Path, name: str) -> None:
         sample.image.read_bytes() for sample in samples
     ]
     assert back[1].image == back[2].image
+
+
+def test_options_beyond_j_are_exported_and_imported(tmp_path: Path) -> None:
+    picture = published.write_picture(tmp_path / "p" / "1.png", 1)
+    options = tuple(f"text {i}" for i in range(13))
+    sample = Sample(id="1", image=picture, question="Which?", answer="M", options=options)
+    EXPORTERS["mini-o3"]([sample], tmp_path / "export")
+    (row,) = json.loads((tmp_path / "export" / "train.json").read_text())
+    assert "(M) text 12" in row["problem"]
+    published.write_json(
+        tmp_path / "in" / "x.json",
+        [{"question": row["problem"], "answer": "M. text 12", "image": str(picture)}],
+    )
+    (back,), _ = bring("table", tmp_path / "in", tmp_path / "out", roots=(tmp_path / "p",))
+    assert (back.options, back.answer) == (options, "M")
 
 
 def test_exports_have_the_published_columns(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ class DataImport(ImportConfig):
     """Samples folder to write; an interrupted import can resume."""
 
     def run(self) -> str:
-        from lfpc.published.importing import REJECTED_FILE, import_published
+        from lfpc.errors import SampleError
+        from lfpc.published.importing import REJECTED_FILE, first_rejection, import_published
         from lfpc.report.import_page import import_lines, write_import_page
 
         config = ImportConfig(**fields_of(ImportConfig, self))
@@ -110,6 +111,11 @@ class DataImport(ImportConfig):
         print(*import_lines(found), sep="\n")
         if found.rejected:
             print(f"rejected rows: {self.out / REJECTED_FILE}")
+        if not found.samples:
+            raise SampleError(
+                f"{self.src}: no row could be read as a sample of {self.format}; "
+                f"{first_rejection(found)}"
+            )
         return f"samples: {self.out} (figures: {write_import_page(self.out / 'report', found)})"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, SampleError
@@ -36,6 +37,8 @@ def read_benchmark(
 ) -> list[Sample]:
     """Every sample of a benchmark, in its published order.
 
+    A question with the id of another one gets the number of its row, as in an import.
+
     Args:
         name: name of a set in `PUBLISHED` with a score.
         folder: folder of the published files, or its parent if it has the benchmark's name.
@@ -54,13 +57,15 @@ def read_benchmark(
     options = ReadOptions(pictures=work / "pictures", roots=(inner,), option_seed=seed)
     samples: dict[str, Sample] = {}
     skipped = 0
-    for found in chosen.read(inner, options):
+    for number, found in enumerate(chosen.read(inner, options), 1):
         made = sample_of(found)
         if not isinstance(made, Sample):
             problem = str(made)
-        elif made.id in samples:
+        elif made.id in samples and _asked(made) == _asked(samples[made.id]):
             problem = f"{inner}: sample id {made.id!r} is there twice; the second one is left out"
         else:
+            if made.id in samples:
+                made = replace(made, id=f"{made.id}#{number}")
             samples[made.id] = made
             continue
         skipped += 1
@@ -75,6 +80,11 @@ def read_benchmark(
             "%s: %d questions read, %d rows skipped%s", name, len(samples), skipped, expected
         )
     return list(samples.values())
+
+
+def _asked(sample: Sample) -> tuple[object, ...]:
+    """What a sample asks: equal for a row that is there twice."""
+    return sample.image, sample.question, sample.options, sample.answer
 
 
 def score_task(task: str, records: Records) -> Summary:

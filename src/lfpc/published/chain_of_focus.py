@@ -6,7 +6,7 @@ from lfpc.published.files import TableRow
 from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import need, one_picture, plain_question, reader
+from lfpc.published.reading import answer_of, need, one_picture, plain_question, reader, text_of
 from lfpc.samples import Sample
 
 
@@ -14,15 +14,15 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     """The sample of a row; the category is the data set of its picture."""
     values = row.values
     text = plain_question(str(need(values, "question")))
-    answer = str(need(values, "groundtruth", "ground_truth", "answer")).strip()
+    answer = answer_of(values, "groundtruth", "ground_truth", "answer")
     question, options, answer = with_options(text, answer)
     return Sample(
-        id=str(values.get("id") or f"row-{row.number}"),
+        id=text_of(values, "id", default=f"row-{row.number}"),
         image=one_picture(need(values, "image_name", "image"), store),
         question=question,
         answer=answer,
         options=options,
-        category=str(values.get("data_source") or ""),
+        category=text_of(values, "data_source"),
         source="chain-of-focus",
     )
 

@@ -10,7 +10,15 @@ from lfpc.published.files import TableRow
 from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import kept_fields, need, one_picture, plain_question, reader
+from lfpc.published.reading import (
+    answer_of,
+    kept_fields,
+    need,
+    one_picture,
+    plain_question,
+    reader,
+    text_of,
+)
 from lfpc.samples import Sample
 
 
@@ -18,19 +26,17 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     values = row.values
     extra = _struct(values, "extra_info")
     reward = _struct(values, "reward_model")
-    source = str(values.get("data_source") or "")
-    text = plain_question(str(extra.get("question") or _asked(need(values, "prompt"))))
-    answer = str(need({**extra, **reward}, "ground_truth", "answer")).strip()
+    source = text_of(values, "data_source")
+    text = plain_question(text_of(extra, "question") or _asked(need(values, "prompt")))
+    answer = answer_of({**extra, **reward}, "ground_truth", "answer")
     question, options, answer = with_options(text, answer)
     sample = Sample(
-        id=f"{source}/{extra['index']}"
-        if extra.get("index") not in (None, "")
-        else f"{source}/row-{row.number}",
+        id=f"{source}/{text_of(extra, 'index', default=f'row-{row.number}')}",
         image=one_picture(need(values, "images"), store),
         question=question,
         answer=answer,
         options=options,
-        category=str(values.get("env_name") or values.get("ability") or ""),
+        category=text_of(values, "env_name", "ability"),
         source=source,
     )
     return kept_fields(extra, sample)
@@ -48,7 +54,7 @@ def _asked(prompt: Any) -> str:
     messages = [message for message in prompt if message.get("role") == "user"]
     if not messages:
         raise SampleError("'prompt' holds no message of the user")
-    return str(messages[-1]["content"])
+    return str(need(messages[-1], "content"))
 
 
 _read = reader("*.parquet", make=_sample)

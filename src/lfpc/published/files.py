@@ -6,24 +6,29 @@ the next row follows.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfpc.errors import SampleError
+from lfpc.published.cells import without_nan
 
 LARGEST_CELL = 512 * 1024 * 1024
 """Maximum characters of a TSV cell; a longer one means an unclosed quotation mark."""
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""A byte that is not UTF-8, as Python's "surrogateescape" keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row of a file, with its values by column name."""
+    """One row of a file, with its values by column name; None for null and NaN."""
 
     file: Path
     number: int
@@ -85,29 +90,100 @@ def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
     # Not pyarrow's reader: it keeps some twenty blocks in flight, each of which must be larger than
     # the largest row.
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        rows = csv.reader(lines, delimiter="," if file.suffix.lower() == ".csv" else "\t")
-        names: list[str] | None = None
-        number = -1
-        while True:
-            number += 1
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        rows = _Records(text, "," if file.suffix.lower() == ".csv" else "\t")
+        names = rows.first()
+        if names is None:
+            return
+        if not _is_utf8(names):
+            yield SampleError(
+                f"{file}: the first line is not UTF-8; convert the file, as in "
+                f"`iconv -f LATIN1 -t UTF-8`"
+            )
+            return
+        names = [name.strip() for name in names]
+        for number, row in enumerate(rows.others(len(names)), 1):
             where = f"{file}: row {number}"
+            if isinstance(row, SampleError):
+                yield SampleError(f"{where}: {row}")
+            elif not _is_utf8(row):
+                yield SampleError(f"{where}: not UTF-8; convert the file")
+            elif row:
+                yield TableRow(file, number, dict(zip(names, map(_cell, row), strict=True)))
+
+
+def _cell(text: str) -> str | None:
+    """A cell of a text table, None for the NaN of other programs."""
+    return None if text.strip().casefold() == "nan" else text
+
+
+def _is_utf8(row: Sequence[str]) -> bool:
+    """Whether no byte of a row's file had to be escaped."""
+    return not any(_ESCAPED.search(cell) for cell in row)
+
+
+class _Records:
+    """Records of a table, whose cells may hold line breaks between quotation marks.
+
+    A quotation mark that is not closed takes in the following lines. A record that does not fit is
+    therefore only its first line, and the others are read once more.
+    """
+
+    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
+        self._lines = iter(lines)
+        self._delimiter = delimiter
+        self._again: deque[str] = deque()
+        self._record: list[str] = []
+        """Lines of the current record."""
+        self._ended = False
+
+    def first(self) -> list[str] | None:
+        """The first record; None for an empty file."""
+        return self._next()
+
+    def others(self, width: int) -> Iterator[list[str] | SampleError]:
+        """The next records, of `width` cells each, or the reason why one is unreadable; an empty
+        line is [].
+        """
+        while True:
             try:
-                row = next(rows)
-            except StopIteration:
-                return
+                row = self._next()
+                if row is None:
+                    return
+                if row and len(row) != width:
+                    raise csv.Error(f"{len(row)} cells, but the first line names {width} columns")
+                if len(self._record) > 1:
+                    self._check_quotation_marks()
             except csv.Error as error:
-                yield SampleError(f"{where}: {error}")
-                continue
-            if names is None:
-                names = row
-            elif len(row) != len(names):
-                if row:
-                    yield SampleError(
-                        f"{where}: {len(row)} cells, but the first line names {len(names)} columns"
-                    )
+                self._again.extendleft(reversed(self._record[1:]))
+                self._ended = False
+                yield SampleError(str(error))
             else:
-                yield TableRow(file, number, dict(zip(names, row, strict=True)))
+                yield row
+
+    def _next(self) -> list[str] | None:
+        self._record = []
+        # A reader of its own for each record: a reader may not be used further after an error.
+        return next(csv.reader(self._record_lines(), delimiter=self._delimiter), None)
+
+    def _record_lines(self) -> Iterator[str]:
+        while True:
+            if self._again:
+                line = self._again.popleft()
+            elif (line := next(self._lines, None)) is None:
+                self._ended = True
+                return
+            self._record.append(line)
+            yield line
+
+    def _check_quotation_marks(self) -> None:
+        """Raise csv.Error if a quotation mark of the current record is open at the end of the file,
+        or closed by the beginning of another cell.
+        """
+        if self._ended:
+            raise csv.Error("a quotation mark is not closed")
+        for _ in csv.reader(self._record, delimiter=self._delimiter, strict=True):
+            pass
 
 
 def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
@@ -116,16 +192,36 @@ def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:
         with pq.ParquetFile(
             file, buffer_size=1 << 20, pre_buffer=False
         ) as table:  # with pre_buffer everything read would stay in memory
-            for batch in table.iter_batches(batch_size=8):
-                for i in range(batch.num_rows):
-                    number += 1
-                    values = {
-                        name: column[i].as_py()
-                        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-                    }
-                    yield TableRow(file, number, values)
+            for group in range(table.num_row_groups):
+                end = number + table.metadata.row_group(group).num_rows
+                yield from _read_group(file, table, group, number)
+                number = end
     except (pa.ArrowException, OSError, ValueError) as error:
         yield SampleError(f"{file}: not readable after row {number} ({error})")
+
+
+def _read_group(
+    file: Path, table: pq.ParquetFile, group: int, number: int
+) -> Iterator[TableRow | SampleError]:
+    """Rows of one row group, of which the first has `number` rows before it."""
+    try:
+        for batch in table.iter_batches(batch_size=8, row_groups=[group]):
+            for i in range(batch.num_rows):
+                number += 1
+                yield _arrow_row(file, number, batch, i)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield SampleError(f"{file}: row group {group + 1} ends after row {number} ({error})")
+
+
+def _arrow_row(
+    file: Path, number: int, batch: pa.RecordBatch | pa.Table, i: int
+) -> TableRow | SampleError:
+    """Row `i` of a batch, or the reason why one of its values is unreadable."""
+    try:
+        values = {name: batch.column(k)[i].as_py() for k, name in enumerate(batch.schema.names)}
+    except (pa.ArrowException, ValueError) as error:
+        return SampleError(f"{file}: row {number}: unreadable value ({error})")
+    return TableRow(file, number, without_nan(values))
 
 
 def _read_jsonl(file: Path) -> Iterator[TableRow | SampleError]:
@@ -139,7 +235,10 @@ def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
     try:
         rows = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        yield SampleError(f"{file}: not readable as JSON ({error})")
+        if _holds_json_lines(file):
+            yield from _read_jsonl(file)
+        else:
+            yield SampleError(f"{file}: not readable as JSON ({error})")
         return
     if not isinstance(rows, list):
         rows = [rows]
@@ -147,10 +246,19 @@ def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
         yield _json_row(file, number, lambda row=row: row)
 
 
+def _holds_json_lines(file: Path) -> bool:
+    """Whether the first line of a file is a whole JSON object."""
+    with file.open("rb") as lines:
+        try:
+            return isinstance(json.loads(next(lines, b"")), dict)
+        except (ValueError, RecursionError):
+            return False
+
+
 def _json_row(file: Path, number: int, load: Callable[[], Any]) -> TableRow | SampleError:
     where = f"{file}: row {number}"
     try:
-        row = load()
+        row = without_nan(load())
     except (ValueError, RecursionError) as error:
         return SampleError(f"{where}: not a line of JSON ({error})")
     return (
@@ -164,7 +272,9 @@ def is_saved_dataset(folder: Path) -> bool:
     """Whether `folder` is a data set written by Hugging Face's `save_to_disk`, of one or several
     splits.
     """
-    return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("dataset_info.json", "state.json")
+    )
 
 
 def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
@@ -172,7 +282,7 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
     memory-mapped.
     """
     try:
-        from datasets import DatasetDict, Image, load_from_disk
+        from datasets import DatasetDict, load_from_disk
     except ImportError as error:
         raise SampleError(
             f"{folder}: a Hugging Face data set needs the package `datasets`: pip install "
@@ -184,13 +294,34 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise SampleError(f"{folder}: not readable as a Hugging Face data set ({error})") from error
     for split, rows in splits.items():
-        for name, feature in rows.features.items():
-            if isinstance(feature, Image):
-                rows = rows.cast_column(
-                    name, Image(decode=False)
-                )  # bytes or path, as they were published
-        for number, row in enumerate(rows, 1):
-            yield TableRow(folder / str(split), number, dict(row))
+        features = rows.features
+        number = 0
+        # As Arrow stores them: pictures are bytes or a path, at any depth, and are not decoded.
+        for batch in rows.with_format("arrow").iter(batch_size=8):
+            batch = cast("pa.Table", batch)
+            for i in range(batch.num_rows):
+                number += 1
+                row = _arrow_row(folder / str(split), number, batch, i)
+                yield row if isinstance(row, SampleError) else _with_class_names(row, features)
+
+
+def _with_class_names(row: TableRow, features: Mapping[str, Any]) -> TableRow:
+    """A row of a saved data set with the names of classes in place of their numbers."""
+    values = {name: _class_name(value, features[name]) for name, value in row.values.items()}
+    return replace(row, values=values)
+
+
+def _class_name(value: Any, feature: Any) -> Any:
+    """A value by its feature: a class by its name, also inside lists and structs."""
+    names = getattr(feature, "names", None)
+    if names is not None and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None  # -1: no class
+    if isinstance(value, list):
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [_class_name(one, inner) for one in value]
+    if isinstance(value, dict) and isinstance(feature, Mapping):
+        return {name: _class_name(one, feature.get(name)) for name, one in value.items()}
+    return value
 
 
 _READERS: dict[str, Callable[[Path], Iterator[TableRow | SampleError]]] = {

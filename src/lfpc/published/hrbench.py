@@ -16,7 +16,7 @@ from lfpc.published.files import TableRow
 from lfpc.published.options import column_options, lettered, some_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import need, reader
+from lfpc.published.reading import answer_of, need, reader
 from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
@@ -32,7 +32,7 @@ def _sample(row: TableRow, store: PictureStore, size: str) -> Sample:
         id=str(need(values, "index")),
         image=picture,
         question=question,
-        answer=lettered(need(values, "answer"), options),
+        answer=lettered(answer_of(values, "answer"), options),
         options=options,
         category=str(need(values, "category")),
         source=f"hrbench-{size}",

@@ -99,6 +99,13 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
         return _finish(journal, out, config)
 
 
+def first_rejection(found: Imported) -> str:
+    """The reason for the first rejected row, for an import without samples."""
+    with (found.folder / REJECTED_FILE).open(encoding="utf-8") as lines:
+        line = next(lines, "")
+    return f"the first: {json.loads(line)['detail']}" if line else "it has no rows"
+
+
 def _with_stored_picture(
     config: ImportConfig, store: PictureStore, inside: Sequence[Path], sample: Sample
 ) -> Sample:

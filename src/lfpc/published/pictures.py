@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,13 @@ from lfpc.images import opened, picture_file
 from lfpc.storage.files import atomic_file
 
 _ORIENTATION = 0x0112
-_LONGEST_PATH = 250
+_LONGEST_NAME = 4096
 """Maximum characters of a path; a longer text is base64."""
+_LONGEST_FILE_NAME = 255
+"""Characters up to which a text that is neither a file nor a picture is reported as a file name."""
+_SMALLEST_PICTURE = 40
+"""Characters of base64 that no picture goes below: a GIF file of one pixel has 35 bytes."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
 class PictureStore:
@@ -62,7 +68,7 @@ class PictureStore:
     def _file_of_text(self, text: str) -> Path:
         if text.startswith("data:"):
             return self._keep(_decoded(text.partition(",")[2]))
-        if len(text) > _LONGEST_PATH:
+        if len(text) > _LONGEST_NAME:
             return self._keep(_decoded(text))
         path = Path(
             self._stripped(unquote(urlparse(text).path) if text.startswith("file://") else text)
@@ -71,12 +77,16 @@ class PictureStore:
         for file in tried:
             if _is_file(file):
                 return file
-        if len(text) % 4 == 0 and not path.suffix:
-            return self._keep(_decoded(text))
-        raise MissingPicture(
+        missing = MissingPicture(
             f"no such picture: {text} (looked for "
             f"{', '.join(map(str, tried)) or 'nothing: no folder was given'})"
         )
+        if not _is_base64(text):
+            raise missing
+        try:
+            return self._keep(_decoded(text))
+        except PictureError as error:
+            raise (missing if len(text) <= _LONGEST_FILE_NAME else error) from None
 
     def _keep(self, content: bytes) -> Path:
         name = hashlib.sha256(content).hexdigest()
@@ -140,6 +150,15 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # an impossible file name
         return False
+
+
+def _is_base64(text: str) -> bool:
+    """Whether a text that names no file can be a picture in base64."""
+    return (
+        len(text) >= _SMALLEST_PICTURE
+        and len("".join(text.split())) % 4 == 0
+        and _BASE64.fullmatch(text) is not None
+    )
 
 
 def _decoded(text: str) -> bytes:

@@ -6,7 +6,7 @@ from lfpc.published.files import TableRow
 from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import need, one_picture, plain_question, reader
+from lfpc.published.reading import answer_of, need, one_picture, plain_question, reader
 from lfpc.published.rejections import Rejected, RejectReason
 from lfpc.samples import Sample
 
@@ -26,7 +26,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     ):
         raise Rejected(RejectReason.VIDEO, "a video; only pictures are samples")
     question, options, answer = with_options(
-        plain_question(str(need(values, "question"))), str(need(values, "answer")).strip()
+        plain_question(str(need(values, "question"))), answer_of(values, "answer")
     )
     return Sample(
         id=str(need(values, "qid")),

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import DiskError, LfpcError, SampleError
-from lfpc.published.files import TableRow, files_like, read_rows
+from lfpc.published.cells import absent, plain_answer
+from lfpc.published.files import TableRow, files_like, is_saved_dataset, read_rows
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import Found, PendingRow, ReadOptions
 from lfpc.published.rejections import Rejected, Rejection, RejectReason, reason_of
@@ -47,7 +48,8 @@ def reader(
     make: Callable[[TableRow, PictureStore], Sample],
     beside: Sequence[str] = ("",),
 ) -> Callable[[Path, ReadOptions], Iterator[Found]]:
-    """The `read` function of a set whose files match the first successful pattern.
+    """The `read` function of a set whose files match the first successful pattern, or were saved
+    by Hugging Face's `save_to_disk`.
 
     Args:
         patterns: see `files_like`.
@@ -56,7 +58,8 @@ def reader(
     """
 
     def read(src: Path, options: ReadOptions) -> Iterator[Found]:
-        return pending_rows(files_like(src, *patterns), options, make, beside=beside)
+        files = [src] if is_saved_dataset(src) else files_like(src, *patterns)
+        return pending_rows(files, options, make, beside=beside)
 
     return read
 
@@ -73,7 +76,7 @@ def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) ->
             return Rejection("", reason_of(found), str(found))
         case PendingRow():
             where = found.row.where
-            source = str(found.row.values.get("data_source") or "")
+            source = text_of(found.row.values, "data_source")
         case Sample():
             where = f"sample {found.id!r}"
             source = found.source
@@ -90,25 +93,49 @@ def sample_of(found: Found, finish: Callable[[Sample], Sample] | None = None) ->
 
 
 def need(row: Mapping[str, Any], *names: str) -> Any:
-    """The first non-empty value of the columns `names` in a row.
+    """The first present value of the columns `names` in a row.
 
     Raises:
-        SampleError: all are missing or empty.
+        SampleError: all are missing, null, NaN or empty; the message names the row's columns.
     """
     for name in names:
-        if row.get(name) not in (None, "", [], {}):
+        if not absent(row.get(name)):
             return row[name]
-    raise SampleError(f"no {' or '.join(map(repr, names))}; the row has {', '.join(map(str, row))}")
+    raise missing_column(row, *names)
+
+
+def missing_column(row: Mapping[str, Any], *names: str) -> SampleError:
+    """The error for a row without a value in any of the columns `names`."""
+    wanted = " or ".join(map(repr, names))
+    if any(name in row for name in names):
+        return SampleError(f"no {wanted}: the value is empty, null or NaN")
+    return SampleError(f"no {wanted}; the row has {', '.join(map(str, row)) or 'no columns'}")
+
+
+def text_of(row: Mapping[str, Any], *names: str, default: str = "") -> str:
+    """The text of the first present value of the columns `names`; `default` without one."""
+    return next((str(row[name]) for name in names if not absent(row.get(name))), default)
+
+
+def answer_of(row: Mapping[str, Any], *names: str) -> str:
+    """The reference answer in the first present of the columns `names`, see `plain_answer`.
+
+    Raises:
+        SampleError: no answer, or several.
+    """
+    return plain_answer(need(row, *names))
 
 
 def one_picture(cells: Any, store: PictureStore) -> Path:
-    """The file of a row's only picture, in a cell or a list of one.
+    """The file of a row's only picture, in a cell or a list of one; bytes may be a list of numbers.
 
     Raises:
         Rejected: several pictures, or none.
         PictureError: unusable picture.
     """
     if isinstance(cells, Sequence) and not isinstance(cells, str | bytes | bytearray):
+        if len(cells) > 1 and all(isinstance(cell, int) and 0 <= cell < 256 for cell in cells):
+            return store.file_of(bytes(cells))
         if len(cells) != 1:
             reason = RejectReason.SEVERAL_PICTURES if cells else RejectReason.MISSING
             raise Rejected(reason, f"{len(cells)} pictures; a sample is about one")

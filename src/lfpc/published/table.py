@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, SampleError
+from lfpc.published.cells import absent, plain_answer
 from lfpc.published.files import TableRow, files_like, is_saved_dataset
-from lfpc.published.options import lettered, some_options, with_options
+from lfpc.published.options import lettered, some_options, with_options, without_listed
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.published_set import Found, PublishedSet, ReadOptions
-from lfpc.published.reading import need, one_picture, pending_rows, plain_question
+from lfpc.published.reading import missing_column, one_picture, pending_rows, plain_question
 from lfpc.samples import Sample
 
 FIELDS = ("id", "image", "question", "answer", "options", "boxes", "category", "source")
@@ -36,14 +37,19 @@ def read_table(src: Path, options: ReadOptions) -> Iterator[Found]:
 
 
 def _sample(row: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sample:
-    values = {name: _column(row.values, column) for name, column in names.items()}
-    values = {name: value for name, value in values.items() if value not in (None, "")}
-    picture = one_picture(_needed(values, names, "image"), store)
-    text = plain_question(str(_needed(values, names, "question")))
-    answer = str(_needed(values, names, "answer")).strip()
-    if options := values.get("options"):
-        options = some_options(list(options.values()) if isinstance(options, dict) else options)
-        question = text
+    cells = {name: _column(row.values, column) for name, column in names.items()}
+    values = {name: value for name, value in cells.items() if not absent(value)}
+    for name in ("image", "question", "answer"):
+        if name not in values:
+            raise missing_column(row.values, names[name])
+    if "id" not in values and names["id"] in row.values and cells["id"] is None:
+        raise SampleError(f"{names['id']!r} is null; leave the column out for ids by row")
+    picture = one_picture(values["image"], store)
+    text = plain_question(str(values["question"]))
+    answer = plain_answer(values["answer"])
+    if "options" in values:
+        options = some_options(values["options"])
+        question = without_listed(text, options)
         answer = lettered(answer, options)
     else:
         question, options, answer = with_options(text, answer)
@@ -52,15 +58,11 @@ def _sample(row: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sam
         image=picture,
         question=question,
         answer=answer,
-        options=tuple(options),
+        options=options,
         boxes=pixel_boxes(values.get("boxes"), picture),
         category=str(values.get("category", "")),
         source=str(values.get("source", "")),
     )
-
-
-def _needed(row: Mapping[str, Any], names: Mapping[str, str], name: str) -> Any:
-    return need({names[name]: row.get(name)}, names[name])
 
 
 def _column(row: Mapping[str, Any], column: str) -> Any:

@@ -6,7 +6,7 @@ from lfpc.published.files import TableRow
 from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import need, one_picture, plain_question, reader
+from lfpc.published.reading import answer_of, need, one_picture, plain_question, reader, text_of
 from lfpc.samples import Sample
 
 
@@ -14,15 +14,15 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     values = row.values
     question, options, answer = with_options(
         plain_question(str(need(values, "problem"))),
-        str(need(values, "answer", "ground_truth")).strip(),
+        answer_of(values, "answer", "ground_truth"),
     )
     return Sample(
-        id=str(values.get("id") or f"row-{row.number}"),
+        id=text_of(values, "id", default=f"row-{row.number}"),
         image=one_picture(need(values, "image", "images"), store),
         question=question,
         answer=answer,
         options=options,
-        category=str(values.get("category") or ""),
+        category=text_of(values, "category"),
         source="thinklite-vl",
     )
 

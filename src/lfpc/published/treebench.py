@@ -3,28 +3,32 @@
 from lfpc.boxes import target_iou
 from lfpc.metrics.summary import Records, Summary, mean_with_error, summarise
 from lfpc.published.files import TableRow
-from lfpc.published.options import column_options, lettered, some_options, split_options
+from lfpc.published.options import (
+    column_options,
+    lettered,
+    some_options,
+    split_options,
+    without_listed,
+)
 from lfpc.published.pictures import PictureStore, pixel_boxes
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import need, reader
+from lfpc.published.reading import answer_of, need, reader
 from lfpc.samples import Sample
 
 
 def _sample(row: TableRow, store: PictureStore) -> Sample:
     """The sample of a row; each instance is a target."""
     values = row.values
-    question, inline = split_options(str(need(values, "question")))
+    text = str(need(values, "question"))
     options = some_options(
-        column_options(values)
-        or inline
-        or split_options(str(values.get("multi-choice options") or ""))[1]
+        column_options(values) or values.get("multi-choice options") or split_options(text)[1]
     )
     picture = store.file_of(need(values, "image"))
     return Sample(
         id=str(need(values, "index")),
         image=picture,
-        question=question,
-        answer=lettered(need(values, "answer"), options),
+        question=without_listed(text, options),
+        answer=lettered(answer_of(values, "answer"), options),
         options=options,
         boxes=pixel_boxes(need(values, "target_instances"), picture),
         category=str(need(values, "category")),

@@ -4,16 +4,21 @@ training files: JSON lists beside their pictures.
 Answers are free text; use a judge where no rule matches.
 """
 
-import re
-
 from lfpc.metrics.summary import summarise
 from lfpc.published.files import TableRow
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import kept_fields, need, one_picture, plain_question, reader
+from lfpc.published.reading import (
+    answer_of,
+    kept_fields,
+    need,
+    one_picture,
+    plain_question,
+    reader,
+    text_of,
+)
 from lfpc.samples import Sample
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LISTS = ("*.json", "*.jsonl", "*.parquet")
 
 
@@ -22,20 +27,14 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     values = row.values
     part = row.file.parent.name.lower().removeprefix("visualprobe_")
     sample = Sample(
-        id=f"{part}/{values.get('doc_id', f'row-{row.number}')}",
+        id=f"{part}/{text_of(values, 'doc_id', default=f'row-{row.number}')}",
         image=one_picture(need(values, "images", "image"), store),
         question=plain_question(str(need(values, "problem"))),
-        answer=_unwrapped(str(need(values, "solution"))),
+        answer=answer_of(values, "solution"),
         category=part,
-        source=str(values.get("data_source") or "visualprobe"),
+        source=text_of(values, "data_source", default="visualprobe"),
     )
     return kept_fields(values, sample)
-
-
-def _unwrapped(solution: str) -> str:
-    """A solution without the tags around it."""
-    wrapped = _ANSWER.search(solution)
-    return (wrapped.group(1) if wrapped else solution).strip()
 
 
 VISUALPROBE = PublishedSet(
