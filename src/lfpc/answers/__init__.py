@@ -41,7 +41,7 @@ def check_answer(said: str | None, sample: Sample) -> Verdict:
     """
     said = said or ""
     if sample.options:
-        chosen = named_option(said, sample.options)
+        chosen = named_option(said, sample.options, sample.question)
         if chosen is None:
             return Verdict(False, "unparsed")
         return Verdict(chosen == sample.choice, "option")
@@ -60,5 +60,5 @@ def answer_key(said: str, options: Sequence[str] = (), question: str = "") -> st
     """Key of an answer, equal for equivalent answers by the rules of `check_answer`: the letter of
     its option, else the key of its text.
     """
-    chosen = named_option(said, options) if options else None
+    chosen = named_option(said, options, question) if options else None
     return LETTERS[chosen] if chosen is not None else text_key(free_answer(said, question) or said)

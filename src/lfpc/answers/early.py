@@ -33,7 +33,7 @@ def answered_before_crop(
         return None
     before = _plain(" ".join([*replies[:-1], _CALL.split(replies[-1], maxsplit=1)[0]]))
     if options:
-        chosen = named_option(said, options)
+        chosen = named_option(said, options, question)
         return None if chosen is None else _mentioned(before, options) == {LETTERS[chosen]}
     words = normalise(said)
     return None if not words or _holds(_plain(question), words) else _holds(before, words)

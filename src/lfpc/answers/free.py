@@ -1,23 +1,15 @@
 """What a free answer says: its text without the words around it."""
 
-import re
-
 from lfpc.answers.marks import lines_of, stated_answers
-from lfpc.answers.statements import announcements, explained, sentences, without_lead
-from lfpc.answers.wording import plain, text_key
+from lfpc.answers.statements import (
+    announcements,
+    explained,
+    sentences,
+    without_echo,
+    without_lead,
+)
+from lfpc.answers.wording import text_key
 
-_SUBJECT = re.compile(
-    r"(it|this|that|there|they|(?:the|this|that|these|those) [\w' -]{1,60}?)(?:'s| is| are| was| "
-    r"were| says| reads| shows) (.+)",
-    re.IGNORECASE,
-)
-_YES_NO = re.compile(r"(yes|no)[,.!] (.+)", re.IGNORECASE)
-_COUNTED = re.compile(r"(\d+) (.+)")
-_ECHO = frozenset(
-    "it this that there they he she is are was were does do did has have can a an the of on in at "
-    "to".split()
-)
-_DENIAL = frozenset("not isn't aren't wasn't weren't doesn't don't hasn't haven't can't".split())
 _LONGEST_REPLY = 8_000
 """Characters of free text: a longer reply is read only if it is marked."""
 
@@ -54,23 +46,4 @@ def _statement(text: str, question: str) -> str:
         if text[len(short)] == "," and not any(map(str.isdigit, reason)):
             text = short
             break
-    return _without_echo(text, _words(question)) if len(sentences(text)) == 1 else text
-
-
-def _without_echo(text: str, asked: frozenset[str]) -> str:
-    """The statement without words that only repeat the question."""
-    if found := _YES_NO.fullmatch(text):
-        rest = _words(found.group(2))
-        known = asked | _ECHO | (_DENIAL if found.group(1).casefold() == "no" else frozenset())
-        return found.group(1) if rest <= known else text
-    if found := _SUBJECT.fullmatch(text):
-        subject, said = found.groups()
-        if _words(subject) <= asked | _ECHO and not _words(said) <= asked | _ECHO:
-            text = said
-    if "how" in asked and "many" in asked and (found := _COUNTED.fullmatch(text_key(text))):
-        return found.group(1) if _words(found.group(2)) <= asked | _ECHO else text
-    return text
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[\w']+", plain(text).casefold()))
+    return without_echo(text, question) if len(sentences(text)) == 1 else text

@@ -12,6 +12,8 @@ class Stated:
     """The texts that a reply states as its answer. Several have to name the same answer."""
 
     texts: tuple[str, ...]
+    before: str = ""
+    """Text in front of the first mark."""
     after: str = ""
     """Text behind the last mark."""
 
@@ -29,7 +31,7 @@ _JSON = re.compile(r'\{\s?"(?:final_)?answer"\s?:\s?"([^"{}]*)"\s?\}', re.IGNORE
 _JOINED_BEFORE = re.compile(
     r"(?:(?:\b(?:or|nor|not|never|neither|either|except|cannot|without)|n't)"
     r"(?: be| is| the| an?| option| choice| answer){0,3}"
-    r"|\b(?:and|but|than|versus|vs\.?)|(?<!\w)\w ?,|[/&|])[\s:*\"'(\[$]*\Z",
+    r"|\b(?:and|but|also|than|versus|vs\.?)|(?<!\w)\w ?,|[/&|])[\s:*\"'(\[$]*\Z",
     re.IGNORECASE,
 )
 _JOINED_AFTER = re.compile(
@@ -55,8 +57,12 @@ def stated_answers(reply: str) -> Stated:
             text = stated.texts[-1] if stated.texts else ""
             if len(stated.texts) != 1:
                 break
-            stated = Stated((text,), stated.after)
-    return Stated(tuple(map(without_latex, stated.texts)), stated.after)
+            stated = Stated((text,), stated.before, stated.after)
+    return Stated(
+        tuple(map(without_latex, stated.texts)),
+        without_latex(stated.before),
+        without_latex(stated.after),
+    )
 
 
 def _counted(text: str, marks: Sequence[_Mark]) -> Stated:
@@ -70,7 +76,7 @@ def _counted(text: str, marks: Sequence[_Mark]) -> Stated:
         if _CORRECTED.search(text, mark.end, follower.start):
             break
         kept.insert(0, mark.content)
-    return Stated(tuple(kept), after)
+    return Stated(tuple(kept), text[: marks[0].start], after)
 
 
 def _tags(text: str) -> list[_Mark]:

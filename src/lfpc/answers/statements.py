@@ -4,12 +4,14 @@ concludes. The words of this file are common to options and free answers.
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from lfpc.answers.marks import lines_of
+from lfpc.answers.wording import plain
 
 _THEREFORE = (
     r"(?:(?:so|therefore|thus|hence|consequently|accordingly|and|then|finally|in conclusion|"
-    r"in summary|overall|okay|ok|yes|clearly|conclusion)\b[,:]? ?){0,3}"
+    r"in summary|overall|clearly|conclusion)\b[,:]? ?){0,3}"
 )
 _ADJECTIVES = r"(?:(?:the|my|your|single|correct|right|best|final|most|likely|suitable) ){0,4}"
 _NOUN = r"(?:answer|option|choice|selection|conclusion|response)"
@@ -59,6 +61,19 @@ _DOUBT = re.compile(
     r"|\u4e0d|\u6ca1|\u5426|\u6216|\u8fd8\u662f|\u4f46|\u53ef\u80fd|\u5982\u679c|\u975e",
     re.IGNORECASE,
 )
+_LIST_MARK = re.compile(r"(?<![A-Za-z0-9])\(?[A-Za-z]\)?[.:)]\Z")
+_SUBJECT = re.compile(
+    r"(it|this|that|there|they|(?:the|this|that|these|those) [\w' -]{1,60}?)(?:'s| is| are| was| "
+    r"were| says| reads| shows| appears to be| seems to be) (.+)",
+    re.IGNORECASE,
+)
+_YES_NO = re.compile(r"(yes|no)[,.!] (.+ (?!an?\b|the\b)[^ ]+)", re.IGNORECASE)
+_COUNTED = re.compile(r"(\d+|[a-z]+) (.+)", re.IGNORECASE)
+_ECHO = frozenset(
+    "it this that there they he she is are was were does do did has have can a an the of on in at "
+    "to".split()
+)
+_DENIAL = frozenset("not isn't aren't wasn't weren't doesn't don't hasn't haven't can't".split())
 _SENTENCE_END = re.compile(r"[.!?:;] ")
 _CLAUSE_END = re.compile(r"[.,:;!] | - ")
 _CLAUSES = 4
@@ -91,7 +106,8 @@ def explained(text: str) -> Iterator[tuple[str, str]]:
         if number == _CLAUSES:
             return
         reason = text[end.end() :]
-        if _EXPLAINED.match(reason) and not is_doubtful(reason):
+        doubtful = is_doubtful(reason) or _ANNOUNCED.search(reason)
+        if _EXPLAINED.match(reason) and " " in reason and not doubtful:
             yield text[: end.start()], reason
 
 
@@ -102,9 +118,10 @@ def announcements(text: str) -> list[str]:
     one_line = " ".join(lines_of(text))
     marks = list(_ANNOUNCED.finditer(one_line))
     found: list[str] = []
-    for mark in marks[:-1]:
-        end = _SENTENCE_END.search(one_line, mark.end())
-        found.append(one_line[mark.end() : end.start() if end else len(one_line)][:200])
+    for mark, follower in pairwise(marks):
+        part = one_line[mark.end() : follower.start()]
+        end = _SENTENCE_END.search(part)
+        found.append(part[: end.start() if end else len(part)][:200].rstrip(", "))
     if marks:
         before = _sentence_before(one_line, marks[-1].start())
         found.append(one_line[marks[-1].end() :] if _introduces(before) else "")
@@ -125,5 +142,38 @@ def _introduces(before: str) -> bool:
 
 
 def sentences(line: str) -> list[str]:
-    """Sentences of a plain line."""
-    return re.split(r"(?<=[.!?;]) ", line)
+    """Sentences of a plain line; the mark of a list, as in "B. red", is no sentence."""
+    parts = re.split(r"(?<=[.!?;]) ", line)
+    if len(parts) > 1 and _LIST_MARK.fullmatch(parts[0]):
+        parts[:2] = [" ".join(parts[:2])]
+    return [part.rstrip(";, ") for part in parts]
+
+
+def last_sentence(line: str) -> str:
+    """The last sentence of a plain line; the whole line if the one before may end in a letter's
+    mark ("D or A. red").
+    """
+    parts = sentences(line)
+    return line if len(parts) > 1 and _LIST_MARK.search(parts[-2][-4:]) else parts[-1]
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text in lower case."""
+    return frozenset(re.findall(r"[\w']+", plain(text).casefold()))
+
+
+def without_echo(text: str, question: str) -> str:
+    """The statement without words that only repeat the question: "white" for "The lamp is white"
+    after "What colour is the lamp?".
+    """
+    asked = words(question)
+    if found := _YES_NO.fullmatch(text):
+        known = asked | _ECHO | (_DENIAL if found.group(1).casefold() == "no" else frozenset())
+        return found.group(1) if words(found.group(2)) <= known else text
+    if found := _SUBJECT.fullmatch(text):
+        subject, said = found.groups()
+        if words(subject) <= asked | _ECHO and not words(said) <= asked | _ECHO:
+            text = said
+    if {"how", "many"} <= asked and (found := _COUNTED.fullmatch(text.rstrip(".! "))):
+        return found.group(1) if words(found.group(2)) <= asked | _ECHO else text
+    return text

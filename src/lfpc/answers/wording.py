@@ -125,8 +125,7 @@ def text_key(text: str) -> str:
     """
     words = normalise(text)
     words = _NUMBERED.sub("", words, count=1) if _NUMBERED.match(words) else words
-    words = " ".join(_SPELLINGS.get(word, word) for word in words.split(" "))
-    words = _in_digits(words)
+    words = _in_digits(one_spelling(words))
     if not (found := _NUMBER.match(words)):
         return re.sub(r"^([$\u20ac\u00a3\u00a5]) (?=\d)", r"\1", words)
     rest = words[found.end() :]
@@ -134,6 +133,11 @@ def text_key(text: str) -> str:
         return words  # a date, a time, a code
     unit = rest.strip()
     return _number_key(found) + _UNITS.get(unit, unit)
+
+
+def one_spelling(words: str) -> str:
+    """Lower-case words in American spelling."""
+    return re.sub(r"[a-z]+", lambda found: _SPELLINGS.get(found.group(), found.group()), words)
 
 
 def _in_digits(words: str) -> str:
