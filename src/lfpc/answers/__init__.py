@@ -46,10 +46,10 @@ def check_answer(said: str | None, sample: Sample) -> Verdict:
             return Verdict(False, "unparsed")
         return Verdict(chosen == sample.choice, "option")
     spoken = free_answer(said, sample.question)
-    if normalise(sample.answer) in (normalise(said), normalise(spoken)):
-        return Verdict(bool(said.strip()), "text" if said.strip() else "unparsed")
-    if not spoken:
+    if not normalise(said) or not normalise(spoken):
         return Verdict(False, "unparsed")
+    if normalise(sample.answer) in (normalise(said), normalise(spoken)):
+        return Verdict(True, "text")
     key = text_key(spoken)
     reference = text_key(free_answer(sample.answer, sample.question))
     numbers = number(key) and number(reference)

@@ -8,8 +8,10 @@ from lfpc.answers.statements import (
     without_echo,
     without_lead,
 )
-from lfpc.answers.wording import text_key
+from lfpc.answers.wording import number, text_key
 
+_LONGEST_STATEMENT = 600
+"""Characters; a longer statement holds more than an answer."""
 _LONGEST_REPLY = 8_000
 """Characters of free text: a longer reply is read only if it is marked."""
 
@@ -19,12 +21,14 @@ def free_answer(reply: str, question: str = "") -> str:
 
     The question counts: words that only repeat it are no part of the answer ("The lamp is white").
     """
-    found = {text_key(said): said for said in _read_all(reply, question)}
-    return found.popitem()[1] if len(found) == 1 else ""
-
-
-def _read_all(reply: str, question: str) -> list[str]:
-    return [_read(text, question) for text in stated_answers(reply).texts]
+    stated = stated_answers(reply)
+    found = {text_key(said): said for said in (_read(text, question) for text in stated.texts)}
+    if len(found) != 1:
+        return ""
+    key, said = found.popitem()
+    around = {*map(text_key, announcements(stated.before)[:-1])}
+    around |= {near for near in map(text_key, (stated.before, stated.after)) if number(near)}
+    return said if around <= {key} else ""
 
 
 def _read(text: str, question: str) -> str:
@@ -41,6 +45,8 @@ def _read(text: str, question: str) -> str:
 
 def _statement(text: str, question: str) -> str:
     """A statement without the words that introduce, explain or repeat."""
+    if len(text) > _LONGEST_STATEMENT:
+        return text
     text = without_lead(text)
     for short, reason in explained(text):
         if text[len(short)] == "," and not any(map(str.isdigit, reason)):

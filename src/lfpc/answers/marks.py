@@ -3,6 +3,7 @@ r"""What a reply marks as its answer: `<answer>` tags and `\boxed{}`, and the La
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lfpc.answers.wording import plain
 
@@ -39,9 +40,7 @@ _JOINED_AFTER = re.compile(
     r"wrong|is incorrect|is false|would be wrong|cannot|wait|no|actually)\b|[/&|]|,\s?\S)",
     re.IGNORECASE,
 )
-_CORRECTED = re.compile(
-    r"\b(?:no|wait|actually|correction|sorry|instead|mistake)\b", re.IGNORECASE
-)
+_CORRECTED = re.compile(r"\b(?:no|wait|actually|correction|sorry|instead|mistake)\b", re.IGNORECASE)
 
 
 def stated_answers(reply: str) -> Stated:
@@ -72,7 +71,7 @@ def _counted(text: str, marks: Sequence[_Mark]) -> Stated:
     if _JOINED_BEFORE.search(line) or _JOINED_AFTER.match(after):
         return Stated(())
     kept = [last.content]
-    for mark, follower in reversed(list(zip(marks, marks[1:], strict=False))):
+    for mark, follower in reversed(list(pairwise(marks))):
         if _CORRECTED.search(text, mark.end, follower.start):
             break
         kept.insert(0, mark.content)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from lfpc.answers.marks import lines_of, stated_answers
 from lfpc.answers.statements import (
     announcements,
+    corrected,
     explained,
     is_confirmed,
     is_doubtful,
@@ -44,6 +45,8 @@ _ALONE = re.compile(rf"(?<!{_WORD_CHARACTER})(?<!')[A-Za-z](?!{_WORD_CHARACTER}|
 _CLAUSE = re.compile(r"[,;.!?] | but also | - ")
 _SHORT = 4
 """Words around the name of an option in a part of a text that is hardly more than an answer."""
+_LONGEST_ANSWER = 12
+"""Words of an answer that names an option neither by its letter nor by its text ("2" for "two")."""
 _LONGEST_STATEMENT = 600
 """Characters; a longer statement holds more than an answer."""
 _LONGEST_REPLY = 8_000
@@ -108,6 +111,9 @@ def _statement(text: str, shown: _Shown) -> int | None:
             chosen = _answer(short, options)
             if chosen is not None and not _names_other(reason, chosen, options):
                 return chosen
+    if pair := corrected(bare):
+        denied, given = (_answer(part, options) for part in pair)
+        return given if denied not in (None, given) else None
     short = without_echo(bare, shown.question)
     chosen = _answer(short, options) if short != bare else None
     return None if chosen is None or _names_other(bare, chosen, options) else chosen
@@ -134,7 +140,7 @@ def _place(letter: str, options: tuple[str, ...]) -> int | None:
 
 
 def _letter_with_text(text: str, options: tuple[str, ...]) -> int | None:
-    """ "B. red", "(B) red", "B - red". Letters as texts ("A. B") need a mark of a list."""
+    """Reads "B. red", "(B) red", "B - red". Letters as texts ("A. B") need a mark of a list."""
     if not (found := _WITH_TEXT.fullmatch(text)):
         return None
     *letters, mark, rest = found.groups()
@@ -146,7 +152,7 @@ def _letter_with_text(text: str, options: tuple[str, ...]) -> int | None:
 
 
 def _text_with_letter(text: str, options: tuple[str, ...]) -> int | None:
-    """ "red (B)", "red, option B"."""
+    """Reads "red (B)", "red, option B"."""
     if not (found := _TEXT_FIRST.fullmatch(unwrapped(text))):
         return None
     place = _place(found.group(2) or found.group(3), options)
@@ -217,9 +223,13 @@ def _disagrees(part: str, chosen: int, shown: _Shown) -> bool:
     """Whether a part of a text is an answer that is not `chosen`, or too short to be more than an
     answer and names another option without a doubt.
     """
-    if _statement(part, shown) not in (None, chosen):
+    others = _other_names(part, chosen, shown.options)
+    if (others or part.count(" ") < _LONGEST_ANSWER) and _statement(part, shown) not in (
+        None,
+        chosen,
+    ):
         return True
-    if not (others := _other_names(part, chosen, shown.options)):
+    if not others:
         return False
     if is_confirmed(part):
         return True

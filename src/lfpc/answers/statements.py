@@ -44,7 +44,8 @@ _CONFIRMED = re.compile(
 )
 """Words behind an answer that say that it is the answer."""
 _BEFORE_ANNOUNCED = re.compile(
-    rf"{_THEREFORE}{_BELIEVE}(?:\u6240\u4ee5|\u56e0\u6b64|\u7efc\u4e0a\u6240\u8ff0|\u6545|\u6211|[, ])*",
+    rf"{_THEREFORE}{_BELIEVE}"
+    r"(?:\u6240\u4ee5|\u56e0\u6b64|\u7efc\u4e0a\u6240\u8ff0|\u6545|\u6211|[, ])*",
     re.IGNORECASE,
 )
 _EXPLAINED = re.compile(
@@ -61,6 +62,7 @@ _DOUBT = re.compile(
     r"|\u4e0d|\u6ca1|\u5426|\u6216|\u8fd8\u662f|\u4f46|\u53ef\u80fd|\u5982\u679c|\u975e",
     re.IGNORECASE,
 )
+_CORRECTED = re.compile(r"not (.{1,80}?),? but (.{1,80})", re.IGNORECASE)
 _LIST_MARK = re.compile(r"(?<![A-Za-z0-9])\(?[A-Za-z]\)?[.:)]\Z")
 _SUBJECT = re.compile(
     r"(it|this|that|there|they|(?:the|this|that|these|those) [\w' -]{1,60}?)(?:'s| is| are| was| "
@@ -70,10 +72,18 @@ _SUBJECT = re.compile(
 _YES_NO = re.compile(r"(yes|no)[,.!] (.+ (?!an?\b|the\b)[^ ]+)", re.IGNORECASE)
 _COUNTED = re.compile(r"(\d+|[a-z]+) (.+)", re.IGNORECASE)
 _ECHO = frozenset(
-    "it this that there they he she is are was were does do did has have can a an the of on in at "
-    "to".split()
+    (
+        *("it", "this", "that", "there", "they", "he", "she", "is", "are", "was", "were", "does"),
+        *("do", "did", "has", "have", "can", "a", "an", "the", "of", "on", "in", "at", "to"),
+        *("picture", "image", "photo"),
+    )
 )
-_DENIAL = frozenset("not isn't aren't wasn't weren't doesn't don't hasn't haven't can't".split())
+_DENIAL = frozenset(
+    (
+        *("not", "isn't", "aren't", "wasn't", "weren't", "doesn't", "don't", "hasn't"),
+        *("haven't", "can't"),
+    )
+)
 _SENTENCE_END = re.compile(r"[.!?:;] ")
 _CLAUSE_END = re.compile(r"[.,:;!] | - ")
 _CLAUSES = 4
@@ -109,6 +119,12 @@ def explained(text: str) -> Iterator[tuple[str, str]]:
         doubtful = is_doubtful(reason) or _ANNOUNCED.search(reason)
         if _EXPLAINED.match(reason) and " " in reason and not doubtful:
             yield text[: end.start()], reason
+
+
+def corrected(text: str) -> tuple[str, str] | None:
+    """The denied and the given answer of "not A but B"."""
+    found = _CORRECTED.fullmatch(text.rstrip(". "))
+    return (found.group(1), found.group(2)) if found else None
 
 
 def announcements(text: str) -> list[str]:

@@ -15,22 +15,24 @@ _CHARACTERS = str.maketrans(
 )
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_ARTICLE = re.compile(r"(?:a|an|the) (?=[^\W\d_]{2})")
+_ARTICLE = re.compile(r"(?:(?:a|an|the) ){1,2}(?=[^\W\d_]{2})")
 _BULLET = re.compile(r"(?:[-*\u2022]|#{1,6}) (?!\d)")
 _NUMBER = re.compile(r"([-+]?)(0|[1-9]\d{0,2}(?:,\d{3})+(?!\d)|[1-9]\d*|(?=\.\d))(?:\.(\d+))?")
 _NUMBERED = re.compile(r"(?:# ?|no\. ?|number )(?=\d)")
-_SMALL = dict.fromkeys(["zero"], 0) | {
+_SMALL = {
     word: value
     for value, word in enumerate(
-        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-        "sixteen seventeen eighteen nineteen".split(),
-        1,
+        (
+            *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+            *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+            *("seventeen", "eighteen", "nineteen"),
+        )
     )
 }
 _TENS = {
     word: 10 * value
     for value, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), 2
+        ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), 2
     )
 }
 _SPELLINGS = {
@@ -85,8 +87,10 @@ def unwrapped(text: str, *, brackets: bool = False) -> str:
     for _ in range(6):
         before = text
         text = text.strip().rstrip(".!?,;: ")
-        if len(text) > 2 and pairs.get(text[0]) == text[-1] and text[-1] not in text[1:-1].strip(
-            text[-1]
+        if (
+            len(text) > 2
+            and pairs.get(text[0]) == text[-1]
+            and text[-1] not in text[1:-1].strip(text[-1])
         ):
             text = text[1:-1]
         if text == before:

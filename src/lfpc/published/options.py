@@ -7,9 +7,9 @@ from itertools import takewhile
 from typing import Any
 
 from lfpc.errors import SampleError
+from lfpc.samples import LETTERS
 
-LETTERS = "ABCDEFGHIJ"
-_MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-J])\)\s*|([A-J])[.):]\s+)", re.MULTILINE)
+_MARK = re.compile(r"(?:(?<=\s)|^)(?:\(([A-Z])\)\s*|([A-Z])[.):]\s+)", re.MULTILINE)
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]]:
