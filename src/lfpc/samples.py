@@ -6,7 +6,8 @@ A samples folder is `samples.jsonl` beside its pictures, which rows name by rela
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,9 @@ from lfpc.errors import BoxError, SampleError
 from lfpc.storage.files import atomic_file
 
 SAMPLES_FILE = "samples.jsonl"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Letters of options, in the order shown."""
+_LETTERED = re.compile(r"\(?([A-Za-z])[.):]{0,2}(?: (.+))?")
 _NEEDED = ("id", "image", "question", "answer")
 _KNOWN = {*_NEEDED, "options", "boxes", "budget", "category", "source", "meta"}
 
@@ -30,7 +34,8 @@ class Sample:
     """Path of the original picture."""
     question: str
     answer: str
-    """The reference answer: a text, or with options the letter of one."""
+    """The reference answer: a text, or with options the letter of one. The text of an option
+    becomes its letter."""
     options: tuple[str, ...] = ()
     """Answer texts of a multiple choice question, in the order shown: A, B, ..."""
     boxes: tuple[tuple[Box, ...], ...] = ()
@@ -48,6 +53,12 @@ class Sample:
                     f"sample {self.id!r} has an empty {name!r}; each sample needs "
                     f"{', '.join(_NEEDED)}"
                 )
+        if len(self.options) > len(LETTERS):
+            raise SampleError(
+                f"sample {self.id!r} has {len(self.options)} options; the maximum is {len(LETTERS)}"
+            )
+        if self.options and (place := option_of(self.answer, self.options)) is not None:
+            object.__setattr__(self, "answer", LETTERS[place])
         if self.budget is not None and self.budget < 1:
             raise SampleError(
                 f"sample {self.id!r} has budget {self.budget}; a budget is a positive "
@@ -64,6 +75,30 @@ class Sample:
                         f"sample {self.id!r}: box {inner.corners} is not inside "
                         f"{outer.corners}; boxes go from tightest to widest"
                     )
+
+    @property
+    def choice(self) -> int | None:
+        """The index of the right option; None: the question is open, or the answer is none of its
+        options.
+        """
+        return option_of(self.answer, self.options) if self.options else None
+
+
+def option_of(answer: str, options: Sequence[str]) -> int | None:
+    """The index of the option that a reference answer names: by its letter ("B", "(B)", "B.
+    blue"), else by its text; None: it names none, or several options have that text.
+    """
+    said = " ".join(answer.split())
+    texts = [" ".join(option.split()) for option in options]
+    letter = _LETTERED.fullmatch(said)
+    place = LETTERS.find(letter.group(1).upper()) if letter else -1
+    if letter and 0 <= place < len(options) and letter.group(2) in (None, texts[place]):
+        return place
+    folded = [text.casefold() for text in texts]
+    for listed, wanted in ((texts, said), (folded, said.casefold())):
+        if listed.count(wanted) == 1:
+            return listed.index(wanted)
+    return None
 
 
 def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:

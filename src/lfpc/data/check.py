@@ -146,7 +146,8 @@ def _box_problems(sample: Sample) -> Iterator[Problem]:
 
 def _repeats(sample: Sample, asked: dict[int, tuple[str, str]]) -> Iterator[Problem]:
     key = question_key(sample)
-    answer = normalise(sample.answer)
+    place = sample.choice
+    answer = normalise(sample.answer if place is None else sample.options[place])
     first, before = asked.setdefault(key, (sample.id, answer))
     if first != sample.id and before == answer:
         yield Problem(

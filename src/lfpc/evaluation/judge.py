@@ -36,6 +36,9 @@ PROMPT = (
 )
 LONGEST_REPLY = 4_000
 """Characters of an answer that the judge reads: the last ones, which hold the conclusion."""
+RETRY_TEMPERATURE = 0.7
+"""Sampling temperature after a reply without a verdict: at 0 the same prompt gets the same
+reply."""
 _VERDICT = re.compile(r"VERDICT\W*(correct|incorrect)\b", re.IGNORECASE)
 _FATAL = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
@@ -57,7 +60,7 @@ class JudgeConfig:
     """Time-out of a request, in seconds."""
     retries: int = 4
     """Retries of a failed request, with growing pauses, and of a reply without a verdict, at
-    once."""
+    once and with `RETRY_TEMPERATURE`."""
     max_new_tokens: int = 1024
     """Token limit of the judge's reply."""
     give_up_after: int = 20
@@ -182,9 +185,10 @@ class Judge:
         }
         prompt = PROMPT.format(texts=json.dumps(texts, ensure_ascii=False, indent=1))
         why = ""
+        temperature = 0.0
         for _ in range(1 + self.config.retries):
             try:
-                said = self._complete(prompt)
+                said = self._complete(prompt, temperature)
             except _FATAL as error:
                 raise RunError(
                     f"the judge at {self.config.url} refuses: {_sentence(error)}"
@@ -195,6 +199,7 @@ class Judge:
             if verdicts := _VERDICT.findall(said):
                 self._keep(case, verdicts[-1].lower() == "correct", said)
                 return ""
+            temperature = RETRY_TEMPERATURE if said else temperature
             why = f"no verdict in the judge's reply {said[-80:]!r}"
         with self._lock:
             self._failures += 1
@@ -206,13 +211,13 @@ class Judge:
                 )
         return why
 
-    def _complete(self, prompt: str) -> str:
+    def _complete(self, prompt: str, temperature: float) -> str:
         """The judge's reply; empty if the server's response holds none."""
         try:
             completion: Any = self._client.chat.completions.create(
                 model=self.config.model,
                 messages=[{"role": "user", "content": prompt}],
-                temperature=0.0,
+                temperature=temperature,
                 max_tokens=self.config.max_new_tokens,
             )
             return str(completion.choices[0].message.content or "")

@@ -12,8 +12,8 @@ from lfpc.evaluation.judge import Judge, JudgeCase
 from lfpc.evaluation.places import find_evaluations
 from lfpc.evaluation.stored import read_results, update_results
 from lfpc.metrics.summary import Records
-from lfpc.published.options import LETTERS
 from lfpc.records import EpisodeRecord, log_record, read_records
+from lfpc.samples import LETTERS
 from lfpc.storage.files import FolderLock
 
 
@@ -63,9 +63,7 @@ def _case(record: EpisodeRecord) -> JudgeCase:
     sample = record.sample
     options: Sequence[str] = sample.options
     listed = [f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False)]
-    reference = sample.answer
-    if options and reference in LETTERS[: len(options)]:
-        reference = listed[LETTERS.index(reference)]
+    reference = sample.answer if sample.choice is None else listed[sample.choice]
     return JudgeCase("\n".join([sample.question, *listed]), reference, str(record.said))
 
 

@@ -4,13 +4,12 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from string import ascii_uppercase
 from typing import Any
 
 from lfpc.errors import SampleError
 from lfpc.published.cells import absent, parsed_list
+from lfpc.samples import LETTERS
 
-LETTERS = ascii_uppercase
 _STYLES = (
     (r"\(([A-Z])\)[.:]?", r"\s*"),
     (r"\[([A-Z])\][.:]?", r"\s*"),

@@ -77,7 +77,8 @@ class AnswerRules:
 
 RULES = AnswerRules(
     same=lambda sample, first, said: (
-        answer_key(said, sample.options) == answer_key(first, sample.options)
+        answer_key(said, sample.options, sample.question)
+        == answer_key(first, sample.options, sample.question)
     ),
     right=lambda sample, said: check_answer(said, sample).correct,
 )
@@ -122,7 +123,7 @@ def search(
         shown = size
         sizes += 1
         question = LevelQuestion(sample, level, budget, _key(sample, size, protocol))
-        said = majority((yield from ask(question)), sample.options)
+        said = majority((yield from ask(question)), sample.options, sample.question)
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:
@@ -130,11 +131,12 @@ def search(
     return SearchResult(sample, tuple(steps), budgets, sizes)
 
 
-def majority(said: Sequence[str], options: Sequence[str] = ()) -> str:
+def majority(said: Sequence[str], options: Sequence[str] = (), question: str = "") -> str:
     """The most frequent answer, the first of ties."""
-    counts = Counter(answer_key(text, options) for text in said)
+    keys = [answer_key(text, options, question) for text in said]
+    counts = Counter(keys)
     most = max(counts, key=lambda key: counts[key])
-    return next(text for text in said if answer_key(text, options) == most)
+    return said[keys.index(most)]
 
 
 def ladder_of_ratios(

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from lfpc.images import picture_file
-from lfpc.published.options import LETTERS
 from lfpc.published.pictures import PictureStore
-from lfpc.samples import Sample, row_of_sample
+from lfpc.samples import LETTERS, Sample, row_of_sample
 
 
 def asked_text(sample: Sample) -> str:
