@@ -39,7 +39,7 @@ _TEXT_FIRST = re.compile(
     r"(.+?) ?(?:[(\[](?:option |choice )?([a-z])[)\]]|[,-] ?(?:option |choice )([a-z]))",
     re.IGNORECASE,
 )
-_LIST_LINE = re.compile(r"\(?([A-Za-z])(?:\)|[.:]|\)[.:]) ?")
+_LIST_LINE = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Za-z])(?:\)|[.:]|\)[.:]) ?")
 _WORD_CHARACTER = r"[^\W\u4e00-\u9fff]"
 _ALONE = re.compile(rf"(?<!{_WORD_CHARACTER})(?<!')[A-Za-z](?!{_WORD_CHARACTER}|'\w)")
 _CLAUSE = re.compile(r"[,;.!?] | but also | - ")
