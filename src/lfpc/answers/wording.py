@@ -23,7 +23,7 @@ _CHARACTERS = str.maketrans(
 )
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_ARTICLE = re.compile(r"(?:(?:a|an|the) ){1,2}(?=[^\W\d_]{2})")
+_ARTICLE = re.compile(r"(?:the (?=\w))?(?:an? (?=[^\W\d_]{2}))?")
 _BULLET = re.compile(r"\A(?:[-*\u2022]|#{1,6}) (?!\d)")
 _NUMBER = re.compile(r"([-+]?)(0|[1-9]\d{0,2}(?:,\d{3})+(?!\d)|[1-9]\d*|(?=\.\d))(?:\.(\d+))?")
 _NUMBERED = re.compile(r"(?:# ?|no\. ?|number )(?=\d)")
@@ -107,8 +107,8 @@ def unwrapped(text: str, *, brackets: bool = False) -> str:
 
 
 def normalise(text: str) -> str:
-    """Lower case, one space between words, no article in front of a word, no closing punctuation
-    and no quotes around the text.
+    """Lower case, one space between words, no article in front ("a" only before a word), no closing
+    punctuation and no quotes around the text.
     """
     text = unwrapped(_BULLET.sub("", plain(text), count=1)).casefold()
     return text[found.end() :] if (found := _ARTICLE.match(text)) else text
