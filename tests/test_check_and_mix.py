@@ -300,9 +300,9 @@ def test_the_same_question_with_its_options_in_another_order_is_compared_by_the_
 ) -> None:
     picture = photo(tmp_path / "p.png", 1)
     samples = [
-        a_sample(picture, "a", answer="A", options=("red", "blue")),
-        a_sample(picture, "same", answer="B", options=("blue", "red")),
-        a_sample(picture, "other", answer="A", options=("blue", "red")),
+        a_sample(picture, "a", question="Hue?", answer="A", options=("red", "blue")),
+        a_sample(picture, "same", question="Hue?", answer="B", options=("blue", "red")),
+        a_sample(picture, "other", question="Hue?", answer="A", options=("blue", "red")),
     ]
     found = kinds(tmp_path, samples)
     assert {name: [kind for kind, _ in problems] for name, problems in found.items()} == {
