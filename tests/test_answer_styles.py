@@ -201,6 +201,7 @@ def test_a_reply_that_names_two_options_is_never_right() -> None:
         (r"\boxed{\frac{1}{2}}", "1/2", "?", True),
         (r"\boxed{\text{red}\ \text{kite}}", "red kite", "?", True),
         ("12 or 13", "12", "?", False),
+        ("12 13", "1213", "?", False),
         (r"\boxed{12} or \boxed{13}", "13", "?", False),
     ],
 )

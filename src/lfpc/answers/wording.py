@@ -144,6 +144,8 @@ def text_key(text: str) -> str:
     if rest[:1].isdigit() or rest[:1] in (".", ",", "-", "/", ":"):
         return words  # a date, a time, a code
     unit = rest.strip()
+    if unit[:1].isdigit():
+        return words  # two numbers
     return _number_key(found) + _UNITS.get(unit, unit)
 
 
