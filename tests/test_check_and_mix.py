@@ -322,3 +322,20 @@ def test_verbs_write_pages_that_hold_the_samples_as_text(
         assert "alert(&#34;x&#34;)" in text
         assert (page.parent / "report.css").is_file()
     assert len(list((tmp_path / "page" / "pictures").iterdir())) == 4
+
+
+def test_the_same_question_with_its_options_in_another_order_is_compared_by_the_right_text(
+    tmp_path: Path,
+) -> None:
+    picture = photo(tmp_path / "p.png", 1)
+    samples = [
+        a_sample(picture, "a", question="Hue?", answer="A", options=("red", "blue")),
+        a_sample(picture, "same", question="Hue?", answer="B", options=("blue", "red")),
+        a_sample(picture, "other", question="Hue?", answer="A", options=("blue", "red")),
+    ]
+    found = kinds(tmp_path, samples)
+    assert {name: [kind for kind, _ in problems] for name, problems in found.items()} == {
+        "a": [],
+        "same": [ProblemKind.DUPLICATE],
+        "other": [ProblemKind.CONTRADICTION],
+    }

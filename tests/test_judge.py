@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from lfpc.errors import RunError
-from lfpc.evaluation.judge import Judge, JudgeCase, JudgeConfig, Judgement
+from lfpc.evaluation.judge import (
+    RETRY_TEMPERATURE,
+    Judge,
+    JudgeCase,
+    JudgeConfig,
+    Judgement,
+)
 
 Answer = Callable[[str, int], tuple[int, str]]
 """(prompt, how often it came before) -> status and body."""
@@ -25,6 +31,7 @@ class Server:
     url: str = ""
     answer: Answer = lambda prompt, before: (200, "")
     prompts: list[str] = field(default_factory=list)
+    temperatures: list[float] = field(default_factory=list)
 
 
 def completion(text: str) -> str:
@@ -47,6 +54,7 @@ def server() -> Iterator[Server]:
             with lock:
                 before = state.prompts.count(prompt)
                 state.prompts.append(prompt)
+                state.temperatures.append(body["temperature"])
             status, text = state.answer(prompt, before)
             if status == 0:  # a cut connection
                 self.close_connection = True
@@ -179,6 +187,14 @@ def test_what_the_server_never_decides_is_undecided_with_a_reason_and_is_asked_a
     assert "no verdict in the judge's reply 'perhaps'" in found[2].why
     server.answer = says_right_if_alike
     assert [judgement.correct for judgement in judge().decide(CASES)] == [True, False, True]
+
+
+def test_a_reply_without_a_verdict_is_not_asked_for_again_at_temperature_0(
+    server: Server, judge: Callable[..., Judge]
+) -> None:
+    server.answer = lambda prompt, before: (200, completion("perhaps"))
+    judge(retries=2).decide(CASES[:1])
+    assert server.temperatures == [0.0, RETRY_TEMPERATURE, RETRY_TEMPERATURE]
 
 
 @pytest.mark.slow

@@ -118,6 +118,16 @@ def write_run(folder: Path, records: list[EpisodeRecord], **settings: Any) -> Pa
     return folder
 
 
+def test_the_judge_reads_the_text_of_the_right_option_whatever_it_looks_like(
+    sample: Make, judge: Any
+) -> None:
+    texts = ("AB", "BC", *(f"line {number}" for number in range(10)))
+    for answer, reference in (("AB", "A. AB"), ("L", "L. line 9")):
+        rescore(records_of(sample, "the one on top", options=texts, answer=answer), judge)
+        assert f'"reference answer": "{reference}"' in judge.asked[-1]
+        assert "L. line 9" in judge.asked[-1]
+
+
 def test_rules_decide_what_they_can_and_the_judge_the_rest(sample: Make, judge: Any) -> None:
     records = records_of(sample, "Red kite.", "it is a kite that is red", "a dog", "maybe", None)
     found = rescore(records, judge)

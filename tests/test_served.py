@@ -28,7 +28,8 @@ from lfpc.images import CropRules, View
 from lfpc.policies import chat_api
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import NoReply, read_reply, valid_text, with_stop
-from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
+from lfpc.policies.config import reply_seed
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.protocols import PROTOCOLS

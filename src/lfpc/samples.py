@@ -34,8 +34,7 @@ class Sample:
     """Path of the original picture."""
     question: str
     answer: str
-    """The reference answer: a text, or with options the letter of one. The text of an option
-    becomes its letter."""
+    """The reference answer: a text, or with options the letter or the text of one."""
     options: tuple[str, ...] = ()
     """Answer texts of a multiple choice question, in the order shown: A, B, ..."""
     boxes: tuple[tuple[Box, ...], ...] = ()
@@ -45,6 +44,9 @@ class Sample:
     category: str = ""
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    choice: int | None = field(init=False, repr=False, compare=False)
+    """The index of the right option, from `answer`, with which answers are compared; None: the
+    question is open, or `answer` is none of its options."""
 
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer"):
@@ -57,8 +59,7 @@ class Sample:
             raise SampleError(
                 f"sample {self.id!r} has {len(self.options)} options; the maximum is {len(LETTERS)}"
             )
-        if self.options and (place := option_of(self.answer, self.options)) is not None:
-            object.__setattr__(self, "answer", LETTERS[place])
+        object.__setattr__(self, "choice", option_of(self.answer, self.options))
         if self.budget is not None and self.budget < 1:
             raise SampleError(
                 f"sample {self.id!r} has budget {self.budget}; a budget is a positive "
@@ -75,13 +76,6 @@ class Sample:
                         f"sample {self.id!r}: box {inner.corners} is not inside "
                         f"{outer.corners}; boxes go from tightest to widest"
                     )
-
-    @property
-    def choice(self) -> int | None:
-        """The index of the right option; None: the question is open, or the answer is none of its
-        options.
-        """
-        return option_of(self.answer, self.options) if self.options else None
 
 
 def option_of(answer: str, options: Sequence[str]) -> int | None:

@@ -136,4 +136,5 @@ def without_latex(text: str) -> str:
 def lines_of(text: str) -> list[str]:
     """Plain lines that hold anything, without bold marks, bullets and signs of headings."""
     lines = [plain(re.sub(r"\*\*|__|`", "", line)) for line in text.splitlines()]
-    return [re.sub(r"^(?:[-*\u2022>]|#{1,6}) (?!\d)", "", line) for line in lines if line]
+    lines = [re.sub(r"^(?:[-*\u2022>]|#{1,6}) (?!\d)", "", line) for line in lines]
+    return [line for line in lines if line]

@@ -39,7 +39,7 @@ _TEXT_FIRST = re.compile(
     r"(.+?) ?(?:[(\[](?:option |choice )?([a-z])[)\]]|[,-] ?(?:option |choice )([a-z]))",
     re.IGNORECASE,
 )
-_LIST_LINE = re.compile(r"\(?([A-Za-z])(?:\)|[.:]|\)[.:]) ?")
+_LIST_LINE = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-Za-z])(?:\)|[.:]|\)[.:]) ?")
 _WORD_CHARACTER = r"[^\W\u4e00-\u9fff]"
 _ALONE = re.compile(rf"(?<!{_WORD_CHARACTER})(?<!')[A-Za-z](?!{_WORD_CHARACTER}|'\w)")
 _CLAUSE = re.compile(r"[,;.!?] | but also | - ")
@@ -91,7 +91,8 @@ class _Shown:
 def _read(text: str, shown: _Shown) -> int | None:
     if not text or len(text) > _LONGEST_REPLY:
         return None
-    lines = lines_of(text)
+    if not (lines := lines_of(text)):
+        return None
     for joint in (" ", ". "):
         if (whole := _statement(joint.join(lines), shown)) is not None:
             return whole if len(lines) == 1 or _agrees(text, whole, shown, listed=False) else None
@@ -249,7 +250,7 @@ def _listed(line: str, options: tuple[str, ...]) -> int | None:
 
 def _is_closed(text: str, line: str) -> bool:
     """Whether the line before the last one is complete: a sentence, or a paragraph."""
-    blank = not text.rstrip().splitlines()[-2].strip()
+    blank = not text.rstrip().rpartition("\n")[0].rpartition("\n")[2].strip()
     return (line.endswith((".", "!")) or blank) and not line.endswith(("?", ":", ",", " or"))
 
 

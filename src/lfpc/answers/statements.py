@@ -13,7 +13,7 @@ _THEREFORE = (
     r"(?:(?:so|therefore|thus|hence|consequently|accordingly|and|then|finally|in conclusion|"
     r"in summary|overall|clearly|conclusion)\b[,:]? ?){0,3}"
 )
-_ADJECTIVES = r"(?:(?:the|my|your|single|correct|right|best|final|most|likely|suitable) ){0,4}"
+_ADJECTIVES = r"(?:(?:the|my|single|correct|right|best|final|most|likely|suitable) ){0,4}"
 _NOUN = r"(?:answer|option|choice|selection|conclusion|response)"
 _OF_WHAT = r"(?: (?:to|for) (?:the|this|your) question)?"
 _IS = r"(?: ?(?:is|was|would be|should be|must be|will be|being)\b| ?(?:[:=]|->)){1,2} ?"
@@ -46,6 +46,11 @@ _CONFIRMED = re.compile(
 _BEFORE_ANNOUNCED = re.compile(
     rf"{_THEREFORE}{_BELIEVE}"
     r"(?:\u6240\u4ee5|\u56e0\u6b64|\u7efc\u4e0a\u6240\u8ff0|\u6545|\u6211|[, ])*",
+    re.IGNORECASE,
+)
+_SEEN = re.compile(
+    r"\b(?:it is (?:clear|evident|obvious)|(?:we|i)(?: can)? (?:see|conclude|confirm)|"
+    r"this (?:means|shows|confirms|indicates)) that \Z",
     re.IGNORECASE,
 )
 _EXPLAINED = re.compile(
@@ -154,7 +159,8 @@ def _introduces(before: str) -> bool:
     """Whether an announcement behind these words states an answer."""
     if _BEFORE_ANNOUNCED.fullmatch(before):
         return True
-    return before.endswith(", ") and not is_doubtful(before) and not _ANNOUNCED.search(before)
+    closed = before.endswith(", ") or _SEEN.search(before)
+    return bool(closed) and not is_doubtful(before) and not _ANNOUNCED.search(before)
 
 
 def sentences(line: str) -> list[str]:

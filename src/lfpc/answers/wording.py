@@ -10,13 +10,21 @@ _CHARACTERS = str.maketrans(
     | dict.fromkeys("\u2018\u2019\u00b4", "'")
     | dict.fromkeys("\u201c\u201d", '"')
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63", "-")
-    | {"\u3002": ".", "\u3001": ",", "\u3010": "[", "\u3011": "]", "\u300c": '"', "\u300d": '"'}
+    | {
+        "\u3002": ". ",
+        "\u3001": ", ",
+        "\uff0c": ", ",
+        "\u3010": "[",
+        "\u3011": "]",
+        "\u300c": '"',
+        "\u300d": '"',
+    }
     | {"\u200b": "", "\u200c": "", "\ufeff": "", "\u2192": "->"}
 )
 _PAIRS = {'"': '"', "'": "'", "`": "`", "*": "*", "_": "_", "$": "$"}
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_ARTICLE = re.compile(r"(?:(?:a|an|the) ){1,2}(?=[^\W\d_]{2})")
-_BULLET = re.compile(r"(?:[-*\u2022]|#{1,6}) (?!\d)")
+_ARTICLE = re.compile(r"(?:the (?=\w))?(?:an? (?=[^\W\d_]{2}))?")
+_BULLET = re.compile(r"\A(?:[-*\u2022]|#{1,6}) (?!\d)")
 _NUMBER = re.compile(r"([-+]?)(0|[1-9]\d{0,2}(?:,\d{3})+(?!\d)|[1-9]\d*|(?=\.\d))(?:\.(\d+))?")
 _NUMBERED = re.compile(r"(?:# ?|no\. ?|number )(?=\d)")
 _SMALL = {
@@ -99,8 +107,8 @@ def unwrapped(text: str, *, brackets: bool = False) -> str:
 
 
 def normalise(text: str) -> str:
-    """Lower case, one space between words, no article in front of a word, no closing punctuation
-    and no quotes around the text.
+    """Lower case, one space between words, no article in front ("a" only before a word), no closing
+    punctuation and no quotes around the text.
     """
     text = unwrapped(_BULLET.sub("", plain(text), count=1)).casefold()
     return text[found.end() :] if (found := _ARTICLE.match(text)) else text
@@ -136,6 +144,8 @@ def text_key(text: str) -> str:
     if rest[:1].isdigit() or rest[:1] in (".", ",", "-", "/", ":"):
         return words  # a date, a time, a code
     unit = rest.strip()
+    if unit[:1].isdigit():
+        return words  # two numbers
     return _number_key(found) + _UNITS.get(unit, unit)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol, Self
 
 from lfpc.dialogue import Context, Reply
@@ -36,6 +37,15 @@ def policy_config(model: str, protocol: ChatProtocol, sampling: Sampling) -> Pol
         coords=protocol.coords,
         **fields_of(Sampling, sampling),
     )
+
+
+def reply_seed(seed: int, context: Context) -> int:
+    """Seed of one reply: 31 bits that depend on the sampling seed, the question and the turn, and
+    on nothing else, such as batches, or other budgets and probes of the run.
+    """
+    text = f"{seed}/{len(context.turns)}/{context.key}"
+    digest = sha256(text.encode("utf-8", "backslashreplace")).digest()
+    return int.from_bytes(digest[:4]) >> 1  # some servers keep seeds as signed 32-bit numbers
 
 
 class ModelPolicy(Protocol):

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Annotated, Any
 
-from lfpc.dialogue import Context
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption, json_option
 
@@ -35,15 +33,6 @@ class Sampling:
                 f"sampling needs temperature >= 0, max_new_tokens >= 1 and 0 < top_p <= 1; got "
                 f"{self.temperature}, {self.max_new_tokens} and {self.top_p}"
             )
-
-
-def reply_seed(seed: int, context: Context) -> int:
-    """Seed of one reply: 31 bits that depend on the sampling seed, the question and the turn, and
-    on nothing else, such as batches, or other budgets and probes of the run.
-    """
-    text = f"{seed}/{len(context.turns)}/{context.key}"
-    digest = sha256(text.encode("utf-8", "backslashreplace")).digest()
-    return int.from_bytes(digest[:4]) >> 1  # some servers keep seeds as signed 32-bit numbers
 
 
 GREEDY = Sampling()

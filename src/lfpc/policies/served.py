@@ -23,8 +23,8 @@ from lfpc.episode import run_async
 from lfpc.errors import PolicyError
 from lfpc.policies.backends import Backend, Server
 from lfpc.policies.chat_api import WRITE_ON, NoReply, PictureUrls, chat_messages, read_reply
-from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
+from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 KEEP_STOP = "include_stop_str_in_output"

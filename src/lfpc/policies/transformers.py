@@ -12,12 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.policies.backends import Backend
-from lfpc.policies.config import PolicyConfig, policy_config
+from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
-from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 

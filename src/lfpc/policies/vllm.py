@@ -14,8 +14,8 @@ from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages, valid_text
-from lfpc.policies.config import PolicyConfig, policy_config
-from lfpc.policies.sampling import GREEDY, Sampling, reply_seed
+from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
