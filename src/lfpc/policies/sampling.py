@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lfpc.dialogue import Context
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption, json_option
+
+if TYPE_CHECKING:  # a command's help does not wait for pictures
+    from lfpc.dialogue import Context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Sampling:
             )
 
 
-def reply_seed(seed: int, context: Context) -> int:
+def reply_seed(seed: int, context: "Context") -> int:
     """Seed of one reply: 31 bits that depend on the sampling seed, the question and the turn, and
     on nothing else, such as batches, or other budgets and probes of the run.
     """
