@@ -1,4 +1,5 @@
 import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def test_an_unknown_name_or_reading_is_refused_in_one_sentence() -> None:
         protocol_named("gpt")
     with pytest.raises(ConfigError, match="qwen2_5_vl has no --coords as-released"):
         protocol_named("qwen2_5_vl", "as-released")
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=[f"{p.name}-{p.coords}" for p in ALL])
+def test_a_tag_that_is_repeated_without_end_is_read_in_bounded_time(protocol: Any) -> None:
+    for tag in (*TAGS, '<grounding>{"bbox_2d": ', '"source": "', "[1, 2, "):
+        for views in (SHOWN[0], SHOWN[1]):
+            began = time.monotonic()
+            protocol.parse(tag * (LONGEST_REPLY // len(tag)), views)
+            assert time.monotonic() - began < 2
 
 
 def test_the_documented_dialogue_is_the_records() -> None:
