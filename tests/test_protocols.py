@@ -15,6 +15,7 @@ from lfpc.dialogue import Answer, Context, Crop, Malformed, Reason
 from lfpc.errors import ConfigError
 from lfpc.protocols import PROTOCOLS, protocol_named
 from lfpc.protocols.base import LONGEST_REPLY
+from lfpc.report.evidence import Origin
 
 DOCS = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
 KNOWN = tuple(PROTOCOLS.values())
@@ -202,3 +203,9 @@ def test_a_written_call_asks_for_its_box(
     assert action.box.corners == pytest.approx(
         box.corners, abs=0.0101
     )  # a pixel of the first view, which is 200 x 100
+
+
+def test_a_report_cuts_crops_by_the_rules_of_the_reading() -> None:
+    config = {"protocol": "ergo", "coords": "as-released"}
+    assert Origin(config, {}).rules == protocol_named("ergo", "as-released").crop
+    assert Origin({"protocol": "ergo"}, {}).rules == PROTOCOLS["ergo"].crop
