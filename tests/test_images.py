@@ -18,6 +18,7 @@ from lfpc.errors import PictureError
 from lfpc.images import (
     MAX_ASPECT,
     CropRules,
+    ToolBox,
     View,
     crop_view,
     global_view,
@@ -403,3 +404,24 @@ def test_importing_every_module_leaves_pillows_settings_alone() -> None:
     )
     assert found.returncode == 0, found.stderr
     assert int(found.stdout) > 100
+
+
+def test_a_tools_box_is_cut_before_it_is_resized_and_is_black_beyond_the_edges() -> None:
+    stripes = Image.new("RGB", (200, 100), "white")
+    stripes.paste("red", (0, 0, 100, 100))
+    left = ToolBox(0, 0, 0.5, 1, cut=(0, 0, 100, 100))
+    view = crop_view(stripes, left, CropRules(min_tokens=64))
+    assert view.size == (224, 224)
+    assert view.image.getcolors() == [(224 * 224, (255, 0, 0))]  # no white from the next column
+    beyond = ToolBox(0.5, 0, 1, 1, cut=(100, 0, 300, 100), sides=(56, 28))
+    view = crop_view(stripes, beyond, CropRules(min_tokens=2))
+    assert (view.size, view.cut, view.region) == ((56, 28), (100, 0, 300, 100), Box(0.5, 0, 1, 1))
+    assert view.image.getpixel((55, 14)) == (0, 0, 0)
+    assert crop_view(stripes, ToolBox(0, 0, 0.5, 1), CropRules()).cut == (0, 0, 100, 100)
+
+
+def test_a_large_tools_box_inside_the_picture_is_not_copied(monkeypatch) -> None:
+    monkeypatch.setattr("lfpc.images.LARGEST_COPY", 100)
+    monkeypatch.setattr(Image.Image, "crop", None)
+    box = ToolBox(0, 0, 0.5, 1, cut=(0, 0, 100, 100))
+    assert crop_view(Image.new("RGB", (200, 100)), box, CropRules()).cut == box.cut

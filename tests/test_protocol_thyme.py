@@ -1,11 +1,14 @@
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shown import FIRST, RIGHT, emitted, reason, talk
 
 from lfpc.boxes import Box
 from lfpc.dialogue import Answer, Crop
+from lfpc.protocols import protocol_named
 from lfpc.protocols.syntax import LONGEST_CODE, last_cut
 from lfpc.protocols.thyme import SYSTEM, THYME, remind
 
@@ -217,3 +220,92 @@ def test_shared_values_do_not_grow(tmp_path: Path) -> None:
 
 def test_odd_escapes_in_the_code_warn_nobody() -> None:
     assert read(*OPEN, r"x = '\d'", "img.crop((1000, 500, 2000, 1500))") == PLATE
+
+
+RELEASED = protocol_named("thyme", "as-released")
+SAVE = "part.save('/mnt/data/temp_processed_images/part.png')"
+
+
+def saved(*lines: str) -> Any:
+    return RELEASED.parse(code(*OPEN, *lines), [FIRST])
+
+
+@pytest.mark.parametrize(
+    ("lines", "cut", "sides"),
+    [
+        # whole pixels, halves to even; black beyond the edges of 4000 x 2000
+        (("part = img.crop((100.5, 200.6, 699.5, 650.5))", SAVE), (100, 201, 700, 650), (600, 449)),
+        (("part = img.crop((3900, 1900, 4100, 2100))", SAVE), (3900, 1900, 4100, 2100), (200, 200)),
+        # what is assigned as a box is put in order, moved inside, and has sides of 64 at least
+        (("box = (700, 650, 100, 200)", "part = img.crop(box)", SAVE), (100, 200, 700, 650), None),
+        (("bbox = (3990, 5, 4100, 20)", "part = img.crop(bbox)", SAVE), (3936, 5, 4000, 69), None),
+        # which it does not see in a negative number
+        (("bbox = (-5, 5, 10, 20)", "part = img.crop(bbox)", SAVE), (-5, 5, 10, 20), None),
+        (
+            ("x1, y1, x2, y2 = 5, 6, 9, 300", "part = img.crop((x1, y1, x2, y2))", SAVE),
+            (5, 6, 69, 300),
+            None,
+        ),
+        (("box = [100, 200, 110, 210]", "part = img.crop(box)", SAVE), (100, 200, 110, 210), None),
+        (
+            ("where = (100, 200, 110, 210)", "part = img.crop(where)", SAVE),
+            (100, 200, 110, 210),
+            None,
+        ),
+        # the last picture that is saved, not the last that is cut
+        (
+            ("part = img.crop((1, 2, 301, 402))", "img.crop((0, 0, 9, 9))", SAVE),
+            (1, 2, 301, 402),
+            None,
+        ),
+        (
+            ("part = img.resize((400, 200)).crop((100, 50, 200, 150))", SAVE),
+            (1000, 500, 2000, 1500),
+            (100, 100),
+        ),
+        (
+            ("part = img.crop((0, 0, 600, 400)).rotate(90, expand=True)", SAVE),
+            (0, 0, 600, 400),
+            (400, 600),
+        ),
+        (("part = ImageOps.crop(img, border=100)", SAVE), (100, 100, 3900, 1900), (3800, 1800)),
+        (
+            ("for b in [(1, 2, 30, 40), (5, 6, 70, 80)]:", "    part = img.crop(b)", SAVE),
+            (5, 6, 70, 80),
+            None,
+        ),
+        (("part = ImageEnhance.Contrast(img).enhance(2)", SAVE), (0, 0, 4000, 2000), (4000, 2000)),
+        (
+            ("import cv2", "a = cv2.imread('x.png')", "cv2.imwrite('y.png', a[1900:2100, 3900:])"),
+            (3900, 1900, 4000, 2000),
+            (100, 100),
+        ),
+    ],
+)
+def test_as_released_the_saved_picture_is_shown(lines: Any, cut: Any, sides: Any) -> None:
+    action = saved(*lines)
+    assert action.shown.cut == cut
+    assert action.shown.sides == (sides or (cut[2] - cut[0], cut[3] - cut[1]))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("img.crop((0, 0, 90, 90))",),
+        ("print(12 * 7)",),
+        ("part = img.crop((700, 650, 100, 200))", SAVE),
+        ("part = img.crop(find())", SAVE),
+        ("part = img.crop((0, 0, 9, 9)).rotate(30, expand=True)", SAVE),
+        ("part = img.crop((10**30, 0, 10**30 + 5, 9))", SAVE),
+    ],
+)
+def test_as_released_code_that_saves_nothing_known_shows_nothing(lines: Any) -> None:
+    assert reason(saved(*lines)) in {"no_crop", "empty_box"}
+
+
+def test_as_released_code_is_read_in_bounded_time() -> None:
+    began = time.monotonic()
+    saved("part = img" + ".crop((0, 0, 900, 900))" * 60, SAVE)
+    deep = [f"{'  ' * i}for i{i} in [1, 2, 3, 4, 5, 6, 7, 8, 9]:" for i in range(15)]
+    saved(*deep, "  " * 15 + "part = img.crop((0, 0, 9, 9))")
+    assert time.monotonic() - began < 5

@@ -1,4 +1,5 @@
 import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lfpc.dialogue import Answer, Context, Crop, Malformed, Reason
 from lfpc.errors import ConfigError
 from lfpc.protocols import PROTOCOLS, protocol_named
 from lfpc.protocols.base import LONGEST_REPLY
+from lfpc.report.evidence import Origin
 
 DOCS = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
 KNOWN = tuple(PROTOCOLS.values())
@@ -52,6 +54,15 @@ def test_an_unknown_name_or_reading_is_refused_in_one_sentence() -> None:
         protocol_named("gpt")
     with pytest.raises(ConfigError, match="qwen2_5_vl has no --coords as-released"):
         protocol_named("qwen2_5_vl", "as-released")
+
+
+@pytest.mark.parametrize("protocol", ALL, ids=[f"{p.name}-{p.coords}" for p in ALL])
+def test_a_tag_that_is_repeated_without_end_is_read_in_bounded_time(protocol: Any) -> None:
+    for tag in (*TAGS, '<grounding>{"bbox_2d": ', '"source": "', "[1, 2, "):
+        for views in (SHOWN[0], SHOWN[1]):
+            began = time.monotonic()
+            protocol.parse(tag * (LONGEST_REPLY // len(tag)), views)
+            assert time.monotonic() - began < 2
 
 
 def test_the_documented_dialogue_is_the_records() -> None:
@@ -195,3 +206,9 @@ def test_a_written_call_asks_for_its_box(
     assert action.box.corners == pytest.approx(
         box.corners, abs=0.0101
     )  # a pixel of the first view, which is 200 x 100
+
+
+def test_a_report_cuts_crops_by_the_rules_of_the_reading() -> None:
+    config = {"protocol": "ergo", "coords": "as-released"}
+    assert Origin(config, {}).rules == protocol_named("ergo", "as-released").crop
+    assert Origin({"protocol": "ergo"}, {}).rules == PROTOCOLS["ergo"].crop

@@ -52,8 +52,8 @@ def load_policy(
         checkpoint: Hugging Face folder of a Qwen-VL model.
         protocol: prompt and reply format, a name in docs/protocols.md. None: the checkpoint's
             (lfpc.json), else qwen2_5_vl.
-        coords: reading of a reply's boxes. mapped: as the prompt defines them; as-released: as the
-            family's published script reads them.
+        coords: reading of a reply's calls and boxes. mapped: as the prompt defines them;
+            as-released: as the family's published script treats them.
         max_new_tokens: token limit of a reply. None: the checkpoint's, else 512.
         temperature: sampling temperature; 0: greedy.
         top_p: share of the probability mass to sample from, in (0, 1].

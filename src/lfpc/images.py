@@ -6,6 +6,7 @@ is `factor` x `factor` pixels.
 """
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
 MAX_PIXELS = 400_000_000
 """Maximum pixels of a picture; a larger claim in a header is an attack or an error."""
+LARGEST_COPY = 50_000_000
+"""Maximum pixels of a cut that is copied before it is resized."""
 PICTURE_BYTES = 2**30
 """Bytes of cached originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
 FAST_GAP = 1.5
@@ -344,8 +347,14 @@ def _tool_view(picture: Image.Image, box: ToolBox, cut: Corners, rules: CropRule
         max_tokens=rules.max_tokens,
         factor=rules.factor,
     )
-    # cut first: a filter over the whole picture takes in pixels beyond the cut
-    image = picture.crop(cut).resize(size, Image.Resampling.BICUBIC)
+    inside = cut[0] >= 0 and cut[1] >= 0 and cut[2] <= picture.width and cut[3] <= picture.height
+    if inside and (cut[2] - cut[0]) * (cut[3] - cut[1]) > LARGEST_COPY:
+        image = picture.resize(size, Image.Resampling.BICUBIC, box=cut)
+    else:
+        # cut first: a filter over the whole picture takes in pixels beyond the cut
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = picture.crop(cut).resize(size, Image.Resampling.BICUBIC)
     return View(image, Box(*box.corners), picture.size, cut)
 
 

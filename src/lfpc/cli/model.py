@@ -93,8 +93,8 @@ class AskedModel(AnsweringModel):
     """Options of a model that is asked with the crop tool."""
 
     coords: Literal["mapped", "as-released"] = "mapped"
-    """Reading of a reply's boxes. mapped: as the prompt asks for them; as-released: as the family's
-    published script reads them."""
+    """Reading of a reply's calls and boxes. mapped: as the prompt asks for them; as-released: as
+    the family's published script treats them."""
     crop_tokens: tuple[int, int] | None = None
     """Minimum and maximum visual tokens of a crop. Default: the checkpoint's (lfpc.json), else the
     protocol's."""

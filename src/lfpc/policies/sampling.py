@@ -7,9 +7,6 @@ from typing import Annotated, Any
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption, json_option
 
-if TYPE_CHECKING:  # a command's help does not wait for pictures
-    pass
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:

@@ -19,8 +19,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 Parser = Callable[[str, Sequence[View]], Action]
 """(reply text, pictures shown so far with the first view first) -> action."""
 Coords = Literal["mapped", "as-released"]
-"""Reading of boxes. mapped: as the prompt defines them; as-released: as the family's published
-script reads them."""
+"""Reading of replies. mapped: as the prompt defines calls and boxes; as-released: as the family's
+published script treats them."""
 
 LONGEST_REPLY = 100_000
 """Maximum parsed characters of a reply."""

@@ -26,7 +26,6 @@ from lfpc.protocols.reading import (
 from lfpc.protocols.released import attempt, filled, pil_corners, tool_crop, tool_size, whole_text
 
 ZOOM = re.compile(r"<zoom>(.*?)(?:</zoom>|\Z)", re.DOTALL)
-_CLOSED_ZOOM = re.compile(r"<zoom>(.*?)</zoom>", re.DOTALL)
 _WHOLE_NUMBERS = re.compile(r"\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\]")
 CROP = CropRules(min_tokens=4, max_tokens=1280)
 RELEASED_CROP = CropRules(min_tokens=4, max_tokens=16384)
@@ -90,8 +89,8 @@ def write_call(box: Box, first_view: View) -> str:
 
 
 def _released_numbers(text: str) -> tuple[int, ...] | None:
-    zoom = _CLOSED_ZOOM.search(text)
-    lists = _WHOLE_NUMBERS.findall(zoom.group(1)) if zoom else []
+    zoom, closed, _ = text.partition("<zoom>")[2].partition("</zoom>")
+    lists = _WHOLE_NUMBERS.findall(zoom) if closed else []
     try:
         return tuple(int(number) for number in lists[0]) if len(lists) == 1 else None
     except ValueError:  # Python reads no integer of more than 4,300 digits

@@ -40,7 +40,6 @@ CROP = CropRules(min_tokens=52, max_tokens=2551)  # 40,000 to 2,000,000 pixels
 RELEASED_CROP = CropRules(min_tokens=4, max_tokens=16384)
 """The processor's; the rollout keeps to its pixels itself."""
 
-_CLOSED = re.compile(r"<grounding>.*?</grounding>", re.DOTALL)
 _HEAD = '<grounding>{"bbox_2d": '
 _SOURCE = re.compile(r"\"source\": [',\"]")
 _END = re.compile(r"[',\"]\}</grounding>")
@@ -83,7 +82,7 @@ def parse_as_released(text: str, views: Sequence[View]) -> Action:
     """Parse a reply as the published rollout: the last closed grounding counts, also before an
     answer; a reply without one ends the episode.
     """
-    if not _CLOSED.search(text):
+    if "</grounding>" not in text.partition("<grounding>")[2]:
         answered = ANSWER.search(text)
         return Answer(answered.group(1).strip() if answered else "")
     return attempt(

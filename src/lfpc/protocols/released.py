@@ -35,6 +35,9 @@ LONGEST_LITERAL = 4_000
 MOST_CUT = 178_956_970
 """Maximum pixels of a cut: twice Pillow's limit, beyond which its `crop` fails."""
 
+FURTHEST = 2**30
+"""Maximum distance of a cut's corner from the picture's, in pixels, which Pillow's `crop` takes."""
+
 
 def whole_text(text: str) -> Answer:
     """The whole reply as the answer, as scripts take it that find nothing else."""
@@ -87,6 +90,8 @@ def pil_corners(box: Sequence[Any]) -> Corners:
     if bottom < top:
         raise ValueError("Coordinate 'lower' is less than 'upper'")
     corners = round(left), round(top), round(right), round(bottom)
+    if max(map(abs, corners)) > FURTHEST:
+        raise OverflowError("signed integer is greater than maximum")
     if (corners[2] - corners[0]) * (corners[3] - corners[1]) > MOST_CUT:
         raise ValueError("the cut exceeds the limit of pixels")
     return corners

@@ -9,7 +9,7 @@ numbers does not count.
 
 import ast
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lfpc.boxes import WHOLE, Box, Size
@@ -49,22 +49,33 @@ def last_cut(code: str, size: Size) -> Cut | None:
     Raises:
         ValueError: not Python, longer than `LONGEST_CODE`, or too deeply nested.
     """
+    program = Program(CodePicture(WHOLE, float(size[0]), float(size[1])))
+    run_program(program, code)
+    return program.cut
+
+
+def run_program(
+    program: "Program", code: str, edit: Callable[[ast.Module], ast.Module] | None = None
+) -> None:
+    """Evaluate `code` in `program`, after `edit` has changed its tree.
+
+    Raises:
+        ValueError: not Python, longer than `LONGEST_CODE`, or too deeply nested.
+    """
     if len(code) > LONGEST_CODE:
         raise ValueError(f"the code has {len(code)} characters; at most {LONGEST_CODE} are read")
-    program = _Program(CodePicture(WHOLE, float(size[0]), float(size[1])))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
             )  # the parser warns about odd escapes in the policy's code
             tree = ast.parse(code)
-        program.run(tree.body)
+        program.run((edit(tree) if edit else tree).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError("the code is not Python that can be read") from error
-    return program.cut
 
 
-class _Program:
+class Program:
     """Evaluates a program from top to bottom: known values of its names, and the last cut."""
 
     def __init__(self, original: CodePicture) -> None:
@@ -223,12 +234,16 @@ class _Program:
                     [bound + length if bound < 0 else bound] if isinstance(bound, float) else []
                 )
         return self.cut_out(
-            picture, (bounds[2], bounds[0], bounds[3], bounds[1]) if len(bounds) == 4 else None
+            picture,
+            (bounds[2], bounds[0], bounds[3], bounds[1]) if len(bounds) == 4 else None,
+            array=True,
         )
 
-    def cut_out(self, picture: CodePicture, box: Value) -> CodePicture | None:
+    def cut_out(
+        self, picture: CodePicture, box: Value, *, array: bool = False
+    ) -> CodePicture | None:
         """Record the cut of `box`, in pixels of `picture`; an unknown cut replaces the one before
-        it.
+        it. `array`: cut by slices.
         """
         self.cut = None
         if not isinstance(box, tuple) or len(box) != 4 or None in box:
@@ -248,6 +263,10 @@ class _Program:
     def call(self, node: ast.Call) -> Value:
         """The value of a call; unknown functions return unknown values."""
         owner = self.value(node.func.value) if isinstance(node.func, ast.Attribute) else None
+        return self.called(node, owner)
+
+    def called(self, node: ast.Call, owner: Value) -> Value:
+        """The value of a call of a function, or of a method of `owner`."""
         name = str(getattr(node.func, "attr", getattr(node.func, "id", "")))
         given: list[Value] = [self.value(argument) for argument in node.args]
         named = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}

@@ -7,7 +7,7 @@ Used by `lfpc.protocols.syntax`. All numbers are floats, so no expression can gr
 import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lfpc.boxes import Box
 
@@ -21,6 +21,8 @@ class CodePicture:
     region: Box
     width: float
     height: float
+    corners: tuple[float, float, float, float] | None = None
+    """The same region in pixels of the file's picture, beyond its edges too; None: unused."""
 
     def attribute(self, name: str) -> "Value":
         """`size`, `width`, `height` or `shape`."""
@@ -132,7 +134,7 @@ def resized(picture: CodePicture, size: Value, fx: Value, fy: Value) -> CodePict
         down = picture.height * fy
     if across is None or down is None or not (1 <= across < math.inf and 1 <= down < math.inf):
         return None
-    return CodePicture(picture.region, across, down)
+    return replace(picture, width=across, height=down)
 
 
 def _safe(calculate: Callable[[], float]) -> float | None:

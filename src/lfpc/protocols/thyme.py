@@ -3,6 +3,7 @@ assistant's own turn.
 
 The code is never run. `lfpc.protocols.syntax` finds the cut region in its syntax tree. That region
 is shown; other effects of the code (rotation, contrast, drawing, printed results) do not happen.
+`as_released` shows the picture that the code saves, after the changes of the published sandbox.
 """
 
 import re
@@ -11,10 +12,12 @@ from dataclasses import replace
 
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Crop, Malformed, Reason
-from lfpc.images import View
-from lfpc.protocols.base import ChatProtocol, MessagePart
+from lfpc.images import CropRules, View
+from lfpc.protocols.base import ChatProtocol, MessagePart, Released
 from lfpc.protocols.reading import ask, call_or_answer, malformed
+from lfpc.protocols.released import FAILURES, filled, pil_corners, tool_crop, tool_size
 from lfpc.protocols.syntax import last_cut
+from lfpc.protocols.thyme_sandbox import saved_picture
 
 CODE = re.compile(r"<code>(.*?)(?:</code>|\Z)", re.DOTALL)
 FILE = "image.jpg"
@@ -50,7 +53,15 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first code or answer counts. Errors are worded as the sandbox's."""
-    action = call_or_answer(text, CODE, lambda body: _read_code(body, views))
+    return _tagged(call_or_answer(text, CODE, lambda body: _read_code(body, views)))
+
+
+def parse_as_released(text: str, views: Sequence[View]) -> Action:
+    """As `parse`, with the last picture that the code saves."""
+    return _tagged(call_or_answer(text, CODE, lambda body: _saved_by(body, views[0])))
+
+
+def _tagged(action: Action) -> Action:
     return (
         replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>")
         if isinstance(action, Malformed)
@@ -82,6 +93,24 @@ def _read_code(body: str, views: Sequence[View]) -> Action:
     return Crop(cut.region, emitted=cut.numbers)
 
 
+def _saved_by(body: str, first_view: View) -> Action:
+    code = body.strip().removeprefix("```").removeprefix("python").removesuffix("```")
+    size = first_view.original_size
+    try:
+        picture, last = saved_picture(code, size)
+    except ValueError as error:
+        return malformed(Reason.BAD_CODE, f"{error}.")
+    if picture is None or picture.corners is None:
+        return malformed(Reason.NO_CROP, "The code saves no picture that can be told.")
+    try:
+        cut = filled(pil_corners(picture.corners))
+        sides = picture.width, picture.height
+        tool_size(sides, CropRules())
+        return tool_crop(cut, first_view, size, sides=sides, emitted=last.numbers if last else ())
+    except FAILURES as error:
+        return malformed(Reason.EMPTY_BOX, f"{error}.")
+
+
 THYME = ChatProtocol(
     name="thyme",
     system=SYSTEM,
@@ -94,4 +123,5 @@ THYME = ChatProtocol(
     observe_nothing="<sandbox_output></sandbox_output>",
     observation_role="assistant",
     stop=("</code>", "</answer>"),
+    as_released=Released(parser=parse_as_released),
 )

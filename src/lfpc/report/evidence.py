@@ -30,7 +30,10 @@ class Origin:
         if given := self.config.get("crop"):
             return CropRules(**given)
         protocol = PROTOCOLS.get(str(self.config.get("protocol")))
-        return protocol.crop if protocol else CropRules()
+        if protocol is None:
+            return CropRules()
+        released = protocol.as_released if self.config.get("coords") == "as-released" else None
+        return (released and released.crop) or protocol.crop
 
 
 @dataclass(frozen=True, slots=True)
