@@ -107,7 +107,7 @@ def _last_run(marks: Sequence[re.Match[str]]) -> list[re.Match[str]]:
     """The last marks A, B, ... in this order; a single one is no run."""
     for start in range(len(marks) - 1, -1, -1):
         if marks[start].group(1) == "A":
-            pairs = zip(LETTERS, marks[start:], strict=False)
+            pairs = zip(LETTERS, marks[start : start + len(LETTERS)], strict=False)
             run = [mark for _, mark in takewhile(lambda pair: pair[0] == pair[1].group(1), pairs)]
             if len(run) >= 2:
                 return run
