@@ -1,6 +1,6 @@
 """Pixel Reasoner's reinforcement learning set: a parquet file with picture names, and an archive of
-pictures to unpack. Rows about videos are rejected. An answer is the first of a list, as the authors'
-preparation of the set takes it.
+pictures to unpack. Rows about videos are rejected. An answer is the first of a list, as in the
+authors' preparation of the set.
 """
 
 from lfpc.published.cells import plain_answer
