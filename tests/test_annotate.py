@@ -232,7 +232,7 @@ def test_a_folder_without_samples_is_refused(tmp_path: Path):
         pass
 
 
-def test_page_tells_of_a_sample_what_a_person_needs(folder: Path):
+def test_page_has_what_a_person_needs_of_a_sample(folder: Path):
     box = Box(*INNER)
     with open_session(
         folder,
@@ -326,7 +326,7 @@ def test_a_broken_picture_is_named_and_its_sample_can_still_be_skipped(tmp_path:
         assert put(session, 0, change(session, state="skipped"))[0] == 200
 
 
-def test_a_model_that_fails_to_reply_is_told_of(folder: Path):
+def test_a_model_that_fails_to_reply_is_reported(folder: Path):
     def ask(sample: Sample) -> list[Proposal]:
         raise RunError(f"no reply about {sample.id}")
 

@@ -214,7 +214,7 @@ def test_undo_and_redo_go_through_every_change(at, folder):
     assert boxing_of(stored(folder, "undo")).flagged
 
 
-def test_keyboard_alone_draws_nests_moves_resizes_and_goes_on(at, folder):
+def test_keyboard_alone_draws_nests_moves_resizes_and_continues(at, folder):
     page = at("keys")
     page.keyboard.press("b")
     settled(page)
@@ -426,7 +426,7 @@ def test_nested_boxes_stay_nested_whatever_edge_is_moved_how_far(at):
     assert at("draw").evaluate(law) == "nested"
 
 
-def test_a_killed_server_loses_nothing_and_the_open_page_goes_on(browser, tmp_path):
+def test_a_killed_server_loses_nothing_and_the_open_page_continues(browser, tmp_path):
     folder = samples_folder(tmp_path / "samples")
     with open_page(
         browser,

@@ -64,7 +64,7 @@ def test_earlier_replies_count_and_other_protocols_calls_do_not() -> None:
     assert answered_before_crop(["<code>blue = crop()</code>"], "blue", question="Colour?") is False
 
 
-def test_what_cannot_be_told_is_none() -> None:
+def test_what_the_text_does_not_show_is_none() -> None:
     assert answered_before_crop([], "blue", question="Colour?") is None  # no crop
     assert answered_before_crop([CALL], None, question="Colour?") is None  # no answer
     assert (

@@ -415,7 +415,7 @@ def test_any_samples_folder_is_a_benchmark(tmp_path: Path, sample: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_set_says_where_to_get_it_and_what_is_missing(
+def test_every_published_set_names_its_source_and_what_is_missing(
     tmp_path: Path, name: str
 ) -> None:
     assert published_set(name).name == name
@@ -426,7 +426,7 @@ def test_every_published_set_says_where_to_get_it_and_what_is_missing(
 
 
 @pytest.mark.parametrize("name", [name for name, each in PUBLISHED.items() if each.score])
-def test_every_benchmark_says_what_is_missing(tmp_path: Path, name: str) -> None:
+def test_every_benchmark_names_what_is_missing(tmp_path: Path, name: str) -> None:
     with pytest.raises(SampleError, match=r"lfpc data fetch-instructions|no such file"):
         read(name, tmp_path)
 

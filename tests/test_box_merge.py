@@ -83,7 +83,7 @@ def test_of_boxes_that_agree_the_first_are_kept_and_others_are_flagged_beside_th
     assert merged(mine, theirs, least=0.6).flagged == ("near", "far")
 
 
-def test_one_who_boxed_outweighs_one_who_skipped_and_somebody_looks_again():
+def test_one_who_boxed_outweighs_one_who_skipped_with_a_flag():
     mine = [sample("1", state="skipped", by="ada")]
     theirs = [sample("1", ((C,),), state="done", by="bob")]
     found = merged(mine, theirs)
@@ -138,7 +138,7 @@ def test_agreement_is_the_same_both_ways_and_whole_only_with_oneself(a: Nested, 
     assert agreement(a, a).mean == pytest.approx(1)
 
 
-def test_the_command_tells_the_agreement_and_writes_both(
+def test_the_command_prints_the_agreement_and_writes_both(
     tmp_path: Path, picture: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
     image = picture()

@@ -44,7 +44,7 @@ def kinds(folder: Path, samples: list[Sample]) -> dict[str, list[tuple[ProblemKi
     }
 
 
-def test_check_tells_what_cannot_be_played_from_what_is_odd(tmp_path: Path) -> None:
+def test_check_separates_unusable_samples_from_warnings(tmp_path: Path) -> None:
     picture = photo(tmp_path / "p.png", 1)
     (tmp_path / "cut.png").write_bytes(picture.read_bytes()[:3000])
     found = kinds(
@@ -154,7 +154,7 @@ def test_pictures_of_one_colour_have_no_look(tmp_path: Path) -> None:
         known_hashes([tmp_path / "nothing"], tmp_path / "hashes", progress=False)
 
 
-def test_looks_are_not_computed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_not_computed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     first = list(hashes_of(pictures, tmp_path / "hashes", progress=False))
     monkeypatch.setattr(
@@ -240,7 +240,7 @@ def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nob
     assert json.loads((tmp_path / "out" / "mix.json").read_text())["compared_with"] == 1
 
 
-def test_mixture_says_which_part_is_missing_and_which_count_is_none(tmp_path: Path) -> None:
+def test_mixture_names_a_missing_part_and_an_invalid_count(tmp_path: Path) -> None:
     with pytest.raises(
         SampleError,
         match=r"pixel-reasoner: no samples.jsonl there; import the set first: lfpc data import "

@@ -271,7 +271,7 @@ def test_the_samples_of_the_docs_are_written_and_read(tmp_path, picture, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()
     picture("pictures/sign.png")
-    assert [example("Samples of your own", "python.md")["sign"]] == lfpc.read_samples("data/signs")
+    assert [example("Write samples", "python.md")["sign"]] == lfpc.read_samples("data/signs")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ def repository(root: Path, name: str, package: str) -> Path:
     return folder
 
 
-def test_a_checkout_of_this_package_has_its_commit_and_says_what_was_changed(
+def test_a_checkout_of_this_package_has_its_commit_and_marks_changes(
     tmp_path: Path,
 ) -> None:
     package = repository(tmp_path, "lfpc", "src/lfpc")

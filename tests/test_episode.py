@@ -42,7 +42,7 @@ def test_crop_crop_answer(sample: Make) -> None:
     assert done.malformed == ()
 
 
-def test_a_malformed_reply_is_explained_and_the_episode_goes_on(sample: Make) -> None:
+def test_a_malformed_reply_is_explained_and_the_episode_continues(sample: Make) -> None:
     heard: list[Context] = []
 
     def script(context: Context) -> str:

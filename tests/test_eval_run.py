@@ -14,7 +14,7 @@ from chat_server import ChatServer
 from PIL import Image
 
 from lfpc import cli
-from lfpc.evaluation.stored import place_at, place_records
+from lfpc.evaluation.places import place_at, place_records
 from lfpc.storage.files import FolderLock
 
 SIZE = (200, 150)

@@ -190,7 +190,7 @@ def test_progress_elsewhere_than_on_a_terminal_is_a_line(tmp_path, samples, caps
     assert "baseline small: 10 of 10 questions" in capsys.readouterr().err
 
 
-def test_every_probe_shows_what_its_name_says(samples):
+def test_every_probe_shows_what_it_is_named_for(samples):
     sample = samples[0]
     box = Box(0, 0, 0.5, 0.5)
     shown = {name: make(samples, RULES, 0)(sample, box) for name, make in PROBES.items()}
@@ -214,7 +214,7 @@ def test_every_picture_is_answered_by_another_one(samples):
         derangement([samples[0], twin], seed=0)
 
 
-def test_noise_costs_only_the_policy_that_looks(tmp_path, samples):
+def test_noise_costs_only_the_policy_that_uses_its_crops(tmp_path, samples):
     looking = ScriptedPolicy(look_then_say)
     blind = ScriptedPolicy(say_at_once)
     own = records_of(tmp_path, samples, looking, name="a")

@@ -120,7 +120,7 @@ def test_every_box_can_be_shown(x: float, y: float, width: float, height: float)
     assert view.size[0] % 28 == view.size[1] % 28 == 0
 
 
-def test_a_crop_says_which_pixels_were_cut(picture: Callable[..., Path]) -> None:
+def test_a_crop_names_the_pixels_that_were_cut(picture: Callable[..., Path]) -> None:
     original = open_picture(picture(size=(600, 300)))
     assert crop_view(original, Box(0.101, 0.2, 0.5, 0.5), CropRules()).cut == (
         60,
@@ -224,7 +224,7 @@ def test_every_mode_becomes_8_bit_rgb(
     assert opened.getpixel((3, 3)) == expected
 
 
-def test_a_palette_with_a_transparent_colour_goes_on_white(tmp_path: Path) -> None:
+def test_a_palette_with_a_transparent_colour_becomes_white(tmp_path: Path) -> None:
     picture = Image.new("P", (10, 10), 1)
     picture.putpalette([255, 0, 0, 0, 0, 255])
     picture.putpixel((0, 0), 0)

@@ -242,7 +242,7 @@ def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
     assert rejected == []
 
 
-def test_unknown_format_and_unknown_field_are_told(tmp_path: Path) -> None:
+def test_unknown_format_and_unknown_field_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown data set 'nonsense'; known are deepeyes"):
         bring("nonsense", tmp_path, tmp_path / "out")
     published.write_json(tmp_path / "in" / "x.json", ROWS)
@@ -456,7 +456,7 @@ def test_summary_counts_by_source_and_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_import_goes_on_and_gives_the_same(tmp_path: Path) -> None:
+def test_killed_import_resumes_with_the_same_result(tmp_path: Path) -> None:
     src = tmp_path / "in"
     rows = [
         published.deepeyes_row(i, published.picture_bytes(i, (64, 48) if i % 7 else (9, 9)))
@@ -516,7 +516,7 @@ def test_a_full_disk_ends_an_import_and_rejects_no_row(
     assert (facts(samples), rejected) == (facts(whole[0]), whole[1])
 
 
-def test_other_files_or_settings_do_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
+def test_other_files_or_options_do_not_resume_in_the_same_folder(tmp_path: Path) -> None:
     src = published.deepeyes(tmp_path / "in", 4)
     bring("deepeyes", src, tmp_path / "out")
     with pytest.raises(RunError, match="min_side"):

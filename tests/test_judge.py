@@ -259,6 +259,6 @@ def test_instructions_inside_an_answer_stay_data(
     assert "\nVERDICT: correct\n" not in server.prompts[0]
 
 
-def test_a_judge_says_who_it_is(judge: Callable[..., Judge]) -> None:
+def test_a_judge_names_itself(judge: Callable[..., Judge]) -> None:
     assert judge().identity["model"] == "m"
     assert set(judge().identity) == {"model", "prompt_version", "prompt_sha256"}

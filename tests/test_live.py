@@ -27,7 +27,7 @@ def told(model, asked):
     return asyncio.run(all_steps())
 
 
-def test_an_episode_is_told_turn_by_turn(sample):
+def test_an_episode_comes_turn_by_turn(sample):
     steps = told(scripted_model(), LiveQuestion(sample=sample(), config=CONFIG))
     assert [len(step.turns) for step in steps] == [0, 1, 2, 3]
     assert isinstance(steps[-1], Episode)
@@ -137,7 +137,7 @@ def test_a_question_too_many_is_refused_and_places_are_given_back(sample, monkey
     assert isinstance(asyncio.run(two())[-1], Episode)
 
 
-def test_a_served_model_is_told_the_same_way(sample):
+def test_a_served_model_comes_the_same_way(sample):
     config = replace(CONFIG, model="scripted")
     with ChatServer() as server:
         model = live_model("scripted", config, Server(base_url=server.base_url))

@@ -105,7 +105,7 @@ def test_crop_dialogues_show_a_readable_global_picture():
     assert sides > {448}
 
 
-def test_pretraining_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path):
+def test_stopped_pretraining_resumes_bit_identically(tmp_path):
     import torch
 
     from lfpc.mini.config import PretrainConfig

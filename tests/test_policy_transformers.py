@@ -343,7 +343,7 @@ def test_a_small_top_p_is_greedy():
     assert [r.token_ids for r in replies] == [r.token_ids for r in greedy]
 
 
-def test_an_answer_turn_is_part_of_the_row():
+def test_an_answer_turn_is_part_of_the_conversation():
     context = tiny.context(
         "What mark?", tiny.view(0), Turn(tiny.reply("<answer>7</answer>"), Answer("7"))
     )

@@ -16,16 +16,11 @@ from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.evaluation import probe as probe_run
 from lfpc.evaluation.compare import compare_folders, compare_runs
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import find_places, own_evaluation, place_at, place_records
 from lfpc.evaluation.probes import average_draws
 from lfpc.evaluation.replay import needs_no_replay, prefix
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import (
-    find_places,
-    own_evaluation,
-    place_at,
-    place_records,
-    update_results,
-)
+from lfpc.evaluation.stored import update_results
 from lfpc.images import CropRules, open_picture
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.records import EpisodeRecord, TurnRecord
@@ -134,7 +129,7 @@ def drops(run: Path) -> dict[tuple[str, str], float]:
     }
 
 
-def test_a_policy_that_looks_loses_what_its_crops_held(run, policy):
+def test_a_policy_that_uses_its_crops_loses_what_they_held(run, policy):
     result = probe_run.probe_run(
         run, ["noise", "truth", "other", "mean", "none", "repeat"], progress=False
     )

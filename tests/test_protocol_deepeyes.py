@@ -75,5 +75,5 @@ def test_sides_are_measured_after_the_box_is_cut_off_at_the_edge() -> None:
         ("<tool_call>__import__('os').remove('x')</tool_call>", "bad_json"),
     ],
 )
-def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
+def test_a_malformed_reply_has_a_reason(text: str, why: str) -> None:
     assert reason(DEEPEYES.parse(text, [FIRST])) == why

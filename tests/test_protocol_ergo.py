@@ -47,7 +47,9 @@ def test_boxes_are_pixels_of_the_shown_picture() -> None:
         ("the van", "no_action"),
     ],
 )
-def test_what_cannot_be_read_says_why_and_as_released_shows_everything(text: str, why: str) -> None:
+def test_a_malformed_reply_has_a_reason_and_as_released_shows_everything(
+    text: str, why: str
+) -> None:
     action = ERGO.parse(text, [FIRST])
     assert reason(action) == why
     assert str(getattr(action, "detail", "")).endswith(LAST)

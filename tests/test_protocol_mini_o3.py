@@ -79,7 +79,7 @@ def test_crops_are_numbered_by_what_was_shown_not_by_turns() -> None:
         ("<think>hm</think>", "no_action"),
     ],
 )
-def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
+def test_a_malformed_reply_has_a_reason(text: str, why: str) -> None:
     assert reason(MINI_O3.parse(text, [FIRST, RIGHT])) == why
 
 

@@ -104,7 +104,7 @@ def test_the_last_box_before_any_call_is_the_answer(text: str, said: str) -> Non
         ),
     ],
 )
-def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
+def test_a_malformed_reply_has_a_reason(text: str, why: str) -> None:
     assert reason(PIXEL_REASONER.parse(text, [FIRST, RIGHT])) == why
 
 

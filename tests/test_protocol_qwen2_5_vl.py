@@ -73,7 +73,7 @@ def test_what_comes_first_counts() -> None:
         (call([10**400, 0, 1, 1]), "empty_box"),
     ],
 )
-def test_what_cannot_be_read_says_why(text: str, reason: str) -> None:
+def test_a_malformed_reply_has_a_reason(text: str, reason: str) -> None:
     action = QWEN2_5_VL.parse(text, SHOWN)
     assert isinstance(action, Malformed)
     assert action.reason == reason

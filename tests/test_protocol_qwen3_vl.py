@@ -136,7 +136,7 @@ def test_without_a_call_the_text_is_the_answer(text: str, said: str) -> None:
         (call(img_idx="van"), "bad_source"),
     ],
 )
-def test_what_cannot_be_read_says_why(text: str, why: str) -> None:
+def test_a_malformed_reply_has_a_reason(text: str, why: str) -> None:
     assert reason(read(text)) == why
 
 

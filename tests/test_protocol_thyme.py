@@ -39,7 +39,7 @@ def read(*lines: str) -> object:
 OPEN = "from PIL import Image", "img = Image.open('image.jpg')"
 
 
-def test_a_dialogue_whose_crop_stands_in_the_assistants_turn() -> None:
+def test_a_dialogue_with_its_crop_inside_the_assistants_turn() -> None:
     messages = talk(THYME, (CODE, RIGHT))
     assert messages == [
         ("system", (SYSTEM,)),
@@ -109,7 +109,7 @@ def test_coordinates_are_pixels_of_the_original() -> None:
         ("img.crop((0, 0, 9, 9))", "img.crop((1000, 500, 2000, 1500))"),
     ],
 )
-def test_what_the_code_cuts_is_told_from_its_syntax(lines: tuple[str, ...]) -> None:
+def test_what_the_code_cuts_is_known_from_its_syntax(lines: tuple[str, ...]) -> None:
     assert read(*OPEN, *lines) == PLATE
 
 
@@ -147,7 +147,7 @@ def test_what_the_code_cuts_is_told_from_its_syntax(lines: tuple[str, ...]) -> N
         (("#" * (LONGEST_CODE + 1),), "bad_code"),
     ],
 )
-def test_what_cannot_be_told_is_not_shown(lines: tuple[str, ...], why: str) -> None:
+def test_an_unknown_cut_is_not_shown(lines: tuple[str, ...], why: str) -> None:
     action = THYME.parse(code(*lines), [FIRST])
     assert reason(action) == why
     assert str(getattr(action, "detail", "")).startswith("<sandbox_output>Error: ")

@@ -27,15 +27,18 @@ TAGS = (
 
 
 def table(heading: str) -> dict[str, dict[str, str]]:
-    """The first table after a heading of docs/protocols.md: first cell of a row -> its cells by
-    column."""
-    lines = [
-        line
-        for line in DOCS.split(heading)[1].split("\n## ")[0].splitlines()
-        if line.startswith("|")
-    ]
-    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    return {row[0].strip("`"): dict(zip(head, row, strict=True)) for row in rows}
+    """The tables after a heading of docs/protocols.md: first cell of a row -> its cells by
+    column, of all tables."""
+    found: dict[str, dict[str, str]] = {}
+    for part in DOCS.split(heading)[1].split("\n## ")[0].split("\n\n"):
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        if lines:
+            head, _, *rows = (
+                [cell.strip() for cell in line.strip("|").split("|")] for line in lines
+            )
+            for row in rows:
+                found.setdefault(row[0].strip("`"), {}).update(zip(head, row, strict=True))
+    return found
 
 
 def test_the_index_names_every_protocol_by_its_own_name() -> None:
@@ -51,7 +54,7 @@ def test_an_unknown_name_or_reading_is_refused_in_one_sentence() -> None:
 
 
 def test_the_documented_dialogue_is_the_records() -> None:
-    rows = table("## What is said")
+    rows = table("## Messages")
     assert list(rows) == list(PROTOCOLS)
     for name, row in rows.items():
         protocol = PROTOCOLS[name]
@@ -64,7 +67,7 @@ def test_the_documented_dialogue_is_the_records() -> None:
 
 
 def test_the_documented_crops_are_the_records() -> None:
-    rows = table("## Where boxes are")
+    rows = table("## Boxes")
     assert list(rows) == list(PROTOCOLS)
     for name, row in rows.items():
         crop = PROTOCOLS[name].crop
@@ -74,7 +77,7 @@ def test_the_documented_crops_are_the_records() -> None:
 
 
 def test_the_documented_reasons_are_all_reasons() -> None:
-    assert list(table("## Replies that cannot be read")) == [reason.value for reason in Reason]
+    assert list(table("## Malformed replies")) == [reason.value for reason in Reason]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)

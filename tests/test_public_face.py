@@ -238,7 +238,7 @@ def test_a_selection_asks_without_the_tool_and_writes_samples_to_train_on(
     assert [sample.budget for sample in selection.samples] == [16] * 4
     systems = {request["messages"][0]["content"] for request in server.requests}
     assert systems == {policy.config.chat.direct_system}
-    with pytest.raises(ConfigError, match="votes are sampled answers"):
+    with pytest.raises(ConfigError, match="votes above 1 need sampled answers"):
         lfpc.select(policy, samples, out, votes=3)
 
 
@@ -289,9 +289,7 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_asked_as_it_was_trained_unless_an_argument_says_otherwise(
-    tmp_path, samples
-):
+def test_a_checkpoint_is_asked_as_it_was_trained_unless_an_argument_overrides(tmp_path, samples):
     from lfpc.mini.demo import base_checkpoint
     from lfpc.policies.settings import read_settings
 

@@ -94,7 +94,7 @@ def test_an_answer_given_before_the_crop_is_a_fact():
     assert record_of(played()).answered_before_crop is None
 
 
-def test_an_episode_as_a_row(sample: Callable[..., Sample]) -> None:
+def test_an_episode_as_a_record(sample: Callable[..., Sample]) -> None:
     one = sample(category="letter")
     game = episode(
         one,
@@ -182,7 +182,7 @@ def test_a_line_names_its_sample_and_leaves_out_what_holds_nothing():
         ({"turns": [{"text": "x", "action": {"kind": "crop", "box": [0, 0, 2, 1]}}]}, "box"),
     ],
 )
-def test_a_damaged_line_says_what_is_wrong(change, says):
+def test_a_damaged_line_is_named_with_its_fault(change, says):
     record = record_of(played())
     with pytest.raises((ValueError, TypeError), match=says):
         record_from_json(record_to_json(record) | change, {"s": record.sample})

@@ -425,7 +425,7 @@ def test_markdown_has_a_row_for_each_arm_and_budget(records):
     assert {line.count("|") for line in lines} == {10}
 
 
-def test_markdown_goes_on_with_the_planned_comparisons_and_what_is_saved():
+def test_markdown_continues_with_the_planned_comparisons_and_savings():
     sides = {"left": ["stage2", "small"], "right": ["stage1", "small"]}
     row = {
         "name": "a",

@@ -106,7 +106,7 @@ def test_keys_step_through_and_the_address_leads_back(page, folder):
     assert page.input_value("input[name=q]") == "jk", "letters in the search are letters"
 
 
-def test_two_settings_beside_each_other_show_where_they_differ(page, folder):
+def test_two_conditions_beside_each_other_show_where_they_differ(page, folder):
     opened(page, folder, "arm=good&budget=small&with-arm=poor&with-budget=small&show=lost")
     assert listed(page) == [2], "right only for the other"
     assert page.locator("article").count() == 2

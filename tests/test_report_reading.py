@@ -97,7 +97,7 @@ def test_several_runs_are_compared_with_the_first(evaluated):
     ]
 
 
-def test_runs_of_one_name_carry_as_much_of_their_path_as_tells_them_apart(evaluated):
+def test_runs_of_one_name_carry_a_unique_part_of_their_path(evaluated):
     first = evaluated("x/run")
     second = evaluated("y/run")
     assert read_runs([first, second]).runs == ["x/run", "y/run"]

@@ -223,7 +223,7 @@ def test_results_have_the_shape_of_the_harness_and_keep_the_protocol_when_rescor
     assert again["n-samples"] == table["n-samples"]
 
 
-def test_the_judge_that_decided_stays_named_when_the_run_goes_on(
+def test_the_judge_that_decided_stays_named_when_the_run_resumes(
     tmp_path: Path, sample: Make, judge: Any
 ) -> None:
     folder = write_run(tmp_path / "run", records_of(sample, "some kite"))

@@ -68,7 +68,7 @@ def test_bytes_that_are_not_text_are_an_error_of_that_line(tmp_path: Path) -> No
         read_samples(tmp_path)
 
 
-def test_a_folder_without_samples_says_what_belongs_there(tmp_path: Path) -> None:
+def test_a_folder_without_samples_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"no such file; a samples folder holds samples\.jsonl"):
         read_samples(tmp_path)
 
@@ -101,7 +101,7 @@ def test_a_picture_outside_the_folder_keeps_a_relative_path_so_that_both_can_be_
     assert sample_from_row(row, tmp_path / "two") == sample
 
 
-def test_scanning_goes_on_after_a_bad_row(tmp_path: Path) -> None:
+def test_scanning_continues_after_a_bad_row(tmp_path: Path) -> None:
     found = list(scan_samples(write_rows(tmp_path, "no", ROW)))
     assert [type(item) for item in found] == [SampleError, Sample]
 

@@ -244,7 +244,7 @@ def test_batches_are_full_until_the_samples_run_out(tmp_path):
     )
 
 
-def test_picture_that_looks_the_same_at_two_levels_is_asked_about_once(tmp_path):
+def test_picture_with_the_same_pixels_at_two_levels_is_asked_about_once(tmp_path):
     Image.new("RGB", (56, 56), "grey").save(
         tmp_path / "small.png"
     )  # 2 x 2 = 4 tokens: whole at every level
@@ -397,7 +397,7 @@ def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_pat
 
 
 @pytest.mark.slow
-def test_killed_selection_goes_on_and_asks_only_what_was_in_flight_again(tmp_path):
+def test_killed_selection_resumes_and_asks_only_what_was_in_flight_again(tmp_path):
     many(tmp_path / "p")
     command = [
         sys.executable,
@@ -459,7 +459,7 @@ def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_
     )
 
 
-def test_cost_is_told_before(tmp_path):
+def test_cost_is_printed_before(tmp_path):
     samples = many(tmp_path / "p", 6)
     # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then (2 x 1) 2; 1 x 1: one
     # view

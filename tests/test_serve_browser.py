@@ -166,7 +166,7 @@ def test_a_box_without_area_is_said_and_nothing_is_asked(page, address, picture)
     assert page.locator(".run").count() == 1
 
 
-def test_a_broken_picture_is_one_clear_sentence_and_the_page_goes_on(browser, address, picture):
+def test_a_broken_picture_is_one_clear_sentence_and_the_page_continues(browser, address, picture):
     with open_page(browser, expected=["400 (Bad Request)"]) as page:
         page.goto(address)
         whole = picture().read_bytes()

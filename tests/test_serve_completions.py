@@ -94,7 +94,7 @@ def test_the_boxes_of_the_crops_are_beside_the_choices(client):
     )
 
 
-def test_a_stream_tells_turn_by_turn_and_ends_with_usage(client):
+def test_a_stream_has_a_chunk_per_turn_and_ends_with_usage(client):
     stream = client.chat.completions.create(
         model="script", messages=messages(), stream=True, stream_options={"include_usage": True}
     )
@@ -120,7 +120,7 @@ def test_a_stream_tells_turn_by_turn_and_ends_with_usage(client):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
-def test_a_stream_without_the_wish_for_usage_has_none(client):
+def test_a_stream_without_the_option_for_usage_has_none(client):
     chunks = list(client.chat.completions.create(model="script", messages=messages(), stream=True))
     assert all(chunk.usage is None and chunk.choices for chunk in chunks)
 
@@ -223,7 +223,7 @@ def test_a_model_that_fails_is_a_server_error_also_within_a_stream(tmp_path):
             list(client.chat.completions.create(model="script", messages=messages(), stream=True))
 
 
-def test_a_fault_of_the_server_is_told_without_its_details(tmp_path, caplog):
+def test_a_fault_of_the_server_is_reported_without_its_details(tmp_path, caplog):
     sentence = "failed in the server (ZeroDivisionError); its log says more"
     with (
         asking(scripted_model(lambda context: 1 / 0), tmp_path) as client,

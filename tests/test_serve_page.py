@@ -34,7 +34,7 @@ def ask(address, **fields):
     )
 
 
-def test_a_question_is_told_in_lines(address):
+def test_a_question_is_answered_in_lines(address):
     told = events(ask(address))
     assert [event["kind"] for event in told] == ["first", "turn", "turn", "turn", "end"]
     assert told[0]["view"] | {"src": ""} == {"src": "", "width": 112, "height": 112, "tokens": 16}
@@ -47,7 +47,7 @@ def test_a_question_is_told_in_lines(address):
     assert told[-1]["visual_tokens"] == 48  # 16 and two crops of 16
 
 
-def test_a_swap_plays_the_recorded_replies_again_and_goes_on(address):
+def test_a_swap_replays_the_recorded_replies_and_continues(address):
     told = events(ask(address))
     again = events(
         httpx.post(
@@ -142,13 +142,13 @@ def test_a_failure_on_the_way_is_the_last_line(tmp_path):
     }
 
 
-def test_a_question_too_many_is_told_to_come_again(tmp_path, monkeypatch):
+def test_a_question_too_many_is_refused_for_now(tmp_path, monkeypatch):
     monkeypatch.setattr(live, "LONGEST_QUEUE", 0)
     with listening(scripted_model(), tmp_path) as address:
         assert "ask again in a moment" in events(ask(address))[0]["problem"]
 
 
-def test_the_last_turns_crop_says_that_nothing_follows(tmp_path):
+def test_the_last_turns_crop_is_marked_as_the_last(tmp_path):
     with listening(scripted_model(lambda context: CALL), tmp_path) as address:
         told = events(ask(address))
     assert [event["last"] for event in told if event["kind"] == "turn"] == [False] * (

@@ -97,7 +97,7 @@ def test_the_longest_unused_file_is_dropped_first(tmp_path):
     assert len(list(store.folder.iterdir())) == 2
 
 
-def test_a_file_larger_than_the_shelf_stays_until_the_next_comes(tmp_path):
+def test_a_file_larger_than_the_store_stays_until_the_next_comes(tmp_path):
     store = FileStore(tmp_path / "store", 3)
     large = store.put(b"1111", "")
     assert store.find(large)

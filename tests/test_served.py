@@ -237,7 +237,7 @@ def test_a_server_that_fails_a_third_of_its_calls_costs_no_record(tmp_path, samp
 
 
 @pytest.mark.slow
-def test_the_client_waits_as_long_as_the_server_says(samples):
+def test_the_client_waits_for_the_retry_after_of_the_server(samples):
     times = []
 
     def note(question, turn, pictures):
@@ -487,7 +487,7 @@ def hear_ctrl_c():
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path, samples):
+def test_ctrl_c_leaves_a_folder_that_resumes(tmp_path, samples):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer(delay_s=0.2) as server:
         command = [

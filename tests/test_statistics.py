@@ -27,7 +27,7 @@ def test_wilson_interval_of_half_of_ten():
     assert wilson(5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-5)
 
 
-def test_wilson_interval_of_no_success_starts_at_zero_and_of_nothing_says_nothing():
+def test_wilson_interval_of_no_success_starts_at_zero_and_of_nothing_is_whole():
     low, high = wilson(0, 10)
     assert low == pytest.approx(0, abs=1e-12)
     assert high == pytest.approx(3.8415 / 13.8415, abs=1e-4)  # z^2 / (n + z^2)
@@ -92,7 +92,7 @@ def test_equal_lists_do_not_differ():
     assert (difference.delta, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
 
 
-def test_one_question_says_nothing_about_others():
+def test_one_question_is_no_evidence_about_others():
     difference = paired_difference([1, 1], [0, 0], ["q", "q"])
     assert (difference.delta, difference.low, difference.high, difference.p) == (1, -inf, inf, 1)
     assert difference.as_row() == {
@@ -231,7 +231,7 @@ def test_smallest_drop_needs_one_measure_of_spread(given):
         smallest_difference(100, **given)
 
 
-def test_a_difference_knows_what_it_could_have_shown_and_says_so():
+def test_a_difference_names_what_it_could_have_shown():
     a = [1] * 20 + [0] * 80
     b = [0] * 12 + [1] * 8 + [1] * 2 + [0] * 78
     apart = paired_difference(a, b)

@@ -78,7 +78,7 @@ def test_records_about_one_picture_are_one_cluster():
     assert (apart["clusters"], together["clusters"]) == (20, 5)
 
 
-def test_answers_given_before_the_crop_are_a_rate_over_those_that_can_be_told():
+def test_answers_given_before_the_crop_are_a_rate_over_texts_that_show_it():
     records = [
         record("a", True, answered_before_crop=True),
         record("b", True, answered_before_crop=False),

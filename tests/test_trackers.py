@@ -39,7 +39,7 @@ def hosted(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_a_tracker_is_told_every_step_and_shown_episodes(base, tmp_path, hosted, name):  # noqa: F811
+def test_a_tracker_gets_every_step_and_episodes(base, tmp_path, hosted, name):  # noqa: F811
     told = hosted(name)
     train(
         config(base, tmp_path / "run", steps=2, validate_every=2),

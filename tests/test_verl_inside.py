@@ -287,7 +287,7 @@ def test_the_server_is_asked_to_stop_where_the_local_engine_stops_and_never_to_w
     assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"} <= banned
 
 
-def test_a_malformed_call_is_told_and_the_episode_goes_on(data, tmp_path):
+def test_a_malformed_call_is_explained_and_the_episode_continues(data, tmp_path):
     output, server, report = play(
         data, config(data, tmp_path), "<tool_call>{bad</tool_call>", "<answer>K</answer>"
     )

@@ -204,7 +204,7 @@ def test_rollouts_at_once_are_what_the_cache_holds_up_to_vllms_limit():
     assert rollouts_at_once(SHAPES["7B"], load, Cluster(gpu_gib=8)) == 0
 
 
-def test_what_does_not_fit_says_what_to_turn_down():
+def test_what_does_not_fit_names_the_options_to_change():
     run, cluster = hardware("paper", preset("stage1"))
     small = replace(cluster, gpu_gib=24, host_gib=64, checkpointing=False, tokens_per_gpu=65536)
     text = report(estimate(run, small), small)
@@ -341,7 +341,7 @@ def test_several_nodes_join_the_ray_that_runs():
     assert "+ray_kwargs.ray_init.address" not in settings(TrainConfig(), Cluster())
 
 
-def test_settings_are_shown_a_line_a_key():
+def test_settings_are_shown_one_line_per_key():
     lines = settings_lines(settings(TrainConfig(), Cluster())).splitlines()
     assert any(line.split() == ["actor_rollout_ref.rollout.n", "8"] for line in lines)
     assert not any(line.startswith("+lfpc") for line in lines)

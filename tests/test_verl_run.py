@@ -53,7 +53,7 @@ def finished(tmp_path_factory):
     return run, halfway
 
 
-def test_a_stopped_run_goes_on_and_finishes(finished):
+def test_a_stopped_run_resumes_and_finishes(finished):
     run, _ = finished
     rows = RunFolder(run.out).metrics()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]

@@ -16,8 +16,8 @@ from lfpc.dialogue import Context
 from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import place_at, place_records
 from lfpc.evaluation.run import evaluate_probe, first_view
-from lfpc.evaluation.stored import place_at, place_records
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import PictureUrls, chat_messages
@@ -214,7 +214,7 @@ def test_a_stop_text_stays_and_is_put_back_where_the_server_cut_it_off(server, s
     assert first.text.startswith(short.text)
 
 
-def test_a_reply_without_room_is_cut_and_says_so(server, samples, tmp_path):
+def test_a_reply_without_room_is_cut_and_marked(server, samples, tmp_path):
     record = ask(server, samples[:1], config(max_new_tokens=3, max_turns=1), tmp_path)[0]
     assert (record.turns[0].finish, record.turns[0].tokens, record.stop) == (
         "length",
@@ -273,7 +273,7 @@ def test_what_the_server_refuses_is_one_sentence(server, samples, settings, says
         served_policy(asked, Server(base_url=server.base_url, retries=0)).reply([context])
 
 
-def test_vllm_in_its_own_process_says_the_same_of_a_checkpoint_as_we_save_it(
+def test_vllm_in_its_own_process_answers_the_same_with_a_checkpoint_as_we_save_it(
     samples, here, tmp_path
 ):
     """A folder without any file of its source but the weights' and tokenizer's, as

@@ -157,7 +157,7 @@ def test_file_outside_its_folder_is_refused_by_whatever_name(tmp_path: Path):
     assert file_within(inside / "link.png", [inside, outside]).read_bytes() == b"b"
 
 
-def test_server_listens_on_loopback_only_and_says_when_the_port_is_taken():
+def test_server_listens_on_loopback_only_and_reports_a_taken_port():
     with bound_socket(0) as listening:
         host, port = listening.getsockname()
         assert host == "127.0.0.1"

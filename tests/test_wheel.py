@@ -52,5 +52,5 @@ def test_pretraining_without_its_recipe_is_one_sentence(monkeypatch, capsys, tmp
     )
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     assert (SOURCE / "lfpc" / "py.typed").is_file()

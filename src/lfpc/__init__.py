@@ -1,9 +1,9 @@
-"""LFPC: teach a vision-language model to crop large pictures and to look at what it cropped (arXiv
+"""LFPC: teach a vision-language model to crop large pictures and to use what it cropped (arXiv
 2603.27494).
 """
 
 # The public names are those of __all__ (docs/python.md); everything else may change. They are
-# imported when they are first asked for, so that `import lfpc` and `lfpc --help` stay quick.
+# imported at their first use, so that `import lfpc` and `lfpc --help` stay quick.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ _HOMES = {
     "lfpc.training.config": ("LoraConfig", "TrainConfig"),
     "lfpc.training.presets": ("preset",),
 }
-"""Module -> its public names; the others are of `lfpc.api`."""
+"""Module -> its public names; all others are in `lfpc.api`."""
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that other names are not there

@@ -1,8 +1,8 @@
-"""The functions behind `import lfpc`: what the command line does, for a notebook.
+"""The functions of `import lfpc`: the commands of the command line, for a notebook.
 
-Paths may be texts. Runs resume as those of the command line do: what is recorded is not asked
-again. All of it works where an event loop runs. Torch is imported where a checkpoint is loaded or
-trained, not before.
+Paths may be texts. Runs resume as on the command line: questions with a record are not asked again.
+All functions work inside a running event loop. Torch is imported only to load or train a
+checkpoint.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lfpc.training.trackers import TrackerName
 
 Samples = Sequence[Sample] | Path | str
-"""Samples, or the samples folder (or one `.jsonl` file) that holds them."""
+"""Samples, or a samples folder (or one `.jsonl` file)."""
 
 
 def load_policy(
@@ -46,22 +46,22 @@ def load_policy(
     engine: Literal["transformers", "vllm"] = "transformers",
     engine_options: Mapping[str, Any] | None = None,
 ) -> ModelPolicy:
-    """A checkpoint in this process.
+    """A checkpoint in this process as a policy.
 
     Args:
         checkpoint: Hugging Face folder of a Qwen-VL model.
-        protocol: prompt and reply format; a name of docs/protocols.md. None: the checkpoint's
+        protocol: prompt and reply format, a name in docs/protocols.md. None: the checkpoint's
             (lfpc.json), else qwen2_5_vl.
-        coords: reading of a reply's boxes: as the prompt asks for them, or as-released, as the
+        coords: reading of a reply's boxes. mapped: as the prompt defines them; as-released: as the
             family's published script reads them.
         max_new_tokens: token limit of a reply. None: the checkpoint's, else 512.
         temperature: sampling temperature; 0: greedy.
-        top_p: share of the probability mass that is sampled from, in (0, 1].
+        top_p: share of the probability mass to sample from, in (0, 1].
         sampling_seed: seed of the sampling; None: 0.
-        engine: what computes the replies.
-        engine_options: with vllm, arguments of `vllm.LLM`, as in {"max_model_len": 32768}.
+        engine: backend of the checkpoint.
+        engine_options: with vllm, arguments of `vllm.LLM`, such as {"max_model_len": 32768}.
     Raises:
-        CheckpointError: no such folder, or not a checkpoint that can be loaded.
+        CheckpointError: no such folder, or not a supported checkpoint.
         ConfigError: unknown protocol, a value out of range, or vLLM is not installed.
     """
     from lfpc.policies.loading import any_policy
@@ -69,7 +69,7 @@ def load_policy(
     if engine not in ("transformers", VLLM_BACKEND):
         raise ConfigError(f"engine must be transformers or vllm, got {engine!r}")
     if engine_options and engine != VLLM_BACKEND:
-        raise ConfigError("engine_options are vLLM's; give engine='vllm' too")
+        raise ConfigError("engine_options need engine='vllm'")
     defaults = read_settings(Path(checkpoint)) or CheckpointSettings()
     config = PolicyConfig(
         model=str(Path(checkpoint)),
@@ -100,22 +100,22 @@ def served_policy(
     retries: int = 6,
     picture_folder: Path | str | None = None,
 ) -> ModelPolicy:
-    """A model behind an OpenAI-compatible server, whose key is read from OPENAI_API_KEY. Nothing is
-    asked yet.
+    """A model behind an OpenAI-compatible server as a policy, without a request yet. The server's
+    key comes from OPENAI_API_KEY.
 
     Args:
-        base_url: address of the API, as in http://127.0.0.1:8000/v1.
-        model: its name there.
+        base_url: address of the API, such as http://127.0.0.1:8000/v1.
+        model: name of the model on the server.
         protocol, coords, max_new_tokens, temperature, top_p: see `load_policy`.
-        sampling_seed: sent with each request; None: none is sent.
-        extra_body: further fields of each request, as in {"repetition_penalty": 1.0}.
-        concurrency: episodes in flight.
-        timeout_s: seconds without a sign of the server after which a request is made again.
-        retries: further tries of a failed request.
+        sampling_seed: seed to send with each request; None: no seed.
+        extra_body: further fields of each request, such as {"repetition_penalty": 1.0}.
+        concurrency: concurrent episodes.
+        timeout_s: time-out of a request without a response, in seconds; then it is retried.
+        retries: retries of a failed request.
         picture_folder: folder from which the server reads pictures (vLLM:
-            --allowed-local-media-path). None: pictures are part of the request.
+            --allowed-local-media-path). None: pictures are sent with the request.
     Raises:
-        ConfigError: unknown protocol, no address of an API, or a value out of range.
+        ConfigError: unknown protocol, invalid address, or a value out of range.
     """
     from lfpc.policies import loading
 
@@ -153,24 +153,23 @@ def evaluate(
     timed: int = 0,
     progress: bool = True,
 ) -> "EvaluationResult":
-    """Evaluate a policy on samples, under its own crops and under probes, as `lfpc eval` does.
+    """Evaluate a policy on samples, with its own crops and under probes, as `lfpc eval` does.
 
     Args:
-        policy: from `load_policy` or `served_policy`.
-        samples: what to ask.
+        policy: result of `load_policy` or `served_policy`.
+        samples: the questions.
         out: folder for the run folders (OUT/BUDGET/PROBE) and `results.json`.
-        budget: visual tokens of the first view. None: each sample's own; where no sample has one,
-            the checkpoint's (lfpc.json), else 16384.
-        probes: what the crop tool shows: own, noise, truth, truth-wide, truth-each, other, mean,
-            blur, none, repeat. "own" is always run; one that needs boxes is left out where no
-            sample has any.
+        budget: visual tokens of the first view. None: each sample's own; if no sample has one, the
+            checkpoint's (lfpc.json), else 16384.
+        probes: probes to run: own, noise, truth, truth-wide, truth-each, other, mean, blur, none,
+            repeat. "own" always runs; a probe that needs boxes is left out if no sample has any.
         max_turns: turn limit of an episode. None: the checkpoint's, else 6.
         crop: resolution of a crop, in visual tokens. None: the checkpoint's, else the protocol's.
         seed: seed of noise crops and of the pairing with other pictures.
-        repeats: how often every question is asked, each time with another sampling seed; several
-            need a temperature above 0.
-        timed: questions that are asked once more, one at a time, for the seconds per question.
-        progress: show a bar on a terminal, a line now and then elsewhere.
+        repeats: times to ask every question, each with another sampling seed; several need a
+            temperature above 0.
+        timed: number of questions to ask once more, one at a time, to measure seconds.
+        progress: whether to show a progress bar, or lines without a terminal.
     Raises:
         ConfigError: an unknown probe, or a value out of range.
         SampleError: there are no samples, two share an id, or a row is no sample.
@@ -222,27 +221,28 @@ def probe(
     draws: int = 1,
     progress: bool = True,
 ) -> "EvaluationResult":
-    """Ask an evaluation's questions again and show something else for every crop, as `lfpc probe`
+    """Ask an evaluation's questions again, with something else for every crop, as `lfpc probe`
     does.
 
     Args:
         run: an evaluation of one model at one budget.
-        probes: what is shown; see `evaluate`.
-        policy: the policy that was evaluated. None: it is loaded, or asked where it was served.
-        replay: give the recorded replies up to the first crop again, word for word, and let the
-            policy continue from there.
-        draws: seeds of noise and of other pictures; they are averaged question by question.
+        probes: probes to run; see `evaluate`.
+        policy: the evaluated policy. None: load it, or ask the server of the run.
+        replay: whether to replay the recorded replies up to the first crop, and ask the policy only
+            for the rest.
+        draws: number of seeds for the probes noise and other; verdicts are averaged per question.
         progress: see `evaluate`.
     Returns:
-        The evaluation with its probes: the replayed ones, or those that ran freely.
+        The evaluation with its replayed probes, or with the others.
     Raises:
         ConfigError: an unknown probe, or a policy with another configuration than the recorded one.
-        SampleError: a truth probe, and no question has boxes.
-        RunError: `run` holds no evaluation, or several.
+        SampleError: a truth probe on samples without boxes.
+        RunError: no evaluation in `run`, or several.
     """
-    from lfpc.evaluation.probe import probe_run, served_at
+    from lfpc.evaluation.places import find_places
+    from lfpc.evaluation.probe import probe_run, recorded_backend
     from lfpc.evaluation.result import EvaluationResult
-    from lfpc.evaluation.stored import find_places, update_results
+    from lfpc.evaluation.stored import update_results
 
     if isinstance(run, EvaluationResult):
         root = run.root
@@ -262,7 +262,7 @@ def probe(
         draws=draws,
         root=root,
         policy=policy,
-        backend=None if policy is not None else _backend_named(served_at(place)),
+        backend=None if policy is not None else _backend_named(recorded_backend(place)),
         progress=progress,
     )
     update_results(root)
@@ -288,17 +288,16 @@ def select(
     write the samples with their budgets to `out`, a samples folder to train on.
 
     Args:
-        policy: the model that is going to be trained; it answers without the crop tool.
-        samples: what to choose budgets for.
-        out: samples folder to write; the answers are kept there, so that a selection resumes.
-        ladder: budgets in visual tokens, falling; the first is the most that the original is shown
-            at.
-        ratios: levels as falling shares of each original's own visual tokens, as in (1, 0.25), in
-            place of the ladder's.
-        never: what becomes of samples whose answer never changes.
-        wrong: what becomes of samples answered wrongly at the original.
-        every_level: ask every level, also below the first change.
-        votes: sampled answers to each question, of which the most frequent counts.
+        policy: the model to be trained; it answers without the crop tool.
+        samples: samples to choose budgets for.
+        out: samples folder to write, with the answers, so that a selection can resume.
+        ladder: falling budgets in visual tokens; the first is the maximum for the original.
+        ratios: levels as falling shares of each original's visual tokens, such as (1, 0.25), in
+            place of the ladder's budgets.
+        never: whether to keep or drop samples whose answer never changes.
+        wrong: whether to keep or drop samples answered wrongly at the original.
+        every_level: whether to ask every level, also below the first change.
+        votes: sampled answers per question, of which the most frequent counts.
         answers: folder of the answers, which selections may share. None: inside `out`.
         batch: questions per batch of a checkpoint; a server gets its `concurrency` at once.
         progress: see `evaluate`.
@@ -311,7 +310,9 @@ def select(
     from lfpc.selection.config import SelectConfig
 
     if votes > 1 and policy.config.temperature == 0:
-        raise ConfigError("votes are sampled answers: give the policy a temperature above 0")
+        raise ConfigError(
+            "votes above 1 need sampled answers: give the policy a temperature above 0"
+        )
     config = SelectConfig(
         ladder=tuple(ladder),
         ratios=tuple(ratios),
@@ -352,8 +353,8 @@ def train(
     progress: bool = True,
     **settings: Any,
 ) -> Path:
-    """One run of reinforcement learning on one device, as `lfpc train` does it; a run that `out`
-    holds continues. Clusters are the command line's (docs/cluster.md).
+    """Train with reinforcement learning on one device, as `lfpc train` does, or resume the run in
+    `out`. For clusters use the command line (docs/cluster.md).
 
     Args:
         config: a configuration, or the name of a preset: baseline, stage1, stage2, ...
@@ -361,18 +362,18 @@ def train(
         init: checkpoint to start from.
         out: run folder.
         validation: samples folder for validation. None: no validation and no best checkpoint.
-        reward: scores episodes in place of the configuration's reward.
-        trackers: where numbers go beside the run folder: "wandb", "trackio".
+        reward: reward function in place of the configuration's.
+        trackers: trackers besides TensorBoard: "wandb", "trackio".
         progress: see `evaluate`.
-        settings: further fields of `TrainConfig`, as in steps=200.
+        settings: further fields of `TrainConfig`, such as steps=200.
     Returns:
         Folder of the last step's checkpoint.
     Raises:
         ConfigError: an unknown preset, or a value out of range.
         SampleError, PictureError: the samples cannot be trained on.
-        CheckpointError: `init` cannot be loaded.
-        RunError: `out` holds a run with other settings.
-        TypeError: `TrainConfig` has no such field.
+        CheckpointError: `init` does not load.
+        RunError: `out` holds a run with another configuration.
+        TypeError: an unknown field of `TrainConfig`.
     """
     from lfpc.training.presets import preset
 
@@ -390,17 +391,17 @@ def train(
 
 
 def open_run(path: Path | str) -> RunFolder:
-    """The run in a folder, to be read: its `kind`, `config`, `metrics()` (a row per training step);
-    its records come from `read_records`.
+    """The run in a folder, read-only: `kind`, `config`, `metrics()` (one entry per training step).
+    `read_records` gives its records.
 
     Raises:
-        RunError: there is none, or one that this version does not read.
+        RunError: no run, or one in another format.
     """
     return read_run(Path(path))
 
 
 def _settings(policy: ModelPolicy) -> CheckpointSettings | None:
-    """How the policy's checkpoint was trained to be asked; None: not known."""
+    """Settings of the policy's checkpoint; None: unknown."""
     if isinstance(policy.backend, Server):
         return None
     return read_settings(Path(policy.config.model))
@@ -414,12 +415,12 @@ def _distinct(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _names(probes: Sequence[str]) -> Sequence[str]:
-    """A single probe may be given as a text."""
+    """Names of probes, from a list or a single text."""
     return [probes] if isinstance(probes, str) else probes
 
 
 def _backend_named(name: str | None) -> Backend:
-    """The backend that an evaluation recorded."""
+    """The backend with the recorded name."""
     if name is None:
         return None
     return VllmEngine() if name == VLLM_BACKEND else Server(base_url=name)

@@ -98,7 +98,7 @@ class Annotate(AskedModel):
     def _arrangement(self) -> "Callable[[Sequence[Sample]], Sequence[Sample]]":
         from lfpc.boxing.proposals import failure_counts, hardest_first, own_records
 
-        records = failure_counts(row for run in self.hardest for row in own_records(run))
+        records = failure_counts(record for run in self.hardest for record in own_records(run))
         return lambda samples: (hardest_first(samples, records) if records else samples)[
             : self.questions
         ]
@@ -122,7 +122,7 @@ class Hardest:
         from lfpc.samples import read_samples, write_samples
 
         samples = read_samples(self.folder)
-        records = failure_counts(row for run in self.runs for row in own_records(run))
+        records = failure_counts(record for run in self.runs for record in own_records(run))
         known = [sample for sample in samples if sample.id in records]
         picked = hardest_first(known, records)[: self.count]
         failed = sum(records[one.id].failed for one in picked)

@@ -120,11 +120,12 @@ class Probe(BackendOptions):
     """Number of seeds for the probes noise and other; verdicts are averaged per question."""
 
     def run(self) -> str:
-        from lfpc.evaluation.probe import probe_run, served_at
-        from lfpc.evaluation.stored import RESULTS_FILE, find_places, update_results
+        from lfpc.evaluation.places import find_places
+        from lfpc.evaluation.probe import probe_run, recorded_backend
+        from lfpc.evaluation.stored import RESULTS_FILE, update_results
 
         for place in find_places(self.run_folder).values():
-            backend = self.backend(self.base_url or served_at(place.path))
+            backend = self.backend(self.base_url or recorded_backend(place.path))
             result = probe_run(
                 place.path,
                 several(self.probes),

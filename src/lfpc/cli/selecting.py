@@ -49,21 +49,21 @@ class Select(AnsweringModel, JudgeOptions):
             raise ConfigError(
                 "--votes above 1 need sampled answers: set --temperature above 0, for example 0.7"
             )
-        settings, backend = self.asked()
+        model, backend = self.asked()
         config = replace(
             self.config,
-            model=settings.model,
-            protocol=settings.protocol,
-            sampling=replace(self.sampling, max_new_tokens=settings.max_new_tokens),
+            model=model.model,
+            protocol=model.protocol,
+            sampling=replace(self.sampling, max_new_tokens=model.max_new_tokens),
             judge=self.judge_model or self.judge or "",
         )
         samples = read_samples(self.data)
-        policy = any_policy(settings, backend, tools=False)
+        policy = any_policy(model, backend, tools=False)
         with self.asked_judge(self.out) as judge:
             found = select(
                 samples,
                 policy,
-                protocol=settings.chat,
+                protocol=model.chat,
                 config=config,
                 out=self.out,
                 answers=self.answers,

@@ -6,9 +6,9 @@ from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.evaluation.differences import adjust, difference_row, field
+from lfpc.evaluation.places import find_places, place_records
 from lfpc.evaluation.probes import OWN, paired
 from lfpc.evaluation.results import score_drop, with_drop
-from lfpc.evaluation.stored import find_places, place_records
 from lfpc.metrics.summary import Records
 
 FIELDS = (

@@ -15,11 +15,12 @@ from typing import Any
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import budget_name
 from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import budget_name, update_results
+from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name
@@ -129,9 +130,9 @@ def eval_run(
             f"--repeats must be at least 1, and several need a --temperature above 0; got "
             f"{repeats} at {config.temperature}"
         )
-    settings = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
-    asked = {task.name: _asked(task, [one.probe for one in settings]) for task in tasks}
-    for one in settings:
+    configs = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
+    asked = {task.name: _asked(task, [one.probe for one in configs]) for task in tasks}
+    for one in configs:
         if not any(one.probe in some for some in asked.values()):
             samples_of_probe(tasks[0].samples, one.probe)  # raises: says what is missing
     known: dict[Path, Records] = {}
@@ -168,7 +169,7 @@ def eval_run(
         results = update_results(out, known=known, protocols=protocols, original=original)
     found: list[EvaluationResult] = []
     for task in tasks:
-        left_out = [one.probe for one in settings if one.probe not in asked[task.name]]
+        left_out = [one.probe for one in configs if one.probe not in asked[task.name]]
         for budget in budgets:
             place = out / task.name / budget_name(replace(config, budget=budget))
             found.append(

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
@@ -108,7 +108,7 @@ def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
             )
 
 
-def served_at(place: Path) -> str | None:
+def recorded_backend(place: Path) -> str | None:
     """The backend of a recorded evaluation: a server's address, `VLLM_BACKEND`, or None for
     transformers (or unknown).
 
@@ -116,10 +116,8 @@ def served_at(place: Path) -> str | None:
         RunError: `place` holds no evaluation.
     """
     try:
-        address = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
+        name = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
     except (RunError, AttributeError):
         own_evaluation(place)  # raises without an evaluation
         return None
-    return (
-        address if isinstance(address, str) and address.startswith(("http", VLLM_BACKEND)) else None
-    )
+    return name if isinstance(name, str) and name.startswith(("http", VLLM_BACKEND)) else None

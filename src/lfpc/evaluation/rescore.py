@@ -9,7 +9,8 @@ from typing import Any
 
 from lfpc.answers import check_answer
 from lfpc.evaluation.judge import Judge, JudgeCase
-from lfpc.evaluation.stored import find_evaluations, read_results, update_results
+from lfpc.evaluation.places import find_evaluations
+from lfpc.evaluation.stored import read_results, update_results
 from lfpc.metrics.summary import Records
 from lfpc.published.options import LETTERS
 from lfpc.records import EpisodeRecord, log_record, read_records

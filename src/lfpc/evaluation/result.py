@@ -1,4 +1,4 @@
-"""What one model did at one budget, as `lfpc.evaluate` and `lfpc.probe` return it."""
+"""The result of `lfpc.evaluate` and `lfpc.probe`: one model at one budget."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError
+from lfpc.evaluation.places import Known, place_at, place_records
 from lfpc.evaluation.probes import OWN, accuracy_drop
-from lfpc.evaluation.stored import Known, place_at, place_records
 from lfpc.evaluation.terminal import probe_lines
 from lfpc.metrics.statistics import Difference
 from lfpc.records import EpisodeRecord
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)  # without slots: the records are kept
+@dataclass(frozen=True, kw_only=True, repr=False)  # without slots: the records are cached
 class EvaluationResult:
-    """What one model did at one budget, under its own crops and under probes.
+    """Results of one model at one budget, with its own crops and under probes.
 
-    Printed, or at the end of a notebook's cell, it is the table of `lfpc eval`.
+    Its text, also in a notebook, is the table of `lfpc eval`.
     """
 
     path: Path
@@ -28,27 +28,27 @@ class EvaluationResult:
     condition: Mapping[str, Any]
     """The entry of `results.json`; see `lfpc.evaluation.results.condition_results`."""
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Any])
-    """Figures by evaluation, as "results" of `results.json` has them; empty for `lfpc.probe`."""
+    """Figures by evaluation, from "results" of `results.json`; empty for `lfpc.probe`."""
     left_out: tuple[str, ...] = ()
-    """Probes that were not run, as no question has boxes."""
+    """Probes that did not run, as no sample has boxes."""
     replay: bool = False
-    """Whether the probes replayed the recorded replies up to the first crop."""
+    """Whether the probes are replayed."""
     known: Known = field(default_factory=dict[Path, Any])
-    """Records by folder that need not be read again."""
+    """Records already read, by folder."""
 
     @cached_property
     def records(self) -> dict[str, list[EpisodeRecord]]:
         """A record per question by probe, "own" first; repeats and draws are averaged.
 
         Raises:
-            RunError: a file is not readable.
+            RunError: a file is unreadable.
         """
         return place_records(place_at(self.path), replay=self.replay, known=self.known)
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """The numbers under the own crops: "accuracy" and other shares in [0, 1], "n" questions,
-        "visual_tokens" per question, "cost" in seconds and tokens, ...
+        """The summary with the policy's own crops: "accuracy" and other shares in [0, 1], "n"
+        questions, "visual_tokens" per question, "cost" in seconds and tokens, ...
         """
         return self.condition["summary"]
 
@@ -57,7 +57,7 @@ class EvaluationResult:
         95 % interval.
 
         Raises:
-            ConfigError: the probe was not run.
+            ConfigError: the probe did not run.
         """
         if probe == OWN or probe not in self.records:
             known = ", ".join(name for name in self.records if name != OWN) or "none"

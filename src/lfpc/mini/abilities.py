@@ -31,7 +31,7 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
     """A table as text: direct answers by budget, reading of tight crops, and the tool at the small
     and the full budget.
     """
-    settings = EvaluationConfig(
+    config = EvaluationConfig(
         model=str(checkpoint),
         budget=25,
         probe="own",
@@ -43,7 +43,7 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
     with TemporaryDirectory() as folder:
         marks = write_split(Path(folder) / "marks", split, questions, relations=0.0)
         relations = write_split(Path(folder) / "relations", split, questions, relations=1.0)
-        direct = load_policy(settings, tools=False)
+        direct = load_policy(config, tools=False)
         for budget in BUDGETS:
             right = [
                 _share_right(direct, some, partial(_at_budget, budget))
@@ -58,15 +58,15 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
             f"{_share_right(direct, marks, _object_view):.2f}"
         )
         for budget in BUDGETS:
-            lines.append(f"samples, {budget:>3} visual tokens: {_sampled(settings, marks, budget)}")
-        policy = load_policy(settings)
+            lines.append(f"samples, {budget:>3} visual tokens: {_sampled(config, marks, budget)}")
+        policy = load_policy(config)
         for budget in (25, 256):
             probes = ("own", "noise", "repeat", "truth", "none")
             records = {
                 probe: evaluate_probe(
                     policy,
                     marks,
-                    replace(settings, budget=budget, probe=probe),
+                    replace(config, budget=budget, probe=probe),
                     Path(folder) / f"{budget}" / probe,
                     progress=False,
                 )
@@ -87,12 +87,12 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
     return "\n".join(lines)
 
 
-def _sampled(settings: EvaluationConfig, samples: Sequence[Sample], budget: int) -> str:
+def _sampled(config: EvaluationConfig, samples: Sequence[Sample], budget: int) -> str:
     """Statistics of sampled episodes, as at the start of reinforcement learning: temperature 1,
     four per question.
     """
     policy = TransformersPolicy(
-        *load_checkpoint(Path(settings.model)),
+        *load_checkpoint(Path(config.model)),
         PROTOCOL,
         sampling=Sampling(temperature=1.0, max_new_tokens=MAX_NEW_TOKENS),
     )

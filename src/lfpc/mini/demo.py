@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from lfpc.errors import CheckpointError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import Known, update_results
+from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
@@ -191,12 +192,12 @@ def _time(
     place = _place(config, arm, 0, budget)
     if read_timings(place):
         return
-    settings = _evaluation_config(run, config, arm, budget, OWN)
+    evaluation = _evaluation_config(run, config, arm, budget, OWN)
     found = time_questions(
         questions,
-        load_policy(settings),
+        load_policy(evaluation),
         protocol=PROTOCOL,
-        budget=settings.budget,
+        budget=evaluation.budget,
         look=PROBES[OWN](questions, CROPS, 0),
         max_turns=MAX_TURNS,
         questions=15,

@@ -1,7 +1,7 @@
-"""Pretraining, first part: dense targets that teach the vision tower what and where.
+"""Pretraining, first part: dense targets for the vision tower.
 
-Each visual token on an object has the object's colour, shape and box as targets; the
-tokens at a mark that is large enough to read name it together.
+Each visual token on an object has the object's colour, shape and box as targets. The tokens at a
+readable mark share the mark as their target.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from lfpc.policies.qwen.vision import tower
 
 
 class DenseHeads(torch.nn.Module):
-    """What reads the dense targets off the features; used in pretraining only.
+    """Heads that predict the dense targets from the features, in pretraining only.
 
     Names are scored with the language model's own token embeddings, so that a picture's "red" and
     the word become one direction.
@@ -52,8 +52,8 @@ class DenseHeads(torch.nn.Module):
         )
 
     def mentioned_mark(self, states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """(mentions, marks) logits of (mentions, width) states, scored like the answer will be:
-        normalised, with the word embeddings.
+        """(mentions, marks) logits of (mentions, width) states, scored like the answer: normalised,
+        with the word embeddings.
         """
         return self.scale[3] * F.rms_norm(states, states.shape[-1:]) @ table[self.ids[2]].T
 
@@ -67,15 +67,15 @@ class DenseHeads(torch.nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class DenseBatch:
-    """Views of one size with a target for each visual token; class -1 means: no loss."""
+    """Views of one size with a target for each visual token; class -1: no loss."""
 
     pixels: np.ndarray
     color: np.ndarray
     shape: np.ndarray
     mark: np.ndarray
     group: np.ndarray
-    """(batch, tokens): which object a token with a mark target belongs to; the tokens of one object
-    answer together."""
+    """(batch, tokens): object of a token with a mark target; the tokens of one object share one
+    loss."""
     box: np.ndarray
     """(batch, tokens, 8): box in tokens, first relative to the token's centre, then to the
     picture's corner."""

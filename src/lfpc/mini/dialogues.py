@@ -1,8 +1,8 @@
-"""Pretraining, second part: dialogues that teach the language model to read, point, call the crop
-tool sloppily, and answer.
+"""Pretraining, second part: dialogues for the language model, with reading, localisation, sloppy
+calls of the crop tool, and answers.
 
-Nothing here teaches a need to crop: whenever a dialogue shows a crop, what is asked is readable in
-the global picture too, and the crop often misses it.
+No dialogue needs its crop: the answer is readable in the global picture too, and the crop often
+misses it.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,14 +33,14 @@ from lfpc.policies.qwen.vision import tower
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
 
 FULL = EASY.side
-"""Pixels of a whole side at full budget."""
+"""Side of the picture at full budget, in pixels."""
 MENTION_WEIGHT = 5.0
 CORNER_WEIGHT = 0.3
-"""Of the distance of a mentioned thing's corners in fractions of `FULL`, and of the cross-entropy
-of their numbers."""
+"""Loss weights of the distance of a mentioned thing's corners, in fractions of `FULL`, and of the
+cross-entropy of their numbers."""
 PixelArray = np.ndarray
 Segment = tuple[str | PixelArray, bool]
-"""A piece of a row and whether the model is trained to write it; a picture is never trained on."""
+"""A piece of a training row, and whether the model is trained on it; pictures never are."""
 PixelBox = tuple[int, int, int, int]
 """xyxy in pixels of a row's first picture."""
 KnownThings = dict[str, tuple[int, PixelBox]]
@@ -59,17 +59,15 @@ class DialogueRow:
 
 @dataclass(frozen=True, slots=True)
 class CropShares:
-    """How often the crop of a two-picture dialogue is about the right thing. The rest shows another
-    thing, or nothing.
-    """
+    """Shares of crops in two-picture dialogues. The rest shows another thing, or nothing."""
 
     hit: float = 0.3
-    """The right thing: crop and global picture agree."""
+    """Share with the right thing: crop and global picture agree."""
     contradict: float = 0.0
-    """A thing of the same colour from another picture: only the global picture has the answer."""
+    """Share with a thing of the same colour from another picture: only the global picture has the
+    answer."""
     unreadable: float = 0.0
-    """Share of these dialogues whose global picture is too small to read: only the crop has the
-    answer, if it is the right one."""
+    """Share with an unreadable global picture: only the right crop has the answer."""
 
 
 def reading_row(
@@ -134,7 +132,7 @@ def _questions_in_view(
 
 
 def _known(scene: Scene, region: Region, grid: tuple[int, int]) -> KnownThings:
-    """What can be said of the things that are in view."""
+    """Mark class and box of the things in view, by name."""
     known: KnownThings = {}
     scale = grid[1] * 28 / (region[2] - region[0]), grid[0] * 28 / (region[3] - region[1])
     for thing in scene.things:
@@ -213,8 +211,8 @@ def _tool_prompt(pixels: PixelArray, question: str) -> list[Segment]:
 
 
 def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> DialogueRow:
-    """The tool is offered: mostly a call with a sloppy box; an answer at once now and then, where
-    the picture allows it.
+    """A row with the tool: mostly a call with a sloppy box, sometimes an answer at once if the
+    picture allows it.
     """
     side = tokens * 28
     question = _tool_question(rng, scene)
@@ -288,7 +286,7 @@ def _lookalike(
 
 
 SINGLE = {"crop": 0.15, "region": 0.15, "small": 0.45, "middle": 0.05, "full": 0.2}
-"""How often a step has rows of each kind: only single pictures."""
+"""Shares of the kinds of rows in a step: only single pictures."""
 MIXED = {
     "crop": 0.08,
     "region": 0.05,
@@ -298,7 +296,7 @@ MIXED = {
     "call": 0.33,
     "dialogue": 0.15,
 }
-"""Calls and dialogues too."""
+"""The same with calls and dialogues."""
 SETTLED = {
     "crop": 0.06,
     "region": 0.04,
@@ -308,9 +306,9 @@ SETTLED = {
     "call": 0.28,
     "dialogue": 0.25,
 }
-"""More dialogues, for a model that reads the whole picture."""
+"""The same with more dialogues, for a model that reads the whole picture."""
 SMALL_ROWS = {5: 16, 6: 12, 8: 8}
-"""Visual tokens along a side of a small global picture -> rows a step."""
+"""Visual tokens along a side of a small global picture -> rows per step."""
 
 
 def dialogue_rows(
@@ -320,7 +318,7 @@ def dialogue_rows(
     scenes: int,
     shares: CropShares = CropShares(),
 ) -> tuple[str, list[DialogueRow]]:
-    """Rows of one kind for one step, `kinds` saying how often it is which."""
+    """Rows of one kind for one step, drawn with the shares `kinds`."""
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
 
     def scene() -> Scene:
@@ -364,14 +362,12 @@ def dialogue_rows(
 
 @dataclass(frozen=True, slots=True)
 class DialogueBatch:
-    """Rows as the model reads them, padded on the right (nothing attends to what comes after
-    it).
-    """
+    """A batch of rows for the model, padded on the right (attention is causal)."""
 
     ids: torch.Tensor
     """(rows, length) int64."""
     labels: torch.Tensor
-    """(rows, length) int64; -100 wherever nothing is learnt."""
+    """(rows, length) int64; -100 at untrained tokens."""
     positions: torch.Tensor
     """(3, rows, length) int64, for the rotary embedding."""
     pixels: torch.Tensor
@@ -443,8 +439,8 @@ def collate(
 def dialogue_loss(
     model: Any, heads: DenseHeads, kind: str, batch: DialogueBatch, marks: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Cross-entropy of the trained tokens, and what half of the layers already know of the things
-    that are mentioned.
+    """Cross-entropy of the trained tokens, with auxiliary losses on mentioned things after half of
+    the layers.
 
     Facts: loss by kind of row, how often a mark is named rightly (in the answer, at the mention),
     and the distance of corners.

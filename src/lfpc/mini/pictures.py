@@ -12,7 +12,7 @@ from lfpc.policies.qwen.vision import MEAN, STD
 PRETRAIN_SEEDS = 10
 """First part of every scene seed used here; the demo's splits use others."""
 READABLE = 11.0
-"""A capital letter at least this many pixels high in a view can be read."""
+"""Minimum height of a readable capital letter in a view, in pixels."""
 Region = tuple[float, float, float, float]
 """Part of a scene in pixels of the original, xyxy."""
 
@@ -69,5 +69,5 @@ def crop_region(
 
 
 def hit_rate(logits: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Share of (n, classes) logits whose highest is the wanted class; NaN for none."""
+    """Accuracy of (n, classes) logits; NaN for none."""
     return (logits.argmax(1) == wanted).float().mean().item() if len(wanted) else float("nan")

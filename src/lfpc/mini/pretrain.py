@@ -2,9 +2,9 @@
 
 Three phases: dense targets for the vision tower (`dense`); dialogues for the whole model
 (`dialogue`), in which some steps still use the dense targets; then more two-picture dialogues, in
-which a crop cannot be trusted (`settle`). A model that is just learning to read finds crops easier
-than the whole picture and leans on them; this phase undoes that. Every batch is a function of
-(seed, phase, step), so a run that was stopped continues as if it had not been.
+which a crop cannot be trusted (`settle`). A model that starts to read relies on crops, which are
+easier than the whole picture; this phase undoes that. Every batch is a function of (seed, phase,
+step), so a resumed run is bit-identical to an uninterrupted one.
 """
 
 import json
@@ -65,12 +65,12 @@ class PretrainModel:
         )
 
     def load(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take over these weights."""
+        """Load these weights."""
         for name, weight in self.weights().items():
             weight.data.copy_(weights[name])
 
     def groups(self, phase: str) -> list[tuple[list[torch.nn.Parameter], float]]:
-        """What a phase trains: groups of parameters, each with its share of the learning rate."""
+        """Parameter groups of a phase, each with its share of the learning rate."""
         vision = [*self.model.model.visual.parameters(), *self.heads.parameters()]
         whole = self.config.settle_rate if phase == "settle" else 1.0
         return (
@@ -107,7 +107,7 @@ class PretrainModel:
 
 
 def crop_shares(config: PretrainConfig, phase: str) -> CropShares:
-    """How far the two-picture dialogues of a phase can rely on either picture."""
+    """Shares of crops in the two-picture dialogues of a phase."""
     return CropShares(
         config.hit, config.contradict if phase == "settle" else 0.0, config.unreadable
     )
@@ -150,7 +150,7 @@ class PhaseJob:
         return self.config.out / (f"{self.phase}.{worker}.pt" if worker else f"{self.phase}.pt")
 
     def take_step(self) -> int:
-        """The number of the next step nobody has taken."""
+        """The number of the next step."""
         with self.next_step.get_lock():
             self.next_step.value += 1
             return self.next_step.value - 1
@@ -174,7 +174,7 @@ def _run_together(job: PhaseJob, learner: PretrainModel, *, progress: bool) -> N
     try:
         _work(job, 0, learner, progress=progress)
     finally:
-        job.next_step.value = job.steps  # whatever happened here, nobody takes another step
+        job.next_step.value = job.steps  # after any failure here, no worker takes another step
         torch.set_num_threads(threads)
         for process in others:
             process.join()

@@ -29,7 +29,7 @@ class PolicyConfig(Sampling):
 
 
 def policy_config(model: str, protocol: ChatProtocol, sampling: Sampling) -> PolicyConfig:
-    """The configuration of a policy that was made from these parts."""
+    """The configuration of a policy with these parts."""
     return PolicyConfig(
         model=model,
         protocol=protocol.name,
@@ -39,7 +39,7 @@ def policy_config(model: str, protocol: ChatProtocol, sampling: Sampling) -> Pol
 
 
 class ModelPolicy(Protocol):
-    """A model that replies: a checkpoint in this process, or a served model."""
+    """A policy with a model: a checkpoint in this process, or a served model."""
 
     @property
     def config(self) -> PolicyConfig:
@@ -48,7 +48,7 @@ class ModelPolicy(Protocol):
 
     @property
     def backend(self) -> Backend:
-        """What computes its replies."""
+        """The backend of its replies."""
         ...
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
@@ -56,9 +56,9 @@ class ModelPolicy(Protocol):
         ...
 
     def reseed(self, seed: int | None) -> None:
-        """Sample from a new stream of random numbers; None: the backend's default."""
+        """Restart the random generator from `seed`; None: the backend's default."""
         ...
 
     def without_tools(self) -> Self:
-        """The same model, shown the system message without the tool: it answers at once."""
+        """The same model without the tool, which answers at once."""
         ...

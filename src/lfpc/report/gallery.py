@@ -33,9 +33,9 @@ class GalleryKind:
     kinds: frozenset[str]
     """Filters of `cards.KINDS`; an episode of this kind passes all of them."""
 
-    def holds(self, rows: ByProbe) -> bool:
+    def holds(self, found: ByProbe) -> bool:
         """Whether a question, given its records by probe, is of this kind."""
-        return self.kinds <= set(kinds_of(rows["own"], rows.get("noise")))
+        return self.kinds <= set(kinds_of(found["own"], found.get("noise")))
 
 
 CASES = (
@@ -121,9 +121,9 @@ def _shown(out: Path, case: GalleryKind, sets: list[EpisodeSet], evidence: Evide
         ),
     ):
         look = evidence.shown(one.condition("own"))
-        for rows in _by_question(one):
-            own = rows["own"]
-            if look and case.holds(rows) and own.turns and own.sample.category != "relation":
+        for found in _by_question(one):
+            own = found["own"]
+            if look and case.holds(found) and own.turns and own.sample.category != "relation":
                 picture = out / "gallery" / f"{case.name}.jpg"
                 episode_strip(own, look.look).save(picture, quality=85)
                 caption = (

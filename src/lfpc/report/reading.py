@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError, SampleError
+from lfpc.evaluation.places import Place, find_places, study_records
 from lfpc.evaluation.probes import OWN
 from lfpc.evaluation.results import REPLAYED, Condition
-from lfpc.evaluation.stored import Place, find_places, fresh_results, results_of, study_records
+from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.records import read_records
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
