@@ -323,10 +323,10 @@ def test_options_in_one_cell_are_a_list_and_a_lone_text_is_not(tmp_path: Path) -
     assert "two options or more, got 'red'" in problem["detail"]
 
 
-def test_pixel_reasoner_answers_are_boxed_or_lists_of_one(tmp_path: Path) -> None:
+def test_pixel_reasoner_answers_are_boxed_or_the_first_of_a_list(tmp_path: Path) -> None:
     published.write_picture(tmp_path / "in" / "a.png")
     text = "Which?\n(A) red\n(B) blue"
-    for i, answer in enumerate(["\\boxed{B}", ["B"], ["\\boxed{B}"], ["B. blue"]]):
+    for i, answer in enumerate(["\\boxed{B}", ["B"], ["\\boxed{B}"], ["B", "blue"]]):
         row = {"qid": "q", "question": text, "answer": answer, "image": ["a.png"]}
         published.write_parquet(tmp_path / "in" / str(i) / "x.parquet", [row])
         published.write_picture(tmp_path / "in" / str(i) / "a.png")

@@ -4,11 +4,9 @@ The meaning of a row is decided elsewhere. An unreadable row is a SampleError am
 the next row follows.
 """
 
-import csv
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,9 +17,8 @@ import pyarrow.parquet as pq
 
 from lfpc.errors import SampleError
 from lfpc.published.cells import without_nan
+from lfpc.published.delimited import Records
 
-LARGEST_CELL = 512 * 1024 * 1024
-"""Maximum characters of a TSV cell; a longer one means an unclosed quotation mark."""
 _ESCAPED = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as Python's "surrogateescape" keeps it."""
 
@@ -89,9 +86,8 @@ def read_rows(file: Path) -> Iterator[TableRow | SampleError]:
 def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
     # Not pyarrow's reader: it keeps some twenty blocks in flight, each of which must be larger than
     # the largest row.
-    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows = _Records(text, "," if file.suffix.lower() == ".csv" else "\t")
+        rows = Records(text, "," if file.suffix.lower() == ".csv" else "\t")
         names = rows.first()
         if names is None:
             return
@@ -120,70 +116,6 @@ def _cell(text: str) -> str | None:
 def _is_utf8(row: Sequence[str]) -> bool:
     """Whether no byte of a row's file had to be escaped."""
     return not any(_ESCAPED.search(cell) for cell in row)
-
-
-class _Records:
-    """Records of a table, whose cells may hold line breaks between quotation marks.
-
-    A quotation mark that is not closed takes in the following lines. A record that does not fit is
-    therefore only its first line, and the others are read once more.
-    """
-
-    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
-        self._lines = iter(lines)
-        self._delimiter = delimiter
-        self._again: deque[str] = deque()
-        self._record: list[str] = []
-        """Lines of the current record."""
-        self._ended = False
-
-    def first(self) -> list[str] | None:
-        """The first record; None for an empty file."""
-        return self._next()
-
-    def others(self, width: int) -> Iterator[list[str] | SampleError]:
-        """The next records, of `width` cells each, or the reason why one is unreadable; an empty
-        line is [].
-        """
-        while True:
-            try:
-                row = self._next()
-                if row is None:
-                    return
-                if row and len(row) != width:
-                    raise csv.Error(f"{len(row)} cells, but the first line names {width} columns")
-                if len(self._record) > 1:
-                    self._check_quotation_marks()
-            except csv.Error as error:
-                self._again.extendleft(reversed(self._record[1:]))
-                self._ended = False
-                yield SampleError(str(error))
-            else:
-                yield row
-
-    def _next(self) -> list[str] | None:
-        self._record = []
-        # A reader of its own for each record: a reader may not be used further after an error.
-        return next(csv.reader(self._record_lines(), delimiter=self._delimiter), None)
-
-    def _record_lines(self) -> Iterator[str]:
-        while True:
-            if self._again:
-                line = self._again.popleft()
-            elif (line := next(self._lines, None)) is None:
-                self._ended = True
-                return
-            self._record.append(line)
-            yield line
-
-    def _check_quotation_marks(self) -> None:
-        """Raise csv.Error if a quotation mark of the current record is open at the end of the file,
-        or closed by the beginning of another cell.
-        """
-        if self._ended:
-            raise csv.Error("a quotation mark is not closed")
-        for _ in csv.reader(self._record, delimiter=self._delimiter, strict=True):
-            pass
 
 
 def _read_parquet(file: Path) -> Iterator[TableRow | SampleError]:

@@ -1,12 +1,14 @@
 """Pixel Reasoner's reinforcement learning set: a parquet file with picture names, and an archive of
-pictures to unpack. Rows about videos are rejected.
+pictures to unpack. Rows about videos are rejected. An answer is the first of a list, as in the
+authors' preparation of the set.
 """
 
+from lfpc.published.cells import plain_answer
 from lfpc.published.files import TableRow
 from lfpc.published.options import with_options
 from lfpc.published.pictures import PictureStore
 from lfpc.published.published_set import PublishedSet, hugging_face
-from lfpc.published.reading import answer_of, need, one_picture, plain_question, reader
+from lfpc.published.reading import need, one_picture, plain_question, reader
 from lfpc.published.rejections import Rejected, RejectReason
 from lfpc.samples import Sample
 
@@ -25,8 +27,10 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
         name.lower().endswith(VIDEO_ENDINGS) for name in names
     ):
         raise Rejected(RejectReason.VIDEO, "a video; only pictures are samples")
+    answers = need(values, "answer")
     question, options, answer = with_options(
-        plain_question(str(need(values, "question"))), answer_of(values, "answer")
+        plain_question(str(need(values, "question"))),
+        plain_answer(answers[0] if isinstance(answers, list) else answers),
     )
     return Sample(
         id=str(need(values, "qid")),
