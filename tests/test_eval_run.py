@@ -15,7 +15,9 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.evaluation.places import place_at, place_records
+from lfpc.selection.config import SelectConfig
 from lfpc.storage.files import FolderLock
+from lfpc.storage.runs import Kind, RunFolder
 
 SIZE = (200, 150)
 CALL = (
@@ -287,6 +289,29 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys, options, says)
     heard = capsys.readouterr().err
     assert says in heard
     assert len(heard.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [["--max-turns", "0"], ["--crop-tokens", "50", "25"]])
+def test_values_out_of_range_are_named_as_they_are_typed(tmp_path, data, capsys, options):
+    words = ["eval", "--tasks", "vstar", "--data", str(data), "--base-url", "http://127.0.0.1:9/v1"]
+    words += ["--model", "m", "--budget", "16", "--out", str(tmp_path / "out"), *options]
+    assert cli.main(words) in (1, 2)
+    assert options[0] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_does_not_write_into_a_run_of_another_kind_or_a_study(tmp_path, data, capsys):
+    words = ["eval", "--tasks", "vstar", "--data", str(data), "--base-url", "http://127.0.0.1:9/v1"]
+    words += ["--model", "m", "--budget", "16", "--out"]
+    RunFolder.open(tmp_path / "selection", Kind.SELECTION, SelectConfig()).close()
+    study = {"format": 2, "conditions": {"stage1": {}}}
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "results.json").write_text(json.dumps(study))
+    for name, says in (("selection", "is a run of the kind selection"), ("study", "stage1")):
+        assert cli.main([*words, str(tmp_path / name)]) == 1
+        heard = capsys.readouterr().err
+        assert says in heard
+        assert "--out" in heard
 
 
 def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):

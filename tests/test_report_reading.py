@@ -191,6 +191,11 @@ def test_pictures_are_found_from_another_working_folder(tmp_path, pictures, monk
     assert record.sample.image == tmp_path / "elsewhere" / "pictures" / "0.png"
 
 
+def test_no_run_at_all_is_one_sentence():
+    with pytest.raises(RunError, match="no run given"):
+        read_runs([])
+
+
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match="name what lfpc demo, lfpc train or lfpc eval wrote"):

@@ -158,6 +158,16 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["samples.jsonl", "results.json"])
+def test_a_new_run_does_not_write_into_a_folder_of_something_else(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(RunError, match=rf"already holds {name}.*give another `--out`"):
+        RunFolder.open(tmp_path, Kind.SELECTION, RewardConfig())
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == [name]
+
+
 def test_a_torn_last_line_is_skipped_and_cut_on_opening(tmp_path: Path) -> None:
     run = opened(tmp_path)
     run.log_metrics({"step": 1})

@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
-from lfpc.errors import LfpcError, MissingPicture, PictureError
+from lfpc.errors import ConfigError, LfpcError, MissingPicture, PictureError
 
 
 class _UnboundedTiff(TiffImageFile):
@@ -132,6 +132,13 @@ class CropRules:
     """Minimum visual tokens; smaller crops are enlarged."""
     max_tokens: int = 1024
     """Maximum visual tokens; larger crops are reduced."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_tokens <= self.max_tokens:
+            raise ConfigError(
+                f"--crop-tokens are two numbers from 1 in ascending order, got {self.min_tokens} "
+                f"{self.max_tokens}"
+            )
 
 
 def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:

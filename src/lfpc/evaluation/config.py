@@ -36,6 +36,8 @@ class EvaluationConfig(PolicyConfig):
         PolicyConfig.__post_init__(self)
         if self.probe not in PROBES:
             raise ConfigError(f"unknown probe {self.probe!r}; known are {', '.join(PROBES)}")
+        if self.max_turns < 1:
+            raise ConfigError(f"--max-turns must be at least 1, got {self.max_turns}")
         if self.crop_rules.factor != self.chat.factor:
             raise ConfigError(
                 f"crop.factor is {self.crop_rules.factor}, but a visual token of "

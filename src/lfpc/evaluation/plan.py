@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.episode import AsyncPolicy, Policy
-from lfpc.errors import ConfigError, SampleError
+from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import budget_name
 from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import evaluate_probe
-from lfpc.evaluation.stored import update_results
+from lfpc.evaluation.stored import read_results, update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name
@@ -30,6 +30,7 @@ from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 from lfpc.storage.files import FolderLock
+from lfpc.storage.runs import Kind, is_run, read_run
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def eval_run(
             f"--repeats must be at least 1, and several need a --temperature above 0; got "
             f"{repeats} at {config.temperature}"
         )
+    _check_folder(out)
     configs = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
     asked = {task.name: _asked(task, [one.probe for one in configs]) for task in tasks}
     for one in configs:
@@ -187,6 +189,21 @@ def eval_run(
                 )
             )
     return found
+
+
+def _check_folder(out: Path) -> None:
+    """Whether evaluations may be written below `out`.
+
+    Raises:
+        RunError: `out` is a run of another kind, or the folder of a study.
+    """
+    if is_run(out) and (kind := read_run(out).kind) != Kind.EVALUATION:
+        raise RunError(f"{out} is a run of the kind {kind}; give another `--out`")
+    arms = [arm for arm in read_results(out).get("conditions", {}) if arm]
+    if arms:
+        raise RunError(
+            f"{out} is a study of {', '.join(arms)}; give another `--out`, such as {out}-eval"
+        )
 
 
 def repeat_seed(config: EvaluationConfig, number: int, backend: Backend) -> int | None:

@@ -147,8 +147,8 @@ def _truncations(counts: Mapping[str, int]) -> list[str]:
     return [f"{name}: {count} {note}" for name, count in counts.items() if count]
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

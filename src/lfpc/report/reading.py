@@ -25,6 +25,8 @@ def read_runs(folders: Sequence[Path]) -> Evidence:
     Raises:
         RunError: a folder is no run, or a file in it cannot be read.
     """
+    if not folders:
+        raise RunError("no run given; name what lfpc demo, lfpc train or lfpc eval wrote")
     names = _names(folders)
     parts = [read_evidence(folder) for folder in folders]
     if len(parts) == 1:

@@ -94,6 +94,7 @@ class RunFolder:
             if (path / CONFIG_FILE).exists():
                 _check_same_run(run, kind, config, resume=resume)
             else:
+                _check_no_other_content(path, kind)
                 write_json(path / ENVIRONMENT_FILE, environment(backend=backend, device=device))
                 head = {"kind": kind, "format": FORMAT, "config": config}
                 if samples is not None:
@@ -248,6 +249,17 @@ def _check_same_run(
         f"{path}: `{key}` is {'unset' if was is _UNSET else json.dumps(was)} in the existing run "
         f"but {json.dumps(now)} here; use the same settings or another `--out`"
     )
+
+
+def _check_no_other_content(path: Path, kind: Kind) -> None:
+    """Whether a new run may be written into a folder without one.
+
+    Raises:
+        RunError: samples or results of something else would be mixed with the run's, or replaced.
+    """
+    kept = [name for name in ("samples.jsonl", "results.json") if (path / name).exists()]
+    if kept and kind != Kind.EVALUATION:
+        raise RunError(f"{path} already holds {kept[0]}, of another command; give another `--out`")
 
 
 def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:
