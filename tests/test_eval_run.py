@@ -327,6 +327,24 @@ def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
         assert server.requests == []
 
 
+@pytest.mark.parametrize("verb", [["rescore"], ["probe", "--probes", "noise"]])
+def test_an_evaluation_that_is_still_written_is_neither_rescored_nor_probed(tmp_path, data, verb):
+    out = tmp_path / "out"
+    with ChatServer(say=say) as server:
+        assert cli.main(command(data, out, server)) == 0
+        before = server.requests.copy()
+        place = next(folder.parent for folder in sorted(out.rglob("own")))
+        with FolderLock(place / "own"):
+            other = subprocess.run(
+                [sys.executable, "-m", "lfpc", verb[0], str(place), *verb[1:]],
+                capture_output=True,
+                text=True,
+            )
+        assert other.returncode == 1
+        assert f"{place / 'own'} is in use: another process writes there" in other.stderr
+        assert server.requests == before
+
+
 def test_a_probe_that_no_task_can_show_is_refused_before_anything_is_asked(tmp_path, data, capsys):
     with ChatServer(say=say) as server:
         asked = command(data, tmp_path / "run", server, "--probes", "truth")

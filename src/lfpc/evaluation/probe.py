@@ -16,7 +16,7 @@ from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.loading import any_policy
-from lfpc.storage.files import read_json
+from lfpc.storage.files import FolderLock, read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
 
 
@@ -60,7 +60,8 @@ def probe_run(
     if draws < 1:
         raise ConfigError(f"--draws must be at least 1, got {draws}")
     recorded = own_evaluation(place)
-    own = recorded.records()
+    with FolderLock(recorded.folder):  # raises while the evaluation is still written
+        own = recorded.records()
     if not own:
         raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}

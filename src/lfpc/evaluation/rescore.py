@@ -87,10 +87,11 @@ def rescore_run(
     identity = judge.identity if judge else None
     with FolderLock(root):
         for one in evaluations:
-            before = read_records(one.run)
-            after = rescore(list(before.values()), judge, progress=progress)
-            for (key, was), now in zip(before.items(), after, strict=True):
-                if now != was:
-                    log_record(one.run, key, now)
+            with FolderLock(one.folder):  # raises while the evaluation is still written
+                before = read_records(one.run)
+                after = rescore(list(before.values()), judge, progress=progress)
+                for (key, was), now in zip(before.items(), after, strict=True):
+                    if now != was:
+                        log_record(one.run, key, now)
             known[one.folder] = after
         return update_results(root, known=known, judge=identity, again=True)["results"]
