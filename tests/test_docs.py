@@ -224,6 +224,7 @@ def test_the_glossary_has_at_most_thirty_words():
     assert len(column(architecture("Glossary"), 0)) <= 30
 
 
+@pytest.mark.slow
 def test_every_link_into_the_reference_leads_to_something_it_documents():
     listed = re.findall(
         r"^::: (\S+)\n(?:    options: \{members: \[(.*)\]\})?",

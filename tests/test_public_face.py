@@ -119,6 +119,7 @@ def test_the_docs_list_every_public_name():
         assert f"::: lfpc.{name}\n" in reference
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_types(tmp_path):
     (tmp_path / "use.py").write_text(
         "import lfpc\n"
