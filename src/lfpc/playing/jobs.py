@@ -68,11 +68,9 @@ def _end(pool: ProcessPoolExecutor) -> None:
     is `pool.terminate_workers`; before, only a private attribute lists them.
     """
     workers = list(pool._processes.values())  # the pool forgets them as it shuts down
-    pool.shutdown(wait=False, cancel_futures=True)
     for process in workers:
         process.terminate()
-    for process in workers:
-        process.join()
+    pool.shutdown(wait=True, cancel_futures=True)  # its thread waits for them: only one may
 
 
 def _be_worker(processes: int) -> None:
