@@ -335,15 +335,15 @@ def smallest_difference(
     return s * max(sqrt(discordance or 0.0), s)
 
 
-def power_line(difference: Difference) -> str:
-    """A sentence with the smallest difference that these pairs can show."""
+def power_line(difference: Difference, *, nats: bool = False) -> str:
+    """A sentence with the smallest difference that these pairs can show, in percentage points or
+    in nats.
+    """
     rows = f"{difference.n} paired answers about {difference.clusters} pictures"
-    if not isfinite(difference.smallest) or difference.smallest > 1:
+    if not isfinite(difference.smallest) or (difference.smallest > 1 and not nats):
         return f"{rows} are too few to show any difference with 80 % power"
-    shown = (
-        f"{rows} show a difference of {100 * difference.smallest:.1f} points or more with 80 % "
-        f"power (two-sided, 5 %)"
-    )
+    least = f"{difference.smallest:.2f} nats" if nats else f"{100 * difference.smallest:.1f} points"
+    shown = f"{rows} show a difference of {least} or more with 80 % power (two-sided, 5 %)"
     return f"{shown}; smaller ones may go unseen"
 
 

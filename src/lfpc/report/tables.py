@@ -21,6 +21,7 @@ PROBE_NAMES = {
     "mean": "mean colour",
     "blur": "blurred crop",
     "none": "no picture",
+    "no-tool": "no tool",
     "repeat": "own crop again",
 }
 METRIC_NAMES = {
