@@ -106,7 +106,7 @@ def test_an_installed_wheel_evaluates_a_served_model(tmp_path):
     where = "import lfpc, lfpc.mini.demo as d; print(lfpc.__file__, d.base_checkpoint())"
     assert all(path.startswith(str(there)) for path in run(python, "-c", where).split())
     assert "probe" in lfpc("--help")
-    with ChatServer(say=lambda question, turn: "<answer>red</answer>") as server:
+    with ChatServer(say=lambda *asked: "<answer>red</answer>") as server:
         lfpc(
             *("eval", str(tmp_path), "--base-url", server.base_url, "--model", "scripted"),
             *("--budget", "16", "--out", "run"),
