@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 import tyro
@@ -21,6 +21,7 @@ from lfpc.policies import human
 from lfpc.published.config import ImportConfig
 from lfpc.samples import Sample, write_samples
 from lfpc.selection.config import SelectConfig
+from lfpc.training.presets import PRESETS
 
 Capture = pytest.CaptureFixture[str]
 
@@ -121,7 +122,7 @@ def option_fields(config: Any) -> Iterator[str]:
     """Names of the fields that are options, those of embedded configurations too."""
     for name, hint in get_type_hints(config, include_extras=True).items():
         marks = getattr(hint, "__metadata__", ())
-        if tyro.conf.Suppress in marks:
+        if tyro.conf.Suppress in marks or hint is ClassVar:
             continue
         if is_dataclass(get_args(hint)[0] if marks else hint):
             yield from option_fields(get_args(hint)[0])
@@ -130,14 +131,46 @@ def option_fields(config: Any) -> Iterator[str]:
 
 
 def help_entries(shown: str) -> list[str]:
-    """Arguments of a help page: spelling, two spaces, text."""
+    """Arguments of a help page: spelling, two spaces, text. A group has its title, and perhaps a
+    description, above a rule.
+    """
     entries: list[str] = []
-    for line in shown.splitlines():
-        if re.match(r"[│ ] \S", line):
-            entries.append(line[2:].strip(" │"))
-        elif entries and re.match(r"[│ ]  +\S", line):
-            entries[-1] += "  " + line[2:].strip(" │")
+    for group in re.split(r"\n(?:╭─|\s*\n(?= [a-z]))", shown)[1:]:
+        rows = [line.strip("│").rstrip() for line in group.splitlines()]
+        rules = [n for n, row in enumerate(rows) if re.fullmatch(r" +[-─]+", row)]
+        for row in rows[rules[-1] + 1 if rules else 1 :]:
+            if re.match(r" {1,2}\S", row):
+                entries.append(row.strip())
+            elif row.strip():
+                entries[-1] += "  " + row.strip()
     return entries
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("evla x", "no command 'evla'; did you mean `lfpc eval`? (`lfpc --help` lists them)"),
+        ("nonsense", "no command 'nonsense' (`lfpc --help` lists them)"),
+    ],
+)
+def test_a_mistyped_verb_gets_the_nearest(capsys: Capture, words: str, says: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(words.split())
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"lfpc: {says}\n"
+
+
+def test_the_help_spells_what_a_person_types(capsys: Capture) -> None:
+    for words in ("eval", "select", "train", "train stage1", "data import"):
+        with pytest.raises(SystemExit):
+            cli.main([*words.split(), "--help"])
+        shown = capsys.readouterr().out
+        assert not re.search(r"\{?None\}?\||--no-no-", shown), words
+        assert ("Examples:" in shown) == (words != "train stage1")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"  {name}: " in shown for name in PRESETS)
 
 
 @pytest.mark.parametrize(

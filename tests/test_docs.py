@@ -13,6 +13,8 @@ from chat_server import ChatServer
 from reports import made_up_episode, made_up_evidence, noise_pictures
 
 import lfpc
+from environments import ROOT
+from lfpc.cli.reference import page as commands
 from lfpc.dialogue import Answer, Crop, Malformed
 from lfpc.errors import RunError
 from lfpc.images import global_view, open_picture
@@ -292,3 +294,8 @@ def test_the_training_of_the_docs_selects_trains_and_evaluates(tmp_path, monkeyp
     run = example("Read a run", "python.md")
     assert len(run["rewards"]) == 2
     assert len(run["answers"]) == len(run["records"]) == 2 * 4
+
+
+def test_the_page_of_commands_is_what_they_print():
+    stored = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert commands() == stored, "python -m lfpc.cli.reference > docs/cli.md"

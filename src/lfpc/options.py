@@ -1,4 +1,4 @@
-"""Annotations of configuration fields for the command line.
+"""Configuration fields as options of the command line, parsed by tyro.
 
 A verb embeds a configuration, so that each option is declared once, with the name, type, default
 and help text of the field.
@@ -6,11 +6,17 @@ and help text of the field.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from dataclasses import fields, replace
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 from lfpc.errors import ConfigError, LfpcError
 
@@ -20,6 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Embedded = Annotated[T, tyro.conf.arg(name="")]
 """A configuration whose fields are options of the verb that holds it."""
+Group = Annotated[T, tyro.conf.OmitArgPrefixes]
+"""The same, as a group of its own in the help, with the field's name."""
+UNSET = "unset"
+"""Default in the help of an option that may be absent."""
+REGISTRY = ConstructorRegistry()
 NotAnOption = Annotated[T, tyro.conf.Fixed, tyro.conf.Suppress]
 """A field that is not an option."""
 
@@ -89,3 +100,48 @@ def pairs(option: str, words: Sequence[str], form: str) -> dict[str, str]:
         if not (name and equals and value):
             raise ConfigError(f"{option} takes {form}; got {name}{equals}{value}")
     return {name: value for name, _, value in split}
+
+
+@REGISTRY.primitive_rule
+def _may_be_absent(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """`T | None` reads like T: an absent option is None, so None needs no spelling."""
+    parts = get_args(info.type)
+    if get_origin(info.type) not in (Union, UnionType) or NoneType not in parts or len(parts) != 2:
+        return None
+    inner = next(part for part in parts if part is not NoneType)
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner, info.markers, None))
+    if isinstance(spec, UnsupportedTypeAnnotationError):
+        return None
+    return replace(
+        spec,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: [UNSET] if value is None else spec.str_from_instance(value),
+    )
+
+
+def parse(
+    verb: type[T], words: Sequence[str], *, prog: str, default: T | None = None, more: str = ""
+) -> T:
+    """A verb from its words. Leaves through SystemExit(2) for wrong usage, SystemExit(0) for help.
+
+    Args:
+        verb: the dataclass; its `EXAMPLES`, if any, follow the description in the help.
+        words: what was typed after the verb.
+        prog: how the verb is called.
+        default: defaults of all fields.
+        more: text after the description.
+    """
+    examples: Sequence[str] = getattr(verb, "EXAMPLES", ())
+    shown = "\n".join(f"  {line}" for line in examples)
+    parts = [verb.__doc__ and tyro_doc(verb.__doc__), more, shown and f"Examples:\n{shown}"]
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    description = "\n\n".join(part for part in parts if part)
+    return tyro.cli(
+        verb, prog=prog, args=list(words), description=description, registry=REGISTRY, **given
+    )
+
+
+def tyro_doc(text: str) -> str:
+    """A docstring with its paragraphs on one line each."""
+    paragraphs = ("\n".join(map(str.strip, text.split("\n")))).strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

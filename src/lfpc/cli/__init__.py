@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import tyro
 
@@ -32,6 +33,7 @@ from lfpc.cli import (
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
+from lfpc.options import parse
 
 VERBS: dict[str, type[Verb]] = {
     **story.VERBS,
@@ -78,16 +80,37 @@ def _parse(arguments: list[str]) -> Verb:
                 preset=arguments[1], options=tuple(arguments[2:])
             )  # a run has its own options
         if name in VERBS:
-            return tyro.cli(VERBS[name], prog=f"lfpc {name}", args=arguments[words:])
+            more = _presets() if name == "train" else ""
+            return parse(VERBS[name], arguments[words:], prog=f"lfpc {name}", more=more)
     group = {
         name: verb
         for name, verb in VERBS.items()
         if arguments and name.startswith(f"{arguments[0]} ")
     }
+    if sentence := _unknown(arguments):
+        print(f"lfpc: {sentence}", file=sys.stderr)
+        raise SystemExit(2)
     verbs, rest = (group, arguments[1:]) if group else (VERBS, arguments)
     return tyro.extras.subcommand_cli_from_dict(
         dict(verbs), prog="lfpc", description=lfpc.__doc__, args=rest
     )
+
+
+def _presets() -> str:
+    """The presets of a training run, for the help of `lfpc train`."""
+    from lfpc.training.presets import PRESETS
+
+    return "Presets:\n" + "\n".join(f"  {name}: {text}" for name, (text, _) in PRESETS.items())
+
+
+def _unknown(words: Sequence[str]) -> str | None:
+    """A sentence for a first word that is no verb and no group; None: it is one, or an option."""
+    firsts = {name.partition(" ")[0] for name in VERBS}
+    if not words or words[0].startswith("-") or words[0] in firsts:
+        return None
+    near = get_close_matches(words[0], sorted(firsts), n=1)
+    hint = f"; did you mean `lfpc {near[0]}`?" if near else ""
+    return f"no command {words[0]!r}{hint} (`lfpc --help` lists them)"
 
 
 def _fail(sentence: str) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
@@ -27,7 +27,7 @@ class Annotate(AskedModel):
     With --checkpoint, or --base-url and --model, the page can ask that model for proposals.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to change: samples.jsonl beside its pictures."""
     proposals: tuple[Path, ...] = ()
     """Run folders to take proposals from: crops that led to the right answer."""
@@ -108,7 +108,7 @@ class Annotate(AskedModel):
 class Hardest:
     """Pick the samples that a model answers wrongly most often in recorded runs, for boxing."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to pick from."""
     runs: tuple[Path, ...]
     """Run folders in which the samples were asked: training runs or evaluations."""
@@ -138,9 +138,9 @@ class Hardest:
 class MergeBoxes:
     """Merge two people's copies of a samples folder, and measure the agreement of their boxes."""
 
-    first: Positional[Path]
+    first: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder of one person."""
-    second: Positional[Path]
+    second: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder of the other person."""
     out: Path | None = None
     """Samples folder to write, with agreement.json. Default: print only."""
@@ -182,9 +182,9 @@ class MergeBoxes:
 class ExportBoxes:
     """Export the boxes of a samples folder to another tool's file."""
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder."""
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="FILE")]
     """JSON file to write, with picture paths relative to FOLDER."""
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""
@@ -209,9 +209,9 @@ class ImportBoxes:
     name are unchanged.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder of the file's pictures."""
-    file: Positional[Path]
+    file: Annotated[Positional[Path], arg(metavar="FILE")]
     """JSON file to read."""
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
@@ -13,9 +14,9 @@ from lfpc.cli.verb import Verb
 class Ask(AskedModel):
     """Ask a model one question about one picture; prints the turns, saves the crops and a page."""
 
-    picture: Positional[Path]
+    picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
     """Picture file."""
-    question: Positional[str]
+    question: Annotated[Positional[str], arg(metavar="QUESTION")]
     """Question about the picture."""
     options: tuple[str, ...] = ()
     """Options of a multiple choice question, shown as A, B, ..."""
@@ -50,7 +51,7 @@ class Play:
     model.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder: samples.jsonl beside its pictures."""
     out: Path = Path("out/play")
     """Folder for the pictures that are shown."""

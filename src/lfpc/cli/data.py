@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
 from lfpc.data.config import PRESETS, MixConfig
@@ -19,7 +19,7 @@ class DataCheck:
     sample is unusable.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder: samples.jsonl beside its pictures."""
     against: tuple[Path, ...] = ()
     """Folders of benchmarks (samples folders, or any folder of pictures) to search for copies of
@@ -61,10 +61,10 @@ class DataMix:
     without pictures of benchmarks.
     """
 
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Folder with a samples folder per part: pixel-reasoner, chain-of-focus, thinklite-vl for the
     preset stage1."""
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Samples folder to write."""
     preset: Literal["stage1"] = "stage1"
     """Parts and counts. stage1, the paper's: Pixel Reasoner 2,700, Chain-of-Focus 2,100,
@@ -98,7 +98,12 @@ class DataImport(ImportConfig):
     their reasons in rejected.jsonl.
     """
 
-    out: Positional[Path]
+    EXAMPLES: ClassVar = (
+        "lfpc data import vstar downloads/vstar data/vstar",
+        "lfpc data import table questions.csv data/mine --map image=file question=q answer=a",
+    )
+
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Samples folder to write; an interrupted import can resume."""
 
     def run(self) -> str:
@@ -126,9 +131,9 @@ class DataExport:
     format: Positional[Literal["samples", "verl", "deepeyes", "mini-o3"]]
     """Layout. samples: a folder with copies of its pictures; verl and deepeyes: parquet with the
     pictures inside; mini-o3: a JSON list."""
-    folder: Positional[Path]
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder."""
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Folder to write."""
 
     def run(self) -> str:
@@ -148,7 +153,7 @@ class DataExport:
 class FetchInstructions:
     """Print where to get the files of a training set or benchmark. Nothing is downloaded."""
 
-    task: Positional[str]
+    task: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the set; an unknown name lists the known ones."""
 
     def run(self) -> str:

@@ -5,9 +5,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
 from lfpc.cli.verb import Verb
@@ -23,7 +23,14 @@ class Eval(AskedModel):
     probes.
     """
 
-    folder: Positional[Path | None] = None
+    EXAMPLES: ClassVar = (
+        "lfpc eval data/test --checkpoint CHECKPOINT --out out/run",
+        "lfpc eval --tasks vstar hrbench-4k --data data --base-url http://127.0.0.1:8000/v1 "
+        "--model NAME --protocol deepeyes --budget 1024 16384 --out out/deepeyes",
+        "lfpc eval data/test --checkpoint CHECKPOINT --temperature 1 --repeats 8 --out out/avg8",
+    )
+
+    folder: Annotated[Positional[Path | None], arg(metavar="FOLDER")] = None
     """Samples folder; or give --tasks and --data."""
     tasks: tuple[str, ...] = ()
     """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench,
@@ -42,7 +49,7 @@ class Eval(AskedModel):
     sample has one, the checkpoint's (lfpc.json), else 16384."""
     probes: tuple[str, ...] = ("own", "noise")
     """Probes to run: own (the requested crop) and those of `lfpc probe`."""
-    no_tool: bool = False
+    no_tool: FlagCreatePairsOff[bool] = False
     """Also ask without the tool (the probe no-tool): the accuracy that needs no crop."""
     seed: int = 0
     """Seed of noise crops and of the pairing with other pictures."""
@@ -112,7 +119,13 @@ class Probe(BackendOptions):
     or at --base-url.
     """
 
-    run_folder: Positional[Path]
+    EXAMPLES: ClassVar = (
+        "lfpc probe out/run",
+        "lfpc probe out/run --probes noise other --replay",
+        "lfpc probe out/run --gain",
+    )
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
     a record are not asked again."""
     probes: tuple[str, ...] = DEFAULT_PROBES
@@ -161,9 +174,9 @@ class Compare:
     their power.
     """
 
-    run_a: Positional[Path]
+    run_a: Annotated[Positional[Path], arg(metavar="RUN_A")]
     """Folder that `lfpc eval` (and `lfpc probe`) wrote."""
-    run_b: Positional[Path]
+    run_b: Annotated[Positional[Path], arg(metavar="RUN_B")]
     """Folder of the run to compare it with."""
     replay: bool = False
     """Compare the replayed probes in place of the others."""
@@ -189,7 +202,7 @@ class Rescore(JudgeOptions):
     decides where no rule can.
     """
 
-    run_folder: Positional[Path]
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of one or several evaluations; every evaluation at or below it is scored."""
 
     def run(self) -> str:

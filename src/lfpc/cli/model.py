@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from lfpc.errors import ConfigError
-from lfpc.options import Embedded, fields_of
+from lfpc.options import Group, fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, Requests, Server, VllmEngine
 from lfpc.policies.sampling import Sampling
 
@@ -25,8 +27,8 @@ class BackendOptions:
     base_url: str | None = None
     """Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; the key comes from
     OPENAI_API_KEY."""
-    requests: Embedded[Requests] = field(default_factory=Requests)
-    vllm: Embedded[VllmEngine] = field(default_factory=VllmEngine)
+    requests: Annotated[Group[Requests], arg(name="server")] = field(default_factory=Requests)
+    vllm: Group[VllmEngine] = field(default_factory=VllmEngine)
 
     def backend(self, name: str | None) -> Backend:
         """The backend for `name`: a server's address, `VLLM_BACKEND`, or None for transformers."""
@@ -50,7 +52,7 @@ class AnsweringModel(BackendOptions):
     the checkpoint's (lfpc.json), else qwen2_5_vl."""
     max_new_tokens: int | None = None
     """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
-    sampling: Embedded[Sampling] = field(default_factory=Sampling)
+    sampling: Group[Sampling] = field(default_factory=Sampling)
 
     def defaults(self) -> "CheckpointSettings":
         """Defaults of the options: the checkpoint's settings."""

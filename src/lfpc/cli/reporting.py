@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
 
@@ -17,7 +18,7 @@ class Report:
     side, with paired differences to the first.
     """
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders."""
     out: Path = Path("out/report")
     """Folder of the report; replaces an earlier report."""

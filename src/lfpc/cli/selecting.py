@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AnsweringModel, JudgeOptions
 from lfpc.cli.verb import Verb
@@ -26,7 +27,13 @@ SAMPLING = (
 class Select(AnsweringModel, JudgeOptions):
     """Resolution selection: choose each sample's first-view budget with the model to be trained."""
 
-    data: Positional[Path]
+    EXAMPLES: ClassVar = (
+        "lfpc select data/train --checkpoint CHECKPOINT --out data/selected",
+        "lfpc select data/train --base-url http://127.0.0.1:8000/v1 --model NAME --ladder 16384 "
+        "4096 1024 256 --out data/selected",
+    )
+
+    data: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder."""
     out: Path
     """Samples folder to write, with the model's answers, so an interrupted selection can resume."""

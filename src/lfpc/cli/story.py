@@ -4,9 +4,9 @@ see `lfpc.cli`.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
@@ -35,7 +35,7 @@ class Demo:
 class MiniScenes:
     """Write miniature scenes as an ordinary samples folder."""
 
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to write."""
     split: Literal["train", "hard", "validation", "test", "hard-test", "transfer"] = "train"
     """Split of the scenes; no two splits share a scene."""

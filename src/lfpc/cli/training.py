@@ -1,8 +1,9 @@
 """Reinforcement learning. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
 
@@ -13,9 +14,16 @@ class Train:
     `lfpc train PRESET --data FOLDER --init CHECKPOINT --out FOLDER`.
     """
 
-    preset: Positional[str]
+    EXAMPLES: ClassVar = (
+        "lfpc train stage1 --data data/selected --init CHECKPOINT --out runs/stage1",
+        "lfpc train stage2 --data data/boxed --init runs/stage1/checkpoints/step-000080 --out "
+        "runs/stage2",
+        "lfpc train stage1 --engine verl --hardware node4 --dry-run",
+    )
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")]
     """Name of a preset; `lfpc train PRESET --help` lists every option of a run."""
-    options: Positional[tuple[str, ...]] = ()
+    options: Annotated[Positional[tuple[str, ...]], arg(metavar="OPTION")] = ()
     """Options of the run."""
 
     def run(self) -> str:

@@ -3,7 +3,7 @@ command line.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +63,7 @@ class DemoConfig:
     temperature: NotAnOption[float] = 0.6
     """Sampling temperature in training. At 1 the base checkpoint's corners are too noisy to learn
     from."""
-    processes: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    processes: int | None = None
     """Number of parallel runs, each with its share of the cores. Default: one per core, at most 4;
     small models gain nothing from more threads."""
 
@@ -76,8 +76,14 @@ class DemoConfig:
             "hard_samples",
             "processes",
         ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def parallel(self) -> int:
+        """Number of parallel runs."""
+        return self.processes or min(4, os.cpu_count() or 1)
 
     @property
     def asked(self) -> int:

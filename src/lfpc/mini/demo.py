@@ -126,7 +126,7 @@ def _run_all(
             place = _place(config, arm, seed, budget)
             files |= {place / probe / EPISODES_FILE: (len(questions), 1.0) for probe in probes}
     with bar_over_files(files, "lfpc demo", shown=progress) as update:
-        results = run_jobs(jobs, config.processes, update)
+        results = run_jobs(jobs, config.parallel, update)
     return {
         folder: some
         for arm, seed in runs

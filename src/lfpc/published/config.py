@@ -22,11 +22,11 @@ def _words_of(columns: Mapping[str, str] | None) -> list[str]:
 class ImportConfig:
     """Configuration of an import."""
 
-    format: Positional[str]
+    format: Annotated[Positional[str], arg(metavar="FORMAT")]
     """Layout of the files: deepeyes, verl, pixel-reasoner, chain-of-focus, thinklite-vl,
     visualprobe, mini-o3, table (any columns, see --map), or a benchmark (vstar, hrbench-4k,
     hrbench-8k, treebench, zoombench, ...). See docs/data.md."""
-    src: Positional[Path]
+    src: Annotated[Positional[Path], arg(metavar="FILES")]
     """Folder of the files, or one file; read only."""
     roots: Annotated[tuple[Path, ...], arg(name="root")] = ()
     """Further folders with pictures; pictures outside all given folders are rejected."""

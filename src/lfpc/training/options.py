@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lfpc.options import parse
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import TrackerName
 from lfpc.training.verl.clusters import Cluster, hardware
@@ -50,12 +51,8 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     cluster = Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
-    return tyro.cli(
-        TrainOptions,
-        default=TrainOptions(run=config, cluster=cluster, hardware=name),
-        prog=prog,
-        args=words,
-    )
+    default = TrainOptions(run=config, cluster=cluster, hardware=name)
+    return parse(TrainOptions, words, prog=prog, default=default)
 
 
 def _hardware(words: Sequence[str]) -> str | None:
