@@ -7,8 +7,10 @@ LfpcError
 ├── ConfigError      an unknown preset or key, or a value outside its range
 ├── CheckpointError  a folder without the requested weights
 ├── PolicyError      a served model that gives no reply
+├── JudgeError       a judge that gives no verdict
 └── RunError         a run folder that cannot be written or resumed
-    └── DiskError    a file or folder that the system cannot read or write
+    ├── DiskError    a file or folder that the system cannot read or write
+    └── Incomplete   results that lack questions; everything else is written
 """
 
 
@@ -51,9 +53,17 @@ class PolicyError(LfpcError):
     """A served model gives no reply."""
 
 
+class JudgeError(LfpcError):
+    """A judge gives no verdict."""
+
+
 class RunError(LfpcError):
     """A run folder cannot be written, or holds a different run."""
 
 
 class DiskError(RunError):
     """The system cannot read or write a file or folder: no space, no permission, no such path."""
+
+
+class Incomplete(RunError):
+    """Results are written, but some of their questions failed or are undecided."""

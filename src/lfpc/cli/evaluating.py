@@ -53,7 +53,9 @@ class Eval(AskedModel):
     --temperature above 0."""
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
+        from lfpc.evaluation.stored import read_results
         from lfpc.evaluation.terminal import figure_lines
         from lfpc.published.benchmarks import benchmark
 
@@ -86,7 +88,9 @@ class Eval(AskedModel):
         for result in found:
             print(f"{result.path}:", result, sep="\n")
         figures = {name: row for result in found for name, row in result.figures.items()}
-        print(*figure_lines(figures), sep="\n")
+        incomplete = read_results(self.out)["incomplete"]
+        print(*figure_lines(figures, incomplete), sep="\n")
+        check_complete(self.out, {name: incomplete.get(name) for name in figures})
         return f"results: {self.out / 'results.json'}"
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
@@ -120,6 +124,7 @@ class Probe(BackendOptions):
     """Number of seeds for the probes noise and other; verdicts are averaged per question."""
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
         from lfpc.evaluation.stored import RESULTS_FILE, update_results
@@ -134,7 +139,7 @@ class Probe(BackendOptions):
                 backend=backend,
             )
             print(place.path, result, sep="\n")
-        update_results(self.run_folder)
+        check_complete(self.run_folder, update_results(self.run_folder)["incomplete"])
         return f"results: {self.run_folder / RESULTS_FILE}"
 
 
@@ -176,13 +181,16 @@ class Rescore(JudgeOptions):
     """Folder of one or several evaluations; every evaluation at or below it is scored."""
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.rescore import rescore_run
+        from lfpc.evaluation.stored import read_results
         from lfpc.evaluation.terminal import figure_lines
 
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)
-        for line in figure_lines(figures):
-            print(line)
+        incomplete = read_results(self.run_folder)["incomplete"]
+        print(*figure_lines(figures, incomplete), sep="\n")
+        check_complete(self.run_folder, incomplete)
         return f"results: {self.run_folder / 'results.json'}"
 
 

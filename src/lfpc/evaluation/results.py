@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from lfpc.evaluation.differences import adjust, difference_row, field, score
+from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.probes import OWN, REPEAT, paired
 from lfpc.metrics.statistics import bootstrap_interval
 from lfpc.metrics.summary import Records, Timing, truncated_questions
@@ -99,16 +100,16 @@ def condition_results(
     Returns:
         "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
         one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
-        "failed", "truncated", and the accuracy lost as a difference row over "all" questions and
-        over those with
-        a crop ("tool"; None without any). p_holm is adjusted over the probes except "repeat".
+        "incomplete" (see `shortfall`), "truncated", and the accuracy lost as a difference row over
+        "all" questions and over those with a crop ("tool"); None without pairs, p_holm adjusted
+        over the probes except "repeat".
     """
     own = by_probe[OWN]
     used = [record for record in own if record.tool]
     probes = {
         probe: {
             "accuracy": fmean(record.score for record in shown) if shown else None,
-            "failed": sum(record.failed for record in shown),
+            "incomplete": shortfall(shown),
             "truncated": truncated_questions(shown),
             "all": difference_row(own, shown),
             "tool": difference_row(used, shown),
@@ -121,7 +122,10 @@ def condition_results(
         for replay in (False, True):
             some = (row[name] for probe, row in tested.items() if (REPLAYED in probe) == replay)
             adjust([row for row in some if row])
-    summary = score_task(task, own) | {"timings": [asdict(timing) for timing in timings]}
+    summary = score_task(task, own) | {
+        "timings": [asdict(timing) for timing in timings],
+        "incomplete": shortfall(own),
+    }
     alone = next((timing.median for timing in timings if timing.concurrency == 1), None)
     return {
         "summary": summary,

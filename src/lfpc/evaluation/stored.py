@@ -6,6 +6,7 @@
     "conditions": {ARM: {PLACE: condition_results}},
     "comparisons": {"differences": [...], "ratios": {...}},       between arms
     "results": {EVALUATION: {"accuracy,none": 0.5, ...}},         as lm-evaluation-harness
+    "incomplete": {EVALUATION: shortfall},                        only where something is missing
     "configs": {EVALUATION: protocol}, "n-samples": {EVALUATION: {"original", "effective"}},
     "bytes": {EVALUATION: size of its episodes.jsonl}
 }
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError
+from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.places import (
     Evaluation,
     Known,
@@ -76,7 +78,7 @@ def fresh_results(root: Path) -> dict[str, Any] | None:
         sizes = {evaluation_name(root, one): _size(one) for one in find_evaluations(root)}
     except RunError:
         return None
-    return found if found.get("bytes") == sizes else None
+    return found if "incomplete" in found and found["bytes"] == sizes else None
 
 
 def update_results(
@@ -137,12 +139,13 @@ def _counted(
     same = {
         name
         for name in evaluations
-        if not again and before.get("bytes", {}).get(name) == sizes[name]
+        if not again and "incomplete" in before and before["bytes"].get(name) == sizes[name]
     }
     records = dict(known or {})
     figures: dict[str, Any] = {}
     configs: dict[str, Any] = {}
     counts: dict[str, Any] = {}
+    incomplete: dict[str, Any] = {}
     for name, one in evaluations.items():
         configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols)
         if again:
@@ -150,10 +153,12 @@ def _counted(
         if name in same:
             figures[name] = before["results"][name]
             counts[name] = before["n-samples"][name]
+            incomplete[name] = before["incomplete"].get(name)
             continue
         if one.folder not in records:
             records[one.folder] = one.records()
         some = records[one.folder]
+        incomplete[name] = shortfall(some)
         flat = flat_figures(score_task(one.config.task, some))
         figures[name] = {"alias": name} | {f"{key},none": value for key, value in flat.items()}
         was = before.get("n-samples", {}).get(name, {}).get("original", 0)
@@ -168,6 +173,7 @@ def _counted(
         "format": RESULTS_FORMAT,
         **_study(before, list(places_below(root).values()), changed, records),
         "results": figures,
+        "incomplete": {name: found for name, found in incomplete.items() if found},
         "configs": configs,
         "n-samples": counts,
         "bytes": sizes,

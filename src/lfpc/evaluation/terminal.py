@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
 from lfpc.metrics.summary import DECIDERS
 
+TRUNCATION = "a reply that the token limit ended (finish reason length); raise --max-new-tokens"
+"""Completes "16 questions have"."""
 _COSTS = {
     "global_tokens": "visual tokens of the picture",
     "crop_tokens": "of crops",
@@ -26,13 +29,14 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
             "p (Holm)",
             "n, tool",
         ),
-        ("own", _percent(own["accuracy"]), "", "", "", "", ""),
+        ("own", _percent(own["accuracy"]) + share(own["incomplete"]), "", "", "", "", ""),
     ]
     for probe, found in condition["probes"].items():
         rows = [found["all"], found["tool"]]
         cells = [cell for row in rows for cell in (_points(row), _p(row))]
         used = str(found["tool"]["n"]) if found["tool"] else ""
-        lines.append((probe, _percent(found["accuracy"]), *cells, used))
+        accuracy = _percent(found["accuracy"]) + share(found["incomplete"])
+        lines.append((probe, accuracy, *cells, used))
     notes = [
         f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in points of "
         f"accuracy, with 95 % intervals"
@@ -48,18 +52,21 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         for probe, found in condition["probes"].items()
         if found["all"]
     ]
-    failed = {probe: found["failed"] for probe, found in condition["probes"].items()}
+    short = {probe: found["incomplete"] for probe, found in condition["probes"].items()}
     # absent from results of an older version
     cut = {probe: found.get("truncated", 0) for probe, found in condition["probes"].items()}
     notes += _truncations({"own": own.get("truncated", 0), **cut})
-    return [*_columns(lines), *notes, *_failures({"own": own["failed"], **failed})]
+    return [*_columns(lines), *notes, *shortfall_lines({"own": own["incomplete"], **short})]
 
 
-def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def figure_lines(
+    results: Mapping[str, Mapping[str, Any]], incomplete: Mapping[str, Shortfall]
+) -> list[str]:
     """A line per evaluation: accuracy with its interval, and the share of each decider.
 
     Args:
         results: the "results" of `results.json`.
+        incomplete: its "incomplete".
     """
     lines: list[str] = []
     for name, row in results.items():
@@ -75,6 +82,7 @@ def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records; "
             f"decided by {shares}"
         )
+        lines += shortfall_lines({name: incomplete.get(name)})
         lines += _truncations({name: found.get("truncated", 0)})
         if "avg@k" in found:
             sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
@@ -131,20 +139,18 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         for letter, count in results["unpaired"].items()
         if count
     ]
-    return [*_columns(lines), *notes, *_failures(results["failed"])]
-
-
-def _failures(counts: Mapping[str, int]) -> list[str]:
-    note = "questions failed and count as wrong; run the command again to retry them"
-    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
+    notes += [
+        f"{count} questions failed in {letter} and are left out"
+        for letter, count in results["failed"].items()
+        if count
+    ]
+    return [*_columns(lines), *notes]
 
 
 def _truncations(counts: Mapping[str, int]) -> list[str]:
-    note = (
-        "questions have a reply that the token limit ended (finish reason length); raise "
-        "--max-new-tokens"
-    )
-    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
+    return [
+        f"{name}: {count} questions have {TRUNCATION}" for name, count in counts.items() if count
+    ]
 
 
 def _percent(value: float | None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from lfpc.evaluation.incomplete import Shortfall, share
 from lfpc.evaluation.results import lost
 
 Row = Mapping[str, Any]
@@ -163,7 +164,7 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         if found is None:
             return Cell(NOTHING)
         return Cell(
-            interval_text(found, "accuracy"),
+            interval_text(found, "accuracy") + share(found["summary"].get("incomplete")),
             episodes_link(arm, budget, "wrong"),
         )
 
@@ -171,8 +172,8 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         (Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"]
     )
     note = (
-        "Share of questions answered rightly, with its 95 % interval. Failed questions count "
-        "as wrong."
+        "Share of questions answered rightly, with its 95 % interval. Failed and undecided "
+        'questions count as wrong: "(14 of 16)" are the ones with a verdict.'
     )
     return Table(
         "accuracy", "Accuracy", note, ("arm", *(f"{budget} budget" for budget in budgets)), rows
@@ -191,7 +192,7 @@ def probe_table(results: Mapping[str, Any]) -> Table:
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
         yield Cell(f"{arm}, {budget}")
         for probe in ran:
-            text = points(lost(found, probe))
+            text = points(lost(found, probe)) + share(_incomplete(found, probe))
             yield Cell(
                 text, episodes_link(arm, budget, shows.get(probe, "all")) if text != NOTHING else ""
             )
@@ -210,6 +211,11 @@ def probe_table(results: Mapping[str, Any]) -> Table:
         ("condition", *(PROBE_NAMES[probe] for probe in ran)),
         rows,
     )
+
+
+def _incomplete(found: Mapping[str, Any], probe: str) -> Shortfall | None:
+    """What the records of a probe lack; None: nothing, or a probe that did not run."""
+    return found["probes"].get(probe, {}).get("incomplete")
 
 
 def localisation_table(results: Mapping[str, Any]) -> Table:
@@ -367,8 +373,8 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         (
             arm,
             budget,
-            interval_text(found, "accuracy"),
-            interval_text(found, "noise_drop"),
+            interval_text(found, "accuracy") + share(found["summary"].get("incomplete")),
+            interval_text(found, "noise_drop") + share(_incomplete(found, "noise")),
             *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
             number(found["summary"]["visual_tokens"], 0),
             number(found["seconds_per_question"], 3),
