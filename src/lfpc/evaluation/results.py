@@ -98,8 +98,9 @@ def condition_results(
         timings: seconds per question, measured apart from the records.
         task: the benchmark whose rule scores the answers; empty: the mean over questions.
     Returns:
-        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
-        one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
+        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_alone": median of the
+        questions that were asked once more, one at a time (None: not timed), where "seconds" of the
+        summary are as played; "probes": for each probe "accuracy",
         "incomplete" (see `shortfall`), "truncated", and the accuracy lost as a difference row over
         "all" questions and over those with a crop ("tool"); None without pairs, p_holm adjusted
         over the probes except "repeat".
@@ -131,7 +132,7 @@ def condition_results(
         "summary": summary,
         "iou_ci": _mean_interval(own, "iou"),
         "accuracy_by_seed": _by_seed(own, lambda some: fmean(record.score for record in some)),
-        "seconds_per_question": summary["seconds"] if alone is None else alone,
+        "seconds_alone": alone,
         "probes": probes,
     }
 
@@ -245,7 +246,7 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
 
     def seconds(cell: ArmBudget) -> Any:
         found = at(cell)
-        return found and found["seconds_per_question"]
+        return found and found["seconds_alone"]
 
     def drop(cell: ArmBudget) -> Any:
         found = at(cell)
@@ -254,7 +255,7 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
     ours, theirs = RATIOS
     return {
         "visual_tokens": ratio(tokens(theirs), tokens(ours)),
-        "seconds_per_question": ratio(seconds(theirs), seconds(ours)),
+        "seconds_alone": ratio(seconds(theirs), seconds(ours)),
         "noise_drop": ratio(drop(("stage1", "small")), drop(("baseline", "small"))),
     }
 

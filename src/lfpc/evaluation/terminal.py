@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
+from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
 
 TRUNCATION = "a reply that the token limit ended (finish reason length); raise --max-new-tokens"
 """Completes "16 questions have"."""
+_FIELD_NAMES = {"seconds": "seconds as played"}
 _COSTS = {
     "global_tokens": "visual tokens of the picture",
     "crop_tokens": "of crops",
@@ -106,11 +108,15 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     if (seconds := summary["cost"]["seconds"]) is not None:
         how = f"{summary['concurrency']:.0f} at once" if summary["concurrency"] else "in batches"
         took = f"median {_number(seconds['median'])} s, 95 % within {_number(seconds['p95'])} s"
-        lines.append(f"{how}: {took}, {_number(summary['per_second'])} questions per second")
+        lines.append(
+            f"as played, {how}: {took}, {_number(summary['per_second'])} questions per second"
+        )
     for timing in summary["timings"]:
         took = f"median {_number(timing['median'])} s, 95 % within {_number(timing['p95'])} s"
         lines.append(
-            f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} "
+            f"alone: {took}, {timing['questions']} questions asked again one at a time"
+            if timing["concurrency"] == 1
+            else f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} "
             f"questions"
         )
     return lines
@@ -120,7 +126,7 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
     """`compare_runs` of the runs called `names` as a table with notes."""
     lines = [("", "A", "B", "A - B, 95 % interval", "p (Holm)", "McNemar", "n", "pictures")]
     for row in results["tests"]:
-        mcnemar = f"{row['mcnemar_p']:.3f}" if "mcnemar_p" in row else ""
+        mcnemar = p_text(row["mcnemar_p"]) if "mcnemar_p" in row else ""
         numbers = (_percent(row["left"]), _percent(row["right"]), _points(row), _p(row), mcnemar)
         lines.append((row["metric"], *numbers, str(row["n"]), str(row["clusters"])))
     for row in results["fields"]:
@@ -130,7 +136,12 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         )
         numbers = (_number(row["left"]), _number(row["right"]), interval, "", "")
         lines.append(
-            (row["metric"].replace("_", " "), *numbers, str(row["n"]), str(row["clusters"]))
+            (
+                _FIELD_NAMES.get(row["metric"], row["metric"].replace("_", " ")),
+                *numbers,
+                str(row["n"]),
+                str(row["clusters"]),
+            )
         )
     notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
     notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
@@ -179,7 +190,7 @@ def _points(row: Mapping[str, Any] | None) -> str:
 def _p(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    return f"{row['p']:.3f} ({row['p_holm']:.3f})" if "p_holm" in row else f"{row['p']:.3f}"
+    return f"{p_text(row['p'])} ({p_text(row['p_holm'])})" if "p_holm" in row else p_text(row["p"])
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -63,7 +63,7 @@ def write_report(
                 title=title,
                 results=results,
                 tables=tables,
-                ratios={"visual_tokens": None, "seconds_per_question": None, **ratios},
+                ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
                 curves=curves,
                 data=data,

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from lfpc.evaluation.incomplete import Shortfall, share
 from lfpc.evaluation.results import lost
+from lfpc.metrics.statistics import p_text
 
 Row = Mapping[str, Any]
 NOTHING = "\u2013"
@@ -111,8 +112,8 @@ def points(difference: Mapping[str, Any]) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p-value to three decimals."""
-    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """A p-value as text."""
+    return NOTHING if value is None else p_text(value)
 
 
 def episodes_link(
@@ -191,6 +192,12 @@ def probe_table(results: Mapping[str, Any]) -> Table:
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
         yield Cell(f"{arm}, {budget}")
+        pairs = {lost(found, probe).get("n", 0) for probe in ran if probe in found["probes"]}
+        yield Cell(
+            " to ".join(number(n, 0) for n in sorted({min(pairs), max(pairs)}))
+            if pairs
+            else NOTHING
+        )
         for probe in ran:
             text = points(lost(found, probe)) + share(_incomplete(found, probe))
             yield Cell(
@@ -199,8 +206,8 @@ def probe_table(results: Mapping[str, Any]) -> Table:
 
     rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
-        "Accuracy lost, in points, when something else is shown for every crop; same "
-        "questions, 95 % interval."
+        "Accuracy lost, in points, when something else is shown for every crop, with its 95 % "
+        "interval; pairs of answers to the same question, fewer where only some have boxes."
     )
     if "repeat" in ran:
         note += " The last column repeats the ordinary run, to show chance."
@@ -208,7 +215,7 @@ def probe_table(results: Mapping[str, Any]) -> Table:
         "probes",
         "Crop dependence",
         note,
-        ("condition", *(PROBE_NAMES[probe] for probe in ran)),
+        ("condition", "pairs", *(PROBE_NAMES[probe] for probe in ran)),
         rows,
     )
 
@@ -268,20 +275,31 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
                 for key, sort in sorts.items()
             ),
             Cell(
-                number(found["seconds_per_question"], 3),
+                number(found["summary"]["seconds"], 3),
                 episodes_link(arm, budget, sort="seconds"),
             ),
+            Cell(number(found["seconds_alone"], 3)),
         )
         for arm, budget, found in conditions(results)
     )
     note = (
-        "Means per question; visual tokens are those of the first view and of all crops together."
+        "Means per question; visual tokens are those of the first view and of all crops together. "
+        "Seconds as played: each question's share of its batch, or its own with others at the same "
+        "time; alone: median of questions that were asked once more, one at a time."
     )
     return Table(
         "cost",
         "Cost",
         note,
-        ("condition", "visual tokens", "of the first view", "crops", "replies", "seconds"),
+        (
+            "condition",
+            "visual tokens",
+            "of the first view",
+            "crops",
+            "replies",
+            "seconds as played",
+            "seconds alone",
+        ),
         rows,
     )
 
@@ -367,7 +385,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "IoU",
         "crop area",
         "visual tokens",
-        "s / question",
+        "seconds alone",
     )
     rows = [
         (
@@ -377,7 +395,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
             interval_text(found, "noise_drop") + share(_incomplete(found, "noise")),
             *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
             number(found["summary"]["visual_tokens"], 0),
-            number(found["seconds_per_question"], 3),
+            number(found["seconds_alone"], 3),
         )
         for arm, budget, found in conditions(results)
     ]
@@ -391,7 +409,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     ratios = comparisons.get("ratios", {})
     names = {
         "visual_tokens": "visual tokens",
-        "seconds_per_question": "seconds a question",
+        "seconds_alone": "seconds alone",
         "noise_drop": "accuracy lost under noise",
     }
     saved = [
