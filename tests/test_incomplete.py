@@ -2,6 +2,7 @@
 with 1, keeps the rest, and asks only what failed when it is run again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,49 @@ def test_a_selection_with_failed_samples_writes_the_others_and_ends_with_1(
         assert "1 of 4 samples failed and are left out, the first with: " in said.err
         assert ("did not decide" if judged else "poison") in said.err
         assert [sample.id for sample in read_samples(out)] == ["q0", "q1", "q2"]
+
+
+def test_a_folder_holds_one_set_of_questions_which_may_grow(
+    data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    heal(data)
+    out = tmp_path / "run"
+    samples = read_samples(data)
+    others = [replace(sample, id=f"other-{sample.id}") for sample in samples]
+    with ChatServer(say=say, look=False) as server:
+        write_samples(samples[:2], data)
+        assert evaluated(server, data, out) == 0
+        before = (out / "results.json").read_bytes()
+        write_samples(others, data)
+        assert requests(server) == 4
+        assert evaluated(server, data, out) == 1
+        assert requests(server) == 0
+        assert (
+            f"{out} holds evaluations of other questions: 2 of theirs, such as 'q0', are not in "
+            f"{data}; give another --out" in capsys.readouterr().err
+        )
+        assert (out / "results.json").read_bytes() == before
+        write_samples([*others, *samples], data)
+        assert evaluated(server, data, out) == 0
+        assert "accuracy 1.000" in capsys.readouterr().out
+        assert cli.main(["rescore", str(out)]) == 0
+        assert " of 8 records" in capsys.readouterr().out
+
+
+def test_a_probe_or_rescore_below_a_folder_of_results_writes_no_second_results(
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    heal(data)
+    out = tmp_path / "run"
+    with ChatServer(say=say, look=False) as server:
+        assert evaluated(server, data, out, "--budget", "9,16") == 0
+        monkeypatch.chdir(out / "16")
+        assert cli.main(["probe", ".", "--probes", "none"]) == 0
+        assert cli.main(["rescore", str(out / "16")]) == 0
+        monkeypatch.chdir(tmp_path)
+        assert cli.main(["probe", "run/9", "--probes", "none"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"results: {out / 'results.json'}"
+    assert list(tmp_path.rglob("results.json")) == [out / "results.json"]
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["results"]) == {"9/none", "9/own", "16/none", "16/own"}
+    assert list(results["conditions"][""]["16"]["probes"]) == ["none"]

@@ -127,7 +127,7 @@ class Probe(BackendOptions):
         from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
-        from lfpc.evaluation.stored import RESULTS_FILE, update_results
+        from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or recorded_backend(place.path))
@@ -139,8 +139,11 @@ class Probe(BackendOptions):
                 backend=backend,
             )
             print(place.path, result, sep="\n")
-        check_complete(self.run_folder, update_results(self.run_folder)["incomplete"])
-        return f"results: {self.run_folder / RESULTS_FILE}"
+        root = results_root(self.run_folder)
+        incomplete = update_results(root)["incomplete"]
+        names = names_below(self.run_folder, root)
+        check_complete(self.run_folder, {name: incomplete.get(name) for name in names})
+        return f"results: {root / RESULTS_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +186,16 @@ class Rescore(JudgeOptions):
     def run(self) -> str:
         from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.rescore import rescore_run
-        from lfpc.evaluation.stored import read_results
+        from lfpc.evaluation.stored import RESULTS_FILE, read_results, results_root
         from lfpc.evaluation.terminal import figure_lines
 
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)
-        incomplete = read_results(self.run_folder)["incomplete"]
+        root = results_root(self.run_folder)
+        incomplete = read_results(root)["incomplete"]
         print(*figure_lines(figures, incomplete), sep="\n")
-        check_complete(self.run_folder, incomplete)
-        return f"results: {self.run_folder / 'results.json'}"
+        check_complete(self.run_folder, {name: incomplete.get(name) for name in figures})
+        return f"results: {root / RESULTS_FILE}"
 
 
 VERBS: dict[str, type[Verb]] = {

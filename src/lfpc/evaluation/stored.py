@@ -71,6 +71,31 @@ def read_results(root: Path) -> dict[str, Any]:
     return found
 
 
+def results_root(folder: Path) -> Path:
+    """The folder of the `results.json` that counts an evaluation at or below `folder`, so that a
+    study has one: the outermost folder above that does (an absolute path), else `folder`.
+
+    Raises:
+        RunError: no evaluation, or an unreadable run folder.
+    """
+    evaluations = find_evaluations(folder.absolute())
+    for root in reversed(folder.absolute().parents):
+        try:
+            counted = read_results(root).get("bytes", {})
+        except RunError:  # a file of another program
+            continue
+        if any(evaluation_name(root, one) in counted for one in evaluations):
+            return root
+    return folder
+
+
+def names_below(folder: Path, root: Path) -> list[str]:
+    """The names of the evaluations at or below `folder` in the results of `root`."""
+    if root != folder:
+        folder = folder.absolute()
+    return [evaluation_name(root, one) for one in find_evaluations(folder)]
+
+
 def fresh_results(root: Path) -> dict[str, Any] | None:
     """The results of `root` if they are up to date with its records, else None."""
     try:
@@ -100,7 +125,7 @@ def update_results(
         protocols: protocol blocks by folder; default: the run's configuration.
         original: number of questions of the published set, by folder; default: as before.
         judge: `Judge.identity`; used with `again`.
-        again: whether to compute everything again, after new verdicts.
+        again: whether the records in `known` have new verdicts.
     Returns:
         The new content.
     Raises:
@@ -139,7 +164,9 @@ def _counted(
     same = {
         name
         for name in evaluations
-        if not again and "incomplete" in before and before["bytes"].get(name) == sizes[name]
+        if not (again and evaluations[name].folder in (known or {}))
+        and "incomplete" in before
+        and before["bytes"].get(name) == sizes[name]
     }
     records = dict(known or {})
     figures: dict[str, Any] = {}
@@ -148,7 +175,7 @@ def _counted(
     incomplete: dict[str, Any] = {}
     for name, one in evaluations.items():
         configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols)
-        if again:
+        if again and name not in same:
             configs[name]["judge"] = judge
         if name in same:
             figures[name] = before["results"][name]
