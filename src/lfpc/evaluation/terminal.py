@@ -61,6 +61,30 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
     return [*_columns(lines), *notes, *shortfall_lines({"own": own["incomplete"], **short})]
 
 
+def gain_lines(results: Mapping[str, Any]) -> list[str]:
+    """`gain_results` as a table with notes."""
+    capped = results["entropy"] is not None
+    shares = ("helped", "nothing", "hurt")
+    above = ("above chance",) if capped else ()
+    lines: list[tuple[str, ...]] = [("in place of the crop", "gain, nats", "p", *above, *shares)]
+    for look, row in results["looks"].items():
+        above = (_nats(row["above_chance"]),) if capped else ()
+        lines.append((look, _nats(row), _p(row), *above, *(f"{row[key]:.0%}" for key in shares)))
+    about = f"log p(right answer) after its own crop: {results['logprob']:+.2f} nats"
+    if results["ece"] is not None:
+        about += (
+            f"; entropy of the options {results['entropy']:.2f} nats, calibration error "
+            f"{results['ece']:.2f}"
+        )
+    notes = [
+        f"{results['n']} questions answered after a crop; gain: log p(right answer) after the own "
+        f"crop, minus that after what stands in its place, with 95 % intervals",
+        about,
+        *(f"{look}: {row['power']}" for look, row in results["looks"].items()),
+    ]
+    return [*_columns(lines), *notes]
+
+
 def figure_lines(
     results: Mapping[str, Mapping[str, Any]], incomplete: Mapping[str, Shortfall]
 ) -> list[str]:
@@ -135,14 +159,9 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
             f"{_number(row['high'], '+')}]"
         )
         numbers = (_number(row["left"]), _number(row["right"]), interval, "", "")
-        lines.append(
-            (
-                _FIELD_NAMES.get(row["metric"], row["metric"].replace("_", " ")),
-                *numbers,
-                str(row["n"]),
-                str(row["clusters"]),
-            )
-        )
+        metric = str(row["metric"])
+        name = _FIELD_NAMES.get(metric, metric.replace("_", " "))
+        lines.append((name, *numbers, str(row["n"]), str(row["clusters"])))
     notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
     notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
     notes += [
@@ -185,6 +204,13 @@ def _points(row: Mapping[str, Any] | None) -> str:
         f"{100 * row[key]:+.1f}" if row[key] is not None else "-" for key in ("low", "high")
     )
     return f"{100 * row['delta']:+.1f} [{low}, {high}]"
+
+
+def _nats(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    low, high = (f"{row[key]:+.2f}" if row[key] is not None else "-" for key in ("low", "high"))
+    return f"{row['delta']:+.2f} [{low}, {high}]"
 
 
 def _p(row: Mapping[str, Any] | None) -> str:
