@@ -54,11 +54,19 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         for probe, found in condition["probes"].items()
         if found["all"]
     ]
-    short = {probe: found["incomplete"] for probe, found in condition["probes"].items()}
-    # absent from results of an older version
-    cut = {probe: found.get("truncated", 0) for probe, found in condition["probes"].items()}
-    notes += _truncations({"own": own.get("truncated", 0), **cut})
-    return [*_columns(lines), *notes, *shortfall_lines({"own": own["incomplete"], **short})]
+    return [*_columns(lines), *notes, *fault_lines(condition)]
+
+
+def fault_lines(condition: Mapping[str, Any], name: str = "") -> list[str]:
+    """A line per fault of `condition_results`: replies that the token limit ended, questions that
+    failed or are undecided. Each begins with `name` and its probe.
+    """
+    rows = {"own": condition["summary"], **condition["probes"]}
+    named = {f"{name}{probe}": row for probe, row in rows.items()}
+    return [
+        *_truncations({name: row["truncated"] for name, row in named.items()}),
+        *shortfall_lines({name: row["incomplete"] for name, row in named.items()}),
+    ]
 
 
 def gain_lines(results: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.evaluation.results import comparisons
+from lfpc.evaluation.terminal import fault_lines
 from lfpc.report import figures
 from lfpc.report.browser import episode_sets, write_browser
 from lfpc.report.charts import config_table, data_figures, result_figures
@@ -19,7 +20,7 @@ from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
 from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import PictureFiles
-from lfpc.report.tables import page_tables
+from lfpc.report.tables import conditions, page_tables
 
 SHOWN = 200
 """Default number of questions with pictures."""
@@ -53,6 +54,11 @@ def write_report(
     charts = result_figures(results)
     data = data_figures(evidence.data)
     ratios = results.get("comparisons", {}).get("ratios", {})
+    faults = [
+        line
+        for arm, budget, found in conditions(results)
+        for line in fault_lines(found, f"{arm}, {budget}, ")
+    ]
     shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     try:
@@ -63,6 +69,7 @@ def write_report(
                 title=title,
                 results=results,
                 tables=tables,
+                faults=faults,
                 ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
                 curves=curves,

@@ -170,7 +170,7 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         if found is None:
             return Cell(NOTHING)
         return Cell(
-            interval_text(found, "accuracy") + share(found["summary"].get("incomplete")),
+            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
             episodes_link(arm, budget, "wrong"),
         )
 
@@ -406,7 +406,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         (
             arm,
             budget,
-            interval_text(found, "accuracy") + share(found["summary"].get("incomplete")),
+            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
             interval_text(found, "noise_drop") + share(_incomplete(found, "noise")),
             *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
             number(found["summary"]["visual_tokens"], 0),
