@@ -6,8 +6,7 @@ LfpcError
 ├── PictureError     a file that is not a usable picture
 ├── ConfigError      an unknown preset or key, or a value outside its range
 ├── CheckpointError  a folder without the requested weights
-├── PolicyError      a served model that gives no reply
-├── JudgeError       a judge that gives no verdict
+├── PolicyError      a served model that gives no reply, or a judge that gives no verdict
 └── RunError         a run folder that cannot be written or resumed
     ├── DiskError    a file or folder that the system cannot read or write
     └── Incomplete   results that lack questions; everything else is written
@@ -50,11 +49,7 @@ class CheckpointError(LfpcError):
 
 
 class PolicyError(LfpcError):
-    """A served model gives no reply."""
-
-
-class JudgeError(LfpcError):
-    """A judge gives no verdict."""
+    """A served model gives no reply, or a judge no verdict."""
 
 
 class RunError(LfpcError):

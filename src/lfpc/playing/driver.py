@@ -17,7 +17,7 @@ from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, play, play_async, run_async
-from lfpc.errors import JudgeError, LfpcError, PictureError
+from lfpc.errors import LfpcError, PictureError, PolicyError
 from lfpc.playing.threads import THREADS
 from lfpc.samples import Sample
 
@@ -50,7 +50,7 @@ class Question:
 
 
 Item = Generator[Question, list[Episode], R]
-"""Generator for one sample, driven in threads. A PictureError or JudgeError fails the sample; any
+"""Generator for one sample, driven in threads. A PictureError or PolicyError fails the sample; any
 other exception ends the run."""
 Outcome = list[Episode] | Failure
 """Result of a question."""
@@ -121,8 +121,10 @@ def _advance(
         question = next(item) if outcome is None else item.send(outcome)
     except StopIteration as end:
         return sample, end.value, seconds
-    except (PictureError, JudgeError) as error:
-        return sample, _failure(error, counts=isinstance(error, JudgeError)), seconds
+    except PictureError as error:
+        return sample, _failure(error, counts=False), seconds
+    except PolicyError as error:
+        return sample, _failure(error, counts=True), seconds
     return _Waiting(sample, item, question, seconds)
 
 

@@ -1,7 +1,7 @@
 """Answer rules of resolution selection with a judge for free answers that no rule matches."""
 
 from lfpc.answers import check_answer
-from lfpc.errors import JudgeError
+from lfpc.errors import PolicyError
 from lfpc.evaluation.judge import Judge, JudgeCase
 from lfpc.samples import Sample
 from lfpc.selection.ladder import RULES, AnswerRules
@@ -10,13 +10,14 @@ from lfpc.selection.ladder import RULES, AnswerRules
 def judged_rules(judge: Judge) -> AnswerRules:
     """Answer rules that ask the judge about free answers which differ as texts and are not numbers.
 
-    They raise JudgeError where the judge does not decide, which fails the sample.
+    They raise PolicyError where the judge does not decide: the sample stays open, as its budget
+    would depend on the failure.
     """
 
     def means(sample: Sample, reference: str, said: str) -> bool:
         found = judge.decide([JudgeCase(sample.question, reference, said)])[0]
         if found.correct is None:
-            raise JudgeError(f"the judge did not decide: {found.why}")
+            raise PolicyError(f"the judge did not decide: {found.why}")
         return found.correct
 
     def same(sample: Sample, first: str, said: str) -> bool:
