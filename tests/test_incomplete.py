@@ -202,3 +202,26 @@ def test_a_probe_or_rescore_below_a_folder_of_results_writes_no_second_results(
     results = json.loads((out / "results.json").read_text())
     assert set(results["results"]) == {"9/none", "9/own", "16/none", "16/own"}
     assert list(results["conditions"][""]["16"]["probes"]) == ["none"]
+
+
+def test_questions_that_were_not_asked_are_missing_not_left_out_in_silence(
+    data: Path, tmp_path: Path, capsys: Any
+) -> None:
+    heal(data)
+    out = tmp_path / "run"
+    with ChatServer(say=say, look=False) as server:
+        assert evaluated(server, data, out) == 0
+        rows = (out / "16" / "own" / "episodes.jsonl").read_text().splitlines(keepends=True)
+        (out / "16" / "own" / "episodes.jsonl").write_text("".join(rows[:3]))  # as if it had ended
+        for words in (["rescore", str(out)], ["probe", str(out), "--probes", "none"]):
+            capsys.readouterr()
+            assert cli.main(words) == 1
+            assert "1 of 4 questions were not asked yet" in capsys.readouterr().err
+        cli.main(["report", str(out), "--out", str(tmp_path / "report")])
+        page = (tmp_path / "report" / "index.html").read_text()
+        assert "16/own: 1 of 4 questions were not asked yet" in page
+        requests(server)
+        assert evaluated(server, data, out) == 0
+        assert requests(server) == 2
+        assert cli.main(["probe", str(out), "--probes", "none"]) == 0
+        assert cli.main(["rescore", str(out)]) == 0

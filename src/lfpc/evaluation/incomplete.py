@@ -1,4 +1,4 @@
-"""Questions without an episode or without a verdict, and why: counted in results, named wherever
+"""Questions without a record, an episode or a verdict, and why: counted in results, named wherever
 figures are shown, and the reason of an exit code of 1.
 """
 
@@ -17,25 +17,37 @@ def shortfall(records: Records) -> dict[str, Any] | None:
 
     Returns:
         "n", the number of questions; "failed", those without an episode; "undecided", those that
-        the judge did not decide; "why", the reason of the first one.
+        the judge did not decide; "missing", those that were not asked; "why", the reason of the
+        first failed or undecided one.
     """
     failed = [record.error for record in records if record.failed]
     undecided = [record.undecided for record in records if record.undecided and not record.failed]
-    if not failed and not undecided:
-        return None
-    return {
+    found = {
         "n": len(records),
         "failed": len(failed),
         "undecided": len(undecided),
-        "why": [*failed, *undecided][0],
+        "missing": 0,
+        "why": next(iter([*failed, *undecided]), ""),
     }
+    return found if failed or undecided else None
+
+
+def with_missing(found: Shortfall | None, asked: int, wanted: int) -> dict[str, Any] | None:
+    """`found` of `asked` questions, and what is missing of `wanted`."""
+    missing = max(0, wanted - asked)
+    counts = found or {"failed": 0, "undecided": 0, "why": ""}
+    if found is None and not missing:
+        return None
+    whole = {**counts, "n": asked + missing, "missing": missing}
+    return whole if whole["failed"] or whole["undecided"] or missing else None
 
 
 def share(found: Shortfall | None) -> str:
     """The questions with a verdict, " (14 of 16)", to stand behind a figure; empty: all."""
     if not found:
         return ""
-    return f" ({found['n'] - found['failed'] - found['undecided']} of {found['n']})"
+    without = found["failed"] + found["undecided"] + found["missing"]
+    return f" ({found['n'] - without} of {found['n']})"
 
 
 def shortfall_lines(found: Mapping[str, Shortfall | None]) -> list[str]:
@@ -58,12 +70,14 @@ def check_complete(where: object, found: Mapping[str, Shortfall | None]) -> None
 
 
 def _sentence(one: Shortfall) -> str:
-    counts = " and ".join(
+    wrong = " and ".join(
         f"{one[what]} of {one['n']} {words}"
         for what, words in (("failed", "questions failed"), ("undecided", "answers are undecided"))
         if one[what]
     )
-    return (
-        f"{counts} and count as wrong, the first with: {one['why']}; run the command again to "
-        f"retry them"
-    )
+    parts: list[str] = []
+    if wrong:
+        parts.append(f"{wrong} and count as wrong, the first with: {one['why']}")
+    if one["missing"]:
+        parts.append(f"{one['missing']} of {one['n']} questions were not asked yet")
+    return f"{'; '.join(parts)}; run the same command again to ask them"

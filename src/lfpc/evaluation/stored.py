@@ -20,7 +20,7 @@ from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.evaluation.gain import GAIN_FILE
-from lfpc.evaluation.incomplete import shortfall
+from lfpc.evaluation.incomplete import shortfall, with_missing
 from lfpc.evaluation.places import (
     Evaluation,
     Known,
@@ -39,6 +39,7 @@ from lfpc.evaluation.results import (
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
+from lfpc.samples import iter_samples
 from lfpc.storage.files import FolderLock, read_json, write_json
 from lfpc.storage.runs import EPISODES_FILE
 
@@ -170,6 +171,7 @@ def _counted(
         and before["bytes"].get(name) == sizes[name]
     }
     records = dict(known or {})
+    wanted = _wanted(evaluations)
     figures: dict[str, Any] = {}
     configs: dict[str, Any] = {}
     counts: dict[str, Any] = {}
@@ -181,12 +183,13 @@ def _counted(
         if name in same:
             figures[name] = before["results"][name]
             counts[name] = before["n-samples"][name]
-            incomplete[name] = before["incomplete"].get(name)
+            found = before["incomplete"].get(name)
+            incomplete[name] = with_missing(found, counts[name]["effective"], wanted[name])
             continue
         if one.folder not in records:
             records[one.folder] = one.records()
         some = records[one.folder]
-        incomplete[name] = shortfall(some)
+        incomplete[name] = with_missing(shortfall(some), len(some), wanted[name])
         flat = flat_figures(score_task(one.config.task, some))
         figures[name] = {"alias": name} | {f"{key},none": value for key, value in flat.items()}
         was = before.get("n-samples", {}).get(name, {}).get("original", 0)
@@ -206,6 +209,21 @@ def _counted(
         "n-samples": counts,
         "bytes": sizes,
     }
+
+
+def _wanted(evaluations: Mapping[str, Evaluation]) -> dict[str, int]:
+    """The number of questions of each evaluation, from its samples; 0: unknown, or a replay."""
+    files = {one.run.samples_file for one in evaluations.values()}
+    boxed = {
+        file: [bool(sample.boxes) for sample in iter_samples(file)]
+        for file in files
+        if file.exists()
+    }
+    found: dict[str, int] = {}
+    for name, one in evaluations.items():
+        some = [] if one.config.replay else boxed.get(one.run.samples_file, [])
+        found[name] = sum(some) if one.config.probe.startswith("truth") else len(some)
+    return found
 
 
 def _study(

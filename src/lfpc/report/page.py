@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc.errors import RunError
+from lfpc.evaluation.incomplete import shortfall_lines
 from lfpc.evaluation.results import comparisons
 from lfpc.evaluation.terminal import fault_lines
 from lfpc.report import figures
@@ -59,6 +60,8 @@ def write_report(
         for arm, budget, found in conditions(results)
         for line in fault_lines(found, f"{arm}, {budget}, ")
     ]
+    short = results.get("incomplete", {})
+    faults += shortfall_lines({name: one for name, one in short.items() if one["missing"]})
     shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     try:
