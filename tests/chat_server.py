@@ -93,11 +93,22 @@ class ChatServer:
         calls: "text" leaves calls in replies, "parsed" hands them out apart, as servers with a
             tool-call parser do, "refused" takes tools only without a choice, as vLLM without such a
             parser does.
+        finish: finish reason of every reply.
     """
 
     def __init__(
-        self, *, style="vllm", faults=0.0, delay_s=0.0, look=True, say=None, port=0, calls="text"
+        self,
+        *,
+        style="vllm",
+        faults=0.0,
+        delay_s=0.0,
+        look=True,
+        say=None,
+        port=0,
+        calls="text",
+        finish="stop",
     ):
+        self.finish = finish
         self.calls = calls
         self.style = style
         self.faults = faults
@@ -275,7 +286,7 @@ class ChatServer:
 
     def _completion(self, text, request, messages):
         ended_by = next((stop for stop in STOPS if text.endswith(stop)), None)
-        choice = {"index": 0, "finish_reason": "stop"}
+        choice = {"index": 0, "finish_reason": self.finish}
         if self.style in ("vllm", "sglang"):
             choice["stop_reason" if self.style == "vllm" else "matched_stop"] = ended_by
         if ended_by and not (self.style == "vllm" and request.get(KEEP_STOP)):

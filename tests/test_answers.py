@@ -29,6 +29,8 @@ Make = Callable[..., Sample]
         ("12", "13", Verdict(False, "number")),
         ("", "K", Verdict(False, "unparsed")),
         (None, "K", Verdict(False, "unparsed")),
+        ("!", "!", Verdict(True, "text")),
+        ("?", "!", Verdict(False, "unparsed")),
         ("a", "A", Verdict(True, "text")),  # the letter is no article when it stands alone
     ],
 )
@@ -59,6 +61,17 @@ def test_free_answers(sample: Make, said: str | None, answer: str, verdict: Verd
 def test_multiple_choice(sample: Make, said: str, verdict: Verdict) -> None:
     assert check_answer(said, sample(options=("red", "blue"), answer="B")) == verdict
     assert check_answer(said, sample(options=("red", "blue"), answer="blue")) == verdict
+
+
+@pytest.mark.parametrize("signs", [(".", "!", "?"), ("'", '"', "`"), ("*", "**", "#")])
+def test_options_that_are_signs_are_told_apart(sample: Make, signs: tuple[str, ...]) -> None:
+    for place, letter in enumerate("ABC"):
+        question = sample(options=signs, answer=letter)
+        for other, said in enumerate(signs):
+            assert check_answer(said, question).correct == (other == place)
+            assert check_answer(f"<answer>{said}</answer>", question).correct == (other == place)
+            # a letter with the text of another option is not read
+            assert check_answer(f"{letter}. {said}", question).correct == (other == place)
 
 
 @given(st.text())

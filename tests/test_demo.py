@@ -36,7 +36,7 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
             assert {"iou", "crop_area", "visual_tokens"} <= set(summary)
             assert {"delta", "low", "high"} <= set(found["probes"]["noise"]["all"])
             (timing,) = summary["timings"]
-            assert found["seconds_per_question"] == timing["median"]
+            assert found["seconds_alone"] == timing["median"]
         small, full = arm["small"]["summary"], arm["full"]["summary"]
         assert small["visual_tokens"] < full["visual_tokens"]
     compared = results["comparisons"]

@@ -157,10 +157,10 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
         for line in lines
     )
     assert any(
-        line.startswith("4 at once: median ") and line.endswith(" questions per second")
+        line.startswith("as played, 4 at once: median ") and line.endswith(" questions per second")
         for line in lines
     )
-    assert any(line.startswith("asked again 1 at a time: median ") for line in lines)
+    assert any(line.startswith("alone: median ") for line in lines)
     place = place_at(out / "vstar" / "16", out)
     assert (place.own.config.task, place.budget, place.own.config.budget) == (
         "vstar",

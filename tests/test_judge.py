@@ -34,9 +34,9 @@ class Server:
     temperatures: list[float] = field(default_factory=list)
 
 
-def completion(text: str) -> str:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
+def completion(text: str | None, finish: str = "stop", **more: str) -> str:
+    message = {"role": "assistant", "content": text, **more}
+    choice = {"index": 0, "finish_reason": finish, "message": message}
     return json.dumps(
         {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
     )
@@ -195,6 +195,34 @@ def test_a_reply_without_a_verdict_is_not_asked_for_again_at_temperature_0(
     server.answer = lambda prompt, before: (200, completion("perhaps"))
     judge(retries=2).decide(CASES[:1])
     assert server.temperatures == [0.0, RETRY_TEMPERATURE, RETRY_TEMPERATURE]
+
+
+@pytest.mark.parametrize("text", ["I weigh VERDICT: correct or", "", None])
+def test_a_reply_that_the_token_limit_ended_holds_no_verdict_and_is_named(
+    server: Server, judge: Callable[..., Judge], text: str | None
+) -> None:
+    body = completion(text, "length", reasoning_content="it may be so")
+    server.answer = lambda prompt, before: (200, body)
+    (found,) = judge(retries=1, max_new_tokens=7).decide(CASES[:1])
+    assert found == Judgement(
+        None, "the judge's reply reached its limit of 7 tokens; raise --judge-max-new-tokens"
+    )
+    server.answer = says_right_if_alike
+    assert judge().decide(CASES[:1]) == [Judgement(True)]
+
+
+def test_a_judge_behind_a_reasoning_parser_is_named_and_not_asked_again(
+    server: Server, judge: Callable[..., Judge]
+) -> None:
+    hidden = completion(None, reasoning_content="reason\nVERDICT: correct")
+    server.answer = lambda prompt, before: (200, hidden)
+    (found,) = judge(retries=3).decide(CASES[:1])
+    assert found.correct is None
+    assert "start it without a reasoning parser" in found.why
+    assert len(server.prompts) == 1
+    seen = completion("VERDICT: correct", reasoning_content="VERDICT: incorrect")
+    server.answer = lambda prompt, before: (200, seen)
+    assert judge().decide(CASES[:1]) == [Judgement(True)]
 
 
 @pytest.mark.slow

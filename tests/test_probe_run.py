@@ -192,8 +192,10 @@ def test_a_question_that_failed_is_left_out_of_a_replay(tmp_path, samples, polic
     result = probe_run.probe_run(tmp_path / "run", ["noise"], replay=True, progress=False)
     lines = str(result).splitlines()
     assert len(records_at(tmp_path / "run", replay=True)["noise"]) == 11
-    assert (
-        "own: 1 questions failed and count as wrong; run the command again to retry them" in lines
+    assert lines[1].split()[:5] == ["own", "91.7", "(11", "of", "12)"]
+    assert any(
+        line.startswith("own: 1 of 12 questions failed and count as wrong, the first with: ")
+        for line in lines
     )
 
 

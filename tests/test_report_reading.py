@@ -136,7 +136,7 @@ def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):
     found = read_runs([tmp_path / "demo"])
     assert ("stage1", "small", "own", 1) in found.records
     conditions = found.results["conditions"]
-    assert {arm: some["small"]["seconds_per_question"] for arm, some in conditions.items()} == {
+    assert {arm: some["small"]["seconds_alone"] for arm, some in conditions.items()} == {
         "stage1": 0.25,
         "stage1-fixed-budget": 0.25,
     }
@@ -160,7 +160,7 @@ def test_a_study_without_results_has_the_planned_comparisons_and_ratios(tmp_path
     assert [(row["metric"], row["left"], row["right"]) for row in found["differences"]] == [
         ("accuracy", ["stage1", "small"], ["baseline", "small"])
     ]
-    assert set(found["ratios"]) == {"visual_tokens", "seconds_per_question", "noise_drop"}
+    assert set(found["ratios"]) == {"visual_tokens", "seconds_alone", "noise_drop"}
 
 
 def test_several_studies_keep_what_each_compares_within_itself(tmp_path, pictures):

@@ -346,6 +346,25 @@ def test_broken_picture_loses_only_its_own_sample(samples, tmp_path, served):
     assert str(tmp_path / "broken.png") in found.failed["bad"]
 
 
+def test_replies_that_the_token_limit_ended_are_counted_and_named_also_when_stored(
+    samples, tmp_path
+):
+    class Cut:
+        def reply(self, contexts):
+            return [
+                Reply("<answer>A", finish="length" if context.question == "late" else "stop")
+                for context in contexts
+            ]
+
+    for _ in range(2):
+        found = choose(samples, Cut(), tmp_path)
+        assert found.truncated == 1
+        lines = selection_lines(found)
+        assert any("1 samples have a reply that the token limit ended" in line for line in lines)
+        assert any("--max-new-tokens" in line for line in lines)
+    assert json.loads((tmp_path / "selection.json").read_text())["truncated"] == 1
+
+
 def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_fails_ends_the_run(
     samples, tmp_path
 ):

@@ -625,6 +625,15 @@ def test_ask_prints_the_turns_and_writes_crops_and_a_page(tmp_path, samples, cap
     assert len(list((out / "pictures").iterdir())) == 4
 
 
+def test_ask_names_the_token_limit_where_it_ended_a_reply(tmp_path, samples, capsys):
+    with ChatServer(say=lambda *_: "<think>first", finish="length") as server:
+        command = ["ask", str(samples[0].image), "What?", "--base-url", server.base_url]
+        command += ["--model", "scripted", "--max-turns", "1", "--budget", "16"]
+        assert cli.main([*command, "--out", str(tmp_path / "asked")]) == 0
+    heard = capsys.readouterr().out
+    assert "the token limit ended this reply; raise --max-new-tokens" in heard
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

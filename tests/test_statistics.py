@@ -14,6 +14,7 @@ from lfpc.metrics.statistics import (
     effective_size,
     holm,
     mcnemar,
+    p_text,
     paired_difference,
     power_line,
     sign_flip_p,
@@ -271,8 +272,9 @@ def test_a_difference_names_what_it_could_have_shown():
     assert together.smallest == pytest.approx(
         apart.smallest, rel=0.01
     )  # asking twice shows no more
+    spread = {"sd": 0.125 * sqrt(10 / 9), "step": 0.25}
     assert paired_difference([0.5] * 10, [0.25, 0.0] * 5).smallest == pytest.approx(
-        smallest_difference(10, sd=0.125 * sqrt(10 / 9))
+        smallest_difference(10, **spread)
     )
     assert power_line(apart) == (
         f"100 paired answers about 100 pictures show a difference of "
@@ -281,6 +283,23 @@ def test_a_difference_names_what_it_could_have_shown():
     )
     assert power_line(paired_difference([1, 0], [0, 0])).endswith(
         "too few to show any difference with 80 % power"
+    )
+
+
+def test_equal_differences_of_averaged_verdicts_do_not_show_every_difference():
+    # of 32 repeats each question loses one: at least delta * 32 of the 8 questions must lose one
+    found = paired_difference([1.0] * 8, [31 / 32] * 8).smallest
+    assert found == pytest.approx(smallest_difference(8, discordance=0.0) / 32)
+    assert paired_difference([0.5, 0.25] * 2, [0.25, 0.25] * 2).smallest == inf
+    assert smallest_difference(5.5, sd=0.1) == inf
+
+
+def test_a_p_value_is_never_zero():
+    assert (p_text(0.0), p_text(0.00099), p_text(0.001), p_text(1.0)) == (
+        "< 0.001",
+        "< 0.001",
+        "0.001",
+        "1.000",
     )
 
 

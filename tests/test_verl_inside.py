@@ -270,6 +270,15 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     assert isinstance(report.record.turns[0].action, Crop)
 
 
+def test_a_reply_without_an_end_was_cut_by_the_token_limit(data, tmp_path):
+    run = config(data, tmp_path)
+    _, _, report = play(data, run, call(10, 10, 80, 80), "<answer>K")
+    assert [turn.finish for turn in report.record.turns] == ["stop", "length"]
+    assert report.record.truncated == 1
+    _, _, report = play(data, run, "<answer>K</answer>")
+    assert report.record.truncated == 0
+
+
 def test_the_server_is_asked_to_stop_where_the_local_engine_stops_and_never_to_write_a_picture(
     data, tmp_path
 ):

@@ -57,6 +57,7 @@ CALLS = {
     "90]}}</tool_call>",
     "deepeyes": '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [10, 20, 100, '
     "90]}}</tool_call>",
+    "chain_of_focus": hermes_call("image_zoom_in_tool", {"bbox_2d": [10, 20, 100, 90]}),
     "mini_o3": '<grounding>{"bbox_2d": [0.5, 0.0, 1.0, 1.0], "source": '
     '"original_image"}</grounding>',
     "pixel_reasoner": hermes_call(

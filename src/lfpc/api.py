@@ -242,16 +242,16 @@ def probe(
     from lfpc.evaluation.places import find_places
     from lfpc.evaluation.probe import probe_run, recorded_backend
     from lfpc.evaluation.result import EvaluationResult
-    from lfpc.evaluation.stored import update_results
+    from lfpc.evaluation.stored import results_root, update_results
 
     if isinstance(run, EvaluationResult):
         root = run.root
         place = run.path
     else:
-        root = Path(run)
-        places = find_places(root)
+        places = find_places(Path(run))
+        root = results_root(Path(run))
         if len(places) > 1:
-            raise RunError(f"{root} holds several evaluations: {', '.join(places)}; name one")
+            raise RunError(f"{run} holds several evaluations: {', '.join(places)}; name one")
         (place,) = (found.path for found in places.values())
     if policy is not None:
         policy.reseed(policy.config.sampling_seed)

@@ -6,9 +6,10 @@ LfpcError
 ├── PictureError     a file that is not a usable picture
 ├── ConfigError      an unknown preset or key, or a value outside its range
 ├── CheckpointError  a folder without the requested weights
-├── PolicyError      a served model that gives no reply
+├── PolicyError      a served model that gives no reply, or a judge that gives no verdict
 └── RunError         a run folder that cannot be written or resumed
-    └── DiskError    a file or folder that the system cannot read or write
+    ├── DiskError    a file or folder that the system cannot read or write
+    └── Incomplete   results that lack questions; everything else is written
 """
 
 
@@ -48,7 +49,7 @@ class CheckpointError(LfpcError):
 
 
 class PolicyError(LfpcError):
-    """A served model gives no reply."""
+    """A served model gives no reply, or a judge no verdict."""
 
 
 class RunError(LfpcError):
@@ -57,3 +58,7 @@ class RunError(LfpcError):
 
 class DiskError(RunError):
     """The system cannot read or write a file or folder: no space, no permission, no such path."""
+
+
+class Incomplete(RunError):
+    """Results are written, but some of their questions failed or are undecided."""

@@ -14,7 +14,7 @@ from typing import Literal
 from lfpc.answers.early import answered_before_crop
 from lfpc.answers.free import free_answer
 from lfpc.answers.options import named_option
-from lfpc.answers.wording import normalise, number, text_key
+from lfpc.answers.wording import normalise, number, plain, text_key
 from lfpc.samples import LETTERS, Sample
 
 __all__ = ["Method", "Verdict", "answer_key", "answered_before_crop", "check_answer", "normalise"]
@@ -45,6 +45,8 @@ def check_answer(said: str | None, sample: Sample) -> Verdict:
         if chosen is None:
             return Verdict(False, "unparsed")
         return Verdict(chosen == sample.choice, "option")
+    if plain(said) and plain(said) == plain(sample.answer):
+        return Verdict(True, "text")
     spoken = free_answer(said, sample.question)
     if not normalise(said) or not normalise(spoken):
         return Verdict(False, "unparsed")

@@ -35,6 +35,7 @@ _WITH_TEXT = re.compile(
     rf"{_NAMED}(?:\(([a-z])\)|\[([a-z])\]|([a-z])(?![\w']))( ?[).:]+ ?| ?[-,=]+ ?| )(.+)",
     re.IGNORECASE,
 )
+_LETTER_AND_SIGN = re.compile(r"\(?([A-Za-z])[).:]+ ([^\w\s]+)")
 _TEXT_FIRST = re.compile(
     r"(.+?) ?(?:[(\[](?:option |choice )?([a-z])[)\]]|[,-] ?(?:option |choice )([a-z]))",
     re.IGNORECASE,
@@ -91,6 +92,12 @@ class _Shown:
 def _read(text: str, shown: _Shown) -> int | None:
     if not text or len(text) > _LONGEST_REPLY:
         return None
+    if any(not re.search(r"\w", option) for option in shown.options):
+        if (sign := _sign(text, shown.options)) is not None:
+            return sign
+        if found := _LETTER_AND_SIGN.fullmatch(plain(text)):
+            place = _place(found.group(1), shown.options)
+            return place if place == _sign(found.group(2), shown.options) else None
     if not (lines := lines_of(text)):
         return None
     for joint in (" ", ". "):
@@ -166,14 +173,26 @@ def _text(text: str, options: tuple[str, ...]) -> int | None:
     """The text of one option. "A red" is no text of "red" where A is a letter as well."""
     bare = unwrapped(text)
     exact = _exact(options).get(bare.casefold())
-    key = _keys(options).get(text_key(text))
+    words = text_key(text)
+    key = _keys(options).get(words) if words else None
     if key is None or (exact is None and bare.startswith("A ")):
         return None
     return key
 
 
+def _sign(text: str, options: tuple[str, ...]) -> int | None:
+    """The option that is this sign, such as "!" or "**", which would be a mark in a text."""
+    sign = plain(text)
+    if re.search(r"\w", sign):
+        return None
+    signs = [plain(option) for option in options]
+    return signs.index(sign) if signs.count(sign) == 1 else None
+
+
 def _same_text(said: str, option: str) -> bool:
     key = text_key(option)
+    if not key:  # nothing but signs
+        return plain(said) == plain(option)
     return text_key(said) == key or text_key(unwrapped(said, brackets=True)) == key
 
 

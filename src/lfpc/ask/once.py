@@ -49,6 +49,8 @@ def ask(
     _save(view, out / "first.png")
     for number, turn in enumerate(played.turns, 1):
         write(f"{number}. {_printable(turn.reply.text)}")
+        if turn.reply.truncated:
+            write("   the token limit ended this reply; raise --max-new-tokens")
         _write_turn(turn, out / f"crop{number}.png", write)
     write(
         f"Answer: {_printable(played.answer)}"

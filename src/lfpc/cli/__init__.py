@@ -6,7 +6,8 @@ file under its name (two words for a group, as in "data check"). Options that a 
 declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`). Other imports stay
 inside `run`, so that `lfpc --help` is quick and needs no torch.
 
-Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 a failure explained in one sentence (also where results are written but lack
+questions), 2 wrong usage, 130 interrupted.
 LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 

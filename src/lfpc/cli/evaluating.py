@@ -62,8 +62,10 @@ class Eval(AskedModel):
     --temperature above 0."""
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
         from lfpc.evaluation.probes import NO_TOOL
+        from lfpc.evaluation.stored import read_results
         from lfpc.evaluation.terminal import figure_lines
         from lfpc.published.benchmarks import benchmark
 
@@ -96,7 +98,9 @@ class Eval(AskedModel):
         for result in found:
             print(f"{result.path}:", result, sep="\n")
         figures = {name: row for result in found for name, row in result.figures.items()}
-        print(*figure_lines(figures), sep="\n")
+        incomplete = read_results(self.out)["incomplete"]
+        print(*figure_lines(figures, incomplete), sep="\n")
+        check_complete(self.out, {name: incomplete.get(name) for name in figures})
         return f"results: {self.out / 'results.json'}"
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
@@ -143,9 +147,10 @@ class Probe(BackendOptions):
 
     def run(self) -> str:
         from lfpc.evaluation.gain import LOOKS, read_gain
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
-        from lfpc.evaluation.stored import RESULTS_FILE, update_results
+        from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
         from lfpc.evaluation.terminal import gain_lines
 
         for place in find_places(self.run_folder).values():
@@ -164,8 +169,11 @@ class Probe(BackendOptions):
                 backend=backend,
             )
             print(place.path, result, sep="\n")
-        update_results(self.run_folder)
-        return f"results: {self.run_folder / RESULTS_FILE}"
+        root = results_root(self.run_folder)
+        incomplete = update_results(root)["incomplete"]
+        names = names_below(self.run_folder, root)
+        check_complete(self.run_folder, {name: incomplete.get(name) for name in names})
+        return f"results: {root / RESULTS_FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +214,18 @@ class Rescore(JudgeOptions):
     """Folder of one or several evaluations; every evaluation at or below it is scored."""
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.rescore import rescore_run
+        from lfpc.evaluation.stored import RESULTS_FILE, read_results, results_root
         from lfpc.evaluation.terminal import figure_lines
 
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)
-        for line in figure_lines(figures):
-            print(line)
-        return f"results: {self.run_folder / 'results.json'}"
+        root = results_root(self.run_folder)
+        incomplete = read_results(root)["incomplete"]
+        print(*figure_lines(figures, incomplete), sep="\n")
+        check_complete(self.run_folder, {name: incomplete.get(name) for name in figures})
+        return f"results: {root / RESULTS_FILE}"
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -131,6 +131,8 @@ class JudgeOptions:
     folder."""
     judge_concurrency: int = 8
     """Concurrent requests to the judge."""
+    judge_max_new_tokens: int = 1024
+    """Token limit of the judge's reply."""
 
     def asked_judge(self, folder: Path) -> "AbstractContextManager[Judge | None]":
         """The judge as a context manager; None inside the block without --judge."""
@@ -146,7 +148,11 @@ class JudgeOptions:
         cache = self.judge_cache or folder / "judge.jsonl"
         return Judge(
             JudgeConfig(
-                url=self.judge, model=model, cache=cache, concurrency=self.judge_concurrency
+                url=self.judge,
+                model=model,
+                cache=cache,
+                concurrency=self.judge_concurrency,
+                max_new_tokens=self.judge_max_new_tokens,
             )
         )
 

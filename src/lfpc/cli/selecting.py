@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AnsweringModel, JudgeOptions
 from lfpc.cli.verb import Verb
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, Incomplete
 from lfpc.options import Embedded
 from lfpc.selection.config import SelectConfig
 
@@ -79,10 +79,14 @@ class Select(AnsweringModel, JudgeOptions):
             )
         print(*selection_lines(found), sep="\n")
         written = write_samples(found.samples, self.out)
-        return (
-            f"samples with budgets: {written} (plots: "
-            f"{write_selection_page(self.out / 'report', found)})"
-        )
+        page = write_selection_page(self.out / "report", found)
+        if found.failed:
+            first = next(iter(found.failed.values()))
+            raise Incomplete(
+                f"{written}: {len(found.failed)} of {len(samples)} samples failed and are left "
+                f"out, the first with: {first}; run the command again to retry them"
+            )
+        return f"samples with budgets: {written} (plots: {page})"
 
 
 VERBS: dict[str, type[Verb]] = {"select": Select}

@@ -23,11 +23,14 @@ class Demo:
     config: Embedded[DemoConfig] = field(default_factory=DemoConfig)
 
     def run(self) -> str:
+        from lfpc.evaluation.incomplete import check_complete
+        from lfpc.evaluation.stored import read_results
         from lfpc.mini.demo import TABLE_FILE, demo
 
         page = demo(self.config)
         out = self.config.out
         print((out / TABLE_FILE).read_text(encoding="utf-8"))
+        check_complete(out, read_results(out)["incomplete"])
         return f"open {page} (figures: {out / 'results.json'})"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lfpc.errors import RunError
 from lfpc.evaluation.differences import adjust, difference_row, field
 from lfpc.evaluation.places import find_places, place_records
-from lfpc.evaluation.probes import OWN, paired
+from lfpc.evaluation.probes import OWN
 from lfpc.evaluation.results import score_drop, with_drop
 from lfpc.metrics.summary import Records
 
@@ -58,15 +58,15 @@ def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str
         "tests": difference rows of accuracy and of the accuracy lost under each common probe, with
         p_holm adjusted over these rows. "fields": difference rows of `FIELDS`, with intervals and
         without a test; see `difference_row`. "unpaired": number of questions that only A or only B
-        has, which are left out. "failed": questions without an episode.
+        has, which are left out. "failed": questions without an episode, left out too.
     Raises:
         RunError: no common question.
     """
-    pairs = paired(a[OWN], b[OWN])
     accuracy = difference_row(a[OWN], b[OWN])
     if accuracy is None:
         raise RunError(
-            "the two runs have no common question to pair; questions are paired by their sample ids"
+            "the two runs have no common question that both answered; questions are paired by "
+            "their sample ids"
         )
     tests = [{"metric": "accuracy", **accuracy}]
     for probe in a:
@@ -78,10 +78,14 @@ def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str
     adjust(tests)
     described = ((name, difference_row(a[OWN], b[OWN], field(name))) for name in FIELDS)
     runs = {"A": a[OWN], "B": b[OWN]}
+    common = set.intersection(*({record.sample.id for record in some} for some in runs.values()))
     return {
         "tests": tests,
         "fields": [{"metric": name, **row} for name, row in described if row],
-        "unpaired": {name: len(records) - len(pairs) for name, records in runs.items()},
+        "unpaired": {
+            name: len({record.sample.id for record in records} - common)
+            for name, records in runs.items()
+        },
         "failed": {
             name: sum(record.failed for record in records) for name, records in runs.items()
         },

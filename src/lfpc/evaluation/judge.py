@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import openai
 from tqdm import tqdm
 
-from lfpc.errors import RunError
+from lfpc.dialogue import Reply
+from lfpc.errors import PolicyError, RunError
+from lfpc.policies.chat_api import NoReply, read_reply
 
 PROMPT_VERSION = "1"
 """Part of the key of every cached verdict; increase it with any change of `PROMPT`."""
@@ -62,7 +64,8 @@ class JudgeConfig:
     """Retries of a failed request, with growing pauses, and of a reply without a verdict, at
     once and with `RETRY_TEMPERATURE`."""
     max_new_tokens: int = 1024
-    """Token limit of the judge's reply."""
+    """Token limit of the judge's reply. A reply that it ends holds no verdict: what looks like one
+    may be quoted in its reasoning."""
     give_up_after: int = 20
     """Consecutive failed questions after which the judge gives up."""
 
@@ -193,14 +196,23 @@ class Judge:
                 raise RunError(
                     f"the judge at {self.config.url} refuses: {_sentence(error)}"
                 ) from error
-            except openai.OpenAIError as error:  # tried again by the client already
+            except (openai.OpenAIError, PolicyError) as error:  # retried by the client already
                 why = _sentence(error)
                 break
-            if verdicts := _VERDICT.findall(said):
-                self._keep(case, verdicts[-1].lower() == "correct", said)
+            except NoReply as error:
+                why = str(error)
+                continue
+            verdicts = _VERDICT.findall(said.text)
+            if verdicts and not said.truncated:
+                self._keep(case, verdicts[-1].lower() == "correct", said.text)
                 return ""
-            temperature = RETRY_TEMPERATURE if said else temperature
-            why = f"no verdict in the judge's reply {said[-80:]!r}"
+            temperature = RETRY_TEMPERATURE
+            why = (
+                f"the judge's reply reached its limit of {self.config.max_new_tokens} tokens; "
+                f"raise --judge-max-new-tokens"
+                if said.truncated
+                else f"no verdict in the judge's reply {said.text[-80:]!r}"
+            )
         with self._lock:
             self._failures += 1
             if self._failures >= self.config.give_up_after:
@@ -211,25 +223,20 @@ class Judge:
                 )
         return why
 
-    def _complete(self, prompt: str, temperature: float) -> str:
-        """The judge's reply; empty if the server's response holds none."""
-        try:
-            completion: Any = self._client.chat.completions.create(
-                model=self.config.model,
-                messages=[{"role": "user", "content": prompt}],
-                temperature=temperature,
-                max_tokens=self.config.max_new_tokens,
-            )
-            return str(completion.choices[0].message.content or "")
-        except (
-            openai.APIResponseValidationError,
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):
-            return ""  # a body that is no completion: JSON of another shape, or none
+    def _complete(self, prompt: str, temperature: float) -> Reply:
+        """The judge's reply.
+
+        Raises:
+            NoReply: the body is no completion.
+            PolicyError: a reasoning parser of the server left the reply's text empty.
+        """
+        response = self._client.chat.completions.with_raw_response.create(
+            model=self.config.model,
+            messages=[{"role": "user", "content": prompt}],
+            temperature=temperature,
+            max_tokens=self.config.max_new_tokens,
+        )
+        return read_reply(response.content, ())
 
     def _keep(self, case: JudgeCase, correct: bool, said: str) -> None:
         key = self._key(case)

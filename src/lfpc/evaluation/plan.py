@@ -132,6 +132,8 @@ def eval_run(
             f"{repeats} at {config.temperature}"
         )
     _check_folder(out)
+    for task in tasks:
+        _check_set(out / task.name / SAMPLES_FILE, task)
     configs = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
     asked = {task.name: _asked(task, [one.probe for one in configs]) for task in tasks}
     for one in configs:
@@ -203,6 +205,24 @@ def _check_folder(out: Path) -> None:
     if arms:
         raise RunError(
             f"{out} is a study of {', '.join(arms)}; give another `--out`, such as {out}-eval"
+        )
+
+
+def _check_set(file: Path, task: Task) -> None:
+    """Whether `task` has every question of the earlier evaluations in the folder of `file`, so that
+    all figures there are about the same questions, or about fewer that a probe can use.
+
+    Raises:
+        RunError: it lacks some.
+    """
+    if not file.exists() or not any(is_run(folder) for folder in file.parent.glob("*/*/")):
+        return
+    asked = {sample.id for sample in task.samples}
+    lacking = [sample.id for sample in read_samples(file) if sample.id not in asked]
+    if lacking:
+        raise RunError(
+            f"{file.parent} holds evaluations of other questions: {len(lacking)} of theirs, such "
+            f"as {lacking[0]!r}, are not in {task.data['source']}; give another --out"
         )
 
 

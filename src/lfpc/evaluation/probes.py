@@ -123,9 +123,11 @@ def _averaged(draws: Records) -> EpisodeRecord:
 
 
 def paired(a: Records, b: Records) -> list[tuple[EpisodeRecord, EpisodeRecord]]:
-    """Pairs of records of the same question and seed, in the order of `a`."""
-    partner = {(record.sample.id, record.seed): record for record in b}
-    keys = ((record, (record.sample.id, record.seed)) for record in a)
+    """Pairs of records of the same question and seed, in the order of `a`. Failed questions have no
+    pair: a missing answer is no effect of what was shown.
+    """
+    partner = {(record.sample.id, record.seed): record for record in b if not record.failed}
+    keys = ((record, (record.sample.id, record.seed)) for record in a if not record.failed)
     return [(record, partner[key]) for record, key in keys if key in partner]
 
 

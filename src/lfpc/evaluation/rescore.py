@@ -10,7 +10,7 @@ from typing import Any
 from lfpc.answers import check_answer
 from lfpc.evaluation.judge import Judge, JudgeCase
 from lfpc.evaluation.places import find_evaluations
-from lfpc.evaluation.stored import read_results, update_results
+from lfpc.evaluation.stored import names_below, read_results, results_root, update_results
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord, log_record, read_records
 from lfpc.samples import LETTERS
@@ -68,10 +68,10 @@ def _case(record: EpisodeRecord) -> JudgeCase:
 
 
 def rescore_run(
-    root: Path, judge: Judge | None = None, *, progress: bool = True
+    folder: Path, judge: Judge | None = None, *, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Score every evaluation at or below `root` again, and write the changed records and
-    `results.json`.
+    """Score every evaluation at or below `folder` again, and write the changed records and the
+    `results.json` that counts them.
 
     A record with a changed verdict is appended to its `episodes.jsonl`, where the last line of a
     key counts. The former verdict stays readable, and a second call writes nothing.
@@ -81,7 +81,8 @@ def rescore_run(
     Raises:
         RunError: there is no evaluation, or `results.json` is of another format.
     """
-    evaluations = find_evaluations(root)
+    root = results_root(folder)
+    evaluations = find_evaluations(folder if root == folder else folder.absolute())
     read_results(root)  # raises for another format before anything is written
     known: dict[Path, Records] = {}
     identity = judge.identity if judge else None
@@ -94,4 +95,5 @@ def rescore_run(
                     if now != was:
                         log_record(one.run, key, now)
             known[one.folder] = after
-        return update_results(root, known=known, judge=identity, again=True)["results"]
+        results = update_results(root, known=known, judge=identity, again=True)["results"]
+    return {name: results[name] for name in names_below(folder, root)}

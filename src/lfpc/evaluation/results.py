@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from lfpc.evaluation.differences import adjust, difference_row, field, score
+from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.probes import OWN, REPEAT, paired
 from lfpc.metrics.statistics import bootstrap_interval
 from lfpc.metrics.summary import Records, Timing, truncated_questions
@@ -97,18 +98,19 @@ def condition_results(
         timings: seconds per question, measured apart from the records.
         task: the benchmark whose rule scores the answers; empty: the mean over questions.
     Returns:
-        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_per_question": measured
-        one at a time if timed, else the mean of the records; "probes": for each probe "accuracy",
-        "failed", "truncated", and the accuracy lost as a difference row over "all" questions and
-        over those with
-        a crop ("tool"; None without any). p_holm is adjusted over the probes except "repeat".
+        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_alone": median of the
+        questions that were asked once more, one at a time (None: not timed), where "seconds" of the
+        summary are as played; "probes": for each probe "accuracy",
+        "incomplete" (see `shortfall`), "truncated", and the accuracy lost as a difference row over
+        "all" questions and over those with a crop ("tool"); None without pairs, p_holm adjusted
+        over the probes except "repeat".
     """
     own = by_probe[OWN]
     used = [record for record in own if record.tool]
     probes = {
         probe: {
             "accuracy": fmean(record.score for record in shown) if shown else None,
-            "failed": sum(record.failed for record in shown),
+            "incomplete": shortfall(shown),
             "truncated": truncated_questions(shown),
             "all": difference_row(own, shown),
             "tool": difference_row(used, shown),
@@ -121,13 +123,16 @@ def condition_results(
         for replay in (False, True):
             some = (row[name] for probe, row in tested.items() if (REPLAYED in probe) == replay)
             adjust([row for row in some if row])
-    summary = score_task(task, own) | {"timings": [asdict(timing) for timing in timings]}
+    summary = score_task(task, own) | {
+        "timings": [asdict(timing) for timing in timings],
+        "incomplete": shortfall(own),
+    }
     alone = next((timing.median for timing in timings if timing.concurrency == 1), None)
     return {
         "summary": summary,
         "iou_ci": _mean_interval(own, "iou"),
         "accuracy_by_seed": _by_seed(own, lambda some: fmean(record.score for record in some)),
-        "seconds_per_question": summary["seconds"] if alone is None else alone,
+        "seconds_alone": alone,
         "probes": probes,
     }
 
@@ -245,7 +250,7 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
 
     def seconds(cell: ArmBudget) -> Any:
         found = at(cell)
-        return found and found["seconds_per_question"]
+        return found and found["seconds_alone"]
 
     def drop(cell: ArmBudget) -> Any:
         found = at(cell)
@@ -254,7 +259,7 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
     ours, theirs = RATIOS
     return {
         "visual_tokens": ratio(tokens(theirs), tokens(ours)),
-        "seconds_per_question": ratio(seconds(theirs), seconds(ours)),
+        "seconds_alone": ratio(seconds(theirs), seconds(ours)),
         "noise_drop": ratio(drop(("stage1", "small")), drop(("baseline", "small"))),
     }
 

@@ -6,6 +6,7 @@
     "conditions": {ARM: {PLACE: condition_results}},
     "comparisons": {"differences": [...], "ratios": {...}},       between arms
     "results": {EVALUATION: {"accuracy,none": 0.5, ...}},         as lm-evaluation-harness
+    "incomplete": {EVALUATION: shortfall},                        only where something is missing
     "configs": {EVALUATION: protocol}, "n-samples": {EVALUATION: {"original", "effective"}},
     "bytes": {EVALUATION: size of its episodes.jsonl}
 }
@@ -19,6 +20,7 @@ from typing import Any
 
 from lfpc.errors import RunError
 from lfpc.evaluation.gain import GAIN_FILE
+from lfpc.evaluation.incomplete import shortfall, with_missing
 from lfpc.evaluation.places import (
     Evaluation,
     Known,
@@ -37,6 +39,7 @@ from lfpc.evaluation.results import (
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
+from lfpc.samples import iter_samples
 from lfpc.storage.files import FolderLock, read_json, write_json
 from lfpc.storage.runs import EPISODES_FILE
 
@@ -70,6 +73,31 @@ def read_results(root: Path) -> dict[str, Any]:
     return found
 
 
+def results_root(folder: Path) -> Path:
+    """The folder of the `results.json` that counts an evaluation at or below `folder`, so that a
+    study has one: the outermost folder above that does (an absolute path), else `folder`.
+
+    Raises:
+        RunError: no evaluation, or an unreadable run folder.
+    """
+    evaluations = find_evaluations(folder.absolute())
+    for root in reversed(folder.absolute().parents):
+        try:
+            counted = read_results(root).get("bytes", {})
+        except RunError:  # a file of another program
+            continue
+        if any(evaluation_name(root, one) in counted for one in evaluations):
+            return root
+    return folder
+
+
+def names_below(folder: Path, root: Path) -> list[str]:
+    """The names of the evaluations at or below `folder` in the results of `root`."""
+    if root != folder:
+        folder = folder.absolute()
+    return [evaluation_name(root, one) for one in find_evaluations(folder)]
+
+
 def fresh_results(root: Path) -> dict[str, Any] | None:
     """The results of `root` if they are up to date with its records, else None."""
     try:
@@ -77,7 +105,7 @@ def fresh_results(root: Path) -> dict[str, Any] | None:
         sizes = {evaluation_name(root, one): _size(one) for one in find_evaluations(root)}
     except RunError:
         return None
-    return found if found.get("bytes") == sizes else None
+    return found if "incomplete" in found and found["bytes"] == sizes else None
 
 
 def update_results(
@@ -99,7 +127,7 @@ def update_results(
         protocols: protocol blocks by folder; default: the run's configuration.
         original: number of questions of the published set, by folder; default: as before.
         judge: `Judge.identity`; used with `again`.
-        again: whether to compute everything again, after new verdicts.
+        again: whether the records in `known` have new verdicts.
     Returns:
         The new content.
     Raises:
@@ -138,23 +166,30 @@ def _counted(
     same = {
         name
         for name in evaluations
-        if not again and before.get("bytes", {}).get(name) == sizes[name]
+        if not (again and evaluations[name].folder in (known or {}))
+        and "incomplete" in before
+        and before["bytes"].get(name) == sizes[name]
     }
     records = dict(known or {})
+    wanted = _wanted(evaluations)
     figures: dict[str, Any] = {}
     configs: dict[str, Any] = {}
     counts: dict[str, Any] = {}
+    incomplete: dict[str, Any] = {}
     for name, one in evaluations.items():
         configs[name] = _config_of(one, before.get("configs", {}).get(name), protocols)
-        if again:
+        if again and name not in same:
             configs[name]["judge"] = judge
         if name in same:
             figures[name] = before["results"][name]
             counts[name] = before["n-samples"][name]
+            found = before["incomplete"].get(name)
+            incomplete[name] = with_missing(found, counts[name]["effective"], wanted[name])
             continue
         if one.folder not in records:
             records[one.folder] = one.records()
         some = records[one.folder]
+        incomplete[name] = with_missing(shortfall(some), len(some), wanted[name])
         flat = flat_figures(score_task(one.config.task, some))
         figures[name] = {"alias": name} | {f"{key},none": value for key, value in flat.items()}
         was = before.get("n-samples", {}).get(name, {}).get("original", 0)
@@ -169,10 +204,26 @@ def _counted(
         "format": RESULTS_FORMAT,
         **_study(before, list(places_below(root).values()), changed, records),
         "results": figures,
+        "incomplete": {name: found for name, found in incomplete.items() if found},
         "configs": configs,
         "n-samples": counts,
         "bytes": sizes,
     }
+
+
+def _wanted(evaluations: Mapping[str, Evaluation]) -> dict[str, int]:
+    """The number of questions of each evaluation, from its samples; 0: unknown, or a replay."""
+    files = {one.run.samples_file for one in evaluations.values()}
+    boxed = {
+        file: [bool(sample.boxes) for sample in iter_samples(file)]
+        for file in files
+        if file.exists()
+    }
+    found: dict[str, int] = {}
+    for name, one in evaluations.items():
+        some = [] if one.config.replay else boxed.get(one.run.samples_file, [])
+        found[name] = sum(some) if one.config.probe.startswith("truth") else len(some)
+    return found
 
 
 def _study(

@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
+from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
 
+TRUNCATION = "a reply that the token limit ended (finish reason length); raise --max-new-tokens"
+"""Completes "16 questions have"."""
+_FIELD_NAMES = {"seconds": "seconds as played"}
 _COSTS = {
     "global_tokens": "visual tokens of the picture",
     "crop_tokens": "of crops",
@@ -26,13 +31,14 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
             "p (Holm)",
             "n, tool",
         ),
-        ("own", _percent(own["accuracy"]), "", "", "", "", ""),
+        ("own", _percent(own["accuracy"]) + share(own["incomplete"]), "", "", "", "", ""),
     ]
     for probe, found in condition["probes"].items():
         rows = [found["all"], found["tool"]]
         cells = [cell for row in rows for cell in (_points(row), _p(row))]
         used = str(found["tool"]["n"]) if found["tool"] else ""
-        lines.append((probe, _percent(found["accuracy"]), *cells, used))
+        accuracy = _percent(found["accuracy"]) + share(found["incomplete"])
+        lines.append((probe, accuracy, *cells, used))
     notes = [
         f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in points of "
         f"accuracy, with 95 % intervals"
@@ -48,11 +54,19 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         for probe, found in condition["probes"].items()
         if found["all"]
     ]
-    failed = {probe: found["failed"] for probe, found in condition["probes"].items()}
-    # absent from results of an older version
-    cut = {probe: found.get("truncated", 0) for probe, found in condition["probes"].items()}
-    notes += _truncations({"own": own.get("truncated", 0), **cut})
-    return [*_columns(lines), *notes, *_failures({"own": own["failed"], **failed})]
+    return [*_columns(lines), *notes, *fault_lines(condition)]
+
+
+def fault_lines(condition: Mapping[str, Any], name: str = "") -> list[str]:
+    """A line per fault of `condition_results`: replies that the token limit ended, questions that
+    failed or are undecided. Each begins with `name` and its probe.
+    """
+    rows = {"own": condition["summary"], **condition["probes"]}
+    named = {f"{name}{probe}": row for probe, row in rows.items()}
+    return [
+        *_truncations({name: row["truncated"] for name, row in named.items()}),
+        *shortfall_lines({name: row["incomplete"] for name, row in named.items()}),
+    ]
 
 
 def gain_lines(results: Mapping[str, Any]) -> list[str]:
@@ -79,11 +93,14 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
     return [*_columns(lines), *notes]
 
 
-def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def figure_lines(
+    results: Mapping[str, Mapping[str, Any]], incomplete: Mapping[str, Shortfall]
+) -> list[str]:
     """A line per evaluation: accuracy with its interval, and the share of each decider.
 
     Args:
         results: the "results" of `results.json`.
+        incomplete: its "incomplete".
     """
     lines: list[str] = []
     for name, row in results.items():
@@ -99,6 +116,7 @@ def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records; "
             f"decided by {shares}"
         )
+        lines += shortfall_lines({name: incomplete.get(name)})
         lines += _truncations({name: found.get("truncated", 0)})
         if "avg@k" in found:
             sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
@@ -122,11 +140,15 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     if (seconds := summary["cost"]["seconds"]) is not None:
         how = f"{summary['concurrency']:.0f} at once" if summary["concurrency"] else "in batches"
         took = f"median {_number(seconds['median'])} s, 95 % within {_number(seconds['p95'])} s"
-        lines.append(f"{how}: {took}, {_number(summary['per_second'])} questions per second")
+        lines.append(
+            f"as played, {how}: {took}, {_number(summary['per_second'])} questions per second"
+        )
     for timing in summary["timings"]:
         took = f"median {_number(timing['median'])} s, 95 % within {_number(timing['p95'])} s"
         lines.append(
-            f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} "
+            f"alone: {took}, {timing['questions']} questions asked again one at a time"
+            if timing["concurrency"] == 1
+            else f"asked again {timing['concurrency']} at a time: {took}, {timing['questions']} "
             f"questions"
         )
     return lines
@@ -136,7 +158,7 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
     """`compare_runs` of the runs called `names` as a table with notes."""
     lines = [("", "A", "B", "A - B, 95 % interval", "p (Holm)", "McNemar", "n", "pictures")]
     for row in results["tests"]:
-        mcnemar = f"{row['mcnemar_p']:.3f}" if "mcnemar_p" in row else ""
+        mcnemar = p_text(row["mcnemar_p"]) if "mcnemar_p" in row else ""
         numbers = (_percent(row["left"]), _percent(row["right"]), _points(row), _p(row), mcnemar)
         lines.append((row["metric"], *numbers, str(row["n"]), str(row["clusters"])))
     for row in results["fields"]:
@@ -145,9 +167,9 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
             f"{_number(row['high'], '+')}]"
         )
         numbers = (_number(row["left"]), _number(row["right"]), interval, "", "")
-        lines.append(
-            (row["metric"].replace("_", " "), *numbers, str(row["n"]), str(row["clusters"]))
-        )
+        metric = str(row["metric"])
+        name = _FIELD_NAMES.get(metric, metric.replace("_", " "))
+        lines.append((name, *numbers, str(row["n"]), str(row["clusters"])))
     notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
     notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
     notes += [
@@ -155,20 +177,18 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         for letter, count in results["unpaired"].items()
         if count
     ]
-    return [*_columns(lines), *notes, *_failures(results["failed"])]
-
-
-def _failures(counts: Mapping[str, int]) -> list[str]:
-    note = "questions failed and count as wrong; run the command again to retry them"
-    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
+    notes += [
+        f"{count} questions failed in {letter} and are left out"
+        for letter, count in results["failed"].items()
+        if count
+    ]
+    return [*_columns(lines), *notes]
 
 
 def _truncations(counts: Mapping[str, int]) -> list[str]:
-    note = (
-        "questions have a reply that the token limit ended (finish reason length); raise "
-        "--max-new-tokens"
-    )
-    return [f"{name}: {count} {note}" for name, count in counts.items() if count]
+    return [
+        f"{name}: {count} questions have {TRUNCATION}" for name, count in counts.items() if count
+    ]
 
 
 def _percent(value: float | None) -> str:
@@ -204,7 +224,7 @@ def _nats(row: Mapping[str, Any] | None) -> str:
 def _p(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    return f"{row['p']:.3f} ({row['p_holm']:.3f})" if "p_holm" in row else f"{row['p']:.3f}"
+    return f"{p_text(row['p'])} ({p_text(row['p_holm'])})" if "p_holm" in row else p_text(row["p"])
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -270,10 +270,11 @@ def paired_difference(
     p = sign_flip_p(d, names, resamples=resamples, seed=seed)
     size = effective_size(d, names)
     verdicts = {-1.0, 0.0, 1.0}.issuperset(d)
+    steps = [abs(one) for one in d if one]
     spread = (
         {"discordance": float(np.mean(np.square(d)))}
         if verdicts
-        else {"sd": float(np.std(d, ddof=1))}
+        else {"sd": float(np.std(d, ddof=1)), "step": min(steps)}
     )
     return Difference(
         float(np.mean(d)),
@@ -294,24 +295,27 @@ def smallest_difference(
     *,
     discordance: float | None = None,
     sd: float | None = None,
+    step: float = 0.0,
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float:
     """The smallest true difference that `n` pairs show with probability `power`, tested at `alpha`
     (two-sided).
 
-        of means:     delta = (z_a + z_b) sd / sqrt(n)
+        of means:     delta = max((z_a + z_b) sd / sqrt(n), s^2 step)
         of verdicts:  n delta^2 = (z_a sqrt(psi) + z_b sqrt(psi - delta^2))^2, solved for delta:
                       delta = s max(sqrt(psi), s)
                       s = (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)
 
-    The max holds because at least delta of the verdicts must change. Normal approximation; infinite
-    below n = 6, because five changed verdicts are never significant.
+    The max holds because at least delta of the verdicts, or delta / step of the means, must change:
+    a few equal differences show no small ones. Normal approximation; infinite below n = 6, because
+    five differences are never significant.
 
     Args:
         n: number of independent pairs; for clustered pairs their `effective_size`.
         discordance: psi, share of pairs whose two verdicts differ, in [0, 1]. Give this or `sd`.
         sd: standard deviation of the paired differences.
+        step: the smallest difference of a pair that is not 0, such as 1/k of k averaged verdicts.
         power: z_b is its normal quantile.
         alpha: z_a is the normal quantile of 1 - alpha / 2.
     Raises:
@@ -327,11 +331,11 @@ def smallest_difference(
 
     z_a = float(norm.ppf(1 - alpha / 2))
     z_b = float(norm.ppf(power))
-    if sd is not None:
-        return (z_a + z_b) * sd / sqrt(n) if n > 1 else inf
     if n < 6:
         return inf
     s = (z_a * sqrt(n) + z_b * sqrt(n + z_b**2 - z_a**2)) / (n + z_b**2)
+    if sd is not None:
+        return max((z_a + z_b) * sd / sqrt(n), s * s * step)
     return s * max(sqrt(discordance or 0.0), s)
 
 
@@ -345,6 +349,11 @@ def power_line(difference: Difference, *, nats: bool = False) -> str:
     least = f"{difference.smallest:.2f} nats" if nats else f"{100 * difference.smallest:.1f} points"
     shown = f"{rows} show a difference of {least} or more with 80 % power (two-sided, 5 %)"
     return f"{shown}; smaller ones may go unseen"
+
+
+def p_text(p: float) -> str:
+    """A p-value to three decimals, "< 0.001" below."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:

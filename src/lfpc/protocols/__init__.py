@@ -4,6 +4,7 @@ compares them.
 
 from lfpc.errors import ConfigError
 from lfpc.protocols.base import ChatProtocol, Coords, Message, MessagePart
+from lfpc.protocols.chain_of_focus import CHAIN_OF_FOCUS
 from lfpc.protocols.deepeyes import DEEPEYES
 from lfpc.protocols.ergo import ERGO
 from lfpc.protocols.mini_o3 import MINI_O3
@@ -20,6 +21,7 @@ PROTOCOLS: dict[str, ChatProtocol] = {
         QWEN3_VL_USER,
         QWEN3_VL_TEXT,
         DEEPEYES,
+        CHAIN_OF_FOCUS,
         MINI_O3,
         PIXEL_REASONER,
         ERGO,

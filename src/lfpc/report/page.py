@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfpc.errors import RunError
+from lfpc.evaluation.incomplete import shortfall_lines
 from lfpc.evaluation.results import comparisons
+from lfpc.evaluation.terminal import fault_lines
 from lfpc.report import figures
 from lfpc.report.browser import episode_sets, write_browser
 from lfpc.report.charts import config_table, data_figures, result_figures
@@ -19,7 +21,7 @@ from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
 from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import PictureFiles
-from lfpc.report.tables import page_tables
+from lfpc.report.tables import conditions, page_tables
 
 SHOWN = 200
 """Default number of questions with pictures."""
@@ -53,6 +55,13 @@ def write_report(
     charts = result_figures(results)
     data = data_figures(evidence.data)
     ratios = results.get("comparisons", {}).get("ratios", {})
+    faults = [
+        line
+        for arm, budget, found in conditions(results)
+        for line in fault_lines(found, f"{arm}, {budget}, ")
+    ]
+    short = results.get("incomplete", {})
+    faults += shortfall_lines({name: one for name, one in short.items() if one["missing"]})
     shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     try:
@@ -63,7 +72,8 @@ def write_report(
                 title=title,
                 results=results,
                 tables=tables,
-                ratios={"visual_tokens": None, "seconds_per_question": None, **ratios},
+                faults=faults,
+                ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
                 curves=curves,
                 data=data,

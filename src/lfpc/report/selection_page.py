@@ -4,6 +4,7 @@ level.
 
 from pathlib import Path
 
+from lfpc.evaluation.terminal import TRUNCATION
 from lfpc.report import figures
 from lfpc.report.data_page import TextTable, write_data_page
 from lfpc.selection.run import Level, Selection
@@ -23,8 +24,18 @@ def selection_lines(found: Selection) -> list[str]:
         *lines,
         f"never changed: {found.never}; wrong at the original: {found.wrong}; dropped: "
         f"{found.dropped}; failed: {len(failed)}",
-        *unchanged_lines(found),
+        *warning_lines(found),
     ]
+
+
+def warning_lines(found: Selection) -> list[str]:
+    """Why the budgets may not reflect what the questions need, and what to do."""
+    cut = (
+        [f"warning: {found.truncated} samples have {TRUNCATION}, and their answers may be cut"]
+        if found.truncated
+        else []
+    )
+    return cut + unchanged_lines(found)
 
 
 def unchanged_lines(found: Selection) -> list[str]:
@@ -75,7 +86,7 @@ def write_selection_page(out: Path, found: Selection) -> Path:
             f"{len(found.samples) + found.dropped:,} samples: {len(found.samples):,} kept, "
             f"{found.dropped:,} dropped. {len(found.failed or {}):,} others failed. "
             f"{found.wrong:,} were answered wrongly at the original.",
-            *unchanged_lines(found),
+            *warning_lines(found),
         ],
         bars={"Level at which the answer first changed": chosen},
         curves=[curve],

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from lfpc.evaluation.incomplete import Shortfall, share
 from lfpc.evaluation.results import lost
+from lfpc.metrics.statistics import p_text
 
 Row = Mapping[str, Any]
 NOTHING = "\u2013"
@@ -115,8 +117,8 @@ def points(difference: Mapping[str, Any]) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p-value to three decimals."""
-    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """A p-value as text."""
+    return NOTHING if value is None else p_text(value)
 
 
 def episodes_link(
@@ -168,7 +170,7 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         if found is None:
             return Cell(NOTHING)
         return Cell(
-            interval_text(found, "accuracy"),
+            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
             episodes_link(arm, budget, "wrong"),
         )
 
@@ -176,8 +178,8 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         (Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"]
     )
     note = (
-        "Share of questions answered rightly, with its 95 % interval. Failed questions count "
-        "as wrong."
+        "Share of questions answered rightly, with its 95 % interval. Failed and undecided "
+        'questions count as wrong: "(14 of 16)" are the ones with a verdict.'
     )
     return Table(
         "accuracy", "Accuracy", note, ("arm", *(f"{budget} budget" for budget in budgets)), rows
@@ -195,16 +197,22 @@ def probe_table(results: Mapping[str, Any]) -> Table:
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
         yield Cell(f"{arm}, {budget}")
+        pairs = {lost(found, probe).get("n", 0) for probe in ran if probe in found["probes"]}
+        yield Cell(
+            " to ".join(number(n, 0) for n in sorted({min(pairs), max(pairs)}))
+            if pairs
+            else NOTHING
+        )
         for probe in ran:
-            text = points(lost(found, probe))
+            text = points(lost(found, probe)) + share(_incomplete(found, probe))
             yield Cell(
                 text, episodes_link(arm, budget, shows.get(probe, "all")) if text != NOTHING else ""
             )
 
     rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
-        "Accuracy lost, in points, when something else is shown for every crop; same "
-        "questions, 95 % interval."
+        "Accuracy lost, in points, when something else is shown for every crop, with its 95 % "
+        "interval; pairs of answers to the same question, fewer where only some have boxes."
     )
     if "repeat" in ran:
         note += " The last column repeats the ordinary run, to show chance."
@@ -212,9 +220,14 @@ def probe_table(results: Mapping[str, Any]) -> Table:
         "probes",
         "Crop dependence",
         note,
-        ("condition", *(PROBE_NAMES[probe] for probe in ran)),
+        ("condition", "pairs", *(PROBE_NAMES[probe] for probe in ran)),
         rows,
     )
+
+
+def _incomplete(found: Mapping[str, Any], probe: str) -> Shortfall | None:
+    """What the records of a probe lack; None: nothing, or a probe that did not run."""
+    return found["probes"].get(probe, {}).get("incomplete")
 
 
 def localisation_table(results: Mapping[str, Any]) -> Table:
@@ -267,20 +280,31 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
                 for key, sort in sorts.items()
             ),
             Cell(
-                number(found["seconds_per_question"], 3),
+                number(found["summary"]["seconds"], 3),
                 episodes_link(arm, budget, sort="seconds"),
             ),
+            Cell(number(found["seconds_alone"], 3)),
         )
         for arm, budget, found in conditions(results)
     )
     note = (
-        "Means per question; visual tokens are those of the first view and of all crops together."
+        "Means per question; visual tokens are those of the first view and of all crops together. "
+        "Seconds as played: each question's share of its batch, or its own with others at the same "
+        "time; alone: median of questions that were asked once more, one at a time."
     )
     return Table(
         "cost",
         "Cost",
         note,
-        ("condition", "visual tokens", "of the first view", "crops", "replies", "seconds"),
+        (
+            "condition",
+            "visual tokens",
+            "of the first view",
+            "crops",
+            "replies",
+            "seconds as played",
+            "seconds alone",
+        ),
         rows,
     )
 
@@ -376,17 +400,17 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "IoU",
         "crop area",
         "visual tokens",
-        "s / question",
+        "seconds alone",
     )
     rows = [
         (
             arm,
             budget,
-            interval_text(found, "accuracy"),
-            interval_text(found, "noise_drop"),
+            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
+            interval_text(found, "noise_drop") + share(_incomplete(found, "noise")),
             *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
             number(found["summary"]["visual_tokens"], 0),
-            number(found["seconds_per_question"], 3),
+            number(found["seconds_alone"], 3),
         )
         for arm, budget, found in conditions(results)
     ]
@@ -400,7 +424,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     ratios = comparisons.get("ratios", {})
     names = {
         "visual_tokens": "visual tokens",
-        "seconds_per_question": "seconds a question",
+        "seconds_alone": "seconds alone",
         "noise_drop": "accuracy lost under noise",
     }
     saved = [

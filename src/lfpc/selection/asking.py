@@ -26,6 +26,9 @@ class Asking:
             row["key"]: tuple(row["said"]) for row in journal.rows()
         }
         """Key of a question -> answers (a text per vote)."""
+        self.truncated: set[str] = set()
+        """Ids of the samples with a reply that the token limit ended."""
+        self._cut = {row["key"] for row in journal.rows() if row.get("truncated")}
         self._journal = journal
         self._protocol = protocol
         self._votes = votes
@@ -36,6 +39,8 @@ class Asking:
             yield Question(
                 partial(self._games, question), question.level, partial(self._keep, question)
             )
+        if question.key in self._cut:
+            self.truncated.add(question.sample.id)
         return self.known[question.key]
 
     def _games(self, question: LevelQuestion) -> list[Game]:
@@ -53,7 +58,9 @@ class Asking:
         said = [
             each.answer if each.answer is not None else each.turns[0].reply.text for each in played
         ]
+        row = {"sample": question.sample.id, "budget": question.budget, "said": said}
+        if cut := sum(turn.reply.truncated for each in played for turn in each.turns):
+            self._cut.add(question.key)
+            row["truncated"] = cut
         self.known[question.key] = said
-        self._journal.append(
-            question.key, {"sample": question.sample.id, "budget": question.budget, "said": said}
-        )
+        self._journal.append(question.key, row)

@@ -68,6 +68,8 @@ class Selection:
     """Levels, the original first."""
     failed: dict[str, str] | None = None
     """Sample id -> reason of its failure; failed samples are left out."""
+    truncated: int = 0
+    """Samples with a reply that the token limit ended."""
     one_size: int = 0
     """Samples whose picture has the same size at all levels, so that no answer can change."""
 
@@ -134,7 +136,8 @@ def select(
     bar = progress_bar(len(samples), 0, "select", unit="sample", shown=progress)
     with run, answered, bar as advance:
         play_samples(samples, item, policy, record, batch=batch, concurrency=concurrency)
-    selection = _selection({sample.id: results[sample.id] for sample in samples}, config)
+    found = {sample.id: results[sample.id] for sample in samples}
+    selection = replace(_selection(found, config), truncated=len(asking.truncated))
     write_json(out / SUMMARY_FILE, summary(selection))
     return selection
 
@@ -197,6 +200,7 @@ def summary(selection: Selection) -> dict[str, Any]:
         "levels": selection.levels,
         "never": selection.never,
         "one_size": selection.one_size,
+        "truncated": selection.truncated,
         "wrong": selection.wrong,
         "dropped": selection.dropped,
         "failed": failed,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lfpc.dialogue import STOPPED, TRUNCATED
 from lfpc.policies.qwen.encode import END_OF_TURN, NOT_SAMPLED, Encoded
 from lfpc.policies.qwen.language import KeyValues, Read, additive
 from lfpc.policies.sampling import Sampling
@@ -51,6 +52,14 @@ class Writer:
     def text(self, ids: Sequence[int]) -> str:
         """The text of a reply, without its end tokens."""
         return self._decode(ids[:-1] if ids and ids[-1] in self.ends else ids)
+
+    def finish(self, ids: Sequence[int]) -> str:
+        """The finish reason of a reply: `STOPPED` if an end token or a stop text ends it, else
+        `TRUNCATED`.
+        """
+        text = self.text(ids)
+        ended = (bool(ids) and ids[-1] in self.ends) or any(stop in text for stop in self.stops)
+        return STOPPED if ended else TRUNCATED
 
     def is_over(self, token: int, tail: str) -> tuple[bool, str]:
         """(whether `token` ends a reply whose text ends in `tail`, new tail)."""

@@ -109,7 +109,14 @@ class ServerPolicy:
         self.seconds += time.perf_counter() - started
         self.weights_of = output.extra_fields.get("global_steps") or 0
         ids = tuple(output.token_ids)
-        return Reply(self.writer.text(ids), ids, tuple(output.log_probs or ()))
+        # verl calls a reply completed whether the model or the token limit ended it
+        aborted = output.stop_reason if output.stop_reason == "aborted" else ""
+        return Reply(
+            self.writer.text(ids),
+            ids,
+            tuple(output.log_probs or ()),
+            finish=aborted or self.writer.finish(ids),
+        )
 
 
 @register(NAME)
