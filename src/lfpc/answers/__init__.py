@@ -7,6 +7,7 @@ Training, selection and evaluation use the same rules. A wrong reply scored righ
 fault, because a policy learns it: what leaves a doubt is not read.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +46,7 @@ def check_answer(said: str | None, sample: Sample) -> Verdict:
         if chosen is None:
             return Verdict(False, "unparsed")
         return Verdict(chosen == sample.choice, "option")
-    if plain(said) and plain(said) == plain(sample.answer):
+    if (sign := plain(said)) and sign == plain(sample.answer) and not re.search(r"\w", sign):
         return Verdict(True, "text")
     spoken = free_answer(said, sample.question)
     if not normalise(said) or not normalise(spoken):
