@@ -517,9 +517,11 @@ def test_each_engine_leaves_the_others_runs_alone(tmp_path):
 
 @pytest.mark.slow
 def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
+    from lfpc.training.resume import keep_init_files
     from lfpc.training.verl.checkpoints import check_ranks, keep_best, publish, saved_step
 
     run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
+    keep_init_files(run)
     assert saved_step(tmp_path) == 0
     check_ranks(tmp_path, 8)
     for step in (1, 2):

@@ -16,6 +16,7 @@ from lfpc.images import CropRules
 from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
 from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.identity import model_identity
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.settings import CheckpointSettings, read_settings
 from lfpc.protocols import Coords
@@ -72,7 +73,7 @@ def load_policy(
         raise ConfigError("engine_options need engine='vllm'")
     defaults = read_settings(Path(checkpoint)) or CheckpointSettings()
     config = PolicyConfig(
-        model=str(Path(checkpoint)),
+        model=str(Path(checkpoint).absolute()),
         protocol=protocol or defaults.protocol,
         coords=coords,
         max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
@@ -333,6 +334,7 @@ def select(
         protocol=policy.config.chat,
         config=config,
         out=Path(out),
+        inputs=model_identity(policy.config.model, policy.backend),
         answers=None if answers is None else Path(answers),
         batch=batch,
         progress=progress,

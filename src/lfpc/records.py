@@ -16,10 +16,11 @@ from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
 from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import RunError, SampleError
+from lfpc.errors import RunError
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
-from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.run_samples import run_samples
+from lfpc.samples import Sample
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import EPISODES_FILE, RunFolder
 
@@ -74,6 +75,8 @@ class EpisodeRecord:
     """Reason why the judge did not decide."""
     error: str = ""
     """Reason of a failed question, which counts as wrong."""
+    asked: str = ""
+    """`lfpc.run_samples.sample_hashes` of the sample when it was asked; empty: unknown."""
 
     tool: bool | None = None
     """Whether a crop was shown."""
@@ -266,26 +269,6 @@ def read_records(
                 f"to have the question asked again"
             ) from error
     return found
-
-
-def run_samples(run: RunFolder) -> list[Sample]:
-    """The samples of a run.
-
-    Raises:
-        RunError: its `samples.jsonl` is unreadable.
-    """
-    try:
-        return read_samples(run.samples_file) if run.samples_file.exists() else []
-    except SampleError as error:
-        raise RunError(str(error)) from error
-
-
-def keep_samples(run: RunFolder, samples: Iterable[Sample]) -> None:
-    """Add samples to the run's `samples.jsonl`."""
-    there = {sample.id: sample for sample in run_samples(run)}
-    wanted = there | {sample.id: sample for sample in samples}
-    if wanted != there:
-        write_samples(wanted.values(), run.samples_file.parent)
 
 
 # --- JSON

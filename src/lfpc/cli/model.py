@@ -75,7 +75,7 @@ class AnsweringModel(BackendOptions):
         limit = defaults.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         sampling = replace(self.sampling, max_new_tokens=limit)
         config = EvaluationConfig(
-            model=str(self.model or self.checkpoint),
+            model=self.model or str(self.checkpoint and self.checkpoint.absolute()),
             budget=None,
             probe="own",
             protocol=self.protocol or defaults.protocol,

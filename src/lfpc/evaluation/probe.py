@@ -9,7 +9,7 @@ from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_r
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
@@ -65,29 +65,34 @@ def probe_run(
     if not own:
         raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    if policy is None:
-        policy = any_policy(recorded.config, backend)
-    else:
+    if policy is not None:
         _check_same_model(recorded, policy.config)
         backend = policy.backend
+    inputs = evaluation_inputs(recorded.config, backend)
+    configs = {
+        place / name: replace(recorded.config, probe=probe, replay=replay, seed=seed)
+        for probe in asked
+        for draw in range(draws if probe in RANDOM else 1)
+        for seed in [recorded.config.seed + draw]
+        for name in [_folder_name(probe, draw, replay=replay)]
+    }
+    check_evaluation(recorded.folder, recorded.config, [record.sample for record in own], inputs)
+    for folder, config in configs.items():  # before a model is loaded or anything is asked
+        check_evaluation(folder, config, asked[config.probe], inputs)
+    policy = any_policy(recorded.config, backend) if policy is None else policy
     known_records: dict[Path, Records] = {recorded.folder: own}
-    for probe, samples in asked.items():
-        for draw in range(draws if probe in RANDOM else 1):
-            seed = recorded.config.seed + draw
-            config = replace(recorded.config, probe=probe, replay=replay, seed=seed)
-            name = "-".join(
-                [probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]
-            )
-            known_records[place / name] = evaluate_probe(
-                policy,
-                samples,
-                config,
-                place / name,
-                own=own,
-                samples_file=recorded.run.samples_file,
-                backend=backend_name(backend),
-                progress=progress,
-            )
+    for folder, config in configs.items():
+        known_records[folder] = evaluate_probe(
+            policy,
+            asked[config.probe],
+            config,
+            folder,
+            own=own,
+            inputs=inputs,
+            samples_file=recorded.run.samples_file,
+            backend=backend_name(backend),
+            progress=progress,
+        )
     by_probe = place_records(place_at(place), replay=replay, known=known_records)
     return EvaluationResult(
         path=place,
@@ -96,6 +101,10 @@ def probe_run(
         replay=replay,
         known=known_records,
     )
+
+
+def _folder_name(probe: str, draw: int, *, replay: bool) -> str:
+    return "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
 
 
 def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
 from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.storage.typed import Changeable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class AnswersConfig:
     share.
     """
 
-    model: str
+    model: Changeable[str]
     """Checkpoint folder, or name of a served model."""
     protocol: str
     """Protocol of the model family."""
@@ -45,7 +46,7 @@ class SelectConfig:
     votes: int = 1
     """Sampled answers per question, of which the most frequent counts. More than 1 needs
     --temperature above 0."""
-    model: NotAnOption[str] = ""
+    model: NotAnOption[Changeable[str]] = ""
     """Checkpoint folder, or name of a served model."""
     protocol: NotAnOption[str] = ""
     """Protocol of the model family."""

@@ -27,7 +27,7 @@ from lfpc.selection.config import SelectConfig
 from lfpc.selection.ladder import RULES, AnswerRules, SearchResult, ladder_of_ratios, search
 from lfpc.storage.files import write_json
 from lfpc.storage.journal import Journal
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run
 
 SUMMARY_FILE = "selection.json"
 ANSWERS_FOLDER = "answers"
@@ -79,6 +79,7 @@ def select(
     protocol: ChatProtocol,
     config: SelectConfig,
     out: Path,
+    inputs: Inputs = NO_INPUTS,
     answers: Path | None = None,
     rules: AnswerRules = RULES,
     batch: int = 64,
@@ -94,6 +95,7 @@ def select(
         protocol: the model family's protocol.
         config: ladder and options.
         out: run folder of `selection.json`.
+        inputs: the model; see `lfpc.policies.identity.model_identity`.
         answers: folder of answers, which selections with the same model may share; None: inside
             `out`.
         rules: comparison of answers.
@@ -105,8 +107,14 @@ def select(
     Raises:
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
-    run = RunFolder.open(out, Kind.SELECTION, config)
-    answered = RunFolder.open(answers or out / ANSWERS_FOLDER, Kind.ANSWERS, config.answers)
+    stored = answers or out / ANSWERS_FOLDER
+    check_run(stored, Kind.ANSWERS, config.answers, inputs=inputs)
+    run = RunFolder.open(out, Kind.SELECTION, config, inputs=inputs)
+    try:
+        answered = RunFolder.open(stored, Kind.ANSWERS, config.answers, inputs=inputs)
+    except BaseException:
+        run.close()
+        raise
     journal = Journal.open(answered.path / ANSWERS_FILE)
     asking = Asking(journal, protocol, config.votes)
     if progress:

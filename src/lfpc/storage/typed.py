@@ -5,12 +5,26 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from lfpc.errors import ConfigError
 
 C = TypeVar("C")
+_CHANGEABLE = "changeable"
+Changeable = Annotated[C, _CHANGEABLE]
+"""A configuration field that a resumed run may change, because results do not depend on it, or
+because the run compares content in place of the path."""
+
+
+@cache
+def changeable_fields(cls: type) -> frozenset[str]:
+    """Names of the `Changeable` fields of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    return frozenset(
+        name for name, hint in hints.items() if _CHANGEABLE in getattr(hint, "__metadata__", ())
+    )
 
 
 def plain(value: Any) -> Any:

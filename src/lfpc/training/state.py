@@ -3,6 +3,7 @@
     checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
     checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
     checkpoints/best/             the weights with the best validation so far
+    init/                         see `resume`
 
 Random numbers of a step depend on (seed, step) only, so no random state is saved.
 """
@@ -24,6 +25,7 @@ from lfpc.policies.settings import CheckpointSettings
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.resume import init_files
 
 _STEP = re.compile(r"step-(\d{6})")
 
@@ -180,7 +182,7 @@ def save_weights(
         _merged(model) if config.lora is not None else model,
         tokenizer,
         folder,
-        source=config.init,
+        source=init_files(config.out),
         settings=settings,
     )
 
