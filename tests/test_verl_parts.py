@@ -116,9 +116,9 @@ def test_stages_one_and_two_fit_the_hardware_they_are_preset_for(name, arm):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"gpus_per_node": 0}, "gpus_per_node must be at least 1"),
+        ({"gpus_per_node": 0}, "`cluster.gpus_per_node` must be at least 1"),
         ({"tensor_parallel": 3}, "8 GPUs are not divisible by --cluster.tensor-parallel 3"),
-        ({"sampling_share": 1.0}, "sampling_share must lie between 0 and 1"),
+        ({"sampling_share": 1.0}, "`cluster.sampling_share` must lie between 0 and 1"),
         ({"verl": ("trainer.save_freq",)}, "--cluster.verl takes KEY=VALUE"),
     ],
 )

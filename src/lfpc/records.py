@@ -9,6 +9,7 @@ Sizes are (width, height) in pixels, boxes fractions of the original.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +23,7 @@ from lfpc.rewards import RewardTerms
 from lfpc.run_samples import run_samples
 from lfpc.samples import Sample
 from lfpc.storage.journal import Journal
-from lfpc.storage.runs import EPISODES_FILE, RunFolder
+from lfpc.storage.runs import EPISODES_FILE, RunFolder, read_run
 
 RECORD_VERSION = 2
 """Version of a line. Version 1, of lfpc 0.1, contained the sample."""
@@ -245,16 +246,18 @@ def log_record(run: RunFolder, key: str, record: EpisodeRecord) -> None:
 
 
 def read_records(
-    run: RunFolder, samples: Iterable[Sample] | None = None
+    run: RunFolder | Path | str, samples: Iterable[Sample] | None = None
 ) -> dict[str, EpisodeRecord]:
     """Records of a run by key, in the order first written; the last line of a key counts.
 
     Args:
-        run: the run folder.
+        run: the run folder, or its path.
         samples: samples whose records to read; None: all samples of the run's `samples.jsonl`.
     Raises:
         RunError: a line is not a record of this version; names file and line.
     """
+    if not isinstance(run, RunFolder):
+        run = read_run(Path(run))
     known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
     found: dict[str, EpisodeRecord] = {}
     for number, row in enumerate(Journal(run.path / EPISODES_FILE).rows(), 1):

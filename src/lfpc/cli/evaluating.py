@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
+from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
@@ -62,6 +63,8 @@ class Eval(AskedModel):
 
         names = several(self.tasks)
         data = self.data
+        if not several(self.probes):
+            raise ConfigError("--probes names none; for the model's own crops alone give own")
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
         config, backend = self.asked(seed=self.seed)
@@ -87,9 +90,9 @@ class Eval(AskedModel):
             repeats=self.repeats,
         )
         for result in found:
-            print(f"{result.path}:", result, sep="\n")
+            print(as_typed(f"{result.path}:\n{result}"))
         figures = {name: row for result in found for name, row in result.figures.items()}
-        print(*figure_lines(figures), sep="\n")
+        print(as_typed("\n".join(figure_lines(figures))))
         return f"results: {self.out / 'results.json'}"
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
@@ -150,7 +153,7 @@ class Probe(BackendOptions):
                 draws=self.draws,
                 backend=backend,
             )
-            print(place.path, result, sep="\n")
+            print(as_typed(f"{place.path}\n{result}"))
         update_results(self.run_folder)
         return f"results: {self.run_folder / RESULTS_FILE}"
 
@@ -199,7 +202,7 @@ class Rescore(JudgeOptions):
         with self.asked_judge(self.run_folder) as judge:
             figures = rescore_run(self.run_folder, judge)
         for line in figure_lines(figures):
-            print(line)
+            print(as_typed(line))
         return f"results: {self.run_folder / 'results.json'}"
 
 

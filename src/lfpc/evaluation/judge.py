@@ -19,7 +19,7 @@ from typing import Any, Self
 import openai
 from tqdm import tqdm
 
-from lfpc.errors import RunError
+from lfpc.errors import ConfigError, RunError
 
 PROMPT_VERSION = "1"
 """Part of the key of every cached verdict; increase it with any change of `PROMPT`."""
@@ -66,6 +66,10 @@ class JudgeConfig:
     give_up_after: int = 20
     """Consecutive failed questions after which the judge gives up."""
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError(f"`judge_concurrency` must be at least 1, got {self.concurrency}")
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
@@ -101,11 +105,11 @@ def only_model(url: str) -> str:
             names = [model.id for model in client.models.list().data]
     except (openai.OpenAIError, AttributeError, TypeError) as error:
         raise RunError(
-            f"{url} does not list its models ({' '.join(str(error).split())}); give --judge-model"
+            f"{url} does not list its models ({' '.join(str(error).split())}); give `judge_model`"
         ) from error
     if len(names) != 1:
         raise RunError(
-            f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with --judge-model"
+            f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with `judge_model`"
         )
     return names[0]
 

@@ -16,7 +16,7 @@ from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import budget_name
-from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
+from lfpc.evaluation.probes import OWN, PROBES, check_probe_names, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
@@ -139,9 +139,12 @@ def eval_run(
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
-            f"--repeats must be at least 1, and several need a --temperature above 0; got "
+            f"`repeats` must be at least 1, and several need a `temperature` above 0; got "
             f"{repeats} at {config.temperature}"
         )
+    if timed < 0:
+        raise ConfigError(f"`timed` must be at least 0, got {timed}")
+    check_probe_names(probes)
     _check_folder(out)
     configs = [replace(config, probe=probe) for probe in dict.fromkeys([OWN, *probes])]
     asked = {task.name: _asked(task, [one.probe for one in configs]) for task in tasks}
@@ -218,11 +221,11 @@ def _check_folder(out: Path) -> None:
     """
     check_formats(out)  # the results could not include another format
     if is_run(out) and (kind := read_run(out).kind) != Kind.EVALUATION:
-        raise RunError(f"{out} is a run of the kind {kind}; give another `--out`")
+        raise RunError(f"{out} is a run of the kind {kind}; use another `out`")
     arms = [arm for arm in read_results(out).get("conditions", {}) if arm]
     if arms:
         raise RunError(
-            f"{out} is a study of {', '.join(arms)}; give another `--out`, such as {out}-eval"
+            f"{out} is a study of {', '.join(arms)}; use another `out`, such as {out}-eval"
         )
 
 

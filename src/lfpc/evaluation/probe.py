@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
-from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
@@ -54,11 +54,11 @@ def probe_run(
         RunError: `place` holds no evaluation, or it cannot be written.
         SampleError: a truth probe on samples without boxes.
     """
-    if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
-        known = ", ".join(probe for probe in PROBES if probe != OWN)
-        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
+    check_probe_names(probes, [probe for probe in PROBES if probe != OWN])
+    if not probes:
+        raise ConfigError(f"`probes` is empty; name one or more of {', '.join(PROBES)}")
     if draws < 1:
-        raise ConfigError(f"--draws must be at least 1, got {draws}")
+        raise ConfigError(f"`draws` must be at least 1, got {draws}")
     recorded = own_evaluation(place)
     with FolderLock(recorded.folder):  # raises while the evaluation is still written
         own = recorded.records()

@@ -224,7 +224,7 @@ def evaluate_probe(
         inputs: see `evaluation_inputs`.
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
         backend: name of the backend, for `environment.json`.
-        label: label of the progress bar, before the probe.
+        label: label of the progress bar, before the name of the run folder.
     Raises:
         ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
@@ -256,7 +256,7 @@ def evaluate_probe(
             draw=1 + config.seed if config.probe == REPEAT else 0,
             reward=lambda played: episode_reward(played, SHOWN_REWARD),
             progress=progress,
-            label=" ".join(filter(None, (label, config.probe))),
+            label=" ".join(filter(None, (label, out.name))),
         )
 
 

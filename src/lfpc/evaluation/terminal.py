@@ -166,7 +166,7 @@ def _failures(counts: Mapping[str, int]) -> list[str]:
 def _truncations(counts: Mapping[str, int]) -> list[str]:
     note = (
         "questions have a reply that the token limit ended (finish reason length); raise "
-        "--max-new-tokens"
+        "`max_new_tokens`"
     )
     return [f"{name}: {count} {note}" for name, count in counts.items() if count]
 

@@ -77,7 +77,7 @@ class DemoConfig:
             "processes",
         ):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"`{name}` must be at least 1, got {getattr(self, name)}")
 
     @property
     def asked(self) -> int:

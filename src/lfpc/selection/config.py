@@ -62,7 +62,7 @@ class SelectConfig:
             or self.ladder[-1] < 1
         ):
             raise ConfigError(
-                f"ladder must be at least two falling positive budgets, got {self.ladder}"
+                f"`ladder` must be at least two falling positive budgets, got {self.ladder}"
             )
         falling = (
             all(b > a for b, a in pairwise(self.ratios)) and 0 < self.ratios[-1] < 1
@@ -71,11 +71,11 @@ class SelectConfig:
         )
         if not falling or (self.ratios and self.ratios[0] != 1):
             raise ConfigError(
-                f"ratios must be at least two numbers that fall from 1 to above 0, got "
+                f"`ratios` must be at least two numbers that fall from 1 to above 0, got "
                 f"{self.ratios}"
             )
         if self.votes < 1:
-            raise ConfigError(f"votes must be at least 1, got {self.votes}")
+            raise ConfigError(f"`votes` must be at least 1, got {self.votes}")
 
     @property
     def levels(self) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
-from lfpc.errors import LfpcError, RunError
+from lfpc.errors import ConfigError, LfpcError, RunError
 from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
@@ -105,8 +105,11 @@ def select(
     Returns:
         Samples with their budgets, in their order, without dropped ones.
     Raises:
+        ConfigError: `batch` is below 1.
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
+    if batch < 1:
+        raise ConfigError(f"`batch` must be at least 1, got {batch}")
     stored = answers or out / ANSWERS_FOLDER
     check_run(stored, Kind.ANSWERS, config.answers, inputs=inputs)
     run = RunFolder.open(out, Kind.SELECTION, config, inputs=inputs)

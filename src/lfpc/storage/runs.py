@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from types import MappingProxyType
@@ -244,7 +245,7 @@ def read_run(path: Path) -> RunFolder:
 def _read_head(path: Path) -> dict[str, Any]:
     """The content of `config.json`: kind, format and configuration."""
     if not (path / CONFIG_FILE).is_file():
-        raise RunError(f"{path} is no run folder: it has no {CONFIG_FILE}")
+        raise RunError(f"{path} is no run folder: it has no {CONFIG_FILE}{_runs_below(path)}")
     found = read_json(path / CONFIG_FILE)
     if not isinstance(found, dict):
         raise RunError(f"{path} is no run folder: {CONFIG_FILE} is not a JSON object")
@@ -255,6 +256,14 @@ def _read_head(path: Path) -> dict[str, Any]:
     if found["kind"] not in list(Kind) or not isinstance(found["config"], dict):
         raise RunError(f"{path} is no run folder: {CONFIG_FILE} has the kind {found['kind']!r}")
     return found
+
+
+def _runs_below(path: Path) -> str:
+    """A hint that names the runs below `path`; empty without any."""
+    files = islice(path.rglob(CONFIG_FILE), 100) if path.is_dir() else ()
+    runs = sorted(str(file.parent) for file in files if is_run(file.parent))
+    more = ", ..." if len(runs) > 3 else ""
+    return f"; runs below it: {', '.join(runs[:3])}{more}" if runs else ""
 
 
 def _other_format(path: Path, written_in: Any) -> RunError:

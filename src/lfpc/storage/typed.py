@@ -52,7 +52,7 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
     Args:
         cls: the dataclass.
         found: value read from JSON.
-        where: name of `found` in errors.
+        where: name of `found` in errors; empty: none.
     Raises:
         ConfigError: an unknown key (with the nearest known one as a hint), a missing one, or a
             wrong value.
@@ -60,9 +60,11 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
     from pydantic import TypeAdapter, ValidationError  # here, as it is slow to import
 
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(found), strict=True, extra="forbid")
+        text = json.dumps(found, default=repr)
+        return TypeAdapter(cls).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(cls, error.errors()[0])}") from error
+        prefix = f"{where}: " if where else ""
+        raise ConfigError(f"{prefix}{_sentence(cls, error.errors()[0])}") from error
 
 
 def _sentence(cls: Any, error: Any) -> str:

@@ -38,7 +38,8 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
             raise ConfigError(
-                f"lora needs rank >= 1, alpha > 0 and at least one target, got {self}"
+                f"`lora.rank` must be at least 1, `lora.alpha` above 0, `lora.targets` not empty; "
+                f"got {self.rank}, {self.alpha} and {self.targets}"
             )
 
 
@@ -164,7 +165,7 @@ class TrainConfig:
         _at_least(self, 2, "group_size")
         for name in ("temperature", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise ConfigError(f"`{name}` must be above 0, got {getattr(self, name)}")
         for name, known in (
             ("first_view", ("selected", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
@@ -173,11 +174,11 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                    f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
         if self.crop.factor != self.chat.factor:
             raise ConfigError(
-                f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} "
+                f"`crop.factor` is {self.crop.factor}, but a visual token of {self.protocol} "
                 f"is {self.chat.factor} pixels wide"
             )
 
@@ -196,4 +197,4 @@ class TrainConfig:
 def _at_least(config: TrainConfig, least: int, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= least:
-            raise ConfigError(f"{name} must be at least {least}, got {getattr(config, name)}")
+            raise ConfigError(f"`{name}` must be at least {least}, got {getattr(config, name)}")

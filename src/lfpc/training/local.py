@@ -304,7 +304,7 @@ def pick_device(config: TrainConfig) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"--device {config.device!r} is unavailable: {first_line(error)}"
+            f"`device` {config.device!r} is unavailable: {first_line(error)}"
         ) from error
 
 

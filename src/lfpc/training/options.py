@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import tyro
 
+from lfpc.options import configuration_errors
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import TrackerName
 from lfpc.training.verl.clusters import Cluster, hardware
@@ -50,19 +52,20 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     cluster = Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
-    return tyro.cli(
-        TrainOptions,
-        default=TrainOptions(run=config, cluster=cluster, hardware=name),
-        prog=prog,
-        args=words,
-    )
+    with configuration_errors():
+        return tyro.cli(
+            TrainOptions,
+            default=TrainOptions(run=config, cluster=cluster, hardware=name),
+            prog=prog,
+            args=words,
+        )
 
 
 def _hardware(words: Sequence[str]) -> str | None:
     """The hardware preset in `words`, which sets the defaults of the other options."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in pairwise([*words, None]):
         if word == HARDWARE_OPTION:
             return following
-        if word.startswith(f"{HARDWARE_OPTION}="):
+        if word and word.startswith(f"{HARDWARE_OPTION}="):
             return word.partition("=")[2]
     return None

@@ -99,7 +99,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError("--lora needs the package peft: pip install 'lfpc[lora]'") from error
+        raise ConfigError("`lora` needs the package peft: pip install 'lfpc[lora]'") from error
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
     )
@@ -108,7 +108,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
         try:
             peft.inject_adapter_in_model(settings, model)
         except ValueError as error:
-            raise ConfigError(f"--lora: {error}") from error
+            raise ConfigError(f"`lora.targets`: {error}") from error
 
 
 def adapters(model: Any) -> dict[str, torch.Tensor]:

@@ -87,7 +87,7 @@ class Hosted:
             self._module: Any = import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"--{name} needs the package {name}, which cannot be imported ({error}): "
+                f"`{name}` needs the package {name}, which cannot be imported ({error}): "
                 f"pip install {name}"
             ) from error
         path = config.out.resolve()
