@@ -14,6 +14,7 @@ from PIL import Image
 
 from lfpc import cli
 from lfpc.errors import RunError
+from lfpc.evaluation.config import EvaluationConfig
 from lfpc.policies.identity import checkpoint_identity
 from lfpc.run_samples import keep_whole_set
 from lfpc.samples import Sample, read_samples, write_samples
@@ -226,6 +227,20 @@ def test_what_changes_no_result_may_change(tmp_path, changes):
         assert run.id == known
     with pytest.raises(RunError, match="`seed` is 0 in the existing run but 1 here"):
         check_run(tmp_path, Kind.TRAIN, replace(again, seed=1), inputs=inputs)
+
+
+def test_a_served_model_is_its_name_and_no_checkpoint(tmp_path):
+    config = EvaluationConfig(model="/somewhere/7b", budget=1, probe="own")
+    weights = {"weights": "a"}
+    with RunFolder.open(tmp_path, Kind.EVALUATION, config, inputs=weights) as run:
+        run.log_episode("a", {"said": "A"})
+    moved = replace(config, model="/elsewhere/7b")
+    check_run(tmp_path, Kind.EVALUATION, moved, inputs=weights)
+    served = replace(config, model="7b")
+    with pytest.raises(
+        RunError, match='`model` is "/somewhere/7b" in the existing run but "7b" here'
+    ):
+        check_run(tmp_path, Kind.EVALUATION, served, inputs={"model": "7b"})
 
 
 def test_a_run_without_a_result_may_become_another(tmp_path):

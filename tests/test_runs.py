@@ -200,7 +200,7 @@ def test_of_two_episodes_with_one_key_the_last_counts(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written or read"):
+    with pytest.raises(RunError, match="file: a file is in the way; name another folder"):
         opened(tmp_path / "file")
     run = opened(tmp_path / "run")
     (run.path / "metrics.jsonl").symlink_to("/dev/full")  # every write fails with "no space left"

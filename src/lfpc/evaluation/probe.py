@@ -15,6 +15,7 @@ from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.identity import WEIGHTS
 from lfpc.policies.loading import any_policy
 from lfpc.storage.files import FolderLock, read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
@@ -66,9 +67,10 @@ def probe_run(
         raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
     if policy is not None:
-        _check_same_model(recorded, policy.config)
         backend = policy.backend
-    inputs = evaluation_inputs(recorded.config, backend)
+    inputs = evaluation_inputs(policy.config if policy else recorded.config, backend)
+    if policy is not None:
+        _check_same_model(recorded, policy.config, by_weights=WEIGHTS in inputs)
     configs = {
         place / name: replace(recorded.config, probe=probe, replay=replay, seed=seed)
         for probe in asked
@@ -107,9 +109,19 @@ def _folder_name(probe: str, draw: int, *, replay: bool) -> str:
     return "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
 
 
-def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
-    """Raises: ConfigError: `policy` is another configuration than the recorded one."""
+def _check_same_model(recorded: Evaluation, policy: PolicyConfig, *, by_weights: bool) -> None:
+    """Check that `policy` is configured as the recorded one.
+
+    Args:
+        recorded: the evaluation.
+        policy: configuration of the policy to probe.
+        by_weights: whether its weights are known, and compared in place of the path.
+    Raises:
+        ConfigError: it is not.
+    """
     for name, now in fields_of(PolicyConfig, policy).items():
+        if name == "model" and by_weights and WEIGHTS in recorded.run.inputs:
+            continue
         was = getattr(recorded.config, name)
         if was != now:
             raise ConfigError(

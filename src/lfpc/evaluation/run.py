@@ -19,7 +19,7 @@ from lfpc.metrics.summary import Records
 from lfpc.playing.driver import Failure, Played, one_game, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.policies.backends import Backend
-from lfpc.policies.config import ModelPolicy
+from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
@@ -192,7 +192,7 @@ def check_evaluation(
         check_asked(read_run(out), samples, config.budget)
 
 
-def evaluation_inputs(config: EvaluationConfig, backend: Backend = None) -> Inputs:
+def evaluation_inputs(config: PolicyConfig, backend: Backend = None) -> Inputs:
     """What the answers of an evaluation come from, apart from its samples: model and prompts."""
     prompts = prompt_hash(config.chat) + prompt_hash(config.chat, tools=False)
     return {**model_identity(config.model, backend), "prompts": prompts}
@@ -224,7 +224,7 @@ def evaluate_probe(
         inputs: see `evaluation_inputs`.
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
         backend: name of the backend, for `environment.json`.
-        label: label of the progress bar, before the name of the run folder.
+        label: label of the progress bar, before the probe, its repeat and draw.
     Raises:
         ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
@@ -232,6 +232,7 @@ def evaluate_probe(
     if config.probe == NO_TOOL:
         policy = _without_tools(policy)
         max_turns = 1
+    name = out.name if out.name.startswith(config.probe) else config.probe
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples
     run = open_evaluation(
@@ -256,7 +257,7 @@ def evaluate_probe(
             draw=1 + config.seed if config.probe == REPEAT else 0,
             reward=lambda played: episode_reward(played, SHOWN_REWARD),
             progress=progress,
-            label=" ".join(filter(None, (label, out.name))),
+            label=" ".join(filter(None, (label, name))),
         )
 
 

@@ -15,6 +15,7 @@ from lfpc.errors import CheckpointError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
+from lfpc.evaluation.protocol import prompt_hash
 from lfpc.evaluation.run import evaluate_probe, evaluation_inputs
 from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
@@ -90,7 +91,7 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
     }
     check_formats(config.out)
     for run in runs.values():  # before anything is written
-        check_run(run.out, Kind.TRAIN, run)
+        check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
     _print("data and resolution selection", progress)
     _select(train_folder, "train", config.train_samples, base, config, progress=progress)
     _select(hard_folder, "hard", config.hard_samples, base, config, progress=progress)

@@ -49,6 +49,7 @@ RESULTS = {
     "answers": ("answers.jsonl",),
     "import": (".",),
     "hashes": (".",),
+    "gain": (EPISODES_FILE,),
 }
 """Files of a run's results, by its kind."""
 Inputs = Mapping[str, str]
@@ -167,6 +168,11 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as JSON."""
         return self._head["config"]
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the run is computed from; empty in a run of an earlier version."""
+        return self._head.get("inputs", NO_INPUTS)
 
     @property
     def id(self) -> str:
@@ -305,7 +311,8 @@ def check_run(
     if not has_results(path, kind):
         return
     before: Inputs = head.get("inputs", {})
-    _check_same_config(path, head["config"], config, recorded=bool(before and inputs))
+    free = changeable_fields(type(config)) if before and inputs else frozenset[str]()
+    _check_same_config(path, head["config"], config, free - set(before) - set(inputs))
     changed = [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]
     if changed:
         name = changed[0]
@@ -337,9 +344,8 @@ def has_results(path: Path, kind: Kind) -> bool:
 
 
 def _check_same_config(
-    path: Path, before: Mapping[str, Any], config: "DataclassInstance", *, recorded: bool
+    path: Path, before: Mapping[str, Any], config: "DataclassInstance", free: frozenset[str]
 ) -> None:
-    free = changeable_fields(type(config)) if recorded else frozenset[str]()
     difference = _first_difference(before, config, free=free)
     if difference is None:
         return
