@@ -12,8 +12,9 @@ from lfpc.dialogue import Answer, Crop
 from lfpc.episode import Stop
 from lfpc.evaluation.results import AllRecords, Condition, all_results
 from lfpc.metrics.summary import Records
-from lfpc.records import EpisodeRecord, TurnRecord, keep_samples, log_record
+from lfpc.records import EpisodeRecord, TurnRecord, log_record
 from lfpc.report.evidence import Evidence, Origin
+from lfpc.run_samples import keep_samples
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import Kind, RunFolder

@@ -219,8 +219,11 @@ def test_words_of_an_import_become_its_configuration() -> None:
         ("data import table src out --map question", "--map takes FIELD=COLUMN"),
         ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
         ("data mix in out --parts a=few", "--parts a=few: COUNT must be a number above 0, or all"),
-        ("demo --seeds 0", "seeds must be at least 1, got 0"),
-        ("select in --out out --ladder 4 16", "falling positive budgets, got (4, 16)"),
+        ("demo --seeds 0", "--seeds must be at least 1, got 0"),
+        (
+            "select in --out out --ladder 4 16",
+            "--ladder must be at least two falling positive",
+        ),
     ],
 )
 def test_a_value_that_a_configuration_refuses_is_one_sentence(
@@ -318,4 +321,4 @@ def test_play_asks_judges_and_ends_cleanly(
 
 def test_play_refuses_numbers_below_one(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["play", str(tmp_path), "--budget", "0"]) == 1
-    assert capsys.readouterr().err == "lfpc: budget must be at least 1, got 0\n"
+    assert capsys.readouterr().err == "lfpc: --budget must be at least 1, got 0\n"

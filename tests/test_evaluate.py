@@ -234,9 +234,9 @@ def test_the_terminal_counts_replies_cut_at_the_token_limit_and_names_the_option
     whole = records_of(tmp_path, samples, ScriptedPolicy(say_at_once))
     cut = [dataclasses.replace(record, truncated=1) for record in whole]
     condition = condition_results({"own": cut, "noise": whole})
-    notes = [line for line in probe_lines(condition) if "--max-new-tokens" in line]
+    notes = [line for line in probe_lines(condition) if "`max_new_tokens`" in line]
     assert [note.split(" questions")[0] for note in notes] == [f"own: {len(cut)}"]
-    assert not any("--max-new" in line for line in probe_lines(condition_results({"own": whole})))
+    assert not any("max_new" in line for line in probe_lines(condition_results({"own": whole})))
 
 
 def made_up(right, **facts):

@@ -243,7 +243,7 @@ def test_probes_that_cannot_be_shown_are_refused_before_anything_is_asked(
 ):
     with pytest.raises(ConfigError, match="unknown probe 'nois'; known are repeat, truth"):
         probe_run.probe_run(run, ["nois"])
-    with pytest.raises(ConfigError, match="draws must be at least 1"):
+    with pytest.raises(ConfigError, match="`draws` must be at least 1"):
         probe_run.probe_run(run, ["noise"], draws=0)
     evaluated(
         [dataclasses.replace(sample, boxes=()) for sample in samples], looks, tmp_path / "boxless"

@@ -29,10 +29,10 @@ from lfpc.records import (
     EpisodeRecord,
     TurnRecord,
     failed_record,
-    keep_samples,
     log_record,
     record_of,
 )
+from lfpc.run_samples import keep_samples
 from lfpc.samples import Sample, read_samples, write_samples
 from lfpc.storage.runs import CONFIG_FILE, Kind, RunFolder, read_run
 

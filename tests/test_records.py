@@ -17,15 +17,14 @@ from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import (
     EpisodeRecord,
-    keep_samples,
     log_record,
     read_records,
     record_from_json,
     record_of,
     record_to_json,
-    run_samples,
 )
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
+from lfpc.run_samples import keep_samples, run_samples
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 

@@ -101,7 +101,7 @@ def test_a_run_of_another_format_names_the_version_that_reads_it(
     (tmp_path / "environment.json").write_text('{"lfpc": "0.3.1"}')
     says = (
         rf"was written by lfpc 0\.3\.1 in format {number}; this version reads format 2: run the "
-        r"command again with another --out, or use lfpc 0\.3\.1"
+        r"command again with another output folder, or use lfpc 0\.3\.1"
     )
     with pytest.raises(RunError, match=says):
         read_run(tmp_path)
@@ -114,7 +114,7 @@ def test_the_same_run_is_continued_and_another_refused(tmp_path: Path) -> None:
     assert opened(tmp_path).metrics() == [{"step": 1}]
     with pytest.raises(
         RunError,
-        match=r"`steps` is 4 in the existing run but 8 here; use the same settings or another `--o",
+        match=r"`steps` is 4 in the existing run but 8 here; use the same settings or another fo",
     ):
         opened(tmp_path, replace(CONFIG, steps=8))
     with pytest.raises(RunError, match=r"`reward\.tool` is 0\.5 in the existing run but 0\.7 here"):
@@ -130,29 +130,30 @@ def test_the_same_run_is_continued_and_another_refused(tmp_path: Path) -> None:
 
 
 def test_a_new_setting_with_its_default_leaves_an_old_run_resumable(tmp_path: Path) -> None:
-    opened(tmp_path)
+    opened(tmp_path).log_metrics({"step": 1})
     change(
         tmp_path,
         without="steps",
         reward={"grounding": 1.0},
         rewards=[{}, {"grounding": 1.0}],
     )
-    opened(tmp_path)
     with pytest.raises(RunError, match="`steps` is unset in the existing run but 8 here"):
         opened(tmp_path, replace(CONFIG, steps=8))
     with pytest.raises(RunError, match=r"`reward\.tool` is unset in the existing run but 0\.7"):
         opened(tmp_path, replace(CONFIG, reward=RewardConfig(grounding=1.0, tool=0.7)))
+    opened(tmp_path)
+    assert read_run(tmp_path).config["steps"] == 4
 
 
 def test_a_new_setting_without_a_default_is_named(tmp_path: Path) -> None:
-    opened(tmp_path, Needy(name="a"))
+    opened(tmp_path, Needy(name="a")).log_metrics({"step": 1})
     change(tmp_path, without="name")
     with pytest.raises(RunError, match='`name` is unset in the existing run but "a" here'):
         opened(tmp_path, Needy(name="a"))
 
 
 def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> None:
-    opened(tmp_path)
+    opened(tmp_path).log_metrics({"step": 1})
     change(tmp_path, colour="red")
     with pytest.raises(RunError, match='the existing run has `colour` = "red", which this version'):
         opened(tmp_path)
@@ -163,7 +164,7 @@ def test_a_new_run_does_not_write_into_a_folder_of_something_else(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("kept")
-    with pytest.raises(RunError, match=rf"already holds {name}.*give another `--out`"):
+    with pytest.raises(RunError, match=rf"already holds {name}.*use another folder"):
         RunFolder.open(tmp_path, Kind.SELECTION, RewardConfig())
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == [name]
 
@@ -199,7 +200,7 @@ def test_of_two_episodes_with_one_key_the_last_counts(tmp_path: Path) -> None:
 
 def test_a_disk_that_refuses_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot be written or read"):
+    with pytest.raises(RunError, match="file: a file is in the way; name another folder"):
         opened(tmp_path / "file")
     run = opened(tmp_path / "run")
     (run.path / "metrics.jsonl").symlink_to("/dev/full")  # every write fails with "no space left"

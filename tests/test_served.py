@@ -646,11 +646,14 @@ def test_ask_names_the_token_limit_where_it_ended_a_reply(tmp_path, samples, cap
         (["--base-url", "127.0.0.1:1", "--model", "m"], "not the address of an API"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--extra-body", "[1]"],
-            "extra_body must be a JSON object",
+            "--extra-body must be a JSON object",
         ),
-        (["--checkpoint", "x", "--engine-options", "{"], "engine_options must be a JSON object"),
-        (["--checkpoint", "x", "--temperature", "-1"], "sampling needs temperature >= 0"),
-        (["--checkpoint", "x", "--top-p", "0"], "0 < top_p <= 1"),
+        (["--checkpoint", "x", "--engine-options", "{"], "--engine-options must be a JSON object"),
+        (
+            ["--checkpoint", "x", "--temperature", "-1"],
+            "--temperature must be at least 0",
+        ),
+        (["--checkpoint", "x", "--top-p", "0"], "--top-p must be above 0 and at most 1, got 0.0"),
         (["--checkpoint", "x", "--concurrency", "0"], "concurrency must be at least 1, got 0"),
         (
             ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--protocol", "mine"],

@@ -2,6 +2,7 @@
 learnt."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import CheckpointError, ConfigError, PictureError, SampleError
+from lfpc.errors import CheckpointError, ConfigError, PictureError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.sampling import Sampling
@@ -467,3 +468,34 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(tmp_path):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="missing from the folder"):
         load_checkpoint(folder)
+
+
+def test_a_run_goes_on_when_it_was_moved_and_its_init_is_gone(base, tmp_path):
+    shutil.copytree(base / "init", tmp_path / "init")
+    processor = tmp_path / "init/preprocessor_config.json"
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | {"max_pixels": 12_345_678}))
+    shutil.copytree(base / "data", tmp_path / "data")
+    first = config(tmp_path, tmp_path / "out", steps=2)
+    train(first, progress=False, reward=early_tokens)
+    shutil.rmtree(tmp_path / "init")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "out").rename(tmp_path / "renamed")
+    moved = {"data": tmp_path / "moved", "out": tmp_path / "renamed"}
+    last = train(replace(first, steps=3, **moved), progress=False, reward=early_tokens)
+    assert [row["step"] for row in RunFolder(moved["out"]).metrics()] == [1, 2, 3]
+    found = json.loads((last / "preprocessor_config.json").read_text())
+    assert found["max_pixels"] == 12_345_678
+    with pytest.raises(CheckpointError, match=r"no config\.json in it"):
+        train(replace(first, out=tmp_path / "new", data=moved["data"]), progress=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_adapters_are_not_put_on_other_base_weights(base, tmp_path):
+    pytest.importorskip("peft")
+    shutil.copytree(base / "init", tmp_path / "init")
+    lora = config(base, tmp_path / "out", steps=1, lora=LoraConfig(rank=4, alpha=8))
+    lora = replace(lora, init=tmp_path / "init")
+    train(lora, progress=False, reward=early_tokens)
+    save_checkpoint(tiny.model(seed=1), tiny.tokenizer(), tmp_path / "init")
+    with pytest.raises(RunError, match="the weights of the existing run had the hash"):
+        train(replace(lora, steps=2), progress=False, reward=early_tokens)

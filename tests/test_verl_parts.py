@@ -116,9 +116,9 @@ def test_stages_one_and_two_fit_the_hardware_they_are_preset_for(name, arm):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"gpus_per_node": 0}, "gpus_per_node must be at least 1"),
+        ({"gpus_per_node": 0}, "`cluster.gpus_per_node` must be at least 1"),
         ({"tensor_parallel": 3}, "8 GPUs are not divisible by --cluster.tensor-parallel 3"),
-        ({"sampling_share": 1.0}, "sampling_share must lie between 0 and 1"),
+        ({"sampling_share": 1.0}, "`cluster.sampling_share` must lie between 0 and 1"),
         ({"verl": ("trainer.save_freq",)}, "--cluster.verl takes KEY=VALUE"),
     ],
 )
@@ -517,9 +517,11 @@ def test_each_engine_leaves_the_others_runs_alone(tmp_path):
 
 @pytest.mark.slow
 def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
+    from lfpc.training.resume import keep_init_files
     from lfpc.training.verl.checkpoints import check_ranks, keep_best, publish, saved_step
 
     run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
+    keep_init_files(run)
     assert saved_step(tmp_path) == 0
     check_ranks(tmp_path, 8)
     for step in (1, 2):

@@ -5,22 +5,23 @@ All functions work inside a running event loop. Torch is imported only to load o
 checkpoint.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
 from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.identity import model_identity
 from lfpc.policies.sampling import Sampling
-from lfpc.policies.settings import CheckpointSettings, read_settings
+from lfpc.policies.settings import CheckpointSettings, read_settings, settings_or_defaults
 from lfpc.protocols import Coords
-from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.samples import Sample, distinct_samples, iter_samples, write_samples
 from lfpc.storage.runs import RunFolder, read_run
+from lfpc.storage.typed import config_from_plain, plain
 
 if TYPE_CHECKING:
     from lfpc.episode import Episode
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from lfpc.training.config import TrainConfig
     from lfpc.training.trackers import TrackerName
 
-Samples = Sequence[Sample] | Path | str
+C = TypeVar("C")
+Samples = Iterable[Sample] | Path | str
 """Samples, or a samples folder (or one `.jsonl` file)."""
 
 
@@ -67,12 +69,13 @@ def load_policy(
     from lfpc.policies.loading import any_policy
 
     if engine not in ("transformers", VLLM_BACKEND):
-        raise ConfigError(f"engine must be transformers or vllm, got {engine!r}")
+        raise ConfigError(f"`engine` must be transformers or vllm, got {engine!r}")
     if engine_options and engine != VLLM_BACKEND:
-        raise ConfigError("engine_options need engine='vllm'")
-    defaults = read_settings(Path(checkpoint)) or CheckpointSettings()
-    config = PolicyConfig(
-        model=str(Path(checkpoint)),
+        raise ConfigError("`engine_options` need engine='vllm'")
+    defaults = settings_or_defaults(Path(checkpoint))
+    config = _checked(
+        PolicyConfig,
+        model=str(Path(checkpoint).absolute()),
         protocol=protocol or defaults.protocol,
         coords=coords,
         max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
@@ -119,7 +122,8 @@ def served_policy(
     """
     from lfpc.policies import loading
 
-    config = PolicyConfig(
+    config = _checked(
+        PolicyConfig,
         model=model,
         protocol=protocol,
         coords=coords,
@@ -129,7 +133,8 @@ def served_policy(
         sampling_seed=sampling_seed,
         extra_body=dict(extra_body or {}),
     )
-    server = Server(
+    server = _checked(
+        Server,
         base_url=base_url,
         concurrency=concurrency,
         timeout_s=timeout_s,
@@ -180,16 +185,19 @@ def evaluate(
     from lfpc.evaluation.plan import default_budget, eval_run, samples_task, task_of
     from lfpc.evaluation.probes import OWN
 
-    for name, value in (("budget", budget), ("max_turns", max_turns)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
+    _check_policy(policy)
+    _check_whole("budget", budget, 1, optional=True)
+    _check_whole("max_turns", max_turns, 1, optional=True)
+    _check_whole("repeats", repeats, 1)
+    _check_whole("timed", timed, 0)
     if isinstance(samples, Path | str):
         task = samples_task(Path(samples))
     else:
-        task = task_of(_distinct(samples), "samples given in Python")
+        task = task_of(list(distinct_samples(samples)), "samples given in Python")
     settings = _settings(policy)
     defaults = settings or CheckpointSettings()
-    config = EvaluationConfig(
+    config = _checked(
+        EvaluationConfig,
         budget=None,
         probe=OWN,
         crop=crop or defaults.crop_for(policy.config.protocol),
@@ -309,13 +317,17 @@ def select(
     from lfpc.selection import run
     from lfpc.selection.config import SelectConfig
 
+    _check_policy(policy)
+    _check_whole("votes", votes, 1)
+    _check_whole("batch", batch, 1)
     if votes > 1 and policy.config.temperature == 0:
         raise ConfigError(
-            "votes above 1 need sampled answers: give the policy a temperature above 0"
+            "`votes` above 1 need sampled answers: give the policy a `temperature` above 0"
         )
-    config = SelectConfig(
-        ladder=tuple(ladder),
-        ratios=tuple(ratios),
+    config = _checked(
+        SelectConfig,
+        ladder=ladder,
+        ratios=ratios,
         never=never,
         wrong=wrong,
         every_level=every_level,
@@ -324,7 +336,8 @@ def select(
         protocol=policy.config.protocol,
         sampling=Sampling(**fields_of(Sampling, policy.config)),
     )
-    asked = read_samples(samples) if isinstance(samples, Path | str) else _distinct(samples)
+    given = iter_samples(samples) if isinstance(samples, Path | str) else samples
+    asked = list(distinct_samples(given))
     if not asked:
         raise SampleError("there are no samples to select budgets for")
     selection = run.select(
@@ -333,6 +346,7 @@ def select(
         protocol=policy.config.chat,
         config=config,
         out=Path(out),
+        inputs=model_identity(policy.config.model, policy.backend),
         answers=None if answers is None else Path(answers),
         batch=batch,
         progress=progress,
@@ -369,21 +383,20 @@ def train(
     Returns:
         Folder of the last step's checkpoint.
     Raises:
-        ConfigError: an unknown preset, or a value out of range.
+        ConfigError: an unknown preset or field, or a wrong value.
         SampleError, PictureError: the samples cannot be trained on.
         CheckpointError: `init` does not load.
         RunError: `out` holds a run with another configuration.
-        TypeError: an unknown field of `TrainConfig`.
     """
+    from lfpc.training.config import TrainConfig
     from lfpc.training.presets import preset
 
-    run = replace(
-        preset(config) if isinstance(config, str) else config,
-        data=Path(data),
-        init=Path(init),
-        out=Path(out),
-        validation=None if validation is None else Path(validation),
-        **settings,
+    base = preset(config) if isinstance(config, str) else config
+    run = _checked(
+        TrainConfig,
+        **fields_of(TrainConfig, base)
+        | settings
+        | {"data": data, "init": init, "out": out, "validation": validation},
     )
     from lfpc.training import local  # here, because a wrong preset or field needs no torch
 
@@ -407,11 +420,34 @@ def _settings(policy: ModelPolicy) -> CheckpointSettings | None:
     return read_settings(Path(policy.config.model))
 
 
-def _distinct(samples: Sequence[Sample]) -> list[Sample]:
-    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
-    if twice:
-        raise SampleError(f"sample id {twice[0]!r} is used twice; ids name episodes")
-    return list(samples)
+def _checked(cls: type[C], **values: Any) -> C:
+    """The configuration with these values, checked for their types too.
+
+    Raises:
+        ConfigError: an unknown field, or a wrong value.
+    """
+    return config_from_plain(cls, plain(values), "")
+
+
+def _check_policy(policy: Any) -> None:
+    """Raises: ConfigError: not a policy with a model."""
+    if not hasattr(policy, "reply") or not hasattr(policy, "config"):
+        raise ConfigError(
+            f"the policy must be the result of lfpc.load_policy or lfpc.served_policy, got "
+            f"{policy!r}"
+        )
+
+
+def _check_whole(name: str, value: Any, least: int, *, optional: bool = False) -> None:
+    """Raises: ConfigError: not a whole number of `least` or more."""
+    if optional and value is None:
+        return
+    if isinstance(value, list | tuple):
+        raise ConfigError(f"`{name}` is one whole number, got {value!r}; call once for each")
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ConfigError(f"`{name}` must be a whole number, got {value!r}")
+    if int(value) < least:
+        raise ConfigError(f"`{name}` must be at least {least}, got {value}")
 
 
 def _names(probes: Sequence[str]) -> Sequence[str]:

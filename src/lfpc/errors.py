@@ -1,5 +1,8 @@
 """Errors for callers to catch. The command line prints them as one sentence and exits with 1.
 
+A message names a setting by its Python name in backticks, `max_new_tokens`; the command line prints
+it as the option that is typed, --max-new-tokens (`lfpc.cli.typed`).
+
 LfpcError
 ├── BoxError         a rectangle that is empty, reversed or outside its picture
 ├── SampleError      a row that is not a valid sample

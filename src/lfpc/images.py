@@ -136,8 +136,8 @@ class CropRules:
     def __post_init__(self) -> None:
         if not 1 <= self.min_tokens <= self.max_tokens:
             raise ConfigError(
-                f"--crop-tokens are two numbers from 1 in ascending order, got {self.min_tokens} "
-                f"{self.max_tokens}"
+                f"`crop.min_tokens` must be at least 1, and at most `crop.max_tokens`; got "
+                f"{self.min_tokens} and {self.max_tokens}"
             )
 
 

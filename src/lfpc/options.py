@@ -5,8 +5,11 @@ and help text of the field.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, replace
+from io import StringIO
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -42,6 +45,25 @@ def fields_of(cls: "type[DataclassInstance]", config: "DataclassInstance") -> di
     return {field.name: getattr(config, field.name) for field in fields(cls)}
 
 
+@contextmanager
+def configuration_errors() -> Iterator[None]:
+    """Raise the LfpcError of a configuration that is parsed in this block. tyro would print that of
+    a nested one itself, as wrong usage, because it is a ValueError.
+    """
+    printed = StringIO()
+    try:
+        with redirect_stderr(printed):
+            yield
+    except (SystemExit, ValueError) as stop:
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, LfpcError):
+            error = error.__context__
+        if error is not None:
+            raise error from None
+        sys.stderr.write(printed.getvalue())
+        raise
+
+
 def json_option(name: str) -> PrimitiveConstructorSpec[Mapping[str, Any]]:
     """An option of one JSON object; `name` is its name in errors."""
 
@@ -51,7 +73,7 @@ def json_option(name: str) -> PrimitiveConstructorSpec[Mapping[str, Any]]:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise ConfigError(f"{name} must be a JSON object, got {words[0]!r}")
+            raise ConfigError(f"`{name}` must be a JSON object, got {words[0]!r}")
         return found
 
     return word_option(read, lambda value: [json.dumps(dict(value))], metavar="JSON", nargs=1)

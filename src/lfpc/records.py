@@ -9,6 +9,7 @@ Sizes are (width, height) in pixels, boxes fractions of the original.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -16,12 +17,13 @@ from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
 from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import RunError, SampleError
+from lfpc.errors import RunError
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
-from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.run_samples import run_samples
+from lfpc.samples import Sample
 from lfpc.storage.journal import Journal
-from lfpc.storage.runs import EPISODES_FILE, RunFolder
+from lfpc.storage.runs import EPISODES_FILE, RunFolder, read_run
 
 RECORD_VERSION = 2
 """Version of a line. Version 1, of lfpc 0.1, contained the sample."""
@@ -74,6 +76,8 @@ class EpisodeRecord:
     """Reason why the judge did not decide."""
     error: str = ""
     """Reason of a failed question, which counts as wrong."""
+    asked: str = ""
+    """`lfpc.run_samples.sample_hashes` of the sample when it was asked; empty: unknown."""
 
     tool: bool | None = None
     """Whether a crop was shown."""
@@ -242,16 +246,18 @@ def log_record(run: RunFolder, key: str, record: EpisodeRecord) -> None:
 
 
 def read_records(
-    run: RunFolder, samples: Iterable[Sample] | None = None
+    run: RunFolder | Path | str, samples: Iterable[Sample] | None = None
 ) -> dict[str, EpisodeRecord]:
     """Records of a run by key, in the order first written; the last line of a key counts.
 
     Args:
-        run: the run folder.
+        run: the run folder, or its path.
         samples: samples whose records to read; None: all samples of the run's `samples.jsonl`.
     Raises:
         RunError: a line is not a record of this version; names file and line.
     """
+    if not isinstance(run, RunFolder):
+        run = read_run(Path(run))
     known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
     found: dict[str, EpisodeRecord] = {}
     for number, row in enumerate(Journal(run.path / EPISODES_FILE).rows(), 1):
@@ -266,26 +272,6 @@ def read_records(
                 f"to have the question asked again"
             ) from error
     return found
-
-
-def run_samples(run: RunFolder) -> list[Sample]:
-    """The samples of a run.
-
-    Raises:
-        RunError: its `samples.jsonl` is unreadable.
-    """
-    try:
-        return read_samples(run.samples_file) if run.samples_file.exists() else []
-    except SampleError as error:
-        raise RunError(str(error)) from error
-
-
-def keep_samples(run: RunFolder, samples: Iterable[Sample]) -> None:
-    """Add samples to the run's `samples.jsonl`."""
-    there = {sample.id: sample for sample in run_samples(run)}
-    wanted = there | {sample.id: sample for sample in samples}
-    if wanted != there:
-        write_samples(wanted.values(), run.samples_file.parent)
 
 
 # --- JSON

@@ -215,16 +215,36 @@ def read_samples(path: Path | str) -> list[Sample]:
     return list(iter_samples(path))
 
 
+def distinct_samples(samples: Iterable[Any]) -> Iterator[Sample]:
+    """The samples, one at a time, checked.
+
+    Raises:
+        SampleError: something is no Sample, or two samples share an id.
+    """
+    seen: set[str] = set()
+    for number, sample in enumerate(samples):
+        if not isinstance(sample, Sample):
+            raise SampleError(
+                f"samples[{number}] is no Sample but {type(sample).__name__}; give a list of "
+                f"lfpc.Sample, or the path of a samples folder"
+            )
+        if sample.id in seen:
+            raise SampleError(f"sample id {sample.id!r} is used twice; ids name episodes")
+        seen.add(sample.id)
+        yield sample
+
+
 def write_samples(samples: Iterable[Sample], folder: Path | str) -> Path:
     """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one).
     Returns its path.
 
     Raises:
+        SampleError: something is no Sample, or two samples share an id; an earlier file stays.
         DiskError: the disk refuses.
     """
     folder = Path(folder)
     file = folder / SAMPLES_FILE
     with atomic_file(file) as out:
-        for sample in samples:
+        for sample in distinct_samples(samples):
             out.write(json.dumps(row_of_sample(sample, folder), ensure_ascii=False) + "\n")
     return file

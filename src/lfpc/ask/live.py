@@ -145,7 +145,7 @@ def swapped(
     if len(replies) >= asked.most_turns:
         raise RunError(
             f"crop {call} came with the last of {asked.most_turns} turns, so no reply follows; "
-            f"raise --max-turns"
+            f"raise `max_turns`"
         )
     shown = {earlier: was for earlier, was in asked.shown.items() if earlier < call}
     return LiveQuestion(
@@ -165,7 +165,7 @@ def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
     chat = asked.config.chat
     if asked.most_turns < 2:
         raise RunError(
-            "the crop would come with the last turn, so no reply follows; raise --max-turns"
+            "the crop would come with the last turn, so no reply follows; raise `max_turns`"
         )
     view = first_view(asked.sample, asked.config.budget, factor=chat.factor)
     if chat.write_call is None:

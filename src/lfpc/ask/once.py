@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lfpc.dialogue import Crop, Malformed, Turn
 from lfpc.episode import Policy, episode, play
-from lfpc.errors import RunError
+from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.run import first_view
 from lfpc.images import CropRules, View
 from lfpc.looks import original_look
@@ -34,10 +34,14 @@ def ask(
     `out`; returns the page's path.
 
     Raises:
+        ConfigError: a value out of range.
         PictureError: unusable picture.
         PolicyError: the policy does not reply.
         RunError: `out` cannot be written.
     """
+    for name, value in (("budget", budget), ("max_turns", max_turns)):
+        if value is not None and value < 1:
+            raise ConfigError(f"`{name}` must be at least 1, got {value}")
     sample = Sample(
         id="question", image=picture, question=question, answer="not known", options=tuple(options)
     )

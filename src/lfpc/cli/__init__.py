@@ -32,9 +32,10 @@ from lfpc.cli import (
     training,
 )
 from lfpc.cli.training import Train
+from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
-from lfpc.options import parse
+from lfpc.options import configuration_errors, parse
 
 VERBS: dict[str, type[Verb]] = {
     **story.VERBS,
@@ -59,16 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lfpc {lfpc.__version__}")
         return 0
     try:
-        print(_parse(words).run(), flush=True)
+        with configuration_errors():
+            verb = _parse(words)
+        print(verb.run(), flush=True)
     except LfpcError as error:
-        return _fail(str(error))
+        return _fail(str(error), words)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command resumes from what is written")
+        _fail("interrupted; the same command resumes from what is written", words)
         return 130
     # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(
-            ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+            ": ".join(str(part) for part in (error.filename, error.strerror or error) if part),
+            words,
         )
     return 0
 
@@ -114,8 +118,8 @@ def _unknown(words: Sequence[str]) -> str | None:
     return f"no command {words[0]!r}{hint} (`lfpc --help` lists them)"
 
 
-def _fail(sentence: str) -> int:
+def _fail(sentence: str, words: Sequence[str]) -> int:
     if os.environ.get("LFPC_DEBUG") == "1":
         traceback.print_exc()
-    print(f"lfpc: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"lfpc: {' '.join(as_typed(sentence, words).split())}", file=sys.stderr)
     return 1

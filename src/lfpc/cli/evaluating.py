@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
+from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
 
@@ -71,6 +72,8 @@ class Eval(AskedModel):
 
         names = several(self.tasks)
         data = self.data
+        if not several(self.probes):
+            raise ConfigError("--probes names none; for the model's own crops alone give own")
         if {bool(names), data is not None} != {self.folder is None}:
             raise ConfigError("give either a samples folder, or --tasks and --data")
         config, backend = self.asked(seed=self.seed)
@@ -96,10 +99,10 @@ class Eval(AskedModel):
             repeats=self.repeats,
         )
         for result in found:
-            print(f"{result.path}:", result, sep="\n")
+            print(as_typed(f"{result.path}:\n{result}"))
         figures = {name: row for result in found for name, row in result.figures.items()}
         incomplete = read_results(self.out)["incomplete"]
-        print(*figure_lines(figures, incomplete), sep="\n")
+        print(as_typed("\n".join(figure_lines(figures, incomplete))))
         check_complete(self.out, {name: incomplete.get(name) for name in figures})
         return f"results: {self.out / 'results.json'}"
 
@@ -168,7 +171,7 @@ class Probe(BackendOptions):
                 draws=self.draws,
                 backend=backend,
             )
-            print(place.path, result, sep="\n")
+            print(as_typed(f"{place.path}\n{result}"))
         root = results_root(self.run_folder)
         incomplete = update_results(root)["incomplete"]
         names = names_below(self.run_folder, root)
@@ -223,7 +226,7 @@ class Rescore(JudgeOptions):
             figures = rescore_run(self.run_folder, judge)
         root = results_root(self.run_folder)
         incomplete = read_results(root)["incomplete"]
-        print(*figure_lines(figures, incomplete), sep="\n")
+        print(as_typed("\n".join(figure_lines(figures, incomplete))))
         check_complete(self.run_folder, {name: incomplete.get(name) for name in figures})
         return f"results: {root / RESULTS_FILE}"
 

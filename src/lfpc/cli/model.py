@@ -56,10 +56,11 @@ class AnsweringModel(BackendOptions):
 
     def defaults(self) -> "CheckpointSettings":
         """Defaults of the options: the checkpoint's settings."""
-        from lfpc.policies.settings import CheckpointSettings, read_settings
+        from lfpc.policies.settings import CheckpointSettings, settings_or_defaults
 
-        found = None if self.checkpoint is None else read_settings(self.checkpoint)
-        return found or CheckpointSettings()
+        if self.checkpoint is None:
+            return CheckpointSettings()
+        return settings_or_defaults(self.checkpoint)
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The configuration, without budget and probe, and the backend."""
@@ -77,7 +78,7 @@ class AnsweringModel(BackendOptions):
         limit = defaults.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         sampling = replace(self.sampling, max_new_tokens=limit)
         config = EvaluationConfig(
-            model=str(self.model or self.checkpoint),
+            model=self.model or str(self.checkpoint and self.checkpoint.absolute()),
             budget=None,
             probe="own",
             protocol=self.protocol or defaults.protocol,
@@ -112,6 +113,10 @@ class AskedModel(AnsweringModel):
         crop = defaults.crop_for(protocol)
         if self.crop_tokens is not None:
             least, most = self.crop_tokens
+            if not 1 <= least <= most:
+                raise ConfigError(
+                    f"--crop-tokens are two numbers from 1 in ascending order, got {least} {most}"
+                )
             rules = protocol_named(protocol, self.coords).crop
             crop = replace(rules, min_tokens=least, max_tokens=most)
         turns = defaults.max_turns if self.max_turns is None else self.max_turns

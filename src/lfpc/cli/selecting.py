@@ -45,6 +45,7 @@ class Select(AnsweringModel, JudgeOptions):
     """Questions per batch of a checkpoint in this process; a server gets --concurrency at once."""
 
     def run(self) -> str:
+        from lfpc.policies.identity import model_identity
         from lfpc.policies.loading import any_policy
         from lfpc.report.selection_page import selection_lines, write_selection_page
         from lfpc.samples import read_samples, write_samples
@@ -73,6 +74,7 @@ class Select(AnsweringModel, JudgeOptions):
                 protocol=model.chat,
                 config=config,
                 out=self.out,
+                inputs=model_identity(model.model, backend),
                 answers=self.answers,
                 rules=RULES if judge is None else judged_rules(judge),
                 batch=self.batch,

@@ -1,11 +1,14 @@
 """Reinforcement learning. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from lfpc.training.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Train:
         from lfpc.training.presets import preset
 
         asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
+        if not asked.dry_run:
+            _check_given(asked.run)
         if asked.engine == "verl":
             from lfpc.training.verl import launch
 
@@ -48,6 +53,22 @@ class Train:
         from lfpc.training.local import train
 
         return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
+
+
+def _check_given(run: "TrainConfig") -> None:
+    """Check that data and checkpoint were given, or lie where they are by default.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from lfpc.errors import ConfigError
+    from lfpc.training.config import TrainConfig
+
+    default = TrainConfig()
+    if run.data == default.data and not run.data.exists():
+        raise ConfigError("give --data, the samples folder to train on")
+    if run.init == default.init and not run.init.exists():
+        raise ConfigError("give --init, the checkpoint to start from")
 
 
 VERBS: dict[str, type[Verb]] = {

@@ -42,10 +42,10 @@ class EvaluationConfig(PolicyConfig):
                 f"which to replay; run it without --replay"
             )
         if self.max_turns < 1:
-            raise ConfigError(f"--max-turns must be at least 1, got {self.max_turns}")
+            raise ConfigError(f"`max_turns` must be at least 1, got {self.max_turns}")
         if self.crop_rules.factor != self.chat.factor:
             raise ConfigError(
-                f"crop.factor is {self.crop_rules.factor}, but a visual token of "
+                f"`crop.factor` is {self.crop_rules.factor}, but a visual token of "
                 f"{self.protocol} is {self.chat.factor} pixels wide"
             )
 

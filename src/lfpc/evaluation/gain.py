@@ -26,7 +26,7 @@ from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.places import Evaluation, own_evaluation
 from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES, REPEAT, samples_of_probe
 from lfpc.evaluation.replay import replies_of
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.run import check_evaluation, evaluation_inputs, first_view
 from lfpc.looks import Look
 from lfpc.metrics.statistics import paired_difference, power_line
 from lfpc.metrics.summary import Records
@@ -100,7 +100,8 @@ def read_gain(
         See `gain_results`.
     Raises:
         ConfigError: an unknown look.
-        RunError: `place` holds no evaluation, or no answered question with a crop.
+        RunError: `place` holds no evaluation, or no answered question with a crop; or its samples
+            or model have changed.
         PolicyError: the backend gives no log-probabilities of texts that it did not write.
     """
     readable = [probe for probe in PROBES if probe not in (OWN, REPEAT, NO_TOOL)]
@@ -113,6 +114,9 @@ def read_gain(
         raise RunError(
             f"{recorded.folder}: no question was answered after a crop, so no crop has a gain"
         )
+    inputs = evaluation_inputs(recorded.config, backend)
+    samples = [record.sample for record in chosen]
+    check_evaluation(recorded.folder, recorded.config, samples, inputs)
     policy = policy or any_policy(recorded.config, backend)
     if not isinstance(policy, ScoringPolicy):
         raise ConfigError(
@@ -120,7 +124,6 @@ def read_gain(
             "use a checkpoint without --engine, or a vLLM server with --base-url"
         )
     config = recorded.config
-    samples = [record.sample for record in chosen]
     wanted = {
         look: {sample.id for sample in samples_of_probe(samples, look)}
         for look in (OWN, *looks)
@@ -130,6 +133,7 @@ def read_gain(
         place / GAIN_FOLDER,
         Kind.GAIN,
         config,
+        inputs=inputs,
         samples=recorded.run.samples_file,
         backend=backend_name(backend),
     )

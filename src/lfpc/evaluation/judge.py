@@ -20,7 +20,7 @@ import openai
 from tqdm import tqdm
 
 from lfpc.dialogue import Reply
-from lfpc.errors import PolicyError, RunError
+from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.policies.chat_api import NoReply, read_reply
 
 PROMPT_VERSION = "1"
@@ -69,6 +69,10 @@ class JudgeConfig:
     give_up_after: int = 20
     """Consecutive failed questions after which the judge gives up."""
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError(f"`judge_concurrency` must be at least 1, got {self.concurrency}")
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
@@ -104,11 +108,11 @@ def only_model(url: str) -> str:
             names = [model.id for model in client.models.list().data]
     except (openai.OpenAIError, AttributeError, TypeError) as error:
         raise RunError(
-            f"{url} does not list its models ({' '.join(str(error).split())}); give --judge-model"
+            f"{url} does not list its models ({' '.join(str(error).split())}); give `judge_model`"
         ) from error
     if len(names) != 1:
         raise RunError(
-            f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with --judge-model"
+            f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with `judge_model`"
         )
     return names[0]
 

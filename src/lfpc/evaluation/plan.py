@@ -16,21 +16,22 @@ from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import budget_name
-from lfpc.evaluation.probes import OWN, PROBES, samples_of_probe
+from lfpc.evaluation.probes import OWN, PROBES, check_probe_names, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
 from lfpc.evaluation.stored import read_results, update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
 from lfpc.policies.backends import Backend, Server, backend_name
 from lfpc.policies.config import ModelPolicy
+from lfpc.policies.identity import WEIGHTS
 from lfpc.policies.loading import any_policy
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
 from lfpc.storage.files import FolderLock
-from lfpc.storage.runs import Kind, is_run, read_run
+from lfpc.storage.runs import Kind, check_formats, is_run, read_run
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,16 @@ class Task:
     samples: Sequence[Sample]
     data: Mapping[str, Any]
     """Source and hash of the samples; see `data_block`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One evaluation of `eval_run`."""
+
+    task: Task
+    place: Path
+    folder: Path
+    config: EvaluationConfig
 
 
 def samples_task(folder: Path) -> Task:
@@ -128,9 +139,12 @@ def eval_run(
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
-            f"--repeats must be at least 1, and several need a --temperature above 0; got "
+            f"`repeats` must be at least 1, and several need a `temperature` above 0; got "
             f"{repeats} at {config.temperature}"
         )
+    if timed < 0:
+        raise ConfigError(f"`timed` must be at least 0, got {timed}")
+    check_probe_names(probes)
     _check_folder(out)
     for task in tasks:
         _check_set(out / task.name / SAMPLES_FILE, task)
@@ -142,34 +156,41 @@ def eval_run(
     known: dict[Path, Records] = {}
     protocols: dict[Path, Mapping[str, Any]] = {}
     original: dict[Path, int] = {}
+    served = backend if policy is None else policy.backend
+    inputs = evaluation_inputs(config, served)
+    jobs = [
+        _Job(task, place, folder, replace(one, sampling_seed=repeat_seed(config, n, served)))
+        for task in tasks
+        for budget in budgets
+        for here in [replace(config, budget=budget, task=task.name)]
+        for place in [out / task.name / budget_name(here)]
+        for one in [replace(here, probe=probe) for probe in asked[task.name]]
+        for n in range(repeats)
+        for folder in [place / (f"{one.probe}-repeat{n}" if n else one.probe)]
+    ]
+    for job in jobs:  # before a model is loaded or anything is asked
+        check_evaluation(job.folder, job.config, asked[job.task.name][job.config.probe], inputs)
     with FolderLock(out):  # results.json tells of every evaluation below it
         policy = any_policy(config, backend) if policy is None else policy
-        backend = policy.backend
-        for task in tasks:
-            for budget in budgets:
-                here = replace(config, budget=budget, task=task.name)
-                place = out / task.name / budget_name(here)
-                for probe, samples in asked[task.name].items():
-                    for number in range(repeats):
-                        seed = repeat_seed(config, number, backend)
-                        one = replace(here, probe=probe, sampling_seed=seed)
-                        if repeats > 1:
-                            policy.reseed(seed)
-                        folder = place / (f"{probe}-repeat{number}" if number else probe)
-                        known[folder] = evaluate_probe(
-                            policy,
-                            samples,
-                            one,
-                            folder,
-                            samples_file=out / task.name / SAMPLES_FILE,
-                            backend=backend_name(backend),
-                            progress=progress,
-                            label=f"{task.name} {place.name}".strip(),
-                        )
-                        protocols[folder] = _protocol(one, task)
-                        original[folder] = len(task.samples) + task.data["skipped"]
-                if timed and not read_timings(place):
-                    _time(policy, task, here, place, timed)
+        for number, job in enumerate(jobs):
+            if repeats > 1:
+                policy.reseed(job.config.sampling_seed)
+            known[job.folder] = evaluate_probe(
+                policy,
+                asked[job.task.name][job.config.probe],
+                job.config,
+                job.folder,
+                inputs=inputs,
+                samples_file=out / job.task.name / SAMPLES_FILE,
+                backend=backend_name(policy.backend),
+                progress=progress,
+                label=f"{job.task.name} {job.place.name}".strip(),
+            )
+            protocols[job.folder] = _protocol(job.config, job.task, inputs.get(WEIGHTS))
+            original[job.folder] = len(job.task.samples) + job.task.data["skipped"]
+            last = number + 1 == len(jobs) or jobs[number + 1].place != job.place
+            if timed and last and not read_timings(job.place):
+                _time(policy, job.task, job.config, job.place, timed)
         results = update_results(out, known=known, protocols=protocols, original=original)
     found: list[EvaluationResult] = []
     for task in tasks:
@@ -197,14 +218,16 @@ def _check_folder(out: Path) -> None:
     """Whether evaluations may be written below `out`.
 
     Raises:
-        RunError: `out` is a run of another kind, or the folder of a study.
+        RunError: `out` is a run of another kind, the folder of a study, or holds a run of another
+            format.
     """
+    check_formats(out)  # the results could not include another format
     if is_run(out) and (kind := read_run(out).kind) != Kind.EVALUATION:
-        raise RunError(f"{out} is a run of the kind {kind}; give another `--out`")
+        raise RunError(f"{out} is a run of the kind {kind}; use another `out`")
     arms = [arm for arm in read_results(out).get("conditions", {}) if arm]
     if arms:
         raise RunError(
-            f"{out} is a study of {', '.join(arms)}; give another `--out`, such as {out}-eval"
+            f"{out} is a study of {', '.join(arms)}; use another `out`, such as {out}-eval"
         )
 
 
@@ -246,10 +269,10 @@ def _asked(task: Task, probes: Sequence[str]) -> dict[str, list[Sample]]:
     return asked
 
 
-def _protocol(config: EvaluationConfig, task: Task) -> dict[str, Any]:
+def _protocol(config: EvaluationConfig, task: Task, weights: str | None) -> dict[str, Any]:
     return protocol_block(
         model=config.model,
-        revision=None,
+        revision=weights,
         protocol=config.chat,
         budget=config.budget,
         crop=config.crop_rules,

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
-from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
+from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.identity import WEIGHTS
 from lfpc.policies.loading import any_policy
 from lfpc.storage.files import FolderLock, read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
@@ -54,40 +55,46 @@ def probe_run(
         RunError: `place` holds no evaluation, or it cannot be written.
         SampleError: a truth probe on samples without boxes.
     """
-    if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
-        known = ", ".join(probe for probe in PROBES if probe != OWN)
-        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
+    check_probe_names(probes, [probe for probe in PROBES if probe != OWN])
+    if not probes:
+        raise ConfigError(f"`probes` is empty; name one or more of {', '.join(PROBES)}")
     if draws < 1:
-        raise ConfigError(f"--draws must be at least 1, got {draws}")
+        raise ConfigError(f"`draws` must be at least 1, got {draws}")
     recorded = own_evaluation(place)
     with FolderLock(recorded.folder):  # raises while the evaluation is still written
         own = recorded.records()
     if not own:
         raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
     asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    if policy is None:
-        policy = any_policy(recorded.config, backend)
-    else:
-        _check_same_model(recorded, policy.config)
+    if policy is not None:
         backend = policy.backend
+    inputs = evaluation_inputs(policy.config if policy else recorded.config, backend)
+    if policy is not None:
+        _check_same_model(recorded, policy.config, by_weights=WEIGHTS in inputs)
+    configs = {
+        place / name: replace(recorded.config, probe=probe, replay=replay, seed=seed)
+        for probe in asked
+        for draw in range(draws if probe in RANDOM else 1)
+        for seed in [recorded.config.seed + draw]
+        for name in [_folder_name(probe, draw, replay=replay)]
+    }
+    check_evaluation(recorded.folder, recorded.config, [record.sample for record in own], inputs)
+    for folder, config in configs.items():  # before a model is loaded or anything is asked
+        check_evaluation(folder, config, asked[config.probe], inputs)
+    policy = any_policy(recorded.config, backend) if policy is None else policy
     known_records: dict[Path, Records] = {recorded.folder: own}
-    for probe, samples in asked.items():
-        for draw in range(draws if probe in RANDOM else 1):
-            seed = recorded.config.seed + draw
-            config = replace(recorded.config, probe=probe, replay=replay, seed=seed)
-            name = "-".join(
-                [probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]
-            )
-            known_records[place / name] = evaluate_probe(
-                policy,
-                samples,
-                config,
-                place / name,
-                own=own,
-                samples_file=recorded.run.samples_file,
-                backend=backend_name(backend),
-                progress=progress,
-            )
+    for folder, config in configs.items():
+        known_records[folder] = evaluate_probe(
+            policy,
+            asked[config.probe],
+            config,
+            folder,
+            own=own,
+            inputs=inputs,
+            samples_file=recorded.run.samples_file,
+            backend=backend_name(backend),
+            progress=progress,
+        )
     by_probe = place_records(place_at(place), replay=replay, known=known_records)
     return EvaluationResult(
         path=place,
@@ -98,9 +105,23 @@ def probe_run(
     )
 
 
-def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
-    """Raises: ConfigError: `policy` is another configuration than the recorded one."""
+def _folder_name(probe: str, draw: int, *, replay: bool) -> str:
+    return "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
+
+
+def _check_same_model(recorded: Evaluation, policy: PolicyConfig, *, by_weights: bool) -> None:
+    """Check that `policy` is configured as the recorded one.
+
+    Args:
+        recorded: the evaluation.
+        policy: configuration of the policy to probe.
+        by_weights: whether its weights are known, and compared in place of the path.
+    Raises:
+        ConfigError: it is not.
+    """
     for name, now in fields_of(PolicyConfig, policy).items():
+        if name == "model" and by_weights and WEIGHTS in recorded.run.inputs:
+            continue
         was = getattr(recorded.config, name)
         if was != now:
             raise ConfigError(

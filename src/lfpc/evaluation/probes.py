@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from lfpc.errors import SampleError
+from lfpc.errors import ConfigError, SampleError
 from lfpc.images import CropRules
 from lfpc.looks import (
     Look,
@@ -86,6 +86,16 @@ no-tool     nothing: the model is not offered the tool
 """
 RANDOM = ("noise", "other")
 """Probes that depend on a seed."""
+
+
+def check_probe_names(names: Sequence[str], known: Sequence[str] = tuple(PROBES)) -> None:
+    """Check names of probes.
+
+    Raises:
+        ConfigError: a name is not among the known ones.
+    """
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {', '.join(known)}")
 
 
 def samples_of_probe(samples: Sequence[Sample], probe: str) -> list[Sample]:

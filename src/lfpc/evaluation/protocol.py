@@ -4,9 +4,7 @@ A number without its protocol is not reproducible: published accuracies of one m
 7 points between scripts.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
 from PIL import Image
@@ -17,6 +15,7 @@ from lfpc.images import CropRules, View
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample, row_of_sample
 from lfpc.storage.environment import environment
+from lfpc.storage.identity import file_hashes, value_hash
 from lfpc.storage.typed import plain
 
 
@@ -81,30 +80,27 @@ def prompt_hash(protocol: ChatProtocol, *, tools: bool = True) -> str:
         [message.role, *(part if isinstance(part, str) else "<picture>" for part in message.parts)]
         for message in messages
     ]
-    return _hash([*texts, protocol.native_tools] if tools and protocol.native_tools else texts)
+    return value_hash([*texts, protocol.native_tools] if tools and protocol.native_tools else texts)
 
 
 def data_block(
     samples: Sequence[Sample], *, source: str, seed: int, skipped: int = 0
 ) -> dict[str, Any]:
-    """The data of an evaluation: source, number of questions, and a hash of all questions with the
-    sizes of their pictures in bytes.
+    """The data of an evaluation: source, number of questions, and a hash of all questions with
+    their pictures.
 
     The hash does not depend on the machine or the work folder.
     """
+    pictures = file_hashes(sample.image for sample in samples)
     asked: list[Any] = []
     for sample in samples:
         row = row_of_sample(sample, sample.image.parent)
-        size = sample.image.stat().st_size if sample.image.is_file() else None
-        asked.append([{key: value for key, value in row.items() if key != "meta"}, size])
+        texts = {key: value for key, value in row.items() if key not in ("meta", "image")}
+        asked.append([texts, pictures[sample.image]])
     return {
         "source": source,
         "samples": len(samples),
         "skipped": skipped,
         "option_seed": seed,
-        "sha256": _hash(asked),
+        "sha256": value_hash(asked),
     }
-
-
-def _hash(value: Any) -> str:
-    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]

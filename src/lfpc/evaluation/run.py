@@ -11,25 +11,28 @@ from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.probes import NO_TOOL, PROBES, REPEAT
+from lfpc.evaluation.protocol import prompt_hash
 from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records
 from lfpc.playing.driver import Failure, Played, one_game, play_samples
 from lfpc.playing.progress import progress_bar
-from lfpc.policies.config import ModelPolicy
+from lfpc.policies.backends import Backend
+from lfpc.policies.config import ModelPolicy, PolicyConfig
+from lfpc.policies.identity import model_identity
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
     EpisodeRecord,
     failed_record,
-    keep_samples,
     log_record,
     read_records,
     record_of,
 )
 from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
+from lfpc.run_samples import check_asked, keep_samples, sample_hashes
 from lfpc.samples import Sample
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run, is_run, read_run
 
 SHOWN_REWARD = RewardConfig(grounding=1.0)
 """Reward terms in the records of an evaluation, for any model: Stage II's, which has all terms."""
@@ -101,6 +104,7 @@ def evaluate(
     there = read_records(run, samples).values()
     done = {record.sample.id: record for record in there if not record.failed}
     todo = [sample for sample in samples if sample.id not in done]
+    hashes = sample_hashes(todo, budget)
     before = before or {}
     concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
     failed: list[str] = []
@@ -122,6 +126,7 @@ def evaluate(
                 seconds=seconds,
                 budget=budget or sample.budget,
                 concurrency=concurrency,
+                asked=hashes[sample.id],
             )
         turns = before.get(sample.id)
         return with_counts(made, turns) if turns else made
@@ -153,13 +158,44 @@ def open_evaluation(
     config: EvaluationConfig,
     samples: Sequence[Sample],
     *,
+    inputs: Inputs = NO_INPUTS,
     samples_file: Path | None = None,
     backend: str = "",
 ) -> RunFolder:
-    """The run folder of one evaluation, with its samples."""
-    run = RunFolder.open(out, Kind.EVALUATION, config, backend=backend, samples=samples_file)
-    keep_samples(run, samples)
+    """The run folder of one evaluation, with its samples.
+
+    Raises:
+        RunError: it holds another evaluation, or answers to other samples.
+    """
+    run = RunFolder.open(
+        out, Kind.EVALUATION, config, inputs=inputs, backend=backend, samples=samples_file
+    )
+    try:
+        check_asked(run, samples, config.budget)
+        keep_samples(run, samples)
+    except BaseException:
+        run.close()
+        raise
     return run
+
+
+def check_evaluation(
+    out: Path, config: EvaluationConfig, samples: Sequence[Sample], inputs: Inputs
+) -> None:
+    """Check that `open_evaluation` would resume what `out` holds, if anything; nothing is written.
+
+    Raises:
+        RunError: it would not.
+    """
+    check_run(out, Kind.EVALUATION, config, inputs=inputs)
+    if is_run(out):
+        check_asked(read_run(out), samples, config.budget)
+
+
+def evaluation_inputs(config: PolicyConfig, backend: Backend = None) -> Inputs:
+    """What the answers of an evaluation come from, apart from its samples: model and prompts."""
+    prompts = prompt_hash(config.chat) + prompt_hash(config.chat, tools=False)
+    return {**model_identity(config.model, backend), "prompts": prompts}
 
 
 def evaluate_probe(
@@ -169,6 +205,7 @@ def evaluate_probe(
     out: Path,
     *,
     own: Records = (),
+    inputs: Inputs = NO_INPUTS,
     samples_file: Path | None = None,
     backend: str = "",
     progress: bool = True,
@@ -184,9 +221,10 @@ def evaluate_probe(
         config: model, budget, probe.
         out: the run folder.
         own: records with the policy's own crops, to replay.
+        inputs: see `evaluation_inputs`.
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
         backend: name of the backend, for `environment.json`.
-        label: label of the progress bar, before the probe.
+        label: label of the progress bar, before the probe, its repeat and draw.
     Raises:
         ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
@@ -194,9 +232,12 @@ def evaluate_probe(
     if config.probe == NO_TOOL:
         policy = _without_tools(policy)
         max_turns = 1
+    name = out.name if out.name.startswith(config.probe) else config.probe
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples
-    run = open_evaluation(out, config, asked, samples_file=samples_file, backend=backend)
+    run = open_evaluation(
+        out, config, asked, inputs=inputs, samples_file=samples_file, backend=backend
+    )
     with run, getattr(policy, "cached_views", nullcontext)():
         if config.replay:
             there = read_records(run, asked)
@@ -216,7 +257,7 @@ def evaluate_probe(
             draw=1 + config.seed if config.probe == REPEAT else 0,
             reward=lambda played: episode_reward(played, SHOWN_REWARD),
             progress=progress,
-            label=" ".join(filter(None, (label, config.probe))),
+            label=" ".join(filter(None, (label, name))),
         )
 
 

@@ -7,7 +7,7 @@ from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
 from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
 
-TRUNCATION = "a reply that the token limit ended (finish reason length); raise --max-new-tokens"
+TRUNCATION = "a reply that the token limit ended (finish reason length); raise `max_new_tokens`"
 """Completes "16 questions have"."""
 _FIELD_NAMES = {"seconds": "seconds as played"}
 _COSTS = {

@@ -78,7 +78,7 @@ class DemoConfig:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
+                raise ConfigError(f"`{name}` must be at least 1, got {value}")
 
     @property
     def parallel(self) -> int:

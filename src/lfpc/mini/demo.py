@@ -15,7 +15,8 @@ from lfpc.errors import CheckpointError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.protocol import prompt_hash
+from lfpc.evaluation.run import evaluate_probe, evaluation_inputs
 from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
@@ -23,6 +24,7 @@ from lfpc.metrics.summary import Records
 from lfpc.mini.config import ABLATIONS, CONTINUED, CONTROLS, DemoConfig
 from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
+from lfpc.policies.identity import model_identity
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.sampling import Sampling
@@ -32,11 +34,12 @@ from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
 from lfpc.report.tables import results_markdown
-from lfpc.samples import SAMPLES_FILE, Sample, write_samples
+from lfpc.run_samples import sample_hashes
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.run import select
 from lfpc.storage.files import write_text
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_formats, check_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
 from lfpc.training.presets import PRESETS, preset
@@ -52,6 +55,8 @@ FURTHER_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full":
 ABLATION_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
 """Probes of the ablations, for their rows of the table."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
+SELECTED = "selected"
+"""Folder of a split's samples with their budgets, inside the split."""
 TABLE_FILE = "table.md"
 STEP_COST = 30.0
 """Duration of a training step in questions, for the progress bar."""
@@ -77,19 +82,20 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
     """Run the missing parts of the demo. Returns the page; `results.json` is two folders up."""
     base = config.base or base_checkpoint()
     data = config.out / "data"
-    _print("data and resolution selection", progress)
-    train_folder = _selected(
-        data / "train", "train", config.train_samples, base, config, progress=progress
-    )
-    hard_folder = _selected(
-        data / "hard", "hard", config.hard_samples, base, config, progress=progress
-    )
-    questions = write_split(data / config.split, config.split, config.asked)
+    train_folder, hard_folder = data / "train", data / "hard"
+    chosen = (train_folder / SELECTED, hard_folder / SELECTED)
     runs = {
-        (arm, seed): run_config(arm, seed, config, train_folder, hard_folder, base)
+        (arm, seed): run_config(arm, seed, config, *chosen, base)
         for seed in range(config.seeds)
         for arm in config.arms
     }
+    check_formats(config.out)
+    for run in runs.values():  # before anything is written
+        check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
+    _print("data and resolution selection", progress)
+    _select(train_folder, "train", config.train_samples, base, config, progress=progress)
+    _select(hard_folder, "hard", config.hard_samples, base, config, progress=progress)
+    questions = write_split(data / config.split, config.split, config.asked)
     _print(f"train and evaluate {', '.join(config.arms)}", progress)
     known = _run_all(runs, questions, config, progress=progress)
     _print("seconds per question, one at a time", progress)
@@ -144,7 +150,9 @@ def evaluate_run(
 ) -> Known:
     """Records of one trained arm at every budget and under every probe, by folder."""
     known: dict[Path, Records] = {}
-    policy = load_policy(_evaluation_config(run, config, arm, "small", "own"))
+    first = _evaluation_config(run, config, arm, "small", "own")
+    policy = load_policy(first)
+    inputs = evaluation_inputs(first)
     for budget, probes in _probes(arm, run.seed).items():
         for probe in probes:
             folder = _place(config, arm, run.seed, budget) / probe
@@ -153,6 +161,7 @@ def evaluate_run(
                 questions,
                 _evaluation_config(run, config, arm, budget, probe),
                 folder,
+                inputs=inputs,
                 samples_file=config.out / SAMPLES_FILE,
                 progress=False,
             )
@@ -236,24 +245,38 @@ def run_config(
     )
 
 
-def _selected(
+def _select(
     folder: Path, split: str, count: int, base: Path, config: DemoConfig, *, progress: bool
-) -> Path:
-    """The samples folder of a split, with budgets selected by the base model."""
-    chosen = folder / "selected"
+) -> None:
+    """Write a split, and a samples folder of it with budgets selected by the base model."""
+    chosen = folder / SELECTED
     samples = write_split(folder, split, count)
-    if not (chosen / SAMPLES_FILE).is_file():
+    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
+    rules = SelectConfig(
+        ladder=config.ladder, model=str(base), protocol=PROTOCOL.name, sampling=sampling
+    )
+    inputs = model_identity(str(base))
+    check_run(chosen, Kind.SELECTION, rules, inputs=inputs)
+    if not _is_selected(chosen, samples):
         model, tokenizer = load_checkpoint(base)
-        sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
         policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=sampling, tools=False)
-        rules = SelectConfig(
-            ladder=config.ladder, model=str(base), protocol=PROTOCOL.name, sampling=sampling
-        )
         found = select(
-            samples, policy, protocol=PROTOCOL, config=rules, out=chosen, progress=progress
+            samples,
+            policy,
+            protocol=PROTOCOL,
+            config=rules,
+            out=chosen,
+            inputs=inputs,
+            progress=progress,
         )
         write_samples(found.samples, chosen)
-    return chosen
+
+
+def _is_selected(chosen: Path, samples: Sequence[Sample]) -> bool:
+    """Whether `chosen` has the budgets of these samples."""
+    there = read_samples(chosen) if (chosen / SAMPLES_FILE).is_file() else []
+    hashes = sample_hashes([replace(sample, budget=None) for sample in there])
+    return hashes == sample_hashes(samples)
 
 
 def _write(config: DemoConfig, known: Known, questions: Sequence[Sample]) -> Path:

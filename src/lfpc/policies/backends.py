@@ -32,9 +32,9 @@ class Requests:
     def __post_init__(self) -> None:
         for name, least in (("concurrency", 1), ("retries", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+                raise ConfigError(f"`{name}` must be at least {least}, got {getattr(self, name)}")
         if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s}")
+            raise ConfigError(f"`timeout_s` must be above 0, got {self.timeout_s}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Server(Requests):
         Requests.__post_init__(self)
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(
-                f"base_url {self.base_url!r} is not the address of an API, such as "
+                f"`base_url` {self.base_url!r} is not the address of an API, such as "
                 f"http://127.0.0.1:8000/v1"
             )
 

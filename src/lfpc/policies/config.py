@@ -10,13 +10,14 @@ from lfpc.options import fields_of
 from lfpc.policies.backends import Backend
 from lfpc.policies.sampling import Sampling
 from lfpc.protocols import ChatProtocol, Coords, protocol_named
+from lfpc.storage.typed import Changeable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig(Sampling):
     """A model, its protocol and its sampling."""
 
-    model: str
+    model: Changeable[str]
     """Checkpoint folder, or the name of a served model."""
     protocol: str = "qwen2_5_vl"
     """Name of a protocol in `lfpc.protocols`."""

@@ -28,11 +28,13 @@ class Sampling:
     """Further fields of each request to a server, such as {"repetition_penalty": 1.0}."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0 or self.max_new_tokens < 1 or not 0 < self.top_p <= 1:
-            raise ConfigError(
-                f"sampling needs temperature >= 0, max_new_tokens >= 1 and 0 < top_p <= 1; got "
-                f"{self.temperature}, {self.max_new_tokens} and {self.top_p}"
-            )
+        for name, fits, range_ in (
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+        ):
+            if not fits:
+                raise ConfigError(f"`{name}` must be {range_}, got {getattr(self, name)}")
 
 
 GREEDY = Sampling()

@@ -5,7 +5,9 @@ the defaults of `CheckpointSettings`.
 """
 
 import json
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,7 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.storage.typed import config_from_plain, plain
 
 SETTINGS_FILE = "lfpc.json"
+log = logging.getLogger(__name__)
 FORMAT = 1
 """Version of the file; other versions are rejected."""
 
@@ -78,6 +81,33 @@ def read_settings(folder: Path) -> CheckpointSettings | None:
         raise CheckpointError(
             f"{file}: not the settings of a checkpoint ({error}); delete it to use the defaults"
         ) from error
+
+
+def settings_or_defaults(folder: Path) -> CheckpointSettings:
+    """The settings of the checkpoint in `folder`; without `lfpc.json` the defaults, which are
+    logged once.
+
+    Raises:
+        CheckpointError: see `read_settings`.
+    """
+    found = read_settings(folder)
+    if found is None and folder.is_dir():
+        _warn_of_defaults(folder)
+    return found or CheckpointSettings()
+
+
+@cache
+def _warn_of_defaults(folder: Path) -> None:
+    used = CheckpointSettings()
+    log.warning(
+        "%s has no %s; what is not given has defaults: protocol %s, replies of at most %d tokens, "
+        "at most %d turns",
+        folder,
+        SETTINGS_FILE,
+        used.protocol,
+        used.max_new_tokens,
+        used.max_turns,
+    )
 
 
 def write_settings(settings: CheckpointSettings, folder: Path) -> None:

@@ -131,7 +131,7 @@ class ChatProtocol:
             return self
         if self.as_released is None:
             raise ConfigError(
-                f"{self.name} has no --coords as-released: its published script does what "
+                f"{self.name} has no `coords` as-released: its published script does what "
                 f"it tells the model; use 'mapped'"
             )
         released = self.as_released

@@ -2,14 +2,13 @@
 their hashes.
 """
 
-from functools import lru_cache
-from hashlib import file_digest
 from pathlib import Path
 from threading import Lock
 
 from lfpc.errors import PictureError
 from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
 from lfpc.published.rejections import Rejected, RejectReason
+from lfpc.storage.identity import file_hash
 
 LARGE = 50_000_000
 """Pixels above which only one picture is decoded at a time: the largest PNG files need
@@ -56,15 +55,13 @@ def sound_picture(picture: Path, min_side: int = 1) -> str:
         return (file.format or "png").lower()
 
 
-@lru_cache(maxsize=4096)
 def picture_digest(picture: Path) -> str:
-    """Hash of a picture file, cached for further questions about it.
+    """Hash of a picture file, computed once while its size and time stay the same.
 
     Raises:
         PictureError: the file is unreadable.
     """
     try:
-        with picture.open("rb") as content:
-            return file_digest(content, "sha256").hexdigest()
+        return file_hash(picture)
     except OSError as error:
         raise PictureError(f"{picture}: cannot be read ({error.strerror or error})") from error

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfpc.errors import RunError
+from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.incomplete import shortfall_lines
 from lfpc.evaluation.results import comparisons
 from lfpc.evaluation.terminal import fault_lines
@@ -25,6 +25,10 @@ from lfpc.report.tables import conditions, page_tables
 
 SHOWN = 200
 """Default number of questions with pictures."""
+
+
+KEPT = ("samples.jsonl", "results.json", "config.json", "episodes.jsonl")
+"""Files of other commands, beside which no report is written."""
 
 
 def write_report(
@@ -46,8 +50,12 @@ def write_report(
         shown: number of questions with pictures, drawn from all kinds; the others have their texts.
         live: whether the page follows unfinished runs.
     Raises:
-        RunError: the folder cannot be written.
+        RunError: the folder holds a run or samples, or cannot be written.
+        ConfigError: `shown` is negative.
     """
+    if shown < 0:
+        raise ConfigError(f"`pictures` must be at least 0, got {shown}")
+    _check_folder(out)
     results = {"questions": 0, "seeds": [], "conditions": {}, **evidence.results}
     between_runs = comparisons(evidence.records, planned=evidence.run_comparisons)
     tables = page_tables(results, between_runs)
@@ -98,3 +106,15 @@ def write_report(
     except OSError as error:
         raise RunError(f"{out}: the report cannot be written: {error.strerror or error}") from error
     return out / "index.html"
+
+
+def _check_folder(out: Path) -> None:
+    """Raises: RunError: `out` is a file, or holds what another command wrote."""
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: the report cannot be written: it is a file; name a folder")
+    for name in KEPT:
+        if (out / name).exists():
+            raise RunError(
+                f"{out} holds {name} of another command, and a report replaces folders such as "
+                f"data and pictures; name a new folder, such as {out / 'report'}"
+            )

@@ -7,6 +7,7 @@ from typing import Literal
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
 from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.storage.typed import Changeable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class AnswersConfig:
     share.
     """
 
-    model: str
+    model: Changeable[str]
     """Checkpoint folder, or name of a served model."""
     protocol: str
     """Protocol of the model family."""
@@ -45,7 +46,7 @@ class SelectConfig:
     votes: int = 1
     """Sampled answers per question, of which the most frequent counts. More than 1 needs
     --temperature above 0."""
-    model: NotAnOption[str] = ""
+    model: NotAnOption[Changeable[str]] = ""
     """Checkpoint folder, or name of a served model."""
     protocol: NotAnOption[str] = ""
     """Protocol of the model family."""
@@ -61,7 +62,7 @@ class SelectConfig:
             or self.ladder[-1] < 1
         ):
             raise ConfigError(
-                f"ladder must be at least two falling positive budgets, got {self.ladder}"
+                f"`ladder` must be at least two falling positive budgets, got {self.ladder}"
             )
         falling = (
             all(b > a for b, a in pairwise(self.ratios)) and 0 < self.ratios[-1] < 1
@@ -70,11 +71,11 @@ class SelectConfig:
         )
         if not falling or (self.ratios and self.ratios[0] != 1):
             raise ConfigError(
-                f"ratios must be at least two numbers that fall from 1 to above 0, got "
+                f"`ratios` must be at least two numbers that fall from 1 to above 0, got "
                 f"{self.ratios}"
             )
         if self.votes < 1:
-            raise ConfigError(f"votes must be at least 1, got {self.votes}")
+            raise ConfigError(f"`votes` must be at least 1, got {self.votes}")
 
     @property
     def levels(self) -> tuple[float, ...]:

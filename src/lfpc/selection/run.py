@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
-from lfpc.errors import LfpcError, RunError
+from lfpc.errors import ConfigError, LfpcError, RunError
 from lfpc.images import shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
@@ -27,7 +27,7 @@ from lfpc.selection.config import SelectConfig
 from lfpc.selection.ladder import RULES, AnswerRules, SearchResult, ladder_of_ratios, search
 from lfpc.storage.files import write_json
 from lfpc.storage.journal import Journal
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run
 
 SUMMARY_FILE = "selection.json"
 ANSWERS_FOLDER = "answers"
@@ -81,6 +81,7 @@ def select(
     protocol: ChatProtocol,
     config: SelectConfig,
     out: Path,
+    inputs: Inputs = NO_INPUTS,
     answers: Path | None = None,
     rules: AnswerRules = RULES,
     batch: int = 64,
@@ -96,6 +97,7 @@ def select(
         protocol: the model family's protocol.
         config: ladder and options.
         out: run folder of `selection.json`.
+        inputs: the model; see `lfpc.policies.identity.model_identity`.
         answers: folder of answers, which selections with the same model may share; None: inside
             `out`.
         rules: comparison of answers.
@@ -105,10 +107,19 @@ def select(
     Returns:
         Samples with their budgets, in their order, without dropped ones.
     Raises:
+        ConfigError: `batch` is below 1.
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
-    run = RunFolder.open(out, Kind.SELECTION, config)
-    answered = RunFolder.open(answers or out / ANSWERS_FOLDER, Kind.ANSWERS, config.answers)
+    if batch < 1:
+        raise ConfigError(f"`batch` must be at least 1, got {batch}")
+    stored = answers or out / ANSWERS_FOLDER
+    check_run(stored, Kind.ANSWERS, config.answers, inputs=inputs)
+    run = RunFolder.open(out, Kind.SELECTION, config, inputs=inputs)
+    try:
+        answered = RunFolder.open(stored, Kind.ANSWERS, config.answers, inputs=inputs)
+    except BaseException:
+        run.close()
+        raise
     journal = Journal.open(answered.path / ANSWERS_FILE)
     asking = Asking(journal, protocol, config.votes)
     if progress:

@@ -120,6 +120,8 @@ def disk(path: Path) -> Iterator[None]:
     """Turn an OSError about `path` into a DiskError."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DiskError(f"{path}: a file is in the way; name another folder") from error
     except OSError as error:
         raise DiskError(f"{path} cannot be written or read: {error.strerror or error}") from error
 

@@ -1,29 +1,36 @@
 """The run folder: configuration, environment, metrics and episodes of a run.
 
-    config.json        {"kind": "train", "format": 2, "config": {...}}, the configuration resolved
+    config.json        {"kind": "train", "format": 2, "config": {...}, "inputs": {...}, "id": "..."}
     samples.jsonl      the samples of the run; "samples" in config.json names another file
     environment.json   see `environment`
     metrics.jsonl      a line per step
     episodes.jsonl     a line per episode, with a key
 
-Other modules write the weights.
+"config" is the configuration resolved, "inputs" the content hashes of what the run is computed
+from, by name. Both are compared when a run is resumed. Fields marked `Changeable` may differ, and
+until a run has a result, everything may. Other modules write the weights.
 """
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from secrets import token_hex
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from zlib import crc32
 
 from lfpc.errors import RunError
 from lfpc.storage.environment import environment
 from lfpc.storage.files import FolderLock, read_json, remove_drafts, write_json, write_text
 from lfpc.storage.journal import Journal, append_line, cut_torn_line, line_of, read_lines
-from lfpc.storage.typed import config_from_plain, plain
+from lfpc.storage.typed import changeable_fields, config_from_plain, plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -35,8 +42,22 @@ EPISODES_FILE = "episodes.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 FORMAT = 2
 """Format of run folders in this version. Format 1 was the bare configuration."""
+RESULTS = {
+    "train": (METRICS_FILE, EPISODES_FILE, "checkpoints", "verl"),
+    "evaluation": (EPISODES_FILE,),
+    "selection": ("selection.json",),
+    "answers": ("answers.jsonl",),
+    "import": (".",),
+    "hashes": (".",),
+    "gain": (EPISODES_FILE,),
+}
+"""Files of a run's results, by its kind."""
+Inputs = Mapping[str, str]
+"""What a run is computed from: name, such as "weights" -> content hash, or a model's name."""
+NO_INPUTS: Inputs = MappingProxyType({})
 _UNSET = object()
 C = TypeVar("C")
+log = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
@@ -70,37 +91,45 @@ class RunFolder:
         kind: Kind,
         config: "DataclassInstance",
         *,
+        inputs: Inputs = NO_INPUTS,
         resume: bool = True,
         samples: Path | None = None,
         backend: str = "",
         device: str = "",
     ) -> Self:
-        """Create the folder, or resume its run of the same `config`. No other process can open it
-        until this one ends or closes it.
+        """Create the folder, or resume its run of the same `config` and `inputs`. No other process
+        can open it until this one ends or closes it.
 
         Args:
             path: the folder; parents are created.
             kind: kind of the run.
             config: a frozen dataclass, written resolved, and compared key by key with an existing
                 one.
+            inputs: what the run is computed from, compared with the existing one's.
             resume: whether to resume an existing run.
             samples: `samples.jsonl` of the run, which runs may share; None: in the folder itself.
             backend: name of the backend, for `environment.json`.
             device: torch device, for `environment.json`.
         Raises:
-            RunError: the folder is in use or not writable, or holds a run of another kind or
-                configuration, or any run with `resume=False`.
+            RunError: see `check_run`; or the folder is in use or not writable.
         """
+        if not (path / CONFIG_FILE).exists():
+            _check_no_other_content(path, kind)  # before the lock creates the folder
         run = cls(path, FolderLock(path))
         try:
-            if (path / CONFIG_FILE).exists():
-                _check_same_run(run, kind, config, resume=resume)
+            check_run(path, kind, config, inputs=inputs, resume=resume)
+            head: dict[str, Any] = {"kind": kind, "format": FORMAT, "config": config}
+            if (path / CONFIG_FILE).exists() and has_results(path, kind):
+                before = _read_head(path)
+                head = {**before, **head, "inputs": {**before.get("inputs", {}), **inputs}}
             else:
-                _check_no_other_content(path, kind)
+                head |= {"inputs": dict(inputs)}
+                if kind == Kind.TRAIN:
+                    head["id"] = token_hex(4)
                 write_json(path / ENVIRONMENT_FILE, environment(backend=backend, device=device))
-                head = {"kind": kind, "format": FORMAT, "config": config}
-                if samples is not None:
-                    head["samples"] = os.path.relpath(samples, path)
+            if samples is not None:
+                head["samples"] = os.path.relpath(samples, path)
+            if not (path / CONFIG_FILE).exists() or read_json(path / CONFIG_FILE) != plain(head):
                 write_json(path / CONFIG_FILE, head)
             remove_drafts(path)
             for name in (METRICS_FILE, EPISODES_FILE):
@@ -139,6 +168,16 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The configuration as JSON."""
         return self._head["config"]
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the run is computed from; empty in a run of an earlier version."""
+        return self._head.get("inputs", NO_INPUTS)
+
+    @property
+    def id(self) -> str:
+        """A random name of a training run, which stays when the folder moves."""
+        return self._head.get("id") or f"{crc32(str(self.path.resolve()).encode()):08x}"
 
     @property
     def samples_file(self) -> Path:
@@ -187,6 +226,17 @@ def is_run(path: Path) -> bool:
     return isinstance(found, dict) and {"kind", "format", "config"} <= set(found)
 
 
+def check_formats(root: Path) -> None:
+    """Check that this version reads every run at or below `root`.
+
+    Raises:
+        RunError: a run has another format.
+    """
+    for file in sorted(root.rglob(CONFIG_FILE)):
+        if is_run(file.parent):
+            _read_head(file.parent)
+
+
 def read_run(path: Path) -> RunFolder:
     """The run in the folder `path`, read-only; another process may be writing it.
 
@@ -201,7 +251,7 @@ def read_run(path: Path) -> RunFolder:
 def _read_head(path: Path) -> dict[str, Any]:
     """The content of `config.json`: kind, format and configuration."""
     if not (path / CONFIG_FILE).is_file():
-        raise RunError(f"{path} is no run folder: it has no {CONFIG_FILE}")
+        raise RunError(f"{path} is no run folder: it has no {CONFIG_FILE}{_runs_below(path)}")
     found = read_json(path / CONFIG_FILE)
     if not isinstance(found, dict):
         raise RunError(f"{path} is no run folder: {CONFIG_FILE} is not a JSON object")
@@ -214,6 +264,14 @@ def _read_head(path: Path) -> dict[str, Any]:
     return found
 
 
+def _runs_below(path: Path) -> str:
+    """A hint that names the runs below `path`; empty without any."""
+    files = islice(path.rglob(CONFIG_FILE), 100) if path.is_dir() else ()
+    runs = sorted(str(file.parent) for file in files if is_run(file.parent))
+    more = ", ..." if len(runs) > 3 else ""
+    return f"; runs below it: {', '.join(runs[:3])}{more}" if runs else ""
+
+
 def _other_format(path: Path, written_in: Any) -> RunError:
     try:
         by = f"lfpc {read_json(path / ENVIRONMENT_FILE)['lfpc']}"
@@ -224,32 +282,82 @@ def _other_format(path: Path, written_in: Any) -> RunError:
         )
     return RunError(
         f"{path} was written by {by} in format {written_in}; this version reads format {FORMAT}: "
-        f"run the command again with another --out, or use {by}"
+        f"run the command again with another output folder, or use {by}"
     )
 
 
-def _check_same_run(
-    run: RunFolder, kind: Kind, config: "DataclassInstance", *, resume: bool
+def check_run(
+    path: Path,
+    kind: Kind,
+    config: "DataclassInstance",
+    *,
+    inputs: Inputs = NO_INPUTS,
+    resume: bool = True,
 ) -> None:
-    path = run.path
+    """Check that a run can start or resume in `path`, which nothing is written to.
+
+    Raises:
+        RunError: the folder holds a run of another kind, configuration or inputs that has results,
+            any run with `resume=False`, or other content.
+    """
+    if not (path / CONFIG_FILE).exists():
+        _check_no_other_content(path, kind)
+        return
+    head = _read_head(path)
     if not resume:
+        raise RunError(f"{path} already holds a run; continue it, delete it, or use another folder")
+    if head["kind"] != kind:
+        raise RunError(f"{path} holds a run of kind {head['kind']}, not {kind}; use another folder")
+    if not has_results(path, kind):
+        return
+    before: Inputs = head.get("inputs", {})
+    free = changeable_fields(type(config)) if before and inputs else frozenset[str]()
+    _check_same_config(path, head["config"], config, free - set(before) - set(inputs))
+    changed = [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]
+    if changed:
+        name = changed[0]
         raise RunError(
-            f"{path} already holds a run; continue it, delete it, or use another `--out`"
+            f"{path}: the {name} of the existing run had the hash {before[name]}, but the {name} "
+            f"here {'have' if name.endswith('s') else 'has'} {inputs[name]}; restore the {name}, "
+            f"or use another folder"
         )
-    if run.kind != kind:
-        raise RunError(f"{path} holds a run of kind {run.kind}, not {kind}; use another `--out`")
-    difference = _first_difference(run.config, config)
+    if not before and inputs:
+        log.warning(
+            "%s: does not record what it was computed from; taken as unchanged: %s",
+            path,
+            ", ".join(inputs),
+        )
+
+
+def has_results(path: Path, kind: Kind) -> bool:
+    """Whether the run in `path` has a result that another configuration would contradict. Questions
+    that failed are none.
+    """
+    for name in RESULTS[kind]:
+        file = path / name
+        if name == EPISODES_FILE:
+            if any("error" not in row for row in read_lines(file)):
+                return True
+        elif file.is_dir() or (file.is_file() and file.stat().st_size):
+            return True
+    return False
+
+
+def _check_same_config(
+    path: Path, before: Mapping[str, Any], config: "DataclassInstance", free: frozenset[str]
+) -> None:
+    difference = _first_difference(before, config, free=free)
     if difference is None:
         return
     key, was, now = difference
     if now is _UNSET:
         raise RunError(
             f"{path}: the existing run has `{key}` = {json.dumps(was)}, which this version does "
-            f"not know; use the version that wrote it or another `--out`"
+            f"not know; use the version that wrote it or another folder"
         )
     raise RunError(
         f"{path}: `{key}` is {'unset' if was is _UNSET else json.dumps(was)} in the existing run "
-        f"but {json.dumps(now)} here; use the same settings or another `--out`"
+        f"but {json.dumps(now)} here; use the same settings or another folder"
     )
 
 
@@ -261,12 +369,14 @@ def _check_no_other_content(path: Path, kind: Kind) -> None:
     """
     kept = [name for name in ("samples.jsonl", "results.json") if (path / name).exists()]
     if kept and kind != Kind.EVALUATION:
-        raise RunError(f"{path} already holds {kept[0]}, of another command; give another `--out`")
+        raise RunError(f"{path} already holds {kept[0]}, of another command; use another folder")
 
 
-def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any, Any] | None:
+def _first_difference(
+    found: Any, wanted: Any, key: str = "", free: frozenset[str] = frozenset()
+) -> tuple[str, Any, Any] | None:
     """(key, stored value, wanted value) of the first difference between a stored configuration and
-    `wanted`; None if equal. A missing key has its default.
+    `wanted`, outside the keys `free`; None if equal. A missing key has its default.
     """
     defaults: dict[str, Any] = {}
     if dataclasses.is_dataclass(wanted) and not isinstance(wanted, type):
@@ -276,6 +386,8 @@ def _first_difference(found: Any, wanted: Any, key: str = "") -> tuple[str, Any,
         wanted = {str(name): value for name, value in wanted.items()}
         for name in [*wanted, *(name for name in found if name not in wanted)]:
             value = wanted.get(name, _UNSET)
+            if name in free:
+                continue
             if name not in found and name in defaults and plain(value) == plain(defaults[name]):
                 continue
             inner = f"{key}.{name}" if key else name

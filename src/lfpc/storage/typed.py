@@ -5,12 +5,26 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from lfpc.errors import ConfigError
 
 C = TypeVar("C")
+_CHANGEABLE = "changeable"
+Changeable = Annotated[C, _CHANGEABLE]
+"""A configuration field that a resumed run may change, because results do not depend on it, or
+because the run compares content in place of the path."""
+
+
+@cache
+def changeable_fields(cls: type) -> frozenset[str]:
+    """Names of the `Changeable` fields of a dataclass."""
+    hints = get_type_hints(cls, include_extras=True)
+    return frozenset(
+        name for name, hint in hints.items() if _CHANGEABLE in getattr(hint, "__metadata__", ())
+    )
 
 
 def plain(value: Any) -> Any:
@@ -38,7 +52,7 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
     Args:
         cls: the dataclass.
         found: value read from JSON.
-        where: name of `found` in errors.
+        where: name of `found` in errors; empty: none.
     Raises:
         ConfigError: an unknown key (with the nearest known one as a hint), a missing one, or a
             wrong value.
@@ -46,9 +60,11 @@ def config_from_plain(cls: type[C], found: Any, where: str) -> C:
     from pydantic import TypeAdapter, ValidationError  # here, as it is slow to import
 
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(found), strict=True, extra="forbid")
+        text = json.dumps(found, default=repr)
+        return TypeAdapter(cls).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(cls, error.errors()[0])}") from error
+        prefix = f"{where}: " if where else ""
+        raise ConfigError(f"{prefix}{_sentence(cls, error.errors()[0])}") from error
 
 
 def _sentence(cls: Any, error: Any) -> str:

@@ -10,6 +10,7 @@ from lfpc.errors import ConfigError
 from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
+from lfpc.storage.typed import Changeable
 
 Aggregation = Literal["token-mean", "sequence-mean"]
 """Average of the loss: over the tokens or over the rollouts of a step."""
@@ -37,7 +38,8 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
             raise ConfigError(
-                f"lora needs rank >= 1, alpha > 0 and at least one target, got {self}"
+                f"`lora.rank` must be at least 1, `lora.alpha` above 0, `lora.targets` not empty; "
+                f"got {self.rank}, {self.alpha} and {self.targets}"
             )
 
 
@@ -45,13 +47,13 @@ class LoraConfig:
 class TrainConfig:
     """One run of reinforcement learning, from a checkpoint and a samples folder to a checkpoint."""
 
-    data: Path = Path("data")
+    data: Changeable[Path] = Path("data")
     """Samples folder to train on."""
-    init: Path = Path("checkpoint")
+    init: Changeable[Path] = Path("checkpoint")
     """Checkpoint to start from."""
-    out: Path = Path("out/train")
+    out: Changeable[Path] = Path("out/train")
     """Run folder; an existing run continues."""
-    validation: Path | None = None
+    validation: Changeable[Path | None] = None
     """Samples folder for validation. Default: no validation and no best checkpoint."""
 
     first_view: Literal["selected", "original", "fixed"] = "selected"
@@ -72,12 +74,12 @@ class TrainConfig:
     """Samples per step."""
     group_size: int = 8
     """Rollouts per sample; a group's rewards are compared with each other."""
-    steps: int = 80
-    """Training steps."""
+    steps: Changeable[int] = 80
+    """Training steps. A run can be continued to more of them, without --decay."""
     updates_per_batch: int = 1
     """Optimiser updates per step, all on the same rollouts; clipping takes effect from the second
     on."""
-    micro_batch: int = 64
+    micro_batch: Changeable[int] = 64
     """Rollouts per forward and backward pass of an update; a smaller value needs less memory and
     leaves the gradient unchanged."""
     max_rollout_tokens: int = 8192
@@ -105,9 +107,9 @@ class TrainConfig:
     """Temperature of sampling and of the trained log-probabilities."""
     max_new_tokens: int = 512
     """Token limit of a reply."""
-    sample_batch: int = 64
-    """Rollouts per sampling batch."""
-    share: bool = True
+    sample_batch: Changeable[int] = 64
+    """Rollouts per sampling batch. Another value draws other random numbers."""
+    share: Changeable[bool] = True
     """Compute pictures and prompts that rollouts share once; False computes them per rollout, with
     the same result."""
 
@@ -120,20 +122,20 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of matrix products; weights and optimiser stay in float32. bfloat16 is for GPUs:
     most CPUs are slower with it."""
-    device: str = "auto"
+    device: Changeable[str] = "auto"
     """Torch device name; auto: a GPU if available, else the CPU."""
-    threads: int = 0
+    threads: Changeable[int] = 0
     """CPU threads; 0: torch's default."""
 
-    save_every: int = 10
+    save_every: Changeable[int] = 10
     """Steps between checkpoints; the last step always has one."""
-    keep: int = 2
+    keep: Changeable[int] = 2
     """Number of checkpoints to keep, besides the best one."""
     validate_every: int = 10
     """Steps between validations."""
     validation_size: int = 128
     """Number of validation samples, from the start of the folder."""
-    log_episodes: int = 4
+    log_episodes: Changeable[int] = 4
     """Episodes per step written to episodes.jsonl."""
 
     def __post_init__(self) -> None:
@@ -163,7 +165,7 @@ class TrainConfig:
         _at_least(self, 2, "group_size")
         for name in ("temperature", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise ConfigError(f"`{name}` must be above 0, got {getattr(self, name)}")
         for name, known in (
             ("first_view", ("selected", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
@@ -172,11 +174,11 @@ class TrainConfig:
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                    f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
         if self.crop.factor != self.chat.factor:
             raise ConfigError(
-                f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} "
+                f"`crop.factor` is {self.crop.factor}, but a visual token of {self.protocol} "
                 f"is {self.chat.factor} pixels wide"
             )
 
@@ -195,4 +197,4 @@ class TrainConfig:
 def _at_least(config: TrainConfig, least: int, *names: str) -> None:
     for name in names:
         if not getattr(config, name) >= least:
-            raise ConfigError(f"{name} must be at least {least}, got {getattr(config, name)}")
+            raise ConfigError(f"`{name}` must be at least {least}, got {getattr(config, name)}")

@@ -30,7 +30,7 @@ def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
         if config.first_view == "selected" and sample.budget is None:
             raise SampleError(
                 f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, "
-                f"or use --first-view fixed or original"
+                f"or use a `first_view` of fixed or original"
             )
         if not sample.image.is_file():
             raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")

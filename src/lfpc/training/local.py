@@ -17,10 +17,12 @@ from tqdm import tqdm
 from lfpc.episode import Episode, episode, play
 from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
+from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
-from lfpc.records import keep_samples, log_record, record_of
+from lfpc.records import log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
+from lfpc.run_samples import keep_whole_set
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
@@ -39,6 +41,7 @@ from lfpc.training.groups import (
     places_to_log,
     terms_of,
 )
+from lfpc.training.resume import check_steps, keep_init_files, run_inputs
 from lfpc.training.rollouts import rollouts_of
 from lfpc.training.state import (
     best_checkpoint,
@@ -89,11 +92,22 @@ def train(
     samples = training_samples(config.data, config)
     validation = validation_samples(config)
     check_engine(config.out, "local")
-    run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
-    keep_samples(run, samples)
     done = max(saved_steps(config.out), default=0)
+    if not done or config.lora is not None:
+        check_folder(config.init)
+    check_steps(config, done)
+    run = RunFolder.open(
+        config.out,
+        Kind.TRAIN,
+        config,
+        inputs=run_inputs(config, validation),
+        backend="transformers",
+        device=str(device),
+    )
+    keep_whole_set(run, samples)
+    keep_init_files(config)
     if done < config.steps:
-        with opened(done, config, trackers) as boards:
+        with opened(done, config, trackers, run.id) as boards:
             trainer = Trainer(config, device, done, reward)
             run.truncate_metrics(done)
             _loop(trainer, run, samples, validation, done, boards, progress=progress)
@@ -290,7 +304,7 @@ def pick_device(config: TrainConfig) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"--device {config.device!r} is unavailable: {first_line(error)}"
+            f"`device` {config.device!r} is unavailable: {first_line(error)}"
         ) from error
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import tyro
 
-from lfpc.options import parse
+from lfpc.options import configuration_errors, parse
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import TrackerName
 from lfpc.training.verl.clusters import Cluster, hardware
@@ -52,14 +53,15 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     if name is not None:
         config, cluster = hardware(name, config)
     default = TrainOptions(run=config, cluster=cluster, hardware=name)
-    return parse(TrainOptions, words, prog=prog, default=default)
+    with configuration_errors():
+        return parse(TrainOptions, words, prog=prog, default=default)
 
 
 def _hardware(words: Sequence[str]) -> str | None:
     """The hardware preset in `words`, which sets the defaults of the other options."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in pairwise([*words, None]):
         if word == HARDWARE_OPTION:
             return following
-        if word.startswith(f"{HARDWARE_OPTION}="):
+        if word and word.startswith(f"{HARDWARE_OPTION}="):
             return word.partition("=")[2]
     return None

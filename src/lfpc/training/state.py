@@ -3,6 +3,7 @@
     checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
     checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
     checkpoints/best/             the weights with the best validation so far
+    init/                         see `resume`
 
 Random numbers of a step depend on (seed, step) only, so no random state is saved.
 """
@@ -24,6 +25,7 @@ from lfpc.policies.settings import CheckpointSettings
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.resume import init_files
 
 _STEP = re.compile(r"step-(\d{6})")
 
@@ -97,7 +99,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ConfigError("--lora needs the package peft: pip install 'lfpc[lora]'") from error
+        raise ConfigError("`lora` needs the package peft: pip install 'lfpc[lora]'") from error
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
     )
@@ -106,7 +108,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
         try:
             peft.inject_adapter_in_model(settings, model)
         except ValueError as error:
-            raise ConfigError(f"--lora: {error}") from error
+            raise ConfigError(f"`lora.targets`: {error}") from error
 
 
 def adapters(model: Any) -> dict[str, torch.Tensor]:
@@ -180,7 +182,7 @@ def save_weights(
         _merged(model) if config.lora is not None else model,
         tokenizer,
         folder,
-        source=config.init,
+        source=init_files(config.out),
         settings=settings,
     )
 

@@ -10,7 +10,6 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from zlib import crc32
 
 import numpy as np
 
@@ -83,20 +82,20 @@ class Hosted:
     server.
     """
 
-    def __init__(self, name: TrackerName, config: TrainConfig) -> None:
+    def __init__(self, name: TrackerName, config: TrainConfig, run_id: str) -> None:
         try:
             self._module: Any = import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"--{name} needs the package {name}, which cannot be imported ({error}): "
+                f"`{name}` needs the package {name}, which cannot be imported ({error}): "
                 f"pip install {name}"
             ) from error
         path = config.out.resolve()
         given: dict[str, Any] = {"project": PROJECT, "config": plain(config), "resume": "allow"}
         if name == "wandb":
-            given |= {"name": path.name, "id": _run_id(path), "dir": str(path)}
+            given |= {"name": path.name, "id": f"lfpc-{run_id}", "dir": str(path)}
         else:
-            given |= {"name": _run_id(path)}  # trackio resumes a run by its name
+            given |= {"name": f"lfpc-{run_id}"}  # trackio resumes a run by its name
         self._module.init(**given)
 
     def numbers(self, numbers: Numbers, step: int) -> None:
@@ -118,26 +117,24 @@ def known(numbers: Numbers) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if value is not None and name != "step"}
 
 
-def _run_id(path: Path) -> str:
-    """A name of the run folder that is unique and survives a resume."""
-    return f"{path.name}-{crc32(str(path).encode()):08x}"
-
-
 @contextmanager
-def opened(done: int, config: TrainConfig, names: Sequence[TrackerName]) -> Iterator[list[Tracker]]:
+def opened(
+    done: int, config: TrainConfig, names: Sequence[TrackerName], run_id: str
+) -> Iterator[list[Tracker]]:
     """TensorBoard and the trackers called `names`, closed at the end.
 
     Args:
         done: number of finished steps.
         config: the run.
         names: further trackers.
+        run_id: `RunFolder.id`, by which a tracker continues the run.
     Raises:
         ConfigError: a tracker is not installed.
     """
     with ExitStack() as stack:
         found: list[Tracker] = []
         for make in (
-            *(partial(Hosted, name, config) for name in names),
+            *(partial(Hosted, name, config, run_id) for name in names),
             partial(TensorBoard, config.out, done),
         ):
             found.append(make())

@@ -15,19 +15,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
+from lfpc.policies.identity import PROCESSOR_FILES
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
 
 SUPPORTED = ("qwen2_5_vl",)
 """Supported values of `model_type`, whose vision tower and positions this package computes."""
-KEPT_FILES = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
-"""Further files that servers need beside weights and tokenizer."""
 
 
 def load_checkpoint(
@@ -110,10 +104,10 @@ def save_checkpoint(
             with _without_progress_bars():
                 model.save_pretrained(draft)
                 tokenizer.save_pretrained(draft)
-            for name in KEPT_FILES:
+            for name in PROCESSOR_FILES:
                 if source is not None and (source / name).is_file():
                     shutil.copyfile(source / name, draft / name)
-            if not (draft / KEPT_FILES[0]).is_file():
+            if not (draft / PROCESSOR_FILES[0]).is_file():
                 (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
             if settings is not None:
                 write_settings(settings, draft)

@@ -12,10 +12,11 @@ import shutil
 from pathlib import Path
 
 from lfpc.errors import CheckpointError
-from lfpc.policies.qwen.checkpoint import KEPT_FILES
+from lfpc.policies.identity import PROCESSOR_FILES
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder, replace_folder
 from lfpc.training.config import TrainConfig
+from lfpc.training.resume import init_files
 from lfpc.training.state import best_checkpoint, checkpoint_folder, step_folders
 from lfpc.training.verl.translate import state_folder
 
@@ -70,10 +71,10 @@ def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Pat
         raise CheckpointError(f"{written}: verl wrote no weights there")
     for name in (
         "config.json",
-        *KEPT_FILES,
+        *PROCESSOR_FILES,
     ):  # verl's config.json always has bfloat16
-        if (config.init / name).is_file():
-            shutil.copyfile(config.init / name, written / name)
+        if (init_files(config.out) / name).is_file():
+            shutil.copyfile(init_files(config.out) / name, written / name)
     write_settings(settings, written)
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(written, folder)

@@ -60,9 +60,11 @@ class Cluster:
     def __post_init__(self) -> None:
         for name in ("nodes", "gpus_per_node", "tensor_parallel", "workers"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ConfigError(f"`cluster.{name}` must be at least 1, got {getattr(self, name)}")
         if not 0 < self.sampling_share < 1:
-            raise ConfigError(f"sampling_share must lie between 0 and 1, got {self.sampling_share}")
+            raise ConfigError(
+                f"`cluster.sampling_share` must lie between 0 and 1, got {self.sampling_share}"
+            )
         if self.gpus % self.tensor_parallel:
             raise ConfigError(
                 f"{self.gpus} GPUs are not divisible by --cluster.tensor-parallel "

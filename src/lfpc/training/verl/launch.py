@@ -10,13 +10,18 @@ from typing import Any
 
 from lfpc.errors import CheckpointError
 from lfpc.policies.qwen.checkpoint import check_folder
-from lfpc.records import keep_samples
+from lfpc.run_samples import keep_whole_set
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import training_samples, validation_samples
-from lfpc.training.state import check_engine, checkpoint_folder, settings_of_run
+from lfpc.training.resume import check_steps, keep_init_files, run_inputs
+from lfpc.training.state import (
+    check_engine,
+    checkpoint_folder,
+    settings_of_run,
+)
 from lfpc.training.verl.checkpoints import check_ranks, publish, saved_step
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import estimate, report
@@ -85,15 +90,18 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     check_folder(config.init)
     check_bounds(config, samples + held_out)
     last = min(config.steps, cluster.stop_at or config.steps)
+    done = saved_step(config.out)
+    check_steps(config, done)
     run = RunFolder.open(
         config.out,
         Kind.TRAIN,
         config,
+        inputs=run_inputs(config, held_out),
         backend="vllm",
         device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs",
     )
-    keep_samples(run, samples)
-    done = saved_step(config.out)
+    keep_whole_set(run, samples)
+    keep_init_files(config)
     if done and not checkpoint_folder(config.out, done).is_dir():
         # the run was killed between verl's checkpoint and ours
         publish(config, done, settings_of_run(config, samples))
