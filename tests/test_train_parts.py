@@ -205,7 +205,8 @@ def test_the_iou_of_a_step_takes_the_best_truth_box():
     # half of the wider box: 1/16 of 1/8; the tighter one is met exactly
     wider = replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))
     for sample, iou in ((SAMPLE, 1), (wider, 0.5)):
-        numbers = episode_numbers([episode(tiny.crop_turn(1), sample=sample)], [RewardTerms()])
+        played = episode(tiny.crop_turn(1), answer(), sample=sample)
+        numbers = episode_numbers([played], [RewardTerms()])
         assert (numbers["iou_last"], numbers["iou_best"]) == (pytest.approx(iou),) * 2
 
 

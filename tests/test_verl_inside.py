@@ -26,6 +26,7 @@ from verl_runs import BASE, cluster, config, scenes
 from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.rewards import RewardConfig, strict
 from lfpc.samples import read_samples
 from lfpc.training.draw import prompts_of_step
 from lfpc.training.groups import group_advantages
@@ -304,9 +305,19 @@ def test_an_episode_ends_at_its_turns(data, tmp_path):
     )
     assert report.episode.stop == Stop.MAX_TURNS
     assert len(server.asked) == output.num_turns == 2
-    assert (
-        len(output.multi_modal_data["images"]) == 2
-    )  # the second crop was cut, and nothing was said about it
+    assert len(output.multi_modal_data["images"]) == 2
+    # nobody would see the second crop: it is neither cut nor counted
+    assert report.episode.shown_crops == report.record.calls == report.record.crops == 1
+
+
+def test_the_options_of_the_reward_are_those_of_the_local_engine(data, tmp_path):
+    run = config(data, tmp_path, reward=strict(RewardConfig(grounding=1.0)))
+    whole, again = call(0, 0, 140, 140), call(0, 0, 140, 112)
+    output, _, report = play(data, run, whole, again, "<answer>K</answer>")
+    assert report.episode.shown_crops == 2
+    assert (report.terms.tool, report.terms.grounding, report.terms.crops) == (0, 0, -0.05)
+    assert output.reward_score == report.terms.total
+    assert output.extra_fields["reward_extra_info"]["crops"] == -0.05
 
 
 def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):

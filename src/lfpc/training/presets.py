@@ -4,7 +4,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from lfpc.errors import ConfigError
-from lfpc.rewards import RewardConfig
+from lfpc.rewards import RewardConfig, strict
 from lfpc.training.config import TrainConfig
 
 STAGE1 = TrainConfig(first_view="selected")
@@ -22,6 +22,14 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "precise cropping: Stage I and the grounding reward; start from a Stage I "
         "checkpoint, on hard boxed samples",
         STAGE2,
+    ),
+    "stage1-strict": (
+        "Stage I with every option of the reward against crops that are paid and not used",
+        replace(STAGE1, reward=strict(STAGE1.reward)),
+    ),
+    "stage2-strict": (
+        "Stage II with the same options; differs from stage2 in `reward` alone",
+        replace(STAGE2, reward=strict(STAGE2.reward)),
     ),
     "stage2-easy-data": (
         "ablation: Stage II on Stage I's own (easy) samples, boxed; differs from stage2 in "
