@@ -186,6 +186,9 @@ def test_metrics_of_a_step_by_hand():
         numbers["unanswered"],
     ) == (0.5, 0.5, 0.5, 0.5)
     assert numbers["turns"] == 1.5
+    assert (numbers["crops"], numbers["repeats"]) == (0.5, 0)
+    written = [turn.reply.token_ids for one in (right, wrong) for turn in one.turns]
+    assert numbers["reply_tokens"] == sum(map(len, written)) / 2
     assert numbers["box_area"] == pytest.approx(1 / 16)
     assert numbers["iou_last"] == pytest.approx(1)
     assert numbers["reward_grounding"] == 0
@@ -238,6 +241,10 @@ def test_every_group_is_logged_once_before_any_is_logged_twice():
 HEALTHY = {
     "tool_rate": 0.5,
     "turns": 2.0,
+    "crops": 0.6,
+    "repeats": 0.1,
+    "reply_tokens": 80.0,
+    "accuracy": 0.5,
     "malformed": 0.05,
     "unanswered": 0.02,
     "truncated": 0.02,
@@ -261,7 +268,9 @@ def history(steps=10, **late):
         ("no_tool", {"tool_rate": 0.01}),
         ("no_entropy", {"entropy": 0.15}),
         ("reward", {"reward": 0.1}),
+        ("accuracy", {"accuracy": 0.2}),
         ("turns", {"turns": 4.0}),
+        ("long", {"reply_tokens": 300.0}),
         ("box_grows", {"box_area": 0.3}),
         ("box_shrinks", {"box_area": 0.02}),
         ("no_gradient", {"grad_norm": None}),
@@ -280,6 +289,9 @@ def test_each_change_of_a_run_has_its_alarm_and_its_text(code, late):
         ("malformed", {"malformed": 1.0}),
         ("unanswered", {"unanswered": 1.0}),
         ("truncated", {"truncated": 0.8}),
+        ("crops", {"crops": 5.0}),
+        ("repeats", {"repeats": 0.8}),
+        ("long", {"reply_tokens": 4000.0}),
         ("flat_groups", {"zero_variance": 0.97}),
         ("no_entropy", {"entropy": 0.004}),
         ("box_whole", {"box_area": 1.0}),
