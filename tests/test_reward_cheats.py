@@ -2,8 +2,10 @@
 that close this. One scene, 1600 x 1200 pixels, seen at 256 visual tokens.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -94,6 +96,41 @@ def totals(one: Played, sample: Sample) -> list[float]:
 def test_what_each_episode_earns(boxed, name):
     one, *expected = TABLE[name]
     assert totals(one, boxed) == pytest.approx(expected, abs=0.0051)
+
+
+IN_DOCS = {
+    "a good crop, right": ["honest"],
+    "no crop, right": ["no crop"],
+    "one pixel in a corner, right": ["corner pixel"],
+    "the whole picture, right": ["whole"],
+    "half of the picture, right": ["half"],
+    "five useless crops, right": ["five useless crops"],
+    "a good crop and 3,000 words, right": ["good crop, 3,000 words"],
+    "a good crop, wrong": ["wrong, good crop"],
+    "one pixel, half or whole picture, wrong": [
+        "wrong, corner pixel",
+        "wrong, centre pixel",
+        "wrong, half",
+        "wrong, whole",
+    ],
+}
+
+
+def test_the_table_of_the_docs_is_this_one(boxed):
+    page = (Path(__file__).parent.parent / "docs" / "method.md").read_text()
+    for said, names in IN_DOCS.items():
+        row = re.search(rf"^\| {re.escape(said)} \| (.*) \|$", page, re.MULTILINE)
+        assert row, said
+        earned = zip(*(totals(TABLE[name][0], boxed) for name in names), strict=True)
+        # columns of the docs: Stage I, Stage II, and both of them strict
+        stage1, strict1, stage2, strict2 = (
+            sorted({f"{x:.2f}" for x in column}) for column in earned
+        )
+        columns = [
+            " to ".join([each[0], each[-1]][: len(each)])
+            for each in (stage1, stage2, strict1, strict2)
+        ]
+        assert row[1].split(" | ") == columns, said
 
 
 def test_with_all_options_every_cheat_earns_less_than_the_honest_episode(boxed):
@@ -195,7 +232,7 @@ def test_scaled_corner_distances_by_hand():
 
 
 def test_trivial_boxes_earn_nothing_wherever_the_target_is():
-    places = [n / 20 for n in range(19)]
+    places = [n / 10 for n in range(10)]
     targets = [Box(x, y, x + 0.06, y + 0.08) for x in places for y in places]
     for target in targets:
         for box in (*TRIVIAL_BOXES, CORNER, CENTRE, HALF, WHOLE):
