@@ -70,6 +70,15 @@ def test_advantages_have_mean_zero_and_do_not_depend_on_scale_or_offset():
     assert a == pytest.approx(b, abs=1e-5)
 
 
+def test_advantages_without_division_are_differences_from_the_mean():
+    assert group_advantages([0, 1, 2, 1], scale="none") == [-1, 0, 1, 0]
+    assert group_advantages([0.3, 0.3], scale="none") == [0, 0]
+    groups = groups_of(
+        [episode(answer())] * 2, [RewardTerms(), RewardTerms(tool=0.5)], size=2, scale="none"
+    )
+    assert groups[0].advantages == (-0.25, 0.25)
+
+
 def test_loss_by_hand():
     # ratios 2 and 0.5 with clip 0.2: A > 0: min(2, 1.2) = 1.2, min(0.5, 0.8) = 0.5; A < 0: min(-2,
     # -1.2) = -2, min(-0.5, -0.8) = -0.8
@@ -379,6 +388,11 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
+    assert difference("stage1", "stage1-continued") == set()
+    assert difference("baseline", "baseline-matched") == set()
+    assert difference("baseline", "deepeyes") == {"reward"}
+    assert difference("stage1", "stage1-strict") == {"reward"}
+    assert difference("stage2", "stage2-strict") == {"reward"}
     assert preset("stage2-no-l1").reward == replace(preset("stage2").reward, iou_weight=1.0)
     assert preset("stage2-plain-iou").reward == replace(
         preset("stage2").reward, iou_weight=1.0, guarded=False
@@ -398,6 +412,8 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         {"group_size": 1},
         {"steps": 0},
         {"clip": 0.0},
+        {"betas": (0.9, 1.0)},
+        {"advantage_scale": "std"},
         {"temperature": float("nan")},
         {"learning_rate": -1.0},
         {"first_view": "small"},

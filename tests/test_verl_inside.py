@@ -175,6 +175,15 @@ def test_advantages_are_the_local_engines_at_trained_tokens_only():
     assert again is found
 
 
+def test_advantages_are_divided_as_the_run_says(data, tmp_path):
+    rewards = torch.tensor([[6.0], [2.0]])
+    names = np.array(["a", "a"], dtype=object)
+    for scale, wanted in (("deviation", 1.0), ("none", 2.0)):
+        algorithm = verl_config(config(data, tmp_path, advantage_scale=scale)).algorithm
+        found = plugin.advantages(rewards, torch.ones(2, 1), names, config=algorithm)[0]
+        assert torch.allclose(found, torch.tensor([[wanted], [-wanted]]), atol=1e-5)
+
+
 def test_verls_own_advantages_differ_by_the_unbiased_deviation_alone():
     rewards = torch.tensor([[3.0], [1.0], [1.0], [0.0]])
     mask = torch.ones(4, 1)

@@ -251,6 +251,8 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "validation": None,
         "init": Path("elsewhere"),
         "aggregation": "sequence-mean",
+        "advantage_scale": "none",
+        "betas": (0.8, 0.9),
         "dtype": "bfloat16",
         "steps": 81,
         "protocol": None,

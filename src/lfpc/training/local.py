@@ -157,7 +157,8 @@ class Trainer:
         """One group per sample: its episodes, their rewards and advantages."""
         size = self.config.group_size
         episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
-        return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
+        terms = [self.reward(played) for played in episodes]
+        return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample. Equal boxes are cut once."""

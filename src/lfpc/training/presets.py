@@ -9,13 +9,15 @@ from lfpc.training.config import TrainConfig
 
 STAGE1 = TrainConfig(first_view="selected")
 """The information gap: the first view at each sample's selected budget, crops from the original."""
+BASELINE = replace(STAGE1, first_view="original")
+"""No information gap: crops hold nothing that the first view does not."""
 STAGE2 = replace(STAGE1, reward=RewardConfig(grounding=1.0))
 """Precise cropping: Stage I with the grounding reward, on boxed samples."""
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "baseline": (
         "no information gap: the first view at the original's resolution",
-        replace(STAGE1, first_view="original"),
+        BASELINE,
     ),
     "stage1": ("learn to focus: the first view at each sample's selected budget", STAGE1),
     "stage2": (
@@ -30,6 +32,20 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "stage2-strict": (
         "Stage II with the same options; differs from stage2 in `reward` alone",
         replace(STAGE2, reward=strict(STAGE2.reward)),
+    ),
+    "stage1-continued": (
+        "control of Stage II: Stage I's reward on Stage II's samples, for as many steps; start "
+        "from a Stage I checkpoint",
+        STAGE1,
+    ),
+    "baseline-matched": (
+        "control of Stage II: the baseline on Stage II's samples, for as many steps; start from a "
+        "baseline checkpoint",
+        BASELINE,
+    ),
+    "deepeyes": (
+        "the baseline with the weights of DeepEyes' reward: accuracy 0.8, format 0.2, tool 1.2",
+        replace(BASELINE, reward=RewardConfig(accuracy=0.8, format=0.2, tool=1.2)),
     ),
     "stage2-easy-data": (
         "ablation: Stage II on Stage I's own (easy) samples, boxed; differs from stage2 in "
