@@ -23,7 +23,7 @@ from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.groups import group_advantages, groups_of, places_to_log
 from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.presets import PRESETS, preset
-from lfpc.training.rollouts import rollout_of
+from lfpc.training.rollouts import rollout_of, rollouts_of
 from lfpc.training.statistics import (
     ALARM_TEXTS,
     LIMITS,
@@ -172,6 +172,22 @@ def test_an_overlong_rollout_is_masked_and_said_to_be():
     )
     assert row.overlong
     assert sum(row.mask) == len(row.logprobs) == 0
+
+
+def test_an_episode_without_an_answer_is_trained_on_or_masked():
+    gave_up = episode(tiny.crop_turn(1), tiny.crop_turn(2, closed=True))
+    answered = episode(tiny.crop_turn(1), answer("7"))
+    encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
+    for unanswered, trained in (("penalise", [True, True]), ("mask", [False, True])):
+        rows = rollouts_of(
+            [gave_up, answered],
+            encoder,
+            max_rollout_tokens=500,
+            masks=replace(preset("stage1"), unanswered=unanswered).masks,
+        )
+        assert [any(row.mask) for row in rows] == trained
+        assert [len(row.logprobs) == sum(row.mask) for row in rows] == [True, True]
+        assert not any(row.overlong for row in rows)
 
 
 def test_a_reply_that_nobody_sampled_cannot_be_trained():
@@ -413,6 +429,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         {"steps": 0},
         {"clip": 0.0},
         {"betas": (0.9, 1.0)},
+        {"unanswered": "drop"},
         {"advantage_scale": "std"},
         {"temperature": float("nan")},
         {"learning_rate": -1.0},

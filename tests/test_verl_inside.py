@@ -319,6 +319,15 @@ def test_an_episode_ends_at_its_turns(data, tmp_path):
     assert report.episode.shown_crops == report.record.calls == report.record.crops == 1
 
 
+def test_an_unanswered_episode_is_masked_if_the_run_says_so(data, tmp_path):
+    run = config(data, tmp_path, max_turns=2, unanswered="mask")
+    output, _, report = play(data, run, call(10, 10, 80, 80), call(20, 20, 90, 90))
+    assert not any(output.response_mask)
+    assert len(output.multi_modal_data["images"]) == 2
+    assert not report.overlong
+    assert report.terms.format == -1
+
+
 def test_the_options_of_the_reward_are_those_of_the_local_engine(data, tmp_path):
     run = config(data, tmp_path, reward=strict(RewardConfig(grounding=1.0)))
     whole, again = call(0, 0, 140, 140), call(0, 0, 140, 112)

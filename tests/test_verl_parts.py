@@ -239,6 +239,7 @@ READ_BY_OUR_OWN_PARTS = {
     "seed",  # order of questions; vLLM draws its own random numbers
     "validation_size",
     "log_episodes",
+    "unanswered",
     "keep",
 }
 OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS, ChatProtocol
@@ -83,6 +84,10 @@ class TrainConfig:
     leaves the gradient unchanged."""
     max_rollout_tokens: int = 8192
     """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
+
+    unanswered: Literal["penalise", "mask"] = "penalise"
+    """Episodes that end without an answer, at the turn limit. penalise: trained on, with the
+    penalty of --reward.format; mask: not trained on, so that long episodes are not discouraged."""
 
     learning_rate: float = 1e-6
     """AdamW learning rate."""
@@ -173,6 +178,7 @@ class TrainConfig:
         for name, known in (
             ("first_view", ("selected", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
+            ("unanswered", ("penalise", "mask")),
             ("advantage_scale", ("deviation", "none")),
             ("dtype", ("float32", "bfloat16")),
             ("protocol", tuple(PROTOCOLS)),
@@ -188,6 +194,10 @@ class TrainConfig:
                 f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} "
                 f"is {self.chat.factor} pixels wide"
             )
+
+    def masks(self, episode: Episode) -> bool:
+        """Whether an episode is not trained on, however long it is."""
+        return self.unanswered == "mask" and episode.answer is None
 
     @property
     def chat(self) -> ChatProtocol:

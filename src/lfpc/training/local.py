@@ -181,6 +181,7 @@ class Trainer:
             episodes_of(groups),
             self.policy.encoder,
             max_rollout_tokens=self.config.max_rollout_tokens,
+            masks=self.config.masks,
         )
         reports = [
             self.learner.update(rollouts, advantages_of(groups), step=step)
