@@ -29,6 +29,7 @@ from lfpc.rewards import (
 )
 from lfpc.samples import Sample
 from lfpc.training.presets import PRESETS
+from lfpc.training.statistics import alarms, episode_numbers
 
 PICTURE = Image.new("RGB", (1600, 1200))
 FIRST = global_view(PICTURE, 256)
@@ -180,6 +181,26 @@ def test_each_option_alone_takes_what_its_cheat_earned(boxed, options, cheat, lo
     assert paper - closed == pytest.approx(lost)
     honest = played(TABLE["honest"][0], boxed)
     assert episode_reward(honest, replace(PAPER, **options)) == episode_reward(honest, PAPER)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "codes"),
+    [
+        ("honest", []),
+        ("no crop", ["no_tool"]),
+        ("corner pixel", ["box_tiny"]),
+        ("centre pixel", ["box_tiny"]),
+        ("whole", ["repeats", "box_whole"]),
+        ("half", ["repeats", "box_whole"]),
+        ("five useless crops", ["crops"]),
+        ("the same good crop five times", ["crops", "repeats"]),
+        ("good crop, 3,000 words", ["long"]),
+    ],
+)
+def test_each_cheat_raises_its_alarm_in_the_first_step(boxed, cheat, codes):
+    episode = played(TABLE[cheat][0], boxed)
+    terms = episode_reward(episode, PAPER)
+    assert alarms([episode_numbers([episode] * 4, [terms] * 4)]) == codes
 
 
 def test_a_paid_crop_is_chosen_among_the_new_ones(boxed):
