@@ -33,19 +33,19 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "Stage II with the same options; differs from stage2 in `reward` alone",
         replace(STAGE2, reward=strict(STAGE2.reward)),
     ),
-    "stage1-continued": (
-        "control of Stage II: Stage I's reward on Stage II's samples, for as many steps; start "
-        "from a Stage I checkpoint",
-        STAGE1,
-    ),
-    "baseline-matched": (
-        "control of Stage II: the baseline on Stage II's samples, for as many steps; start from a "
-        "baseline checkpoint",
-        BASELINE,
-    ),
     "deepeyes": (
         "the baseline with the weights of DeepEyes' reward: accuracy 0.8, format 0.2, tool 1.2",
         replace(BASELINE, reward=RewardConfig(accuracy=0.8, format=0.2, tool=1.2)),
+    ),
+    "baseline-matched": (
+        "control: the baseline with as many steps and the same samples as Stage I and II; start "
+        "from a baseline checkpoint, on Stage II's samples",
+        BASELINE,
+    ),
+    "stage1-continued": (
+        "control: Stage II's steps and samples without the grounding reward; start from a "
+        "Stage I checkpoint",
+        STAGE1,
     ),
     "stage2-easy-data": (
         "ablation: Stage II on Stage I's own (easy) samples, boxed; differs from stage2 in "
