@@ -1,15 +1,18 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply
 from lfpc.episode import Game, Stop, episode, play
-from lfpc.images import CropRules, global_view, open_picture
+from lfpc.images import CropRules, View, crop_view, global_view, open_picture
 from lfpc.looks import no_look, original_look
 from lfpc.policies.human import reply_text
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import record_from_json, record_of, record_to_json
+from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
 
 Make = Callable[..., Sample]
@@ -60,6 +63,37 @@ def test_an_episode_ends_unanswered_after_its_turns(sample: Make) -> None:
     (done,) = play([a_game(sample(), max_turns=3)], ScriptedPolicy([CROP]))
     assert (done.stop, done.answer, len(done.turns)) == (Stop.MAX_TURNS, None, 3)
     assert all(isinstance(turn.action, Crop) for turn in done.turns)
+
+
+@pytest.mark.parametrize(("max_turns", "turns", "limit"), [(3, None, 3), (1, None, 1), (6, 2, 2)])
+def test_a_crop_that_the_last_turn_asks_for_is_neither_cut_nor_counted_nor_paid(
+    sample: Make, max_turns: int, turns: int | None, limit: int
+) -> None:
+    cut: list[Box] = []
+
+    def look(one: Sample, box: Box) -> View:
+        cut.append(box)
+        return crop_view(open_picture(one.image), box, CropRules())
+
+    one = sample()
+    chat = replace(PROTOCOLS["qwen2_5_vl"], turns=turns)
+    first = global_view(open_picture(one.image), 16)
+    game = episode(one, first, look=look, protocol=chat, max_turns=max_turns)
+    (done,) = play([game], ScriptedPolicy([CROP]))
+    assert len(done.turns) == limit
+    assert isinstance(done.turns[-1].action, Crop)
+    assert done.turns[-1].view is None
+    assert len(cut) == len(done.boxes) == done.shown_crops == len(done.views) - 1 == limit - 1
+    record = record_of(done)
+    assert (record.calls, record.crops, record.tool) == (limit - 1, limit - 1, limit > 1)
+    assert len(record.boxes) == limit - 1
+    assert (record.iou is None) == (record.crop_area is None) == (limit == 1)
+    terms = episode_reward(done, RewardConfig(grounding=1.0, crop_cost=0.1))
+    assert (terms.grounding > 0) == (limit > 1)
+    assert terms.crops == pytest.approx(-0.1 * max(0, limit - 2))
+    # the same for a record that was read back
+    read = record_from_json(record_to_json(record), {one.id: one})
+    assert read.boxes == record.boxes
 
 
 def test_a_crop_that_shows_nothing_leaves_no_view(sample: Make) -> None:

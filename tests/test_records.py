@@ -121,6 +121,8 @@ def test_an_episode_as_a_record(sample: Callable[..., Sample]) -> None:
         "format": -1.0,
         "tool": 0.5,
         "grounding": 0.0,
+        "length": 0.0,
+        "crops": 0.0,
         "total": 0.5,
     }
     assert (

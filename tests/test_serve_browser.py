@@ -3,6 +3,7 @@ picture."""
 
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_a_dropped_picture_is_asked_about_and_the_box_appears_on_both_views(page
     ).is_visible()
     assert page.get_by_text(re.compile("Original, 400 . 300 pixels")).is_visible()
     assert all(image.get_attribute("alt") for image in page.locator("img:visible").all())
+
+
+def test_a_crop_of_the_last_turn_is_said_not_to_be_cut(page, tmp_path, picture):
+    model = scripted_model(lambda context: CALL, replace(CONFIG, max_turns=2))
+    with listening(model, tmp_path) as address:
+        assert ask(page, address, picture()) == "No answer"
+    assert page.get_by_text("Crop 2: not cut, as it came with the last turn").is_visible()
+    assert len(boxes(page, "first")) == 1
 
 
 def test_a_question_does_not_wait_for_the_examples(page, address, picture):

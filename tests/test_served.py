@@ -39,7 +39,7 @@ from lfpc.storage.runs import Kind, RunFolder, read_run
 
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 RULES = CropRules(min_tokens=1, max_tokens=16)
-REWARD_TERMS = {"accuracy", "format", "tool", "grounding"}
+REWARD_TERMS = {"accuracy", "format", "tool", "grounding", "length", "crops"}
 HERE = Path(__file__).parent
 
 

@@ -23,7 +23,7 @@ from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.groups import group_advantages, groups_of, places_to_log
 from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.presets import PRESETS, preset
-from lfpc.training.rollouts import rollout_of
+from lfpc.training.rollouts import rollout_of, rollouts_of
 from lfpc.training.statistics import (
     ALARM_TEXTS,
     LIMITS,
@@ -68,6 +68,15 @@ def test_advantages_have_mean_zero_and_do_not_depend_on_scale_or_offset():
     b = group_advantages([3 + 2 * r for r in rewards])
     assert sum(a) == pytest.approx(0)
     assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_advantages_without_division_are_differences_from_the_mean():
+    assert group_advantages([0, 1, 2, 1], scale="none") == [-1, 0, 1, 0]
+    assert group_advantages([0.3, 0.3], scale="none") == [0, 0]
+    groups = groups_of(
+        [episode(answer())] * 2, [RewardTerms(), RewardTerms(tool=0.5)], size=2, scale="none"
+    )
+    assert groups[0].advantages == (-0.25, 0.25)
 
 
 def test_loss_by_hand():
@@ -165,6 +174,22 @@ def test_an_overlong_rollout_is_masked_and_said_to_be():
     assert sum(row.mask) == len(row.logprobs) == 0
 
 
+def test_an_episode_without_an_answer_is_trained_on_or_masked():
+    gave_up = episode(tiny.crop_turn(1), tiny.crop_turn(2, closed=True))
+    answered = episode(tiny.crop_turn(1), answer("7"))
+    encoder = Encoder(tiny.tokenizer(), QWEN2_5_VL)
+    for unanswered, trained in (("penalise", [True, True]), ("mask", [False, True])):
+        rows = rollouts_of(
+            [gave_up, answered],
+            encoder,
+            max_rollout_tokens=500,
+            masks=replace(preset("stage1"), unanswered=unanswered).masks,
+        )
+        assert [any(row.mask) for row in rows] == trained
+        assert [len(row.logprobs) == sum(row.mask) for row in rows] == [True, True]
+        assert not any(row.overlong for row in rows)
+
+
 def test_a_reply_that_nobody_sampled_cannot_be_trained():
     scripted = Turn(Reply("<answer>7</answer>"), Answer("7"))
     with pytest.raises(ValueError, match="without sampled tokens"):
@@ -186,6 +211,9 @@ def test_metrics_of_a_step_by_hand():
         numbers["unanswered"],
     ) == (0.5, 0.5, 0.5, 0.5)
     assert numbers["turns"] == 1.5
+    assert (numbers["crops"], numbers["repeats"]) == (0.5, 0)
+    written = [turn.reply.token_ids for one in (right, wrong) for turn in one.turns]
+    assert numbers["reply_tokens"] == sum(map(len, written)) / 2
     assert numbers["box_area"] == pytest.approx(1 / 16)
     assert numbers["iou_last"] == pytest.approx(1)
     assert numbers["reward_grounding"] == 0
@@ -205,7 +233,8 @@ def test_the_iou_of_a_step_takes_the_best_truth_box():
     # half of the wider box: 1/16 of 1/8; the tighter one is met exactly
     wider = replace(SAMPLE, boxes=(SAMPLE.boxes[0][1:],))
     for sample, iou in ((SAMPLE, 1), (wider, 0.5)):
-        numbers = episode_numbers([episode(tiny.crop_turn(1), sample=sample)], [RewardTerms()])
+        played = episode(tiny.crop_turn(1), answer(), sample=sample)
+        numbers = episode_numbers([played], [RewardTerms()])
         assert (numbers["iou_last"], numbers["iou_best"]) == (pytest.approx(iou),) * 2
 
 
@@ -237,6 +266,10 @@ def test_every_group_is_logged_once_before_any_is_logged_twice():
 HEALTHY = {
     "tool_rate": 0.5,
     "turns": 2.0,
+    "crops": 0.6,
+    "repeats": 0.1,
+    "reply_tokens": 80.0,
+    "accuracy": 0.5,
     "malformed": 0.05,
     "unanswered": 0.02,
     "truncated": 0.02,
@@ -260,7 +293,9 @@ def history(steps=10, **late):
         ("no_tool", {"tool_rate": 0.01}),
         ("no_entropy", {"entropy": 0.15}),
         ("reward", {"reward": 0.1}),
+        ("accuracy", {"accuracy": 0.2}),
         ("turns", {"turns": 4.0}),
+        ("long", {"reply_tokens": 300.0}),
         ("box_grows", {"box_area": 0.3}),
         ("box_shrinks", {"box_area": 0.02}),
         ("no_gradient", {"grad_norm": None}),
@@ -279,6 +314,9 @@ def test_each_change_of_a_run_has_its_alarm_and_its_text(code, late):
         ("malformed", {"malformed": 1.0}),
         ("unanswered", {"unanswered": 1.0}),
         ("truncated", {"truncated": 0.8}),
+        ("crops", {"crops": 5.0}),
+        ("repeats", {"repeats": 0.8}),
+        ("long", {"reply_tokens": 4000.0}),
         ("flat_groups", {"zero_variance": 0.97}),
         ("no_entropy", {"entropy": 0.004}),
         ("box_whole", {"box_area": 1.0}),
@@ -366,6 +404,9 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
+    assert difference("baseline", "deepeyes") == {"reward"}
+    assert difference("stage1", "stage1-strict") == {"reward"}
+    assert difference("stage2", "stage2-strict") == {"reward"}
     assert difference("baseline", "baseline-matched") == set()
     assert difference("stage2", "stage1-continued") == {"reward"}
     assert preset("stage2-no-l1").reward == replace(preset("stage2").reward, iou_weight=1.0)
@@ -387,6 +428,9 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         {"group_size": 1},
         {"steps": 0},
         {"clip": 0.0},
+        {"betas": (0.9, 1.0)},
+        {"unanswered": "drop"},
+        {"advantage_scale": "std"},
         {"temperature": float("nan")},
         {"learning_rate": -1.0},
         {"first_view": "small"},

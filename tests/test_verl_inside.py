@@ -26,6 +26,7 @@ from verl_runs import BASE, cluster, config, scenes
 from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.rewards import RewardConfig, strict
 from lfpc.samples import read_samples
 from lfpc.training.draw import prompts_of_step
 from lfpc.training.groups import group_advantages
@@ -174,6 +175,15 @@ def test_advantages_are_the_local_engines_at_trained_tokens_only():
     assert again is found
 
 
+def test_advantages_are_divided_as_the_run_says(data, tmp_path):
+    rewards = torch.tensor([[6.0], [2.0]])
+    names = np.array(["a", "a"], dtype=object)
+    for scale, wanted in (("deviation", 1.0), ("none", 2.0)):
+        algorithm = verl_config(config(data, tmp_path, advantage_scale=scale)).algorithm
+        found = plugin.advantages(rewards, torch.ones(2, 1), names, config=algorithm)[0]
+        assert torch.allclose(found, torch.tensor([[wanted], [-wanted]]), atol=1e-5)
+
+
 def test_verls_own_advantages_differ_by_the_unbiased_deviation_alone():
     rewards = torch.tensor([[3.0], [1.0], [1.0], [0.0]])
     mask = torch.ones(4, 1)
@@ -313,9 +323,28 @@ def test_an_episode_ends_at_its_turns(data, tmp_path):
     )
     assert report.episode.stop == Stop.MAX_TURNS
     assert len(server.asked) == output.num_turns == 2
-    assert (
-        len(output.multi_modal_data["images"]) == 2
-    )  # the second crop was cut, and nothing was said about it
+    assert len(output.multi_modal_data["images"]) == 2
+    # nobody would see the second crop: it is neither cut nor counted
+    assert report.episode.shown_crops == report.record.calls == report.record.crops == 1
+
+
+def test_an_unanswered_episode_is_masked_if_the_run_says_so(data, tmp_path):
+    run = config(data, tmp_path, max_turns=2, unanswered="mask")
+    output, _, report = play(data, run, call(10, 10, 80, 80), call(20, 20, 90, 90))
+    assert not any(output.response_mask)
+    assert len(output.multi_modal_data["images"]) == 2
+    assert not report.overlong
+    assert report.terms.format == -1
+
+
+def test_the_options_of_the_reward_are_those_of_the_local_engine(data, tmp_path):
+    run = config(data, tmp_path, reward=strict(RewardConfig(grounding=1.0)))
+    whole, again = call(0, 0, 140, 140), call(0, 0, 140, 112)
+    output, _, report = play(data, run, whole, again, "<answer>K</answer>")
+    assert report.episode.shown_crops == 2
+    assert (report.terms.tool, report.terms.grounding, report.terms.crops) == (0, 0, -0.05)
+    assert output.reward_score == report.terms.total
+    assert output.extra_fields["reward_extra_info"]["crops"] == -0.05
 
 
 def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):

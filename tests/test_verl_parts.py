@@ -239,6 +239,7 @@ READ_BY_OUR_OWN_PARTS = {
     "seed",  # order of questions; vLLM draws its own random numbers
     "validation_size",
     "log_episodes",
+    "unanswered",
     "keep",
 }
 OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}
@@ -251,6 +252,8 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "validation": None,
         "init": Path("elsewhere"),
         "aggregation": "sequence-mean",
+        "advantage_scale": "none",
+        "betas": (0.8, 0.9),
         "dtype": "bfloat16",
         "steps": 81,
         "protocol": None,

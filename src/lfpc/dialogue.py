@@ -3,8 +3,10 @@
 `protocols` turns texts into actions and turns into chat messages; `episode` runs the dialogue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from lfpc.boxes import Box
 from lfpc.images import View
@@ -109,6 +111,13 @@ class Reply:
     """The finish reason: "stop", "length", or a server's own; empty: unknown."""
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens written, by the backend's count if it counts; 0 for a policy without
+        tokens.
+        """
+        return self.usage.reply_tokens if self.usage else len(self.token_ids)
+
+    @property
     def truncated(self) -> bool:
         """Whether the token limit ended the reply."""
         return self.finish == TRUNCATED
@@ -121,6 +130,26 @@ class Turn:
     reply: Reply
     action: Action
     view: View | None = None
+
+
+class _Acted(Protocol):
+    @property
+    def action(self) -> Action: ...
+
+
+T = TypeVar("T", bound=_Acted)
+
+
+def crop_turns(turns: Sequence[T]) -> tuple[T, ...]:
+    """The turns with a crop that the policy could see: calls with a reply after them. A call in the
+    last turn is neither cut nor counted nor paid.
+    """
+    return tuple(turn for turn in turns[:-1] if isinstance(turn.action, Crop))
+
+
+def crop_boxes(turns: Sequence[_Acted]) -> tuple[Box, ...]:
+    """The requested boxes of `crop_turns`, in order."""
+    return tuple(turn.action.box for turn in crop_turns(turns) if isinstance(turn.action, Crop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,16 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from lfpc.answers import Verdict, check_answer
 from lfpc.boxes import Box
-from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply, Turn
+from lfpc.dialogue import (
+    Answer,
+    Context,
+    Crop,
+    Malformed,
+    Reply,
+    Turn,
+    crop_boxes,
+    crop_turns,
+)
 from lfpc.images import View
 from lfpc.looks import Look
 from lfpc.protocols import ChatProtocol
@@ -51,13 +60,13 @@ class Episode:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Every requested box, in order."""
-        return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
+        """Every requested box, in order, but for a last turn's; see `crop_turns`."""
+        return crop_boxes(self.turns)
 
     @property
     def shown_crops(self) -> int:
         """Number of crops that were shown."""
-        return sum(turn.view is not None for turn in self.turns)
+        return sum(turn.view is not None for turn in crop_turns(self.turns))
 
     @property
     def malformed(self) -> tuple[Malformed, ...]:
@@ -109,17 +118,20 @@ def episode(
     """Play one question: yields what the policy may see, receives its reply, returns the Episode.
 
     A malformed reply does not end the episode: the policy reads why, and continues while it has
-    turns left. A protocol with a fixed number of turns may end before `max_turns`. Episodes of one
-    sample with different `draw` are sampled independently.
+    turns left. A protocol with a fixed number of turns may end before `max_turns`. A crop that the
+    last turn asks for is not cut, as no reply would see it. Episodes of one sample with different
+    `draw` are sampled independently.
     """
     key = f"{sample.id} {draw}" if draw else sample.id
+    limit = min(max_turns, protocol.turns or max_turns)
     turns: tuple[Turn, ...] = ()
-    while len(turns) < min(max_turns, protocol.turns or max_turns):
+    while len(turns) < limit:
         context = Context(sample.question, sample.options, first_view, turns, key)
         reply = yield context
         match protocol.parse(reply.text, context.views):
             case Crop() as action:
-                turns += (Turn(reply, action, look(sample, action.shown)),)
+                seen = len(turns) + 1 < limit
+                turns += (Turn(reply, action, look(sample, action.shown) if seen else None),)
             case Answer() as action:
                 return Episode(sample, first_view, (*turns, Turn(reply, action)), Stop.ANSWERED)
             case Malformed() as action:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
-from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Reply, Turn
+from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason, Reply, Turn, crop_boxes
 from lfpc.episode import Episode, Stop
 from lfpc.errors import RunError
 from lfpc.images import visual_tokens
@@ -142,8 +142,8 @@ class EpisodeRecord:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """Every requested box, in order."""
-        return tuple(turn.action.box for turn in self.turns if isinstance(turn.action, Crop))
+        """Every requested box, in order, but for a last turn's; see `lfpc.dialogue.crop_turns`."""
+        return crop_boxes(self.turns)
 
     @property
     def cluster(self) -> str:
@@ -161,7 +161,7 @@ def turn_record(turn: Turn) -> TurnRecord:
         view=view and view.size,
         region=view and view.region,
         cut=view and view.cut,
-        tokens=reply.usage.reply_tokens if reply.usage else len(reply.token_ids),
+        tokens=reply.tokens,
         prompt_tokens=reply.usage.prompt_tokens if reply.usage else None,
         finish=reply.finish,
     )

@@ -21,8 +21,8 @@ def prefix(record: EpisodeRecord) -> Turns:
     """The recorded turns up to and including the first call; empty without a call, or without a
     reply after it.
     """
-    calls = [n for n, turn in enumerate(record.turns, 1) if isinstance(turn.action, Crop)]
-    return record.turns[: calls[0]] if calls and calls[0] < len(record.turns) else ()
+    calls = [n for n, turn in enumerate(record.turns[:-1], 1) if isinstance(turn.action, Crop)]
+    return record.turns[: calls[0]] if calls else ()
 
 
 def needs_no_replay(record: EpisodeRecord) -> bool:

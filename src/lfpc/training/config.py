@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 from lfpc.storage.typed import Changeable
+from lfpc.training.groups import AdvantageScale
 
 Aggregation = Literal["token-mean", "sequence-mean"]
 """Average of the loss: over the tokens or over the rollouts of a step."""
@@ -85,6 +87,10 @@ class TrainConfig:
     max_rollout_tokens: int = 8192
     """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
 
+    unanswered: Literal["penalise", "mask"] = "penalise"
+    """Episodes that end without an answer, at the turn limit. penalise: trained on, with the
+    penalty of --reward.format; mask: not trained on, so that long episodes are not discouraged."""
+
     learning_rate: float = 1e-6
     """AdamW learning rate."""
     warmup: int = 0
@@ -94,12 +100,17 @@ class TrainConfig:
     Local engine only."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas: decay of the means of gradients and of their squares."""
     clip: float = 0.2
     """Clip range of the policy ratio: [1 - clip, 1 + clip]."""
     max_grad_norm: float = 1.0
     """Gradient norm above which gradients are rescaled to it."""
     aggregation: Aggregation = "token-mean"
     """Loss average. token-mean: over all tokens of a step; sequence-mean: over its rollouts."""
+    advantage_scale: AdvantageScale = "deviation"
+    """Scale of advantages. deviation: divided by the deviation of the group's rewards; none: not
+    divided, so that groups weigh as much as their rewards differ."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Weights of the reward terms."""
 
@@ -169,6 +180,8 @@ class TrainConfig:
         for name, known in (
             ("first_view", ("selected", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
+            ("unanswered", ("penalise", "mask")),
+            ("advantage_scale", ("deviation", "none")),
             ("dtype", ("float32", "bfloat16")),
             ("protocol", tuple(PROTOCOLS)),
         ):
@@ -176,11 +189,17 @@ class TrainConfig:
                 raise ConfigError(
                     f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"`betas` must lie in [0, 1), got {self.betas}")
         if self.crop.factor != self.chat.factor:
             raise ConfigError(
                 f"`crop.factor` is {self.crop.factor}, but a visual token of {self.protocol} "
                 f"is {self.chat.factor} pixels wide"
             )
+
+    def masks(self, episode: Episode) -> bool:
+        """Whether an episode is not trained on, however long it is."""
+        return self.unanswered == "mask" and episode.answer is None
 
     @property
     def chat(self) -> ChatProtocol:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean, pstdev
+from typing import Literal
 
 from lfpc.episode import Episode
 from lfpc.rewards import RewardTerms
@@ -13,24 +14,33 @@ EPSILON = 1e-6
 """Keeps the division finite; far smaller than any spread of rewards."""
 
 
-def group_advantages(rewards: Sequence[float], *, epsilon: float = EPSILON) -> list[float]:
+AdvantageScale = Literal["deviation", "none"]
+"""Whether advantages are divided by the deviation of their group."""
+
+
+def group_advantages(
+    rewards: Sequence[float], *, epsilon: float = EPSILON, scale: AdvantageScale = "deviation"
+) -> list[float]:
     """Advantages of the rollouts of one question: rewards relative to the group.
 
-        A_i = (r_i - mean(r)) / (std(r) + epsilon)
+        A_i = (r_i - mean(r)) / (std(r) + epsilon)      scale="deviation"
+        A_i = r_i - mean(r)                             scale="none"
 
     Args:
         rewards: total rewards of the rollouts of one question.
         epsilon: added to the standard deviation.
+        scale: whether to divide. Division gives a group whose rewards hardly differ, by a
+            box a little better, the same weight as one with right and wrong answers.
     Returns:
         One advantage per rollout, mean 0; all exactly 0 when the rewards are equal.
     Source: GRPO (arXiv 2402.03300), with the population standard deviation; LFPC has no further
-    terms.
+    terms. scale="none": Dr. GRPO (arXiv 2503.20783).
     """
     if max(rewards) - min(rewards) < epsilon:
         return [0.0] * len(rewards)
     mean = fmean(rewards)
-    spread = pstdev(rewards)
-    return [(reward - mean) / (spread + epsilon) for reward in rewards]
+    divisor = pstdev(rewards) + epsilon if scale == "deviation" else 1.0
+    return [(reward - mean) / divisor for reward in rewards]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +63,36 @@ class Group:
         return any(self.advantages)
 
 
-def group_of(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Group:
+def group_of(
+    episodes: Sequence[Episode],
+    terms: Sequence[RewardTerms],
+    scale: AdvantageScale = "deviation",
+) -> Group:
     """The group of one sample's episodes.
 
     Args:
         episodes: at least one, all of the same sample.
         terms: their rewards, in the same order.
+        scale: of their advantages.
     """
     return Group(
         sample=episodes[0].sample,
         episodes=tuple(episodes),
         terms=tuple(terms),
-        advantages=tuple(group_advantages([term.total for term in terms])),
+        advantages=tuple(group_advantages([term.total for term in terms], scale=scale)),
     )
 
 
 def groups_of(
-    episodes: Sequence[Episode], terms: Sequence[RewardTerms], *, size: int
+    episodes: Sequence[Episode],
+    terms: Sequence[RewardTerms],
+    *,
+    size: int,
+    scale: AdvantageScale = "deviation",
 ) -> list[Group]:
     """The groups of a step's episodes, which come sample by sample, `size` of each."""
     return [
-        group_of(episodes[start : start + size], terms[start : start + size])
+        group_of(episodes[start : start + size], terms[start : start + size], scale)
         for start in range(0, len(episodes), size)
     ]
 

@@ -171,7 +171,8 @@ class Trainer:
         """One group per sample: its episodes, their rewards and advantages."""
         size = self.config.group_size
         episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
-        return groups_of(episodes, [self.reward(played) for played in episodes], size=size)
+        terms = [self.reward(played) for played in episodes]
+        return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample. Equal boxes are cut once."""
@@ -194,6 +195,7 @@ class Trainer:
             episodes_of(groups),
             self.policy.encoder,
             max_rollout_tokens=self.config.max_rollout_tokens,
+            masks=self.config.masks,
         )
         reports = [
             self.learner.update(rollouts, advantages_of(groups), step=step)

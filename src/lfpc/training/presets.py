@@ -4,18 +4,20 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from lfpc.errors import ConfigError
-from lfpc.rewards import RewardConfig
+from lfpc.rewards import RewardConfig, strict
 from lfpc.training.config import TrainConfig
 
 STAGE1 = TrainConfig(first_view="selected")
 """The information gap: the first view at each sample's selected budget, crops from the original."""
+BASELINE = replace(STAGE1, first_view="original")
+"""No information gap: crops hold nothing that the first view does not."""
 STAGE2 = replace(STAGE1, reward=RewardConfig(grounding=1.0))
 """Precise cropping: Stage I with the grounding reward, on boxed samples."""
 
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "baseline": (
         "no information gap: the first view at the original's resolution",
-        replace(STAGE1, first_view="original"),
+        BASELINE,
     ),
     "stage1": ("learn to focus: the first view at each sample's selected budget", STAGE1),
     "stage2": (
@@ -23,10 +25,22 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "checkpoint, on hard boxed samples",
         STAGE2,
     ),
+    "stage1-strict": (
+        "Stage I with every option of the reward against crops that are paid and not used",
+        replace(STAGE1, reward=strict(STAGE1.reward)),
+    ),
+    "stage2-strict": (
+        "Stage II with the same options; differs from stage2 in `reward` alone",
+        replace(STAGE2, reward=strict(STAGE2.reward)),
+    ),
+    "deepeyes": (
+        "the baseline with the weights of DeepEyes' reward: accuracy 0.8, format 0.2, tool 1.2",
+        replace(BASELINE, reward=RewardConfig(accuracy=0.8, format=0.2, tool=1.2)),
+    ),
     "baseline-matched": (
         "control: the baseline with as many steps and the same samples as Stage I and II; start "
         "from a baseline checkpoint, on Stage II's samples",
-        replace(STAGE1, first_view="original"),
+        BASELINE,
     ),
     "stage1-continued": (
         "control: Stage II's steps and samples without the grounding reward; start from a "

@@ -1,6 +1,6 @@
 """Episodes as rollouts: tokens, and which of them the policy wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ class Rollout:
     """(policy tokens,) float32: log pi(token) when it was sampled."""
     overlong: bool
     """Whether the conversation is too long, and therefore not trained on."""
+    masked: bool = False
+    """Whether it is not trained on for another reason; see `TrainConfig.unanswered`."""
 
     @property
     def input_ids(self) -> list[int]:
@@ -47,15 +49,17 @@ class Rollout:
     @property
     def places(self) -> np.ndarray:
         """(policy tokens,) positions of the trained tokens."""
-        spans = () if self.overlong else self.encoded.replies
+        spans = () if self.overlong or self.masked else self.encoded.replies
         return np.concatenate(
             [np.arange(*span) for span in spans if span[1] > span[0]]
             or [np.zeros(0, dtype=np.int64)]
         )
 
 
-def rollout_of(episode: Episode, encoder: Encoder, *, max_rollout_tokens: int) -> Rollout:
-    """The rollout of an episode.
+def rollout_of(
+    episode: Episode, encoder: Encoder, *, max_rollout_tokens: int, masked: bool = False
+) -> Rollout:
+    """The rollout of an episode, without trained tokens if it is `masked`.
 
     Raises:
         ValueError: a reply without sampled tokens or log-probabilities, which cannot be trained on.
@@ -72,13 +76,19 @@ def rollout_of(episode: Episode, encoder: Encoder, *, max_rollout_tokens: int) -
     encoded = encoder.episode(before, episode.turns[-1].reply)
     overlong = len(encoded.ids) > max_rollout_tokens
     sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
-    return Rollout(encoded, np.asarray([] if overlong else sampled, dtype=np.float32), overlong)
+    logprobs = np.asarray([] if overlong or masked else sampled, dtype=np.float32)
+    return Rollout(encoded, logprobs, overlong, masked)
 
 
 def rollouts_of(
-    episodes: Sequence[Episode], encoder: Encoder, *, max_rollout_tokens: int
+    episodes: Sequence[Episode],
+    encoder: Encoder,
+    *,
+    max_rollout_tokens: int,
+    masks: Callable[[Episode], bool] = lambda episode: False,
 ) -> list[Rollout]:
-    """One rollout per episode."""
+    """One rollout per episode; `masks` says which are not trained on."""
     return [
-        rollout_of(episode, encoder, max_rollout_tokens=max_rollout_tokens) for episode in episodes
+        rollout_of(episode, encoder, max_rollout_tokens=max_rollout_tokens, masked=masks(episode))
+        for episode in episodes
     ]

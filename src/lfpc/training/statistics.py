@@ -11,7 +11,7 @@ from typing import Any
 from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
 from lfpc.records import episode_answered_before_crop, truncated_replies
-from lfpc.rewards import RewardTerms
+from lfpc.rewards import RewardTerms, repeated
 from lfpc.training.groups import Group, episodes_of
 
 Numbers = dict[str, float | None]
@@ -27,6 +27,8 @@ def mean(values: Iterable[float]) -> float | None:
 def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -> Numbers:
     """Metrics of episodes: rewards term by term, answers, turns, crops.
 
+    `crops` (shown) and `reply_tokens` are means per episode; `repeats` is the share of the crops
+    that an earlier picture of the episode shows (see `rewards.is_repeat`);
     `accuracy`, `tool_rate` (a crop was shown), `malformed` and `unanswered` are shares of episodes;
     `truncated` is the share of episodes with a reply that the token limit ended (None: unknown);
     `answered_before_crop` is the share of the episodes with a crop whose text shows it; `box_area`
@@ -37,6 +39,7 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
     cut = [truncated_replies(turn.reply for turn in episode.turns) for episode in episodes]
     early = [episode_answered_before_crop(episode) for episode in episodes]
     areas = [box.area for episode in episodes for box in episode.boxes]
+    repeats = [repeat for episode in episodes for repeat in repeated(episode.views)]
     return {
         **{
             f"reward_{field.name}": mean(getattr(term, field.name) for term in terms)
@@ -47,6 +50,11 @@ def episode_numbers(episodes: Sequence[Episode], terms: Sequence[RewardTerms]) -
         "accuracy": mean(float(episode.verdict.correct) for episode in episodes),
         "tool_rate": mean(float(episode.shown_crops > 0) for episode in episodes),
         "turns": mean(len(episode.turns) for episode in episodes),
+        "crops": mean(episode.shown_crops for episode in episodes),
+        "repeats": mean(float(repeat) for repeat in repeats),
+        "reply_tokens": mean(
+            sum(turn.reply.tokens for turn in episode.turns) for episode in episodes
+        ),
         "malformed": mean(float(bool(episode.malformed)) for episode in episodes),
         "unanswered": mean(float(episode.answer is None) for episode in episodes),
         "truncated": mean(float(count > 0) for count in cut if count is not None),
@@ -103,7 +111,10 @@ def sampling_numbers(groups: Sequence[Group]) -> Numbers:
 WINDOW = 5
 """Steps to average, at the start of the run and now."""
 LEAST_FALL = 0.25
-"""Smallest fall of the mean reward that counts as a collapse, half of the default tool reward."""
+"""Smallest fall of the mean reward that counts as a collapse, half of the default tool reward, and
+of the accuracy."""
+LEAST_GROWTH = 100
+"""Smallest growth of the reply tokens of an episode that counts as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,9 @@ LIMITS = (
     Limit("malformed", "malformed", most=0.5),
     Limit("unanswered", "unanswered", most=0.5),
     Limit("truncated", "truncated", most=0.5),
+    Limit("crops", "crops", most=4.0),
+    Limit("repeats", "repeats", most=0.5),
+    Limit("long", "reply_tokens", most=2048),
     Limit("flat_groups", "zero_variance", most=0.95),
     Limit("no_entropy", "entropy", least=0.02),
     Limit("box_whole", "box_area", most=0.45),
@@ -129,7 +143,8 @@ LIMITS = (
     Limit("logprob_gap", "logprob_gap", most=0.5),
 )
 """Limits of the mean over the last steps, from the first step on. A box of 0.45
-magnifies 1.5 times; one of 2e-4 has 40 x 40 pixels of 3840 x 2160."""
+magnifies 1.5 times; one of 2e-4 has 40 x 40 pixels of 3840 x 2160. 2,048 tokens are the
+paper's limit of a reply."""
 ALARM_TEXTS = {
     "no_tool": "the policy hardly crops, or has almost stopped: the tool reward may be too small, "
     "crops may not help, or calls do not parse",
@@ -143,7 +158,15 @@ ALARM_TEXTS = {
     "explore further",
     "reward": "the reward has fallen far below its best: the policy may have collapsed; resume "
     "from an earlier checkpoint with a lower learning rate",
+    "accuracy": "the accuracy has fallen far below its best: if the reward has not, it is paid for "
+    "something other than right answers",
     "turns": "episodes have become much longer: the policy may crop without end",
+    "crops": "episodes have more than four crops: the policy may crop without end; "
+    "--reward.crop-cost makes further crops cost something",
+    "repeats": "most crops show what an earlier picture of the episode shows: the policy may crop "
+    "for the tool reward alone; --reward.repeat-iou leaves repeats unpaid",
+    "long": "replies are very long, or have become so: --reward.length-cost makes tokens cost "
+    "something",
     "box_whole": "most boxes cover half of the picture or more: the policy may be cropping "
     "everything",
     "box_tiny": "most boxes cover next to nothing, such as a single pixel: the policy may crop for "
@@ -200,10 +223,18 @@ def _changes(history: Sequence[Mapping[str, Any]]) -> list[str]:
     entropy_now = _mean(now, "entropy")
     if entropy and entropy_now is not None and entropy_now < entropy / 5:
         found.append("no_entropy")
-    rewards = _window_means(history, "reward")
-    if rewards and max(rewards) - rewards[-1] > max(LEAST_FALL, abs(max(rewards)) / 2):
-        found.append("reward")
+    tokens = _mean(first, "reply_tokens")
+    tokens_now = _mean(now, "reply_tokens")
+    if tokens and tokens_now and tokens_now > 3 * tokens and tokens_now > tokens + LEAST_GROWTH:
+        found.append("long")
+    found += [code for code in ("reward", "accuracy") if _has_fallen(history, code)]
     return found
+
+
+def _has_fallen(history: Sequence[Mapping[str, Any]], metric: str) -> bool:
+    """Whether a metric has lost more than half of its best."""
+    means = _window_means(history, metric)
+    return bool(means) and max(means) - means[-1] > max(LEAST_FALL, abs(max(means)) / 2)
 
 
 def new_alarms(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[str]:

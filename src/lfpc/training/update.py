@@ -77,7 +77,7 @@ class Learner:
             self.weights,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            betas=(0.9, 0.95),
+            betas=config.betas,
             fused=True,
         )
 

@@ -87,10 +87,12 @@ def _without_pixels(episode: Episode) -> Episode:
     return replace(episode, first_view=replace(episode.first_view, image=_BLANK), turns=turns)
 
 
-def recorded_groups(rollouts: Sequence[RecordedRollout]) -> list[Group]:
+def recorded_groups(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> list[Group]:
     """The groups of a step, in the order of the schedule, without failed rollouts."""
     return [
-        group_of([one.episode for one in found], [one.terms for one in found])
+        group_of(
+            [one.episode for one in found], [one.terms for one in found], config.advantage_scale
+        )
         for found in _by_question(rollouts)
     ]
 
@@ -120,7 +122,7 @@ def check_complete(count: int, config: TrainConfig) -> int:
 
 def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Numbers:
     """Metrics of a step's episodes; sampling metrics use only questions without failed rollouts."""
-    groups = recorded_groups(rollouts)
+    groups = recorded_groups(rollouts, config)
     whole = [group for group in groups if len(group.episodes) == config.group_size]
     return {
         **episode_numbers(episodes_of(groups), terms_of(groups)),
@@ -137,7 +139,7 @@ def log_episodes(
     """Write as many episodes of the step as asked for: the first rollout of every question that did
     not fail, then second ones, and so on. Keys count failed rollouts and questions.
     """
-    groups = recorded_groups(rollouts)
+    groups = recorded_groups(rollouts, config)
     questions = _by_question(rollouts)
     for group, number in places_to_log(groups, config.log_episodes):
         one = questions[group][number]

@@ -110,6 +110,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "data.max_response_length": config.max_rollout_tokens,
         # method: advantages as in the paper, no KL term, no entropy bonus, one clip
         "algorithm.adv_estimator": NAME,
+        "algorithm.norm_adv_by_std_in_grpo": config.advantage_scale == "deviation",
         "algorithm.use_kl_in_reward": False,
         "critic.enable": False,
         f"{actor}.use_kl_loss": False,
@@ -129,7 +130,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.optim.num_cycles": 0.0,
         f"{actor}.optim.zero_indexed_step": False,
         f"{actor}.optim.weight_decay": config.weight_decay,
-        f"{actor}.optim.betas": [0.9, 0.95],
+        f"{actor}.optim.betas": list(config.betas),
         f"{actor}.optim.clip_grad": config.max_grad_norm,
         # model and its memory
         f"{model}.path": str(run.init),

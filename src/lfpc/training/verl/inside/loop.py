@@ -153,7 +153,7 @@ class EpisodeLoop(AgentLoopBase):
         finished = await play_async(game, policy)
         terms = episode_reward(finished, config.reward)
         output = rollout_output(finished, encoder, config)
-        overlong = not any(output.response_mask)
+        overlong = not any(output.response_mask) and not config.masks(finished)
         report = played(
             finished,
             terms,
@@ -178,7 +178,9 @@ class EpisodeLoop(AgentLoopBase):
 
 
 def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> AgentLoopOutput:
-    """An episode in verl's format. One that is too long has only its first reply, untrained."""
+    """An episode in verl's format. One that is too long has only its first reply, untrained; one
+    that the run masks is whole, untrained.
+    """
     before = Context(
         finished.sample.question, finished.sample.options, finished.first_view, finished.turns[:-1]
     )
@@ -194,6 +196,8 @@ def rollout_output(finished: Episode, encoder: Encoder, config: TrainConfig) -> 
             wrote if wrote.token_ids else Reply("", (encoder.end_of_turn,))
         )  # verl needs a response of at least one token
         return _output(encoder.episode(first, wrote), (), len(finished.turns))
+    if config.masks(finished):
+        return _output(encoded, (), len(finished.turns))
     logprobs = tuple(logprob for turn in finished.turns for logprob in turn.reply.logprobs)
     return _output(encoded, logprobs, len(finished.turns))
 

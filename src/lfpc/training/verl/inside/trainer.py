@@ -56,7 +56,7 @@ class RecordingTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        if not any(group.has_signal for group in recorded_groups(self.rollouts)):
+        if not any(group.has_signal for group in recorded_groups(self.rollouts, self.run_config)):
             # no gradient: an update would move the weights by the optimiser's momentum alone
             return batch
         return super()._update_actor(batch, metrics)

@@ -173,8 +173,10 @@ function addTurn(run, turn) {
   }
   if (action.kind === "crop") {
     const size = view ? `, ${view.width} × ${view.height} pixels, ${view.tokens} visual tokens` : "";
-    element.querySelector(".facts").textContent = `Crop ${turn.call}: shown ${SWAP_NAMES[turn.shown]}${size}`;
-    run.boxes.push(turn.region ?? action.box);
+    element.querySelector(".facts").textContent = turn.last
+      ? `Crop ${turn.call}: not cut, as it came with the last turn`
+      : `Crop ${turn.call}: shown ${SWAP_NAMES[turn.shown]}${size}`;
+    if (!turn.last) run.boxes.push(turn.region ?? action.box);
     draw();
     showStatus(`Reply ${turn.number}: crop ${turn.call}.`);
   } else {
