@@ -5,7 +5,7 @@ published layout lacks.
 import json
 from pathlib import Path
 
-from lfpc.images import picture_file
+from lfpc.picture_files import picture_file
 from lfpc.published.pictures import PictureStore
 from lfpc.samples import LETTERS, Sample, row_of_sample
 
