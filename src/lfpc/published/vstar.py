@@ -115,7 +115,7 @@ def _from_list(row: TableRow, store: PictureStore, seed: int | None) -> Sample:
     options = some_options(column_options(values) or split_options(text)[1])
     letter = lettered(answer_of(values, *_LABEL), options)
     category = str(need(values, "category"))
-    number = text_of(values, "question_id", "index", default=f"row-{row.number}")
+    number = text_of(values, "question_id", "index", default=row.name)
     name = f"{category}/{_picture_name(cell) or number}"
     meta: dict[str, Any] = {"question_id": values.get("question_id", values.get("index"))}
     if seed is not None:
