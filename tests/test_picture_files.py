@@ -188,7 +188,7 @@ def test_bytes_open_as_files_do() -> None:
     with picture_file(jpeg()) as file:
         assert file.size == (200, 120)
     with (
-        pytest.raises(PictureError, match="4 bytes: not a readable picture"),
+        pytest.raises(PictureError, match="4 bytes that are not a readable picture"),
         picture_file(b"junk"),
     ):
         pass

@@ -116,6 +116,7 @@ def picture_file(
         PictureError: not a file (a folder, a pipe), not a picture, or damaged.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    verdict = ": not" if isinstance(source, Path) else " that are not"
     try:
         with (
             _content(source) as content,
@@ -136,7 +137,7 @@ def picture_file(
     # Any exception: on damaged files Pillow's readers raise struct.error, RuntimeError,
     # AttributeError and more.
     except Exception as error:
-        raise PictureError(f"{name}: not a readable picture ({first_line(error)})") from error
+        raise PictureError(f"{name}{verdict} a readable picture ({first_line(error)})") from error
 
 
 def _content(source: Path | bytes) -> IO[bytes]:

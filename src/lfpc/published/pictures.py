@@ -186,7 +186,8 @@ def pixel_boxes(value: Any, picture: Path, *, form: str = "xyxy") -> tuple[tuple
     frame = frame_of(picture)
     try:
         corners = [(a, b, a + c, b + d) if form == "xywh" else (a, b, c, d) for a, b, c, d in boxes]
-        return tuple((frame.upright(Box.from_pixels(xyxy, frame.stored)),) for xyxy in corners)
+        placed = [Box.from_annotation(xyxy, frame.stored) for xyxy in corners]
+        return tuple((frame.upright(box),) for box in placed)
     except (BoxError, OverflowError) as error:
         raise SampleError(
             f"{error} (picture of {frame.stored[0]} x {frame.stored[1]} pixels)"
