@@ -1,6 +1,7 @@
 """Published training sets become samples folders; whatever cannot is named, and nothing else is
 lost."""
 
+import io
 import json
 import random
 import shlex
@@ -24,11 +25,12 @@ from lfpc.boxes import Box
 from lfpc.cli import main
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
+from lfpc.images import open_picture
 from lfpc.published.config import ImportConfig
 from lfpc.published.files import TableRow, read_rows
 from lfpc.published.importing import import_published
 from lfpc.published.index import PUBLISHED
-from lfpc.samples import Sample, read_samples
+from lfpc.samples import Sample, read_samples, write_samples
 
 HERE = Path(__file__).parent
 
@@ -816,3 +818,59 @@ def test_exports_have_the_published_columns(tmp_path: Path) -> None:
     assert (tmp_path / "m" / listed[0]["images"][0]).read_bytes() == samples[0].image.read_bytes()
     EXPORTERS["mini-o3"]([], tmp_path / "empty")
     assert json.loads((tmp_path / "empty" / "train.json").read_text()) == []
+
+
+@pytest.mark.parametrize("name", ["verl", "deepeyes", "mini-o3", "samples"])
+def test_exports_hold_pictures_that_every_reader_shows_the_same(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {"turned.jpg": "RGB", "clear.png": "RGBA", "deep.png": "I;16", "plain.jpg": "RGB"}
+    samples: list[Sample] = []
+    for file, mode in pictures.items():
+        tags = exif if file == "turned.jpg" else Image.Exif()
+        Image.effect_noise((60, 40), 80).convert(mode).save(tmp_path / file, exif=tags)
+        box = ((Box(0.1, 0.2, 0.3, 0.4),),)
+        samples.append(Sample(id=file, image=tmp_path / file, question="q?", answer="K", boxes=box))
+    assert EXPORTERS[name](samples, tmp_path / "out") == 4
+    if name == "samples":  # ours, which turns them itself
+        held = [sample.image.read_bytes() for sample in read_samples(tmp_path / "out")]
+        assert held == [sample.image.read_bytes() for sample in samples]
+        return
+    if name == "mini-o3":
+        rows = json.loads((tmp_path / "out" / "train.json").read_text())
+        held = [(tmp_path / "out" / row["images"][0]).read_bytes() for row in rows]
+    else:
+        rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+        held = [row["images"][0]["bytes"] for row in rows]
+    for sample, content in zip(samples, held, strict=True):
+        with Image.open(io.BytesIO(content)) as theirs:
+            shown = theirs.convert("RGB")
+        assert shown.tobytes() == open_picture(sample.image).tobytes(), sample.id
+    assert held[3] == samples[3].image.read_bytes()
+    back, _ = bring(name, tmp_path / "out", tmp_path / "back")
+    assert [sample.boxes for sample in back] == [sample.boxes for sample in samples]
+
+
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_an_export_leaves_broken_samples_out_and_less_than_half_writes_nothing(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = rich_samples(tmp_path / "p")
+    write_samples(samples, tmp_path)
+    file = tmp_path / "samples.jsonl"
+    samples[0].image.write_bytes(samples[0].image.read_bytes()[:-60])
+    words = ["data", "export", name, str(tmp_path), str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"left out: sample {samples[0].id!r}: {samples[0].image}: not a readable pict" in said
+    assert f"2 samples, 1 left out: {tmp_path / 'out'}" in said
+    assert len(bring(name, tmp_path / "out", tmp_path / "back")[0]) == 2
+    file.write_text(file.read_text() + "{}\n{}\n")
+    words[-1] = str(tmp_path / "none")
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "2 of 5 samples could be exported, so nothing is written; the first problem: " in said
+    assert not (tmp_path / "none").exists()
+    assert main([*words, "--min-share", "0.4"]) == 0
+    file.write_text("")
+    assert main(words) == 1

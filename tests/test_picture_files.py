@@ -13,7 +13,7 @@ from PIL import Image
 from lfpc.data.hashes import picture_hash
 from lfpc.errors import HugePicture, MissingPicture, PictureError
 from lfpc.images import open_picture, upright_size
-from lfpc.picture_files import frame_of, picture_file, read_by_others
+from lfpc.picture_files import frame_of, picture_file, plain_bytes
 from lfpc.published.pictures import pixel_boxes
 from lfpc.published.soundness import sound_picture
 
@@ -65,7 +65,7 @@ def test_size_pixels_and_boxes_agree_for_every_orientation(
     seen = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
     ((box,),) = pixel_boxes(list(RED), file)
     assert box.to_pixels(shown.size) == pytest.approx(seen, abs=2)
-    assert (read_by_others(file) is None) == (2 <= orientation <= 8)
+    assert (plain_bytes(file) is None) == (2 <= orientation <= 8)
 
 
 def test_an_impossible_rational_in_exif_loses_nothing(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str
     else:
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(str(place))
-    for use in (open_picture, upright_size, sound_picture, picture_hash, read_by_others):
+    for use in (open_picture, upright_size, sound_picture, picture_hash, plain_bytes):
         with pytest.raises(PictureError, match=rf"a\.jpg: not a readable picture \(a .*{kind}"):
             use(place)
 

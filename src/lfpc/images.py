@@ -18,7 +18,7 @@ from PIL import Image, ImageFilter
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
 from lfpc.errors import ConfigError, PictureError
-from lfpc.picture_files import frame_of, picture_file, upright_rgb
+from lfpc.picture_files import frame_of, picture_file, plain_bytes, upright_rgb
 
 MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
@@ -251,6 +251,16 @@ def png_bytes(view: View) -> bytes:
     out = BytesIO()
     view.image.save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE, icc_profile=None)
     return out.getvalue()
+
+
+def bytes_for_others(path: Path) -> bytes:
+    """A picture file that every reader shows as `open_picture` does: its own bytes, or a PNG file
+    for one that is turned by its EXIF data, transparent, or not in 8-bit RGB or grey.
+
+    Raises:
+        PictureError: see `open_picture`.
+    """
+    return plain_bytes(path) or png_bytes(View(open_picture(path), WHOLE))
 
 
 def noise_view(view: View, seed: int) -> View:

@@ -286,16 +286,15 @@ def _white(highest: float, *, whole: bool) -> float:
     return next((float(white) for white in usual if highest <= white), highest)
 
 
-def read_by_others(picture: Path) -> bytes | None:
-    """The bytes of a picture file if every reader shows them as `open_picture` does; None: readers
-    that ignore EXIF orientation, transparency or depth would show something else.
+def plain_bytes(picture: Path) -> bytes | None:
+    """The bytes of a picture file, read to its end, if readers that ignore EXIF orientation,
+    transparency and depth show it as it is; None: they would show something else.
 
     Raises:
         PictureError: see `picture_file`.
     """
     with picture_file(picture) as file:
-        if _frame(file).orientation != 1 or file.mode not in ("RGB", "L"):
-            return None
-        if "transparency" in file.info:
-            return None
-    return picture.read_bytes()
+        plain = _frame(file).orientation == 1 and file.mode in ("RGB", "L")
+        file.draft("RGB", (file.width // 8, file.height // 8))  # quickly to the end of a JPEG file
+        upright_rgb(file)
+        return picture.read_bytes() if plain and "transparency" not in file.info else None

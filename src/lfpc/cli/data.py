@@ -127,18 +127,22 @@ class DataExport:
     """Samples folder."""
     out: Positional[Path]
     """Folder to write."""
+    min_share: float = 0.5
+    """Minimum share of samples whose rows and pictures are sound; below, nothing is written."""
 
     def run(self) -> str:
-        from lfpc.data.exporters import EXPORTERS
-        from lfpc.samples import iter_samples
+        from lfpc.data.exporters import export
+        from lfpc.samples import scan_samples
 
         if self.out.resolve() == self.folder.resolve():
             raise ConfigError(
                 f"{self.out} is the samples folder itself; name another output folder"
             )
-        return (
-            f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
-        )
+        found = export(self.format, scan_samples(self.folder), self.out, min_share=self.min_share)
+        for reason in found.left_out:
+            print(f"left out: {reason}")
+        others = f", {len(found.left_out):,} left out" if found.left_out else ""
+        return f"{found.samples:,} samples{others}: {self.out}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,8 @@ class SampleIndex:
             return None
 
     def _showing(self, picture: str) -> list[Sample]:
-        for name in dict.fromkeys((picture, unquote(picture), _UPLOADED.sub("", picture))):
+        bare = picture.rpartition("?d=")[2]
+        for name in dict.fromkeys((bare, unquote(bare), _UPLOADED.sub("", bare))):
             parts = _parts(name)
             found = self._by_name.get(parts[-1], [])
             ends = [_shared_end(parts, each) for each, _ in found]
