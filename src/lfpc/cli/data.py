@@ -73,6 +73,8 @@ class DataMix:
     against: tuple[Path, ...] = ()
     """Folders of benchmarks (samples folders, or any folder of pictures) whose pictures are left
     out."""
+    min_share: float = 0.5
+    """Minimum share of samples that pass the filters; below, nothing is written."""
 
     def run(self) -> str:
         from lfpc.data.mix import mix
@@ -81,7 +83,7 @@ class DataMix:
         config = self.config
         if not config.parts:
             config = replace(config, parts=PRESETS[self.preset])
-        mixed = mix(self.folder, config, self.out, against=self.against)
+        mixed = mix(self.folder, config, self.out, against=self.against, min_share=self.min_share)
         for name, counts in mixed.parts.items():
             print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
         if not self.against:
