@@ -35,6 +35,16 @@ export function refresh() {
   page.stage.draw();
 }
 
+function showNothing() {
+  const nothing = { id: "", question: "", answer: "", options: [], targets: [], proposals: [], flagged: false, note: "" };
+  showQuestion(nothing);
+  showBoxes(nothing, null, { select });
+  showProposals(nothing, false, page.take);
+  showDecision(nothing);
+  page.stage.open(null);
+  page.stage.draw();
+}
+
 export async function go(number) {
   if (!page.list[number]) return; // out of range, or no number at all
   if (number !== page.number) Object.assign(page, { number, sample: null, at: null, draft: null, dragged: null }); // keys act on what is shown
@@ -45,7 +55,7 @@ export async function go(number) {
     found = await request(`/api/samples/${number}`);
   } catch (error) {
     if (page.number !== number) return;
-    page.stage.open(page.sample?.picture);
+    if (!page.sample) showNothing();
     showStatus(error.status ? error.message : "The server does not respond; start it again, then choose the picture again", true);
     return;
   }
