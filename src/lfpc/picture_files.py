@@ -151,6 +151,18 @@ def _content(source: Path | bytes) -> IO[bytes]:
     return source.open("rb")
 
 
+def real_path(picture: Path) -> Path:
+    """The path of a picture with links resolved.
+
+    Raises:
+        PictureError: links in a circle, or a name that no file can have.
+    """
+    try:
+        return picture.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise PictureError(f"{picture}: not a readable picture ({first_line(error)})") from error
+
+
 def _identified(content: IO[bytes], name: str, formats: Sequence[str]) -> ImageFile:
     """The picture in `content`, with only the header read: `PIL.Image.open` without its check of
     `Image.MAX_IMAGE_PIXELS`, which is the whole process's.

@@ -192,10 +192,27 @@ class ExportBoxes:
     def run(self) -> str:
         from lfpc.boxing.files import FORMATS
         from lfpc.boxing.files.label_studio import CONFIG, document_root
-        from lfpc.samples import read_samples
+        from lfpc.errors import PictureError, SampleError
+        from lfpc.images import upright_size
+        from lfpc.samples import Sample, read_samples
         from lfpc.storage.files import write_json
 
-        samples = read_samples(self.folder)
+        samples: list[Sample] = []
+        problems: list[str] = []
+        for sample in read_samples(self.folder):
+            try:
+                upright_size(sample.image)
+                samples.append(sample)
+            except PictureError as error:
+                problems.append(f"sample {sample.id!r}: {error}")
+        if len(samples) < max(1, len(problems)):
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise SampleError(
+                f"{len(samples)} of {len(samples) + len(problems)} samples could be exported, so "
+                f"nothing is written{first}"
+            )
+        for problem in problems:
+            print(f"left out: {problem}")
         self.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.out, FORMATS[self.format].exported(samples, self.folder))
         if self.format == "label-studio":

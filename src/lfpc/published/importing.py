@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError, SampleError
+from lfpc.picture_files import real_path
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.published import suggest
@@ -150,7 +151,7 @@ def _with_stored_picture(
         PictureError: the picture is damaged, or cannot be copied.
     """
     picture = sample.image
-    real = picture.resolve()
+    real = real_path(picture)
     if not any(real.is_relative_to(folder) for folder in inside):
         raise Rejected(
             RejectReason.OUTSIDE,

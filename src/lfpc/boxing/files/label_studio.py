@@ -62,7 +62,7 @@ def _task(sample: Sample, root: Path) -> dict[str, Any]:
         for b, box in enumerate(target)
     ]
     data = {
-        "image": _LOCAL + quote(name),
+        "image": _LOCAL + quote(name, errors="surrogateescape"),
         "sample": sample.id,
         "question": sample.question,
         "answer": sample.answer,
@@ -198,4 +198,4 @@ def _number(pattern: str, texts: Sequence[Any]) -> int | None:
 def _picture(address: str) -> str:
     """Path of a picture in the storage, for any kind of Label Studio address."""
     parts = urlsplit(address)
-    return parse_qs(parts.query).get("d", [parts.path])[0].lstrip("/")
+    return parse_qs(parts.query, errors="surrogateescape").get("d", [parts.path])[0].lstrip("/")

@@ -11,7 +11,7 @@ from lfpc.data.exporters.base import Skip, asked_text, kept_row, rows_of
 from lfpc.images import bytes_for_others
 from lfpc.published.reading import KEPT
 from lfpc.samples import Sample
-from lfpc.storage.files import atomic_file
+from lfpc.storage.files import LONE_SURROGATES, atomic_file
 
 Row = dict[str, Any]
 GROUP_BYTES = 64 * 2**20
@@ -71,7 +71,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 def _row(sample: Sample) -> Row:
     text = asked_text(sample)
-    return {
+    row = {
         "data_source": sample.source,
         "prompt": [{"role": "user", "content": f"<image>\n{text}"}],
         "images": [{"bytes": bytes_for_others(sample.image), "path": None}],
@@ -85,3 +85,17 @@ def _row(sample: Sample) -> Row:
             KEPT: kept_row(sample),
         },
     }
+    return _utf8(row)
+
+
+def _utf8(value: Any) -> Any:
+    r"""A value with lone surrogates, which Parquet refuses, written as \uD800 in its texts."""
+    match value:
+        case str():
+            return value.encode("utf-8", LONE_SURROGATES).decode("utf-8")
+        case dict():
+            return {key: _utf8(inner) for key, inner in value.items()}
+        case list():
+            return [_utf8(inner) for inner in value]
+        case _:
+            return value
