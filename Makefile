@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup lock demo test test-vllm test-verl fast check docs bench fuzz
+.PHONY: setup lock demo test test-annotation test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -20,6 +20,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m "not vllm and not verl"
+
+# Box files against pycocotools and Label Studio's converter, in an environment of their own: .venv-annotation.
+test-annotation: setup
+	$(BIN)/python -m environments annotation
+	$(BIN)/python -m pytest tests/test_annotation_tools.py
 
 # Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
 test-vllm: setup

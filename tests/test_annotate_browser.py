@@ -32,7 +32,19 @@ HOSTILE = (
     "<img src=x onerror=\"document.title='broken in'\"><script>document.title='broken "
     "in'</script>\u202e😀 {{7*7}}"
 )
-NAMES = ("draw", "nest", "refuse", "undo", "keys", "decide", "hostile", "boxed", "mouse", "gone")
+NAMES = (
+    "draw",
+    "nest",
+    "refuse",
+    "undo",
+    "keys",
+    "decide",
+    "hostile",
+    "boxed",
+    "mouse",
+    "gone",
+    "broken",
+)
 
 
 def samples_folder(folder: Path) -> Path:
@@ -40,6 +52,7 @@ def samples_folder(folder: Path) -> Path:
     ImageDraw.Draw(picture).rectangle((900, 500, 1000, 560), fill="white")
     folder.mkdir(exist_ok=True)
     picture.save(folder / "picture.png")
+    (folder / "broken.png").write_bytes((folder / "picture.png").read_bytes()[:-200])
     fields = {
         "hostile": {
             "id": HOSTILE,
@@ -50,6 +63,7 @@ def samples_folder(folder: Path) -> Path:
         },
         "boxed": {"boxes": ((Box(0.5, 0.5, 0.6, 0.6),),)},
         "gone": {"image": folder / "gone.png"},
+        "broken": {"image": folder / "broken.png", "boxes": ((Box(0.5, 0.5, 0.6, 0.6),),)},
     }
     write_samples(
         [
@@ -389,6 +403,37 @@ def test_a_picture_that_is_gone_is_named_and_can_be_skipped(at, folder):
     page.keyboard.press("s")
     settled(page)
     assert boxing_of(stored(folder, "gone")).state == "skipped"
+
+
+def test_a_broken_picture_is_named_and_its_boxes_cannot_be_done_unseen(at, folder):
+    page = at("broken")
+    assert "broken.png: not a readable picture (" in status(page)
+    page.keyboard.press("]")
+    assert status(page) == "Target 1, B1"
+    page.keyboard.press("Enter")
+    assert status(page).startswith("Not done: ")
+    assert "broken.png: not a readable picture (" in status(page)
+    settled(page)
+    assert boxing_of(stored(folder, "broken")).state == "todo"
+
+
+def test_keys_mark_no_sample_that_is_not_shown(at, folder):
+    page = at("boxed")
+    before = stored(folder, "boxed")
+    failing = f"**/api/samples/{NAMES.index('boxed') + 1}"
+    page.route(failing, lambda route: route.fulfill(status=500, json={"problem": "out of order"}))
+    page.keyboard.press("k")
+    playwright.expect(page.locator("#status")).to_have_text("out of order")
+    assert page.locator("#question").inner_text() == ""
+    for key in ("Enter", "x", "s", "b", "Delete", "z", "]"):
+        page.keyboard.press(key)
+    settled(page)
+    assert stored(folder, "boxed") == before
+    page.keyboard.press("j")
+    playwright.expect(page.locator("#question")).to_have_text("What is at boxed?")
+    page.keyboard.press("x")
+    settled(page)
+    assert boxing_of(stored(folder, "boxed")).flagged != boxing_of(before).flagged
 
 
 def test_nested_boxes_stay_nested_whatever_edge_is_moved_how_far(at):

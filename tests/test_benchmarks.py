@@ -980,7 +980,7 @@ def test_a_row_that_is_not_utf8_is_an_error_and_no_replacement_marks(tmp_path: P
     one, problem, other = cells(file)
     assert (one["id"], other["id"]) == ("1", "3")
     assert "row 2: not UTF-8" in problem
-    file.write_bytes("id,q\n1,plain\n".encode("utf-16"))
+    file.write_bytes("id,qü\n1,plain\n".encode("latin-1"))
     (problem,) = cells(file)
     assert "the first line is not UTF-8" in problem
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from PIL import Image
 
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
-from lfpc.boxing.files import FORMATS, BoxEntry, with_entries
+from lfpc.boxing.files import FORMATS, BoxEntry, Reading, SampleIndex, with_entries
 from lfpc.boxing.files.entries import grouped
+from lfpc.boxing.files.label_studio import document_root
 from lfpc.cli import main
 from lfpc.errors import SampleError
 from lfpc.samples import Sample, read_samples, write_samples
@@ -237,3 +239,212 @@ def test_the_commands_write_and_read_a_file(
     file.write_text("{")
     assert main(["data", "import-boxes", str(other), str(file), "--format", name]) == 1
     assert str(file) in capsys.readouterr().err
+
+
+# --- files of the tools themselves ------------------------------------------------------------
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Sample:
+    """A photograph of 200 x 120 stored pixels, shown at 120 x 200."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (200, 120)).save(tmp_path / "pictures" / "phone.jpg", exif=exif)
+    return Sample(id="s", image=tmp_path / "pictures" / "phone.jpg", question="?", answer="K")
+
+
+def brought(
+    name: str, content: Any, samples: list[Sample], folder: Path
+) -> tuple[list[Sample], list[str]]:
+    """The samples after an import as the command makes it, and the reasons of what was left out."""
+    problems: list[SampleError] = []
+    reading = Reading(SampleIndex(samples, folder).frame_at, problems)
+    entries = FORMATS[name].imported(json.loads(json.dumps(content)), reading)
+    changed, unknown = with_entries(samples, entries, folder)
+    return changed, [*map(str, problems), *(entry.picture for entry in unknown)]
+
+
+def coco(bbox: list[float], size: tuple[int, int] | None, name: str = "phone.jpg", **more: Any):
+    image: dict[str, Any] = {"id": 1, "file_name": name}
+    if size:
+        image |= {"width": size[0], "height": size[1]}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": bbox, **more}
+    return {"images": [image], "annotations": [annotation]}
+
+
+RIGHT = (70 / 120, 10 / 200, 100 / 120, 60 / 200)
+"""The region of stored pixels 10, 20, 60, 50 in the upright photograph."""
+
+
+@pytest.mark.parametrize(
+    ("content", "corners"),
+    [
+        (coco([70, 10, 30, 50], (120, 200)), RIGHT),
+        (coco([10, 20, 50, 30], (200, 120)), RIGHT),  # a tool that does not turn photographs
+        (coco([35, 5, 15, 25], (60, 100)), RIGHT),  # a copy of half the size
+        (coco([5, 10, 25, 15], (100, 60)), RIGHT),
+        (coco([70, 10, 30, 50], None), RIGHT),
+        (coco([70, 10, 30, 50], (120, 200), "set\\phone.jpg"), RIGHT),
+        (coco([70, 10, 30, 50], (120, 200), "../other%20folder/pictures/phone.jpg"), RIGHT),
+        (  # stored size, upright boxes
+            coco([70, 10, 30, 50], (200, 120)) | {"info": {"contributor": "Label Studio"}},
+            RIGHT,
+        ),
+        (coco([70, 10, 30, 50], (120, 200), attributes={"rotation": 0.0}), RIGHT),
+        (coco([70, 10, 30, 50], (200, 200)), "200 x 200 pixels in the file, but phone.jpg has 120"),
+        (coco([70, 10, 30, 50], (120, 200), attributes={"rotation": 45.0}), "turned by 45.0 degre"),
+        (coco([70, 10, 90, 50], (120, 200)), "is not inside the picture (image of 120 x 200 pixel"),
+        (coco([0.5, 0.1, 0.3, 0.2], (120, 200)), "is in fractions of the picture"),
+        (coco([70, 10, 30, 50], (120, 200), image_id=2), "unknown image 2"),
+    ],
+)
+def test_a_coco_box_lands_where_it_was_drawn_or_is_refused(
+    phone: Sample, tmp_path: Path, content: Any, corners: Any
+):
+    (sample,), problems = brought("coco", content, [phone], tmp_path)
+    if isinstance(corners, str):
+        assert sample.boxes == ()
+        assert corners in problems[0]
+    else:
+        assert sample.boxes[0][0].corners == pytest.approx(corners)
+        assert problems == []
+
+
+def test_two_coco_images_with_one_id_are_refused(phone: Sample, tmp_path: Path):
+    content = coco([70, 10, 30, 50], (120, 200))
+    content["images"] *= 2
+    with pytest.raises(SampleError, match="two images have the id 1"):
+        brought("coco", content, [phone], tmp_path)
+
+
+def test_a_coco_export_lists_each_picture_once(samples: list[Sample], tmp_path: Path):
+    content = FORMATS["coco"].exported(samples, tmp_path)
+    assert [image["file_name"] for image in content["images"]] == ["a b.png", "c.png"]
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert {annotation["image_id"] for annotation in content["annotations"]} == {1, 2}
+    assert len({annotation["id"] for annotation in content["annotations"]}) == 6
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(
+    picture: Callable[..., Path], tmp_path: Path
+):
+    samples: list[Sample] = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        image = picture(f"{name}/a.png")
+        samples.append(Sample(id=name, image=image, question="?", answer="K"))
+    content = coco([40, 30, 40, 30], (400, 300), "/elsewhere/two/a.png")
+    (one, two), _ = brought("coco", content, samples, tmp_path)
+    assert (one.boxes, len(two.boxes)) == ((), 1)
+    with pytest.raises(SampleError, match="2 samples share"):
+        brought("coco", coco([40, 30, 40, 30], (400, 300), "a.png"), samples, tmp_path)
+
+
+def region(**changes: Any) -> dict[str, Any]:
+    value = {"x": 5.0, "y": 10.0, "width": 25.0, "height": 30.0, "rotation": 0}
+    made = {"type": "rectanglelabels", "original_width": 120, "original_height": 200}
+    return made | {"value": value | {"rectanglelabels": ["B1"]} | changes} | changes
+
+
+def task(**changes: Any) -> dict[str, Any]:
+    return {"id": 1, "data": {"image": "/data/local-files/?d=pictures/phone.jpg"}} | changes
+
+
+DRAWN = (0.05, 0.1, 0.3, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("exported", "found"),
+    [
+        # all tasks, checked or not: predictions are numbers, most fields are Label Studio's own
+        (task(annotations=[{"id": 2, "result": [region()]}], predictions=[1], drafts=[]), DRAWN),
+        (task(annotations=[], predictions=[1, 2], total_predictions=2), ()),
+        (task(completions=[{"result": [region()]}]), DRAWN),
+        (task(annotations=[{"result": None}]), ()),
+        (task(annotations=[{"result": [region(image_rotation=0)]}]), DRAWN),
+        (task(annotations=[{"result": [region(x=75.0, width=25.9)]}]), (0.75, 0.1, 1.0, 0.4)),
+        (
+            {
+                "id": 1,
+                "image": "/data/upload/1/0a1b2c3d-phone.jpg",
+                "question": "?",
+                "options": [],
+                "box": [region()["value"] | {"original_width": 120, "original_height": 200}],
+                "annotator": 1,
+                "annotation_id": 2,
+                "lead_time": 8.9,
+            },
+            DRAWN,
+        ),
+        (task(annotations=[{"result": [region(image_rotation=90)]}]), "turned by 90 degrees; turn"),
+        (task(annotations=[{"result": [region(rotation=12)]}]), "a rectangle is turned by 12 degr"),
+        (task(annotations=[{"result": [region(width=150.0)]}]), "in per cent: box [5.0, 10.0, 155"),
+        (task(annotations=[{"result": [region(width=-5.0)]}]), "is not left, top, right, bottom"),
+        ({"id": 1, "question": "?"}, "not as Label Studio exports it (KeyError: 'image')"),
+    ],
+)
+def test_every_form_of_label_studios_json_is_read(
+    phone: Sample, tmp_path: Path, exported: Any, found: Any
+):
+    (sample,), problems = brought("label-studio", [exported], [phone], tmp_path)
+    if isinstance(found, str):
+        assert (sample.boxes, len(problems)) == ((), 1)
+        assert problems[0].startswith("task 1: ")
+        assert found in problems[0]
+        return
+    assert problems == []
+    corners = [box.corners for target in sample.boxes for box in target]
+    assert corners == ([pytest.approx(found)] if found else [])
+    assert boxing_of(sample).state == ("todo" if exported.get("annotations") == [] else "done")
+
+
+def test_label_studio_gets_paths_below_a_folder_that_holds_all_pictures(
+    picture: Callable[..., Path], tmp_path: Path
+):
+    other = tmp_path / "sets" / "a" / "pictures"
+    other.mkdir(parents=True)
+    image = picture("c.png").rename(other / "c 1.png")
+    folder = tmp_path / "sets" / "hard"
+    folder.mkdir()
+    sample = Sample(
+        id="s", image=folder / ".." / "a" / "pictures" / "c 1.png", question="?", answer="K"
+    )
+    assert document_root([sample], folder) == tmp_path / "sets"
+    (made,) = FORMATS["label-studio"].exported([sample], folder)
+    assert made["data"]["image"] == "/data/local-files/?d=a/pictures/c%201.png"
+    del made["data"]["sample"]
+    made["annotations"] = [{"result": [region()]}]
+    (back,), _ = brought("label-studio", [made], [replace(sample, image=image)], folder)
+    assert len(back.boxes) == 1
+    # Label Studio serves folders below its root only
+    beside = replace(sample, image=tmp_path / "sets" / "d.png")
+    assert document_root([beside], folder) == tmp_path
+
+
+def test_a_bad_entry_loses_itself_and_a_file_of_bad_ones_takes_nothing(
+    samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_samples(without_boxes(samples), tmp_path)
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    tasks = FORMATS["label-studio"].exported(samples[:2], tmp_path)
+    file = tmp_path / "boxes.json"
+    words = ["data", "import-boxes", str(tmp_path), str(file), "--format", "label-studio"]
+    tasks[1]["annotations"][0]["result"][0]["value"]["rotation"] = 12
+    strange = task(annotations=[{"result": [region()]}])
+    file.write_text(json.dumps([*tasks, strange]))
+    assert main(words) == 1
+    assert (
+        "3 boxes in 1 of 3 entries, so nothing is imported; the first problem: task 2: a rect"
+        in (capsys.readouterr().err)
+    )
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+    file.write_text(json.dumps([task(annotations=[])]))
+    assert main(words) == 1
+    assert "0 boxes in 0 of 1 entries" in capsys.readouterr().err
+    file.write_text(json.dumps(tasks))
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"{file}: task 2: a rectangle is turned by 12 degrees; boxes are upright" in said
+    assert "3 boxes for 1 of 5 samples (1 entries left out)" in said
+    assert [len(sample.boxes) for sample in read_samples(tmp_path)] == [2, 0, 0, 0, 0]

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -145,3 +146,32 @@ def test_a_widened_box_holds_the_box(box: Box, width: float, height: float) -> N
     assert coverage(wide, box) == pytest.approx(1)
     assert wide.x1 - wide.x0 >= min(width, 1) - 1e-9
     assert wide.y1 - wide.y0 >= min(height, 1) - 1e-9
+
+
+def test_corners_of_a_data_file_are_taken_as_they_are() -> None:
+    assert Box.from_annotation([70, 50, 100, 70], (120, 100)) == Box(70 / 120, 0.5, 100 / 120, 0.7)
+    # rounded outwards by whoever drew it: two pixels, or one in a hundred
+    assert Box.from_annotation([-2, 0, 122, 100], (120, 100)) == Box(0, 0, 1, 1)
+    assert Box.from_annotation([0, 0, 4030, 50], (4000, 100)).x1 == 1
+    # a rectangle in per cent may be tiny
+    assert Box.from_annotation([0.2, 0.2, 0.9, 0.9], (100, 100), pixels=False).x1 == pytest.approx(
+        0.009
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ([70, 50, 30, 20], "not left, top, right, bottom (perhaps width and height)"),
+        ([10, 60, 60, 10], "not left, top, right, bottom"),
+        ([10, 10, 10, 20], "not left, top, right, bottom"),
+        ([0.1, 0.1, 0.5, 0.5], "is in fractions of the picture; pixels are needed"),
+        ([100, 100, 900, 900], "is not inside the picture"),
+        ([-10, 0, 50, 50], "is not inside the picture"),
+        ([0, 0, float("nan"), 1], "4 finite numbers"),
+        ([0, 0, 1], "4 finite numbers"),
+    ],
+)
+def test_numbers_of_a_data_file_that_are_no_corners_are_not_repaired(numbers, says) -> None:
+    with pytest.raises(BoxError, match=re.escape(says)):
+        Box.from_annotation(numbers, (120, 100))

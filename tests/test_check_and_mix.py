@@ -269,6 +269,27 @@ def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nob
     assert json.loads((tmp_path / "out" / "mix.json").read_text())["compared_with"] == 1
 
 
+def test_a_mixture_of_less_than_half_writes_nothing_and_names_the_filters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = imported(tmp_path)
+    words = ["data", "mix", str(folder), str(tmp_path / "out"), "--parts", "one=all", "two=1"]
+    assert cli.main([*words, "--min-tokens", "900"]) == 1
+    said = capsys.readouterr().err
+    assert "no sample of part 'one' passed the filters, so nothing is written; left out: 10" in said
+    small = [
+        a_sample(photo(tmp_path / "one" / f"m{i}.png", i, (60, 60)), f"m{i}") for i in range(9)
+    ]
+    write_samples([*read_samples(folder / "one"), *small], folder / "one")
+    assert cli.main(words) == 1
+    said = capsys.readouterr().err
+    assert "only 9 of 21 samples (--min-share takes fewer) passed the filters" in said
+    assert "left out: 10 tiny picture, 1 answer, 1 duplicate; the first: sample 'small': 1" in said
+    assert not (tmp_path / "out" / "samples.jsonl").exists()
+    assert cli.main([*words, "--min-share", "0.4"]) == 0
+    assert len(read_samples(tmp_path / "out")) == 9
+
+
 def test_mixture_names_a_missing_part_and_an_invalid_count(tmp_path: Path) -> None:
     with pytest.raises(
         SampleError,

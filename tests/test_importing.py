@@ -1,8 +1,10 @@
 """Published training sets become samples folders; whatever cannot is named, and nothing else is
 lost."""
 
+import io
 import json
 import random
+import shlex
 import signal
 import struct
 import subprocess
@@ -14,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import published
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from lfpc.boxes import Box
-from lfpc.cli.data import DataImport
+from lfpc.cli import main
 from lfpc.data.exporters import EXPORTERS
 from lfpc.errors import ConfigError, RunError, SampleError
+from lfpc.images import open_picture
 from lfpc.published.config import ImportConfig
+from lfpc.published.files import TableRow, read_rows
 from lfpc.published.importing import import_published
 from lfpc.published.index import PUBLISHED
-from lfpc.samples import Sample, read_samples
+from lfpc.samples import Sample, read_samples, write_samples
 
 HERE = Path(__file__).parent
 
@@ -32,8 +38,9 @@ HERE = Path(__file__).parent
 def bring(
     name: str, src: Path, out: Path, **options: Any
 ) -> tuple[list[Sample], list[dict[str, Any]]]:
-    """The samples of an import, and the rejected rows."""
-    import_published(ImportConfig(format=name, src=src, **options), out, progress=False)
+    """The samples of an import, however few, and the rejected rows."""
+    config = ImportConfig(format=name, src=src, **options)
+    import_published(config, out, min_share=0, progress=False)
     return read_samples(out), [
         json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()
     ]
@@ -237,7 +244,11 @@ def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
     datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "in")
     samples, rejected = bring("table", tmp_path / "in", tmp_path / "out")
     assert [sample.answer for sample in samples] == ["1", "2", "1", "2"]
-    assert len({sample.id for sample in samples}) == 4
+    names = [f"{split}/row-{n}" for split in ("train", "test") for n in (1, 2)]
+    assert [sample.id for sample in samples] == names
+    assert [sample.source for sample in samples] == ["train", "train", "test", "test"]
+    one, _ = bring("table", tmp_path / "in" / "test", tmp_path / "test")
+    assert [sample.id for sample in one] == ["row-1", "row-2"]
     assert len({sample.image for sample in samples}) == 2
     assert rejected == []
 
@@ -345,17 +356,150 @@ def test_a_missing_column_is_reported_with_the_columns_of_the_file(tmp_path: Pat
     assert problem["detail"] == "no 'image'; the row has qid, img, problem"
 
 
-def test_an_import_without_a_sample_fails(
+@pytest.mark.parametrize(
+    ("rows", "columns", "maps"),
+    [
+        (
+            [{"qid": 7, "img": "a.png", "problem": "q?", "solution": "red"}],
+            [],
+            "id=qid image=img question=problem answer=solution",
+        ),
+        (
+            [{"Image": {"bytes": None, "path": "a.png"}, "extra": {"prompt": "q?", "gt": "red"}}],
+            [],
+            "image=Image question=extra.prompt answer=extra.gt",
+        ),
+        (
+            [{"shot": "a.png", "question": "q?", "answer": "red"}] * 2,
+            ["question=quest"],
+            "image=shot",
+        ),
+        (  # choices that do not hold the answer are left out
+            [{"image": "a.png", "query": "q?", "label": "red", "choices": ["blue", "green"]}],
+            [],
+            "question=query answer=label",
+        ),
+        ([{"a": 1, "b": "x"}], [], None),
+        ([], [], None),
+    ],
+)
+def test_an_import_without_a_sample_takes_nothing_and_names_the_command_that_works(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[dict[str, Any]],
+    columns: list[str],
+    maps: str | None,
+) -> None:
+    published.write_picture(tmp_path / "a.png")
+    out = tmp_path / "out"
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["data", "import", "table", str(tmp_path / "t.jsonl"), str(out)]
+    assert main([*words, *(["--map", *columns] if columns else [])]) == 1
+    assert [path.name for path in out.iterdir()] == ["rejected.jsonl"]
+    said = capsys.readouterr().err
+    reason = (
+        f"the first: no '{'question' if 'image' in next(iter(rows)) else 'image'}'; the row has "
+        if rows
+        else "it has no rows"
+    )
+    assert f"no row could be read as a sample of table; {reason}" in said
+    if maps is None:
+        assert "try:" not in said
+        return
+    command = shlex.split(said.partition("; try: ")[2])
+    assert command == ["lfpc", *words, "--map", *maps.split()]
+    assert main(command[1:]) == 0
+    assert [sample.answer for sample in read_samples(out)] == ["red"] * len(rows)
+
+
+def test_an_import_of_less_than_half_takes_nothing_unless_it_is_asked_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    src = tmp_path / "in"
-    src.mkdir()
-    for name, text in (("wrong", '{"q": 1}'), ("empty", "")):
-        (src / "x.jsonl").write_text(text)
-        config = DataImport(format="table", src=src, out=tmp_path / name)
-        reason = "no 'image'; the row has q" if text else "it has no rows"
-        with pytest.raises(SampleError, match=f"no row could be read.*{reason}"):
-            config.run()
+    published.write_picture(tmp_path / "a.png")
+    good = {"image": "a.png", "question": "q?", "answer": "red"}
+    rows = [good, good | {"image": "gone.png"}, good | {"answer": None}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    words = ["data", "import", "table", str(tmp_path / "t.jsonl"), str(out)]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "only 1 of 3 rows could be read as samples of table, so nothing is imported" in said
+    assert "of the others, the first: no such picture: gone.png" in said
+    assert [path.name for path in out.iterdir()] == ["rejected.jsonl"]
+    assert main([*words, "--min-share", "0.3"]) == 0
+    assert len(read_samples(out)) == 1
+    several = [good, *[good | {"image": ["a.png", "a.png"]}] * 3]  # for other models
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
+    assert main([*words[:-1], str(tmp_path / "other")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("comma.csv", "image,question,answer\na.png,q?,red\n"),
+        ("excel.csv", "\ufeffimage;question;answer\na.png;q?;red\n"),
+        ("tabs.csv", "image\tquestion\tanswer\na.png\tq?\tred\n"),
+        ("commas.tsv", "image,question,answer\na.png,q?,red\n"),
+        ("lines.json", '{"image": "a.png", "question": "q?", "answer": "red"}\n' * 2),
+        ("one.json", '{"image": "a.png", "question": "q?", "answer": "red"}'),
+        ("list.jsonl", '[{"image": "a.png",\n "question": "q?", "answer": "red"}]'),
+        ("indented.json", '{\n"image": "a.png",\n"question": "q?",\n"answer": "red"\n}'),
+        ("wrapped.json", '{"data": [{"image": "a.png", "question": "q?", "answer": "red"}]}'),
+        ("mark.jsonl", '\ufeff{"image": "a.png", "question": "q?", "answer": "red"}\n'),
+        ("quoted.csv", 'image,question,answer\n"a.png,q?,red\na.png,q?,red\na.png,q?,red\n'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+def test_tables_are_read_as_other_programs_write_them(
+    tmp_path: Path, name: str, content: str, encoding: str
+) -> None:
+    published.write_picture(tmp_path / "a.png")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    wide = content.removeprefix("\ufeff") if encoding != "utf-8" else content
+    (tmp_path / name).write_bytes((mark + wide).encode(encoding))
+    samples, rejected = bring("table", tmp_path / name, tmp_path / "out")
+    assert {(sample.question, sample.answer) for sample in samples} == {("q?", "red")}
+    assert len(samples) == (2 if name in ("lines.json", "quoted.csv") else 1)
+    assert len(rejected) == (name == "quoted.csv")  # an open quotation mark loses its own line
+
+
+def test_class_names_are_read_from_a_parquet_file_without_the_package(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "in" / "a.png")
+    label = {"names": ["red", "blue"], "_type": "ClassLabel"}
+    features = {
+        "answer": label,
+        "kinds": {"feature": label, "_type": "List"},
+        "old": [label],
+        "extra": {"kind": label},
+        "sequence": {"feature": {"kind": label}, "_type": "Sequence"},
+    }
+    rows = [
+        {
+            "image": "a.png",
+            "question": "q?",
+            "answer": 1,
+            "kinds": [1],
+            "old": [0],
+            "extra": {"kind": 0},
+            "sequence": {"kind": [1, -1]},
+        }
+    ]
+    table = pa.Table.from_pylist(rows)
+    told = json.dumps({"info": {"features": features}})
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": told}), tmp_path / "in" / "t.parquet"
+    )
+    (row,) = read_rows(tmp_path / "in" / "t.parquet")
+    assert isinstance(row, TableRow)
+    assert {name: row.values[name] for name in features} == {
+        "answer": "blue",
+        "kinds": ["blue"],
+        "old": ["red"],
+        "extra": {"kind": "red"},
+        "sequence": {"kind": ["blue", None]},
+    }
+    samples, _ = bring("table", tmp_path / "in", tmp_path / "out")
+    assert [sample.answer for sample in samples] == ["blue"]
 
 
 # --- what cannot be a sample ----------------------------------------------------------------------
@@ -674,3 +818,59 @@ def test_exports_have_the_published_columns(tmp_path: Path) -> None:
     assert (tmp_path / "m" / listed[0]["images"][0]).read_bytes() == samples[0].image.read_bytes()
     EXPORTERS["mini-o3"]([], tmp_path / "empty")
     assert json.loads((tmp_path / "empty" / "train.json").read_text()) == []
+
+
+@pytest.mark.parametrize("name", ["verl", "deepeyes", "mini-o3", "samples"])
+def test_exports_hold_pictures_that_every_reader_shows_the_same(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {"turned.jpg": "RGB", "clear.png": "RGBA", "deep.png": "I;16", "plain.jpg": "RGB"}
+    samples: list[Sample] = []
+    for file, mode in pictures.items():
+        tags = exif if file == "turned.jpg" else Image.Exif()
+        Image.effect_noise((60, 40), 80).convert(mode).save(tmp_path / file, exif=tags)
+        box = ((Box(0.1, 0.2, 0.3, 0.4),),)
+        samples.append(Sample(id=file, image=tmp_path / file, question="q?", answer="K", boxes=box))
+    assert EXPORTERS[name](samples, tmp_path / "out") == 4
+    if name == "samples":  # ours, which turns them itself
+        held = [sample.image.read_bytes() for sample in read_samples(tmp_path / "out")]
+        assert held == [sample.image.read_bytes() for sample in samples]
+        return
+    if name == "mini-o3":
+        rows = json.loads((tmp_path / "out" / "train.json").read_text())
+        held = [(tmp_path / "out" / row["images"][0]).read_bytes() for row in rows]
+    else:
+        rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+        held = [row["images"][0]["bytes"] for row in rows]
+    for sample, content in zip(samples, held, strict=True):
+        with Image.open(io.BytesIO(content)) as theirs:
+            shown = theirs.convert("RGB")
+        assert shown.tobytes() == open_picture(sample.image).tobytes(), sample.id
+    assert held[3] == samples[3].image.read_bytes()
+    back, _ = bring(name, tmp_path / "out", tmp_path / "back")
+    assert [sample.boxes for sample in back] == [sample.boxes for sample in samples]
+
+
+@pytest.mark.parametrize("name", list(EXPORTERS))
+def test_an_export_leaves_broken_samples_out_and_less_than_half_writes_nothing(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = rich_samples(tmp_path / "p")
+    write_samples(samples, tmp_path)
+    file = tmp_path / "samples.jsonl"
+    samples[0].image.write_bytes(samples[0].image.read_bytes()[:-60])
+    words = ["data", "export", name, str(tmp_path), str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert f"left out: sample {samples[0].id!r}: {samples[0].image}: not a readable pict" in said
+    assert f"2 samples, 1 left out: {tmp_path / 'out'}" in said
+    assert len(bring(name, tmp_path / "out", tmp_path / "back")[0]) == 2
+    file.write_text(file.read_text() + "{}\n{}\n")
+    words[-1] = str(tmp_path / "none")
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "2 of 5 samples could be exported, so nothing is written; the first problem: " in said
+    assert not (tmp_path / "none").exists()
+    assert main([*words, "--min-share", "0.4"]) == 0
+    file.write_text("")
+    assert main(words) == 1

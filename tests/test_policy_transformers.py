@@ -493,3 +493,12 @@ def test_given_answers_have_transformers_log_probabilities():
             expected = logprobs[-n:].gather(1, whole[0, -n:, None]).sum()
             assert score.total == pytest.approx(float(expected), abs=1e-4)
             assert score.tokens == n
+
+
+def test_half_a_surrogate_pair_is_the_replacement_character():
+    view = tiny.view(0)
+    half, replaced = (
+        encoder().context(tiny.context(f"What is {text}?", view)).ids
+        for text in ("\ud83d", "\ufffd")
+    )
+    assert half.tolist() == replaced.tolist()

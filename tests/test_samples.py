@@ -1,11 +1,14 @@
 import json
+import os
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lfpc.boxes import Box
+from lfpc.cli import main
 from lfpc.data.check import check_samples
 from lfpc.errors import SampleError
 from lfpc.samples import (
@@ -44,6 +47,27 @@ def without(key: str) -> dict[str, Any]:
         (ROW | {"boxes": 3}, "wrong shape"),
         (ROW | {"budget": 0}, "positive number of visual tokens"),
         (ROW | {"budget": "many"}, "wrong shape"),
+        (ROW | {"budget": 1e999}, "wrong shape: 'budget' needs a whole number of visual tokens, g"),
+        (ROW | {"budget": 2.5}, "'budget' needs a whole number of visual tokens, got 2.5"),
+        (ROW | {"boxes": None}, "'boxes' needs a list of targets"),
+        (ROW | {"boxes": None}, "got null; leave it out"),
+        (ROW | {"boxes": [[["0", 0, 1, 1]]]}, "'boxes' needs a list of targets, each a list of"),
+        (ROW | {"boxes": [[[0, 0, 1]]]}, "'boxes' needs"),
+        (ROW | {"boxes": {"x": 1}}, "'boxes' needs a list of targets, each a list of [x0, y0, x1,"),
+        (ROW | {"answer": None}, "'answer' needs a text, got null"),
+        (ROW | {"question": None}, "'question' needs a text, got null"),
+        (ROW | {"id": None}, "'id' needs a text, got null"),
+        (ROW | {"answer": float("nan")}, "'answer' needs a text, got nan"),
+        (ROW | {"answer": ["K"]}, "'answer' needs a text, got ['K']"),
+        (ROW | {"answer": True}, "'answer' needs a text, got true or false"),
+        (ROW | {"image": None}, "'image' needs the path of a picture, got null"),
+        (ROW | {"image": ""}, "'image' needs the path of a picture, got ''"),
+        (ROW | {"options": "red"}, "'options' needs a list of texts, got 'red'"),
+        (ROW | {"options": {"A": "red"}}, "'options' needs a list of texts, got {'A': 'red'}"),
+        (ROW | {"options": ["red", None]}, "'options' needs texts, got null; leave it out"),
+        (ROW | {"options": None}, "'options' needs a list of texts, got null; leave it out"),
+        (ROW | {"category": None}, "'category' needs a text, got null; leave it out"),
+        (ROW | {"meta": []}, "'meta' needs an object, got []"),
         ("{not json", "not a line of JSON"),
         ("[1, 2]", "a row is a JSON object, got list"),
         ("[" * 100_000, "not a line of JSON"),
@@ -66,6 +90,23 @@ def test_bytes_that_are_not_text_are_an_error_of_that_line(tmp_path: Path) -> No
     (tmp_path / "samples.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n\xff\xfe\n")
     with pytest.raises(SampleError, match=":2: not a line of JSON"):
         read_samples(tmp_path)
+
+
+def test_a_file_in_utf_16_says_so(tmp_path: Path) -> None:
+    (tmp_path / "samples.jsonl").write_text(json.dumps(ROW) + "\n", encoding="utf-16")
+    with pytest.raises(SampleError, match=r":1: .*the file is UTF-16, save it as UTF-8"):
+        read_samples(tmp_path)
+
+
+def test_numbers_are_texts_where_texts_are_needed(tmp_path: Path) -> None:
+    row = ROW | {"id": 7, "answer": 3, "options": [2, 3.5, "3"], "budget": 64.0}
+    (found,) = read_samples(write_rows(tmp_path, row))
+    assert (found.id, found.answer, found.options, found.budget) == (
+        "7",
+        "3",
+        ("2", "3.5", "3"),
+        64,
+    )
 
 
 def test_a_folder_without_samples_names_what_is_missing(tmp_path: Path) -> None:
@@ -147,3 +188,16 @@ def test_a_question_with_a_lone_surrogate_survives_writing_and_reading(
 ) -> None:
     written = sample(id="odd", question="What \udc00?")
     assert read_samples(write_samples([written], tmp_path).parent)[0].question == "What \udc00?"
+
+
+def test_a_terminal_that_is_not_utf_8_gets_every_line(
+    tmp_path: Path, picture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = TextIOWrapper(BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", terminal)
+    name = os.fsdecode(b"\xff.png")  # a file name that is not UTF-8
+    picture("a.png").rename(tmp_path / name)
+    rows = [ROW | {"image": name}, ROW | {"id": "图", "image": "图.png", "question": "\ud83d?"}]
+    assert main(["data", "check", str(write_rows(tmp_path, *rows))]) == 1
+    terminal.seek(0)
+    assert terminal.read() == f"sample '\\u56fe': {tmp_path}/\\u56fe.png: no such picture\n"

@@ -119,6 +119,28 @@ def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
     assert read_settings(resumed) is not None
 
 
+def test_broken_pictures_lose_their_own_samples_and_are_counted(base, tmp_path, caplog):
+    data = tmp_path / "data"
+    data.mkdir()
+    samples = [tiny.sample(data, n, answer=str(n)) for n in range(5)]
+    write_samples(samples, data)
+    broken = prompts_of_step(5, config(base, tmp_path), 2)[0]  # first drawn in step 2
+    picture = samples[broken].image
+    picture.write_bytes(picture.read_bytes()[:-40])
+    run = config(base, tmp_path / "run", data=data, validation=data, validate_every=2)
+    train(run, progress=False, reward=early_tokens)
+    rows = RunFolder(run.out).metrics()
+    drawn = [prompts_of_step(5, run, step) for step in range(1, 5)]
+    assert [row["broken_pictures"] for row in rows] == [places.count(broken) for places in drawn]
+    assert sum(row["broken_pictures"] for row in rows) >= 1
+    assert caplog.text.count(f"sample {samples[broken].id!r} is skipped") == 2  # and in validation
+    assert str(picture) in caplog.text
+    for sample in samples:
+        sample.image.write_bytes(b"junk")
+    with pytest.raises(PictureError, match="none of the 5 pictures opens"):
+        train(replace(run, out=tmp_path / "none", validation=None), progress=False)
+
+
 def test_a_finished_run_is_returned_without_work(base, tmp_path, monkeypatch):
     short = config(base, tmp_path, steps=1)
     folder = train(short, progress=False, reward=early_tokens)

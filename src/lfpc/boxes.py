@@ -62,6 +62,37 @@ class Box:
         ys = sorted(min(max(y / height, 0.0), 1.0) for y in (xyxy[1], xyxy[3]))
         return cls(xs[0], ys[0], xs[1], ys[1])
 
+    @classmethod
+    def from_annotation(
+        cls, xyxy: Sequence[float], size: tuple[float, float], *, pixels: bool = True
+    ) -> Self:
+        """The box of the corners (left, top, right, bottom) that a data file gives for a picture of
+        `size`. Unlike a model's numbers they are not repaired: what is not a box is an error of the
+        file. Only an overhang of 1 % of the picture is cut off, and of two pixels.
+
+        Args:
+            xyxy: the corners.
+            size: (width, height) of the picture in the same unit.
+            pixels: whether the unit is pixels, so that numbers up to 1 are a mistake.
+        Raises:
+            BoxError: not four finite numbers, reversed corners, outside the picture, or fractions
+                in place of pixels.
+        """
+        if len(xyxy) != 4 or not all(map(isfinite, xyxy)):
+            raise BoxError(f"a box needs 4 finite numbers, got {list(xyxy)}")
+        x0, y0, x1, y1 = xyxy
+        if x1 <= x0 or y1 <= y0:
+            raise BoxError(
+                f"box {list(xyxy)} is not left, top, right, bottom (perhaps width and height)"
+            )
+        if pixels and max(xyxy) <= 1 < min(size):
+            raise BoxError(f"box {list(xyxy)} is in fractions of the picture; pixels are needed")
+        for low, high, side in ((x0, x1, size[0]), (y0, y1, size[1])):
+            overhang = max(0.01 * side, 2.0 if pixels else 0.0)
+            if low < -overhang or high > side + overhang:
+                raise BoxError(f"box {list(xyxy)} is not inside the picture")
+        return cls.from_pixels(xyxy, size)
+
     def within(self, outer: "Box") -> Self:
         """This box, given in fractions of the region `outer`, in fractions of the whole: a crop of
         a crop.

@@ -43,6 +43,10 @@ class MissingPicture(PictureError):
     """A picture file does not exist."""
 
 
+class HugePicture(PictureError):
+    """A picture file claims more pixels than any picture has."""
+
+
 class ConfigError(LfpcError, ValueError):
     """A preset, key or value of a configuration is unknown or invalid."""
 

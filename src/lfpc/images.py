@@ -5,76 +5,23 @@ whole, a crop its box, a noise probe the box that it replaces. Budgets are visua
 is `factor` x `factor` pixels.
 """
 
-import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil, floor, sqrt
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFilter, ImageOps, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageFilter
 
 from lfpc.boxes import WHOLE, Box, Corners, Size
 from lfpc.caches import byte_cache
-from lfpc.errors import ConfigError, LfpcError, MissingPicture, PictureError
+from lfpc.errors import ConfigError, PictureError
+from lfpc.picture_files import frame_of, picture_file, plain_bytes, upright_rgb
 
-
-class _UnboundedTiff(TiffImageFile):
-    """Pillow's TIFF plugin without its second check of the limit."""
-
-    def load_prepare(self) -> None:
-        if getattr(self, "_im", self) is None:  # older versions of Pillow have neither
-            self.im = Image.core.new(self.mode, self._tile_size)
-        super().load_prepare()
-
-
-def opened(content: IO[bytes], name: str = "", formats: Sequence[str] | None = None) -> ImageFile:
-    """The picture in `content`, with only the header read: `PIL.Image.open` without its check of
-    `Image.MAX_IMAGE_PIXELS`. The caller closes `content`.
-
-    Args:
-        content: a file, open for reading.
-        name: file name, for error messages.
-        formats: names of Pillow's formats to try; None: all.
-    Raises:
-        UnidentifiedImageError: not a picture, or a WebP file of more than twice Pillow's limit,
-            which its reader rejects itself.
-        OSError, ValueError: from Pillow's readers of damaged files.
-    """
-    content.seek(0)
-    head = content.read(16)
-    for register in (Image.preinit, Image.init):  # a few formats first: all take a while to import
-        register()
-        for known in formats or tuple(Image.ID):
-            if known not in Image.OPEN:
-                continue
-            factory, accepts = Image.OPEN[known]
-            try:
-                accepted = accepts is None or accepts(head)
-                if not accepted or isinstance(accepted, str):  # a text names a missing package
-                    continue
-                content.seek(0)
-                return (_UnboundedTiff if factory is TiffImageFile else factory)(content, name)
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                pass  # another format
-            except Image.DecompressionBombError as error:
-                raise UnidentifiedImageError(str(error)) from error
-    raise UnidentifiedImageError(f"cannot identify image file {name or content!r}")
-
-
-_ORIENTATION = 0x0112
-"""EXIF tag."""
 MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
-MAX_PIXELS = 400_000_000
-"""Maximum pixels of a picture; a larger claim in a header is an attack or an error."""
 LARGEST_COPY = 50_000_000
 """Maximum pixels of a cut that is copied before it is resized."""
 PICTURE_BYTES = 2**30
@@ -223,91 +170,23 @@ def view_bytes(view: View) -> int:
 def open_picture(path: Path) -> Image.Image:
     """The picture in `path` as upright RGB, from a cache of `PICTURE_BYTES`. Read-only.
 
-    EXIF orientation is applied, transparency becomes white, other modes become 8-bit RGB; see
-    `eight_bit` for the brightness of deep greys.
+    See `upright_rgb` for what becomes of colours.
 
     Raises:
         PictureError: the file is missing, damaged, not a picture, or has more than `MAX_PIXELS`.
     """
     with picture_file(path) as file:
-        file.load()
-        return _upright_rgb(file)  # stays valid when the file is closed
+        return upright_rgb(file)
 
 
 def upright_size(path: Path) -> Size:
-    """(width, height) of the picture in `path` as from `open_picture`; reads only the header.
+    """(width, height) of the picture in `path` as from `open_picture`; reads no more than the
+    header, if the format allows.
 
     Raises:
         PictureError: as `open_picture`, as far as the header shows.
     """
-    with picture_file(path) as file:
-        turned = (
-            int(file.getexif().get(_ORIENTATION, 1)) >= 5
-        )  # rows of the file are columns of the picture
-        return (file.height, file.width) if turned else file.size
-
-
-@contextmanager
-def picture_file(path: Path, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The picture file, opened and not yet decoded; any failure becomes a PictureError that names
-    it.
-    """
-    try:
-        with path.open("rb") as content, opened(content, str(path)) as file:
-            if max_pixels is not None and file.width * file.height > max_pixels:
-                raise PictureError(
-                    f"{path}: {file.width} x {file.height} pixels, more than "
-                    f"{max_pixels:,}; is this a picture?"
-                )
-            yield file
-    except FileNotFoundError:
-        raise MissingPicture(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
-        if isinstance(error, LfpcError):
-            raise
-        raise PictureError(f"{path}: not a readable picture ({error})") from error
-
-
-def _upright_rgb(picture: Image.Image) -> Image.Image:
-    """`picture` as upright RGB, uncopied if it already is: large copies are slow."""
-    ImageOps.exif_transpose(picture, in_place=True)
-    picture = eight_bit(picture)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
-            "RGB"
-        )
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def eight_bit(picture: Image.Image) -> Image.Image:
-    """Deep greys (16-bit, 32-bit, float) as 8-bit greys and LAB as RGB; other modes unchanged. PIL
-    would clip the greys, and refuses LAB.
-    """
-    if picture.mode == "LAB":
-        to_rgb = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
-        return ImageCms.applyTransform(picture, to_rgb) or picture
-    if not picture.mode.startswith("I") and picture.mode != "F":
-        return picture
-    levels = np.asarray(picture, dtype=np.float64)
-    levels = np.where(np.isfinite(levels), levels, 0.0)
-    lowest = min(0.0, float(levels.min(initial=0)))
-    white = _white(float(levels.max(initial=0)) - lowest, whole=picture.mode != "F")
-    shares = (levels - lowest) / white
-    return Image.fromarray((np.clip(shares, 0, 1) * 255).round().astype(np.uint8))
-
-
-def _white(highest: float, *, whole: bool) -> float:
-    """The value of white in a grey picture with values from 0 to `highest`.
-
-    Files do not name the depth that a camera used, so it is the smallest usual one that holds the
-    values: 8, 10, 12, 14 or 16 bits for whole numbers, 0 to 1 or 0 to 255 for floats. Beyond, the
-    highest value is white.
-    """
-    usual = [2**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1, 255]
-    return next((float(white) for white in usual if highest <= white), highest)
+    return frame_of(path).size
 
 
 def global_view(picture: Image.Image, budget: int, *, factor: int = 28, fast: bool = False) -> View:
@@ -372,6 +251,16 @@ def png_bytes(view: View) -> bytes:
     out = BytesIO()
     view.image.save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE, icc_profile=None)
     return out.getvalue()
+
+
+def bytes_for_others(path: Path) -> bytes:
+    """A picture file that every reader shows as `open_picture` does: its own bytes, or a PNG file
+    for one that is turned by its EXIF data, transparent, or not in 8-bit RGB or grey.
+
+    Raises:
+        PictureError: see `open_picture`.
+    """
+    return plain_bytes(path) or png_bytes(View(open_picture(path), WHOLE))
 
 
 def noise_view(view: View, seed: int) -> View:

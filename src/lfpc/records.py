@@ -9,9 +9,12 @@ Sizes are (width, height) in pixels, boxes fractions of the original.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
+from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from lfpc.answers import answered_before_crop
 from lfpc.boxes import Box, Corners, Size, coverage, target_iou
@@ -261,11 +264,10 @@ def read_records(
     known = {sample.id: sample for sample in (run_samples(run) if samples is None else samples)}
     found: dict[str, EpisodeRecord] = {}
     for number, row in enumerate(Journal(run.path / EPISODES_FILE).rows(), 1):
-        if samples is not None and row.get("sample") not in known:
-            continue
         try:
-            found[row["key"]] = record_from_json(row, known)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if samples is None or row.get("sample") in known:
+                found[row["key"]] = record_from_json(row, known)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             file = run.path / EPISODES_FILE
             raise RunError(
                 f"{file}:{number}: not a record ({type(error).__name__}: {error}); delete the line "
@@ -338,37 +340,67 @@ def record_from_json(row: Mapping[str, Any], samples: Mapping[str, Sample]) -> E
     known = {key: value for key, value in row.items() if key not in ("v", "key", "sample")}
     return EpisodeRecord(
         sample=samples[name],
-        **{key: _READERS.get(key, _same)(value) for key, value in known.items()},
+        **{key: _READERS.get(key, partial(_plain, key))(value) for key, value in known.items()},
     )
 
 
 def _turn_from_json(row: Mapping[str, Any]) -> TurnRecord:
     region = row.get("region")
-    view = row.get("view")
-    cut = row.get("cut")
     return TurnRecord(
-        text=row["text"],
+        text=_typed("text", row["text"], str),
         action=_action_from_json(row["action"]),
-        view=view and (view[0], view[1]),
+        view=_whole_numbers("view", row.get("view"), 2),
         region=region and Box(*region),
-        cut=cut and (cut[0], cut[1], cut[2], cut[3]),
-        tokens=row.get("tokens", 0),
-        prompt_tokens=row.get("prompt_tokens"),
-        finish=row.get("finish", ""),
+        cut=_whole_numbers("cut", row.get("cut"), 4),
+        tokens=_typed("tokens", row.get("tokens", 0), int),
+        prompt_tokens=_typed("prompt_tokens", row.get("prompt_tokens"), int, NoneType),
+        finish=_typed("finish", row.get("finish", ""), str),
     )
 
 
 def _action_from_json(row: Mapping[str, Any]) -> Action:
     match row["kind"]:
         case "crop":
-            emitted = tuple(row.get("emitted", ()))
-            return Crop(Box(*row["box"]), emitted=emitted, source=row.get("source", 0))
+            emitted = tuple(_typed("emitted", n, int, float) for n in row.get("emitted", ()))
+            source = _typed("source", row.get("source", 0), int)
+            return Crop(Box(*row["box"]), emitted=emitted, source=source)
         case "answer":
-            return Answer(row["text"])
+            return Answer(_typed("text", row["text"], str))
         case "malformed":
-            return Malformed(Reason(row["reason"]), row["detail"])
+            return Malformed(Reason(row["reason"]), _typed("detail", row["detail"], str))
         case kind:
             raise ValueError(f"an action is a crop, an answer or malformed, not {kind!r}")
+
+
+def _typed(name: str, value: Any, *types: type) -> Any:
+    """`value`, which is of one of these types; true, false and NaN are no numbers."""
+    known = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    if known and not (isinstance(value, float) and not isfinite(value)):
+        return value
+    needs = " or ".join("null" if one is NoneType else one.__name__ for one in types)
+    raise ValueError(f"{name!r} needs {needs}, got {value!r:.60}")
+
+
+def _whole_numbers(name: str, value: Any, count: int) -> Any:
+    """`count` whole numbers; None stays None."""
+    if value is None:
+        return None
+    if len(value) != count:
+        raise ValueError(f"{name!r} needs {count} numbers, got {value!r:.60}")
+    return tuple(_typed(name, number, int) for number in value)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value of a field that is written as it is: no number but the advantage is negative, and
+    verdicts and shares are at most 1.
+    """
+    if name in _TYPES:
+        value = _typed(name, value, *_TYPES[name])
+    if isinstance(value, int | float) and name != "advantage":
+        highest = 1.0 if name in _SHARES else inf
+        if not 0 <= value <= highest:
+            raise ValueError(f"{name!r} needs a number from 0 to {highest:g}, got {value!r:.60}")
+    return value
 
 
 def terms_to_json(terms: RewardTerms) -> dict[str, float]:
@@ -379,13 +411,15 @@ def terms_to_json(terms: RewardTerms) -> dict[str, float]:
 
 
 def _terms_from_json(row: Mapping[str, float]) -> RewardTerms:
-    return RewardTerms(**{key: value for key, value in row.items() if key != "total"})
+    terms = {key: value for key, value in row.items() if key != "total"}
+    return RewardTerms(**{key: _typed(key, value, int, float) for key, value in terms.items()})
 
 
 def _same(value: Any) -> Any:
     return value
 
 
+_SHARES = ("correct", "iou_first", "iou", "iou_best", "coverage", "crop_area")
 _NOT_WRITTEN = ("sample", "seed")
 _WRITERS: Mapping[str, Callable[[Any], Any]] = {
     "turns": lambda turns: [turn_to_json(turn) for turn in turns],
@@ -396,9 +430,9 @@ _WRITERS: Mapping[str, Callable[[Any], Any]] = {
 }
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "turns": lambda rows: tuple(map(_turn_from_json, rows)),
-    "first_view": lambda size: (size[0], size[1]),
+    "first_view": lambda size: _whole_numbers("first_view", size, 2),
     "stop": Stop,
-    "malformed": tuple,
+    "malformed": lambda reasons: tuple(_typed("malformed", one, str) for one in reasons),
     "reward": _terms_from_json,
 }
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
@@ -406,3 +440,9 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     for field in fields(EpisodeRecord)
     if field.name not in _NOT_WRITTEN
 }
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    name: (*(get_args(hint) or (hint,)), *((int, bool) if float in get_args(hint) else ()))
+    for name, hint in get_type_hints(EpisodeRecord).items()
+    if name not in _READERS and name != "sample"
+}
+"""Types of the fields that are written as they are."""

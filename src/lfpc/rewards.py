@@ -65,7 +65,7 @@ class RewardConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.repeat_iou is not None and not 0 < self.repeat_iou <= 1:
-            raise ConfigError(f"--reward.repeat-iou must lie in (0, 1], got {self.repeat_iou}")
+            raise ConfigError(f"`reward.repeat_iou` must lie in (0, 1], got {self.repeat_iou}")
         for name in ("new_pixels", "length_cost", "free_tokens", "crop_cost"):
             if not getattr(self, name) >= 0:
                 option = f"--reward.{name.replace('_', '-')}"

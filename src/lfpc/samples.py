@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,30 +115,95 @@ def sample_from_row(row: Mapping[str, Any], folder: Path) -> Sample:
             f"{', '.join(sorted(_KNOWN))} (others go into 'meta')"
         )
     try:
-        boxes = tuple(
-            tuple(Box(*map(float, corners)) for corners in nested)
-            for nested in row.get("boxes", ())
-        )
         return Sample(
-            id=str(row["id"]),
-            image=Path(os.path.normpath(folder / str(row["image"]))),
-            question=str(row["question"]),
-            answer=str(row["answer"]),
-            options=tuple(map(str, row.get("options", ()))),
-            boxes=boxes,
-            budget=None if row.get("budget") is None else int(row["budget"]),
-            category=str(row.get("category", "")),
-            source=str(row.get("source", "")),
-            meta=dict(row.get("meta", {})),
+            id=_text(row, "id"),
+            image=Path(os.path.normpath(folder / _text(row, "image"))),
+            question=_text(row, "question"),
+            answer=_text(row, "answer"),
+            options=_options(row.get("options", [])),
+            boxes=_boxes(row.get("boxes", [])),
+            budget=_budget(row.get("budget")),
+            category=_text(row, "category"),
+            source=_text(row, "source"),
+            meta=_meta(row.get("meta", {})),
         )
     except BoxError as error:
         raise SampleError(
             f"sample {name!r}: {error}; boxes are fractions of the picture"
         ) from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, SampleError):
-            raise
+    except _WrongValue as error:
         raise SampleError(f"sample {name!r} has a value of the wrong shape: {error}") from error
+
+
+class _WrongValue(Exception):
+    """A value of another kind than its field needs."""
+
+    def __init__(self, name: str, needs: str, value: Any) -> None:
+        match value:
+            case None:
+                got = "null"
+            case bool():
+                got = "true or false"
+            case _:
+                got = repr(value)[:60]
+        optional = "; leave it out" if value is None and name not in _NEEDED else ""
+        super().__init__(f"{name!r} needs {needs}, got {got}{optional}")
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    """A text, also from a number; "" for an optional field that is not there."""
+    value = row.get(name, "")
+    if name == "image" and not (isinstance(value, str) and value):
+        raise _WrongValue(name, "the path of a picture", value)
+    if not _is_text(value):
+        raise _WrongValue(name, "a text", value)
+    return str(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise _WrongValue("options", "a list of texts", value)
+    texts = cast("list[Any]", value)
+    wrong = [text for text in texts if not _is_text(text)]
+    if wrong:
+        raise _WrongValue("options", "texts", wrong[0])
+    return tuple(map(str, texts))
+
+
+def _boxes(value: Any) -> tuple[tuple[Box, ...], ...]:
+    try:
+        return tuple(tuple(_box(corners) for corners in nested) for nested in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, BoxError):
+            raise
+        needs = "a list of targets, each a list of [x0, y0, x1, y1]"
+        raise _WrongValue("boxes", needs, value) from error
+
+
+def _box(corners: Any) -> Box:
+    if not all(map(_is_number, corners)):
+        raise TypeError(corners)
+    return Box(*map(float, corners))
+
+
+def _budget(value: Any) -> int | None:
+    if value is not None and not (_is_number(value) and value == int(value)):
+        raise _WrongValue("budget", "a whole number of visual tokens", value)
+    return None if value is None else int(value)
+
+
+def _meta(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _WrongValue("meta", "an object", value)
+    return dict(cast("Mapping[str, Any]", value))
 
 
 def row_of_sample(sample: Sample, folder: Path) -> dict[str, Any]:
@@ -192,7 +258,8 @@ def _sample_from_line(line: bytes, folder: Path) -> Sample:
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise SampleError(f"not a line of JSON: {error}") from error
+        wide = "; the file is UTF-16, save it as UTF-8" if b"\0" in line else ""
+        raise SampleError(f"not a line of JSON: {error}{wide}") from error
     if not isinstance(row, dict):
         raise SampleError(f"a row is a JSON object, got {type(row).__name__}")
     return sample_from_row(cast("dict[str, Any]", row), folder)

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 
 import tyro
 
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch: spinning threads starve each other on a busy machine
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
         print(f"lfpc {lfpc.__version__}")

@@ -191,15 +191,34 @@ class ExportBoxes:
 
     def run(self) -> str:
         from lfpc.boxing.files import FORMATS
-        from lfpc.boxing.files.label_studio import CONFIG
-        from lfpc.samples import read_samples
+        from lfpc.boxing.files.label_studio import CONFIG, document_root
+        from lfpc.errors import PictureError, SampleError
+        from lfpc.images import upright_size
+        from lfpc.samples import Sample, read_samples
         from lfpc.storage.files import write_json
 
-        samples = read_samples(self.folder)
+        samples: list[Sample] = []
+        problems: list[str] = []
+        for sample in read_samples(self.folder):
+            try:
+                upright_size(sample.image)
+                samples.append(sample)
+            except PictureError as error:
+                problems.append(f"sample {sample.id!r}: {error}")
+        if len(samples) < max(1, len(problems)):
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise SampleError(
+                f"{len(samples)} of {len(samples) + len(problems)} samples could be exported, so "
+                f"nothing is written{first}"
+            )
+        for problem in problems:
+            print(f"left out: {problem}")
         self.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.out, FORMATS[self.format].exported(samples, self.folder))
         if self.format == "label-studio":
+            root = document_root(samples, self.folder)
             print(f"labelling interface for the project:\n{CONFIG}")
+            print(f"start Label Studio with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}")
         return f"boxes of {len(samples)} samples: {self.out}"
 
 
@@ -221,22 +240,39 @@ class ImportBoxes:
     def run(self) -> str:
         import json
 
-        from lfpc.boxing.files import FORMATS, with_entries
+        from lfpc.boxing.files import FORMATS, Reading, SampleIndex, with_entries
         from lfpc.errors import SampleError
         from lfpc.samples import read_samples, write_samples
 
         samples = read_samples(self.folder)
+        problems: list[SampleError] = []
+        index = SampleIndex(samples, self.folder)
+        reading = Reading(index.frame_at, problems)
         try:
-            entries = FORMATS[self.format].imported(json.loads(self.file.read_bytes()))
-            changed, unknown = with_entries(samples, entries, self.folder)
+            content = json.loads(self.file.read_bytes())
+            entries = FORMATS[self.format].imported(content, reading)
+            changed, unknown = with_entries(samples, entries, self.folder, reading)
         except (ValueError, RecursionError) as error:  # a SampleError is a ValueError
             raise SampleError(f"{self.file}: {error}") from error
-        for entry in unknown[:10]:
-            print(f"{self.file}: no sample is about {entry.sample or entry.picture!r}")
+        problems += [
+            SampleError(f"no sample is about {entry.sample or entry.picture!r}")
+            for entry in unknown
+        ]
+        used = [one for one in entries if len(index.ids(one.sample, one.picture)) == 1]
+        known = len(used)
+        boxes = sum(len(target) for entry in used for target in entry.boxes)
+        if known < len(problems) or not (boxes or any(one.state == "skipped" for one in used)):
+            first = f"; the first problem: {problems[0]}" if problems else ""
+            raise SampleError(
+                f"{self.file}: {boxes} boxes in {known} of {known + len(problems)} entries, so "
+                f"nothing is imported{first}"
+            )
+        for problem in problems[:10]:
+            print(f"{self.file}: {problem}")
         written = write_samples(changed, self.out or self.folder)
         return (
-            f"boxes for {len(entries) - len(unknown)} of {len(samples)} samples "
-            f"({len(unknown)} entries about none): {written}"
+            f"{boxes} boxes for {known} of {len(samples)} samples "
+            f"({len(problems)} entries left out): {written}"
         )
 
 

@@ -73,6 +73,8 @@ class DataMix:
     against: tuple[Path, ...] = ()
     """Folders of benchmarks (samples folders, or any folder of pictures) whose pictures are left
     out."""
+    min_share: float = 0.5
+    """Minimum share of samples that pass the filters; below, nothing is written."""
 
     def run(self) -> str:
         from lfpc.data.mix import mix
@@ -81,7 +83,7 @@ class DataMix:
         config = self.config
         if not config.parts:
             config = replace(config, parts=PRESETS[self.preset])
-        mixed = mix(self.folder, config, self.out, against=self.against)
+        mixed = mix(self.folder, config, self.out, against=self.against, min_share=self.min_share)
         for name, counts in mixed.parts.items():
             print(f"{name}: {', '.join(f'{count:,} {fact}' for fact, count in counts.items())}")
         if not self.against:
@@ -105,22 +107,19 @@ class DataImport(ImportConfig):
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Samples folder to write; an interrupted import can resume."""
+    min_share: float = 0.5
+    """Minimum share of rows that are samples; below, the import fails and takes nothing. Rows about
+    videos or several pictures do not count."""
 
     def run(self) -> str:
-        from lfpc.errors import SampleError
-        from lfpc.published.importing import REJECTED_FILE, first_rejection, import_published
+        from lfpc.published.importing import REJECTED_FILE, import_published
         from lfpc.report.import_page import import_lines, write_import_page
 
         config = ImportConfig(**fields_of(ImportConfig, self))
-        found = import_published(config, self.out)
+        found = import_published(config, self.out, min_share=self.min_share)
         print(*import_lines(found), sep="\n")
         if found.rejected:
             print(f"rejected rows: {self.out / REJECTED_FILE}")
-        if not found.samples:
-            raise SampleError(
-                f"{self.src}: no row could be read as a sample of {self.format}; "
-                f"{first_rejection(found)}"
-            )
         return f"samples: {self.out} (figures: {write_import_page(self.out / 'report', found)})"
 
 
@@ -135,18 +134,22 @@ class DataExport:
     """Samples folder."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """Folder to write."""
+    min_share: float = 0.5
+    """Minimum share of samples whose rows and pictures are sound; below, nothing is written."""
 
     def run(self) -> str:
-        from lfpc.data.exporters import EXPORTERS
-        from lfpc.samples import iter_samples
+        from lfpc.data.exporters import export
+        from lfpc.samples import scan_samples
 
         if self.out.resolve() == self.folder.resolve():
             raise ConfigError(
                 f"{self.out} is the samples folder itself; name another output folder"
             )
-        return (
-            f"{EXPORTERS[self.format](iter_samples(self.folder), self.out):,} samples: {self.out}"
-        )
+        found = export(self.format, scan_samples(self.folder), self.out, min_share=self.min_share)
+        for reason in found.left_out:
+            print(f"left out: {reason}")
+        others = f", {len(found.left_out):,} left out" if found.left_out else ""
+        return f"{found.samples:,} samples{others}: {self.out}"
 
 
 @dataclass(frozen=True, kw_only=True)

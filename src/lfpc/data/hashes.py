@@ -12,11 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
 from lfpc.data.config import MAX_DISTANCE
 from lfpc.errors import ConfigError, LfpcError, SampleError
-from lfpc.images import eight_bit, picture_file
+from lfpc.picture_files import ENDINGS, picture_file, upright_grey
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
 from lfpc.samples import SAMPLES_FILE, Sample, scan_samples
@@ -27,7 +26,6 @@ SIDE = 12
 LEAST_CONTRAST = 3.0
 """Standard deviation of the grey values (0 to 255) below which a picture has no usable hash."""
 HASHES_FILE = "hashes.jsonl"
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint16)
 
 
@@ -55,8 +53,7 @@ def picture_hash(picture: Path) -> bytes | None:
         ) from error
     with picture_file(picture) as file:
         file.draft("L", (256, 256))  # a JPEG file is decoded no larger than needed
-        shown = file.convert("RGBA") if file.mode == "P" else eight_bit(file)
-        grey = ImageOps.exif_transpose(shown.convert("L"))
+        grey = upright_grey(file)
         if float(np.asarray(grey.resize((64, 64))).std()) < LEAST_CONTRAST:
             return None
         return np.packbits(imagehash.phash(grey, hash_size=SIDE).hash).tobytes()

@@ -56,6 +56,7 @@ def mix(
     out: Path,
     *,
     against: Sequence[Path] = (),
+    min_share: float = 0.5,
     progress: bool = True,
 ) -> Mixed:
     """Mix the samples folders in `folder` and write the samples, what was left out, and the counts
@@ -70,9 +71,11 @@ def mix(
         out: samples folder to write, with the hashes of pictures, so an interrupted mixture can
             resume.
         against: folders of benchmarks whose pictures are left out of the mixture.
+        min_share: minimum share of samples that pass the filters; below, or if a part has none,
+            nothing is written.
         progress: whether to show the progress.
     Raises:
-        SampleError: a part is missing, or has an invalid sample.
+        SampleError: a part is missing, has an invalid sample, or too few that pass the filters.
     """
     missing = [
         part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()
@@ -108,8 +111,39 @@ def mix(
         reasons = Counter(each.reason.value for each in left_out if each.part == part.name)
         parts[part.name] = {"read": len(samples), "samples": len(drawn), **reasons}
     mixed = Mixed(kept, left_out, parts)
+    _check_share(mixed, min_share)
     _write(mixed, config, out, known)
     return mixed
+
+
+def _check_share(mixed: Mixed, min_share: float) -> None:
+    """Raise SampleError if a part has no sample that passes the filters, or all parts together less
+    than `min_share`.
+    """
+    read = passed = 0
+    for name, counts in mixed.parts.items():
+        fit = counts["samples"] + counts.get(RejectReason.NOT_DRAWN.value, 0)
+        read += counts["read"]
+        passed += fit
+        if min_share and not fit:
+            raise _too_few(mixed, f"no sample of part {name!r}", [name])
+    if passed < min_share * read:
+        said = f"only {passed:,} of {read:,} samples (--min-share takes fewer)"
+        raise _too_few(mixed, said, list(mixed.parts))
+
+
+def _too_few(mixed: Mixed, subject: str, parts: Sequence[str]) -> SampleError:
+    out = [
+        each
+        for each in mixed.left_out
+        if each.part in parts and each.reason != RejectReason.NOT_DRAWN
+    ]
+    reasons = Counter(each.reason.value for each in out).most_common()
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons) or "no samples"
+    first = f"; the first: sample {out[0].sample.id!r}: {out[0].detail}" if out else ""
+    return SampleError(
+        f"{subject} passed the filters, so nothing is written; left out: {listed}{first}"
+    )
 
 
 def _sieve(

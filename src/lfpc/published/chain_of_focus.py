@@ -17,7 +17,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     answer = answer_of(values, "groundtruth", "ground_truth", "answer")
     question, options, answer = with_options(text, answer)
     return Sample(
-        id=text_of(values, "id", default=f"row-{row.number}"),
+        id=text_of(values, "id", default=row.name),
         image=one_picture(need(values, "image_name", "image"), store),
         question=question,
         answer=answer,

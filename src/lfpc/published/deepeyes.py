@@ -31,7 +31,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     answer = answer_of({**extra, **reward}, "ground_truth", "answer")
     question, options, answer = with_options(text, answer)
     sample = Sample(
-        id=f"{source}/{text_of(extra, 'index', default=f'row-{row.number}')}",
+        id=f"{source}/{text_of(extra, 'index', default=row.name)}",
         image=one_picture(need(values, "images"), store),
         question=question,
         answer=answer,

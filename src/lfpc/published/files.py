@@ -6,9 +6,11 @@ the next row follows.
 
 import json
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,11 +33,18 @@ class TableRow:
     number: int
     """Number of the row in the file, from 1."""
     values: Mapping[str, Any]
+    split: str = ""
+    """Name of the split that the row is in, of a saved data set with several."""
 
     @property
     def where(self) -> str:
         """Name of the row in errors, such as "file.tsv: row 3"."""
         return f"{self.file}: row {self.number}"
+
+    @property
+    def name(self) -> str:
+        """Id of a row that has none, such as "row-3" or "train/row-3"."""
+        return f"{self.split}/row-{self.number}" if self.split else f"row-{self.number}"
 
 
 def files_like(folder: Path, *patterns: str) -> list[Path]:
@@ -86,8 +95,9 @@ def read_rows(file: Path) -> Iterator[TableRow | SampleError]:
 def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
     # Not pyarrow's reader: it keeps some twenty blocks in flight, each of which must be larger than
     # the largest row.
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows = Records(text, "," if file.suffix.lower() == ".csv" else "\t")
+    encoding = _encoding(file)
+    with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+        rows = Records(text, _delimiter(file, encoding))
         names = rows.first()
         if names is None:
             return
@@ -106,6 +116,22 @@ def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
                 yield SampleError(f"{where}: not UTF-8; convert the file")
             elif row:
                 yield TableRow(file, number, dict(zip(names, map(_cell, row), strict=True)))
+
+
+def _encoding(file: Path) -> str:
+    """UTF-16 for a file that begins with its mark, as Excel writes it; otherwise UTF-8."""
+    with file.open("rb") as content:
+        return "utf-16" if content.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _delimiter(file: Path, encoding: str) -> str:
+    """The separator of cells: that of the file's ending if the first line has one, otherwise the
+    most frequent of the others. Excel writes semicolons where the comma is the decimal sign.
+    """
+    with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
+        first = text.readline()
+    usual = "," if file.suffix.lower() == ".csv" else "\t"
+    return usual if usual in first else max(usual, ";", "\t", ",", key=first.count)
 
 
 def _cell(text: str) -> str | None:
@@ -148,43 +174,74 @@ def _read_group(
 def _arrow_row(
     file: Path, number: int, batch: pa.RecordBatch | pa.Table, i: int
 ) -> TableRow | SampleError:
-    """Row `i` of a batch, or the reason why one of its values is unreadable."""
+    """Row `i` of a batch, with the names of classes in place of their numbers, or the reason why
+    one of its values is unreadable.
+    """
     try:
         values = {name: batch.column(k)[i].as_py() for k, name in enumerate(batch.schema.names)}
     except (pa.ArrowException, ValueError) as error:
         return SampleError(f"{file}: row {number}: unreadable value ({error})")
-    return TableRow(file, number, without_nan(values))
+    features = _features((batch.schema.metadata or {}).get(b"huggingface", b""))
+    named = {name: _class_name(value, features.get(name)) for name, value in values.items()}
+    return TableRow(file, number, without_nan(named))
 
 
-def _read_jsonl(file: Path) -> Iterator[TableRow | SampleError]:
-    with file.open("rb") as lines:
+@lru_cache(maxsize=8)
+def _features(metadata: bytes) -> Mapping[str, Any]:
+    """The columns that Hugging Face's `datasets` describes in the metadata of an Arrow schema."""
+    try:
+        return json.loads(metadata)["info"]["features"] if metadata else {}
+    except (ValueError, LookupError, TypeError):
+        return {}
+
+
+def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
+    """Rows of a JSON file by its content, whatever its ending: a list of objects, objects line by
+    line, or one object, also around the list.
+    """
+    if _holds_json_lines(file):
+        yield from _read_json_lines(file)
+        return
+    try:
+        rows = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        if file.suffix.lower() == ".jsonl":
+            yield from _read_json_lines(file)
+        else:
+            yield SampleError(f"{file}: not readable as JSON ({error})")
+        return
+    if isinstance(rows, dict) and len(rows) == 1:
+        (inner,) = rows.values()
+        rows = inner if isinstance(inner, list) and inner and _are_objects(inner) else rows
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        yield _json_row(file, number, lambda row=row: row)
+
+
+def _read_json_lines(file: Path) -> Iterator[TableRow | SampleError]:
+    wide = _encoding(file) == "utf-16"
+    with file.open("rb") if not wide else file.open(encoding="utf-16") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _json_row(file, number, lambda line=line: json.loads(line))
 
 
-def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
-    try:
-        rows = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        if _holds_json_lines(file):
-            yield from _read_jsonl(file)
-        else:
-            yield SampleError(f"{file}: not readable as JSON ({error})")
-        return
-    if not isinstance(rows, list):
-        rows = [rows]
-    for number, row in enumerate(rows, 1):
-        yield _json_row(file, number, lambda row=row: row)
-
-
 def _holds_json_lines(file: Path) -> bool:
-    """Whether the first line of a file is a whole JSON object."""
-    with file.open("rb") as lines:
+    """Whether the first line of a file that is not empty is a whole JSON object, and another line
+    follows or the file is called `.jsonl`.
+    """
+    with file.open(encoding=_encoding(file), errors="surrogateescape") as lines:
+        there = (line for line in lines if line.strip())
         try:
-            return isinstance(json.loads(next(lines, b"")), dict)
+            first = json.loads(next(there, ""))
         except (ValueError, RecursionError):
             return False
+        return isinstance(first, dict) and (
+            file.suffix.lower() == ".jsonl" or next(there, None) is not None
+        )
+
+
+def _are_objects(rows: Sequence[Any]) -> bool:
+    return all(isinstance(row, dict) for row in rows)
 
 
 def _json_row(file: Path, number: int, load: Callable[[], Any]) -> TableRow | SampleError:
@@ -226,7 +283,6 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise SampleError(f"{folder}: not readable as a Hugging Face data set ({error})") from error
     for split, rows in splits.items():
-        features = rows.features
         number = 0
         # As Arrow stores them: pictures are bytes or a path, at any depth, and are not decoded.
         for batch in rows.with_format("arrow").iter(batch_size=8):
@@ -234,25 +290,25 @@ def _read_saved(folder: Path) -> Iterator[TableRow | SampleError]:
             for i in range(batch.num_rows):
                 number += 1
                 row = _arrow_row(folder / str(split), number, batch, i)
-                yield row if isinstance(row, SampleError) else _with_class_names(row, features)
-
-
-def _with_class_names(row: TableRow, features: Mapping[str, Any]) -> TableRow:
-    """A row of a saved data set with the names of classes in place of their numbers."""
-    values = {name: _class_name(value, features[name]) for name, value in row.values.items()}
-    return replace(row, values=values)
+                yield row if isinstance(row, SampleError) else replace(row, split=str(split))
 
 
 def _class_name(value: Any, feature: Any) -> Any:
-    """A value by its feature: a class by its name, also inside lists and structs."""
-    names = getattr(feature, "names", None)
-    if names is not None and isinstance(value, int):
+    """A value by the description of its feature: a class by its name, also inside lists and
+    structs.
+    """
+    if isinstance(feature, list):  # older versions write a list as a list of its only feature
+        feature = {"feature": feature[0] if feature else None}
+    if not isinstance(feature, Mapping):
+        return value
+    names = feature.get("names")
+    if feature.get("_type") == "ClassLabel" and isinstance(value, int) and names is not None:
         return names[value] if 0 <= value < len(names) else None  # -1: no class
     if isinstance(value, list):
-        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-        return [_class_name(one, inner) for one in value]
-    if isinstance(value, dict) and isinstance(feature, Mapping):
-        return {name: _class_name(one, feature.get(name)) for name, one in value.items()}
+        return [_class_name(one, feature.get("feature", feature)) for one in value]
+    if isinstance(value, dict):
+        inner = feature["feature"] if feature.get("_type") in ("Sequence", "List") else feature
+        return {name: _class_name(one, inner.get(name)) for name, one in value.items()}
     return value
 
 
@@ -260,6 +316,6 @@ _READERS: dict[str, Callable[[Path], Iterator[TableRow | SampleError]]] = {
     ".tsv": _read_table,
     ".csv": _read_table,
     ".parquet": _read_parquet,
-    ".jsonl": _read_jsonl,
+    ".jsonl": _read_json,
     ".json": _read_json,
 }

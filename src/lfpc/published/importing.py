@@ -6,6 +6,7 @@ resumes after the last complete line. Only rows in progress are in memory; `samp
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import ConfigError, SampleError
+from lfpc.picture_files import real_path
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
+from lfpc.published import suggest
 from lfpc.published.config import ImportConfig
 from lfpc.published.index import published_set
 from lfpc.published.pictures import PictureStore
@@ -26,13 +29,15 @@ from lfpc.published.published_set import ReadOptions
 from lfpc.published.reading import sample_of
 from lfpc.published.rejections import Rejected, Rejection, RejectReason
 from lfpc.published.soundness import sound_picture
-from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
+from lfpc.samples import SAMPLES_FILE, Sample, row_of_sample, sample_from_row, write_samples
 from lfpc.storage.files import atomic_file, write_json
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
 
 REJECTED_FILE = "rejected.jsonl"
 SUMMARY_FILE = "summary.json"
+BESIDE_THE_POINT = (RejectReason.VIDEO, RejectReason.SEVERAL_PICTURES)
+"""Reasons of rows that are sound and only not for questions about one picture."""
 JOURNAL = "journal"
 JOURNAL_FILE = "journal.jsonl"
 PICTURES = "pictures"
@@ -50,12 +55,21 @@ class Imported:
     """Counts by source: "samples", "with_options", "with_boxes", "rejected"."""
 
 
-def import_published(config: ImportConfig, out: Path, *, progress: bool = True) -> Imported:
+def import_published(
+    config: ImportConfig, out: Path, *, min_share: float = 0.5, progress: bool = True
+) -> Imported:
     """Import the files of `config` into a samples folder with its pictures.
 
+    Args:
+        config: files, format and options.
+        out: samples folder to write.
+        min_share: minimum share of samples among the rows, without those about videos and several
+            pictures. Below, nothing is imported: `out` gets no samples and can be used again.
+        progress: whether to show the progress.
     Raises:
         ConfigError: unknown format, or `out` inside the source folder.
-        SampleError: missing files, or another layout.
+        SampleError: missing files, another layout, or fewer samples than `min_share`; the message
+            names the columns to use, if a guess works.
         RunError: `out` holds another import, or the disk refuses.
     """
     chosen = published_set(config.format)
@@ -96,14 +110,35 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
             for number, one in enumerate(made, done + 1):
                 journal.append(str(number), _line(one, number, seen, out))
                 advance(1)
-        return _finish(journal, out, config)
+        problem = _too_few(journal, config, min_share)
+        if problem is None:
+            return _finish(journal, out, config)
+        _write_rejected(journal, out)
+        paste = suggest.command(config, out, options)
+    shutil.rmtree(out / JOURNAL)
+    if not (out / SAMPLES_FILE).exists():
+        shutil.rmtree(pictures, ignore_errors=True)
+    raise SampleError(f"{problem}{f'; try: {paste}' if paste else ''}")
 
 
-def first_rejection(found: Imported) -> str:
-    """The reason for the first rejected row, for an import without samples."""
-    with (found.folder / REJECTED_FILE).open(encoding="utf-8") as lines:
-        line = next(lines, "")
-    return f"the first: {json.loads(line)['detail']}" if line else "it has no rows"
+def _too_few(journal: Journal, config: ImportConfig, min_share: float) -> str | None:
+    """The sentence for an import with too few samples; None: enough."""
+    samples = sum("sample" in line for line in journal.rows())
+    others = sum(row["reason"] not in BESIDE_THE_POINT for row in _rejected(journal))
+    if samples >= min_share * (samples + others) and (samples or not min_share):
+        return None
+    faults = (
+        row for row in _rejected(journal) if not others or row["reason"] not in BESIDE_THE_POINT
+    )
+    row = next(faults, None)
+    first = f"the first: {row['detail']}" if row else "it has no rows"
+    if not samples:
+        return f"{config.src}: no row could be read as a sample of {config.format}; {first}"
+    return (
+        f"{config.src}: only {samples:,} of {samples + others:,} rows could be read as samples "
+        f"of {config.format}, so nothing is imported (--min-share takes fewer); of the others, "
+        f"{first}"
+    )
 
 
 def _with_stored_picture(
@@ -116,7 +151,7 @@ def _with_stored_picture(
         PictureError: the picture is damaged, or cannot be copied.
     """
     picture = sample.image
-    real = picture.resolve()
+    real = real_path(picture)
     if not any(real.is_relative_to(folder) for folder in inside):
         raise Rejected(
             RejectReason.OUTSIDE,
@@ -155,17 +190,25 @@ def _finish(journal: Journal, out: Path, config: ImportConfig) -> Imported:
                 yield sample
 
     write_samples(samples(), out)
-    with atomic_file(out / REJECTED_FILE) as lines:
-        for line in journal.rows():
-            if "rejected" in line:
-                counts.reject(line["rejected"])
-                lines.write(json.dumps(line["rejected"], ensure_ascii=False) + "\n")
+    _write_rejected(journal, out)
+    for row in _rejected(journal):
+        counts.reject(row)
     found = Imported(out, counts.samples, dict(counts.rejected.most_common()), counts.sources())
     write_json(
         out / SUMMARY_FILE,
         {"samples": found.samples, "rejected": found.rejected, "sources": found.sources},
     )
     return found
+
+
+def _rejected(journal: Journal) -> Iterator[dict[str, Any]]:
+    return (line["rejected"] for line in journal.rows() if "rejected" in line)
+
+
+def _write_rejected(journal: Journal, out: Path) -> None:
+    with atomic_file(out / REJECTED_FILE) as lines:
+        for row in _rejected(journal):
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 class _Counts:

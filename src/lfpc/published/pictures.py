@@ -5,7 +5,6 @@ files, named by their content.
 import base64
 import binascii
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -14,14 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from PIL import UnidentifiedImageError
-
-from lfpc.boxes import Box, Size
+from lfpc.boxes import Box
 from lfpc.errors import BoxError, MissingPicture, PictureError, SampleError
-from lfpc.images import opened, picture_file
+from lfpc.picture_files import frame_of, picture_file
 from lfpc.storage.files import atomic_file
 
-_ORIENTATION = 0x0112
 _LONGEST_NAME = 4096
 """Maximum characters of a path; a longer text is base64."""
 _LONGEST_FILE_NAME = 255
@@ -90,11 +86,8 @@ class PictureStore:
 
     def _keep(self, content: bytes) -> Path:
         name = hashlib.sha256(content).hexdigest()
-        try:
-            with opened(io.BytesIO(content)) as picture:
-                ending = (picture.format or "png").lower()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise PictureError(f"{len(content)} bytes that are not a picture ({error})") from error
+        with picture_file(content, max_pixels=None) as picture:
+            ending = (picture.format or "png").lower()
         file = self._file(name, ending)
         if not file.exists():
             with atomic_file(file, "wb") as out:
@@ -190,12 +183,15 @@ def pixel_boxes(value: Any, picture: Path, *, form: str = "xyxy") -> tuple[tuple
     boxes = _numbers(value)
     if not boxes:
         return ()
-    size, orientation = _frame(picture)
+    frame = frame_of(picture)
     try:
         corners = [(a, b, a + c, b + d) if form == "xywh" else (a, b, c, d) for a, b, c, d in boxes]
-        return tuple((_upright(Box.from_pixels(xyxy, size), orientation),) for xyxy in corners)
+        placed = [Box.from_annotation(xyxy, frame.stored) for xyxy in corners]
+        return tuple((frame.upright(box),) for box in placed)
     except (BoxError, OverflowError) as error:
-        raise SampleError(f"{error} (picture of {size[0]} x {size[1]} pixels)") from error
+        raise SampleError(
+            f"{error} (picture of {frame.stored[0]} x {frame.stored[1]} pixels)"
+        ) from error
 
 
 def _numbers(value: Any) -> list[list[float]]:
@@ -214,23 +210,3 @@ def _numbers(value: Any) -> list[list[float]]:
     if any(len(box) != 4 for box in boxes):
         raise SampleError(f"boxes are lists of four numbers, got {_short(value)}")
     return boxes
-
-
-def _frame(picture: Path) -> tuple[Size, int]:
-    """Stored size in pixels, and the EXIF orientation (1: upright)."""
-    with picture_file(picture, max_pixels=None) as file:
-        return file.size, int(file.getexif().get(_ORIENTATION, 1))
-
-
-def _upright(box: Box, orientation: int) -> Box:
-    """`box` of the stored pixels as the same region of the upright picture. Source: EXIF 2.3, tag
-    Orientation.
-    """
-    x0, y0, x1, y1 = box.corners
-    if orientation >= 5:  # rows of the file are columns of the picture
-        x0, y0, x1, y1 = y0, x0, y1, x1
-    if orientation in (2, 3, 6, 7):
-        x0, x1 = 1 - x1, 1 - x0
-    if orientation in (3, 4, 7, 8):
-        y0, y1 = 1 - y1, 1 - y0
-    return Box(x0, y0, x1, y1)

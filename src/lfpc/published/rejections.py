@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lfpc.errors import LfpcError, MissingPicture, PictureError, SampleError
+from lfpc.errors import HugePicture, LfpcError, MissingPicture, PictureError, SampleError
 
 
 class RejectReason(StrEnum):
@@ -63,6 +63,8 @@ def reason_of(error: LfpcError) -> RejectReason:
             return error.reason
         case MissingPicture():
             return RejectReason.MISSING
+        case HugePicture():
+            return RejectReason.ABSURD
         case PictureError():
             return RejectReason.BROKEN
         case _:

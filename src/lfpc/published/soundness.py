@@ -3,37 +3,27 @@ their hashes.
 """
 
 from pathlib import Path
-from threading import Lock
 
 from lfpc.errors import PictureError
-from lfpc.images import MAX_ASPECT, MAX_PIXELS, picture_file
+from lfpc.images import MAX_ASPECT
+from lfpc.picture_files import picture_file, upright_rgb
 from lfpc.published.rejections import Rejected, RejectReason
 from lfpc.storage.identity import file_hash
 
-LARGE = 50_000_000
-"""Pixels above which only one picture is decoded at a time: the largest PNG files need
-gigabytes."""
-_large = Lock()
-
 
 def sound_picture(picture: Path, min_side: int = 1) -> str:
-    """Read a picture file to its end. Returns its format, such as "png".
+    """Read a picture file to its end and turn it upright, as its use does. Returns its format,
+    such as "png".
 
     Args:
         picture: the file.
         min_side: minimum pixels of its shorter side.
     Raises:
-        Rejected: too small, too narrow, or an absurd size.
-        PictureError: missing, damaged, or not a picture.
+        Rejected: too small or too narrow.
+        PictureError: missing, damaged, too large, or not a picture.
     """
-    with picture_file(picture, max_pixels=None) as file:
+    with picture_file(picture) as file:
         width, height = file.size
-        if width * height > MAX_PIXELS:
-            raise Rejected(
-                RejectReason.ABSURD,
-                f"{picture}: {width} x {height} pixels, more than {MAX_PIXELS:,}; is this "
-                f"a picture?",
-            )
         if min(width, height) < min_side:
             raise Rejected(
                 RejectReason.TINY,
@@ -47,11 +37,7 @@ def sound_picture(picture: Path, min_side: int = 1) -> str:
         file.draft(
             "RGB", (width // 8, height // 8)
         )  # a JPEG file is read to its end, at an eighth of the size
-        if file.width * file.height > LARGE:
-            with _large:
-                file.load()
-        else:
-            file.load()
+        upright_rgb(file)
         return (file.format or "png").lower()
 
 

@@ -54,14 +54,14 @@ def _sample(row: TableRow, store: PictureStore, names: Mapping[str, str]) -> Sam
     else:
         question, options, answer = with_options(text, answer)
     return Sample(
-        id=str(values.get("id", f"row-{row.number}")),
+        id=str(values.get("id", row.name)),
         image=picture,
         question=question,
         answer=answer,
         options=options,
         boxes=pixel_boxes(values.get("boxes"), picture),
         category=str(values.get("category", "")),
-        source=str(values.get("source", "")),
+        source=str(values.get("source", row.split)),
     )
 
 

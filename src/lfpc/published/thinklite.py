@@ -17,7 +17,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
         answer_of(values, "answer", "ground_truth"),
     )
     return Sample(
-        id=text_of(values, "id", default=f"row-{row.number}"),
+        id=text_of(values, "id", default=row.name),
         image=one_picture(need(values, "image", "images"), store),
         question=question,
         answer=answer,

@@ -27,7 +27,7 @@ def _sample(row: TableRow, store: PictureStore) -> Sample:
     values = row.values
     part = row.file.parent.name.lower().removeprefix("visualprobe_")
     sample = Sample(
-        id=f"{part}/{text_of(values, 'doc_id', default=f'row-{row.number}')}",
+        id=f"{part}/{text_of(values, 'doc_id', default=row.name)}",
         image=one_picture(need(values, "images", "image"), store),
         question=plain_question(str(need(values, "problem"))),
         answer=answer_of(values, "solution"),

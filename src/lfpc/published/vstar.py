@@ -14,6 +14,7 @@ from typing import Any
 
 from lfpc.errors import MissingPicture, SampleError
 from lfpc.metrics.summary import summarise
+from lfpc.picture_files import ENDINGS
 from lfpc.published.files import TableRow, files_like, read_rows
 from lfpc.published.options import (
     LETTERS,
@@ -40,7 +41,6 @@ _TABLES = (
     *(f"{category}/*.json" for category in CATEGORIES),
 )
 _LABEL = ("label", "answer")
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_vstar(src: Path, options: ReadOptions) -> Iterator[Found]:
@@ -63,7 +63,7 @@ def _from_file(row: TableRow, store: PictureStore, seed: int) -> Sample:
     values = row.values
     file = row.file
     picture = next(
-        (file.with_suffix(ending) for ending in _ENDINGS if file.with_suffix(ending).is_file()),
+        (file.with_suffix(ending) for ending in ENDINGS if file.with_suffix(ending).is_file()),
         None,
     )
     if picture is None:
@@ -115,7 +115,7 @@ def _from_list(row: TableRow, store: PictureStore, seed: int | None) -> Sample:
     options = some_options(column_options(values) or split_options(text)[1])
     letter = lettered(answer_of(values, *_LABEL), options)
     category = str(need(values, "category"))
-    number = text_of(values, "question_id", "index", default=f"row-{row.number}")
+    number = text_of(values, "question_id", "index", default=row.name)
     name = f"{category}/{_picture_name(cell) or number}"
     meta: dict[str, Any] = {"question_id": values.get("question_id", values.get("index"))}
     if seed is not None:
@@ -138,7 +138,7 @@ def _picture_name(cell: Any) -> str:
     """The published name of a picture without its ending; "" for bytes and base64."""
     name = cell.get("path") if isinstance(cell, Mapping) else cell
     path = Path(name) if isinstance(name, str) else Path()
-    return path.stem if path.suffix.lower() in _ENDINGS else ""
+    return path.stem if path.suffix.lower() in ENDINGS else ""
 
 
 def _boxes_beside(picture: Path) -> tuple[Any, ...]:

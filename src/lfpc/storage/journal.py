@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from lfpc.errors import RunError
 from lfpc.storage.files import LONE_SURROGATES, disk
@@ -58,7 +58,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of the complete lines of `path`, one at a time; none without the file.
 
     Raises:
-        RunError: a complete line is not JSON.
+        RunError: a complete line is not a JSON object.
     """
     if not path.exists():
         return
@@ -67,11 +67,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith("\n"):
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"an object is needed, got {line.strip()[:60]}")
+            except (ValueError, RecursionError) as error:
                 raise RunError(
                     f"{path}:{number}: not a line of JSON ({error}); delete the line to continue"
                 ) from error
+            yield cast("dict[str, Any]", row)
 
 
 def cut_torn_line(path: Path) -> None:

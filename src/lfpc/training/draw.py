@@ -1,6 +1,7 @@
 """Which samples a step uses, and at which first-view budget."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lfpc.looks import Look
 from lfpc.samples import Sample, read_samples
 from lfpc.training.config import TrainConfig
 
+log = logging.getLogger(__name__)
 VIEW_BYTES = 2**30
 """Bytes of cached first views: 20 of 16,384 visual tokens, or 300 of 1,024."""
 FirstView = Callable[[Sample], View]
@@ -53,6 +55,51 @@ def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+class Openable:
+    """Samples whose pictures open, in place of those that were drawn: a broken picture loses its
+    own sample only, at any step.
+    """
+
+    def __init__(self, samples: Sequence[Sample], open_sample: Callable[[Sample], object]) -> None:
+        """Draw from `samples`; `open_sample` raises PictureError for a broken picture."""
+        self._samples = samples
+        self._open = open_sample
+        self.broken: dict[str, str] = {}
+        """Reason by id of each sample that was skipped so far."""
+
+    def at(self, places: Iterable[int]) -> list[Sample]:
+        """The samples at `places`; for one with a broken picture, the next that opens.
+
+        Raises:
+            PictureError: no picture opens.
+        """
+        return [self._next(place) for place in places]
+
+    def all(self) -> list[Sample]:
+        """Every sample whose picture opens."""
+        return [sample for sample in self._samples if self._opens(sample)]
+
+    def _next(self, place: int) -> Sample:
+        count = len(self._samples)
+        turned = (self._samples[(place + ahead) % count] for ahead in range(count))
+        sample = next(filter(self._opens, turned), None)
+        if sample is None:
+            reason = next(iter(self.broken.values()), "")
+            raise PictureError(f"none of the {count} pictures opens; the first: {reason}")
+        return sample
+
+    def _opens(self, sample: Sample) -> bool:
+        if sample.id in self.broken:
+            return False
+        try:
+            self._open(sample)
+        except PictureError as error:
+            self.broken[sample.id] = str(error)
+            log.warning("sample %r is skipped: %s", sample.id, error)
+            return False
+        return True
 
 
 def first_views(config: TrainConfig) -> FirstView:

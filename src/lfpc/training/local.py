@@ -27,6 +27,7 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import (
+    Openable,
     first_views,
     look_once,
     prompts_of_step,
@@ -230,6 +231,8 @@ def _loop(
     config = trainer.config
     settings = settings_of_run(config, samples)
     history = run.metrics()
+    training = Openable(samples, trainer.first_view)
+    held_out = Openable(validation, trainer.first_view)
     bar = tqdm(
         total=config.steps,
         initial=done,
@@ -240,11 +243,15 @@ def _loop(
     )
     try:
         for step in range(done + 1, config.steps + 1):
-            chosen = [samples[n] for n in prompts_of_step(len(samples), config, step)]
+            places = prompts_of_step(len(samples), config, step)
+            chosen = training.at(places)
             numbers, groups = trainer.step(chosen, step)
+            numbers["broken_pictures"] = sum(
+                samples[place].id != sample.id for place, sample in zip(places, chosen, strict=True)
+            )
             last = step == config.steps
             if validation and (step % config.validate_every == 0 or last):
-                numbers |= trainer.validate(validation)
+                numbers |= trainer.validate(held_out.all())
                 if is_best(numbers, history):
                     best = best_checkpoint(config.out)
                     save_weights(trainer.model, trainer.tokenizer, best, config, settings)

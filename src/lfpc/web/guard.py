@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
 from lfpc.errors import PictureError
+from lfpc.picture_files import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,9 +120,9 @@ def file_within(path: Path, folders: "Iterable[Path]") -> Path:
     """`path` with links resolved, if it is in one of `folders`.
 
     Raises:
-        PictureError: it is elsewhere.
+        PictureError: it is elsewhere, or nowhere.
     """
-    real = path.resolve()
+    real = real_path(path)
     roots = [folder.resolve() for folder in folders]
     if not any(real.is_relative_to(root) for root in roots):
         raise PictureError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.boxing.files import coco, label_studio
-from lfpc.boxing.files.entries import BoxEntry, with_entries
+from lfpc.boxing.files.entries import BoxEntry, Reading, SampleIndex, with_entries
 from lfpc.samples import Sample
 
-__all__ = ["FORMATS", "BoxEntry", "BoxFormat", "with_entries"]
+__all__ = ["FORMATS", "BoxEntry", "BoxFormat", "Reading", "SampleIndex", "with_entries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,9 @@ class BoxFormat:
 
     exported: Callable[[Sequence[Sample], Path], Any]
     """(samples, folder of the picture paths) -> content of the JSON file."""
-    imported: Callable[[Any], list[BoxEntry]]
-    """The inverse. Raises SampleError, which names the invalid part of the file."""
+    imported: Callable[..., list[BoxEntry]]
+    """(content, `Reading`) -> the entries. Raises SampleError, which names the invalid part of the
+    file."""
 
 
 FORMATS: Mapping[str, BoxFormat] = {

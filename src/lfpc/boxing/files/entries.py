@@ -3,18 +3,25 @@
 """
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from lfpc.boxes import Box, coverage, iou
 from lfpc.boxing.decisions import Nested, State, boxing_of, with_boxing
-from lfpc.errors import SampleError
+from lfpc.errors import PictureError, SampleError
+from lfpc.picture_files import Frame, frame_of
 from lfpc.samples import Sample
 
 NESTED = 1 - 1e-6
 """Share of a box that must lie inside the next one, as `Sample` requires."""
+
+_UPLOADED = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]+$)")
+"""What Label Studio puts before the name of an uploaded file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,28 @@ class BoxEntry:
     picture: str
     boxes: Nested
     state: State
+
+
+def no_frame(sample: str, picture: str) -> None:
+    """The frame of no picture, for a file that is read by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader of a file knows of the samples, and what it does with an entry that is not
+    usable.
+    """
+
+    frame_at: Callable[[str, str], Frame | None] = no_frame
+    """(sample id or "", picture name) -> the frame of the picture; None: unknown."""
+    problems: list[SampleError] | None = None
+    """Takes the reason of each entry that is not usable; None: the first one is raised."""
+
+    def skip(self, error: SampleError) -> None:
+        """Leave an entry out, or raise its reason."""
+        if self.problems is None:
+            raise error
+        self.problems.append(error)
 
 
 def nested(placed: Sequence[Placed]) -> Nested:
@@ -65,8 +94,64 @@ def grouped(boxes: Iterable[Box]) -> Nested:
     return tuple(tuple(target) for target in targets)
 
 
+class SampleIndex:
+    """Samples by id and by their pictures' names."""
+
+    def __init__(self, samples: Sequence[Sample], folder: Path) -> None:
+        """Index samples of `folder`, to which picture names may be relative."""
+        self._samples = {sample.id: sample for sample in samples}
+        self._by_name: defaultdict[str, list[tuple[tuple[str, ...], Sample]]] = defaultdict(list)
+        for sample in samples:
+            parts = _parts(os.path.relpath(sample.image, folder))
+            self._by_name[parts[-1]].append((parts, sample))
+
+    def ids(self, sample: str, picture: str) -> list[str]:
+        """Ids of the samples that an entry is about: the named one, or those whose pictures share
+        the longest end of the path.
+        """
+        if sample in self._samples:
+            return [sample]
+        return [] if sample else [found.id for found in self._showing(picture)]
+
+    def frame_at(self, sample: str, picture: str) -> Frame | None:
+        """The frame of the picture that an entry is about; None: no such sample, or it does not
+        open.
+        """
+        named = self._samples.get(sample)
+        found = [named] if named else self._showing(picture)
+        try:
+            return frame_of(found[0].image) if found else None
+        except PictureError:
+            return None
+
+    def _showing(self, picture: str) -> list[Sample]:
+        bare = picture.rpartition("?d=")[2]
+        for name in dict.fromkeys((bare, unquote(bare), _UPLOADED.sub("", bare))):
+            parts = _parts(name)
+            found = self._by_name.get(parts[-1], [])
+            ends = [_shared_end(parts, each) for each, _ in found]
+            if found:
+                return [
+                    sample for (_, sample), end in zip(found, ends, strict=True) if end == max(ends)
+                ]
+        return []
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The folders and the name of a path, of any system."""
+    return ("", *PurePosixPath(path.replace("\\", "/")).parts)
+
+
+def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def with_entries(
-    samples: Sequence[Sample], entries: Iterable[BoxEntry], folder: Path
+    samples: Sequence[Sample],
+    entries: Iterable[BoxEntry],
+    folder: Path,
+    reading: Reading | None = None,
 ) -> tuple[list[Sample], list[BoxEntry]]:
     """`samples` with the boxes of `entries`, and the entries without a sample.
 
@@ -76,41 +161,31 @@ def with_entries(
         samples: samples of `folder`.
         entries: entries of the file; of several for one sample the last counts.
         folder: folder of relative picture paths.
+        reading: what to do with an entry that is not usable.
     Raises:
-        SampleError: boxes that are not nested, or an entry that names only a picture of several
-            samples.
+        SampleError: unless `reading` skips it, an entry whose boxes are not nested, or that names
+            only a picture of several samples.
     """
+    reading = reading or Reading()
+    index = SampleIndex(samples, folder)
     changed = {sample.id: sample for sample in samples}
-    pictures = _by_picture(samples, folder)
     unknown: list[BoxEntry] = []
     for entry in entries:
-        name = entry.sample if entry.sample in changed else _only_sample(entry, pictures)
-        if name is None:
+        names = index.ids(entry.sample, entry.picture)
+        if not names:
             unknown.append(entry)
             continue
-        boxing = boxing_of(changed[name])
-        if entry.state != "todo" or (entry.boxes and boxing.state == "todo"):
-            changed[name] = with_boxing(
-                changed[name], entry.boxes, replace(boxing, state=entry.state)
-            )
+        try:
+            if len(names) > 1:
+                raise SampleError(
+                    f"the file has boxes for picture {entry.picture!r}, which {len(names)} "
+                    f"samples share; it must name the sample"
+                )
+            before = changed[names[0]]
+            boxing = boxing_of(before)
+            if entry.state != "todo" or (entry.boxes and boxing.state == "todo"):
+                decided = replace(boxing, state=entry.state)
+                changed[before.id] = with_boxing(before, entry.boxes, decided)
+        except SampleError as error:
+            reading.skip(error)
     return [changed[sample.id] for sample in samples], unknown
-
-
-def _by_picture(samples: Sequence[Sample], folder: Path) -> Mapping[str, set[str]]:
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        found[Path(os.path.relpath(sample.image, folder)).as_posix()].add(sample.id)
-        found[sample.image.name].add(sample.id)
-    return found
-
-
-def _only_sample(entry: BoxEntry, pictures: Mapping[str, set[str]]) -> str | None:
-    if entry.sample:
-        return None
-    names = pictures.get(entry.picture) or pictures.get(PurePosixPath(entry.picture).name) or set()
-    if len(names) > 1:
-        raise SampleError(
-            f"the file has boxes for picture {entry.picture!r}, which {len(names)} "
-            f"samples share; it must name the sample"
-        )
-    return next(iter(names), None)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import State, boxing_of
-from lfpc.boxing.files.entries import BoxEntry, Placed, nested
+from lfpc.boxing.files.entries import BoxEntry, Placed, Reading, nested
 from lfpc.errors import BoxError, SampleError
 from lfpc.images import upright_size
 from lfpc.samples import Sample
@@ -33,13 +33,27 @@ CONFIG = """<View>
 _LOCAL = "/data/local-files/?d="
 
 
+def document_root(samples: Sequence[Sample], folder: Path) -> Path:
+    """The folder to which an export's picture paths are relative, for Label Studio's setting
+    `LOCAL_FILES_DOCUMENT_ROOT`: `folder`, or the nearest one that holds all pictures in folders
+    below it. Label Studio serves no path with `..`.
+    """
+    parents = {Path(os.path.abspath(sample.image)).parent for sample in samples}
+    root = Path(os.path.abspath(folder))
+    if all(parent.is_relative_to(root) for parent in parents):
+        return root
+    common = Path(os.path.commonpath([root, *parents]))
+    return common.parent if common in parents else common
+
+
 def exported(samples: Sequence[Sample], folder: Path) -> list[dict[str, Any]]:
-    """The content of the file, with picture paths relative to `folder`."""
-    return [_task(sample, folder) for sample in samples]
+    """The content of the file, with picture paths relative to `document_root`."""
+    root = document_root(samples, folder)
+    return [_task(sample, root) for sample in samples]
 
 
-def _task(sample: Sample, folder: Path) -> dict[str, Any]:
-    name = Path(os.path.relpath(sample.image, folder)).as_posix()
+def _task(sample: Sample, root: Path) -> dict[str, Any]:
+    name = Path(os.path.relpath(sample.image, root)).as_posix()
     state = boxing_of(sample).state
     size = upright_size(sample.image)
     regions = [
@@ -48,7 +62,7 @@ def _task(sample: Sample, folder: Path) -> dict[str, Any]:
         for b, box in enumerate(target)
     ]
     data = {
-        "image": _LOCAL + quote(name),
+        "image": _LOCAL + quote(name, errors="surrogateescape"),
         "sample": sample.id,
         "question": sample.question,
         "answer": sample.answer,
@@ -88,35 +102,36 @@ def _region(t: int, b: int, box: Box, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def imported(content: Any) -> list[BoxEntry]:
+def imported(content: Any, reading: Reading | None = None) -> list[BoxEntry]:
     """The entries of the file, one per task: its last valid annotation, else its last prediction.
+    The forms JSON and JSON-MIN, and the field `completions` of old versions, are known.
 
+    Args:
+        content: the file.
+        reading: what to do with a task that is not usable.
     Raises:
-        SampleError: not a list of tasks, or an invalid rectangle, whose task the message names.
+        SampleError: not a list of tasks, or, unless `reading` skips it, an invalid rectangle, whose
+            task the message names.
     """
+    reading = reading or Reading()
     if not isinstance(content, list):
         raise SampleError("not a Label Studio export, which is a JSON list of tasks")
     entries: list[BoxEntry] = []
     for number, task in enumerate(content, 1):
         try:
-            entries.append(_entry(task))
-        except (
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            OverflowError,
-        ) as error:  # a BoxError is a ValueError
-            raise SampleError(
-                f"task {number}: not as Label Studio exports it ({type(error).__name__}: {error})"
-            ) from error
+            entries.append(_entry(task) if "data" in task else _min_entry(task))
+        except (BoxError, SampleError) as error:
+            reading.skip(SampleError(f"task {number}: {error}"))
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            wrong = f"not as Label Studio exports it ({type(error).__name__}: {error})"
+            reading.skip(SampleError(f"task {number}: {wrong}"))
     return entries
 
 
 def _entry(task: Mapping[str, Any]) -> BoxEntry:
     data, state, result = task["data"], *_drawn(task)
     placed = [
-        _placed(region)
+        _placed(region, region["value"])
         for region in result
         if region.get("type") in ("rectanglelabels", "rectangle")
     ]
@@ -125,24 +140,50 @@ def _entry(task: Mapping[str, Any]) -> BoxEntry:
     )
 
 
+def _min_entry(task: Mapping[str, Any]) -> BoxEntry:
+    """The entry of a task in JSON-MIN: the data and the rectangles side by side."""
+    regions = [
+        region
+        for value in task.values()
+        if isinstance(value, list)
+        for region in value
+        if isinstance(region, Mapping) and {"x", "y", "width", "height"} <= set(region)
+    ]
+    placed = [_placed(region, region) for region in regions]
+    return BoxEntry(str(task.get("sample", "")), _picture(task["image"]), nested(placed), "done")
+
+
 def _drawn(task: Mapping[str, Any]) -> tuple[State, Sequence[Mapping[str, Any]]]:
-    annotations = task.get("annotations") or []
-    predictions = task.get("predictions") or []
+    annotations = _objects(task.get("annotations") or task.get("completions"))
+    predictions = _objects(task.get("predictions"))
     kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
     if kept:
-        return "done", kept[-1]["result"]
+        return "done", _objects(kept[-1]["result"])
     if annotations:
-        return "skipped", annotations[-1]["result"]
-    return "todo", predictions[-1]["result"] if predictions else []
+        return "skipped", _objects(annotations[-1]["result"])
+    return "todo", _objects(predictions[-1]["result"]) if predictions else []
 
 
-def _placed(region: Mapping[str, Any]) -> Placed:
-    value = region["value"]
+def _objects(found: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; an export of all tasks lists predictions by their numbers."""
+    return [one for one in found or [] if isinstance(one, Mapping)]
+
+
+def _placed(region: Mapping[str, Any], value: Mapping[str, Any]) -> Placed:
     if value.get("rotation"):
         raise BoxError(f"a rectangle is turned by {value['rotation']} degrees; boxes are upright")
+    if region.get("image_rotation"):
+        raise BoxError(
+            f"its picture is turned by {region['image_rotation']} degrees; turn it back in Label "
+            f"Studio"
+        )
     x = float(value["x"])
     y = float(value["y"])
-    box = Box.from_pixels((x, y, x + float(value["width"]), y + float(value["height"])), (100, 100))
+    corners = (x, y, x + float(value["width"]), y + float(value["height"]))
+    try:
+        box = Box.from_annotation(corners, (100, 100), pixels=False)
+    except BoxError as error:
+        raise BoxError(f"a rectangle in per cent: {error}") from error
     notes = (region.get("meta") or {}).get("text") or []
     return Placed(
         box, _number(r"target (\d+)", notes), _number(r"B(\d+)", value.get("rectanglelabels") or [])
@@ -157,4 +198,4 @@ def _number(pattern: str, texts: Sequence[Any]) -> int | None:
 def _picture(address: str) -> str:
     """Path of a picture in the storage, for any kind of Label Studio address."""
     parts = urlsplit(address)
-    return parse_qs(parts.query).get("d", [parts.path])[0].lstrip("/")
+    return parse_qs(parts.query, errors="surrogateescape").get("d", [parts.path])[0].lstrip("/")

@@ -3,11 +3,15 @@ published layout lacks.
 """
 
 import json
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from lfpc.images import picture_file
-from lfpc.published.pictures import PictureStore
+from lfpc.errors import PictureError
 from lfpc.samples import LETTERS, Sample, row_of_sample
+
+R = TypeVar("R")
+Skip = Callable[[str], None] | None
+"""Takes the reason of each sample that is left out; None: the first one is raised."""
 
 
 def asked_text(sample: Sample) -> str:
@@ -26,16 +30,18 @@ def kept_row(sample: Sample) -> str:
     )
 
 
-def stored_picture(sample: Sample, store: PictureStore) -> Path:
-    """A copy of the sample's picture in `store`.
+def rows_of(samples: Iterable[Sample], make: Callable[[Sample], R], skip: Skip) -> Iterator[R]:
+    """What `make` makes of each sample; one with a broken picture is left out.
 
     Raises:
-        PictureError: the picture is missing or unreadable.
+        PictureError: a broken picture, without `skip`.
     """
-    return store.adopt(sample.image.absolute(), picture_kind(sample.image))
-
-
-def picture_kind(picture: Path) -> str:
-    """Format of a picture file by its content, such as "png"."""
-    with picture_file(picture) as file:
-        return (file.format or "png").lower()
+    for sample in samples:
+        try:
+            row = make(sample)
+        except PictureError as error:
+            if skip is None:
+                raise
+            skip(f"sample {sample.id!r}: {error}")
+        else:
+            yield row

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from lfpc.dialogue import Context, Reply
 from lfpc.errors import CheckpointError, ConfigError, SampleError
 from lfpc.images import View, visual_tokens
+from lfpc.policies.chat_api import valid_text
 from lfpc.protocols import ChatProtocol, Message
 
 IMAGE_PAD = "<|image_pad|>"
@@ -179,7 +180,7 @@ class Encoder:
         return tuple(np.asarray(self._text_ids(segment), dtype=np.int64) for segment in segments)
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(valid_text(text), add_special_tokens=False)["input_ids"])
 
 
 _MARK = "\0reply\0"

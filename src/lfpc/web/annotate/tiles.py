@@ -11,7 +11,8 @@ from PIL import Image
 from lfpc.boxes import Size
 from lfpc.caches import byte_cache
 from lfpc.errors import PictureError
-from lfpc.images import MAX_PIXELS, open_picture, picture_bytes
+from lfpc.images import open_picture, picture_bytes
+from lfpc.picture_files import MAX_PIXELS
 
 TILE = 512
 """Side of a tile in pixels."""

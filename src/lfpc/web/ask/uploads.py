@@ -1,23 +1,13 @@
 """Pictures from outside: checked before decoding, stored for a while."""
 
-from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
 from lfpc.errors import PictureError
-from lfpc.images import MAX_ASPECT, open_picture, opened
+from lfpc.images import MAX_ASPECT, open_picture
+from lfpc.picture_files import FORMATS, picture_file
 from lfpc.web.ask.store import FileStore
 
-FORMATS = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "WEBP": ".webp",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "TIFF": ".tif",
-}
-"""Accepted formats with their file endings. Other formats of Pillow are rejected: some pass the
-bytes to another program."""
 LARGEST_FILE = 64 * 2**20
 """Maximum bytes of a picture's file."""
 MOST_PIXELS = 100_000_000
@@ -49,7 +39,7 @@ class Uploads:
         try:
             with self._decoding:  # one at a time: each may take hundreds of megabytes
                 open_picture(path)
-        except Exception as error:  # for a hostile file Pillow's readers raise any exception
+        except PictureError as error:
             self._store.drop(name)
             raise PictureError("the picture is broken: its file is cut off or damaged") from error
         return name
@@ -77,10 +67,10 @@ def checked_ending(data: bytes, most_pixels: int = MOST_PIXELS) -> str:
             f"the picture's file has {len(data):,} bytes; the maximum is {LARGEST_FILE:,}"
         )
     try:
-        with opened(BytesIO(data), formats=tuple(FORMATS)) as file:
+        with picture_file(data, max_pixels=None) as file:
             ending = FORMATS[file.format or ""]
             (width, height) = file.size
-    except Exception as error:  # as above
+    except PictureError as error:
         raise PictureError(f"not a picture in one of the formats {', '.join(FORMATS)}") from error
     if width * height > most_pixels:
         raise PictureError(

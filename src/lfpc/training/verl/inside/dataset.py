@@ -1,7 +1,8 @@
 """The run's schedule as a dataset: the same samples, step by step, as in the local engine with the
 same seed.
 
-verl therefore shuffles, filters and drops nothing, and a resumed run repeats no sample.
+verl therefore shuffles, filters and drops nothing, and a resumed run repeats no sample. A sample
+with a broken picture is replaced by the next, as there.
 """
 
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
-from lfpc.training.draw import prompts_of_step, training_samples, validation_samples
+from lfpc.images import open_picture
+from lfpc.training.draw import Openable, prompts_of_step, training_samples, validation_samples
 from lfpc.training.verl.inside.section import run_config
 from lfpc.training.verl.lines import line_of_sample
 from lfpc.training.verl.translate import NAME, TRAIN
@@ -42,12 +44,13 @@ class ScheduledSamples(Dataset):
         else:
             self.samples = validation_samples(run) or self.samples[:1]
             self.places = list(range(len(self.samples)))
+        self.openable = Openable(self.samples, lambda sample: open_picture(sample.image))
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        sample = self.samples[self.places[place]]
+        (sample,) = self.openable.at([self.places[place]])
         return {
             "raw_prompt": [{"role": "user", "content": sample.question}],
             "sample": line_of_sample(sample),

@@ -10,6 +10,7 @@ const histories = new Map();
 
 export function change(fields, at = page.at) {
   const { sample } = page;
+  if (!sample) return;
   const kept = ({ targets, state, flagged, note }) => ({ targets, state, flagged, note, at: page.at });
   history().remember(kept(sample));
   Object.assign(sample, fields);
@@ -151,6 +152,7 @@ export async function askModel() {
 
 export function decide(state) {
   if (!page.sample) return;
+  if (state === "done" && !page.sample.picture) return showStatus(`Not done: ${page.sample.problem}; skip it with S`, true);
   if (state === "done" && !page.sample.targets.length) return showStatus("No box yet: draw one, or skip this picture with S", true);
   if (page.sample.state !== state) change({ state });
   const next = [...page.list.keys()].map((i) => (page.number + 1 + i) % page.list.length);

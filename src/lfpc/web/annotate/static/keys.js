@@ -1,13 +1,14 @@
 // Which key does what. The first name of a row is shown, `act` gets the event.
 const TYPING = "input, textarea, select";
 
-export function bind(rows, isOpen) {
+// Bind the keys of `rows`; `refuses(row)`: whether a row does nothing now.
+export function bind(rows, refuses) {
   const byKey = new Map(rows.flatMap((row) => row.keys.map((key) => [key, row])));
   document.addEventListener("keydown", (event) => {
-    if (isOpen() || event.target.closest(TYPING)) return;
+    if (event.target.closest(TYPING)) return;
     if (["Enter", " "].includes(event.key) && event.target.closest("button, a, summary")) return;
     const row = byKey.get(name(event));
-    if (!row) return;
+    if (!row || refuses(row)) return;
     event.preventDefault();
     row.act(event);
   });

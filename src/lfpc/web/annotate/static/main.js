@@ -47,11 +47,11 @@ const KEYS = [
   { shown: "Enter", keys: ["Enter"], does: "done; go to the next one that is not", act: () => edits.decide("done") },
   { shown: "S", keys: ["s"], does: "skip; go to the next one", act: () => edits.decide("skipped") },
   { shown: "X", keys: ["x"], does: "flag with a note, so that somebody looks again", act: edits.flag },
-  { shown: "J, K", keys: ["j", "PageUp"], does: "the previous or the next picture", act: () => go(page.number - 1) },
-  { keys: ["k", "PageDown"], act: () => go(page.number + 1) },
+  { shown: "J, K", keys: ["j", "PageUp"], does: "the previous or the next picture", always: true, act: () => go(page.number - 1) },
+  { keys: ["k", "PageDown"], always: true, act: () => go(page.number + 1) },
   { shown: "?", keys: ["?"], does: "these keys", act: () => $("help").showModal() },
 ];
-bind(KEYS, () => $("help").open || !page.sample);
+bind(KEYS, (row) => $("help").open || (!page.sample && !row.always));
 table(KEYS, $("bindings"));
 
 const BUTTONS = {

@@ -22,6 +22,7 @@ export function select(at) {
 }
 
 export function described({ t, b }) {
+  if (!page.sample.picture) return `Target ${t + 1}, B${b + 1}`;
   const box = page.sample.targets[t][b], { width, height } = page.sample.picture;
   const pixels = [Math.round(box[0] * width), Math.round(box[1] * height), Math.round((box[2] - box[0]) * width), Math.round((box[3] - box[1]) * height)];
   return `Target ${t + 1}, B${b + 1}: ${pixels[2]} × ${pixels[3]} pixels at ${pixels[0]}, ${pixels[1]}`;
@@ -34,15 +35,27 @@ export function refresh() {
   page.stage.draw();
 }
 
+function showNothing() {
+  const nothing = { id: "", question: "", answer: "", options: [], targets: [], proposals: [], flagged: false, note: "" };
+  showQuestion(nothing);
+  showBoxes(nothing, null, { select });
+  showProposals(nothing, false, page.take);
+  showDecision(nothing);
+  page.stage.open(null);
+  page.stage.draw();
+}
+
 export async function go(number) {
   if (!page.list[number]) return; // out of range, or no number at all
-  page.number = number;
+  if (number !== page.number) Object.assign(page, { number, sample: null, at: null, draft: null, dragged: null }); // keys act on what is shown
   window.history.replaceState(null, "", `#${number + 1}`);
   if (saver.holds(number)) await saver.busy;
   let found;
   try {
     found = await request(`/api/samples/${number}`);
   } catch (error) {
+    if (page.number !== number) return;
+    if (!page.sample) showNothing();
     showStatus(error.status ? error.message : "The server does not respond; start it again, then choose the picture again", true);
     return;
   }
