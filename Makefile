@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test test-vllm test-verl fast check docs bench fuzz
+.PHONY: setup demo test test-clients test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -17,7 +17,12 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not vllm and not verl"
+	$(BIN)/python -m pytest -m "not clients and not vllm and not verl"
+
+# `lfpc serve` and exported files against other people's clients and tools, in an environment of their own: .venv-clients, made once, 0.7 GB.
+test-clients: setup
+	$(BIN)/python -m environments clients
+	$(BIN)/python -m pytest -m clients
 
 # Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
 test-vllm: setup
@@ -33,7 +38,7 @@ test-verl: setup
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not browser and not vllm and not verl"
+	$(BIN)/python -m pytest -m "not slow and not browser and not clients and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

@@ -43,6 +43,7 @@ def test_max_tokens_bounds_the_answer_and_not_the_crop_calls(tmp_path, stream):
     assert {config.max_new_tokens for config in model.asked_with} == {512}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("turns", [1, 2])
 def test_a_client_that_has_left_stops_its_question(tmp_path, stream, turns):
@@ -65,6 +66,7 @@ def test_a_client_that_has_left_stops_its_question(tmp_path, stream, turns):
     assert len(said) <= turns + 1 + 4
 
 
+@pytest.mark.slow
 def test_a_hundred_requests_at_once_are_all_answered(tmp_path):
     with (
         listening(scripted_model(), tmp_path) as address,
@@ -107,28 +109,28 @@ def test_one_model_is_found_by_its_name(tmp_path):
             assert caught.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "options", "status"),
-    [
-        ("GET", "/v1/nothing", {}, 404),
-        ("GET", "/v1/models/other", {}, 404),
-        ("GET", "/v1/chat/completions", {}, 405),
-        ("POST", "/chat/completions", {"json": {}}, 404),
-        ("POST", "/v1/chat/completions", {"content": b"{"}, 400),
-        ("POST", "/v1/chat/completions", {"json": []}, 400),
-        ("POST", "/v1/chat/completions", {"headers": {"host": "evil.example"}, "json": {}}, 403),
-        ("GET", "/nothing", {}, 404),
-    ],
-)
-def test_every_refusal_has_openais_shape(tmp_path, method, path, options, status):
+MISTAKES = [
+    ("GET", "/v1/nothing", {}, 404),
+    ("GET", "/v1/models/other", {}, 404),
+    ("GET", "/v1/chat/completions", {}, 405),
+    ("POST", "/chat/completions", {"json": {}}, 404),
+    ("POST", "/v1/chat/completions", {"content": b"{"}, 400),
+    ("POST", "/v1/chat/completions", {"json": []}, 400),
+    ("POST", "/v1/chat/completions", {"headers": {"host": "evil.example"}, "json": {}}, 403),
+    ("GET", "/nothing", {}, 404),
+]
+
+
+def test_every_refusal_has_openais_shape(tmp_path):
     with listening(scripted_model(), tmp_path) as address:
-        answer = httpx.request(method, address + path, **options)
-    assert answer.status_code == status
-    error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["message"]
-    if path == "/chat/completions":
-        assert error["message"] == "the endpoint is at /v1: end the address with it"
+        for method, path, options, status in MISTAKES:
+            answer = httpx.request(method, address + path, **options)
+            assert answer.status_code == status, path
+            error = answer.json()["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert error["message"]
+            if path == "/chat/completions":
+                assert error["message"] == "the endpoint is at /v1: end the address with it"
 
 
 def test_a_request_in_chunks_is_answered(tmp_path):
