@@ -88,6 +88,21 @@ def test_the_reason_is_found_in_every_shape_of_body_and_the_field_left_out(body,
     assert asked[1]["stop"] == asked[0]["stop"]
 
 
+def test_a_server_that_fails_on_stop_is_asked_without_and_any_other_failure_changes_nothing():
+    with ChatServer(say=lambda *_: "<answer>K</answer> and") as server:
+        policy = policy_of(server)
+        broken = (500, b"Internal Server Error")
+        asked = refusing(server, broken, broken)
+        with pytest.raises(PolicyError, match=r"Error code: 500 - Internal Server Error$"):
+            policy.reply([CONTEXT])
+        asked += refusing(server, broken)
+        (reply,) = policy.reply([CONTEXT])
+        policy.reply([CONTEXT])
+    assert reply.text == "<answer>K</answer>"
+    assert ["stop" in request for request in asked][:2] == [True, False]
+    assert [KEEP_STOP in request for request in server.requests] == [False, False]
+
+
 def test_a_server_that_refuses_stop_is_asked_without_and_its_replies_are_cut_here():
     said = "I think.<answer>K</answer> and now something else <tool_call>{}</tool_call>"
     refusal = {"error": {"message": "Unsupported parameter: 'stop' is not supported."}}

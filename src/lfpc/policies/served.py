@@ -162,13 +162,13 @@ class ServedPolicy:
         raise PolicyError(f"{self.server.base_url}: {why}, asked {self.server.retries + 1} times")
 
     async def _post(self, request: Mapping[str, Any]) -> tuple[bytes, frozenset[str]]:
-        """The body of the server's response, and the fields that it refuses, which are left out
-        from then on.
+        """The body of the server's response, and the fields that it refuses. If it replies without
+        them, they are left out from then on.
         """
         if self._client is None:
             raise RuntimeError("a served policy is asked inside `async with policy:`")
+        refused = frozenset(self._refused)
         while True:
-            refused = frozenset(self._refused)
             body = self._body(request, refused)
             try:
                 # not chat.completions.create: it transforms every message in Python, and fails on a
@@ -176,12 +176,13 @@ class ServedPolicy:
                 response = await self._client.post(
                     "/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent
                 )
+                self._refused |= refused
                 return response.content, refused
             except openai.APIStatusError as error:
                 field = refused_field(error, body)
                 if field is None or field in refused:
                     raise request_error(self.server.base_url, error) from error
-                self._refused.add(field)
+                refused |= {field}
             except openai.APITimeoutError as error:
                 raise PolicyError(
                     f"{self.server.base_url}: no answer within {self.server.timeout_s:g} s, "
@@ -209,8 +210,11 @@ def refused_field(error: openai.APIStatusError, body: Mapping[str, Any]) -> str 
     """The field of a request that a server refuses and can be asked without; None: none.
 
     A server without a tool-call parser, such as vLLM's default, refuses tools with a choice.
-    Without one, the chat template still describes the tools, and calls stay in the text.
+    Without one, the chat template still describes the tools, and calls stay in the text. A server
+    may also fail on stop texts without a reason, as `transformers serve` does for pictures.
     """
+    if error.status_code == 500 and STOP in body:
+        return STOP
     if error.status_code not in (400, 422):
         return None
     said = body_reason(error.response.text)
