@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup lock demo test test-annotation test-vllm test-verl fast check docs bench fuzz
+.PHONY: setup lock demo test test-annotation test-clients test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -19,7 +19,12 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not vllm and not verl"
+	$(BIN)/python -m pytest -m "not clients and not vllm and not verl"
+
+# `lfpc serve` and exported files against other people's clients and tools, in an environment of their own: .venv-clients, made once, 0.7 GB.
+test-clients: setup
+	$(BIN)/python -m environments clients
+	$(BIN)/python -m pytest -m clients
 
 # Box files against pycocotools and Label Studio's converter, in an environment of their own: .venv-annotation.
 test-annotation: setup
@@ -40,7 +45,7 @@ test-verl: setup
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not browser and not vllm and not verl"
+	$(BIN)/python -m pytest -m "not slow and not browser and not clients and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

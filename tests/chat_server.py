@@ -27,6 +27,7 @@ from zlib import crc32
 from PIL import Image
 
 STOPS = ("</tool_call>", "</answer>")
+MODELS = ("scripted",)
 KEEP_STOP = "include_stop_str_in_output"
 FAULTS = ("500", "429", "silence", "cut", "hang up", "broken JSON", "no choices")
 
@@ -94,6 +95,7 @@ class ChatServer:
             tool-call parser do, "refused" takes tools only without a choice, as vLLM without such a
             parser does.
         finish: finish reason of every reply.
+        models: names in its list of models; None: it has no list.
     """
 
     def __init__(
@@ -107,9 +109,11 @@ class ChatServer:
         port=0,
         calls="text",
         finish="stop",
+        models=MODELS,
     ):
         self.finish = finish
         self.calls = calls
+        self.models = models
         self.style = style
         self.faults = faults
         self.delay_s = delay_s
@@ -117,6 +121,7 @@ class ChatServer:
         self.say = say
         self.port = port
         self.requests = []
+        self.listings = []
         self.keys = set()
         self.refused = 0
         self.happened = Counter()
@@ -168,6 +173,9 @@ class ChatServer:
     async def _talk(self, reader, writer):
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            if head.startswith("get "):
+                await self._listing(head.split()[1], writer)
+                continue
             length = int(head.split("content-length:")[1].split("\r\n")[0])
             body = await reader.readexactly(length)
             self.running += 1
@@ -206,6 +214,16 @@ class ChatServer:
             writer.write(head.encode() + payload)
             await writer.drain()
 
+    async def _listing(self, path, writer):
+        self.listings.append(path)
+        names = self.models if path == "/v1/models" else None
+        found = {"object": "list", "data": [{"id": name} for name in names or ()]}
+        payload = json.dumps(found).encode()
+        status = 404 if names is None else 200
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
+        await writer.drain()
+
     async def _answer(self, request):
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
@@ -233,7 +251,7 @@ class ChatServer:
                     }
                 ).encode(),
             )
-        if request["model"] != "scripted":
+        if request["model"] not in MODELS:
             return (
                 404,
                 {},

@@ -71,6 +71,36 @@ def test_a_follow_up_is_about_the_last_picture_that_was_sent():
     assert request.ignored == ("system messages", "texts of earlier messages")
 
 
+def test_options_that_ask_for_what_happens_anyway_are_taken():
+    usual = {"modalities": ["text"], "response_format": {"type": "text"}, "n": 1, "tools": []}
+    assert read_request(body(**usual)).ignored == ()
+    assert refused(body(modalities=["text", "audio"])).body["error"]["param"] == "modalities"
+
+
+def test_every_ignored_option_is_named():
+    found = read_request(
+        body(
+            store=True,
+            metadata={"a": "b"},
+            service_tier="flex",
+            parallel_tool_calls=False,
+            stream_options={"include_usage": True, "include_obfuscation": True},
+            safety_identifier="me",
+        )
+    )
+    assert found.ignored == (
+        *("store", "metadata", "service_tier", "parallel_tool_calls"),
+        "stream_options.include_obfuscation",
+    )
+
+
+def test_base64_with_line_breaks_is_read():
+    data = base64.encodebytes(b"x" * 100).decode()
+    assert data.count("\n") > 1
+    assert picture_of_url(f"data:image/png;base64,{data}") == b"x" * 100
+    assert picture_of_url("data:image/png;base64," + data.replace("\n", "\r\n ")) == b"x" * 100
+
+
 def test_options_that_change_nothing_here_are_named():
     assert read_request(
         body(presence_penalty=0.5, user="me", top_k=4, logit_bias=None)

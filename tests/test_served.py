@@ -315,7 +315,7 @@ def test_a_run_in_which_everything_fails_is_given_up_with_the_reason(
     tmp_path, samples, model, says
 ):
     some = [replace(sample, question=f"poison {sample.id}") for sample in samples]
-    with ChatServer() as server, pytest.raises(RunError, match=says):
+    with ChatServer(models=None) as server, pytest.raises(RunError, match=says):
         records_of(tmp_path, some, policy_of(server, model=model), max_failures=10)
     assert 11 <= len(on_disk(tmp_path)) <= 24
 

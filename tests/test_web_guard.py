@@ -21,6 +21,10 @@ def echo(request: Request) -> PlainTextResponse:
     return PlainTextResponse("written" if request.method == "PUT" else "read")
 
 
+async def length(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
+
+
 def broken(request: Request) -> PlainTextResponse:
     raise RuntimeError("a bug")
 
@@ -30,6 +34,7 @@ APP = guarded(
         routes=[
             Route("/", echo, methods=["GET", "PUT"]),
             Route("/broken", broken),
+            Route("/body", length, methods=["PUT"]),
             Mount("/shared", shared_files()),
         ]
     ),
@@ -96,9 +101,9 @@ def test_what_another_site_embeds_or_writes_is_refused_but_a_link_may_be_followe
     )  # a form that another page sent
 
 
-def test_a_request_larger_than_allowed_or_of_unknown_length_is_refused():
+def test_a_request_larger_than_allowed_or_without_an_end_is_refused():
     assert asked(APP, "PUT", "/", content=b"x" * 101).status_code == 413
-    assert refusal("PUT", Headers({"host": HOST, "transfer-encoding": "chunked"}), 8000)[0] == 411
+    assert refusal("PUT", Headers({"host": HOST}), 8000)[0] == 411
     assert (
         refusal(
             "PUT",
@@ -109,6 +114,26 @@ def test_a_request_larger_than_allowed_or_of_unknown_length_is_refused():
     )
     for nonsense in ("-1", "1e3", "²", "9" * 400):
         assert refusal("PUT", Headers({"host": HOST, "content-length": nonsense}), 8000)[0] == 413
+
+
+def test_a_body_in_chunks_is_taken_up_to_the_same_size():
+    async def chunks(count):
+        for _ in range(count):
+            yield b"x" * 10
+
+    assert asked(APP, "PUT", "/body", content=chunks(10)).text == "100"
+    answer = asked(APP, "PUT", "/body", content=chunks(11))
+    assert (answer.status_code, answer.text) == (413, "a request has at most 100 bytes")
+
+
+def test_a_refusal_has_openais_shape_where_programs_ask():
+    answer = asked(APP, "POST", "/v1/chat/completions", headers={"host": "evil.example"})
+    assert answer.status_code == 403
+    error = answer.json()["error"]
+    assert error["message"].startswith("this server answers at 127.0.0.1:8000")
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", None, None)
+    answer = asked(APP, "POST", "/v1/chat/completions", content=b"x" * 101)
+    assert answer.json()["error"]["message"] == "a request has at most 100 bytes"
 
 
 @pytest.mark.parametrize(

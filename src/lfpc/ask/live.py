@@ -3,6 +3,8 @@ shown for a crop.
 """
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,14 +27,41 @@ from lfpc.samples import Sample
 SWAPS = ("own", "noise", "none", "mean", "blur", "truth")
 """Probes for swapping one crop. The others need further pictures, or differ only over many
 crops."""
-LONGEST_QUEUE = 64
+LONGEST_QUEUE = 256
 """Maximum number of questions in play and waiting; more are refused."""
+RECENT = 20
+"""Number of finished questions from which the pace is estimated."""
 Replacement = str | Box
 """Replacement of a requested crop: the probe of that name, or this region of the original."""
 
 
 class Busy(PolicyError):
-    """Too many questions are waiting."""
+    """Too many questions are waiting. `retry_after_s`: seconds until a place is expected to be
+    free.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Pace:
+    """How fast questions finish, and the free places promised to refused clients: one each."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._promised = 0.0
+
+    def finished(self, seconds: float) -> None:
+        """Note a question that took `seconds` in play."""
+        self._seconds.append(seconds)
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next place that is promised to nobody else; `now` is monotonic."""
+        each = sum(self._seconds) / len(self._seconds) / self._concurrency if self._seconds else 1.0
+        self._promised = max(now, self._promised) + each
+        return self._promised - now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +104,7 @@ class LiveModel:
         self.config = config
         self._make = make
         self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(concurrency)
         self._asked = 0
 
     async def steps(self, asked: LiveQuestion) -> AsyncGenerator[Context | Episode, None]:
@@ -85,15 +115,20 @@ class LiveModel:
             LfpcError: unusable picture, no reply of the model, or a look without a view.
         """
         if self._asked >= LONGEST_QUEUE:
-            raise Busy(f"{self._asked} questions are in play or waiting; ask again in a moment")
+            raise Busy(
+                f"{self._asked} questions are in play or waiting; ask again in a moment",
+                self._pace.wait_s(time.monotonic()),
+            )
         self._asked += 1
         try:
             async with self._slots, await asyncio.to_thread(self._make, asked.config) as policy:
+                began = time.monotonic()
                 game = await asyncio.to_thread(_begin, asked)
                 found = await advance(game)
                 while isinstance(found, Context):
                     yield found
                     found = await advance(game, await policy.reply_to(found))
+                self._pace.finished(time.monotonic() - began)
                 yield found
         finally:
             self._asked -= 1

@@ -35,9 +35,11 @@ class Serve(AskedModel):
 
         need_web()
         from lfpc.ask.live import live_model
+        from lfpc.policies.backends import Server
+        from lfpc.policies.connections import check_model
         from lfpc.web.ask.app import LARGEST_BODY, ask_app
         from lfpc.web.ask.keys import KEY_VARIABLE, checked_key, keyed
-        from lfpc.web.serving import serve
+        from lfpc.web.serving import address_for, bound_socket, serve
 
         if self.budget is not None and self.budget < 1:
             raise ConfigError(f"--budget must be at least 1 visual token, got {self.budget}")
@@ -47,12 +49,17 @@ class Serve(AskedModel):
         defaults = model.defaults()
         config = replace(config, budget=self.budget or defaults.budget)
         examples = "test" if defaults.full_budget <= SMALL else "large"
-        with TemporaryDirectory(prefix="lfpc-serve-") as folder:
+        with (
+            bound_socket(self.port, address_for(self.public)) as listening,
+            TemporaryDirectory(prefix="lfpc-serve-") as folder,
+        ):
+            if isinstance(backend, Server):
+                check_model(backend.base_url, config.model)
             app = ask_app(live_model(name, config, backend), Path(folder), examples=examples)
             serve(
                 keyed(app, key) if key else app,
                 f"model {name}",
-                port=self.port,
+                listening=listening,
                 largest_body=LARGEST_BODY,
                 public=self.public,
             )

@@ -6,7 +6,6 @@ once. A case that the server does not decide is undecided, which is a value and 
 """
 
 import json
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from lfpc.dialogue import Reply
 from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.policies.chat_api import NoReply, read_reply
+from lfpc.policies.connections import client, model_names, reason_of
 
 PROMPT_VERSION = "1"
 """Part of the key of every cached verdict; increase it with any change of `PROMPT`."""
@@ -99,17 +99,13 @@ def only_model(url: str) -> str:
         RunError: the server does not list its models, or lists none or several.
     """
     try:
-        with openai.OpenAI(
-            base_url=url,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=30.0,
-            max_retries=1,
-        ) as client:
-            names = [model.id for model in client.models.list().data]
-    except (openai.OpenAIError, AttributeError, TypeError) as error:
+        names = model_names(url)
+    except openai.OpenAIError as error:
         raise RunError(
-            f"{url} does not list its models ({' '.join(str(error).split())}); give `judge_model`"
+            f"{url} does not list its models ({reason_of(error)}); give `judge_model`"
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{url} does not list its models; give `judge_model`") from error
     if len(names) != 1:
         raise RunError(
             f"{url} has {len(names)} models ({', '.join(names[:5])}); choose one with `judge_model`"
@@ -125,12 +121,7 @@ class Judge:
     def __init__(self, config: JudgeConfig) -> None:
         """Open the cache, without a request."""
         self.config = config
-        self._client = openai.OpenAI(
-            base_url=config.url,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=config.timeout_s,
-            max_retries=config.retries,
-        )
+        self._client = client(config.url, timeout_s=config.timeout_s, retries=config.retries)
         self._verdicts = _read_cache(config.cache)
         self._lock = threading.Lock()
         self._failures = 0
@@ -198,10 +189,13 @@ class Judge:
                 said = self._complete(prompt, temperature)
             except _FATAL as error:
                 raise RunError(
-                    f"the judge at {self.config.url} refuses: {_sentence(error)}"
+                    f"the judge at {self.config.url} refuses: {reason_of(error)}"
                 ) from error
-            except (openai.OpenAIError, PolicyError) as error:  # retried by the client already
-                why = _sentence(error)
+            except openai.OpenAIError as error:  # retried by the client already
+                why = reason_of(error)
+                break
+            except PolicyError as error:
+                why = str(error)
                 break
             except NoReply as error:
                 why = str(error)
@@ -213,7 +207,7 @@ class Judge:
             temperature = RETRY_TEMPERATURE
             why = (
                 f"the judge's reply reached its limit of {self.config.max_new_tokens} tokens; "
-                f"raise --judge-max-new-tokens"
+                f"raise `judge_max_new_tokens`"
                 if said.truncated
                 else f"no verdict in the judge's reply {said.text[-80:]!r}"
             )
@@ -280,7 +274,3 @@ def _read_cache(file: Path) -> dict[str, bool]:
         except (ValueError, KeyError, TypeError):
             continue
     return verdicts
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

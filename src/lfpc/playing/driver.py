@@ -94,6 +94,8 @@ def play_samples(
         batch: questions per batch of a policy in this process.
         concurrency: samples in play with an AsyncPolicy; None: its own limit.
     """
+    if not samples:
+        return
     if isinstance(policy, AsyncPolicy):
         players = min(concurrency or policy.concurrency, len(samples))
         run_async(_play_concurrently(samples, item, policy, record, players))

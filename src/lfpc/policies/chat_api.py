@@ -12,11 +12,12 @@ from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lfpc.dialogue import TRUNCATED, Reply, Usage
+from lfpc.dialogue import STOPPED, TRUNCATED, Reply, Usage
 from lfpc.errors import DiskError, PolicyError
 from lfpc.images import View, png_bytes
 from lfpc.policies.config import TextLogprob
-from lfpc.protocols import Message, MessagePart
+from lfpc.policies.texts import harmless_reply, harmless_text, valid_text
+from lfpc.protocols import ChatProtocol, Message, MessagePart
 from lfpc.storage.files import atomic_file
 
 
@@ -63,8 +64,10 @@ def _file_url(view: View, folder: Path) -> str:
 
 WRITE_ON = {"add_generation_prompt": False, "continue_final_message": True}
 """Options of vLLM and SGLang to continue the last message, which is the model's own."""
-_REASONING = ("reasoning_content", "reasoning")
-"""Fields of servers with a reasoning parser, by version."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields of servers with a reasoning parser, by server and version."""
+_TEXTS = ("text", "output_text")
+"""Types of a message's parts that are text."""
 _STOPPED_BY = ("stop_reason", "matched_stop")
 """Fields of vLLM and SGLang with the stop text that ended a reply (null: none)."""
 
@@ -73,17 +76,25 @@ def chat_messages(messages: Sequence[Message], urls: PictureUrls) -> list[dict[s
     """`messages` in the API's form; a message without pictures has its text as plain content.
 
     Consecutive assistant messages become one. The text of a call stays in its reply, so a tool's
-    message names its call by a number only because the API requires a name.
+    message names its call by a number only because the API requires a name. Control tokens in
+    texts from outside are broken up, as for a policy in this process.
     """
     found: list[dict[str, Any]] = []
     for role, some in groupby(messages, key=lambda message: message.role):
-        contents = [message.parts for message in some]
+        contents = [_sendable(message) for message in some]
         if role == "assistant":
             contents = [tuple(chain(*contents))]
         found += [{"role": role, "content": _content(parts, urls)} for parts in contents]
         if role == "tool":
             found[-1]["tool_call_id"] = f"call_{len(found)}"
     return found
+
+
+def _sendable(message: Message) -> tuple[MessagePart, ...]:
+    harmless = harmless_text if message.reply is None else harmless_reply
+    return tuple(
+        harmless(valid_text(part)) if isinstance(part, str) else part for part in message.parts
+    )
 
 
 def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict[str, Any]]:
@@ -94,7 +105,6 @@ def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict
             joined[-1] += part
         else:
             joined.append(part)
-    joined = [valid_text(part) if isinstance(part, str) else part for part in joined]
     if len(joined) == 1 and isinstance(joined[0], str):
         return joined[0]
     return [
@@ -105,21 +115,26 @@ def _content(parts: Sequence[MessagePart], urls: PictureUrls) -> str | list[dict
     ]
 
 
-def valid_text(text: str) -> str:
-    """`text` with halves of surrogate pairs, which cannot be sent, replaced by U+FFFD."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
-
-
 class NoReply(Exception):
     """A response with status 200 and no reply."""
 
 
+def protocol_reply(body: bytes, protocol: ChatProtocol, *, cut: bool = False) -> Reply:
+    """The reply in a chat-completion body, as text of the family.
+
+    What a server took out of the text is put back: calls after it, thinking before it. See
+    `read_reply` for the arguments and errors.
+    """
+    return read_reply(body, protocol.stop, protocol.call_text, thinks=protocol.thinks, cut=cut)
+
+
 def read_reply(
-    body: bytes, stop: Sequence[str], call_text: Callable[[str, str], str] | None = None
+    body: bytes,
+    stop: Sequence[str],
+    call_text: Callable[[str, str], str] | None = None,
+    *,
+    thinks: bool = False,
+    cut: bool = False,
 ) -> Reply:
     """The reply in a chat-completion body.
 
@@ -128,6 +143,8 @@ def read_reply(
         stop: the stop texts; one that the server removed is put back.
         call_text: makes text of separate calls, see `ChatProtocol.call_text`; None: separate calls
             are an error.
+        thinks: whether separate thinking goes back into the text, see `ChatProtocol.thinks`.
+        cut: whether the server was not told the stop texts, so the reply ends here after the first.
     Raises:
         NoReply: the body has no reply.
         PolicyError: the server removed a tool call, or all text as reasoning, from the text.
@@ -136,34 +153,31 @@ def read_reply(
         found = json.loads(body)
         choice = found["choices"][0]
         message = choice["message"]
-        text = message.get("content")
+        text = _text(message.get("content")) or _text(message.get("refusal"))
         finish = choice.get("finish_reason")
-        calls = message.get("tool_calls")
+        old_form = message.get("function_call")
+        calls = message.get("tool_calls") or ([{"function": old_form}] if old_form else [])
         hidden = [name for name in _REASONING if message.get(name)]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise NoReply(f"a 200 without a reply: {body[:200]!r}") from error
-    if calls and call_text:
-        try:
-            text = (text or "") + "".join(
-                call_text(str(call["function"]["name"]), str(call["function"]["arguments"]))
-                for call in calls
-            )
-        except (LookupError, TypeError) as error:
-            raise NoReply(f"a call without a name or arguments: {body[:200]!r}") from error
-    elif calls:
+    if calls and not call_text:
         raise PolicyError(
             "the server put the tool call elsewhere than into the reply's text; start it "
             "without a tool-call parser"
         )
-    if not text and hidden and finish != TRUNCATED:  # truncated: the model was still reasoning
+    if call_text and "<tool_call>" not in text:  # some servers repeat the calls
+        text += "".join(call_text(*named) for named in _named(calls))
+    if hidden and not text.strip() and finish != TRUNCATED:  # truncated: it was still reasoning
         raise PolicyError(
             f"the server put the reply into {hidden[0]!r} and left its text empty; start it "
             f"without a reasoning parser"
         )
-    if not isinstance(text, str | None):
-        raise NoReply(f"a reply that is no text: {body[:200]!r}")
-    text = valid_text(text or "")
-    if finish != TRUNCATED:
+    if thinks and hidden and text.strip() and isinstance(message[hidden[0]], str):
+        text = f"<think>{message[hidden[0]]}</think>{text}"
+    text = valid_text(text)
+    if cut:
+        text, finish = _cut(text, stop, finish)
+    elif finish != TRUNCATED:
         text = with_stop(text, stop, choice)
     return Reply(
         text, usage=_usage(found.get("usage")), finish=finish if isinstance(finish, str) else ""
@@ -200,6 +214,45 @@ def logprob_after(
     same = next((n for n, (a, b) in enumerate(pairs) if a[0] != b[0]), min(len(opened), len(whole)))
     total = sum(value for _, value in whole[same:]) - sum(value for _, value in opened[same:])
     return TextLogprob(total, max(1, len(whole) - len(opened)))
+
+
+def _text(content: Any) -> str:
+    """A message's text: a text, a list of parts with texts, or nothing.
+
+    Raises:
+        TypeError, LookupError: something else.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] in _TEXTS)
+    if not isinstance(content, str):
+        raise TypeError("no text")
+    return content
+
+
+def _named(calls: Any) -> list[tuple[str, str]]:
+    """(name, arguments as JSON) of the calls that a server took out of the text.
+
+    Raises:
+        NoReply: a call without name or arguments.
+    """
+    try:
+        functions = [call["function"] for call in calls]
+        return [(str(one["name"]), _arguments(one["arguments"])) for one in functions]
+    except (LookupError, TypeError) as error:
+        raise NoReply(f"a call without a name or arguments: {json.dumps(calls)[:200]}") from error
+
+
+def _arguments(given: Any) -> str:
+    """Arguments as JSON; some servers give them decoded."""
+    return (given.strip() or "{}") if isinstance(given, str) else json.dumps(given or {})
+
+
+def _cut(text: str, stop: Sequence[str], finish: Any) -> tuple[str, Any]:
+    """(`text` up to and with the first stop text, its finish reason)."""
+    ends = [at + len(end) for end in stop if (at := text.find(end)) >= 0]
+    return (text[: min(ends)], STOPPED) if ends else (text, finish)
 
 
 def with_stop(text: str, stop: Sequence[str], choice: Mapping[str, Any]) -> str:

@@ -3,15 +3,15 @@
 The model's replies are sent back unchanged, and pictures as lossless PNG. The openai client handles
 concurrency, time-outs and retries (lost connections, 408, 409, 429, 5xx, with the server's
 `Retry-After`); a 200 without a reply is retried here. A request that finally fails is a
-PolicyError. The key comes from OPENAI_API_KEY.
+PolicyError.
 
-Start the server without a reasoning parser, which removes text from replies, and without a
-tool-call parser. For protocols with native tools, the text of a separate call is restored.
+Start the server without a reasoning parser and without a tool-call parser, which take text out of
+replies. `chat_api.read_reply` puts it back where it can.
 """
 
 import asyncio
-import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -28,29 +28,26 @@ from lfpc.policies.chat_api import (
     PictureUrls,
     chat_messages,
     logprob_after,
+    protocol_reply,
     read_prompt_logprobs,
-    read_reply,
 )
 from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
+from lfpc.policies.connections import async_client, body_reason, check_model, request_error
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol, Message
 
 KEEP_STOP = "include_stop_str_in_output"
 """vLLM's option to keep the stop text in the reply; other servers ignore or reject it."""
-CONNECT_S = 60.0
-"""Time-out of a connection, in seconds."""
+STOP, MAX_TOKENS, TOOL_CHOICE = "stop", "max_tokens", "tool_choice"
+"""Further fields that some servers reject: the stop texts (then replies are cut here), the token
+limit under its old name, a tool choice."""
 _SHORTEST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 8.0
-_HINTS = {
-    401: "set OPENAI_API_KEY",
-    403: "set OPENAI_API_KEY",
-    404: "is the model's name right, and does the address end in /v1?",
-}
 
 
 class ServedPolicy:
     """A served model as a policy. `reply_to` works inside `async with`, which `reply` enters
-    itself.
+    itself. Entering asks the server for its models; see `check_model`.
 
     Args:
         server: server of the model.
@@ -85,8 +82,7 @@ class ServedPolicy:
         self._settings = {key: value for key, value in settings.items() if value is not None}
         self._seed = sampling.sampling_seed
         self._urls = PictureUrls(server.picture_folder)
-        self._keep_stop = True
-        self._no_choice = False
+        self._refused: set[str] = set()
         self._client: openai.AsyncOpenAI | None = None
 
     @property
@@ -115,13 +111,9 @@ class ServedPolicy:
         self._seed = seed
 
     async def __aenter__(self) -> Self:
-        self._client = openai.AsyncOpenAI(
-            base_url=self.server.base_url,
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=openai.Timeout(
-                self.server.timeout_s, connect=min(self.server.timeout_s, CONNECT_S)
-            ),
-            max_retries=self.server.retries,
+        await asyncio.to_thread(check_model, self.server.base_url, self.model)
+        self._client = async_client(
+            self.server.base_url, timeout_s=self.server.timeout_s, retries=self.server.retries
         )
         return self
 
@@ -194,7 +186,7 @@ class ServedPolicy:
         """(token, log-probability) of the conversation's tokens, `text` as the model's last."""
         messages = self.protocol.messages(context, tools=self.tools)
         messages.append(Message("assistant", (text,)))
-        body = await self._post(
+        body, _ = await self._post(
             {
                 "model": self.model,
                 "messages": await asyncio.to_thread(chat_messages, messages, self._urls),
@@ -213,12 +205,9 @@ class ServedPolicy:
     async def _ask(self, request: Mapping[str, Any]) -> Reply:
         why = ""
         for attempt in range(self.server.retries + 1):
+            body, refused = await self._post(request)
             try:
-                return read_reply(
-                    await self._post(request),
-                    self.protocol.stop,
-                    self.protocol.call_text if self.tools else None,
-                )
+                return protocol_reply(body, self.protocol, cut=STOP in refused)
             except NoReply as error:
                 why = str(error)
             if attempt < self.server.retries:
@@ -227,60 +216,67 @@ class ServedPolicy:
                 )
         raise PolicyError(f"{self.server.base_url}: {why}, asked {self.server.retries + 1} times")
 
-    async def _post(self, request: Mapping[str, Any]) -> bytes:
-        """The body of the server's response."""
+    async def _post(self, request: Mapping[str, Any]) -> tuple[bytes, frozenset[str]]:
+        """The body of the server's response, and the fields that it refuses. If it replies without
+        them, they are left out from then on.
+        """
         if self._client is None:
             raise RuntimeError("a served policy is asked inside `async with policy:`")
-        keep_stop = self._keep_stop and bool(self.protocol.stop)
-        body = {**request, **({KEEP_STOP: True} if keep_stop else {})}
+        refused = frozenset(self._refused)
+        while True:
+            body = self._body(request, refused)
+            try:
+                # not chat.completions.create: it transforms every message in Python, and fails on a
+                # body that is no JSON
+                response = await self._client.post(
+                    "/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent
+                )
+                self._refused |= refused
+                return response.content, refused
+            except openai.APIStatusError as error:
+                field = refused_field(error, body)
+                if field is None or field in refused:
+                    raise request_error(self.server.base_url, error) from error
+                refused |= {field}
+            except openai.APITimeoutError as error:
+                raise PolicyError(
+                    f"{self.server.base_url}: no answer within {self.server.timeout_s:g} s, "
+                    f"asked {self.server.retries + 1} times"
+                ) from error
+            except openai.OpenAIError as error:
+                raise request_error(self.server.base_url, error) from error
+
+    def _body(self, request: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+        body = dict(request)
+        if STOP in refused:
+            body.pop(STOP, None)
+        elif self.protocol.stop and KEEP_STOP not in refused:
+            body[KEEP_STOP] = True
+        if MAX_TOKENS in refused:
+            body["max_completion_tokens"] = body.pop(MAX_TOKENS)
+        if TOOL_CHOICE in refused:
+            body[TOOL_CHOICE] = "none"
         if request["messages"][-1]["role"] == "assistant":
             body |= WRITE_ON
-        no_choice = self._no_choice
-        if no_choice:
-            body["tool_choice"] = "none"
-        body |= self.sampling.extra_body
-        try:
-            # not chat.completions.create: it transforms every message in Python, and fails on a
-            # body that is no JSON
-            response = await self._client.post(
-                "/chat/completions", body=body, cast_to=openai.HttpxBinaryResponseContent
-            )
-        except openai.APIStatusError as error:
-            if keep_stop and error.status_code in (400, 422) and KEEP_STOP in str(error):
-                self._keep_stop = False
-                return await self._post(request)
-            if (
-                "tools" in body
-                and not no_choice
-                and error.status_code in (400, 422)
-                and _wants_a_parser(str(error))
-            ):
-                self._no_choice = True
-                return await self._post(request)
-            hint = _HINTS.get(error.status_code)
-            raise PolicyError(
-                f"{self.server.base_url}: {_short(error)}{f' ({hint})' if hint else ''}"
-            ) from error
-        except openai.APITimeoutError as error:
-            raise PolicyError(
-                f"{self.server.base_url}: no answer within {self.server.timeout_s:g} s, "
-                f"asked {self.server.retries + 1} times"
-            ) from error
-        except openai.OpenAIError as error:
-            raise PolicyError(
-                f"{self.server.base_url}: {_short(error)} ({_short(error.__cause__ or error)})"
-            ) from error
-        return response.content
+        return body | dict(self.sampling.extra_body)
 
 
-def _wants_a_parser(refusal: str) -> bool:
-    """Whether a server rejects tools because it has no tool-call parser, as vLLM does.
+def refused_field(error: openai.APIStatusError, body: Mapping[str, Any]) -> str | None:
+    """The field of a request that a server refuses and can be asked without; None: none.
 
-    The request is then sent without a tool choice: the chat template still describes the tools, and
-    calls stay in the text.
+    A server without a tool-call parser, such as vLLM's default, refuses tools with a choice.
+    Without one, the chat template still describes the tools, and calls stay in the text. A server
+    may also fail on stop texts without a reason, as `transformers serve` does for pictures.
     """
-    return "tool choice" in refusal.lower() or "tool_choice" in refusal
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    if error.status_code == 500 and STOP in body:
+        return STOP
+    if error.status_code not in (400, 422):
+        return None
+    said = body_reason(error.response.text)
+    if KEEP_STOP in said:
+        return KEEP_STOP
+    if "tools" in body and re.search("tool[ _]choice", said, re.IGNORECASE):
+        return TOOL_CHOICE
+    if "max_completion_tokens" in said and "not supported" in said:
+        return MAX_TOKENS
+    return STOP if STOP in body and re.search(r"\bstop\b", said) else None

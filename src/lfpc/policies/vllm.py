@@ -13,9 +13,10 @@ from weakref import ref
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
-from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages, valid_text
+from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages
 from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
 from lfpc.policies.sampling import GREEDY, Sampling
+from lfpc.policies.texts import NOT_SAMPLED, valid_text
 from lfpc.protocols import ChatProtocol
 
 PICTURES = 16
@@ -51,7 +52,6 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
             ) from error
-        from lfpc.policies.qwen.encode import NOT_SAMPLED
 
         defaults = {
             "limit_mm_per_prompt": {"image": PICTURES, "video": 0},

@@ -86,8 +86,11 @@ class ChatProtocol:
     """JSON schemas of tools for the chat template; empty: the system message describes the tool, if
     there is one."""
     call_text: Callable[[str, str], str] | None = None
-    """(tool's name, arguments as JSON) -> text of the call, for servers that return calls
-    separately; None: calls are always text."""
+    """(tool's name, arguments as JSON) -> text of the call, for servers that take calls out of
+    replies; None: the family's calls have another form, which no server takes out."""
+    thinks: bool = False
+    """Whether a reply begins with thinking between <think> tags, which servers with a reasoning
+    parser take out."""
     answer_mark: str = "<answer>"
     """Text that opens an answer, after which `lfpc probe --gain` reads the answer's probability."""
     frame: tuple[int, int] | None = None

@@ -141,6 +141,7 @@ ERGO = ChatProtocol(
     ask=ask,
     remind=lambda first_view: FIRST,
     write_call=write_call,
+    thinks=True,
     observe=observe,
     observe_nothing="There is no region to see. Write <answer>your answer</answer>",
     stop=("</zoom>", "</answer>"),

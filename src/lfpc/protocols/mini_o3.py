@@ -219,6 +219,7 @@ MINI_O3 = ChatProtocol(
     parser=parse,
     ask=ask,
     write_call=write_call,
+    thinks=True,
     observe=observe,
     observe_nothing="No picture.",
     stop=("</grounding>", "</answer>"),

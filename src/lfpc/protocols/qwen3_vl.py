@@ -22,6 +22,7 @@ from lfpc.protocols.qwen_agent import LEAST_SIDE, RELEASED_CROP, TOOL, parse_as_
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
+    call_text,
     crop_of,
     four_numbers,
     from_text,
@@ -70,16 +71,6 @@ SCHEMA = {
         },
     },
 }
-
-
-def call_text(name: str, arguments: str) -> str:
-    """The text of a call, for a server that returns calls separately.
-
-    Args:
-        name: name of the tool.
-        arguments: arguments as the server's JSON.
-    """
-    return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
 SYSTEM = "You answer questions about a picture. Zoom in where you cannot see enough, then answer."
@@ -176,6 +167,7 @@ QWEN3_VL = ChatProtocol(
     stop=("</tool_call>",),
     native_tools=(SCHEMA,),
     call_text=call_text,
+    thinks=True,
     frame=FRAME,
     crop=CropRules(factor=32, min_tokens=256),
     as_released=Released(parser=parse_as_released, crop=RELEASED_CROP),
@@ -188,5 +180,5 @@ QWEN3_VL_USER = replace(
     observation_role="user",
 )
 QWEN3_VL_TEXT = replace(
-    QWEN3_VL_USER, name="qwen3_vl_text", system=SYSTEM_WITH_TOOL, native_tools=(), call_text=None
+    QWEN3_VL_USER, name="qwen3_vl_text", system=SYSTEM_WITH_TOOL, native_tools=()
 )

@@ -133,6 +133,23 @@ def hermes_call(tool: str, arguments: Mapping[str, Any]) -> str:
     return f"<tool_call>{json.dumps({'name': tool, 'arguments': arguments})}</tool_call>"
 
 
+def call_text(name: str, arguments: str, edge: str = "\n") -> str:
+    """The text of a call that a server took out of the reply.
+
+    Args:
+        name: name of the tool.
+        arguments: arguments as the server's JSON, which need not be valid.
+        edge: text between a tag and the call.
+    """
+    called = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
+    return f"<tool_call>{edge}{called}{edge}</tool_call>"
+
+
+def inline_call_text(name: str, arguments: str) -> str:
+    """The same without line breaks, as `hermes_call` writes a call."""
+    return call_text(name, arguments, edge="")
+
+
 def tool_arguments(body: str, tool: str, *, repair: bool = True) -> dict[str, Any] | Malformed:
     """The arguments of a Hermes call, `{"name": tool, "arguments": {...}}`; arguments may be a text
     of JSON.

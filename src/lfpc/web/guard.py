@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from lfpc.errors import PictureError
 from lfpc.picture_files import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost")
 """Accepted host names of this machine."""
+API = "/v1/"
+"""Start of the paths for programs, whose refusals have OpenAI's shape."""
 LARGEST_BODY = 1 << 20
 """Default maximum bytes of a request."""
 CONTENT_POLICY = (
@@ -56,6 +60,17 @@ def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY, public: bool = 
                 MutableHeaders(scope=message).update(ANSWER_HEADERS)
             await send(message)
 
+        read = 0
+
+        async def counted() -> "Message":
+            """The next part of the body, which may come in chunks of unknown number."""
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > largest_body:
+                raise HTTPException(413, _too_large(largest_body))
+            return message
+
         if scope["type"] == "lifespan":
             await app(scope, receive, send)
         elif scope["type"] == "http":
@@ -66,10 +81,30 @@ def guarded(app: "ASGIApp", *, largest_body: int = LARGEST_BODY, public: bool = 
                 largest_body,
                 public=public,
             )
-            answer = PlainTextResponse(sentence, status) if status else app
-            await answer(scope, receive, with_headers)
+            answer = refused(scope["path"], sentence, status) if status else app
+            await answer(scope, counted, with_headers)
 
     return checked  # websockets are not supported
+
+
+def refused(path: str, sentence: str, status: int) -> "ASGIApp":
+    """A refusal, in OpenAI's shape for programs."""
+    if path.startswith(API):
+        return JSONResponse(error_body(sentence), status)
+    return PlainTextResponse(sentence, status)
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", param: str = "", code: str = ""
+) -> "dict[str, Any]":
+    """An error in OpenAI's shape."""
+    return {
+        "error": {"message": message, "type": kind, "param": param or None, "code": code or None}
+    }
+
+
+def _too_large(largest_body: int) -> str:
+    return f"a request has at most {largest_body:,} bytes"
 
 
 def refusal(
@@ -106,13 +141,11 @@ def refusal(
     followed_link = reads and headers.get("sec-fetch-mode") == "navigate"
     if site not in ("none", "same-origin") and not followed_link:
         return 403, "request from another site's page; open this server's own page"
-    if not reads and (
-        "content-length" not in headers or "transfer-encoding" in headers
-    ):  # with both, the second would be read
-        return 411, "a request with a body needs Content-Length"
+    if not reads and ("content-length" in headers) == ("transfer-encoding" in headers):
+        return 411, "a request with a body needs Content-Length, or chunks, and not both"
     length = headers.get("content-length", "0")
     if not length.isascii() or not length.isdecimal() or int(length) > largest_body:
-        return 413, f"a request has at most {largest_body:,} bytes"
+        return 413, _too_large(largest_body)
     return 0, ""
 
 

@@ -32,6 +32,7 @@ def serve(
     port: int = 0,
     largest_body: int = LARGEST_BODY,
     public: bool = False,
+    listening: socket.socket | None = None,
 ) -> None:
     """Serve `app`, guarded, until Ctrl-C, and print its address.
 
@@ -41,10 +42,11 @@ def serve(
         port: 0 takes a free one.
         largest_body: maximum bytes of a request.
         public: whether other machines may send requests; `app` must check who they are.
+        listening: a bound socket, which is closed at the end; None: `port` is bound here.
     Raises:
         ConfigError: the port is in use or forbidden.
     """
-    with bound_socket(port, EVERYWHERE if public else LOOPBACK) as listening:
+    with listening or bound_socket(port, address_for(public)) as listening:
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
         others = ", and at this machine's other addresses" if public else ""
         print(f"{name}: {address}{others} (Ctrl-C ends it)", flush=True)
@@ -60,6 +62,11 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # the server finishes its answers, then raises the signal again
             return
+
+
+def address_for(public: bool) -> str:
+    """The address to listen at."""
+    return EVERYWHERE if public else LOOPBACK
 
 
 def usual_port(folder: Path) -> int:

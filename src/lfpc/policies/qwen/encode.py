@@ -15,19 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from lfpc.dialogue import Context, Reply
 from lfpc.errors import CheckpointError, ConfigError, SampleError
 from lfpc.images import View, visual_tokens
-from lfpc.policies.chat_api import valid_text
+from lfpc.policies.texts import harmless_text, valid_text
 from lfpc.protocols import ChatProtocol, Message
 
 IMAGE_PAD = "<|image_pad|>"
 END_OF_TURN = "<|im_end|>"
-NOT_SAMPLED = (
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-)
-"""Tokens that a policy may not write, because they stand for pictures."""
 
 Span = tuple[int, int]
 """Half-open range of token positions."""
@@ -131,11 +123,13 @@ class Encoder:
 
     def reply_ids(self, reply: Reply) -> np.ndarray:
         """The tokens of a reply, as sampled, or tokenised for a policy without tokens."""
-        return np.asarray(reply.token_ids or self._text_ids(_harmless(reply.text)), dtype=np.int64)
+        return np.asarray(
+            reply.token_ids or self._text_ids(harmless_text(reply.text)), dtype=np.int64
+        )
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of a text without a template."""
-        return self._text_ids(_harmless(text))
+        return self._text_ids(harmless_text(text))
 
     def _after(self, segment: np.ndarray, reply: Reply | None) -> np.ndarray:
         """The segment after a reply, without the template's closing token if the reply has its
@@ -196,11 +190,6 @@ def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     return found
 
 
-def _harmless(text: str) -> str:
-    """Text from outside with control tokens broken up."""
-    return text.replace("\0", "").replace("<|", "< |")
-
-
 def _outline(messages: Sequence[Message]) -> _Outline:
     return tuple(
         (
@@ -219,9 +208,9 @@ def _content(parts: tuple[str | None, ...], is_reply: bool) -> str | list[dict[s
     if is_reply:
         return _MARK
     if len(parts) == 1 and parts[0] is not None:
-        return _harmless(parts[0])
+        return harmless_text(parts[0])
     return [
-        {"type": "image"} if part is None else {"type": "text", "text": _harmless(part)}
+        {"type": "image"} if part is None else {"type": "text", "text": harmless_text(part)}
         for part in parts
     ]
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED
-from lfpc.policies.qwen.encode import END_OF_TURN, NOT_SAMPLED, Encoded
+from lfpc.policies.qwen.encode import END_OF_TURN, Encoded
 from lfpc.policies.qwen.language import KeyValues, Read, additive
 from lfpc.policies.sampling import Sampling
+from lfpc.policies.texts import NOT_SAMPLED
 
 COMPACT_BELOW = 0.75
 """Share of unfinished rows below which finished rows are dropped from the batch."""

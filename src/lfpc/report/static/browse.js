@@ -133,7 +133,8 @@
     after.disabled = page >= pages - 1;
     for (const link of list.querySelectorAll("a")) {
       const open = Number(link.dataset.k) === at;
-      link.toggleAttribute("aria-current", open);
+      if (open) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
       if (open) link.scrollIntoView({ block: "nearest" });
     }
   }

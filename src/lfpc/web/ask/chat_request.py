@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfpc.errors import LfpcError
+from lfpc.web.guard import error_body
 
+_SYSTEM = ("system", "developer")
 LONGEST_QUESTION = 20_000
 """Maximum characters of a question."""
 HONOURED = (
@@ -29,16 +31,10 @@ REFUSED = (
     "web_search_options",
 )
 """Options that change the kind of answer, with their unset values, which are accepted."""
-_WITHOUT_MEANING = (
-    "user",
-    "store",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-    "service_tier",
-    "parallel_tool_calls",
-)
-"""Options without effect on any answer."""
+_WITHOUT_MEANING = ("user", "safety_identifier", "prompt_cache_key")
+"""Options without effect on any answer, which are not listed as ignored."""
+_USUAL = {"modalities": ["text"], "response_format": {"type": "text"}, "n": 1}
+"""Values of options that ask for what the endpoint does anyway."""
 
 
 class ApiError(LfpcError):
@@ -55,14 +51,7 @@ class ApiError(LfpcError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {
-            "error": {
-                "message": message,
-                "type": kind,
-                "param": param or None,
-                "code": code or None,
-            }
-        }
+        self.body = error_body(message, kind=kind, param=param, code=code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +68,7 @@ class ChatRequest:
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
-    """Token limit of each reply of the episode."""
+    """Token limit of the answer."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Ignored options of the request."""
@@ -93,15 +82,16 @@ def read_request(body: Any) -> ChatRequest:
     """
     if not isinstance(body, dict):
         raise ApiError("the request must be a JSON object")
+    body = {name: value for name, value in body.items() if _USUAL.get(name) != value}
     for name in REFUSED:
         if body.get(name):
             raise ApiError(
                 f"{name} is unsupported: the model has its own crop tool and answers in text",
                 param=name,
             )
-    if body.get("response_format") not in (None, {"type": "text"}):
+    if body.get("response_format") is not None:
         raise ApiError("response_format can only be text", param="response_format")
-    if body.get("n") not in (None, 1):
+    if body.get("n") is not None:
         raise ApiError("n can only be 1", param="n")
     options = body.get("stream_options") or {}
     longest = _whole(body, "max_completion_tokens", 1, 2**20) or _whole(
@@ -122,6 +112,11 @@ def read_request(body: Any) -> ChatRequest:
         ignored=(
             *passed_over,
             *(name for name in map(str, body) if name not in known and body[name] is not None),
+            *(
+                f"stream_options.{name}"
+                for name in (options if isinstance(options, dict) else ())
+                if name != "include_usage"
+            ),
         ),
     )
 
@@ -162,12 +157,9 @@ def read_messages(messages: Any) -> tuple[str, bytes, tuple[str, ...]]:
         raise ApiError(
             f"there is {found}; send one, as an image_url with a data URI", param="messages"
         )
-    others = len(users) - 1 + sum(message.get("role") == "assistant" for message in messages)
-    passed_over = (
-        ["system messages"]
-        if any(message.get("role") in ("system", "developer") for message in messages)
-        else []
-    )
+    roles = [message.get("role") for message in messages]
+    others = len(users) - 1 + sum(role not in ("user", *_SYSTEM) for role in roles)
+    passed_over = ["system messages"] if any(role in _SYSTEM for role in roles) else []
     return (
         question,
         picture_of_url(urls[0]),
@@ -215,7 +207,7 @@ def picture_of_url(url: str) -> bytes:
             "the picture's data URI is not in base64", param="messages", code="invalid_image_url"
         )
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)  # with or without line breaks
     except ValueError as error:
         raise ApiError(
             "the picture's data URI is no valid base64", param="messages", code="invalid_image_url"

@@ -1,24 +1,26 @@
 """An OpenAI-compatible endpoint for a zooming model: a client sends a picture and a question, and
 the episode runs here.
 
-`POST /v1/chat/completions` and `GET /v1/models`. The message's `content` is the answer,
-`reasoning_content` the replies of all turns; `lfpc`, beside `choices`, holds the crops.
+`POST /v1/chat/completions`, `GET /v1/models` and `GET /v1/models/NAME`. The message's `content` is
+the answer, `reasoning_content` the replies of all turns; `lfpc`, beside `choices`, holds the crops.
 docs/serve.md has examples.
 """
 
+import asyncio
 import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from math import ceil
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -33,6 +35,7 @@ from lfpc.web.ask.chat_request import ApiError, ChatRequest, read_request
 from lfpc.web.ask.uploads import Uploads
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +44,36 @@ class Completion:
 
     request: ChatRequest
     asked: LiveQuestion
+    picture: AbstractContextManager[None]
+    """A context in which the picture is kept."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
 
 def completions_app(model: LiveModel, uploads: Uploads) -> Starlette:
     """The application behind `/v1`."""
+    known = {"id": model.name, "object": "model", "created": 0, "owned_by": "lfpc"}
 
     async def models(request: Request) -> Response:
-        known = {"id": model.name, "object": "model", "created": 0, "owned_by": "lfpc"}
         return JSONResponse({"object": "list", "data": [known]})
+
+    async def one_model(request: Request) -> Response:
+        check_name(request.path_params["name"], model)
+        return JSONResponse(known)
 
     async def complete(request: Request) -> Response:
         try:
             return await answer(request)
         except Exception as error:
-            return await _refusal(request, error)
+            return await refusal_answer(request, error)
 
     async def answer(request: Request) -> Response:
         completion = await run_in_threadpool(begin_completion, await request.body(), model, uploads)
         if not completion.request.stream:
-            return JSONResponse(await whole_answer(completion, model))
+            return JSONResponse(await unless_gone(request, whole_answer(completion, model)))
         events = streamed_answer(completion, model)
-        first = await anext(events)  # a failure before the first turn is an ordinary error response
+        # a failure before the first turn is an ordinary error response
+        first = await unless_gone(request, anext(events))
         return StreamingResponse(
             _server_sent(first, events),
             media_type="text/event-stream",
@@ -71,9 +81,49 @@ def completions_app(model: LiveModel, uploads: Uploads) -> Starlette:
         )
 
     return Starlette(
-        routes=[Route("/models", models), Route("/chat/completions", complete, methods=["POST"])],
-        exception_handlers={HTTPException: _refusal},  # an unknown path, another method
+        routes=[
+            Route("/models", models),
+            Route("/models/{name:path}", one_model),
+            Route("/chat/completions", complete, methods=["POST"]),
+        ],
+        # an unknown path or model, another method
+        exception_handlers={HTTPException: refusal_answer, LfpcError: refusal_answer},
     )
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+
+    async def leaves() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.ensure_future(work)
+    gone = asyncio.create_task(leaves())
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def check_name(name: str, model: LiveModel) -> None:
+    """Raises: ApiError: the server has another model."""
+    if name != model.name:
+        raise ApiError(
+            f"unknown model {name[:100]!r}; this server has {model.name!r}",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
 
 
 def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Completion:
@@ -89,13 +139,7 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
         if isinstance(error, LfpcError):
             raise
         raise ApiError(f"the request is not JSON: {error}") from error
-    if request.model != model.name:
-        raise ApiError(
-            f"unknown model {request.model[:100]!r}; this server has {model.name!r}",
-            status=404,
-            param="model",
-            code="model_not_found",
-        )
+    check_name(request.model, model)
     name = uploads.add(request.picture)
     sample = Sample(
         id=name, image=uploads.find(name), question=request.question, answer="not known"
@@ -105,10 +149,9 @@ def begin_completion(body: bytes, model: LiveModel, uploads: Uploads) -> Complet
         own,
         temperature=own.temperature if request.temperature is None else request.temperature,
         top_p=own.top_p if request.top_p is None else request.top_p,
-        max_new_tokens=min(own.max_new_tokens, request.max_tokens or own.max_new_tokens),
         sampling_seed=own.sampling_seed if request.seed is None else request.seed,
     )
-    return Completion(request, LiveQuestion(sample=sample, config=config))
+    return Completion(request, LiveQuestion(sample=sample, config=config), uploads.held(name))
 
 
 def turn_json(turn: Turn) -> dict[str, Any]:
@@ -118,11 +161,12 @@ def turn_json(turn: Turn) -> dict[str, Any]:
 
 async def whole_answer(completion: Completion, model: LiveModel) -> dict[str, Any]:
     """The completion as one JSON object."""
-    played = [step async for step in model.steps(completion.asked)][-1]
+    with completion.picture:
+        played = [step async for step in model.steps(completion.asked)][-1]
     assert isinstance(played, Episode)
     message = {
         "role": "assistant",
-        "content": played.answer or "",
+        "content": answer_within(played, completion.request.max_tokens),
         "reasoning_content": _written(played.turns),
     }
     choice = {
@@ -145,34 +189,50 @@ async def streamed_answer(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The completion as chunks: one per turn, then the answer, the finish reason, and the usage."""
     sent = 0
-    async with aclosing(model.steps(completion.asked)) as steps:
-        async for step in steps:
-            for turn in step.turns[sent:]:
-                delta = {
-                    "reasoning_content": _written([turn]),
-                    **({} if sent else {"role": "assistant", "content": ""}),
-                }
-                yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_json(turn)]}}
-                sent += 1
-            if isinstance(step, Episode):
-                yield _chunk(completion, {"content": step.answer or ""})
-                yield _chunk(completion, {}, finish_reason(step, completion)) | {
-                    "lfpc": _facts(step, completion)
-                }
-                if completion.request.include_usage:
-                    yield _chunk(completion, None) | {"usage": usage(step.turns)}
+    with completion.picture:
+        async with aclosing(model.steps(completion.asked)) as steps:
+            async for step in steps:
+                for turn in step.turns[sent:]:
+                    delta = {
+                        "reasoning_content": _written([turn]),
+                        **({} if sent else {"role": "assistant", "content": ""}),
+                    }
+                    yield _chunk(completion, delta) | {"lfpc": {"turns": [turn_json(turn)]}}
+                    sent += 1
+                if isinstance(step, Episode):
+                    answer = answer_within(step, completion.request.max_tokens)
+                    yield _chunk(completion, {"content": answer})
+                    yield _chunk(completion, {}, finish_reason(step, completion)) | {
+                        "lfpc": _facts(step, completion)
+                    }
+                    if completion.request.include_usage:
+                        yield _chunk(completion, None) | {"usage": usage(step.turns)}
+
+
+def answer_within(played: Episode, most: int | None) -> str:
+    """The answer, cut to about `most` tokens; empty without one.
+
+    Its tokens are its share of the last reply's, by characters. A reply without a count is not cut.
+    """
+    answer = played.answer or ""
+    if not answer or most is None:
+        return answer
+    last = played.turns[-1].reply
+    written = last.usage.reply_tokens if last.usage else len(last.token_ids)
+    return answer[: most * len(last.text) // written] if written else answer
 
 
 def finish_reason(played: Episode, completion: Completion) -> str:
-    """stop: the model answered; length: it reached the turn limit, or the token limit in its last
-    reply.
+    """stop: the model answered; length: it reached the turn limit, or a token limit cut the last
+    reply or the answer.
     """
     config = completion.asked.config
     last = played.turns[-1].reply
     cut = last.truncated or (
         len(last.token_ids) >= config.max_new_tokens and not last.text.endswith(config.chat.stop)
     )
-    return "length" if played.answer is None or cut else "stop"
+    answer = answer_within(played, completion.request.max_tokens)
+    return "length" if answer != played.answer or cut else "stop"
 
 
 def usage(turns: tuple[Turn, ...]) -> dict[str, int] | None:
@@ -250,6 +310,8 @@ def api_error(error: Exception) -> ApiError:
             return error
         case HTTPException():
             return ApiError(error.detail, status=error.status_code)
+        case ClientDisconnect():
+            return ApiError("the client has left", status=499)  # which nobody reads
         case Busy():
             return ApiError(str(error), status=429, kind="rate_limit_error")
         case PictureError():
@@ -265,8 +327,10 @@ def api_error(error: Exception) -> ApiError:
             )
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
+async def refusal_answer(request: Request, error: Exception) -> Response:
+    """The response to a failed request, in OpenAI's shape."""
     found = api_error(error)
-    return JSONResponse(
-        found.body, found.status, headers={"retry-after": "1"} if found.status == 429 else None
-    )
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, Busy):
+        headers["retry-after"] = str(max(1, ceil(error.retry_after_s)))
+    return JSONResponse(found.body, found.status, headers=headers)

@@ -2,7 +2,9 @@
 size.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -18,6 +20,7 @@ class FileStore:
         self.max_bytes = max_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
         """Sizes by name, the least recently used first."""
+        self._holds: Counter[str] = Counter()
         self._lock = Lock()
 
     def put(self, data: bytes, ending: str) -> str:
@@ -31,9 +34,25 @@ class FileStore:
                 (self.folder / name).write_bytes(data)
                 self._sizes[name] = len(data)
             self._sizes.move_to_end(name)
-            while sum(self._sizes.values()) > self.max_bytes and len(self._sizes) > 1:
-                self._forget(next(iter(self._sizes)))
+            for old in list(self._sizes)[:-1]:
+                if sum(self._sizes.values()) <= self.max_bytes:
+                    break
+                if not self._holds[old]:
+                    self._forget(old)
         return name
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """A context in which `name` is not dropped for newer files."""
+        with self._lock:
+            self._holds[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds[name] -= 1
+                if not self._holds[name]:
+                    del self._holds[name]
 
     def find(self, name: str) -> Path | None:
         """Path of `name`; None if unknown or dropped."""

@@ -1,5 +1,6 @@
 """Pictures from outside: checked before decoding, stored for a while."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 
@@ -43,6 +44,10 @@ class Uploads:
             self._store.drop(name)
             raise PictureError("the picture is broken: its file is cut off or damaged") from error
         return name
+
+    def held(self, name: str) -> AbstractContextManager[None]:
+        """A context in which the picture is not dropped."""
+        return self._store.held(name)
 
     def find(self, name: str) -> Path:
         """The file of the picture called `name`.

@@ -1,0 +1,140 @@
+"""`lfpc serve` asked by other people's clients and harnesses, and exported files read by other
+people's tools, each in its own process with its real package. `make test-clients` runs these."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from live_server import CONFIG, looks_at, scripted_model
+from live_server import listening as listening_at
+from PIL import Image
+from test_serve_completions import data_uri, png
+
+from environments import interpreter, made
+from lfpc import cli
+from lfpc.boxes import Box
+from lfpc.evaluation.run import evaluate_probe
+from lfpc.policies.scripted import ScriptedPolicy
+from lfpc.samples import Sample, write_samples
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not made("clients"),
+        reason="the clients are in .venv-clients, which is missing or old: make test-clients",
+    ),
+]
+HERE = Path(__file__).parent / "clients"
+SAID = "[(64, 64, 64), (64, 64, 64)]"
+"""The scripted model's answer to `png()`."""
+KEYS = {"OPENAI_API_KEY": "none", "LFPC_API_KEY": "none"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+NPM_OPENAI = "openai@7.55.0"
+
+
+def said_by(command, *, given="", **environment) -> str:
+    """What `command` prints; a failure shows what it complained about."""
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=given,
+        env={**outside, **KEYS, **OFFLINE, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def found_by(name: str, *words, given="") -> dict:
+    """What the program `clients/with_NAME.py` found."""
+    found = said_by([interpreter("clients"), HERE / f"with_{name}.py", *words], given=given)
+    return json.loads(found.splitlines()[-1])
+
+
+@pytest.fixture
+def address(tmp_path):
+    with listening_at(scripted_model(), tmp_path / "served") as served:
+        yield f"{served}/v1"
+
+
+def test_the_official_python_client_asks_at_once_and_streams(address):
+    found = found_by("openai", address, "script", given=data_uri(png()))
+    assert found == {"answers": [SAID] * 4, "model": "script", "code": "model_not_found"}
+
+
+def test_litellm_gets_answer_and_reasoning(address):
+    found = found_by("litellm", address, "script", given=data_uri(png()))
+    assert found["answers"] == [SAID] * 2
+    assert found["reasoning"].count("<tool_call>") == 2
+
+
+def test_langchain_gets_answer_and_usage(address):
+    found = found_by("langchain", address, "script", given=data_uri(png()))
+    assert found == {"answers": [SAID] * 2, "read": 300}
+
+
+@pytest.mark.parametrize("options", [[], ["--no-stream"]])
+def test_llm_asks_about_a_file(address, tmp_path, options):
+    (tmp_path / "p.png").write_bytes(png())
+    model = {"model_id": "lfpc", "model_name": "script", "api_base": address, "vision": True}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
+    program = interpreter("clients").with_name("llm")
+    command = [program, "-m", "lfpc", "Which colour?", "-a", tmp_path / "p.png", *options]
+    assert said_by(command, LLM_USER_PATH=str(tmp_path)).strip() == SAID
+
+
+def test_the_official_javascript_client_asks_and_streams(address):
+    if not (shutil.which("npm") and shutil.which("node")):
+        pytest.skip("node and npm are not installed: apt-get install nodejs npm")
+    packages = interpreter("clients").parents[1] / "npm"
+    if not (packages / "node_modules" / "openai").is_dir():
+        install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", packages]
+        packages.mkdir(exist_ok=True)
+        said_by([*install, NPM_OPENAI])
+    command = ["node", HERE / "with_npm.mjs", address, "script", packages]
+    found = json.loads(said_by(command, given=data_uri(png())))
+    assert found == {"answers": [SAID] * 2}
+
+
+def test_inspect_scores_a_samples_folder_as_lfpc_eval(tmp_path):
+    def grey(number: int) -> Path:
+        path = tmp_path / "data" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (200, 150), (number, number, number)).save(path)
+        return path
+
+    seen = [f"[({n}, {n}, {n}), ({n}, {n}, {n})]" for n in range(0, 120, 10)]
+    answers = ["none" if number % 3 == 0 else said for number, said in enumerate(seen)]
+    samples = [
+        Sample(id=f"s{n}", image=grey(n), question="Which colour?", answer=answer)
+        for n, answer in zip(range(0, 120, 10), answers, strict=True)
+    ]
+    folder = write_samples(samples, tmp_path / "data").parent
+    records = evaluate_probe(
+        ScriptedPolicy(looks_at), samples, CONFIG, tmp_path / "run", progress=False
+    )
+    with listening_at(scripted_model(), tmp_path / "served") as served:
+        found = found_by("inspect", f"{served}/v1", "script", folder, tmp_path / "logs")
+    assert found["status"] == "success"
+    assert found["right"] == {record.sample.id: record.correct for record in records}
+    assert sum(found["right"].values()) == 8
+
+
+def test_pycocotools_reads_exported_boxes(tmp_path, picture):
+    boxes = ((Box(0.25, 0.5, 0.5, 0.75), Box(0, 0.25, 0.5, 1)),)
+    sample = Sample(id="s", image=picture(), question="Which?", answer="K", boxes=boxes)
+    folder = write_samples([sample], tmp_path / "data").parent
+    out = tmp_path / "boxes.json"
+    assert cli.main(["data", "export-boxes", str(folder), str(out), "--format", "coco"]) == 0
+    found = found_by("pycocotools", out)
+    (drawn,) = found["boxes"].values()
+    # x, y, width, height in pixels of 400 x 300
+    assert drawn == [[100, 150, 100, 75], [0, 75, 200, 225]]
+    assert found["categories"] == ["B1", "B2"]
