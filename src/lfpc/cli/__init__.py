@@ -6,7 +6,8 @@ file under its name (two words for a group, as in "data check"). Options that a 
 declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`). Other imports stay
 inside `run`, so that `lfpc --help` is quick and needs no torch.
 
-Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 a failure explained in one sentence, 2 wrong usage, 130 interrupted by Ctrl-C,
+143 ended by SIGTERM.
 LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 
@@ -32,6 +33,7 @@ from lfpc.cli import (
 from lfpc.cli.training import Train
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
+from lfpc.playing.stopping import Terminated, sigterm_raises
 
 VERBS: dict[str, type[Verb]] = {
     **story.VERBS,
@@ -56,12 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lfpc {lfpc.__version__}")
         return 0
     try:
-        print(_parse(words).run(), flush=True)
+        with sigterm_raises():
+            print(_parse(words).run(), flush=True)
     except LfpcError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command resumes from what is written")
         return 130
+    except Terminated as error:
+        _fail("ended by SIGTERM; the same command resumes from what is written")
+        return int(error.code or 0)
     # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(
