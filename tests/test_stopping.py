@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -14,12 +15,20 @@ def sigterm() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def run(work: Callable[[], None]) -> None:
+    with sigterm_raises():
+        work()
+
+
 def test_sigterm_raises_in_the_block_and_only_once() -> None:
-    with pytest.raises(Terminated) as ended, sigterm_raises():
+    def work() -> None:
         try:
             sigterm()
         finally:
             sigterm()  # as queues repeat it: the clean-up goes on
+
+    with pytest.raises(Terminated) as ended:
+        run(work)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -27,27 +36,36 @@ def test_sigterm_raises_in_the_block_and_only_once() -> None:
 def test_sigterm_waits_for_held_work_except_in_its_interruptible_parts() -> None:
     done = []
 
-    def work() -> None:
-        with sigterm_raises(), held():
+    def held_part() -> None:
+        with held():
             sigterm()
             done.append("held")
             with interruptible():
                 done.append("interruptible")
 
-    with pytest.raises(Terminated):
-        work()
+    def interruptible_part() -> None:
+        with held(), interruptible():
+            sigterm()
+            time.sleep(10)  # a signal is handled between two instructions
+            done.append("slept")
+
+    for work in (held_part, interruptible_part):
+        with pytest.raises(Terminated):
+            run(work)
     assert done == ["held"]
-    with pytest.raises(Terminated), sigterm_raises(), held(), interruptible():
-        sigterm()
-        time.sleep(10)  # a signal is handled between two instructions
 
 
 def test_held_work_ends_before_the_exception() -> None:
     done = []
-    with pytest.raises(Terminated), sigterm_raises(), held():
+
+    def work() -> None:
         with held():
-            sigterm()
-        done.append("outer")
+            with held():
+                sigterm()
+            done.append("outer")
+
+    with pytest.raises(Terminated):
+        run(work)
     assert done == ["outer"]
 
 

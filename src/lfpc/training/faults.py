@@ -39,8 +39,8 @@ def check_finite(weights: Sequence[torch.Tensor], config: TrainConfig, step: int
         RunError: NaN or infinity among them.
     """
     with torch.no_grad():
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(weights)])
-    if not bool(norms.isfinite().all()):
+        norm = torch.nn.utils.get_total_norm(weights)
+    if not bool(norm.isfinite()):
         raise RunError(
             f"{config.out}: step {step} made weights that are not finite and are not saved; lower "
             f"--learning-rate (now {config.learning_rate:g}) or --max-grad-norm (now "

@@ -49,6 +49,7 @@ from lfpc.training.state import (
     checkpoint_folder,
     load_model,
     load_state,
+    remove_leftovers,
     save_state,
     save_weights,
     saved_steps,
@@ -102,6 +103,7 @@ def train(
     check_engine(config.out, "local")
     run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
     keep_samples(run, samples)
+    remove_leftovers(config.out, config.keep)
     done = max(saved_steps(config.out), default=0)
     if done < config.steps:
         with opened(done, config, trackers) as boards:

@@ -17,7 +17,12 @@ from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import training_samples, validation_samples
 from lfpc.training.state import check_engine, checkpoint_folder, settings_of_run
-from lfpc.training.verl.checkpoints import check_ranks, publish, saved_step
+from lfpc.training.verl.checkpoints import (
+    check_ranks,
+    publish,
+    remove_leftovers,
+    saved_step,
+)
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import estimate, report
 from lfpc.training.verl.translate import settings, settings_lines, state_folder
@@ -93,6 +98,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
         device=f"verl: {cluster.nodes} x {cluster.gpus_per_node} GPUs",
     )
     keep_samples(run, samples)
+    remove_leftovers(config.out, config.keep)
     done = saved_step(config.out)
     if done and not checkpoint_folder(config.out, done).is_dir():
         # the run was killed between verl's checkpoint and ours
