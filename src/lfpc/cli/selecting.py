@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from lfpc.cli.model import AnsweringModel, JudgeOptions
 from lfpc.cli.verb import Verb
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, RunError
 from lfpc.options import Embedded
 from lfpc.selection.config import SelectConfig
 
@@ -72,10 +72,15 @@ class Select(AnsweringModel, JudgeOptions):
             )
         print(*selection_lines(found), sep="\n")
         written = write_samples(found.samples, self.out)
-        return (
-            f"samples with budgets: {written} (plots: "
-            f"{write_selection_page(self.out / 'report', found)})"
-        )
+        page = write_selection_page(self.out / "report", found)
+        if found.open and found.failed:
+            first = found.open[0]
+            raise RunError(
+                f"{len(found.open)} of {len(samples)} samples have no budget yet, because the "
+                f"model or the judge failed ({first}: {found.failed[first]}); {written} lacks "
+                f"them, and the same command asks them again"
+            )
+        return f"samples with budgets: {written} (plots: {page})"
 
 
 VERBS: dict[str, type[Verb]] = {"select": Select}

@@ -6,7 +6,6 @@ once. A case that the server does not decide is undecided, which is a value and 
 """
 
 import json
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import openai
 from tqdm import tqdm
 
 from lfpc.errors import RunError
+from lfpc.policies.clients import client_of, proxy_hint
 
 PROMPT_VERSION = "1"
 """Part of the key of every cached verdict; increase it with any change of `PROMPT`."""
@@ -92,16 +92,12 @@ def only_model(url: str) -> str:
         RunError: the server does not list its models, or lists none or several.
     """
     try:
-        with openai.OpenAI(
-            base_url=url,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=30.0,
-            max_retries=1,
-        ) as client:
+        with client_of(openai.OpenAI, url, timeout=30.0, max_retries=1) as client:
             names = [model.id for model in client.models.list().data]
     except (openai.OpenAIError, AttributeError, TypeError) as error:
         raise RunError(
-            f"{url} does not list its models ({' '.join(str(error).split())}); give --judge-model"
+            f"{url} does not list its models ({_sentence(error)}{proxy_hint(url)}); give "
+            f"--judge-model"
         ) from error
     if len(names) != 1:
         raise RunError(
@@ -118,11 +114,8 @@ class Judge:
     def __init__(self, config: JudgeConfig) -> None:
         """Open the cache, without a request."""
         self.config = config
-        self._client = openai.OpenAI(
-            base_url=config.url,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=config.timeout_s,
-            max_retries=config.retries,
+        self._client = client_of(
+            openai.OpenAI, config.url, timeout=config.timeout_s, max_retries=config.retries
         )
         self._verdicts = _read_cache(config.cache)
         self._lock = threading.Lock()
@@ -194,7 +187,7 @@ class Judge:
                     f"the judge at {self.config.url} refuses: {_sentence(error)}"
                 ) from error
             except openai.OpenAIError as error:  # tried again by the client already
-                why = _sentence(error)
+                why = f"{_sentence(error)}{proxy_hint(self.config.url)}"
                 break
             if verdicts := _VERDICT.findall(said):
                 self._keep(case, verdicts[-1].lower() == "correct", said)

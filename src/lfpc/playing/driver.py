@@ -17,7 +17,7 @@ from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, play, play_async, run_async
-from lfpc.errors import LfpcError, PictureError
+from lfpc.errors import LfpcError, PictureError, PolicyError
 from lfpc.playing.threads import THREADS
 from lfpc.samples import Sample
 
@@ -50,8 +50,8 @@ class Question:
 
 
 Item = Generator[Question, list[Episode], R]
-"""Generator for one sample, driven in threads. A PictureError fails the sample; any other exception
-ends the run."""
+"""Generator for one sample, driven in threads. A PictureError or PolicyError fails the sample; any
+other exception ends the run."""
 Outcome = list[Episode] | Failure
 """Result of a question."""
 Played = tuple[Sample, R | Failure, float]
@@ -123,6 +123,8 @@ def _advance(
         return sample, end.value, seconds
     except PictureError as error:
         return sample, _failure(error, counts=False), seconds
+    except PolicyError as error:
+        return sample, _failure(error, counts=True), seconds
     return _Waiting(sample, item, question, seconds)
 
 

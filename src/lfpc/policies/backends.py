@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from tyro.conf import arg
 
@@ -37,6 +38,14 @@ class Requests:
             raise ConfigError(f"timeout_s must be above 0, got {self.timeout_s}")
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server(Requests):
     """Address of a server, and the limits of its requests."""
@@ -46,7 +55,7 @@ class Server(Requests):
 
     def __post_init__(self) -> None:
         Requests.__post_init__(self)
-        if not self.base_url.startswith(("http://", "https://")):
+        if not _is_address(self.base_url):
             raise ConfigError(
                 f"base_url {self.base_url!r} is not the address of an API, such as "
                 f"http://127.0.0.1:8000/v1"

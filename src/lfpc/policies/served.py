@@ -10,7 +10,6 @@ tool-call parser. For protocols with native tools, the text of a separate call i
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -23,6 +22,7 @@ from lfpc.episode import run_async
 from lfpc.errors import PolicyError
 from lfpc.policies.backends import Backend, Server
 from lfpc.policies.chat_api import WRITE_ON, NoReply, PictureUrls, chat_messages, read_reply
+from lfpc.policies.clients import client_of, proxy_hint
 from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
@@ -107,9 +107,9 @@ class ServedPolicy:
         self._seed = seed
 
     async def __aenter__(self) -> Self:
-        self._client = openai.AsyncOpenAI(
-            base_url=self.server.base_url,
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
+        self._client = client_of(
+            openai.AsyncOpenAI,
+            self.server.base_url,
             timeout=openai.Timeout(
                 self.server.timeout_s, connect=min(self.server.timeout_s, CONNECT_S)
             ),
@@ -214,6 +214,7 @@ class ServedPolicy:
         except openai.OpenAIError as error:
             raise PolicyError(
                 f"{self.server.base_url}: {_short(error)} ({_short(error.__cause__ or error)})"
+                f"{proxy_hint(self.server.base_url)}"
             ) from error
         return response.content
 
