@@ -27,7 +27,7 @@ from lfpc.published.reading import sample_of
 from lfpc.published.rejections import Rejected, Rejection, RejectReason
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import Sample, row_of_sample, sample_from_row, write_samples
-from lfpc.storage.files import atomic_file, write_json
+from lfpc.storage.files import FolderLock, atomic_file, remove_drafts, write_json
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
 
@@ -56,7 +56,7 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
     Raises:
         ConfigError: unknown format, or `out` inside the source folder.
         SampleError: missing files, or another layout.
-        RunError: `out` holds another import, or the disk refuses.
+        RunError: `out` holds another import or is in use, or the disk refuses.
     """
     chosen = published_set(config.format)
     if config.src.is_dir() and out.resolve().is_relative_to(config.src.resolve()):
@@ -79,7 +79,10 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
     store_picture = partial(_with_stored_picture, config, PictureStore(pictures), inside)
     work = partial(sample_of, finish=store_picture)
     label = f"import {config.format}"
-    with RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
+    # `out` too: somebody may be drawing boxes there
+    with FolderLock(out), RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
+        for folder in pictures.glob("*/"):
+            remove_drafts(folder)
         journal = Journal.open(run.path / JOURNAL_FILE)
         done = 0
         seen = set[int]()

@@ -1,0 +1,35 @@
+"""Kills and full disks at the file-system events of whole commands. `LFPC_ALL_FAULTS=1` tries every
+event, which takes a quarter of an hour; otherwise a few spread over the command.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MATRIX = Path(__file__).parent / "fault_matrix.py"
+EVERY = {"train": 40, "select": 20, "eval": 16, "import": 16}
+"""Distance of the tried events."""
+
+
+@pytest.mark.parametrize("mode", ["killed", "refused"])
+@pytest.mark.parametrize("command", EVERY)
+def test_a_command_with_a_fault_at_any_file_event_ends_the_same_when_it_is_called_again(
+    tmp_path, command, mode
+):
+    every = 1 if os.environ.get("LFPC_ALL_FAULTS") else EVERY[command]
+    done = subprocess.run(
+        [sys.executable, str(MATRIX), str(tmp_path), command, mode, str(every)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a forked process has one thread
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["events"] > 40
+    assert report["bad"] == []
