@@ -85,21 +85,34 @@ def tell_and_wait(file):
     wait_for(file.with_suffix(".never"))
 
 
+JOB = "run_jobs([Job('a', tell_and_wait, (Path(sys.argv[1]),))], 1, lambda: None)"
+FOREIGN = """
+    child = multiprocessing.get_context("spawn").Process(
+        target=tell_and_wait, args=(Path(sys.argv[1]),), daemon=True
+    )
+    child.start()
+    end_with_this_process([child.pid])
+    child.join()
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("work", [JOB, FOREIGN], ids=["job", "foreign"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_their_parent_however_it_ends(tmp_path, how):
+def test_workers_end_with_their_parent_however_it_ends(tmp_path, how, work):
     file = tmp_path / "pid"
     code = (
-        "from pathlib import Path\nfrom test_parallel import tell_and_wait\n"
+        "import multiprocessing, sys\nfrom pathlib import Path\n"
+        "from test_parallel import tell_and_wait\n"
         "from lfpc.playing.jobs import Job, run_jobs\n"
-        f"if __name__ == '__main__': run_jobs([Job('a', tell_and_wait, (Path({str(file)!r}),))], "
-        "1, lambda: None)"
+        "from lfpc.policies.guardian import end_with_this_process\n"
+        f"if __name__ == '__main__':\n    {work.strip()}\n"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, str(script), str(file)], env=environment, stderr=subprocess.DEVNULL
     ) as process:
         while not (file.exists() and file.read_text()):
             assert process.poll() is None

@@ -293,6 +293,11 @@ def seen_by_verl(run):
             "--max-rollout-tokens 8192",
         ),
         (
+            {"max_rollout_tokens": 1500},
+            "leave no room for a crop of 1024 in --max-rollout-tokens 1500; raise it to more "
+            "than 1536",
+        ),
+        (
             {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},
             "qwen3_vl cannot be played by this engine",
         ),
@@ -301,6 +306,36 @@ def seen_by_verl(run):
 def test_what_verl_would_do_otherwise_is_refused(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         settings(replace(preset("stage1"), **changes), Cluster())
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "refused"),
+    [
+        ("7B", 1, None),
+        ("7B", 2, None),
+        ("7B", 4, None),
+        ("7B", 8, "28 attention heads, 3420 vision channels of a layer; use a divisor"),
+        ("3B", 4, None),
+        ("3B", 8, "GPUs: 3420 vision channels of a layer; use a divisor"),
+    ],
+)
+def test_what_vllm_cannot_divide_is_refused_before_the_run(model, gpus, refused, tmp_path):
+    run = replace(preset("stage1"), init=tmp_path)
+    cluster = Cluster(tensor_parallel=gpus, model=model)
+    if refused is None:
+        settings(run, cluster)
+        return
+    with pytest.raises(ConfigError, match=refused):
+        settings(run, cluster)
+
+
+def test_heads_of_keys_and_values_are_divided_or_copied():
+    assert SHAPES["7B"].indivisible(7) == [
+        "18944 channels of a layer",
+        "16 vision heads",
+        "3420 vision channels of a layer",
+        "4 heads of keys and values",
+    ]
 
 
 def test_the_method_reaches_verl_as_the_paper_has_it():

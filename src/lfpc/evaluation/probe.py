@@ -1,10 +1,12 @@
 """Probe a recorded evaluation: the same samples and configuration under another look."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
@@ -16,7 +18,7 @@ from lfpc.options import fields_of
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.loading import any_policy
-from lfpc.storage.files import FolderLock, read_json
+from lfpc.storage.files import LOCK_FILE, FolderLock, read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
 
 
@@ -60,27 +62,26 @@ def probe_run(
     if draws < 1:
         raise ConfigError(f"--draws must be at least 1, got {draws}")
     recorded = own_evaluation(place)
-    with FolderLock(recorded.folder):  # raises while the evaluation is still written
+    runs = _runs(recorded, probes, replay=replay, draws=draws)
+    with _locked(place, [recorded.folder, *(place / name for name in runs)]):
         own = recorded.records()
-    if not own:
-        raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
-    asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    if policy is None:
-        policy = any_policy(recorded.config, backend)
-    else:
-        _check_same_model(recorded, policy.config)
-        backend = policy.backend
-    known_records: dict[Path, Records] = {recorded.folder: own}
-    for probe, samples in asked.items():
-        for draw in range(draws if probe in RANDOM else 1):
-            seed = recorded.config.seed + draw
-            config = replace(recorded.config, probe=probe, replay=replay, seed=seed)
-            name = "-".join(
-                [probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]
+        if not own:
+            raise RunError(
+                f"{recorded.folder} holds no episode yet; run its lfpc eval command again"
             )
-            known_records[place / name] = evaluate_probe(
+        asked = {
+            probe: samples_of_probe([record.sample for record in own], probe) for probe in probes
+        }
+        if policy is None:
+            policy = any_policy(recorded.config, backend)
+        else:
+            _check_same_model(recorded, policy.config)
+            backend = policy.backend
+        known: dict[Path, Records] = {recorded.folder: own}
+        for name, config in runs.items():
+            known[place / name] = evaluate_probe(
                 policy,
-                samples,
+                asked[config.probe],
                 config,
                 place / name,
                 own=own,
@@ -88,14 +89,42 @@ def probe_run(
                 backend=backend_name(backend),
                 progress=progress,
             )
-    by_probe = place_records(place_at(place), replay=replay, known=known_records)
-    return EvaluationResult(
-        path=place,
-        root=root or place,
-        condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
-        replay=replay,
-        known=known_records,
-    )
+        by_probe = place_records(place_at(place), replay=replay, known=known)
+        return EvaluationResult(
+            path=place,
+            root=root or place,
+            condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
+            replay=replay,
+            known=known,
+        )
+
+
+def _runs(
+    recorded: Evaluation, probes: Sequence[str], *, replay: bool, draws: int
+) -> dict[str, EvaluationConfig]:
+    """Configurations of the probes' evaluations, by the name of their folder."""
+    return {
+        "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]): replace(
+            recorded.config, probe=probe, replay=replay, seed=recorded.config.seed + draw
+        )
+        for probe in dict.fromkeys(probes)
+        for draw in range(draws if probe in RANDOM else 1)
+    }
+
+
+@contextmanager
+def _locked(place: Path, folders: Sequence[Path]) -> Iterator[None]:
+    """Locks on a place, its evaluations, and the folder of the `lfpc eval` that writes them
+    (OUT/BUDGET or OUT/TASK/BUDGET is a place), before anything is asked.
+
+    Raises:
+        RunError: another process writes in one of them.
+    """
+    above = [folder for folder in place.resolve().parents[:2] if (folder / LOCK_FILE).exists()]
+    with ExitStack() as stack:
+        for folder in (*above, *folders, place):
+            stack.enter_context(FolderLock(folder))
+        yield
 
 
 def _check_same_model(recorded: Evaluation, policy: PolicyConfig) -> None:
