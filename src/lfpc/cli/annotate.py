@@ -224,7 +224,9 @@ class ImportBoxes:
         from lfpc.boxing.files import FORMATS, with_entries
         from lfpc.errors import SampleError
         from lfpc.samples import read_samples, write_samples
+        from lfpc.storage.files import FolderLock
 
+        lock = FolderLock(self.out or self.folder, again=False)  # somebody may be drawing there
         samples = read_samples(self.folder)
         try:
             entries = FORMATS[self.format].imported(json.loads(self.file.read_bytes()))
@@ -234,6 +236,7 @@ class ImportBoxes:
         for entry in unknown[:10]:
             print(f"{self.file}: no sample is about {entry.sample or entry.picture!r}")
         written = write_samples(changed, self.out or self.folder)
+        lock.release()
         return (
             f"boxes for {len(entries) - len(unknown)} of {len(samples)} samples "
             f"({len(unknown)} entries about none): {written}"

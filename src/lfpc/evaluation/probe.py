@@ -57,8 +57,8 @@ def probe_run(
         SampleError: a truth probe on samples without boxes.
     """
     if unknown := [probe for probe in probes if probe not in PROBES or probe == OWN]:
-        known = ", ".join(probe for probe in PROBES if probe != OWN)
-        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {known}")
+        names = ", ".join(probe for probe in PROBES if probe != OWN)
+        raise ConfigError(f"unknown probe {unknown[0]!r}; known are {names}")
     if draws < 1:
         raise ConfigError(f"--draws must be at least 1, got {draws}")
     recorded = own_evaluation(place)

@@ -84,19 +84,20 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
         for folder in pictures.glob("*/"):
             remove_drafts(folder)
         journal = Journal.open(run.path / JOURNAL_FILE)
-        done = 0
+        done = set[int]()
         seen = set[int]()
         for line in journal.rows():
-            done += 1
+            done.add(int(line["key"]))
             if "sample" in line:
                 seen.add(short_hash(line["sample"]["id"]))
-        found = islice(chain(first, rows), done, None)
+        numbered = enumerate(chain(first, rows), 1)
+        found = (pair for pair in numbered if pair[0] not in done)
         with (
-            progress_bar(None, done, label, unit="row", shown=progress) as advance,
+            progress_bar(None, len(done), label, unit="row", shown=progress) as advance,
             ThreadPoolExecutor(THREADS) as threads,
         ):
-            made = in_order(threads, work, found, 2 * THREADS)
-            for number, one in enumerate(made, done + 1):
+            made = in_order(threads, lambda pair: (pair[0], work(pair[1])), found, 2 * THREADS)
+            for number, one in made:
                 journal.append(str(number), _line(one, number, seen, out))
                 advance(1)
         return _finish(journal, out, config)

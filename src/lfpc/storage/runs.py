@@ -231,9 +231,7 @@ def _check_same_run(
 ) -> None:
     path = run.path
     if not resume:
-        raise RunError(
-            f"{path} already holds a run; continue it, delete it, or use another `--out`"
-        )
+        raise RunError(f"{path} already holds a run; continue it, or use another `--out`")
     if run.kind != kind:
         raise RunError(f"{path} holds a run of kind {run.kind}, not {kind}; use another `--out`")
     difference = _first_difference(run.config, config)
