@@ -1,10 +1,11 @@
-"""Short commands, killed or refused at their file-system events, each resumed to its end.
+"""Short commands with a fault at each of their file-system events, each called again to its end.
 
 python fault_matrix.py WORK COMMAND MODE EVERY
 
-COMMAND is train, select, eval or import, MODE killed or refused; every EVERY-th event is
-tried. Prints {"events": number, "tried": number, "bad": [what differed]} as JSON. A process of its
-own, as it forks, which must not happen beside the threads of a test run.
+COMMAND is train, select, eval or import. MODE: killed or refused at an event, or limited, where no
+file may reach one of the sizes that the files have in the end. Every EVERY-th place is tried.
+Prints {"places": number, "tried": number, "bad": [what differed]} as JSON. A process of its own, as
+it forks, which must not happen beside the threads of a test run.
 """
 
 import hashlib
@@ -113,19 +114,23 @@ def differences(found: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def fault_at(
-    event: int, run: Callable[[], int], out: Path, wanted: dict[str, Any], *, refuse: bool
+    place: int, mode: str, run: Callable[[], int], out: Path, wanted: dict[str, Any]
 ) -> str:
-    """What is wrong after a fault at `event` and a second call; empty: nothing."""
-    code, _, said = forked(run, out, event, refuse=refuse)
-    if refuse and (code not in (0, 1) or "Traceback" in said):
-        return f"event {event}: exit code {code}: {said[-600:]}"
-    if not refuse and code != KILLED:
-        return f"event {event}: not killed: {code} {said[-600:]}"
+    """What is wrong after a fault at `place` and a second call; empty: nothing."""
+    if mode == "limited":
+        code, _, said = forked(run, out, largest=place)
+    else:
+        code, _, said = forked(run, out, place, refuse=mode == "refused")
+    if mode == "killed":
+        if code != KILLED:
+            return f"{place}: not killed: {code} {said[-600:]}"
+    elif code not in (0, 1) or "Traceback" in said:
+        return f"{place}: exit code {code}: {said[-600:]}"
     code, _, said = forked(run, out)
     if code:
-        return f"event {event}, resumed: exit code {code}: {said[-600:]}"
+        return f"{place}, resumed: exit code {code}: {said[-600:]}"
     different = " ".join(differences(end_of(out), wanted))
-    return f"event {event}: {different}" if different else ""
+    return f"{place}: {different}" if different else ""
 
 
 def main(work: Path, command: str, mode: str, every: int) -> None:
@@ -134,15 +139,16 @@ def main(work: Path, command: str, mode: str, every: int) -> None:
     code, events, said = forked(partial(cli.main, words_of(work, command, whole)), whole)
     assert code == 0, said
     wanted = end_of(whole)
+    sizes = {file.stat().st_size for file in whole.rglob("*") if file.is_file()} - {0}
+    places = sorted(size - 1 for size in sizes) if mode == "limited" else range(1, events + 1)
     bad = []
-    tried = range(1, events + 1, every)
-    for event in tried:
-        out = work / f"run-{event:03d}"
+    for number, place in enumerate(places[::every], 1):
+        out = work / f"run-{number:03d}"
         run = partial(cli.main, words_of(work, command, out))
-        if why := fault_at(event, run, out, wanted, refuse=mode == "refused"):
+        if why := fault_at(place, mode, run, out, wanted):
             bad.append(why)
         shutil.rmtree(out, ignore_errors=True)
-    print(json.dumps({"events": events, "tried": len(tried), "bad": bad}))
+    print(json.dumps({"places": len(places), "tried": len(places[::every]), "bad": bad}))
 
 
 if __name__ == "__main__":

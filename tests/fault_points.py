@@ -7,6 +7,7 @@ the process before the event, as kill -9 would; `refused` fails the event as a f
 
 import errno
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,10 +43,18 @@ class _Points:
             self.seen()
 
 
-def forked(work: Callable[[], object], below: Path, stop_at: int = 0, *, refuse: bool = False):
+def forked(
+    work: Callable[[], object],
+    below: Path,
+    stop_at: int = 0,
+    *,
+    refuse: bool = False,
+    largest: int | None = None,
+):
     """Run `work` in a forked process with its `stop_at`-th event below the folder killed or
-    refused (0: none). Returns (exit code, number of events, what was printed); the exit code is 1
-    after an exception, whose traceback is printed.
+    refused (0: none), or with every write refused that would make a file larger than `largest`
+    bytes, by native code too. Returns (exit code, number of events, what was printed); the exit
+    code is 1 after an exception, whose traceback is printed.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -61,6 +70,8 @@ def forked(work: Callable[[], object], below: Path, stop_at: int = 0, *, refuse:
     os.dup2(writer, 1)
     os.dup2(writer, 2)
     sys.stdout = sys.stderr = os.fdopen(writer, "w", buffering=1, errors="replace")
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     points = _Points(below, stop_at, refuse)
     sys.addaudithook(points.audit)
     sync = os.fsync
