@@ -29,7 +29,7 @@ from lfpc.policies.loading import any_policy
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
-from lfpc.storage.files import FolderLock
+from lfpc.storage.files import FolderLock, remove_drafts
 from lfpc.storage.runs import Kind, is_run, read_run
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,8 @@ def eval_run(
             for budget in budgets:
                 here = replace(config, budget=budget, task=task.name)
                 place = out / task.name / budget_name(here)
+                for folder in (out, out / task.name, place):
+                    remove_drafts(folder)
                 for probe, samples in asked[task.name].items():
                     for number in range(repeats):
                         seed = repeat_seed(config, number, backend)

@@ -81,7 +81,7 @@ def import_published(config: ImportConfig, out: Path, *, progress: bool = True) 
     label = f"import {config.format}"
     # `out` too: somebody may be drawing boxes there
     with FolderLock(out), RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
-        for folder in pictures.glob("*/"):
+        for folder in (out, *pictures.glob("*/")):
             remove_drafts(folder)
         journal = Journal.open(run.path / JOURNAL_FILE)
         done = set[int]()
