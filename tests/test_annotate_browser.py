@@ -124,7 +124,17 @@ def settled(page: "Page") -> None:
 def opened(page: "Page") -> None:
     """The picture is there, at rest."""
     settled(page)
-    time.sleep(0.4)  # the zoom to the whole picture is an animation
+    at_rest(page)  # the zoom to the whole picture is an animation
+
+
+def at_rest(page: "Page") -> None:
+    """The page looks the same for three pictures."""
+    ends = time.monotonic() + 15
+    shots = [page.screenshot()]
+    while len(shots) < 3 or len(set(shots[-3:])) > 1:
+        assert time.monotonic() < ends, "the page does not come to rest"
+        page.wait_for_timeout(50)
+        shots.append(page.screenshot())
 
 
 def drag(
@@ -262,7 +272,7 @@ def test_keyboard_alone_draws_nests_moves_resizes_and_continues(at, folder):
 
 def corner_of_box(page: "Page") -> tuple[float, float, float]:
     """x, y and width of the first box on the screen."""
-    time.sleep(0.6)  # the picture comes to rest
+    at_rest(page)
     box = page.locator("#overlay .line").first.bounding_box()
     return box["x"], box["y"], box["width"]
 

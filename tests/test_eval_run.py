@@ -327,6 +327,25 @@ def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
         assert server.requests == []
 
 
+@pytest.mark.parametrize("held", ["noise", "truth", ".", ".."])
+def test_a_probe_finds_a_folder_in_use_before_it_asks_anything(tmp_path, data, held):
+    out = tmp_path / "out"
+    with ChatServer(say=say) as server:
+        assert cli.main(command(data, out, server)) == 0
+        before = server.requests.copy()
+        place = next(folder.parent for folder in sorted(out.rglob("own")))
+        with FolderLock((place / held).resolve()):
+            other = subprocess.run(
+                [sys.executable, "-m", "lfpc", "probe", str(place), "--probes", "other", "truth"]
+                + (["noise"] if held == "noise" else []),
+                capture_output=True,
+                text=True,
+            )
+        assert other.returncode == 1
+        assert "is in use: another process writes there" in other.stderr
+        assert server.requests == before
+
+
 @pytest.mark.parametrize("verb", [["rescore"], ["probe", "--probes", "noise"]])
 def test_an_evaluation_that_is_still_written_is_neither_rescored_nor_probed(tmp_path, data, verb):
     out = tmp_path / "out"

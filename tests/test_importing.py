@@ -31,6 +31,7 @@ from lfpc.published.files import TableRow, read_rows
 from lfpc.published.importing import import_published
 from lfpc.published.index import PUBLISHED
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.storage.files import FolderLock
 
 HERE = Path(__file__).parent
 
@@ -633,6 +634,33 @@ def test_killed_import_resumes_with_the_same_result(tmp_path: Path) -> None:
     assert (out / "rejected.jsonl").read_text() == (
         tmp_path / "whole" / "rejected.jsonl"
     ).read_text().replace("/whole/", "/out/")
+
+
+def test_a_line_that_is_deleted_as_the_message_advises_is_imported_again(tmp_path: Path) -> None:
+    src = tmp_path / "in"
+    rows = [published.deepeyes_row(i, published.picture_bytes(i, (64, 48))) for i in range(5)]
+    published.write_parquet(src / "d.parquet", rows)
+    whole = facts(bring("deepeyes", src, tmp_path / "out")[0])
+    journal = tmp_path / "out" / "journal" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:2], "{broken\n", *lines[3:]]))
+    with pytest.raises(RunError, match=r"journal\.jsonl:3: .* delete the line to continue"):
+        bring("deepeyes", src, tmp_path / "out")
+    journal.write_text("".join([*lines[:2], *lines[3:]]))
+    assert sorted(facts(bring("deepeyes", src, tmp_path / "out")[0])) == sorted(whole)
+
+
+def test_an_import_leaves_a_folder_alone_in_which_somebody_draws_boxes(tmp_path: Path) -> None:
+    src = tmp_path / "in"
+    published.write_parquet(
+        src / "d.parquet", [published.deepeyes_row(1, published.picture_bytes(1, (64, 48)))]
+    )
+    out = tmp_path / "out"
+    with FolderLock(out):
+        command = [sys.executable, "-m", "lfpc", "data", "import", "deepeyes", str(src), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{out} is in use" in done.stderr
 
 
 @pytest.mark.parametrize(

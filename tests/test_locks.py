@@ -117,3 +117,17 @@ def test_a_forked_process_keeps_no_lock_past_the_end_of_its_parent(tmp_path: Pat
         process.wait()
         with opened(tmp_path):
             pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["demo", "--out"], ["mini", "pretrain", "--out"]], ids=["demo", "pretrain"]
+)
+def test_a_study_is_made_by_one_process(tmp_path: Path, command: list[str]) -> None:
+    with FolderLock(tmp_path):
+        done = subprocess.run(
+            [sys.executable, "-m", "lfpc", *command, str(tmp_path)], capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"lfpc: {tmp_path} is in use")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -1,11 +1,16 @@
 """Jobs side by side: order, results, failures, and a bar that reads files."""
 
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, RunError
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 
 
@@ -63,6 +68,61 @@ def test_a_failing_job_ends_its_own_workers_and_no_other_process(tmp_path):
         assert foreign.exitcode == 0
     finally:
         foreign.kill()
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_a_sentence():
+    with pytest.raises(RunError, match="a worker process was killed"):
+        run_jobs([Job("bad", die)], 1, lambda: None)
+
+
+def tell_and_wait(file):
+    file.write_text(str(os.getpid()))
+    wait_for(file.with_suffix(".never"))
+
+
+JOB = "run_jobs([Job('a', tell_and_wait, (Path(sys.argv[1]),))], 1, lambda: None)"
+FOREIGN = """
+    child = multiprocessing.get_context("spawn").Process(
+        target=tell_and_wait, args=(Path(sys.argv[1]),), daemon=True
+    )
+    child.start()
+    end_with_this_process([child.pid])
+    child.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", [JOB, FOREIGN], ids=["job", "foreign"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent_however_it_ends(tmp_path, how, work):
+    file = tmp_path / "pid"
+    code = (
+        "import multiprocessing, sys\nfrom pathlib import Path\n"
+        "from test_parallel import tell_and_wait\n"
+        "from lfpc.playing.jobs import Job, run_jobs\n"
+        "from lfpc.policies.guardian import end_with_this_process\n"
+        f"if __name__ == '__main__':\n    {work.strip()}\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, str(script), str(file)], env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        while not (file.exists() and file.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(how)
+    worker = int(file.read_text())
+    ends = time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < ends, "the worker has outlived its parent"
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

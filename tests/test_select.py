@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -344,6 +345,7 @@ def test_broken_picture_loses_only_its_own_sample(samples, tmp_path, served):
     assert found.failed is not None
     assert list(found.failed) == ["bad"]
     assert str(tmp_path / "broken.png") in found.failed["bad"]
+    assert found.open == ()
 
 
 def test_replies_that_the_token_limit_ended_are_counted_and_named_also_when_stored(
@@ -375,6 +377,7 @@ def test_policy_that_fails_on_one_question_loses_only_that_and_one_that_always_f
 
     found = choose(samples, ScriptedPolicy(reply), tmp_path / "a")
     assert found.failed == {"late": "RuntimeError: out of memory"}
+    assert found.open == ("late",)
     with pytest.raises(
         RunError, match="1 of 1 samples failed, the last with: RuntimeError: out of memory"
     ):
@@ -432,6 +435,74 @@ def test_judge_is_asked_about_free_answers_that_no_rule_matches(samples, tmp_pat
         ("red", "blue"),
         ("Red.", "blue"),
     ]
+
+
+class UndecidedAtFirst:
+    """A judge that fails for two of the questions, and decides all of them once it `works`."""
+
+    def __init__(self):
+        self.works = False
+
+    def decide(self, cases):
+        fails = not self.works and cases[0].question in ("early", "wrong")
+        return [Judgement(None, "Connection error.") if fails else Judgement(False)]
+
+
+def test_a_judge_that_fails_leaves_samples_open_and_no_budget_depends_on_it(samples, tmp_path):
+    judge = UndecidedAtFirst()
+    asked = [replace(sample, answer="none of these", options=()) for sample in samples]
+    policy = ScriptedPolicy(
+        lambda context: f"<answer>{context.question} {context.first_view.size}</answer>"
+    )
+
+    def chosen(out):
+        config = SelectConfig(ladder=LADDER, judge="m")
+        rules = judged_rules(judge)  # pyright: ignore[reportArgumentType]
+        options = {"protocol": PROTOCOL, "config": config, "rules": rules, "progress": False}
+        return select(asked, policy, out=out, **options)
+
+    first = chosen(tmp_path / "a")
+    assert first.open == ("early", "wrong")
+    assert all("the judge did not decide: Connection" in first.failed[name] for name in first.open)
+    judge.works = True
+    undisturbed = {sample.id: sample.budget for sample in chosen(tmp_path / "b").samples}
+    assert {sample.id: undisturbed[sample.id] for sample in first.samples} == {
+        sample.id: sample.budget for sample in first.samples
+    }
+    again = chosen(tmp_path / "a")
+    assert again.open == ()
+    assert {sample.id: sample.budget for sample in again.samples} == undisturbed
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_for_three_requests_in_ten_changes_no_budget(samples, tmp_path, capsys):
+    folder = write_samples(samples, tmp_path / "data").parent
+
+    def chosen(out, server):
+        command = ["select", str(folder), "--base-url", server.base_url, "--model", "scripted"]
+        command += ["--out", str(out), "--ladder", "64", "16", "4", "--timeout", "1"]
+        return cli.main([*command, "--retries", "0", "--concurrency", "2"])
+
+    def budgets(out):
+        return {sample.id: sample.budget for sample in read_samples(out)}
+
+    calls = 0
+    with ChatServer(
+        say=lambda question, turn, pictures: (
+            f"<answer>{crc32((question + pictures[0]).encode()) % 9}</answer>"
+        ),
+    ) as server:
+        assert chosen(tmp_path / "well", server) == 0
+        server.faults = 0.3
+        while chosen(tmp_path / "ill", server) == 1:
+            calls += 1
+            assert calls < 30
+    said = capsys.readouterr().err
+    assert "the same command asks them again" in said
+    found = budgets(tmp_path / "ill")
+    wanted = budgets(tmp_path / "well")
+    assert calls > 0
+    assert found == wanted
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import threading
-import time
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from PIL import Image
 
 from lfpc.ask import live
 from lfpc.errors import PolicyError
+from lfpc.policies.threaded import ThreadedPolicy
 
 HOSTILE = "<script>alert(1)</script> \N{RIGHT-TO-LEFT OVERRIDE} \N{PILE OF POO}"
 
@@ -281,8 +281,16 @@ def test_unknown_paths_and_other_sites_are_refused(client):
 
 
 @pytest.mark.slow
-def test_a_client_that_leaves_stops_the_episode(tmp_path):
+def test_a_client_that_leaves_stops_the_episode(tmp_path, monkeypatch):
     contexts = []
+    ended = threading.Event()
+    leave = ThreadedPolicy.__aexit__
+
+    async def left(self, *error):
+        ended.set()
+        return await leave(self, *error)
+
+    monkeypatch.setattr(ThreadedPolicy, "__aexit__", left)
 
     def slow(context):
         contexts.append(len(context.turns))
@@ -294,10 +302,10 @@ def test_a_client_that_leaves_stops_the_episode(tmp_path):
         body = {"model": "script", "messages": messages(), "stream": True}
         with httpx.stream("POST", f"{address}/v1/chat/completions", json=body) as answer:
             next(answer.iter_lines())
-        time.sleep(0.5)  # the server notices
-        gate.release(50)
-        time.sleep(0.5)
-    assert contexts in (
-        [0],
-        [0, 1],
-    )  # the second reply was being made, or waited, when the client left
+        assert ended.wait(30)
+        gate.release(100)
+        # replies are made one after the other: an episode that went on would be among these
+        httpx.post(f"{address}/v1/chat/completions", json={**body, "stream": False}, timeout=60)
+    assert contexts[-50:] == list(range(50))
+    # the second reply was being made, or waited, when the client left
+    assert contexts[:-50] in ([0], [0, 1])

@@ -521,7 +521,11 @@ def hear_ctrl_c():
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_folder_that_resumes(tmp_path, samples):
+@pytest.mark.parametrize(
+    ("how", "code", "says"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_ctrl_c_and_sigterm_leave_a_folder_that_resumes(tmp_path, samples, how, code, says):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer(delay_s=0.2) as server:
         command = [
@@ -547,10 +551,10 @@ def test_ctrl_c_leaves_a_folder_that_resumes(tmp_path, samples):
             file.exists() and file.read_bytes().count(b"\n") >= 2
         ):
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(how)
         _, heard = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert heard.splitlines()[-1].startswith("lfpc: interrupted;")
+        assert process.returncode == code
+        assert heard.splitlines()[-1].startswith(f"lfpc: {says};")
         assert "Traceback" not in heard
         assert 2 <= len(on_disk(file.parent)) < 24
         server.delay_s = 0

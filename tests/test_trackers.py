@@ -2,6 +2,7 @@
 told."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.storage.runs import RunFolder
-from lfpc.training.local import train
+from lfpc.training.local import Trainer, train
 from lfpc.training.trackers import captioned_pictures
 
 pytestmark = pytest.mark.slow
@@ -131,3 +132,30 @@ def test_each_picture_carries_what_was_said_after_it(tmp_path):
         "<answer>7</answer>",
     ]
     assert np.array_equal(np.asarray(shown[1][0]), np.asarray(crop.view.image))
+
+
+def test_tensorboard_shows_every_step_once_after_the_clock_went_back(
+    base,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = config(base, tmp_path, save_every=2, steps=4)
+    now = time.time()
+    step = Trainer.step
+
+    def stop_at_four(self, samples, number):
+        if number == 4 and time.time() > now + 1e5:
+            raise KeyboardInterrupt  # step 3 is written, and written again after step 2
+        return step(self, samples, number)
+
+    monkeypatch.setattr(Trainer, "step", stop_at_four)
+    monkeypatch.setattr(time, "time", lambda: now + 1e6)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, progress=False, reward=early_tokens)
+    monkeypatch.setattr(time, "time", lambda: now)
+    train(run, progress=False, reward=early_tokens)
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    assert [event.step for event in shown.Scalars("reward")] == [1, 2, 3, 4]

@@ -2,7 +2,9 @@
 Needs no verl."""
 
 import re
+import shutil
 from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -294,6 +296,11 @@ def seen_by_verl(run):
             "--max-rollout-tokens 8192",
         ),
         (
+            {"max_rollout_tokens": 1500},
+            "leave no room for a crop of 1024 in --max-rollout-tokens 1500; raise it to more "
+            "than 1536",
+        ),
+        (
             {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},
             "qwen3_vl cannot be played by this engine",
         ),
@@ -302,6 +309,36 @@ def seen_by_verl(run):
 def test_what_verl_would_do_otherwise_is_refused(changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         settings(replace(preset("stage1"), **changes), Cluster())
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "refused"),
+    [
+        ("7B", 1, None),
+        ("7B", 2, None),
+        ("7B", 4, None),
+        ("7B", 8, "28 attention heads, 3420 vision channels of a layer; use a divisor"),
+        ("3B", 4, None),
+        ("3B", 8, "GPUs: 3420 vision channels of a layer; use a divisor"),
+    ],
+)
+def test_what_vllm_cannot_divide_is_refused_before_the_run(model, gpus, refused, tmp_path):
+    run = replace(preset("stage1"), init=tmp_path)
+    cluster = Cluster(tensor_parallel=gpus, model=model)
+    if refused is None:
+        settings(run, cluster)
+        return
+    with pytest.raises(ConfigError, match=refused):
+        settings(run, cluster)
+
+
+def test_heads_of_keys_and_values_are_divided_or_copied():
+    assert SHAPES["7B"].indivisible(7) == [
+        "18944 channels of a layer",
+        "16 vision heads",
+        "3420 vision channels of a layer",
+        "4 heads of keys and values",
+    ]
 
 
 def test_the_method_reaches_verl_as_the_paper_has_it():
@@ -521,7 +558,13 @@ def test_each_engine_leaves_the_others_runs_alone(tmp_path):
 @pytest.mark.slow
 def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
     from lfpc.training.resume import keep_init_files
-    from lfpc.training.verl.checkpoints import check_ranks, keep_best, publish, saved_step
+    from lfpc.training.verl.checkpoints import (
+        RANK_FILES,
+        check_ranks,
+        keep_best,
+        publish,
+        saved_step,
+    )
 
     run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
     keep_init_files(run)
@@ -530,7 +573,8 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
     for step in (1, 2):
         actor = tmp_path / "verl" / f"global_step_{step}" / "actor"
         (actor / "huggingface").mkdir(parents=True)
-        (actor / "model_world_size_2_rank_0.pt").touch()
+        for kind, rank in product(RANK_FILES, (0, 1)):
+            (actor / f"{kind}_world_size_2_rank_{rank}.pt").touch()
         (actor / "huggingface" / "config.json").write_text("of verl")
         (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
         folder = publish(run, step, BASE_SETTINGS)
@@ -543,10 +587,35 @@ def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_
     (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
     assert saved_step(tmp_path) == 2
     check_ranks(tmp_path, 2)
-    with pytest.raises(CheckpointError, match="written by 2 GPUs"):
+    with pytest.raises(CheckpointError, match="written by 2 GPUs") as refused:
         check_ranks(tmp_path, 8)
+    (named,) = re.findall(r"from (\S+) \(--init\)", str(refused.value))
+    assert Path(named) == folder  # the advice can be followed
+    (actor / "optim_world_size_2_rank_1.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks 1 files, .* optim_world_size_2_rank_1\.pt"):
+        check_ranks(tmp_path, 2)
+    shutil.rmtree(folder)
+    with pytest.raises(CheckpointError) as refused:
+        check_ranks(tmp_path, 2)
+    assert "--init" not in str(refused.value)  # there is no folder to name
     with pytest.raises(CheckpointError, match="wrote no weights"):
         publish(run, 2, BASE_SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_start_deletes_what_a_killed_run_left_and_nothing_to_resume_from(tmp_path):
+    from lfpc.training.verl.checkpoints import remove_leftovers
+
+    for step in (1, 2, 3):
+        (tmp_path / "verl" / f"global_step_{step}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"step-00000{step}").mkdir(parents=True)
+    (tmp_path / "checkpoints" / ".best.0a1b.part").mkdir()
+    remove_leftovers(tmp_path, 2)
+    kept = sorted(path.name for path in tmp_path.glob("*/*"))
+    assert kept == [*(f"global_step_{n}" for n in (1, 2, 3)), "step-000002", "step-000003"]
+    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
+    remove_leftovers(tmp_path, 1)  # killed while verl wrote step 3
+    assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
 
 
 @pytest.mark.slow

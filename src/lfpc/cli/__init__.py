@@ -7,7 +7,7 @@ declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`).
 inside `run`, so that `lfpc --help` is quick and needs no torch.
 
 Exit codes: 0 done, 1 a failure explained in one sentence (also where results are written but lack
-questions), 2 wrong usage, 130 interrupted.
+questions), 2 wrong usage, 130 interrupted by Ctrl-C, 143 ended by SIGTERM.
 LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 
@@ -37,6 +37,7 @@ from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import LfpcError
 from lfpc.options import configuration_errors, parse
+from lfpc.playing.stopping import Terminated, sigterm_raises
 
 VERBS: dict[str, type[Verb]] = {
     **story.VERBS,
@@ -64,14 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lfpc {lfpc.__version__}")
         return 0
     try:
-        with configuration_errors():
-            verb = _parse(words)
-        print(verb.run(), flush=True)
+        with sigterm_raises():
+            with configuration_errors():
+                verb = _parse(words)
+            print(verb.run(), flush=True)
     except LfpcError as error:
         return _fail(str(error), words)
     except KeyboardInterrupt:
         _fail("interrupted; the same command resumes from what is written", words)
         return 130
+    except Terminated as error:
+        _fail("ended by SIGTERM; the same command resumes from what is written", words)
+        return int(error.code or 0)
     # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(

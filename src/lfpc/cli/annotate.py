@@ -243,7 +243,9 @@ class ImportBoxes:
         from lfpc.boxing.files import FORMATS, Reading, SampleIndex, with_entries
         from lfpc.errors import SampleError
         from lfpc.samples import read_samples, write_samples
+        from lfpc.storage.files import FolderLock
 
+        lock = FolderLock(self.out or self.folder, again=False)  # somebody may be drawing there
         samples = read_samples(self.folder)
         problems: list[SampleError] = []
         index = SampleIndex(samples, self.folder)
@@ -270,6 +272,7 @@ class ImportBoxes:
         for problem in problems[:10]:
             print(f"{self.file}: {problem}")
         written = write_samples(changed, self.out or self.folder)
+        lock.release()
         return (
             f"{boxes} boxes for {known} of {len(samples)} samples "
             f"({len(problems)} entries left out): {written}"

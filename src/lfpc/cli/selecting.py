@@ -52,6 +52,7 @@ class Select(AnsweringModel, JudgeOptions):
         from lfpc.selection.judged import judged_rules
         from lfpc.selection.ladder import RULES
         from lfpc.selection.run import select
+        from lfpc.storage.files import FolderLock
 
         if self.config.votes > 1 and self.sampling.temperature == 0:
             raise ConfigError(
@@ -66,8 +67,8 @@ class Select(AnsweringModel, JudgeOptions):
             judge=self.judge_model or self.judge or "",
         )
         samples = read_samples(self.data)
-        policy = any_policy(model, backend, tools=False)
-        with self.asked_judge(self.out) as judge:
+        with FolderLock(self.out), self.asked_judge(self.out) as judge:
+            policy = any_policy(model, backend, tools=False)
             found = select(
                 samples,
                 policy,
@@ -79,8 +80,8 @@ class Select(AnsweringModel, JudgeOptions):
                 rules=RULES if judge is None else judged_rules(judge),
                 batch=self.batch,
             )
+            written = write_samples(found.samples, self.out)
         print(*selection_lines(found), sep="\n")
-        written = write_samples(found.samples, self.out)
         page = write_selection_page(self.out / "report", found)
         if found.failed:
             first = next(iter(found.failed.values()))

@@ -1,5 +1,6 @@
 """Reinforcement learning. Imports stay inside `run`, see `lfpc.cli`."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -45,14 +46,25 @@ class Train:
                     "--wandb and --trackio need the local engine; for verl set its own loggers "
                     "(--cluster.verl trainer.logger=...)"
                 )
+            if asked.stop_after is not None:
+                raise ConfigError(
+                    "--stop-after needs the local engine; --engine verl stops at a step, "
+                    "--cluster.stop-at"
+                )
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
         if asked.dry_run or asked.hardware:
             raise ConfigError("--dry-run and --hardware need --engine verl")
         from lfpc.training.local import train
+        from lfpc.training.state import checkpoint_folder
 
-        return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
+        limit = math.inf if asked.stop_after is None else 60 * asked.stop_after
+        folder = train(asked.run, trackers=asked.trackers, stop_after_s=limit)
+        steps = asked.run.steps
+        if folder != checkpoint_folder(asked.run.out, steps):
+            print(f"stopped before step {steps}, as --stop-after asks; the same command resumes")
+        return f"checkpoint: {folder} (run: {asked.run.out})"
 
 
 def _check_given(run: "TrainConfig") -> None:

@@ -30,7 +30,7 @@ from lfpc.policies.loading import any_policy
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples
-from lfpc.storage.files import FolderLock
+from lfpc.storage.files import FolderLock, remove_drafts
 from lfpc.storage.runs import Kind, check_formats, is_run, read_run
 
 log = logging.getLogger(__name__)
@@ -171,6 +171,12 @@ def eval_run(
     for job in jobs:  # before a model is loaded or anything is asked
         check_evaluation(job.folder, job.config, asked[job.task.name][job.config.probe], inputs)
     with FolderLock(out):  # results.json tells of every evaluation below it
+        for folder in {
+            out,
+            *(job.folder.parent for job in jobs),
+            *(out / job.task.name for job in jobs),
+        }:
+            remove_drafts(folder)
         policy = any_policy(config, backend) if policy is None else policy
         for number, job in enumerate(jobs):
             if repeats > 1:

@@ -1,10 +1,12 @@
 """Probe a recorded evaluation: the same samples and configuration under another look."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
@@ -17,7 +19,7 @@ from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import WEIGHTS
 from lfpc.policies.loading import any_policy
-from lfpc.storage.files import FolderLock, read_json
+from lfpc.storage.files import LOCK_FILE, FolderLock, read_json
 from lfpc.storage.runs import ENVIRONMENT_FILE
 
 
@@ -61,52 +63,74 @@ def probe_run(
     if draws < 1:
         raise ConfigError(f"`draws` must be at least 1, got {draws}")
     recorded = own_evaluation(place)
-    with FolderLock(recorded.folder):  # raises while the evaluation is still written
+    runs = _runs(recorded, probes, replay=replay, draws=draws)
+    with _locked(place, [recorded.folder, *(place / name for name in runs)]):
         own = recorded.records()
-    if not own:
-        raise RunError(f"{recorded.folder} holds no episode yet; run its lfpc eval command again")
-    asked = {probe: samples_of_probe([record.sample for record in own], probe) for probe in probes}
-    if policy is not None:
-        backend = policy.backend
-    inputs = evaluation_inputs(policy.config if policy else recorded.config, backend)
-    if policy is not None:
-        _check_same_model(recorded, policy.config, by_weights=WEIGHTS in inputs)
-    configs = {
-        place / name: replace(recorded.config, probe=probe, replay=replay, seed=seed)
-        for probe in asked
-        for draw in range(draws if probe in RANDOM else 1)
-        for seed in [recorded.config.seed + draw]
-        for name in [_folder_name(probe, draw, replay=replay)]
-    }
-    check_evaluation(recorded.folder, recorded.config, [record.sample for record in own], inputs)
-    for folder, config in configs.items():  # before a model is loaded or anything is asked
-        check_evaluation(folder, config, asked[config.probe], inputs)
-    policy = any_policy(recorded.config, backend) if policy is None else policy
-    known_records: dict[Path, Records] = {recorded.folder: own}
-    for folder, config in configs.items():
-        known_records[folder] = evaluate_probe(
-            policy,
-            asked[config.probe],
-            config,
-            folder,
-            own=own,
-            inputs=inputs,
-            samples_file=recorded.run.samples_file,
-            backend=backend_name(backend),
-            progress=progress,
+        own = recorded.records()
+        if not own:
+            raise RunError(
+                f"{recorded.folder} holds no episode yet; run its lfpc eval command again"
+            )
+        samples = [record.sample for record in own]
+        asked = {probe: samples_of_probe(samples, probe) for probe in probes}
+        if policy is not None:
+            backend = policy.backend
+        inputs = evaluation_inputs(policy.config if policy else recorded.config, backend)
+        if policy is not None:
+            _check_same_model(recorded, policy.config, by_weights=WEIGHTS in inputs)
+        check_evaluation(recorded.folder, recorded.config, samples, inputs)
+        for name, config in runs.items():  # before a model is loaded or anything is asked
+            check_evaluation(place / name, config, asked[config.probe], inputs)
+        policy = any_policy(recorded.config, backend) if policy is None else policy
+        known: dict[Path, Records] = {recorded.folder: own}
+        for name, config in runs.items():
+            known[place / name] = evaluate_probe(
+                policy,
+                asked[config.probe],
+                config,
+                place / name,
+                own=own,
+                inputs=inputs,
+                samples_file=recorded.run.samples_file,
+                backend=backend_name(backend),
+                progress=progress,
+            )
+        by_probe = place_records(place_at(place), replay=replay, known=known)
+        return EvaluationResult(
+            path=place,
+            root=root or place,
+            condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
+            replay=replay,
+            known=known,
         )
-    by_probe = place_records(place_at(place), replay=replay, known=known_records)
-    return EvaluationResult(
-        path=place,
-        root=root or place,
-        condition=condition_results(by_probe, read_timings(place), task=recorded.config.task),
-        replay=replay,
-        known=known_records,
-    )
 
 
-def _folder_name(probe: str, draw: int, *, replay: bool) -> str:
-    return "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])])
+def _runs(
+    recorded: Evaluation, probes: Sequence[str], *, replay: bool, draws: int
+) -> dict[str, EvaluationConfig]:
+    """Configurations of the probes' evaluations, by the name of their folder."""
+    return {
+        "-".join([probe, *(["replay"] if replay else []), *([str(draw)] if draw else [])]): replace(
+            recorded.config, probe=probe, replay=replay, seed=recorded.config.seed + draw
+        )
+        for probe in dict.fromkeys(probes)
+        for draw in range(draws if probe in RANDOM else 1)
+    }
+
+
+@contextmanager
+def _locked(place: Path, folders: Sequence[Path]) -> Iterator[None]:
+    """Locks on a place, its evaluations, and the folder of the `lfpc eval` that writes them
+    (OUT/BUDGET or OUT/TASK/BUDGET is a place), before anything is asked.
+
+    Raises:
+        RunError: another process writes in one of them.
+    """
+    above = [folder for folder in place.resolve().parents[:2] if (folder / LOCK_FILE).exists()]
+    with ExitStack() as stack:
+        for folder in (*above, *folders, place):
+            stack.enter_context(FolderLock(folder))
+        yield
 
 
 def _check_same_model(recorded: Evaluation, policy: PolicyConfig, *, by_weights: bool) -> None:

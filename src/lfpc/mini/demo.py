@@ -38,7 +38,7 @@ from lfpc.run_samples import sample_hashes
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.run import select
-from lfpc.storage.files import write_text
+from lfpc.storage.files import FolderLock, write_text
 from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_formats, check_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
@@ -79,7 +79,16 @@ def base_checkpoint() -> Path:
 
 
 def demo(config: DemoConfig, *, progress: bool = True) -> Path:
-    """Run the missing parts of the demo. Returns the page; `results.json` is two folders up."""
+    """Run the missing parts of the demo. Returns the page; `results.json` is two folders up.
+
+    Raises:
+        RunError: another process writes in `config.out`.
+    """
+    with FolderLock(config.out):
+        return _demo(config, progress=progress)
+
+
+def _demo(config: DemoConfig, *, progress: bool) -> Path:
     base = config.base or base_checkpoint()
     data = config.out / "data"
     train_folder, hard_folder = data / "train", data / "hard"

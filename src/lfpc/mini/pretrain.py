@@ -34,9 +34,10 @@ from lfpc.mini.dialogues import (
 from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
+from lfpc.playing.jobs import end_with_parent
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.varlen import speed_up_vision
-from lfpc.storage.files import atomic_file
+from lfpc.storage.files import FolderLock, atomic_file
 
 
 class PretrainModel:
@@ -116,8 +117,15 @@ def crop_shares(config: PretrainConfig, phase: str) -> CropShares:
 def pretrain(config: PretrainConfig, *, progress: bool = True) -> Path:
     """Train the base checkpoint, continuing from the state in `config.out` if there is one. Returns
     `config.out / "checkpoint"`.
+
+    Raises:
+        RunError: another process writes in `config.out`.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(config.out):
+        return _pretrain(config, progress=progress)
+
+
+def _pretrain(config: PretrainConfig, *, progress: bool) -> Path:
     learner = PretrainModel(config)
     for number, (phase, steps) in enumerate(config.phases.items(), 1):
         job = PhaseJob(config, phase, number, steps)
@@ -186,6 +194,7 @@ def _run_together(job: PhaseJob, learner: PretrainModel, *, progress: bool) -> N
 
 def _help(job: PhaseJob, worker: int, weights: dict[str, torch.Tensor]) -> None:
     """Another process: the same learner on the shared weights."""
+    end_with_parent()
     torch.set_num_threads(1)
     learner = PretrainModel(job.config)
     for name, weight in learner.weights().items():

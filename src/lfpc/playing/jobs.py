@@ -6,15 +6,20 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from lfpc.errors import RunError
 
 _LINE_EVERY_S = 30.0
 
@@ -35,7 +40,10 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
     """Results of the jobs by name. Jobs start in the order of the list.
 
     `tick` is called about once a second. The first exception of a job ends all jobs and is raised
-    here.
+    here. However this process ends, its workers end with it.
+
+    Raises:
+        RunError: a worker was killed, such as by a system without memory.
     """
     results: dict[Hashable, Any] = {}
     waiting = list(jobs)
@@ -57,6 +65,12 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
                 for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                     results[running.pop(future).name] = future.result()
                 tick()
+        except BrokenProcessPool as error:
+            _end(pool)
+            raise RunError(
+                "a worker process was killed, perhaps because the machine ran out of memory; "
+                "the same command resumes, and fewer --processes need less memory"
+            ) from error
         except BaseException:
             _end(pool)
             raise
@@ -74,11 +88,29 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 def _be_worker(processes: int) -> None:
-    """Set up a worker: its share of the cores, and a silent end on Ctrl-C."""
+    """Set up a worker: its share of the cores, a silent end on Ctrl-C, and an end with its
+    parent.
+    """
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def end_with_parent() -> None:
+    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
+    was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 @contextmanager

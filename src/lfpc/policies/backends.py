@@ -38,6 +38,14 @@ class Requests:
             raise ConfigError(f"`timeout_s` must be above 0, got {self.timeout_s}")
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server(Requests):
     """Address of a server, and the limits of its requests."""
@@ -52,14 +60,6 @@ class Server(Requests):
                 f"`base_url` {self.base_url!r} is not the address of an API, such as "
                 f"http://127.0.0.1:8000/v1"
             )
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port
-        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

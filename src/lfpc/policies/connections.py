@@ -47,7 +47,7 @@ def async_client(base_url: str, *, timeout_s: float, retries: int) -> openai.Asy
     with _usable_proxy(base_url):
         return openai.AsyncOpenAI(
             http_client=(
-                openai.DefaultAsyncHttpxClient(trust_env=False) if _on_loopback(base_url) else None
+                openai.DefaultAsyncHttpxClient(trust_env=False) if on_loopback(base_url) else None
             ),
             **_options(base_url, timeout_s, retries),
         )
@@ -58,7 +58,7 @@ def client(base_url: str, *, timeout_s: float, retries: int) -> openai.OpenAI:
     with _usable_proxy(base_url):
         return openai.OpenAI(
             http_client=(
-                openai.DefaultHttpxClient(trust_env=False) if _on_loopback(base_url) else None
+                openai.DefaultHttpxClient(trust_env=False) if on_loopback(base_url) else None
             ),
             **_options(base_url, timeout_s, retries),
         )
@@ -73,7 +73,8 @@ def _options(base_url: str, timeout_s: float, retries: int) -> dict[str, Any]:
     }
 
 
-def _on_loopback(base_url: str) -> bool:
+def on_loopback(base_url: str) -> bool:
+    """Whether an address is one of this machine."""
     host = urlsplit(base_url).hostname or ""
     try:
         address = ip_address(host)
@@ -108,7 +109,7 @@ def request_error(base_url: str, error: openai.OpenAIError) -> PolicyError:
         hint = _HINTS.get(error.status_code)
         return PolicyError(f"{base_url}: {reason_of(error)}{f' ({hint})' if hint else ''}")
     cause = _short(str(error.__cause__ or error)) or type(error.__cause__ or error).__name__
-    proxies = "" if _on_loopback(base_url) else _proxy_names()
+    proxies = "" if on_loopback(base_url) else _proxy_names()
     hint = f"; asked through the proxy in {proxies}" if proxies else ""
     return PolicyError(f"{base_url}: {_short(str(error))} ({cause}){hint}")
 

@@ -79,7 +79,8 @@ def read_settings(folder: Path) -> CheckpointSettings | None:
         return config_from_plain(CheckpointSettings, found, "settings")
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{file}: not the settings of a checkpoint ({error}); delete it to use the defaults"
+            f"{file}: not the settings of a checkpoint ({error}); copy it again from the "
+            f"checkpoint, or move it elsewhere to use the defaults"
         ) from error
 
 

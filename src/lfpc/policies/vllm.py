@@ -4,6 +4,7 @@ Conversations go through the checkpoint's chat template, as in vLLM's server.
 """
 
 import atexit
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -15,6 +16,7 @@ from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
 from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages
 from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.guardian import end_with_this_process
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.texts import NOT_SAMPLED, valid_text
 from lfpc.protocols import ChatProtocol
@@ -60,7 +62,15 @@ class VllmPolicy:
         }
         options = {**defaults, **(engine.options if engine else {})}
         try:
+            before = multiprocessing.active_children()
             self._model = vllm.LLM(model=str(checkpoint), **options)
+            end_with_this_process(
+                [
+                    one.pid
+                    for one in multiprocessing.active_children()
+                    if one not in before and one.pid
+                ]
+            )
             atexit.register(_shut_down, ref(self._model))
             self._rules = vllm.SamplingParams(
                 temperature=sampling.temperature,

@@ -30,7 +30,7 @@ from lfpc.published.reading import sample_of
 from lfpc.published.rejections import Rejected, Rejection, RejectReason
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import SAMPLES_FILE, Sample, row_of_sample, sample_from_row, write_samples
-from lfpc.storage.files import atomic_file, write_json
+from lfpc.storage.files import FolderLock, atomic_file, remove_drafts, write_json
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import Kind, RunFolder
 
@@ -70,7 +70,7 @@ def import_published(
         ConfigError: unknown format, or `out` inside the source folder.
         SampleError: missing files, another layout, or fewer samples than `min_share`; the message
             names the columns to use, if a guess works.
-        RunError: `out` holds another import, or the disk refuses.
+        RunError: `out` holds another import or is in use, or the disk refuses.
     """
     chosen = published_set(config.format)
     if config.src.is_dir() and out.resolve().is_relative_to(config.src.resolve()):
@@ -93,21 +93,25 @@ def import_published(
     store_picture = partial(_with_stored_picture, config, PictureStore(pictures), inside)
     work = partial(sample_of, finish=store_picture)
     label = f"import {config.format}"
-    with RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
+    # `out` too: somebody may be drawing boxes there
+    with FolderLock(out), RunFolder.open(out / JOURNAL, Kind.IMPORT, config) as run:
+        for folder in (out, *pictures.glob("*/")):
+            remove_drafts(folder)
         journal = Journal.open(run.path / JOURNAL_FILE)
-        done = 0
+        done = set[int]()
         seen = set[int]()
         for line in journal.rows():
-            done += 1
+            done.add(int(line["key"]))
             if "sample" in line:
                 seen.add(short_hash(line["sample"]["id"]))
-        found = islice(chain(first, rows), done, None)
+        numbered = enumerate(chain(first, rows), 1)
+        found = (pair for pair in numbered if pair[0] not in done)
         with (
-            progress_bar(None, done, label, unit="row", shown=progress) as advance,
+            progress_bar(None, len(done), label, unit="row", shown=progress) as advance,
             ThreadPoolExecutor(THREADS) as threads,
         ):
-            made = in_order(threads, work, found, 2 * THREADS)
-            for number, one in enumerate(made, done + 1):
+            made = in_order(threads, lambda pair: (pair[0], work(pair[1])), found, 2 * THREADS)
+            for number, one in made:
                 journal.append(str(number), _line(one, number, seen, out))
                 advance(1)
         problem = _too_few(journal, config, min_share)

@@ -70,6 +70,8 @@ class Selection:
     """Sample id -> reason of its failure; failed samples are left out."""
     truncated: int = 0
     """Samples with a reply that the token limit ended."""
+    open: tuple[str, ...] = ()
+    """Ids of the failed samples whose model or judge failed: another call asks them again."""
     one_size: int = 0
     """Samples whose picture has the same size at all levels, so that no answer can change."""
 
@@ -193,6 +195,9 @@ def _selection(found: Mapping[str, SearchResult | Failure], config: SelectConfig
             _level(i, name, results, changed[name]) for i, name in enumerate(config.levels)
         ),
         failed=failed,
+        open=tuple(
+            name for name, result in found.items() if isinstance(result, Failure) and result.counts
+        ),
         one_size=sum(result.sizes == 1 for result in results),
     )
 
@@ -215,6 +220,7 @@ def summary(selection: Selection) -> dict[str, Any]:
         "wrong": selection.wrong,
         "dropped": selection.dropped,
         "failed": failed,
+        "open": selection.open,
         "ladder": selection.ladder,
     }
 

@@ -22,6 +22,7 @@ from lfpc.storage.typed import plain
 LONE_SURROGATES = "backslashreplace"
 """Error handler that writes lone surrogates, which UTF-8 lacks, as \\uD800, which JSON reads."""
 _DRAFTS = ".*.part"
+_OLD = ".old"
 
 
 @contextmanager
@@ -69,10 +70,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, folder: Path) -> None:
-    """Replace `folder` by `draft`; a reader finds the old or the new one, never a partial one."""
+    """Replace `folder` by `draft`; a reader finds the old or the new one, or for a moment none, but
+    never a partial one. `remove_drafts` puts the old one back after a kill in that moment.
+    """
     for path in [*draft.rglob("*"), draft]:
         _sync(path)
-    old = folder.with_name(f".{folder.name}.old")
+    old = folder.with_name(f".{folder.name}{_OLD}")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -83,8 +86,14 @@ def replace_folder(draft: Path, folder: Path) -> None:
 
 def remove_drafts(folder: Path) -> None:
     """Delete drafts of killed processes directly in `folder`, in which no other process may be
-    writing.
+    writing. A folder that was moved aside and not yet replaced is moved back.
     """
+    for old in folder.glob(f".*{_OLD}"):
+        former = old.with_name(old.name[1 : -len(_OLD)])
+        if former.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(former)
     for draft in folder.glob(_DRAFTS):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

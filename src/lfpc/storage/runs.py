@@ -305,7 +305,7 @@ def check_run(
         return
     head = _read_head(path)
     if not resume:
-        raise RunError(f"{path} already holds a run; continue it, delete it, or use another folder")
+        raise RunError(f"{path} already holds a run; continue it, or use another folder")
     if head["kind"] != kind:
         raise RunError(f"{path} holds a run of kind {head['kind']}, not {kind}; use another folder")
     if not has_results(path, kind):

@@ -9,6 +9,7 @@ rollouts    episodes -> tokens and mask
 loss        log-probabilities and advantages -> loss
 update      one optimiser step
 local       the loop on one device
+faults      lack of memory and infinite weights, in a sentence
 state       checkpoints to resume from
 statistics  episodes of a step -> metrics
 trackers    metrics in TensorBoard, wandb and trackio

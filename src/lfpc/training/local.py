@@ -4,6 +4,7 @@ A step is a function of (weights, optimiser, seed, step), so a resumed run is bi
 uninterrupted one.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from lfpc.episode import Episode, episode, play
 from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
+from lfpc.playing.stopping import Terminated, held, interruptible
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
@@ -34,6 +36,7 @@ from lfpc.training.draw import (
     training_samples,
     validation_samples,
 )
+from lfpc.training.faults import check_finite, out_of_memory_explained
 from lfpc.training.groups import (
     Group,
     advantages_of,
@@ -50,6 +53,7 @@ from lfpc.training.state import (
     checkpoint_folder,
     load_model,
     load_state,
+    remove_leftovers,
     save_state,
     save_weights,
     saved_steps,
@@ -58,6 +62,7 @@ from lfpc.training.state import (
 from lfpc.training.statistics import (
     Numbers,
     alarms,
+    check_progress,
     episode_numbers,
     is_best,
     new_alarms,
@@ -76,19 +81,26 @@ def train(
     progress: bool = True,
     reward: Reward | None = None,
     trackers: Sequence[TrackerName] = (),
+    stop_after_s: float = math.inf,
 ) -> Path:
     """Train, or continue the run that `config.out` holds. Returns the folder of the last step's
     checkpoint.
+
+    SIGTERM (as Terminated) abandons the episodes of a step, or waits for its update, and the
+    checkpoint of the last whole step is saved.
 
     Args:
         config: the run.
         progress: whether to show a progress bar, or lines without a terminal.
         reward: reward function in place of `config.reward`.
         trackers: trackers for metrics and some episodes, besides TensorBoard.
+        stop_after_s: seconds after which no step begins that would not end by then; at least one
+            is made.
     Raises:
         ConfigError, SampleError, PictureError, CheckpointError, RunError: before the first step
             wherever possible.
     """
+    ends = time.monotonic() + stop_after_s
     device = pick_device(config)
     samples = training_samples(config.data, config)
     validation = validation_samples(config)
@@ -107,12 +119,13 @@ def train(
     )
     keep_whole_set(run, samples)
     keep_init_files(config)
+    remove_leftovers(config.out, config.keep)
     if done < config.steps:
         with opened(done, config, trackers, run.id) as boards:
             trainer = Trainer(config, device, done, reward)
             run.truncate_metrics(done)
-            _loop(trainer, run, samples, validation, done, boards, progress=progress)
-    return checkpoint_folder(config.out, config.steps)
+            done = _loop(trainer, run, samples, validation, done, boards, ends, progress=progress)
+    return checkpoint_folder(config.out, done)
 
 
 class Trainer:
@@ -152,9 +165,11 @@ class Trainer:
         before = self.policy.views.count.pictures
         self.generator.manual_seed(_seed(self.config.seed, 1, step))
         with self.policy.cached_views():
-            groups = self.play_groups(samples)
+            with interruptible(), out_of_memory_explained("playing", self.config):
+                groups = self.play_groups(samples)
             played = time.perf_counter()
-            updated = self._update(groups, step)
+            with out_of_memory_explained("updating", self.config):
+                updated = self._update(groups, step)
         ended = time.perf_counter()
         numbers: Numbers = {
             "step": step,
@@ -202,6 +217,7 @@ class Trainer:
             self.learner.update(rollouts, advantages_of(groups), step=step)
             for _ in range(self.config.updates_per_batch)
         ]
+        check_finite(self.learner.weights, self.config, step)
         return {
             "loss": reports[-1].loss,
             "grad_norm": reports[-1].grad_norm,
@@ -225,14 +241,28 @@ def _loop(
     validation: list[Sample],
     done: int,
     boards: Sequence[Tracker],
+    ends: float,
     *,
     progress: bool,
-) -> None:
+) -> int:
+    """Make the steps after `done`, until the last one or the time `ends` of the monotonic clock.
+    Returns the number of finished steps, which have a checkpoint.
+    """
     config = trainer.config
     settings = settings_of_run(config, samples)
     history = run.metrics()
     training = Openable(samples, trainer.first_view)
     held_out = Openable(validation, trainer.first_view)
+    longest = 0.0
+    saved = done
+
+    def save() -> None:
+        nonlocal saved
+        if saved < done:
+            optimizer = trainer.learner.optimizer
+            save_state(trainer.model, trainer.tokenizer, optimizer, config, done, settings)
+            saved = done
+
     bar = tqdm(
         total=config.steps,
         initial=done,
@@ -241,11 +271,17 @@ def _loop(
         disable=None if progress else True,
         dynamic_ncols=True,
     )
-    try:
+    with bar, held():  # SIGTERM ends the episodes of a step, and waits for everything else
         for step in range(done + 1, config.steps + 1):
+            began = time.monotonic()
             places = prompts_of_step(len(samples), config, step)
             chosen = training.at(places)
-            numbers, groups = trainer.step(chosen, step)
+            try:
+                numbers, groups = trainer.step(chosen, step)
+            except Terminated:
+                save()
+                tqdm.write(f"SIGTERM: step {done} of {config.steps} is saved", file=sys.stderr)
+                raise
             numbers["broken_pictures"] = sum(
                 samples[place].id != sample.id for place, sample in zip(places, chosen, strict=True)
             )
@@ -261,16 +297,20 @@ def _loop(
             _log_episodes(run, config, step, groups)
             run.log_metrics(row)
             history.append(row)
+            done = step
             if step % config.save_every == 0 or last:
-                optimizer = trainer.learner.optimizer
-                save_state(trainer.model, trainer.tokenizer, optimizer, config, step, settings)
+                save()
             for board in boards:
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
                     board.episode(groups[0].episodes[0], step)
             _show(bar, numbers, step, config.steps, progress=progress)
-    finally:
-        bar.close()
+            check_progress(history, config)
+            longest = max(longest, time.monotonic() - began)
+            if time.monotonic() + longest > ends:
+                save()
+                break
+    return done
 
 
 def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequence[Group]) -> None:

@@ -32,6 +32,9 @@ class TrainOptions:
     """Send metrics and some episodes to Weights & Biases."""
     trackio: bool = False
     """Send metrics and some episodes to trackio."""
+    stop_after: float | None = None
+    """Minutes after which to save and stop, for queues with a time limit; the same command resumes.
+    Local engine only; for verl --cluster.stop-at names a step."""
     dry_run: bool = False
     """Print verl's settings, checked by verl, with estimates of memory and time, and stop."""
 

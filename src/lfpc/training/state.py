@@ -8,18 +8,19 @@
 Random numbers of a step depend on (seed, step) only, so no random state is saved.
 """
 
-import copy
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZipFile
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError
+from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError, first_line
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.samples import Sample
@@ -27,6 +28,9 @@ from lfpc.storage.files import atomic_file, remove_drafts
 from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.resume import init_files
 
+MERGED_DIFFERENCE = 1e-3
+"""Largest difference of a logit after merging adapters, in standard deviations of the logits;
+rounding alone gives about 1e-6."""
 _STEP = re.compile(r"step-(\d{6})")
 
 
@@ -79,10 +83,11 @@ def load_model(
     """Model and tokenizer after `step` (0: of `config.init`); the trained weights require
     gradients.
     """
-    whole = step and config.lora is None
-    model, tokenizer = load_checkpoint(
-        checkpoint_folder(config.out, step) if whole else config.init, device=device
-    )
+    if step and config.lora is None:
+        with _resume_advice(config.out, step):
+            model, tokenizer = load_checkpoint(checkpoint_folder(config.out, step), device=device)
+    else:
+        model, tokenizer = load_checkpoint(config.init, device=device)
     if config.lora is not None:
         add_adapters(model, config.lora, seed=config.seed)
     if config.freeze_vision:
@@ -100,6 +105,7 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
         import peft
     except ImportError as error:
         raise ConfigError("`lora` needs the package peft: pip install 'lfpc[lora]'") from error
+    _check_untied(model, lora)
     settings = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
     )
@@ -109,6 +115,24 @@ def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
             peft.inject_adapter_in_model(settings, model)
         except ValueError as error:
             raise ConfigError(f"`lora.targets`: {error}") from error
+
+
+def _check_untied(model: Any, lora: LoraConfig) -> None:
+    """Check that no adapter gets on a matrix that two layers share: merged into one of them, it
+    would be in both or in none.
+
+    Raises:
+        ConfigError: one would.
+    """
+    if not model.config.tie_word_embeddings:
+        return
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    for name, module in model.named_modules():
+        if module in embeddings and name.rpartition(".")[2] in lora.targets:
+            raise ConfigError(
+                f"--lora.targets: {name} shares its weights with the other embedding of this "
+                f"checkpoint (tie_word_embeddings); leave embed_tokens and lm_head out"
+            )
 
 
 def adapters(model: Any) -> dict[str, torch.Tensor]:
@@ -154,7 +178,6 @@ def save_state(
     """
     folder = checkpoint_folder(config.out, step)
     file = folder.with_suffix(".pt")
-    remove_drafts(folder.parent)
     save_weights(model, tokenizer, folder, config, settings)
     try:
         with atomic_file(file, "wb") as out:
@@ -164,10 +187,22 @@ def save_state(
             )
     except (DiskError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CheckpointError(f"{file}: cannot be written ({error.__cause__ or error})") from error
-    for old in saved_steps(config.out)[: -config.keep]:
-        checkpoint_folder(config.out, old).with_suffix(".pt").unlink()
-        shutil.rmtree(checkpoint_folder(config.out, old))
+    remove_leftovers(config.out, config.keep)
     return folder
+
+
+def remove_leftovers(out: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints to resume from, and what a killed run has left:
+    drafts, weights without an optimiser, optimisers without weights.
+    """
+    remove_drafts(out / "checkpoints")
+    kept = {checkpoint_folder(out, step) for step in saved_steps(out)[-keep:]}
+    for file in (out / "checkpoints").glob("step-*.pt"):  # first: without it a folder is no state
+        if file.with_suffix("") not in kept:
+            file.unlink()
+    for step in step_folders(out):
+        if checkpoint_folder(out, step) not in kept:
+            shutil.rmtree(checkpoint_folder(out, step))
 
 
 def save_weights(
@@ -177,40 +212,116 @@ def save_weights(
     config: TrainConfig,
     settings: CheckpointSettings,
 ) -> Path:
-    """Write the weights as a plain checkpoint, with adapters merged into a copy of the weights."""
-    return save_checkpoint(
-        _merged(model) if config.lora is not None else model,
-        tokenizer,
-        folder,
-        source=init_files(config.out),
-        settings=settings,
-    )
+    """Write the weights as a plain checkpoint, with adapters merged into them.
+
+    Raises:
+        CheckpointError: the disk refuses, or the merged weights compute other logits than the
+            adapters.
+    """
+    with merged(model) if config.lora is not None else nullcontext():
+        return save_checkpoint(
+            model, tokenizer, folder, source=init_files(config.out), settings=settings
+        )
 
 
 def load_state(
     model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
 ) -> None:
-    """Restore optimiser and adapters of `step`."""
+    """Restore optimiser and adapters of `step`.
+
+    Raises:
+        CheckpointError: the file is damaged, or of other weights.
+    """
     file = checkpoint_folder(config.out, step).with_suffix(".pt")
+    with _resume_advice(config.out, step):
+        try:
+            if damaged := ZipFile(file).testzip():  # torch does not compare the checksums inside
+                raise ValueError(f"{damaged} in it differs from its checksum")
+            state = torch.load(file, map_location=model.device, weights_only=True)
+            optimizer.load_state_dict(state["optimizer"])
+            with torch.no_grad():
+                for name, weight in adapters(model).items():
+                    weight.copy_(state["adapters"][name])
+        except Exception as error:  # each reader raises its own exception for a broken file
+            raise CheckpointError(f"{file}: cannot be read ({first_line(error)})") from error
+
+
+@contextmanager
+def _resume_advice(out: Path, step: int) -> Iterator[None]:
+    """Add to a CheckpointError about the checkpoint of `step` how to continue without it."""
     try:
-        state = torch.load(file, map_location=model.device, weights_only=True)
-        optimizer.load_state_dict(state["optimizer"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error}); delete it to resume from the checkpoint before"
-        ) from error
-    with torch.no_grad():
-        for name, weight in adapters(model).items():
-            weight.copy_(state["adapters"][name])
+        yield
+    except CheckpointError as error:
+        folder = checkpoint_folder(out, step)
+        earlier = [one for one in saved_steps(out) if one < step]
+        advice = (
+            f"to resume from step {earlier[-1]}, move {folder} and {folder.name}.pt to another "
+            f"folder"
+            if earlier
+            else f"{out} has no earlier checkpoint: start a new run with another --out, from these "
+            f"weights if they load (--init {folder})"
+        )
+        raise CheckpointError(f"{error}; {advice}") from error
 
 
-def _merged(model: Any) -> Any:
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Inside the block the adapters of `model` are merged into its layers, whose names are then
+    those of a plain checkpoint. The former weights wait in main memory, so the device holds no
+    second copy, and are the same bits afterwards.
+
+    Raises:
+        CheckpointError: the merged layers compute other logits.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    merged = copy.deepcopy(model)
-    for name, module in list(merged.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=False)
-            parent = merged.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    return merged
+    layers: dict[str, Any] = {
+        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+    }
+    before = _logits(model)
+    former: dict[str, torch.Tensor] = {}
+    try:
+        for name, layer in layers.items():
+            base = layer.get_base_layer()
+            former[name] = base.weight.detach().to("cpu", copy=True)
+            with torch.no_grad():
+                for adapter in layer.active_adapters:
+                    base.weight.add_(layer.get_delta_weight(adapter))
+            _put(model, name, base)
+        difference = float((_logits(model) - before).abs().max() / before.std())
+        if not difference < MERGED_DIFFERENCE:
+            raise CheckpointError(
+                f"the merged adapters compute other logits than training did (by {difference:.2g} "
+                f"standard deviations); no checkpoint is written"
+            )
+        yield
+    finally:
+        for name, weight in former.items():
+            with torch.no_grad():
+                layers[name].get_base_layer().weight.copy_(weight)
+            _put(model, name, layers[name])
+
+
+def _put(model: Any, name: str, module: Any) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)
+
+
+@torch.no_grad()
+def _logits(model: Any) -> torch.Tensor:
+    """Logits of a short made-up conversation with a picture of 4 visual tokens."""
+    config = model.config
+    vision = config.vision_config
+    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    side = 2 * vision.spatial_merge_size
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 256, (8,), generator=generator).tolist()
+    ids = [*words, config.vision_start_token_id, *[config.image_token_id] * 4]
+    ids += [config.vision_end_token_id, *words]
+    tokens = torch.tensor([ids], device=model.device)
+    return model(
+        input_ids=tokens,
+        mm_token_type_ids=(tokens == config.image_token_id).int(),
+        pixel_values=torch.randn(side * side, patch, generator=generator).to(model.device),
+        image_grid_thw=torch.tensor([[1, side, side]], device=model.device),
+    ).logits.float()

@@ -10,8 +10,10 @@ from typing import Any
 
 from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
+from lfpc.errors import RunError
 from lfpc.records import episode_answered_before_crop, truncated_replies
 from lfpc.rewards import RewardTerms, repeated
+from lfpc.training.config import TrainConfig
 from lfpc.training.groups import Group, episodes_of
 
 Numbers = dict[str, float | None]
@@ -241,6 +243,40 @@ def new_alarms(codes: Sequence[str], history: Sequence[Mapping[str, Any]]) -> li
     """Texts of those `codes` that no step of `history` has raised."""
     known = {code for row in history for code in row.get("alarms", ())}
     return [ALARM_TEXTS[code] for code in codes if code not in known]
+
+
+PATIENCE = 3
+"""Consecutive steps without any trained rollout, for a reason that does not pass, before a run
+stops."""
+
+
+def check_progress(history: Sequence[Mapping[str, Any]], config: TrainConfig) -> None:
+    """Check that the last steps trained something. Groups with equal rewards train nothing either,
+    but may pass: they raise an alarm only.
+
+    Args:
+        history: metrics of all steps so far, oldest first.
+        config: the run.
+    Raises:
+        RunError: every rollout of the last `PATIENCE` steps was overlong, or none of their
+            gradients was finite.
+    """
+    now = history[-PATIENCE:]
+    rollouts = config.prompts_per_step * config.group_size
+    if len(now) < PATIENCE:
+        return
+    if all((row.get("overlong") or 0) + (row.get("failed") or 0) >= rollouts for row in now):
+        raise RunError(
+            f"{config.out}: every rollout of the last {PATIENCE} steps is longer than "
+            f"--max-rollout-tokens {config.max_rollout_tokens}, so nothing is trained; raise it, "
+            f"or lower the first-view budget, --crop.max-tokens or --max-turns"
+        )
+    if all(row.get("trained_rollouts") and row.get("grad_norm") is None for row in now):
+        raise RunError(
+            f"{config.out}: the gradient was not finite in the last {PATIENCE} steps, so nothing "
+            f"is trained; lower --learning-rate (now {config.learning_rate:g}), or start from "
+            f"another checkpoint"
+        )
 
 
 def _window_means(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:

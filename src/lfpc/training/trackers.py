@@ -4,6 +4,7 @@
 trackers.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,6 +21,8 @@ from lfpc.training.config import TrainConfig
 from lfpc.training.statistics import Numbers
 
 TrackerName = Literal["wandb", "trackio"]
+EVENTS = "events.out.tfevents."
+"""Beginning of the names of TensorBoard's files."""
 PROJECT = "lfpc"
 """Project name of the runs."""
 LONGEST_TEXT = 500
@@ -62,6 +65,7 @@ class TensorBoard:
     def __init__(self, path: Path, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _put_in_the_past(path / "tensorboard")
         self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=done + 1)
 
     def numbers(self, numbers: Numbers, step: int) -> None:
@@ -75,6 +79,18 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _put_in_the_past(folder: Path) -> None:
+    """Rename event files that would sort after a new one, because the clock went back since.
+    TensorBoard reads the files of a run in the order of their names, which begin with a time.
+    """
+    files = sorted(folder.glob(f"{EVENTS}*"))
+    for place, file in enumerate(files):
+        stamp, _, rest = file.name.removeprefix(EVENTS).partition(".")
+        latest = int(time.time()) - len(files) + place
+        if stamp.isdigit() and int(stamp) > latest:
+            file.rename(folder / f"{EVENTS}{latest:010d}.{rest}")
 
 
 class Hosted:

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.identity import PROCESSOR_FILES
+from lfpc.policies.qwen.sums import check_sums, write_sums
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
@@ -30,8 +31,8 @@ def load_checkpoint(
     """The model (in evaluation mode) and tokenizer in a Hugging Face folder.
 
     Raises:
-        CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
-            chat template.
+        CheckpointError: no such folder, unsupported architecture, missing, unreadable, damaged or
+            infinite weights, no chat template.
     """
     check_folder(path)
     try:
@@ -52,11 +53,21 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: {len(missing)} weights are missing from the folder, among them {missing[0]}"
         )
+    check_sums(path)
+    _check_finite(model, path)
     legacy = path / "chat_template.json"
     if not tokenizer.chat_template and legacy.is_file():
         tokenizer.chat_template = json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
     speed_up_vision(model.model.visual)
     return model.to(device).eval(), tokenizer
+
+
+def _check_finite(model: Any, path: Path) -> None:
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise CheckpointError(
+                f"{path}: the weight {name} holds NaN or infinity; use an earlier checkpoint"
+            )
 
 
 def check_folder(path: Path) -> None:
@@ -111,6 +122,7 @@ def save_checkpoint(
                 (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
             if settings is not None:
                 write_settings(settings, draft)
+            write_sums(draft)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
     return folder

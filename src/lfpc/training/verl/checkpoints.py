@@ -13,8 +13,9 @@ from pathlib import Path
 
 from lfpc.errors import CheckpointError
 from lfpc.policies.identity import PROCESSOR_FILES
+from lfpc.policies.qwen.sums import write_sums
 from lfpc.policies.settings import CheckpointSettings, write_settings
-from lfpc.storage.files import atomic_folder, replace_folder
+from lfpc.storage.files import atomic_folder, remove_drafts, replace_folder
 from lfpc.training.config import TrainConfig
 from lfpc.training.resume import init_files
 from lfpc.training.state import best_checkpoint, checkpoint_folder, step_folders
@@ -40,22 +41,57 @@ def saved_step(out: Path) -> int:
         ) from error
 
 
+RANK_FILES = ("model", "optim", "extra_state")
+"""Beginnings of the names of verl's files, one of each per GPU."""
+
+
 def check_ranks(out: Path, gpus: int) -> None:
-    """Check that the checkpoint to resume from has one shard for each GPU, as verl needs.
+    """Check that the checkpoint to resume from has the files of every GPU, as verl needs.
 
     Raises:
         CheckpointError: it has not.
     """
     step = saved_step(out)
-    folder = state_folder(out) / f"global_step_{step}" / "actor"
-    if not step or (folder / f"model_world_size_{gpus}_rank_0.pt").is_file():
+    if not step:
         return
-    found = [path.name.split("_")[3] for path in folder.glob("model_world_size_*_rank_0.pt")]
-    was = f"written by {found[0]} GPUs" if found else "not whole"
-    raise CheckpointError(
-        f"{folder} is {was}; continue on as many, or start a new run from "
-        f"{checkpoint_folder(out, step)} (--init)"
+    folder = state_folder(out) / f"global_step_{step}" / "actor"
+    missing = [
+        name
+        for rank in range(gpus)
+        for kind in RANK_FILES
+        if not (folder / (name := f"{kind}_world_size_{gpus}_rank_{rank}.pt")).is_file()
+    ]
+    if not missing:
+        return
+    found = {path.name.split("_")[3] for path in folder.glob("model_world_size_*_rank_*.pt")}
+    found.discard(str(gpus))
+    was = (
+        f"was written by {min(found)} GPUs, not {gpus}; continue on as many"
+        if found
+        else f"lacks {len(missing)} files, among them {missing[0]}; copy them back"
     )
+    published = step_folders(out)
+    other = (
+        f", or start a new run from {checkpoint_folder(out, published[-1])} (--init) in another "
+        f"--out"
+        if published
+        else ""
+    )
+    raise CheckpointError(f"{folder} {was}{other}")
+
+
+def remove_leftovers(out: Path, keep: int) -> None:
+    """Delete what a killed run has left: drafts, verl's checkpoints after the last complete one,
+    and all but the last `keep` of both.
+    """
+    remove_drafts(out / "checkpoints")
+    if step := saved_step(out):
+        states = _state_folders(out)
+        complete = [folder for folder in states if _step(folder) <= step]
+        for folder in {*states} - {*complete[-keep:]}:
+            shutil.rmtree(folder)
+    for old in step_folders(out)[:-keep]:
+        shutil.rmtree(checkpoint_folder(out, old))
 
 
 def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Path:
@@ -76,6 +112,7 @@ def publish(config: TrainConfig, step: int, settings: CheckpointSettings) -> Pat
         if (init_files(config.out) / name).is_file():
             shutil.copyfile(init_files(config.out) / name, written / name)
     write_settings(settings, written)
+    write_sums(written)
     folder.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(written, folder)
     for old in step_folders(config.out)[: -config.keep]:
@@ -89,10 +126,11 @@ def _state_folders(out: Path) -> list[Path]:
     """Verl's own checkpoints, oldest first. verl itself would forget those before a resume, and
     delete before it writes.
     """
-    return sorted(
-        state_folder(out).glob("global_step_*"),
-        key=lambda folder: int(folder.name.rpartition("_")[2]),
-    )
+    return sorted(state_folder(out).glob("global_step_*"), key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("_")[2])
 
 
 def keep_best(out: Path, step: int) -> Path:

@@ -17,12 +17,13 @@ from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import training_samples, validation_samples
 from lfpc.training.resume import check_steps, keep_init_files, run_inputs
-from lfpc.training.state import (
-    check_engine,
-    checkpoint_folder,
-    settings_of_run,
+from lfpc.training.state import check_engine, checkpoint_folder, settings_of_run
+from lfpc.training.verl.checkpoints import (
+    check_ranks,
+    publish,
+    remove_leftovers,
+    saved_step,
 )
-from lfpc.training.verl.checkpoints import check_ranks, publish, saved_step
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import estimate, report
 from lfpc.training.verl.translate import settings, settings_lines, state_folder
@@ -102,6 +103,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     )
     keep_whole_set(run, samples)
     keep_init_files(config)
+    remove_leftovers(config.out, config.keep)
     if done and not checkpoint_folder(config.out, done).is_dir():
         # the run was killed between verl's checkpoint and ours
         publish(config, done, settings_of_run(config, samples))

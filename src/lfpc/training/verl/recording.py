@@ -19,7 +19,6 @@ from lfpc.storage.runs import RunFolder
 from lfpc.training.config import TrainConfig
 from lfpc.training.groups import (
     Group,
-    advantages_of,
     episodes_of,
     group_of,
     places_to_log,
@@ -127,10 +126,24 @@ def step_numbers(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> Nu
     return {
         **episode_numbers(episodes_of(groups), terms_of(groups)),
         **sampling_numbers(whole),
-        "trained_rollouts": sum(advantage != 0 for advantage in advantages_of(whole)),
+        "trained_rollouts": trained_rollouts(rollouts, config),
         "overlong": sum(one.overlong for one in rollouts),
         "failed": check_complete(len(rollouts), config),
     }
+
+
+def trained_rollouts(rollouts: Sequence[RecordedRollout], config: TrainConfig) -> int:
+    """Number of rollouts with a gradient: not overlong, and with a nonzero advantage."""
+    return sum(
+        advantage != 0 and not one.overlong
+        for found in _by_question(rollouts)
+        if len(found) == config.group_size
+        for one, advantage in zip(
+            found,
+            group_of([one.episode for one in found], [one.terms for one in found]).advantages,
+            strict=True,
+        )
+    )
 
 
 def log_episodes(

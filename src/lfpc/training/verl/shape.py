@@ -24,6 +24,25 @@ class ModelShape:
     vision_hidden: int
     vision_depth: int
     vision_intermediate: int
+    vision_heads: int = 16
+
+    def indivisible(self, gpus: int) -> list[str]:
+        """What vLLM cannot divide among `gpus` GPUs; empty: nothing. A GPU holds whole heads, and
+        at least one of keys and values, of which several GPUs may hold copies.
+        """
+        found = [
+            f"{count} {name}"
+            for name, count in (
+                ("attention heads", self.heads),
+                ("channels of a layer", self.intermediate),
+                ("vision heads", self.vision_heads),
+                ("vision channels of a layer", self.vision_intermediate),
+            )
+            if count % gpus
+        ]
+        if self.kv_heads % gpus and gpus % self.kv_heads:
+            found.append(f"{self.kv_heads} heads of keys and values")
+        return found
 
     @property
     def kv_width(self) -> int:
@@ -131,4 +150,5 @@ def _shape(config: Mapping[str, Any]) -> ModelShape:
         vision_hidden=vision["hidden_size"],
         vision_depth=vision["depth"],
         vision_intermediate=vision["intermediate_size"],
+        vision_heads=vision.get("num_heads", 16),
     )

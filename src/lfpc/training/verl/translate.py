@@ -14,6 +14,7 @@ from lfpc.errors import ConfigError
 from lfpc.storage.typed import plain
 from lfpc.training.config import TrainConfig
 from lfpc.training.verl.clusters import Cluster
+from lfpc.training.verl.estimate import shape_of_run
 
 NAME = "lfpc"
 """Name of our agent loop and advantages in verl's registries, and of our section in its
@@ -43,6 +44,9 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     chat = config.chat
     budget = config.first_budget(0)
     view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
+    crop = config.crop.max_tokens
+    needed = budget + crop + config.max_new_tokens
+    whole = shape_of_run(config, cluster).indivisible(cluster.tensor_parallel)
     refusals = (
         (config.lora is not None, "--lora needs the local engine; leave it out"),
         (
@@ -58,6 +62,17 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         (
             budget + config.max_new_tokens > config.max_rollout_tokens,
             f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
+        ),
+        (
+            needed > config.max_rollout_tokens,
+            f"{view} leave no room for a crop of {crop} in --max-rollout-tokens "
+            f"{config.max_rollout_tokens}; raise it to more than {needed}, or lower "
+            f"--crop.max-tokens",
+        ),
+        (
+            whole,
+            f"vLLM cannot divide this model among --cluster.tensor-parallel "
+            f"{cluster.tensor_parallel} GPUs: {', '.join(whole)}; use a divisor of all of them",
         ),
         (
             not chat.plain_chat,

@@ -12,7 +12,14 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from lfpc.errors import RunError
 from lfpc.storage.runs import RunFolder
 from lfpc.training.state import settings_of_run
-from lfpc.training.statistics import Numbers, alarms, is_best, new_alarms, validation_numbers
+from lfpc.training.statistics import (
+    Numbers,
+    alarms,
+    check_progress,
+    is_best,
+    new_alarms,
+    validation_numbers,
+)
 from lfpc.training.verl.checkpoints import keep_best, publish, saved_step
 from lfpc.training.verl.inside.dataset import ScheduledSamples
 from lfpc.training.verl.inside.section import run_config
@@ -20,8 +27,8 @@ from lfpc.training.verl.recording import (
     RecordedRollout,
     check_complete,
     log_episodes,
-    recorded_groups,
     step_numbers,
+    trained_rollouts,
 )
 from lfpc.training.verl.translate import NAME
 
@@ -56,7 +63,7 @@ class RecordingTrainer(PPOTrainerSync):
         return super()._compute_advantage(batch, metrics)
 
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        if not any(group.has_signal for group in recorded_groups(self.rollouts, self.run_config)):
+        if not trained_rollouts(self.rollouts, self.run_config):
             # no gradient: an update would move the weights by the optimiser's momentum alone
             return batch
         return super()._update_actor(batch, metrics)
@@ -107,6 +114,7 @@ class RecordingTrainer(PPOTrainerSync):
         log_episodes(self.folder, self.run_config, global_steps, self.rollouts)
         self.folder.log_metrics(row)
         self.history.append(row)
+        check_progress(self.history, self.run_config)
         metrics.update(
             {f"{NAME}/{name}": value for name, value in numbers.items() if value is not None}
         )

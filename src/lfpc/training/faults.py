@@ -1,0 +1,48 @@
+"""Faults of a step on this machine that end a run with a sentence: no memory, infinite weights."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from lfpc.errors import RunError, first_line
+from lfpc.training.config import TrainConfig
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_TURN_DOWN = {"playing": "sample_batch", "updating": "micro_batch"}
+
+
+@contextmanager
+def out_of_memory_explained(
+    doing: Literal["playing", "updating"], config: TrainConfig
+) -> Iterator[None]:
+    """Turn an error about memory into a RunError that names the option to turn down."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
+        text = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(word in text for word in _NO_MEMORY):
+            raise
+        name = _TURN_DOWN[doing]
+        raise RunError(
+            f"{config.out}: out of memory while {doing} ({first_line(error)}); lower "
+            f"--{name.replace('_', '-')} (now {getattr(config, name)}), then --crop.max-tokens "
+            f"or --max-rollout-tokens"
+        ) from error
+
+
+def check_finite(weights: Sequence[torch.Tensor], config: TrainConfig, step: int) -> None:
+    """Check the weights after an update.
+
+    Raises:
+        RunError: NaN or infinity among them.
+    """
+    with torch.no_grad():
+        norm = torch.nn.utils.get_total_norm(weights)
+    if not bool(norm.isfinite()):
+        raise RunError(
+            f"{config.out}: step {step} made weights that are not finite and are not saved; lower "
+            f"--learning-rate (now {config.learning_rate:g}) or --max-grad-norm (now "
+            f"{config.max_grad_norm:g})"
+        )

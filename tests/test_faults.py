@@ -1,0 +1,37 @@
+"""Kills and full disks at the file-system events of whole commands. `LFPC_ALL_FAULTS=1` tries every
+event, which takes a quarter of an hour; otherwise a few spread over the command.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MATRIX = Path(__file__).parent / "fault_matrix.py"
+EVERY = {"train": 40, "select": 20, "eval": 16, "import": 16}
+"""Distance of the tried events; a fifth of it between file sizes."""
+
+
+@pytest.mark.parametrize("mode", ["killed", "refused", "limited"])
+@pytest.mark.parametrize("command", EVERY)
+def test_a_command_with_a_fault_at_any_file_event_ends_the_same_when_it_is_called_again(
+    tmp_path, command, mode
+):
+    every = EVERY[command] // 5 if mode == "limited" else EVERY[command]
+    every = 1 if os.environ.get("LFPC_ALL_FAULTS") else every
+    done = subprocess.run(
+        [sys.executable, str(MATRIX), str(tmp_path), command, mode, str(every)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a forked process has one thread
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["places"] > 5
+    assert report["tried"] > 1
+    assert report["bad"] == []
