@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Crop
+from lfpc.dialogue import Answer, Crop
 from lfpc.errors import ConfigError, MissingPicture, PictureError, SampleError
 from lfpc.metrics.summary import average_at_k, flat_figures, summarise
 from lfpc.published.benchmarks import read_benchmark, score_task
@@ -580,7 +580,8 @@ def record(
         category=category,
         **{"options": ("x", "y"), **fields},
     )
-    turns = tuple(TurnRecord(text="look", action=Crop(box)) for box in asked)
+    calls = [TurnRecord(text="look", action=Crop(box)) for box in asked]
+    turns = (*calls, TurnRecord(text="<answer>A</answer>", action=Answer("A")))
     return EpisodeRecord(sample=sample, turns=turns, correct=right, method=method, error=error)
 
 

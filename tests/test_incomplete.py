@@ -4,13 +4,14 @@ with 1, keeps the rest, and asks only what failed when it is run again."""
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from chat_server import ChatServer
 from PIL import Image
 
 from lfpc import cli
+from lfpc.errors import PictureError
 from lfpc.samples import Sample, read_samples, write_samples
 
 CALL = (
@@ -88,18 +89,21 @@ def test_an_evaluation_with_failed_questions_is_marked_everywhere_and_ends_with_
         assert "(3 of 4)" in capsys.readouterr().out
 
 
+def unreadable(sample: Any, budget: int | None, *, factor: int = 28) -> NoReturn:
+    raise PictureError(f"{sample.image}: the disk does not answer")
+
+
 def test_a_probe_whose_pictures_cannot_be_read_has_no_figure_and_ends_with_1(
-    data: Path, tmp_path: Path, capsys: Any
+    data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     heal(data)
     with ChatServer(say=say, look=False) as server:
         assert evaluated(server, data, out) == 0
-        pictures = {file: file.read_bytes() for file in data.glob("*.png")}
-        for file in pictures:
-            file.write_bytes(b"broken")
         probe = ["probe", str(out), "--probes", "none"]
-        assert cli.main(probe) == 1
+        with monkeypatch.context() as away:
+            away.setattr("lfpc.evaluation.run.first_view", unreadable)
+            assert cli.main(probe) == 1
         said = capsys.readouterr()
         assert "none: 4 of 4 questions failed and count as wrong" in said.out
         assert "+100.0" not in said.out
@@ -107,8 +111,6 @@ def test_a_probe_whose_pictures_cannot_be_read_has_no_figure_and_ends_with_1(
         assert results["conditions"][""]["16"]["probes"]["none"]["all"] is None
         cli.main(["report", str(out), "--out", str(tmp_path / "report")])
         assert "(0 of 4)" in (tmp_path / "report" / "tables" / "probes.md").read_text()
-        for file, content in pictures.items():
-            file.write_bytes(content)
         assert cli.main(probe) == 0
         assert "failed" not in capsys.readouterr().out
 

@@ -205,7 +205,7 @@ def test_a_reply_that_the_token_limit_ended_holds_no_verdict_and_is_named(
     server.answer = lambda prompt, before: (200, body)
     (found,) = judge(retries=1, max_new_tokens=7).decide(CASES[:1])
     assert found == Judgement(
-        None, "the judge's reply reached its limit of 7 tokens; raise --judge-max-new-tokens"
+        None, "the judge's reply reached its limit of 7 tokens; raise `judge_max_new_tokens`"
     )
     server.answer = says_right_if_alike
     assert judge().decide(CASES[:1]) == [Judgement(True)]

@@ -89,7 +89,7 @@ def test_a_question_can_begin_with_a_crop_that_a_person_chose(sample):
             replace(asked, config=replace(CONFIG, protocol="deepeyes", crop=None)),
             Box(0, 0, 0.01, 0.01),
         )
-    with pytest.raises(RunError, match="raise --max-turns"):
+    with pytest.raises(RunError, match="raise `max_turns`"):
         led(replace(asked, config=replace(CONFIG, max_turns=1)), Box(0, 0, 0.5, 0.5))
 
 

@@ -52,7 +52,7 @@ def test_the_index_names_every_protocol_by_its_own_name() -> None:
 def test_an_unknown_name_or_reading_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'gpt'; known are qwen2_5_vl"):
         protocol_named("gpt")
-    with pytest.raises(ConfigError, match="qwen2_5_vl has no --coords as-released"):
+    with pytest.raises(ConfigError, match="qwen2_5_vl has no `coords` as-released"):
         protocol_named("qwen2_5_vl", "as-released")
 
 

@@ -45,7 +45,7 @@ def test_a_variable_that_breaks_the_client_is_named(monkeypatch, make):
 
 def test_a_request_that_a_proxy_loses_names_the_variable(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with pytest.raises(Exception, match="asked through the proxy of http_proxy"):
+    with pytest.raises(Exception, match="asked through the proxy in http_proxy"):
         only_model("http://models.example.org/v1")
 
 

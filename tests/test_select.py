@@ -363,7 +363,7 @@ def test_replies_that_the_token_limit_ended_are_counted_and_named_also_when_stor
         assert found.truncated == 1
         lines = selection_lines(found)
         assert any("1 samples have a reply that the token limit ended" in line for line in lines)
-        assert any("--max-new-tokens" in line for line in lines)
+        assert any("raise `max_new_tokens`" in line for line in lines)
     assert json.loads((tmp_path / "selection.json").read_text())["truncated"] == 1
 
 

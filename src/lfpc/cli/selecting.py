@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AnsweringModel, JudgeOptions
+from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError, Incomplete
 from lfpc.options import Embedded
@@ -81,7 +82,7 @@ class Select(AnsweringModel, JudgeOptions):
                 batch=self.batch,
             )
             written = write_samples(found.samples, self.out)
-        print(*selection_lines(found), sep="\n")
+        print(as_typed("\n".join(selection_lines(found))))
         page = write_selection_page(self.out / "report", found)
         if found.failed:
             first = next(iter(found.failed.values()))

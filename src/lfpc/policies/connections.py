@@ -109,9 +109,13 @@ def request_error(base_url: str, error: openai.OpenAIError) -> PolicyError:
         hint = _HINTS.get(error.status_code)
         return PolicyError(f"{base_url}: {reason_of(error)}{f' ({hint})' if hint else ''}")
     cause = _short(str(error.__cause__ or error)) or type(error.__cause__ or error).__name__
+    return PolicyError(f"{base_url}: {_short(str(error))} ({cause}){_proxy_hint(base_url)}")
+
+
+def _proxy_hint(base_url: str) -> str:
+    """A clause that names the proxy variables that a lost connection went through."""
     proxies = "" if on_loopback(base_url) else _proxy_names()
-    hint = f"; asked through the proxy in {proxies}" if proxies else ""
-    return PolicyError(f"{base_url}: {_short(str(error))} ({cause}){hint}")
+    return f"; asked through the proxy in {proxies}" if proxies else ""
 
 
 def reason_of(error: openai.OpenAIError) -> str:
@@ -120,7 +124,9 @@ def reason_of(error: openai.OpenAIError) -> str:
     The client's own text holds a body of OpenAI's shape only.
     """
     if not isinstance(error, openai.APIStatusError):
-        return _short(str(error)) or type(error).__name__
+        said = _short(str(error)) or type(error).__name__
+        lost = isinstance(error, openai.APIConnectionError)
+        return said + (_proxy_hint(str(error.request.url)) if lost else "")
     said = body_reason(error.response.text)
     return f"Error code: {error.status_code}{f' - {said}' if said else ''}"
 
