@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.options import fields_of
-from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
+from lfpc.policies.backends import BATCH_TOKENS, VLLM_BACKEND, Backend, Server, Transformers, VllmEngine
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.settings import CheckpointSettings, read_settings
@@ -45,6 +45,9 @@ def load_policy(
     sampling_seed: int | None = None,
     engine: Literal["transformers", "vllm"] = "transformers",
     engine_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+    batch_tokens: int = BATCH_TOKENS,
 ) -> ModelPolicy:
     """A checkpoint in this process as a policy.
 
@@ -60,6 +63,9 @@ def load_policy(
         sampling_seed: seed of the sampling; None: 0.
         engine: backend of the checkpoint.
         engine_options: with vllm, arguments of `vllm.LLM`, such as {"max_model_len": 32768}.
+        device: with transformers, auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
+        dtype: with transformers, precision; auto: bfloat16 on a GPU, float32 on the CPU.
+        batch_tokens: with transformers, maximum tokens of a batch.
     Raises:
         CheckpointError: no such folder, or not a supported checkpoint.
         ConfigError: unknown protocol, a value out of range, or vLLM is not installed.
@@ -80,8 +86,11 @@ def load_policy(
         top_p=top_p,
         sampling_seed=sampling_seed,
     )
-    options = dict(engine_options or {})
-    return any_policy(config, VllmEngine(options=options) if engine == VLLM_BACKEND else None)
+    if engine == VLLM_BACKEND:
+        return any_policy(config, VllmEngine(options=dict(engine_options or {})))
+    return any_policy(
+        config, Transformers(device=device, dtype=dtype, batch_tokens=batch_tokens)
+    )
 
 
 def served_policy(

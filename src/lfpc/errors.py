@@ -48,7 +48,7 @@ class CheckpointError(LfpcError):
 
 
 class PolicyError(LfpcError):
-    """A served model gives no reply."""
+    """A model gives no reply."""
 
 
 class RunError(LfpcError):

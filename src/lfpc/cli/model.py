@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lfpc.errors import ConfigError
 from lfpc.options import Embedded, fields_of
-from lfpc.policies.backends import VLLM_BACKEND, Backend, Requests, Server, VllmEngine
+from lfpc.policies.backends import (
+    VLLM_BACKEND,
+    Backend,
+    Requests,
+    Server,
+    Transformers,
+    VllmEngine,
+)
 from lfpc.policies.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -20,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """Options of the backend: a server, or vLLM in this process."""
+    """Options of the backend: a server, or transformers or vLLM in this process."""
 
     base_url: str | None = None
     """Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; the key comes from
     OPENAI_API_KEY."""
+    transformers: Embedded[Transformers] = field(default_factory=Transformers)
     requests: Embedded[Requests] = field(default_factory=Requests)
     vllm: Embedded[VllmEngine] = field(default_factory=VllmEngine)
 
@@ -32,7 +40,9 @@ class BackendOptions:
         """The backend for `name`: a server's address, `VLLM_BACKEND`, or None for transformers."""
         if name == VLLM_BACKEND:
             return self.vllm
-        return None if name is None else Server(base_url=name, **fields_of(Requests, self.requests))
+        if name is None:
+            return self.transformers
+        return Server(base_url=name, **fields_of(Requests, self.requests))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,13 +207,17 @@ def _outcomes(
     """
     begun = list(threads.map(_begin, questions))
     usable = [games for games in begun if not isinstance(games, Failure)]
+    episodes: Iterator[Episode] = iter(())
+    failure: Failure | None = None
     try:
         episodes = iter(play(list(chain.from_iterable(usable)), policy))
     except Exception as error:
+        failure = _failure(error, counts=True)
+    if failure is not None:  # outside `except`, whose exception keeps the memory of the batch
         if len(questions) == 1:
-            return [_failure(error, counts=True)]
+            return [failure]
         log.warning(
-            "a batch of %d questions failed (%s); asking them one by one", len(usable), error
+            "a batch of %d questions failed (%s); asking them one by one", len(usable), failure.why
         )
         return [_outcomes([question], policy, threads)[0] for question in questions]
     outcomes: list[Outcome] = []

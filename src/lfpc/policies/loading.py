@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import cached
 
-from lfpc.policies.backends import Backend, Server, VllmEngine
+from lfpc.policies.backends import Backend, Server, Transformers, VllmEngine
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
@@ -20,26 +20,44 @@ if TYPE_CHECKING:
     from lfpc.policies.transformers import TransformersPolicy
 
 
-def load_policy(config: PolicyConfig, *, tools: bool = True) -> "TransformersPolicy":
-    """The checkpoint `config.model` as a policy in this process."""
-    return local_policies(config)(config, tools=tools)
+def load_policy(
+    config: PolicyConfig, *, tools: bool = True, engine: Transformers | None = None
+) -> "TransformersPolicy":
+    """The checkpoint `config.model` as a policy in this process; None: the engine's defaults."""
+    return local_policies(config, engine)(config, tools=tools)
 
 
-def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
+def local_policies(
+    config: PolicyConfig, engine: Transformers | None = None
+) -> "Callable[..., TransformersPolicy]":
     """A factory of policies on the checkpoint `config.model`, which is loaded once: (config,
     tools=True) -> policy with that sampling. Tokenizer tables are built once per protocol.
+
+    Raises:
+        ConfigError: the device of `engine` is unavailable.
+        CheckpointError: the checkpoint does not load.
     """
+    from lfpc.policies.devices import placed
     from lfpc.policies.qwen.checkpoint import (
         load_checkpoint,  # here, because torch is slow to import and unused by a served model
     )
     from lfpc.policies.transformers import TransformersPolicy
 
-    model, tokenizer = load_checkpoint(Path(config.model))
+    engine = engine or Transformers()
+    device, dtype = placed(engine)
+    model, tokenizer = load_checkpoint(Path(config.model), dtype=dtype, device=device)
 
     @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
     def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
         chat = protocol_named(protocol, coords)
-        return TransformersPolicy(model, tokenizer, chat, tools=tools, name=config.model)
+        return TransformersPolicy(
+            model,
+            tokenizer,
+            chat,
+            tools=tools,
+            name=config.model,
+            batch_tokens=engine.batch_tokens,
+        )
 
     def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
         return built(config.protocol, config.coords, tools).resampled(config)
@@ -67,5 +85,5 @@ def any_policy(
                 sampling=config,
                 tools=tools,
             )
-        case None:
-            return load_policy(config, tools=tools)
+        case Transformers() | None:
+            return load_policy(config, tools=tools, engine=backend)

@@ -1,5 +1,6 @@
 """A transformers model in this process as a policy, sampled in batches."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +12,18 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
-from lfpc.policies.backends import Backend
+from lfpc.errors import PolicyError
+from lfpc.policies.backends import BATCH_TOKENS, Backend
 from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.devices import out_of_memory, release_memory
 from lfpc.policies.qwen.encode import Encoded, Encoder
-from lfpc.policies.qwen.language import Prefixes, read
+from lfpc.policies.qwen.language import Prefixes, drop_oldest, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
+
+log = logging.getLogger(__name__)
 
 
 class TransformersPolicy:
@@ -31,7 +36,10 @@ class TransformersPolicy:
         model, tokenizer: results of `load_checkpoint`.
         protocol: the model family's protocol.
         sampling: sampling parameters.
-        batch_size: contexts per batch.
+        batch_size: maximum contexts per batch.
+        batch_tokens: maximum tokens per batch, with padding and the replies; a batch that runs out
+            of memory is halved. Pictures and prompts that `cached_views` keeps are bounded by as
+            many tokens.
         generator: random generator on the model's device, whose numbers all replies share in turn;
             None: each reply has its own numbers, by the seed of `sampling`, question and turn.
         tools: whether to offer the tool.
@@ -49,6 +57,7 @@ class TransformersPolicy:
         *,
         sampling: Sampling = GREEDY,
         batch_size: int = 64,
+        batch_tokens: int = BATCH_TOKENS,
         generator: torch.Generator | None = None,
         tools: bool = True,
         share: bool = True,
@@ -57,13 +66,14 @@ class TransformersPolicy:
         self.model = model
         self.name = name
         self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.share = share
         self.sampling = sampling
         self.encoder = Encoder(tokenizer, protocol, tools=tools)
         self.writer = Writer(
             tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
         )
-        self.views = ViewEncoder(model, share=share)
+        self.views = ViewEncoder(model, share=share, kept_tokens=batch_tokens)
         self.generator = generator
         self.seed = sampling.sampling_seed or 0
         self._prefixes: Prefixes | None = None
@@ -85,7 +95,7 @@ class TransformersPolicy:
         """
         other = copy(self)
         other.sampling = sampling
-        other.views = ViewEncoder(self.model, share=self.share)
+        other.views = ViewEncoder(self.model, share=self.share, kept_tokens=self.batch_tokens)
         other.generator = None
         other.reseed(sampling.sampling_seed)
         other._prefixes = None
@@ -96,19 +106,70 @@ class TransformersPolicy:
         self.seed = seed or 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One sampled reply per context, in the same order."""
+        """One sampled reply per context, in the same order.
+
+        Raises:
+            PolicyError: a single conversation needs more memory than there is.
+        """
         encoded = [self.encoder.context(context) for context in contexts]
         randoms = self._randoms(contexts)
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].ids))
+        todo = self._batches(encoded, order)[::-1]
         replies: dict[int, Reply] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            some = self._reply_batch(
+        while todo:
+            batch = todo.pop()
+            some = self._tried(
                 [encoded[n] for n in batch],
                 randoms[batch] if isinstance(randoms, torch.Tensor) else randoms,
             )
-            replies.update(zip(batch, some, strict=True))
+            if some is not None:
+                replies.update(zip(batch, some, strict=True))
+                continue
+            release_memory()
+            length = len(encoded[batch[-1]].ids)
+            if len(batch) == 1:
+                raise PolicyError(
+                    f"a conversation of {length} tokens does not fit into the memory of "
+                    f"{self.model.device}; lower the budgets, or use --dtype bfloat16 or a larger "
+                    f"device"
+                )
+            half = (len(batch) + 1) // 2
+            self.batch_tokens = half * (length + self.sampling.max_new_tokens)
+            log.warning(
+                "a batch of %d conversations of up to %d tokens ran out of memory; continuing with "
+                "--batch-tokens %d",
+                len(batch),
+                length,
+                self.batch_tokens,
+            )
+            todo += [batch[half:], batch[:half]]
         return [replies[n] for n in range(len(encoded))]
+
+    def _batches(self, encoded: Sequence[Encoded], order: Sequence[int]) -> list[list[int]]:
+        """`order`, by rising length, in batches within both limits; a longer conversation is a
+        batch of its own.
+        """
+        batches: list[list[int]] = []
+        for number in order:
+            length = len(encoded[number].ids) + self.sampling.max_new_tokens
+            size = len(batches[-1]) if batches else self.batch_size
+            if size >= self.batch_size or (size + 1) * length > self.batch_tokens:
+                batches.append([])
+            batches[-1].append(number)
+        return batches
+
+    def _tried(
+        self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
+    ) -> list[Reply] | None:
+        """The replies; None: out of memory. The exception, which keeps the batch's tensors, ends
+        here.
+        """
+        try:
+            return self._reply_batch(rows, randoms)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
 
     def _randoms(self, contexts: Sequence[Context]) -> torch.Generator | torch.Tensor:
         """The generator, or (contexts, max_new_tokens) numbers in [0, 1) by question and turn.
@@ -132,6 +193,8 @@ class TransformersPolicy:
         self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
     ) -> list[Reply]:
         prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        if prefixes:
+            drop_oldest(prefixes, self.batch_tokens)
         start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.sampling, randoms)
         return [

@@ -58,7 +58,7 @@ class VllmPolicy:
             "logprobs_mode": "processed_logprobs",
             "seed": sampling.sampling_seed or 0,
         }
-        options = {**defaults, **(engine.options if engine else {})}
+        options = {**defaults, **(engine.arguments if engine else {})}
         try:
             self._model = vllm.LLM(model=str(checkpoint), **options)
             atexit.register(_shut_down, ref(self._model))

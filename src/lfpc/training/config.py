@@ -2,12 +2,15 @@
 `presets`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
+from lfpc.options import pairs, word_option
+from lfpc.policies.backends import DTYPES, Transformers
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 
@@ -32,7 +35,9 @@ class LoraConfig:
         "up_proj",
         "down_proj",
     )
-    """Names of the linear layers that get an adapter, in language model and vision tower."""
+    """Names of the linear layers of the language model that get an adapter."""
+    vision: bool = False
+    """Whether all linear layers of the vision tower's blocks get an adapter as well."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
@@ -41,8 +46,42 @@ class LoraConfig:
             )
 
 
+def _read_lora(words: Sequence[str]) -> LoraConfig:
+    values = pairs("--lora", words, LORA_WORDS)
+    if unknown := set(values) - {field.name for field in fields(LoraConfig)}:
+        raise ConfigError(f"--lora takes {LORA_WORDS}; got {min(unknown)}=...")
+    try:
+        return LoraConfig(
+            rank=int(values.get("rank", LoraConfig().rank)),
+            alpha=int(values.get("alpha", LoraConfig().alpha)),
+            targets=tuple(values["targets"].split(","))
+            if "targets" in values
+            else LoraConfig().targets,
+            vision={"yes": True, "no": False}[values.get("vision", "no")],
+        )
+    except (ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--lora takes {LORA_WORDS}; got {' '.join(words)}") from error
+
+
+def _lora_words(lora: LoraConfig | None) -> list[str]:
+    if lora is None:
+        return ["None"]
+    return [
+        f"rank={lora.rank}",
+        f"alpha={lora.alpha}",
+        f"targets={','.join(lora.targets)}",
+        f"vision={'yes' if lora.vision else 'no'}",
+    ]
+
+
+LORA_WORDS = "rank=16 alpha=32 targets=q_proj,v_proj vision=yes, each of which may be left out"
+Optimizer = Literal["adamw", "adamw-8bit"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Transformers):
     """One run of reinforcement learning, from a checkpoint and a samples folder to a checkpoint."""
 
     data: Path = Path("data")
@@ -78,8 +117,18 @@ class TrainConfig:
     """Optimiser updates per step, all on the same rollouts; clipping takes effect from the second
     on."""
     micro_batch: int = 64
-    """Rollouts per forward and backward pass of an update; a smaller value needs less memory and
-    leaves the gradient unchanged."""
+    """Maximum rollouts per forward and backward pass of an update; a smaller value needs less
+    memory and leaves the gradient unchanged."""
+    micro_batch_tokens: int | None = None
+    """Maximum tokens per forward and backward pass of an update, in the vision tower as well. A
+    longer rollout or a larger picture has its own pass. Default: what fits --gpu-memory; 32768 on
+    the CPU. Local engine only."""
+    gradient_checkpointing: bool | None = None
+    """Keep one activation per layer and compute the others again in the backward pass: a third
+    more computation for a fraction of the memory. Default: on a GPU. Local engine only."""
+    gpu_memory: float | None = None
+    """Memory of the GPU in GiB, which the defaults of the update and --dry-run are made for.
+    Default: that of the GPU."""
     max_rollout_tokens: int = 8192
     """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
 
@@ -90,6 +139,9 @@ class TrainConfig:
     decay: bool = False
     """Linear learning-rate decay after the warm-up, to 0 after the last step. Default: constant.
     Local engine only."""
+    optimizer: Optimizer = "adamw"
+    """Optimiser. adamw-8bit keeps its two moments in 8 bits and needs the package bitsandbytes and
+    a GPU. Local engine only."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
     clip: float = 0.2
@@ -113,18 +165,20 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of sample order and sampling."""
-    lora: LoraConfig | None = None
-    """Train low-rank adapters only. Default: all weights. Local engine only."""
+    lora: Annotated[
+        LoraConfig | None, word_option(_read_lora, _lora_words, metavar="NAME=VALUE")
+    ] = None
+    """Train low-rank adapters only, with these settings or defaults: rank=16 alpha=32
+    targets=q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj vision=no. Default: all weights.
+    Local engine only."""
     freeze_vision: bool = False
     """Freeze the vision tower. Local engine only."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products; weights and optimiser stay in float32. bfloat16 is for GPUs:
-    most CPUs are slower with it."""
-    device: str = "auto"
-    """Torch device name; auto: a GPU if available, else the CPU."""
     threads: int = 0
     """CPU threads; 0: torch's default."""
 
+    save_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of saved weights. auto: that of --init. Trained weights are kept in float32 beside
+    them to resume from. Local engine only."""
     save_every: int = 10
     """Steps between checkpoints; the last step always has one."""
     keep: int = 2
@@ -137,6 +191,7 @@ class TrainConfig:
     """Episodes per step written to episodes.jsonl."""
 
     def __post_init__(self) -> None:
+        Transformers.__post_init__(self)
         _at_least(
             self,
             1,
@@ -161,13 +216,17 @@ class TrainConfig:
         _at_least(self, 0, "warmup", "weight_decay", "threads", "log_episodes", "learning_rate")
         _at_least(self, 1, "validation_size")
         _at_least(self, 2, "group_size")
+        for name in ("micro_batch_tokens", "gpu_memory"):
+            if getattr(self, name) is not None:
+                _at_least(self, 1, name)
         for name in ("temperature", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
         for name, known in (
             ("first_view", ("selected", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
-            ("dtype", ("float32", "bfloat16")),
+            ("save_dtype", DTYPES),
+            ("optimizer", get_args(Optimizer)),
             ("protocol", tuple(PROTOCOLS)),
         ):
             if getattr(self, name) not in known:

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
-from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
+from lfpc.policies.devices import placed
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.records import keep_samples, log_record, record_of
@@ -127,6 +127,7 @@ class Trainer:
             config.chat,
             sampling=Sampling(temperature=temperature, max_new_tokens=config.max_new_tokens),
             batch_size=config.sample_batch,
+            batch_tokens=config.batch_tokens,
             generator=self.generator,
             share=config.share,
         )
@@ -283,15 +284,7 @@ def pick_device(config: TrainConfig) -> torch.device:
     """The device of `config`; also sets the CPU threads."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {config.device!r} is unavailable: {first_line(error)}"
-        ) from error
+    return placed(config)[0]
 
 
 def _seed(*parts: int) -> int:

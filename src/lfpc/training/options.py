@@ -60,7 +60,7 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
 
 def _hardware(words: Sequence[str]) -> str | None:
     """The hardware preset in `words`, which sets the defaults of the other options."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, (*words, None)[1:], strict=True):
         if word == HARDWARE_OPTION:
             return following
         if word.startswith(f"{HARDWARE_OPTION}="):

@@ -20,11 +20,8 @@ import torch
 from torch import Tensor
 
 from lfpc.images import View
+from lfpc.policies.qwen.attention import attention_mask
 from lfpc.policies.qwen.encode import Encoded
-
-UNSEEN = -1e30
-"""Added to the score of a masked token; finite in float32 and in bfloat16."""
-
 
 class KeyValues:
     """Cache of attention keys and values of every layer, (rows, heads, tokens, width) each, for
@@ -69,6 +66,15 @@ class KeyValues:
             (keys[:, :, :used], values[:, :, :used])
             for (keys, values), used in zip(self._parts, self._used, strict=True)
         ]
+
+    def layer(self, number: int) -> tuple[Tensor, ...]:
+        """Keys and values of one layer, or nothing before its first update."""
+        return self.layers()[number] if number < len(self._parts) else ()
+
+    def put(self, number: int, keys: Tensor, values: Tensor) -> None:
+        """Replace the keys and values of one layer, or add the next layer."""
+        self._parts[number : number + 1] = [[keys, values]]
+        self._used[number : number + 1] = [keys.shape[2]]
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows only."""
@@ -140,6 +146,19 @@ def prefix_key(row: Encoded) -> Hashable:
     return id(row.views[0].image), row.ids[: row.prefix].tobytes()
 
 
+def drop_oldest(prefixes: Prefixes, tokens: int) -> None:
+    """Drop the oldest prefixes until the others have at most `tokens` tokens."""
+    total = sum(_tokens(prefix) for prefix in prefixes.values())
+    for key in list(prefixes):
+        if total <= tokens:
+            return
+        total -= _tokens(prefixes.pop(key))
+
+
+def _tokens(prefix: Prefix) -> int:
+    return prefix.layers[0][0].shape[1]
+
+
 def compute_prefixes(
     model: Any,
     rows: Sequence[Encoded],
@@ -193,7 +212,11 @@ def _run(
     states = model.model.language_model(
         inputs_embeds=embeds,
         position_ids=positions.to(device),
-        attention_mask={"full_attention": _attention_mask(visible, before, embeds.dtype)},
+        attention_mask={
+            "full_attention": attention_mask(
+                model.model.language_model, visible, before, embeds.dtype
+            )
+        },
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
@@ -219,29 +242,6 @@ def _visible(lengths: Sequence[int], longest: int, device: torch.device) -> Tens
         torch.arange(longest, device=device)[None]
         >= longest - torch.tensor(lengths, device=device)[:, None]
     )
-
-
-def _attention_mask(visible: Tensor, before: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(rows, 1, queries, keys) to add to the attention scores; None if plain causal attention is
-    equal.
-    """
-    if before is None and bool(visible.all()):
-        return None
-    length = visible.shape[1]
-    seen = (
-        visible[:, None, :]
-        & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
-    )
-    if before is not None:
-        seen = torch.cat([before[:, None, :].expand(-1, length, -1), seen], dim=2)
-    return additive(seen, dtype)[:, None]
-
-
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where `seen`, else `UNSEEN` (not -inf: a row of padding sees nothing, and would become
-    NaN).
-    """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, UNSEEN)
 
 
 def _stack(parts: Any) -> Tensor:

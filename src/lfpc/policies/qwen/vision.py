@@ -122,28 +122,37 @@ class VisionCount:
     """Batched calls of the tower."""
 
 
+CALL_TOKENS = 16_384
+"""Maximum visual tokens per call of the tower, unless one picture has more."""
+
+
 class ViewEncoder:
-    """Features of views, encoded in one batched call per request.
+    """Features of views, encoded in batched calls of at most `CALL_TOKENS` visual tokens.
 
     Args:
         model: a Qwen2.5-VL (the vision tower is `model.model.visual`).
         share: whether to encode equal pictures once; False for comparison.
+        kept_tokens: visual tokens of the pictures that `remembered` keeps, besides those of the
+            last request.
     """
 
-    def __init__(self, model: Any, *, share: bool = True) -> None:
+    def __init__(self, model: Any, *, share: bool = True, kept_tokens: int = 2**16) -> None:
         self.model = model
         self.share = share
+        self.kept_tokens = kept_tokens
         self.count = VisionCount()
         self._kept: dict[int, tuple[View, Tensor]] | None = None
         self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
 
-    def features(self, views: Sequence[View]) -> list[Tensor]:
+    def features(self, views: Sequence[View], *, fresh: bool = False) -> list[Tensor]:
         """(visual tokens, hidden) features of every view, in order; equal pictures get the same
-        tensor object.
+        tensor object. `fresh`: remembered features are of earlier weights, and not used.
         """
         if not self.share:
             return self._encode(views)
-        kept = {} if self._kept is None or torch.is_grad_enabled() else self._kept
+        forget = fresh or torch.is_grad_enabled()
+        kept = {} if self._kept is None or forget else self._kept
+        self._drop_oldest()
         fresh = {id(view.image): view for view in views if id(view.image) not in kept}
         kept.update(
             zip(
@@ -166,18 +175,34 @@ class ViewEncoder:
         finally:
             self._kept = self._pixels = None
 
+    def _drop_oldest(self) -> None:
+        """Drop the oldest pictures beyond `kept_tokens`."""
+        for store, rows in ((self._kept, 1), (self._pixels, self._unit)):
+            tokens = {key: len(found[1]) // rows for key, found in (store or {}).items()}
+            total = sum(tokens.values())
+            for key, count in tokens.items():
+                if store is None or total <= self.kept_tokens:
+                    break
+                total -= count
+                del store[key]
+
     def _encode(self, views: Sequence[View]) -> list[Tensor]:
-        if not views:
-            return []
         prepared = [self._prepare(view) for view in views]
-        visual = self.model.model.visual
-        pixels = torch.cat([pixels for pixels, _ in prepared]).to(self.model.device)
-        features = tower(visual, pixels, [grid for _, grid in prepared])
-        sizes = [rows * columns // visual.spatial_merge_unit for _, (_, rows, columns) in prepared]
+        sizes = [len(pixels) // self._unit for pixels, _ in prepared]
+        features: list[Tensor] = []
+        for part in token_pieces(sizes, CALL_TOKENS):
+            pixels = torch.cat([prepared[n][0] for n in part]).to(self.model.device)
+            found = tower(self.model.model.visual, pixels, [prepared[n][1] for n in part])
+            features += found.split([sizes[n] for n in part])
+            self.count.calls += 1
         self.count.pictures += len(views)
         self.count.tokens += sum(sizes)
-        self.count.calls += 1
-        return list(features.split(sizes))
+        return features
+
+    @property
+    def _unit(self) -> int:
+        """Patches of a visual token."""
+        return self.model.model.visual.spatial_merge_unit
 
     def _prepare(self, view: View) -> tuple[Tensor, tuple[int, int, int]]:
         visual = self.model.model.visual
@@ -187,3 +212,18 @@ class ViewEncoder:
         if self._pixels is not None:
             self._pixels[id(view.image)] = (view, *prepared)
         return prepared
+
+
+def token_pieces(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of `sizes`, in order, in pieces whose sum is at most `most`; a larger one is a piece
+    of its own.
+    """
+    pieces: list[list[int]] = []
+    total = most
+    for number, size in enumerate(sizes):
+        total += size
+        if total > most:
+            pieces.append([])
+            total = size
+        pieces[-1].append(number)
+    return pieces

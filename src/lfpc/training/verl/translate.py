@@ -92,6 +92,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         out=config.out.absolute(),
     )
     exact = config.dtype == "float32"
+    dtype = "float32" if exact else "bfloat16"
     actor = "actor_rollout_ref.actor"
     rollout = "actor_rollout_ref.rollout"
     model = "actor_rollout_ref.model"
@@ -161,7 +162,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{rollout}.n": config.group_size,
         f"{rollout}.temperature": config.temperature,
         f"{rollout}.calculate_log_probs": True,
-        f"{rollout}.dtype": config.dtype,
+        f"{rollout}.dtype": dtype,
         f"{rollout}.max_model_len": config.max_rollout_tokens + config.max_new_tokens,
         f"+{rollout}.limit_images": config.max_turns,
         f"{rollout}.tensor_model_parallel_size": cluster.tensor_parallel,

@@ -1,0 +1,52 @@
+"""Devices of models in this process: which one, in which precision, and what to do when its memory
+is full.
+"""
+
+import gc
+
+import torch
+
+from lfpc.errors import ConfigError, first_line
+from lfpc.policies.backends import Placement
+
+
+def placed(placement: Placement) -> tuple[torch.device, torch.dtype]:
+    """The device and the precision that `placement` names.
+
+    Raises:
+        ConfigError: the device is unavailable.
+    """
+    name = placement.device
+    if name == "auto":
+        gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        name = "cpu" if gpu is None else gpu.type
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--device {name} is unavailable: {first_line(error)}") from error
+    return device, precision(placement, device)
+
+
+def precision(placement: Placement, device: torch.device) -> torch.dtype:
+    """The precision of matrix products on `device`."""
+    if placement.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.bfloat16 if placement.dtype == "bfloat16" else torch.float32
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` means that the device's memory is full; the CPU has no exception of its
+    own.
+    """
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def release_memory() -> None:
+    """Return the memory of dropped tensors to the device. Call it outside `except`, whose exception
+    keeps the tensors of the failed call.
+    """
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
