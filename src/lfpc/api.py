@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.options import fields_of
-from lfpc.policies.backends import BATCH_TOKENS, VLLM_BACKEND, Backend, Server, Transformers, VllmEngine
+from lfpc.policies.backends import (
+    BATCH_TOKENS,
+    VLLM_BACKEND,
+    Backend,
+    Server,
+    Transformers,
+    VllmEngine,
+)
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.settings import CheckpointSettings, read_settings
@@ -88,9 +95,7 @@ def load_policy(
     )
     if engine == VLLM_BACKEND:
         return any_policy(config, VllmEngine(options=dict(engine_options or {})))
-    return any_policy(
-        config, Transformers(device=device, dtype=dtype, batch_tokens=batch_tokens)
-    )
+    return any_policy(config, Transformers(device=device, dtype=dtype, batch_tokens=batch_tokens))
 
 
 def served_policy(

@@ -142,7 +142,8 @@ class TransformersPolicy:
                 length,
                 self.batch_tokens,
             )
-            todo += [batch[half:], batch[:half]]
+            rest = [*batch, *(n for others in reversed(todo) for n in others)]
+            todo = self._batches(encoded, rest)[::-1]
         return [replies[n] for n in range(len(encoded))]
 
     def _batches(self, encoded: Sequence[Encoded], order: Sequence[int]) -> list[list[int]]:

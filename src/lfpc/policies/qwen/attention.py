@@ -5,7 +5,6 @@ piece of the queries at a time, with a mask of that piece, which is computed aga
 pass.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,32 +22,6 @@ PIECEWISE = "lfpc_piecewise"
 """Name of this attention in transformers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
-    """Which tokens of a batch are visible: those that are no padding, up to the query itself."""
-
-    visible: Tensor
-    """(rows, queries) bool: False for padding."""
-    before: Tensor | None
-    """(rows, tokens) bool of the cached tokens before the queries; None: there are none."""
-
-    @property
-    def rows_by_keys(self) -> int:
-        """Elements of the mask of one query of every row."""
-        cached = 0 if self.before is None else self.before.shape[1]
-        return len(self.visible) * (self.visible.shape[1] + cached)
-
-    def mask(self, start: int, end: int, dtype: torch.dtype) -> Tensor:
-        """(rows, 1, end - start, keys) to add to the scores of the queries from `start` to
-        `end`.
-        """
-        columns = torch.arange(self.visible.shape[1], device=self.visible.device)
-        seen = self.visible[:, None, :] & (columns <= columns[start:end, None])
-        if self.before is not None:
-            seen = torch.cat([self.before[:, None, :].expand(-1, end - start, -1), seen], dim=2)
-        return additive(seen, dtype)[:, None]
-
-
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where `seen`, else `UNSEEN` (not -inf: a row of padding sees nothing, and would become
     NaN).
@@ -58,25 +31,35 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 def attention_mask(
     model: Any, visible: Tensor, before: Tensor | None, dtype: torch.dtype
-) -> Tensor | Visibility | None:
-    """The mask for the layers of `model`: None if plain causal attention is equal, a tensor of
-    (rows, 1, queries, keys), or for a large batch what its pieces are built from.
+) -> Tensor | None:
+    """The mask for the layers of `model`: None if plain causal attention is equal; (rows, 1,
+    queries, keys) to add to the scores; or, beyond `MASK_ELEMENTS`, (rows, 1, 1, keys) bool, which
+    says for all queries which keys are no padding.
 
     Args:
         model: the language model.
         visible: (rows, queries) bool: False for padding.
-        before: (rows, tokens) bool of the cached tokens.
+        before: (rows, tokens) bool of the cached tokens before the queries; None: there are none.
         dtype: of the scores.
     """
     if before is None and bool(visible.all()):
         return None
-    found = Visibility(visible, before)
     length = visible.shape[1]
-    if found.rows_by_keys * length <= MASK_ELEMENTS:
-        return found.mask(0, length, dtype)
+    keys = visible if before is None else torch.cat([before, visible], dim=1)
+    if keys.numel() * length <= MASK_ELEMENTS:
+        return _mask(keys[:, None, None], length, 0, length, dtype)
     if model.config._attn_implementation != PIECEWISE:
         model.config._attn_implementation = PIECEWISE
-    return found
+    return keys[:, None, None]
+
+
+def _mask(keys: Tensor, length: int, start: int, end: int, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, end - start, keys) to add to the scores of the queries from `start` to `end`, of
+    `length` queries that are the last keys themselves.
+    """
+    columns = torch.arange(keys.shape[3], device=keys.device)
+    own = columns[len(columns) - length :][start:end]
+    return additive(keys & (columns <= own[:, None]), dtype)
 
 
 def _forward(
@@ -84,28 +67,33 @@ def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | Visibility | None,
+    attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    if not isinstance(attention_mask, Visibility):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    seen = attention_mask
+    keys, length = attention_mask, query.shape[2]
+    if keys is None or keys.dtype != torch.bool or keys.shape[2] == length:
+        return sdpa_attention_forward(module, query, key, value, keys, **options)
+    kept: Tensor = keys
 
-    def piece(query: Tensor, key: Tensor, value: Tensor, start: int, end: int) -> Tensor:
-        mask = seen.mask(start, end, query.dtype)
+    def piece(query: Tensor, key: Tensor, value: Tensor, start: int) -> Tensor:
+        mask = _mask(kept, length, start, start + query.shape[2], query.dtype)
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
 
-    length = query.shape[2]
-    step = max(1, MASK_ELEMENTS // seen.rows_by_keys)
+    size = max(1, MASK_ELEMENTS // kept.numel())
     outputs: list[Tensor] = []
-    for start in range(0, length, step):
-        end = min(length, start + step)
-        arguments = (query[:, :, start:end], key, value, start, end)
+    for number, part in enumerate(query.split(size, dim=2)):
         if torch.is_grad_enabled():
-            found = checkpoint(piece, *arguments, use_reentrant=False, preserve_rng_state=False)
-            assert isinstance(found, Tensor)
+            found: Any = checkpoint(
+                piece,
+                part,
+                key,
+                value,
+                number * size,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
         else:
-            found = piece(*arguments)
+            found = piece(part, key, value, number * size)
         outputs.append(found)
     return torch.cat(outputs, dim=1), None
 

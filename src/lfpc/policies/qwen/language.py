@@ -23,6 +23,7 @@ from lfpc.images import View
 from lfpc.policies.qwen.attention import attention_mask
 from lfpc.policies.qwen.encode import Encoded
 
+
 class KeyValues:
     """Cache of attention keys and values of every layer, (rows, heads, tokens, width) each, for
     transformers' layers.
