@@ -109,10 +109,13 @@ def test_memory_of_an_evaluation_follows_the_batch_and_not_the_questions():
     assert peak(96, batch_tokens=2000) > 1.5 * large
 
 
+FULL = torch.OutOfMemoryError("CUDA out of memory")
+
+
 class Full:
     """A reply that needs more memory than there is for more than `most` rows."""
 
-    def __init__(self, made, most, error=torch.OutOfMemoryError("CUDA out of memory")):
+    def __init__(self, made, most, error=FULL):
         self.whole, self.most, self.error = made._reply_batch, most, error
         self.sizes, self.failed, self.alive = [], None, []
 

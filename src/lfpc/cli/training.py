@@ -1,6 +1,7 @@
 """Reinforcement learning. Imports stay inside `run`, see `lfpc.cli`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tyro.conf import Positional
 
@@ -42,6 +43,22 @@ class Train:
         return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write a checkpoint of adapters (`lfpc train --lora`) as a plain checkpoint."""
+
+    adapters: Positional[Path]
+    """Folder with the adapters."""
+    out: Path
+    """Folder to write."""
+
+    def run(self) -> str:
+        from lfpc.policies.qwen.merging import merge
+
+        return f"checkpoint: {merge(self.adapters, self.out)}"
+
+
 VERBS: dict[str, type[Verb]] = {
     "train": Train,
+    "merge": Merge,
 }

@@ -14,7 +14,6 @@ from tyro.conf import arg
 from lfpc.errors import ConfigError
 from lfpc.options import json_option
 
-
 BATCH_TOKENS = 65_536
 """Default tokens of a sampling batch: 64 conversations of 1,024, or 4 of 16,384."""
 DTYPES = ("auto", "bfloat16", "float32")

@@ -51,7 +51,14 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
             ) from error
+        from lfpc.policies.qwen.adapters import base_of
         from lfpc.policies.qwen.encode import NOT_SAMPLED
+
+        if base_of(checkpoint) is not None:
+            raise CheckpointError(
+                f"{checkpoint} holds adapters, which this engine does not load; merge them first: "
+                f"lfpc merge {checkpoint} --out FOLDER"
+            )
 
         defaults = {
             "limit_mm_per_prompt": {"image": PICTURES, "video": 0},

@@ -1,17 +1,18 @@
 """Checkpoints to resume from: weights as a Hugging Face folder, the optimiser beside it.
 
-    checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
-    checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
+    checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere;
+                                  with --lora, adapters in place of the weights
+    checkpoints/step-000010.pt    optimiser, and the trained weights where the folder rounds them
     checkpoints/best/             the weights with the best validation so far
 
 Random numbers of a step depend on (seed, step) only, so no random state is saved.
 """
 
-import copy
 import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +20,19 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError
-from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+from lfpc.policies.devices import precision
+from lfpc.policies.qwen.adapters import (
+    adapted_layers,
+    adapters,
+    add_adapters,
+    base_of,
+    save_adapters,
+)
+from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
 from lfpc.policies.settings import CheckpointSettings
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file, remove_drafts
-from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.config import TrainConfig
 
 _STEP = re.compile(r"step-(\d{6})")
 
@@ -74,44 +83,48 @@ def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
 def load_model(
     config: TrainConfig, step: int, device: torch.device
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer after `step` (0: of `config.init`); the trained weights require
-    gradients.
+    """Model and tokenizer after `step` (0: of `config.init`); the trained weights are float32 and
+    require gradients, the others are in the run's precision.
     """
-    whole = step and config.lora is None
+    if config.lora is not None and base_of(config.init) is not None:
+        raise ConfigError(
+            f"--init {config.init} holds adapters, and --lora would add to them; merge them first: "
+            f"lfpc merge {config.init} --out FOLDER"
+        )
+    whole = step and config.lora is None and not rounds(config)
+    frozen = precision(config, device)
     model, tokenizer = load_checkpoint(
-        checkpoint_folder(config.out, step) if whole else config.init, device=device
+        checkpoint_folder(config.out, step) if whole else config.init,
+        dtype=torch.float32 if config.lora is None else frozen,
+        device=device,
     )
     if config.lora is not None:
-        add_adapters(model, config.lora, seed=config.seed)
+        layers = adapted_layers(model, config.lora.targets, vision=config.lora.vision)
+        add_adapters(
+            model, layers, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed
+        )
     if config.freeze_vision:
-        model.model.visual.requires_grad_(False)
+        for weight in model.model.visual.parameters():
+            weight.requires_grad_(False)
+            weight.data = weight.data.to(frozen)
     return model, tokenizer
 
 
-def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
-    """Put low-rank adapters into `model`, in place; only they require gradients.
-
-    Raises:
-        ConfigError: peft is not installed, or no layer matches a target name.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("--lora needs the package peft: pip install 'lfpc[lora]'") from error
-    settings = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            peft.inject_adapter_in_model(settings, model)
-        except ValueError as error:
-            raise ConfigError(f"--lora: {error}") from error
+def saved_dtype(config: TrainConfig) -> torch.dtype:
+    """Precision of the saved weights: that of `config.init` with save_dtype="auto"."""
+    if config.save_dtype == "auto":
+        return dtype_of(config.init)
+    return torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
 
 
-def adapters(model: Any) -> dict[str, torch.Tensor]:
-    """The weights of the adapters by name; empty without adapters."""
-    return {name: weight for name, weight in model.named_parameters() if "lora_" in name}
+def rounds(config: TrainConfig) -> bool:
+    """Whether saved weights are less precise than the trained ones."""
+    return config.lora is None and saved_dtype(config) != torch.float32
+
+
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that require gradients, by name."""
+    return {name: w for name, w in model.named_parameters() if w.requires_grad}
 
 
 def settings_of_run(config: TrainConfig, samples: Sequence[Sample]) -> CheckpointSettings:
@@ -157,7 +170,12 @@ def save_state(
     try:
         with atomic_file(file, "wb") as out:
             torch.save(
-                {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)},
+                {
+                    "step": step,
+                    "optimizer": optimizer.state_dict(),
+                    "adapters": adapters(model),
+                    "weights": trained_weights(model) if rounds(config) else {},
+                },
                 out,
             )
     except (DiskError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
@@ -175,20 +193,24 @@ def save_weights(
     config: TrainConfig,
     settings: CheckpointSettings,
 ) -> Path:
-    """Write the weights as a plain checkpoint, with adapters merged into a copy of the weights."""
+    """Write the weights as a plain checkpoint, or the adapters of a run with --lora."""
+    lora = config.lora
     return save_checkpoint(
-        _merged(model) if config.lora is not None else model,
+        model,
         tokenizer,
         folder,
-        source=config.init,
+        source=base_of(config.init) or config.init,
         settings=settings,
+        dtype=saved_dtype(config) if rounds(config) else None,
+        write=lora
+        and partial(save_adapters, model, base=config.init, rank=lora.rank, alpha=lora.alpha),
     )
 
 
 def load_state(
     model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
 ) -> None:
-    """Restore optimiser and adapters of `step`."""
+    """Restore optimiser and trained weights of `step`."""
     file = checkpoint_folder(config.out, step).with_suffix(".pt")
     try:
         state = torch.load(file, map_location=model.device, weights_only=True)
@@ -200,15 +222,6 @@ def load_state(
     with torch.no_grad():
         for name, weight in adapters(model).items():
             weight.copy_(state["adapters"][name])
-
-
-def _merged(model: Any) -> Any:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    merged = copy.deepcopy(model)
-    for name, module in list(merged.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=False)
-            parent = merged.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    return merged
+        if rounds(config):
+            for name, weight in trained_weights(model).items():
+                weight.copy_(state["weights"][name])

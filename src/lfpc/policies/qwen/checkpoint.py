@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
+from lfpc.policies.qwen.adapters import base_of, merge_adapters
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
@@ -33,12 +34,15 @@ KEPT_FILES = (
 def load_checkpoint(
     path: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model (in evaluation mode) and tokenizer in a Hugging Face folder.
+    """The model (in evaluation mode) and tokenizer in a Hugging Face folder. A folder of adapters
+    gives the model that they change, with the adapters merged.
 
     Raises:
         CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
             chat template.
     """
+    adapted = path
+    path = base_of(path) or path
     check_folder(path)
     try:
         with _without_progress_bars():
@@ -62,6 +66,8 @@ def load_checkpoint(
     if not tokenizer.chat_template and legacy.is_file():
         tokenizer.chat_template = json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
     speed_up_vision(model.model.visual)
+    if adapted != path:
+        merge_adapters(model, adapted)
     return model.to(device).eval(), tokenizer
 
 
@@ -87,6 +93,20 @@ def check_folder(path: Path) -> None:
         )
 
 
+def dtype_of(folder: Path) -> torch.dtype:
+    """Precision of the weights in `folder`, or of those that its adapters change; float32 if its
+    configuration names none.
+
+    Raises:
+        CheckpointError: not a checkpoint of a supported architecture.
+    """
+    folder = base_of(folder) or folder
+    check_folder(folder)
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    name = found.get("dtype") or found.get("torch_dtype")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
 def save_checkpoint(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -95,6 +115,8 @@ def save_checkpoint(
     source: Path | None = None,
     processor: Any = None,
     settings: CheckpointSettings | None = None,
+    dtype: torch.dtype | None = None,
+    write: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write model, tokenizer and picture processor to `folder` atomically.
 
@@ -102,13 +124,18 @@ def save_checkpoint(
         source: folder of the original model, whose picture processor files are copied.
         processor: picture processor without a source; None: Qwen2.5-VL's defaults.
         settings: settings of its training for `lfpc.json`; None: no file.
+        dtype: precision of the saved weights; None: the model's.
+        write: writes something else than the model's weights into the folder, such as adapters.
     Raises:
         CheckpointError: the disk refuses; an earlier checkpoint of this name is kept.
     """
     try:
         with atomic_folder(folder) as draft:
             with _without_progress_bars():
-                model.save_pretrained(draft)
+                if write is None:
+                    _save_model(model, draft, dtype)
+                else:
+                    write(draft)
                 tokenizer.save_pretrained(draft)
             for name in KEPT_FILES:
                 if source is not None and (source / name).is_file():
@@ -120,6 +147,23 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be written ({first_line(error)})") from error
     return folder
+
+
+def _save_model(model: Any, draft: Path, dtype: torch.dtype | None) -> None:
+    if dtype is None:
+        model.save_pretrained(draft)
+        return
+    # on the CPU, so that no second copy is on the device
+    state = {name: weight.to("cpu", dtype) for name, weight in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    model.save_pretrained(draft, state_dict=state)
+    file = draft / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
+        if "dtype" in part:
+            part["dtype"] = str(dtype).removeprefix("torch.")
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager
