@@ -36,9 +36,12 @@ class Train:
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
-        if asked.dry_run or asked.hardware:
-            raise ConfigError("--dry-run and --hardware need --engine verl")
-        from lfpc.training.local import train
+        if asked.hardware:
+            raise ConfigError("--hardware needs --engine verl")
+        from lfpc.training.local import preview, train
+
+        if asked.dry_run:
+            return preview(asked.run, asked.cluster)
 
         return f"checkpoint: {train(asked.run, trackers=asked.trackers)} (run: {asked.run.out})"
 

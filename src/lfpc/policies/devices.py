@@ -34,6 +34,13 @@ def precision(placement: Placement, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if placement.dtype == "bfloat16" else torch.float32
 
 
+def device_gib(device: torch.device) -> float | None:
+    """Memory of a GPU in GiB; None: unknown."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(device).total_memory / 2**30
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that the device's memory is full; the CPU has no exception of its
     own.

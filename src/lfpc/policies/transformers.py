@@ -209,6 +209,11 @@ class TransformersPolicy:
             for row, reply in zip(rows, written, strict=True)
         ]
 
+    def forget_prompts(self) -> None:
+        """Free the first prompts that `cached_views` keeps."""
+        if self._prefixes:
+            self._prefixes.clear()
+
     @contextmanager
     def cached_views(self) -> Iterator[None]:
         """Compute each picture and each first prompt once in this block, in which the weights must

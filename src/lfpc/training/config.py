@@ -77,6 +77,8 @@ def _lora_words(lora: LoraConfig | None) -> list[str]:
 
 
 LORA_WORDS = "rank=16 alpha=32 targets=q_proj,v_proj vision=yes, each of which may be left out"
+MICRO_BATCH_TOKENS = 32_768
+"""Default tokens of a micro-batch on the CPU, and the largest default on a GPU."""
 Optimizer = Literal["adamw", "adamw-8bit"]
 
 
@@ -128,7 +130,7 @@ class TrainConfig(Transformers):
     more computation for a fraction of the memory. Default: on a GPU. Local engine only."""
     gpu_memory: float | None = None
     """Memory of the GPU in GiB, which the defaults of the update and --dry-run are made for.
-    Default: that of the GPU."""
+    Default: that of the GPU. Local engine only."""
     max_rollout_tokens: int = 8192
     """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
 

@@ -1,6 +1,6 @@
 """Which samples a step uses, and at which first-view budget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,7 +9,15 @@ import numpy as np
 from lfpc.boxes import Box
 from lfpc.caches import byte_cache
 from lfpc.errors import PictureError, SampleError
-from lfpc.images import View, global_view, open_picture, view_bytes
+from lfpc.images import (
+    View,
+    global_view,
+    open_picture,
+    shown_size,
+    upright_size,
+    view_bytes,
+    visual_tokens,
+)
 from lfpc.looks import Look
 from lfpc.samples import Sample, read_samples
 from lfpc.training.config import TrainConfig
@@ -71,6 +79,27 @@ def first_views(config: TrainConfig) -> FirstView:
         return view(sample.image, config.first_budget(sample.budget or 0))
 
     return first_view
+
+
+def first_view_tokens(samples: Sequence[Sample], config: TrainConfig) -> list[int]:
+    """Visual tokens of the first view of every sample, by the header of its picture.
+
+    Raises:
+        PictureError: an unreadable picture.
+    """
+    factor = config.crop.factor
+    sizes = {path: upright_size(path) for path in {sample.image for sample in samples}}
+    return [
+        visual_tokens(
+            shown_size(
+                sizes[sample.image],
+                max_tokens=config.first_budget(sample.budget or 0),
+                factor=factor,
+            ),
+            factor,
+        )
+        for sample in samples
+    ]
 
 
 def look_once(look: Look) -> Look:

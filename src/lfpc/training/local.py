@@ -4,6 +4,7 @@ A step is a function of (weights, optimiser, seed, step), so a resumed run is bi
 uninterrupted one.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +17,17 @@ from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
 from lfpc.looks import original_look
-from lfpc.policies.devices import placed
+from lfpc.policies.devices import device_gib, placed, precision
+from lfpc.policies.qwen.adapters import base_of
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.records import keep_samples, log_record, record_of
 from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.training.config import TrainConfig
+from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.draw import (
+    first_view_tokens,
     first_views,
     look_once,
     prompts_of_step,
@@ -38,6 +41,15 @@ from lfpc.training.groups import (
     groups_of,
     places_to_log,
     terms_of,
+)
+from lfpc.training.memory import (
+    GPU_GIB,
+    USABLE,
+    advice,
+    check_lengths,
+    fitted,
+    report,
+    update_gib,
 )
 from lfpc.training.rollouts import rollouts_of
 from lfpc.training.state import (
@@ -62,7 +74,11 @@ from lfpc.training.statistics import (
 )
 from lfpc.training.trackers import Tracker, TrackerName, opened
 from lfpc.training.update import Learner
+from lfpc.training.verl.clusters import Cluster
+from lfpc.training.verl.estimate import shape_of_run
+from lfpc.training.verl.shape import shape_of_checkpoint
 
+log = logging.getLogger(__name__)
 Reward = Callable[[Episode], RewardTerms]
 
 
@@ -88,6 +104,8 @@ def train(
     device = pick_device(config)
     samples = training_samples(config.data, config)
     validation = validation_samples(config)
+    if warning := check_lengths(first_view_tokens(samples, config), config):
+        log.warning("%s", warning)
     check_engine(config.out, "local")
     run = RunFolder.open(config.out, Kind.TRAIN, config, backend="transformers", device=str(device))
     keep_samples(run, samples)
@@ -106,6 +124,7 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
     ) -> None:
+        config = fitted_to(config, device)
         model, self.tokenizer = load_model(config, done, device)
         self.config = config
         self.model = model
@@ -139,6 +158,7 @@ class Trainer:
         self.generator.manual_seed(_seed(self.config.seed, 1, step))
         with self.policy.cached_views():
             groups = self.play_groups(samples)
+            self.policy.forget_prompts()
             played = time.perf_counter()
             updated = self._update(groups, step)
         ended = time.perf_counter()
@@ -285,6 +305,44 @@ def pick_device(config: TrainConfig) -> torch.device:
     if config.threads:
         torch.set_num_threads(config.threads)
     return placed(config)[0]
+
+
+def fitted_to(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The run with settings of the update that fit `device`; unchanged on the CPU. A run that does
+    not fit is warned about.
+    """
+    if device.type == "cpu":
+        return config
+    shape = shape_of_checkpoint(base_of(config.init) or config.init)
+    gib = config.gpu_memory or device_gib(device) or GPU_GIB
+    half = precision(config, device) == torch.bfloat16
+    config = fitted(config, shape, gib, half=half)
+    tokens = config.micro_batch_tokens or MICRO_BATCH_TOKENS
+    needed = update_gib(
+        shape, config, tokens, half=half, checkpointing=bool(config.gradient_checkpointing)
+    )
+    if needed > USABLE * gib:
+        log.warning(
+            "an update needs about %.0f GiB of %.0f; use %s",
+            needed,
+            gib,
+            ", ".join(advice(config, half=half)),
+        )
+    return config
+
+
+def preview(config: TrainConfig, cluster: Cluster) -> str:
+    """The estimate of a run on this machine's device, or on a GPU of --gpu-memory, as text.
+
+    Args:
+        config: the run; without its checkpoint, the model is `cluster.model`.
+        cluster: speeds of the GPU.
+    """
+    device, dtype = placed(config)
+    with_gpu = device.type != "cpu" or config.device == "auto"
+    gib = config.gpu_memory or device_gib(device) or GPU_GIB
+    half = dtype == torch.bfloat16 or (with_gpu and config.dtype == "auto")
+    return report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
 
 
 def _seed(*parts: int) -> int:

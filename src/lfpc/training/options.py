@@ -31,7 +31,8 @@ class TrainOptions:
     trackio: bool = False
     """Send metrics and some episodes to trackio."""
     dry_run: bool = False
-    """Print verl's settings, checked by verl, with estimates of memory and time, and stop."""
+    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop.
+    Speeds of a GPU are --cluster.gpu-tflops and --cluster.gpu-tbps."""
 
     @property
     def trackers(self) -> list[TrackerName]:

@@ -26,13 +26,11 @@ from lfpc.policies.qwen.language import Prefix, Prefixes, compute_prefixes, pref
 from lfpc.policies.qwen.recompute import recomputed
 from lfpc.policies.qwen.sampling import token_logprobs
 from lfpc.policies.transformers import TransformersPolicy
-from lfpc.training.config import TrainConfig
+from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.loss import clipped_loss, token_weights
 from lfpc.training.pictures import Leaves, PictureLeaves, leaf_of, pass_gradients
 from lfpc.training.rollouts import Rollout
 
-MICRO_BATCH_TOKENS = 32_768
-"""Default tokens of a micro-batch on the CPU."""
 PADDING = 1.4
 """Maximum ratio of the longest to the shortest suffix in a bucket."""
 

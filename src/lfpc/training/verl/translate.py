@@ -51,6 +51,26 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
+            config.optimizer != "adamw",
+            f"--optimizer {config.optimizer} needs the local engine; leave it out",
+        ),
+        (
+            config.save_dtype != "auto",
+            "--save-dtype needs the local engine; leave it out",
+        ),
+        (
+            config.gradient_checkpointing is not None,
+            "--gradient-checkpointing needs the local engine; use --cluster.checkpointing",
+        ),
+        (
+            config.micro_batch_tokens is not None,
+            "--micro-batch-tokens needs the local engine; use --cluster.tokens-per-gpu",
+        ),
+        (
+            config.gpu_memory is not None,
+            "--gpu-memory needs the local engine; use --cluster.gpu-gib",
+        ),
+        (
             rollouts % cluster.gpus,
             f"{rollouts} rollouts per step are not divisible by {cluster.gpus} GPUs; "
             f"change --prompts-per-step or --group-size",
