@@ -98,7 +98,6 @@ def measured_and_estimated(shape, **changes):
 )
 def test_the_formula_is_near_the_measured_peak(shape, dtype, changes, low, high):
     measured, estimated = measured_and_estimated(shape, dtype=dtype, **changes)
-    print(f"{estimated / measured:.2f}")
     assert low < estimated / measured < high
 
 

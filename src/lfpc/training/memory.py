@@ -217,6 +217,7 @@ def report(
     one = replace(cluster, nodes=1, gpus_per_node=1, tensor_parallel=1, checkpointing=checkpointing)
     constant = constant_bytes(shape, config, half=half) / GIB
     total = update_gib(shape, config, tokens, half=half, checkpointing=checkpointing)
+    sampling = sampling_gib(shape, config, load, half=half)
     rollouts = config.prompts_per_step * config.group_size
     batches = ceil(rollouts / config.sample_batch)
     play = play_seconds(shape, load, config, one) + (
@@ -233,10 +234,10 @@ def report(
         f"{'--gradient-checkpointing' if checkpointing else '--no-gradient-checkpointing'}",
         f"  weights     {constant:7.1f} GiB with gradients and optimiser",
         f"  update      {total:7.1f} GiB at most, weights included",
-        f"  sampling    {sampling_gib(shape, config, load, half=half):7.1f} GiB besides the weights",
+        f"  sampling    {sampling:7.1f} GiB besides the weights",
         f"  time        {play / 60:7.1f} min play + {update / 60:.1f} min update per step, "
-        f"{(play + update) * config.steps / 3600:.1f} h per run on {cluster.gpu_tflops:g} TFLOP/s "
-        f"and {cluster.gpu_tbps:g} TB/s",
+        f"{(play + update) * config.steps / 3600:.1f} h per run on "
+        f"{cluster.gpu_tflops:g} TFLOP/s and {cluster.gpu_tbps:g} TB/s",
     ]
     if total > USABLE * gib:
         options = ", ".join(advice(config, half=half))

@@ -73,7 +73,7 @@ class PictureLeaves:
             return [
                 feature
                 for piece in self._pieces
-                for feature in self._encoder.features([self._views[n] for n in piece], fresh=True)
+                for feature in self._encoder.features([self._views[n] for n in piece], anew=True)
             ]
 
     def backward(self) -> None:

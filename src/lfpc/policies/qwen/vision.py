@@ -144,13 +144,13 @@ class ViewEncoder:
         self._kept: dict[int, tuple[View, Tensor]] | None = None
         self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
 
-    def features(self, views: Sequence[View], *, fresh: bool = False) -> list[Tensor]:
+    def features(self, views: Sequence[View], *, anew: bool = False) -> list[Tensor]:
         """(visual tokens, hidden) features of every view, in order; equal pictures get the same
-        tensor object. `fresh`: remembered features are of earlier weights, and not used.
+        tensor object. `anew`: remembered features are of earlier weights, and not used.
         """
         if not self.share:
             return self._encode(views)
-        forget = fresh or torch.is_grad_enabled()
+        forget = anew or torch.is_grad_enabled()
         kept = {} if self._kept is None or forget else self._kept
         self._drop_oldest()
         fresh = {id(view.image): view for view in views if id(view.image) not in kept}
