@@ -70,7 +70,8 @@ def load_policy(
         sampling_seed: seed of the sampling; None: 0.
         engine: backend of the checkpoint.
         engine_options: with vllm, arguments of `vllm.LLM`, such as {"max_model_len": 32768}.
-        device: with transformers, auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.
+        device: with transformers, auto (a GPU if there is one), cpu, cuda, cuda:1 or mps; or
+            several, such as cuda:0,cuda:1, with a copy of the model on each.
         dtype: with transformers, precision; auto: bfloat16 on a GPU, float32 on the CPU.
         batch_tokens: with transformers, maximum tokens of a batch.
     Raises:

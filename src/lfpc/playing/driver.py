@@ -91,14 +91,14 @@ def play_samples(
             seconds, including waiting.
         record: called with a finished batch or sample; in another thread for an AsyncPolicy inside
             a running event loop.
-        batch: questions per batch of a policy in this process.
+        batch: questions per batch of a policy in this process, for each copy of its model.
         concurrency: samples in play with an AsyncPolicy; None: its own limit.
     """
     if isinstance(policy, AsyncPolicy):
         players = min(concurrency or policy.concurrency, len(samples))
         run_async(_play_concurrently(samples, item, policy, record, players))
     else:
-        _play_batches(samples, item, policy, record, batch)
+        _play_batches(samples, item, policy, record, batch * getattr(policy, "copies", 1))
 
 
 @dataclass(frozen=True, slots=True)

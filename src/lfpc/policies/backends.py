@@ -24,7 +24,8 @@ class Placement:
     """Device and precision of a model in this process."""
 
     device: str = "auto"
-    """Device: auto, cpu, cuda, cuda:1 or mps. auto: a GPU if there is one, else the CPU."""
+    """Device: auto, cpu, cuda, cuda:1 or mps. auto: a GPU if there is one, else the CPU. eval,
+    probe and select take several, such as cuda:0,cuda:1, with a copy of the model on each."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of matrix products, and of weights that are not trained. auto: bfloat16 on a GPU,
     float32 on the CPU."""
@@ -46,6 +47,11 @@ class Transformers(Placement):
         Placement.__post_init__(self)
         if self.batch_tokens < 1:
             raise ConfigError(f"--batch-tokens must be at least 1, got {self.batch_tokens}")
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices, one or several."""
+        return [name for name in self.device.split(",") if name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ def placed(placement: Placement) -> tuple[torch.device, torch.dtype]:
         ConfigError: the device is unavailable.
     """
     name = placement.device
+    if "," in name:
+        raise ConfigError(f"--device {name}: this command uses one device; name one of them")
     if name == "auto":
         gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         name = "cpu" if gpu is None else gpu.type

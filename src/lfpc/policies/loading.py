@@ -12,6 +12,7 @@ from cachetools import cached
 
 from lfpc.policies.backends import Backend, Server, Transformers, VllmEngine
 from lfpc.policies.config import PolicyConfig
+from lfpc.policies.replicated import ReplicatedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
 from lfpc.protocols import Coords, protocol_named
@@ -72,7 +73,7 @@ def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -
 
 def any_policy(
     config: PolicyConfig, backend: Backend, *, tools: bool = True
-) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+) -> "TransformersPolicy | ReplicatedPolicy | ServedPolicy | VllmPolicy":
     """The model `config.model` on any backend as a policy."""
     match backend:
         case Server():
@@ -85,5 +86,7 @@ def any_policy(
                 sampling=config,
                 tools=tools,
             )
+        case Transformers() if len(backend.devices) > 1:
+            return ReplicatedPolicy(config, backend, tools=tools)
         case Transformers() | None:
             return load_policy(config, tools=tools, engine=backend)
