@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.errors import PolicyError
 from lfpc.policies.backends import BATCH_TOKENS, Backend
-from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.devices import out_of_memory, release_memory
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, drop_oldest, read
@@ -24,6 +24,7 @@ from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import ChatProtocol
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class TransformersPolicy:
@@ -113,28 +114,43 @@ class TransformersPolicy:
         """
         encoded = [self.encoder.context(context) for context in contexts]
         randoms = self._randoms(contexts)
-        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].ids))
-        todo = self._batches(encoded, order)[::-1]
-        replies: dict[int, Reply] = {}
+
+        def compute(batch: list[int]) -> list[Reply]:
+            own = randoms[batch] if isinstance(randoms, torch.Tensor) else randoms
+            return self._reply_batch([encoded[n] for n in batch], own)
+
+        return self._in_batches(encoded, self.sampling.max_new_tokens, compute)
+
+    def _in_batches(
+        self, rows: Sequence[Encoded], room: int, compute: Callable[[list[int]], list[R]]
+    ) -> list[R]:
+        """Results of `compute` for all rows, which gets the numbers of some of similar length.
+
+        Args:
+            rows: the conversations.
+            room: tokens that each of them grows by.
+            compute: results of a batch; one that runs out of memory is halved.
+        Raises:
+            PolicyError: a single conversation needs more memory than there is.
+        """
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
+        todo = self._batches(rows, order, room)[::-1]
+        found: dict[int, R] = {}
         while todo:
             batch = todo.pop()
-            some = self._tried(
-                [encoded[n] for n in batch],
-                randoms[batch] if isinstance(randoms, torch.Tensor) else randoms,
-            )
+            some = _tried(compute, batch)
             if some is not None:
-                replies.update(zip(batch, some, strict=True))
+                found.update(zip(batch, some, strict=True))
                 continue
             release_memory()
-            length = len(encoded[batch[-1]].ids)
+            length = len(rows[batch[-1]].ids)
             if len(batch) == 1:
                 raise PolicyError(
                     f"a conversation of {length} tokens does not fit into the memory of "
                     f"{self.model.device}; lower the budgets, or use --dtype bfloat16 or a larger "
                     f"device"
                 )
-            half = (len(batch) + 1) // 2
-            self.batch_tokens = half * (length + self.sampling.max_new_tokens)
+            self.batch_tokens = (len(batch) + 1) // 2 * (length + room)
             log.warning(
                 "a batch of %d conversations of up to %d tokens ran out of memory; continuing with "
                 "--batch-tokens %d",
@@ -143,34 +159,21 @@ class TransformersPolicy:
                 self.batch_tokens,
             )
             rest = [*batch, *(n for others in reversed(todo) for n in others)]
-            todo = self._batches(encoded, rest)[::-1]
-        return [replies[n] for n in range(len(encoded))]
+            todo = self._batches(rows, rest, room)[::-1]
+        return [found[number] for number in range(len(rows))]
 
-    def _batches(self, encoded: Sequence[Encoded], order: Sequence[int]) -> list[list[int]]:
+    def _batches(self, rows: Sequence[Encoded], order: Sequence[int], room: int) -> list[list[int]]:
         """`order`, by rising length, in batches within both limits; a longer conversation is a
         batch of its own.
         """
         batches: list[list[int]] = []
         for number in order:
-            length = len(encoded[number].ids) + self.sampling.max_new_tokens
+            length = len(rows[number].ids) + room
             size = len(batches[-1]) if batches else self.batch_size
             if size >= self.batch_size or (size + 1) * length > self.batch_tokens:
                 batches.append([])
             batches[-1].append(number)
         return batches
-
-    def _tried(
-        self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
-    ) -> list[Reply] | None:
-        """The replies; None: out of memory. The exception, which keeps the batch's tensors, ends
-        here.
-        """
-        try:
-            return self._reply_batch(rows, randoms)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
 
     def _randoms(self, contexts: Sequence[Context]) -> torch.Generator | torch.Tensor:
         """The generator, or (contexts, max_new_tokens) numbers in [0, 1) by question and turn.
@@ -193,9 +196,7 @@ class TransformersPolicy:
     def _reply_batch(
         self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
     ) -> list[Reply]:
-        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
-        if prefixes:
-            drop_oldest(prefixes, self.batch_tokens)
+        prefixes = self._known_prefixes()
         start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.sampling, randoms)
         return [
@@ -209,10 +210,50 @@ class TransformersPolicy:
             for row, reply in zip(rows, written, strict=True)
         ]
 
+    def _known_prefixes(self) -> Prefixes | None:
+        """The first prompts to share, of which the oldest are dropped; None: no sharing."""
+        if not self.share:
+            return None
+        if self._prefixes is None:
+            return {}
+        drop_oldest(self._prefixes, self.batch_tokens)
+        return self._prefixes
+
     def forget_prompts(self) -> None:
         """Free the first prompts that `cached_views` keeps."""
         if self._prefixes:
             self._prefixes.clear()
+
+    @torch.no_grad()
+    def answer_logprobs(
+        self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
+    ) -> list[list[TextLogprob]]:
+        """See `lfpc.policies.config.ScoringPolicy`. Mark and answer are tokenised apart."""
+        mark = self.encoder.text_ids(self.encoder.protocol.answer_mark)
+        texts = [self.encoder.text_ids(text) for some in answers for text in some]
+        owners = [context for context, some in zip(contexts, answers, strict=True) for _ in some]
+        rows = [
+            self.encoder.episode(context, Reply("", token_ids=mark + ids))
+            for context, ids in zip(owners, texts, strict=True)
+        ]
+
+        def compute(batch: list[int]) -> list[TextLogprob]:
+            tails = self._tails([rows[n] for n in batch], [len(texts[n]) for n in batch])
+            return [TextLogprob(float(one.double().sum()), len(one)) for one in tails]
+
+        scores = iter(self._in_batches(rows, 0, compute))
+        return [[next(scores) for _ in some] for some in answers]
+
+    def _tails(self, rows: Sequence[Encoded], lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Log-probabilities of the last `lengths` tokens of each row, (length,) each."""
+        prefixes = self._known_prefixes()
+        states = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes).hidden
+        found: list[torch.Tensor] = []
+        for row, encoded, length in zip(states, rows, lengths, strict=True):
+            logits = self.model.lm_head(row[len(row) - 1 - length : len(row) - 1]).float()
+            ids = torch.from_numpy(encoded.ids[len(encoded.ids) - length :]).to(logits.device)
+            found.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
+        return found
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:
@@ -225,6 +266,18 @@ class TransformersPolicy:
                 yield
             finally:
                 self._prefixes = None
+
+
+def _tried(compute: Callable[[list[int]], list[R]], batch: list[int]) -> list[R] | None:
+    """The results; None: out of memory. The exception, which keeps the batch's tensors, ends
+    here.
+    """
+    try:
+        return compute(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:
