@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,23 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
+from lfpc.policies.qwen.architectures import ARCHITECTURES
+from lfpc.policies.qwen.folder import normalisation, picture_template
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.settings import CheckpointSettings, write_settings
 from lfpc.storage.files import atomic_folder
 
-SUPPORTED = ("qwen2_5_vl",)
-"""Supported values of `model_type`, whose vision tower and positions this package computes."""
-KEPT_FILES = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files of which one holds the picture processor."""
+KEPT_FILES = (*PROCESSOR_FILES, "video_preprocessor_config.json", "chat_template.json")
 """Further files that servers need beside weights and tokenizer."""
 
 
 def load_checkpoint(
     path: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model (in evaluation mode) and tokenizer in a Hugging Face folder.
+    """The model (in evaluation mode) and tokenizer in a Hugging Face folder. The tokenizer's chat
+    template is the processor's; the model's `normalised` is the processor's normalisation.
 
     Raises:
         CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
@@ -58,14 +56,13 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: {len(missing)} weights are missing from the folder, among them {missing[0]}"
         )
-    legacy = path / "chat_template.json"
-    if not tokenizer.chat_template and legacy.is_file():
-        tokenizer.chat_template = json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
-    speed_up_vision(model.model.visual)
+    tokenizer.chat_template = picture_template(path) or tokenizer.chat_template
+    model.normalised = normalisation(path)
+    speed_up_vision(model)
     return model.to(device).eval(), tokenizer
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) -> None:
     """Check that `path` is a checkpoint of a supported architecture, without loading it.
 
     Raises:
@@ -81,9 +78,9 @@ def check_folder(path: Path) -> None:
         found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError, OSError) as error:
         raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
-    if found not in SUPPORTED:
+    if found not in supported:
         raise CheckpointError(
-            f"{path}: architecture {found!r} is not supported; supported: {', '.join(SUPPORTED)}"
+            f"{path}: architecture {found!r} is not supported; supported: {', '.join(supported)}"
         )
 
 
@@ -113,7 +110,7 @@ def save_checkpoint(
             for name in KEPT_FILES:
                 if source is not None and (source / name).is_file():
                     shutil.copyfile(source / name, draft / name)
-            if not (draft / KEPT_FILES[0]).is_file():
+            if not any((draft / name).is_file() for name in PROCESSOR_FILES):
                 (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
             if settings is not None:
                 write_settings(settings, draft)

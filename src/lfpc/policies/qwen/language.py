@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lfpc.images import View
+from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded
 
 UNSEEN = -1e30
@@ -70,6 +71,14 @@ class KeyValues:
             for (keys, values), used in zip(self._parts, self._used, strict=True)
         ]
 
+    def get_query_offset(self, layer: int = 0) -> int:
+        """Tokens before the next ones, as transformers asks a cache."""
+        return self._used[layer] if layer < len(self._used) else 0
+
+    def get_mask_sizes(self, length: int, layer: int) -> tuple[int, int]:
+        """(keys that the next `length` tokens see, offset of the first), as transformers asks."""
+        return self.get_query_offset(layer) + length, 0
+
     def select(self, rows: Tensor) -> None:
         """Keep these rows only."""
         self._parts = [[keys[rows], values[rows]] for keys, values in self._parts]
@@ -112,7 +121,7 @@ def read(
     """Run the language model over whole conversations.
 
     Args:
-        model: a Qwen2.5-VL.
+        model: a model of a supported architecture.
         rows: the conversations.
         features: per row, the features of its views.
         prefixes: computed prefixes, read and extended; None: no sharing.
@@ -185,15 +194,14 @@ def _run(
     ids = ids.to(device)
     visible = _visible(lengths, max(lengths), device)
     embeds = model.get_input_embeddings()(ids)
+    inputs = {"inputs_embeds": embeds}
     if features:
         places = (ids == model.config.image_token_id) & visible
-        embeds = embeds.masked_scatter(
-            places[..., None], torch.cat(list(features)).to(embeds.dtype)
-        )
+        inputs = architecture_of(model).inputs(embeds, places, torch.cat(list(features)))
     states = model.model.language_model(
-        inputs_embeds=embeds,
+        **inputs,
         position_ids=positions.to(device),
-        attention_mask={"full_attention": _attention_mask(visible, before, embeds.dtype)},
+        attention_mask=_attention_mask(visible, before, embeds.dtype),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import CheckpointError
+from lfpc.policies.qwen.architectures import QWEN2_5_VL
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.records import keep_samples
 from lfpc.samples import Sample
@@ -82,7 +83,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     samples = training_samples(config.data, config)
     held_out = validation_samples(config)
     check_engine(config.out, "verl")
-    check_folder(config.init)
+    check_folder(config.init, supported=(QWEN2_5_VL.model_type,))
     check_bounds(config, samples + held_out)
     last = min(config.steps, cluster.stop_at or config.steps)
     run = RunFolder.open(
