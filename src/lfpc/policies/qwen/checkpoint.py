@@ -18,7 +18,7 @@ from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.qwen.architectures import ARCHITECTURES
 from lfpc.policies.qwen.folder import normalisation, picture_template
 from lfpc.policies.qwen.varlen import speed_up_vision
-from lfpc.policies.settings import CheckpointSettings, write_settings
+from lfpc.policies.settings import CheckpointSettings, local_folder, write_settings
 from lfpc.storage.files import atomic_folder
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -37,6 +37,7 @@ def load_checkpoint(
         CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
             chat template.
     """
+    path = local_folder(path)
     check_folder(path)
     try:
         with _without_progress_bars():
@@ -68,7 +69,7 @@ def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) 
     Raises:
         CheckpointError: it is not.
     """
-    file = path / "config.json"
+    file = local_folder(path) / "config.json"
     if not file.is_file():
         raise CheckpointError(
             f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "
@@ -102,6 +103,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk refuses; an earlier checkpoint of this name is kept.
     """
+    source = source and local_folder(source)
     try:
         with atomic_folder(folder) as draft:
             with _without_progress_bars():
