@@ -440,6 +440,7 @@ def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers
     tokenizer = copy(tiny.tokenizer())
     tokenizer.__class__ = Counting
     model = tiny.model()
+    monkeypatch.setattr(checkpoint, "model_type", lambda path: "qwen2_5_vl")
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: (model, tokenizer))
     config = PolicyConfig(model="tiny", temperature=1.0, max_new_tokens=6)
     policies = local_policies(config)

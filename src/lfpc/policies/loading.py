@@ -17,31 +17,44 @@ from lfpc.policies.vllm import VllmPolicy
 from lfpc.protocols import Coords, protocol_named
 
 if TYPE_CHECKING:
+    from lfpc.policies.generate import GeneratePolicy
     from lfpc.policies.transformers import TransformersPolicy
 
+    LocalPolicy = TransformersPolicy | GeneratePolicy
 
-def load_policy(config: PolicyConfig, *, tools: bool = True) -> "TransformersPolicy":
+
+def load_policy(config: PolicyConfig, *, tools: bool = True) -> "LocalPolicy":
     """The checkpoint `config.model` as a policy in this process."""
     return local_policies(config)(config, tools=tools)
 
 
-def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
+def local_policies(config: PolicyConfig) -> "Callable[..., LocalPolicy]":
     """A factory of policies on the checkpoint `config.model`, which is loaded once: (config,
     tools=True) -> policy with that sampling. Tokenizer tables are built once per protocol.
-    """
-    from lfpc.policies.qwen.checkpoint import (
-        load_checkpoint,  # here, because torch is slow to import and unused by a served model
-    )
-    from lfpc.policies.transformers import TransformersPolicy
 
-    model, tokenizer = load_checkpoint(Path(config.model))
+    An architecture without a batched engine is loaded as a `GeneratePolicy`.
+    """
+    # here, because torch is slow to import and unused by a served model
+    from lfpc.policies.qwen.architectures import ARCHITECTURES
+    from lfpc.policies.qwen.checkpoint import load_checkpoint, model_type
+
+    path = Path(config.model)
+    if model_type(path) in ARCHITECTURES:
+        from lfpc.policies.transformers import TransformersPolicy as Policy
+
+        model, reader = load_checkpoint(path)
+    else:
+        from lfpc.policies.generate import GeneratePolicy as Policy
+        from lfpc.policies.generate import load_any
+
+        model, reader = load_any(path)
 
     @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
-    def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
+    def built(protocol: str, coords: Coords, tools: bool) -> "LocalPolicy":
         chat = protocol_named(protocol, coords)
-        return TransformersPolicy(model, tokenizer, chat, tools=tools, name=config.model)
+        return Policy(model, reader, chat, tools=tools, name=config.model)
 
-    def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
+    def policy(config: PolicyConfig, *, tools: bool = True) -> "LocalPolicy":
         return built(config.protocol, config.coords, tools).resampled(config)
 
     return policy
@@ -54,7 +67,7 @@ def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -
 
 def any_policy(
     config: PolicyConfig, backend: Backend, *, tools: bool = True
-) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+) -> "LocalPolicy | ServedPolicy | VllmPolicy":
     """The model `config.model` on any backend as a policy."""
     match backend:
         case Server():

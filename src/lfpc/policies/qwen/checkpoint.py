@@ -69,6 +69,19 @@ def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) 
     Raises:
         CheckpointError: it is not.
     """
+    found = model_type(path)
+    if found not in supported:
+        raise CheckpointError(
+            f"{path}: architecture {found!r} is not supported; supported: {', '.join(supported)}"
+        )
+
+
+def model_type(path: Path) -> str:
+    """The architecture in the folder's config.json.
+
+    Raises:
+        CheckpointError: no such folder, or no such file.
+    """
     file = local_folder(path) / "config.json"
     if not file.is_file():
         raise CheckpointError(
@@ -76,13 +89,9 @@ def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) 
             f"(download one with `hf download`)"
         )
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
     except (ValueError, AttributeError, OSError) as error:
         raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
-    if found not in supported:
-        raise CheckpointError(
-            f"{path}: architecture {found!r} is not supported; supported: {', '.join(supported)}"
-        )
 
 
 def save_checkpoint(
