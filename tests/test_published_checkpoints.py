@@ -3,6 +3,7 @@ transformers' own processor and model.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
+import lfpc
+from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.dialogue import Context, Crop, Reply, Turn
-from lfpc.images import crop_view, global_view
+from lfpc.episode import Episode
+from lfpc.images import crop_view, global_view, shown_size, visual_tokens
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.qwen.language import read
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
+from lfpc.rewards import RewardTerms
+from lfpc.samples import Sample, write_samples
+from lfpc.storage.runs import RunFolder
+from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.local import train
 
 pytestmark = pytest.mark.slow
 
@@ -130,3 +139,60 @@ def test_ids_grids_positions_and_log_probabilities_are_transformers(family, crop
         ours = model.lm_head(got.hidden[0]).log_softmax(-1)
     assert (ours - expected).abs().max() < 1e-4
     assert expected.std() > 0.1
+
+
+def even_tokens(episode: Episode) -> RewardTerms:
+    """A reward that differs between rollouts of a random model."""
+    ids = episode.turns[0].reply.token_ids
+    return RewardTerms(accuracy=float(np.mean([one % 2 == 0 for one in ids])))
+
+
+@pytest.mark.parametrize("family", layout.FAMILIES)
+def test_evaluation_selection_and_training_of_a_published_folder(family, folders, tmp_path, capsys):
+    folder = folders(family, tied=family == "qwen3_vl")  # untied: as the published 7B
+    data = tmp_path / "data"
+    data.mkdir()
+    Image.new("RGB", (8000, 6000), "teal").save(data / "48-megapixels.jpg")
+    Image.new("RGB", (4000, 3000), "navy").save(data / "12-megapixels.jpg")
+    samples = [
+        Sample(id=file.stem, image=file, question="What is it?", answer="a wall", budget=256)
+        for file in sorted(data.glob("*.jpg"))
+    ]
+    write_samples(samples, data)
+    words = [str(data), "--checkpoint", str(folder), "--max-new-tokens", "4"]
+    assert cli.main(["eval", *words, "--out", str(tmp_path / "run"), "--probes", "own"]) == 0
+    records = lfpc.read_records(lfpc.open_run(tmp_path / "run" / "chosen" / "own")).values()
+    side = PROTOCOLS[family].factor
+    size = shown_size((4000, 3000), max_tokens=256, factor=side)
+    expected = [visual_tokens(size, side)] * 2
+    assert [record.global_tokens for record in records] == expected
+    selected = tmp_path / "selected"
+    ladder = ["--ladder", "256", "64"]
+    assert cli.main(["select", *words, "--out", str(selected), *ladder]) == 0, capsys.readouterr()
+    config = TrainConfig(
+        data=data,
+        init=folder,
+        out=tmp_path / "trained",
+        protocol=family,
+        crop=PROTOCOLS[family].crop,
+        prompts_per_step=2,
+        group_size=2,
+        steps=1,
+        save_every=1,
+        max_turns=2,
+        max_new_tokens=4,
+        learning_rate=1e-3,
+        device="cpu",
+        lora=LoraConfig(rank=2, alpha=4) if family == "qwen3_vl" else None,
+    )
+    train(config, progress=False, reward=even_tokens)
+    last = train(replace(config, steps=2), progress=False, reward=even_tokens)
+    rows = RunFolder(config.out).metrics()
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all(row["grad_norm"] > 0 and row["logprob_gap"] < 1e-4 for row in rows)
+    ours, tokenizer = load_checkpoint(last)
+    assert tokenizer.chat_template == layout.template(family)
+    plain = AutoModelForImageTextToText.from_pretrained(last, dtype=torch.float32)
+    assert (plain.lm_head.weight is plain.get_input_embeddings().weight) == (family == "qwen3_vl")
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name

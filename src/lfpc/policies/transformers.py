@@ -170,7 +170,7 @@ class TransformersPolicy:
 
 def _check_factor(model: Any, protocol: ChatProtocol) -> None:
     visual = model.model.visual
-    side = visual.patch_size * visual.spatial_merge_size
+    side = visual.config.patch_size * visual.spatial_merge_size
     if side != protocol.factor:
         fitting = [name for name, one in PROTOCOLS.items() if one.factor == side]
         raise ConfigError(

@@ -136,7 +136,8 @@ class ViewEncoder:
         pixels = torch.cat([pixels for pixels, _ in prepared]).to(self.model.device)
         tower = architecture_of(self.model).tower
         features = tower(visual, pixels, [grid for _, grid in prepared])
-        sizes = [rows * columns // visual.spatial_merge_unit for _, (_, rows, columns) in prepared]
+        unit = visual.spatial_merge_size**2
+        sizes = [rows * columns // unit for _, (_, rows, columns) in prepared]
         self.count.pictures += len(views)
         self.count.tokens += sum(sizes)
         self.count.calls += 1
@@ -148,7 +149,7 @@ class ViewEncoder:
             return self._pixels[id(view.image)][1:]
         prepared = patchify(
             view.image,
-            patch=visual.patch_size,
+            patch=visual.config.patch_size,
             merge=visual.spatial_merge_size,
             normalised=getattr(self.model, "normalised", CLIP),
         )

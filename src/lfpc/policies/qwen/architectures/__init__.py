@@ -1,5 +1,5 @@
-"""Supported architectures, one file each. `ARCHITECTURES` is the index; docs/architectures.md says
-how to add one.
+"""Supported architectures, one file each. `ARCHITECTURES` is the index; docs/architectures.md
+says how to add one.
 """
 
 from typing import Any
