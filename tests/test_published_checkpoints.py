@@ -3,13 +3,13 @@ transformers' own processor and model.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import layout
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
@@ -30,7 +30,6 @@ from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training.config import LoraConfig, TrainConfig
-from lfpc.training.local import train
 
 pytestmark = pytest.mark.slow
 
@@ -148,7 +147,9 @@ def even_tokens(episode: Episode) -> RewardTerms:
 
 
 @pytest.mark.parametrize("family", layout.FAMILIES)
-def test_evaluation_selection_and_training_of_a_published_folder(family, folders, tmp_path, capsys):
+def test_evaluation_selection_and_training_of_a_published_folder(
+    family, folders, tmp_path, capsys, monkeypatch
+):
     folder = folders(family, tied=family == "qwen3_vl")  # untied: as the published 7B
     data = tmp_path / "data"
     data.mkdir()
@@ -177,7 +178,7 @@ def test_evaluation_selection_and_training_of_a_published_folder(family, folders
         crop=PROTOCOLS[family].crop,
         prompts_per_step=2,
         group_size=2,
-        steps=1,
+        steps=2,
         save_every=1,
         max_turns=2,
         max_new_tokens=4,
@@ -185,8 +186,7 @@ def test_evaluation_selection_and_training_of_a_published_folder(family, folders
         device="cpu",
         lora=LoraConfig(rank=2, alpha=4) if family == "qwen3_vl" else None,
     )
-    train(config, progress=False, reward=even_tokens)
-    last = train(replace(config, steps=2), progress=False, reward=even_tokens)
+    last = tiny.train_in_two_parts(config, even_tokens, monkeypatch)
     rows = RunFolder(config.out).metrics()
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["grad_norm"] > 0 and row["logprob_gap"] < 1e-4 for row in rows)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -15,6 +16,7 @@ from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.images import View
 from lfpc.mini.model import build_model, build_tokenizer
 from lfpc.samples import Sample
+from lfpc.training.config import TrainConfig
 
 BOX = Box(0.25, 0.25, 0.5, 0.5)
 
@@ -143,3 +145,21 @@ def qwen3_pictures() -> Qwen2VLImageProcessorPil:
 def model_vocabulary() -> int:
     """Rows of the output layer, more than the tokenizer's tokens."""
     return -(-len(tokenizer()) // 64) * 64 + 64
+
+
+def train_in_two_parts(config: TrainConfig, reward: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The last checkpoint of a run of two steps that is killed in the second, then continued."""
+    from lfpc.training import local  # the environment of verl's tests lacks what it imports
+
+    step = local.Trainer.step
+
+    def die_at_two(self: Any, samples: Any, number: int) -> Any:
+        if number == 2:
+            raise KeyboardInterrupt
+        return step(self, samples, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local.Trainer, "step", die_at_two)
+        with pytest.raises(KeyboardInterrupt):
+            local.train(config, progress=False, reward=reward)
+    return local.train(config, progress=False, reward=reward)
