@@ -77,7 +77,7 @@ def shaped_model(
             model = Qwen2_5_VLForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
-    speed_up_vision(model.model.visual)
+    speed_up_vision(model)
     return model.eval()
 
 

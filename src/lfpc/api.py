@@ -24,7 +24,7 @@ from lfpc.policies.backends import (
 )
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.sampling import Sampling
-from lfpc.policies.settings import CheckpointSettings, read_settings
+from lfpc.policies.settings import CheckpointSettings, checkpoint_settings, read_settings
 from lfpc.protocols import Coords
 from lfpc.samples import Sample, read_samples, write_samples
 from lfpc.storage.runs import RunFolder, read_run
@@ -84,7 +84,7 @@ def load_policy(
         raise ConfigError(f"engine must be transformers or vllm, got {engine!r}")
     if engine_options and engine != VLLM_BACKEND:
         raise ConfigError("engine_options need engine='vllm'")
-    defaults = read_settings(Path(checkpoint)) or CheckpointSettings()
+    defaults = checkpoint_settings(Path(checkpoint))
     config = PolicyConfig(
         model=str(Path(checkpoint)),
         protocol=protocol or defaults.protocol,

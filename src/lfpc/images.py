@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from math import ceil, floor, sqrt
+from math import ceil, floor, log, sqrt
 from pathlib import Path
 from typing import IO
 
@@ -71,6 +71,9 @@ def opened(content: IO[bytes], name: str = "", formats: Sequence[str] | None = N
 
 _ORIENTATION = 0x0112
 """EXIF tag."""
+LEAST_TOKENS = {32: 64}
+"""Fewest visual tokens of a picture, by the side of a token in pixels: Qwen3-VL's processor
+enlarges smaller pictures to 65,536 pixels. Others are 1."""
 MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
 MAX_PIXELS = 400_000_000
@@ -124,7 +127,7 @@ class ToolBox(Box):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRules:
-    """Resolution of crops."""
+    """Resolution of crops. Below `LEAST_TOKENS` they are enlarged to that."""
 
     factor: int = 28
     """Side of one visual token in pixels: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
@@ -139,6 +142,23 @@ class CropRules:
                 f"--crop-tokens are two numbers from 1 in ascending order, got {self.min_tokens} "
                 f"{self.max_tokens}"
             )
+        check_budget(self.max_tokens, self.factor, "the maximum of --crop-tokens")
+
+
+def check_budget(budget: int, factor: int, name: str) -> None:
+    """Check that a processor with tokens of `factor` pixels shows pictures of `budget` tokens.
+
+    Args:
+        name: what sets the budget, for the message.
+    Raises:
+        ConfigError: it enlarges them.
+    """
+    least = LEAST_TOKENS.get(factor, 1)
+    if budget < least:
+        raise ConfigError(
+            f"{name} must be at least {least} visual tokens, got {budget}: Qwen3-VL's processor "
+            f"enlarges smaller pictures"
+        )
 
 
 def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:
@@ -195,13 +215,32 @@ def shown_size(size: Size, *, min_tokens: int = 1, max_tokens: int, factor: int 
 
     A picture that is narrower than the budget is one token wide in `smart_resize`, and exceeds the
     budget with its length. Here the length is cut to the budget, at the cost of the aspect ratio.
+    So is the aspect of a picture that rounding down leaves below `LEAST_TOKENS`: it is widened.
 
     Args and errors: see `smart_resize`. The result is a fixed point of it.
     """
-    width, height = smart_resize(size, min_tokens=min_tokens, max_tokens=max_tokens, factor=factor)
+    least = LEAST_TOKENS.get(factor, 1)
+    most = max(max_tokens, least)
+    width, height = smart_resize(
+        size, min_tokens=max(min_tokens, least), max_tokens=most, factor=factor
+    )
     if min(width, height) == factor:
-        return min(width, max_tokens * factor), min(height, max_tokens * factor)
-    return width, height
+        width, height = min(width, most * factor), min(height, most * factor)
+    if least == 1 or least <= visual_tokens((width, height), factor) <= most:
+        return width, height
+    return _between(size, least, most, factor)
+
+
+def _between(size: Size, least: int, most: int, factor: int) -> Size:
+    """The size of `least` to `most` tokens with the aspect ratio nearest to that of `size`."""
+    wanted = size[0] / size[1]
+    grids = [
+        (columns, min(max(round(columns / wanted), ceil(least / columns)), most // columns))
+        for columns in range(1, most + 1)
+        if most // columns * columns >= least
+    ]
+    columns, rows = min(grids, key=lambda grid: abs(log(grid[0] / grid[1] / wanted)))
+    return columns * factor, rows * factor
 
 
 def visual_tokens(size: Size, factor: int = 28) -> int:

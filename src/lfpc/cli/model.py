@@ -50,24 +50,28 @@ class AnsweringModel(BackendOptions):
     """Options of the model: a checkpoint in this process, or a served model."""
 
     checkpoint: Path | None = None
-    """Checkpoint to load into this process; or give --base-url and --model."""
+    """Checkpoint to load into this process, a folder or a hub id in the local cache; or give
+    --base-url and --model."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend of a checkpoint in this process."""
     model: str | None = None
     """Name of the served model."""
     protocol: str | None = None
     """Prompt and reply format of the model's family; docs/protocols.md lists the names. Default:
-    the checkpoint's (lfpc.json), else qwen2_5_vl."""
+    the checkpoint's (lfpc.json), else that of its architecture, else qwen2_5_vl."""
     max_new_tokens: int | None = None
     """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
     sampling: Embedded[Sampling] = field(default_factory=Sampling)
 
     def defaults(self) -> "CheckpointSettings":
         """Defaults of the options: the checkpoint's settings."""
-        from lfpc.policies.settings import CheckpointSettings, read_settings
+        from lfpc.policies.settings import CheckpointSettings, checkpoint_settings
 
-        found = None if self.checkpoint is None else read_settings(self.checkpoint)
-        return found or CheckpointSettings()
+        return (
+            CheckpointSettings()
+            if self.checkpoint is None
+            else checkpoint_settings(self.checkpoint)
+        )
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The configuration, without budget and probe, and the backend."""

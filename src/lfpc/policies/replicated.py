@@ -9,7 +9,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from hashlib import sha256
@@ -22,7 +22,7 @@ from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
 
 if TYPE_CHECKING:
-    from lfpc.policies.transformers import TransformersPolicy
+    from lfpc.policies.loading import LocalPolicy
 
 
 class ReplicatedPolicy:
@@ -131,7 +131,7 @@ class ReplicatedPolicy:
 class _Worker:
     """What a process holds."""
 
-    policies: "dict[bool, TransformersPolicy]"
+    policies: "dict[bool, LocalPolicy]"
     block: ExitStack | None = None
     images: dict[bytes, Any]
 
@@ -170,7 +170,7 @@ def _reseed(tools: bool, seed: int | None) -> None:
 def _begin() -> None:
     _Worker.block = ExitStack()
     for policy in _Worker.policies.values():
-        _Worker.block.enter_context(policy.cached_views())
+        _Worker.block.enter_context(getattr(policy, "cached_views", nullcontext)())
 
 
 def _end() -> None:

@@ -5,6 +5,7 @@ the defaults of `CheckpointSettings`.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS
 from lfpc.storage.typed import config_from_plain, plain
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SETTINGS_FILE = "lfpc.json"
 FORMAT = 1
 """Version of the file; other versions are rejected."""
@@ -78,6 +80,47 @@ def read_settings(folder: Path) -> CheckpointSettings | None:
         raise CheckpointError(
             f"{file}: not the settings of a checkpoint ({error}); delete it to use the defaults"
         ) from error
+
+
+def local_folder(checkpoint: Path) -> Path:
+    """The folder of a checkpoint: itself, or the cached snapshot of a hub id such as
+    Qwen/Qwen3-VL-4B-Instruct. Nothing is downloaded.
+
+    Raises:
+        CheckpointError: neither a folder nor in the cache.
+    """
+    if checkpoint.exists() or not HUB_ID.fullmatch(checkpoint.as_posix()):
+        return checkpoint
+    from huggingface_hub import snapshot_download  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = checkpoint.as_posix()
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{name}: neither a folder nor in the Hugging Face cache; download it with "
+            f"`hf download {name}`"
+        ) from error
+
+
+def checkpoint_settings(checkpoint: Path) -> CheckpointSettings:
+    """The settings of a checkpoint; without `lfpc.json` the defaults, with its family's protocol.
+
+    Raises:
+        CheckpointError: see `local_folder` and `read_settings`.
+    """
+    folder = local_folder(checkpoint)
+    return read_settings(folder) or CheckpointSettings(protocol=_family_protocol(folder))
+
+
+def _family_protocol(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        family = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):  # named when the checkpoint is loaded
+        family = ""
+    return "qwen3_vl" if family.startswith("qwen3") else "qwen2_5_vl"
 
 
 def write_settings(settings: CheckpointSettings, folder: Path) -> None:

@@ -12,16 +12,17 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
-from lfpc.errors import PolicyError
+from lfpc.errors import ConfigError, PolicyError
 from lfpc.policies.backends import BATCH_TOKENS, Backend
 from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.devices import out_of_memory, release_memory
+from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, drop_oldest, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.sampling import GREEDY, Sampling
-from lfpc.protocols import ChatProtocol
+from lfpc.protocols import PROTOCOLS, ChatProtocol
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -70,7 +71,10 @@ class TransformersPolicy:
         self.batch_tokens = batch_tokens
         self.share = share
         self.sampling = sampling
-        self.encoder = Encoder(tokenizer, protocol, tools=tools)
+        self.encoder = Encoder(
+            tokenizer, protocol, tools=tools, positions=architecture_of(model).positions
+        )
+        _check_factor(model, protocol)
         self.writer = Writer(
             tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
         )
@@ -87,7 +91,12 @@ class TransformersPolicy:
     def without_tools(self) -> Self:
         """Another policy of the same model, shown the system message without the tool."""
         other = self.resampled(self.sampling)
-        other.encoder = Encoder(self.encoder.tokenizer, self.encoder.protocol, tools=False)
+        other.encoder = Encoder(
+            self.encoder.tokenizer,
+            self.encoder.protocol,
+            tools=False,
+            positions=self.encoder.positions,
+        )
         return other
 
     def resampled(self, sampling: Sampling) -> Self:
@@ -278,6 +287,18 @@ def _tried(compute: Callable[[list[int]], list[R]], batch: list[int]) -> list[R]
         if not out_of_memory(error):
             raise
         return None
+
+
+def _check_factor(model: Any, protocol: ChatProtocol) -> None:
+    visual = model.model.visual
+    side = visual.config.patch_size * visual.spatial_merge_size
+    if side != protocol.factor:
+        fitting = [name for name, one in PROTOCOLS.items() if one.factor == side]
+        raise ConfigError(
+            f"--protocol {protocol.name} makes visual tokens of {protocol.factor} pixels, but this "
+            f"checkpoint's are {side} pixels wide"
+            + (f"; use --protocol {' or '.join(fitting)}" if fitting else "")
+        )
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import LfpcError, RunError
-from lfpc.images import shown_size, upright_size, visual_tokens
+from lfpc.images import check_budget, shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
@@ -105,6 +105,8 @@ def select(
     Raises:
         RunError: the folder holds another selection, the disk refuses, or too many samples failed.
     """
+    if not config.ratios:
+        check_budget(config.ladder[-1], protocol.factor, "the last budget of --ladder")
     run = RunFolder.open(out, Kind.SELECTION, config)
     answered = RunFolder.open(answers or out / ANSWERS_FOLDER, Kind.ANSWERS, config.answers)
     journal = Journal.open(answered.path / ANSWERS_FILE)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from lfpc.errors import ConfigError
-from lfpc.images import CropRules
+from lfpc.images import CropRules, check_budget
 from lfpc.options import pairs, word_option
 from lfpc.policies.backends import DTYPES, Transformers
 from lfpc.protocols import PROTOCOLS, ChatProtocol
@@ -89,7 +89,7 @@ class TrainConfig(Transformers):
     data: Path = Path("data")
     """Samples folder to train on."""
     init: Path = Path("checkpoint")
-    """Checkpoint to start from."""
+    """Checkpoint to start from, a folder or a hub id in the local cache."""
     out: Path = Path("out/train")
     """Run folder; an existing run continues."""
     validation: Path | None = None
@@ -105,7 +105,8 @@ class TrainConfig(Transformers):
     crop: CropRules = field(default_factory=CropRules)
     """Resolution of a crop, in visual tokens."""
     protocol: str = "qwen2_5_vl"
-    """Protocol of the model family; docs/protocols.md lists the names."""
+    """Protocol of the model family; docs/protocols.md lists the names. Default on the command
+    line: the checkpoint's."""
     max_turns: int = 6
     """Turn limit of an episode."""
 
@@ -238,8 +239,10 @@ class TrainConfig(Transformers):
         if self.crop.factor != self.chat.factor:
             raise ConfigError(
                 f"crop.factor is {self.crop.factor}, but a visual token of {self.protocol} "
-                f"is {self.chat.factor} pixels wide"
+                f"is {self.chat.factor} pixels wide; use --crop.factor {self.chat.factor}"
             )
+        if self.first_view != "selected":
+            check_budget(self.first_budget(0), self.chat.factor, f"--{self.first_view}-budget")
 
     @property
     def chat(self) -> ChatProtocol:

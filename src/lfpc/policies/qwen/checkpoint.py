@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,31 @@ from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
 from lfpc.policies.qwen.adapters import base_of, merge_adapters
+from lfpc.policies.qwen.architectures import ARCHITECTURES
+from lfpc.policies.qwen.folder import normalisation, picture_template
 from lfpc.policies.qwen.varlen import speed_up_vision
-from lfpc.policies.settings import CheckpointSettings, write_settings
+from lfpc.policies.settings import CheckpointSettings, local_folder, write_settings
 from lfpc.storage.files import atomic_folder
 
-SUPPORTED = ("qwen2_5_vl",)
-"""Supported values of `model_type`, whose vision tower and positions this package computes."""
-KEPT_FILES = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files of which one holds the picture processor."""
+KEPT_FILES = (*PROCESSOR_FILES, "video_preprocessor_config.json", "chat_template.json")
 """Further files that servers need beside weights and tokenizer."""
 
 
 def load_checkpoint(
     path: Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model (in evaluation mode) and tokenizer in a Hugging Face folder. A folder of adapters
-    gives the model that they change, with the adapters merged.
+    """The model (in evaluation mode) and tokenizer in a Hugging Face folder. The tokenizer's chat
+    template is the processor's; the model's `normalised` is the processor's normalisation. A folder
+    of adapters gives the model that they change, with the adapters merged.
 
     Raises:
         CheckpointError: no such folder, unsupported architecture, missing or unreadable weights, no
             chat template.
     """
-    adapted = path
-    path = base_of(path) or path
+    adapted = local_folder(path)
+    path = base_of(adapted) or adapted
     check_folder(path)
     try:
         with _without_progress_bars():
@@ -62,35 +60,44 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: {len(missing)} weights are missing from the folder, among them {missing[0]}"
         )
-    legacy = path / "chat_template.json"
-    if not tokenizer.chat_template and legacy.is_file():
-        tokenizer.chat_template = json.loads(legacy.read_text(encoding="utf-8"))["chat_template"]
-    speed_up_vision(model.model.visual)
+    tokenizer.chat_template = picture_template(path) or tokenizer.chat_template
+    model.normalised = normalisation(path)
+    speed_up_vision(model)
     if adapted != path:
         merge_adapters(model, adapted)
     return model.to(device).eval(), tokenizer
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) -> None:
     """Check that `path` is a checkpoint of a supported architecture, without loading it.
 
     Raises:
         CheckpointError: it is not.
     """
-    file = path / "config.json"
+    found = model_type(path)
+    if found not in supported:
+        raise CheckpointError(
+            f"{path}: architecture {found!r} is not supported; supported: {', '.join(supported)}"
+        )
+
+
+def model_type(path: Path) -> str:
+    """The architecture in the folder's config.json, or of what its adapters change.
+
+    Raises:
+        CheckpointError: no such folder, or no such file.
+    """
+    folder = local_folder(path)
+    file = (base_of(folder) or folder) / "config.json"
     if not file.is_file():
         raise CheckpointError(
             f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "
             f"(download one with `hf download`)"
         )
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
     except (ValueError, AttributeError, OSError) as error:
         raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
-    if found not in SUPPORTED:
-        raise CheckpointError(
-            f"{path}: architecture {found!r} is not supported; supported: {', '.join(SUPPORTED)}"
-        )
 
 
 def dtype_of(folder: Path) -> torch.dtype:
@@ -100,6 +107,7 @@ def dtype_of(folder: Path) -> torch.dtype:
     Raises:
         CheckpointError: not a checkpoint of a supported architecture.
     """
+    folder = local_folder(folder)
     folder = base_of(folder) or folder
     check_folder(folder)
     found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -129,6 +137,7 @@ def save_checkpoint(
     Raises:
         CheckpointError: the disk refuses; an earlier checkpoint of this name is kept.
     """
+    source = source and local_folder(source)
     try:
         with atomic_folder(folder) as draft:
             with _without_progress_bars():
@@ -140,7 +149,7 @@ def save_checkpoint(
             for name in KEPT_FILES:
                 if source is not None and (source / name).is_file():
                     shutil.copyfile(source / name, draft / name)
-            if not (draft / KEPT_FILES[0]).is_file():
+            if not any((draft / name).is_file() for name in PROCESSOR_FILES):
                 (processor or Qwen2VLImageProcessorPil()).save_pretrained(draft)
             if settings is not None:
                 write_settings(settings, draft)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lfpc.images import View
+from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.attention import attention_mask
 from lfpc.policies.qwen.encode import Encoded
 
@@ -77,6 +78,14 @@ class KeyValues:
         self._parts[number : number + 1] = [[keys, values]]
         self._used[number : number + 1] = [keys.shape[2]]
 
+    def get_query_offset(self, layer: int = 0) -> int:
+        """Tokens before the next ones, as transformers asks a cache."""
+        return self._used[layer] if layer < len(self._used) else 0
+
+    def get_mask_sizes(self, length: int, layer: int) -> tuple[int, int]:
+        """(keys that the next `length` tokens see, offset of the first), as transformers asks."""
+        return self.get_query_offset(layer) + length, 0
+
     def select(self, rows: Tensor) -> None:
         """Keep these rows only."""
         self._parts = [[keys[rows], values[rows]] for keys, values in self._parts]
@@ -119,7 +128,7 @@ def read(
     """Run the language model over whole conversations.
 
     Args:
-        model: a Qwen2.5-VL.
+        model: a model of a supported architecture.
         rows: the conversations.
         features: per row, the features of its views.
         prefixes: computed prefixes, read and extended; None: no sharing.
@@ -205,19 +214,14 @@ def _run(
     ids = ids.to(device)
     visible = _visible(lengths, max(lengths), device)
     embeds = model.get_input_embeddings()(ids)
+    inputs = {"inputs_embeds": embeds}
     if features:
         places = (ids == model.config.image_token_id) & visible
-        embeds = embeds.masked_scatter(
-            places[..., None], torch.cat(list(features)).to(embeds.dtype)
-        )
+        inputs = architecture_of(model).inputs(embeds, places, torch.cat(list(features)))
     states = model.model.language_model(
-        inputs_embeds=embeds,
+        **inputs,
         position_ids=positions.to(device),
-        attention_mask={
-            "full_attention": attention_mask(
-                model.model.language_model, visible, before, embeds.dtype
-            )
-        },
+        attention_mask=attention_mask(model.model.language_model, visible, before, embeds.dtype),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state

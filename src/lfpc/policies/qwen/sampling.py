@@ -207,7 +207,7 @@ def _step(model: Any, tokens: Tensor, place: Tensor, visible: Tensor, cache: Key
     return model.model.language_model(
         inputs_embeds=embeds,
         position_ids=place[None, :, None].expand(3, -1, -1),
-        attention_mask={"full_attention": additive(visible, embeds.dtype)[:, None, None]},
+        attention_mask=additive(visible, embeds.dtype)[:, None, None],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[:, 0]

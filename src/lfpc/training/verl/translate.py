@@ -80,7 +80,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
         ),
         (
-            not chat.plain_chat,
+            not chat.whole_turns or bool(chat.native_tools),
             f"{config.protocol} cannot be played by this engine; use a protocol without "
             f"native tools",
         ),
