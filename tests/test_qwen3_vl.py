@@ -1,5 +1,6 @@
 """Qwen3-VL's architecture in the local engine: reading, sampling, training, commands."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from lfpc import cli
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules
+from lfpc.policies.qwen import attention
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.language import read
+from lfpc.policies.qwen.recompute import recomputed
 from lfpc.policies.qwen.sampling import log_softmax
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.policies.sampling import Sampling
@@ -132,6 +135,28 @@ def test_logits_and_gradients_equal_an_ordinary_call_of_the_model(share):
         assert close, name
 
 
+def test_checkpointing_and_attention_in_pieces_change_no_gradient(monkeypatch):
+    found = []
+    for saving in (False, True):
+        monkeypatch.setattr(attention, "MASK_ELEMENTS", 700 if saving else 2**26)
+        model = fitted()
+        policy = TransformersPolicy(model, tiny.tokenizer(), PROTOCOL)
+        rows = [policy.encoder.context(context) for context in contexts()]
+        with recomputed(model) if saving else nullcontext():
+            hidden = read(model, rows, row_features(policy.views, rows), prefixes={}).hidden
+            logits = model.lm_head(hidden[:, -3:])
+            torch.log_softmax(logits, -1)[..., 5].mean().backward()
+        language = model.model.language_model.config
+        assert (language._attn_implementation == attention.PIECEWISE) == saving
+        found.append((logits.detach(), {n: w.grad for n, w in model.named_parameters()}))
+    (a, plain), (b, saved) = found
+    assert torch.allclose(a, b, atol=1e-4)
+    for name, grad in plain.items():
+        assert grad.abs().max() > 0, name
+        close = torch.allclose(grad, saved[name], atol=1e-4 * max(1.0, float(grad.abs().max())))
+        assert close, name
+
+
 def test_sampled_log_probabilities_are_those_of_the_whole_sequence():
     model = fitted()
     policy = TransformersPolicy(
@@ -185,7 +210,7 @@ def config(base: Path, out: Path, **changes) -> TrainConfig:
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=4)])
-def test_training_moves_the_weights_resumes_and_leaves_a_plain_checkpoint(
+def test_training_moves_the_weights_resumes_and_leaves_a_checkpoint(
     base, tmp_path, lora, monkeypatch
 ):
     if lora is not None:
@@ -196,10 +221,14 @@ def test_training_moves_the_weights_resumes_and_leaves_a_plain_checkpoint(
     )
     assert [row["step"] for row in RunFolder(tmp_path / "whole").metrics()] == [1, 2]
     assert all(row["logprob_gap"] < 1e-4 for row in RunFolder(tmp_path / "whole").metrics())
-    before = AutoModelForImageTextToText.from_pretrained(base / "init").state_dict()
-    after = AutoModelForImageTextToText.from_pretrained(whole).state_dict()
+
+    def weights(folder):
+        if lora is not None:
+            return load_checkpoint(folder)[0].state_dict()  # adapters alone, which it merges
+        return AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+
+    before, after, resumed = (weights(folder) for folder in (base / "init", whole, parts))
     assert before.keys() == after.keys()
-    resumed = AutoModelForImageTextToText.from_pretrained(parts).state_dict()
     assert all(torch.equal(weight, resumed[name]) for name, weight in after.items())
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert any("language_model.layers" in name for name in moved)
