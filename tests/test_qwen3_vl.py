@@ -15,7 +15,7 @@ import lfpc
 from lfpc import cli
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
-from lfpc.images import CropRules
+from lfpc.images import CropRules, global_view, open_picture
 from lfpc.policies.qwen import attention
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.language import read
@@ -264,3 +264,65 @@ def test_commands_take_the_protocol_and_token_size_from_the_checkpoint(base, tmp
     settings = read_settings(trained / "checkpoints" / "step-000001")
     assert settings is not None
     assert (settings.protocol, settings.crop) == ("qwen3_vl", PROTOCOL.crop)
+
+
+def test_what_a_picture_shows_is_learnt_and_holds_for_new_pictures(tmp_path):
+    """A bandit that is right half of the time without the picture: the reward wants an even token
+    for red and an odd one for blue.
+    """
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    data.mkdir()
+    samples = []
+    for number in range(24):
+        answer = ("red", "blue")[number % 2]
+        colour = {"red": (220, 30, 30), "blue": (30, 30, 220)}[answer]
+        pixels = (np.array(colour) + rng.integers(-25, 26, (256, 256, 3))).astype(np.uint8)
+        Image.fromarray(pixels).save(data / f"{number}.png")
+        samples.append(
+            Sample(
+                id=f"s{number}",
+                image=data / f"{number}.png",
+                question="What is in the picture?",
+                answer=answer,
+                budget=64,
+            )
+        )
+    write_samples(samples[:16], data)
+    save_checkpoint(
+        tiny.qwen3_model(), tiny.tokenizer(), tmp_path / "init", processor=tiny.qwen3_pictures()
+    )
+
+    def right(token: int, answer: str) -> bool:
+        return token % 2 == {"red": 0, "blue": 1}[answer]
+
+    def reward(episode: Episode) -> RewardTerms:
+        token = episode.turns[0].reply.token_ids[0]
+        return RewardTerms(accuracy=float(right(token, episode.sample.answer)))
+
+    bandit = config(
+        tmp_path,
+        tmp_path / "run",
+        prompts_per_step=8,
+        group_size=16,
+        steps=45,
+        save_every=100,
+        max_turns=1,
+        max_new_tokens=1,
+        learning_rate=3e-3,
+    )
+    folder = train(bandit, progress=False, reward=reward)
+    rewards = [row["reward"] for row in RunFolder(tmp_path / "run").metrics()]
+    assert np.mean(rewards[:3]) < 0.6
+    assert np.mean(rewards[-5:]) > 0.85
+    model, tokenizer = load_checkpoint(folder)
+    policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=Sampling(max_new_tokens=1))
+    new = samples[16:]
+    replies = policy.reply(
+        [
+            tiny.context(one.question, global_view(open_picture(one.image), 64, factor=32))
+            for one in new
+        ]
+    )
+    found = [right(reply.token_ids[0], one.answer) for reply, one in zip(replies, new, strict=True)]
+    assert np.mean(found) > 0.85
