@@ -24,6 +24,7 @@ from lfpc.episode import Episode
 from lfpc.images import crop_view, global_view, shown_size, visual_tokens
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.qwen.language import read
+from lfpc.policies.qwen.merging import merge
 from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import RewardTerms
@@ -190,6 +191,8 @@ def test_evaluation_selection_and_training_of_a_published_folder(
     rows = RunFolder(config.out).metrics()
     assert [row["step"] for row in rows] == [1, 2]
     assert all(row["grad_norm"] > 0 and row["logprob_gap"] < 1e-4 for row in rows)
+    if config.lora is not None:
+        last = merge(last, tmp_path / "merged")  # of adapters alone
     ours, tokenizer = load_checkpoint(last)
     assert tokenizer.chat_template == layout.template(family)
     plain = AutoModelForImageTextToText.from_pretrained(last, dtype=torch.float32)
