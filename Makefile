@@ -70,8 +70,9 @@ bench: setup
 	$(BIN)/python -m bench
 
 # One pip command, so that the constraint holds for torch too: installed later, another package could bring the CUDA build.
-$(STAMP): pyproject.toml constraints-cpu.txt
+$(STAMP): pyproject.toml constraints-cpu.txt environments/published.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(CPU_ONLY) $(addprefix -c ,$(LOCK)) -e '.[data,dev,lora]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/published -r environments/published.txt
 	touch $(STAMP)

@@ -69,9 +69,15 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
 }
 
 
+GPU = "gpu"
+"""Benchmark of one device, which has no other side and runs alone."""
+
+
 def main() -> int:
     """Run; 1 if a benchmark could not be run or compared different work."""
     options = _options()
+    if options.names == [GPU]:
+        return _gpu(options)
     results: dict[str, Result] = {}
     failed = 0
     for name in options.names or BENCHMARKS:
@@ -88,6 +94,16 @@ def main() -> int:
     return failed
 
 
+def _gpu(options: argparse.Namespace) -> int:
+    from bench.gpu import TINY, lines, measure, published
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    work = TINY if options.tiny else published()
+    print(lines(measure(options.out, work, model=options.model, device=options.device)))
+    print(f"figures in {options.out / 'gpu.json'}")
+    return 0
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -97,7 +113,8 @@ def _options() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"what to run: {', '.join(BENCHMARKS)} (default: all)",
+        help=f"what to run: {', '.join(BENCHMARKS)} (default: all of these); or {GPU}, alone: "
+        f"sampling, updates and memory on one GPU, in at most nine minutes",
     )
     parser.add_argument(
         "--steps", type=int, default=5, help="timed steps or rounds per side (default: 5)"
@@ -113,8 +130,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go"
     )
+    parser.add_argument(
+        "--model", type=Path, help=f"{GPU}: checkpoint in place of random weights of 3B and 7B"
+    )
+    parser.add_argument("--device", default="auto", help=f"{GPU}: torch device (default: auto)")
+    parser.add_argument(
+        "--tiny", action="store_true", help=f"{GPU}: a tiny shape, to see whether it runs"
+    )
     options = parser.parse_args()
-    if unknown := set(options.names) - set(BENCHMARKS):
+    if GPU in options.names and len(options.names) > 1:
+        parser.error(f"{GPU} runs alone; it needs the whole device")
+    if unknown := set(options.names) - {*BENCHMARKS, GPU}:
         parser.error(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
     if min(options.steps, options.threads) < 1 or options.warmup < 0:
         parser.error("--steps and --threads must be at least 1, --warmup at least 0")

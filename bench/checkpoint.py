@@ -78,7 +78,7 @@ class Teacher:
 def _teach(folder: Path, samples: Sequence[Sample]) -> None:
     tokenizer = mini_model.build_tokenizer()
     model = mini_model.build_model(tokenizer).eval()
-    speed_up_vision(model.model.visual)
+    speed_up_vision(model)
     policy = TransformersPolicy(model, tokenizer, PROTOCOLS[PROTOCOL])
     learner = Learner(policy, TrainConfig(protocol=PROTOCOL, freeze_vision=True))
     rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@ this package is used with.
 
     python -m environments vllm        # makes .venv-vllm from vllm.txt once, prints its interpreter
 
-NAME.txt                     what goes into .venv-NAME
+NAME.txt                     what goes into .venv-NAME (published.txt: into .venv/published)
 torchvision_without_cuda.py  lets a torchvision built for CUDA be imported beside a torch that is
                              not; for these environments only
 """

@@ -33,7 +33,7 @@ def example(heading, page="extending.md", **replaced):
     text of each (old, new) in `replaced`."""
     section = (DOCS / page).read_text().split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    assert len([line for line in code.splitlines() if line.strip()]) < 20, heading
     for old, new in replaced.values():
         assert code.count(old) == 1
         code = code.replace(old, new)
@@ -66,6 +66,67 @@ def test_the_protocol_of_the_docs_reads_a_crop_an_answer_and_nonsense(picture):
     assert crop.box.corners == (0, 0, 0.5, 0.5)
     assert answer == Answer("red")
     assert isinstance(nonsense, Malformed)
+
+
+@pytest.mark.slow
+def test_the_architecture_of_the_docs_computes_what_transformers_does():
+    import tiny
+    import torch
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from lfpc.policies.qwen.architectures import ARCHITECTURES
+    from lfpc.policies.qwen.language import read
+    from lfpc.policies.qwen.varlen import speed_up_vision
+    from lfpc.policies.transformers import TransformersPolicy, row_features
+
+    known = tiny.tokenizer().get_vocab()
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": tiny.model_vocabulary(),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [2, 3, 3],
+                "rope_theta": 1000.0,
+            },
+        },
+        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
+        image_token_id=known["<|image_pad|>"],
+        video_token_id=known["<|video_pad|>"],
+        vision_start_token_id=known["<|vision_start|>"],
+        vision_end_token_id=known["<|vision_end|>"],
+    )
+    torch.manual_seed(0)
+    model = Qwen2VLForConditionalGeneration(config).eval()
+    for weight in model.parameters():
+        weight.data.mul_(3 if weight.ndim > 1 else 1)
+    plain = Qwen2VLForConditionalGeneration(config).eval()
+    plain.load_state_dict(model.state_dict())
+    example("Example", "architectures.md")
+    try:
+        speed_up_vision(model)
+        policy = TransformersPolicy(model, tiny.tokenizer(), PROTOCOLS["qwen2_5_vl"])
+        row = policy.encoder.context(
+            tiny.context("What mark?", tiny.view(0), tiny.crop_turn(1), tiny.crop_turn(2, width=84))
+        )
+        with torch.no_grad():
+            got = read(model, [row], row_features(policy.views, [row]), prefixes=None)
+            ours = model.lm_head(got.hidden[0]).log_softmax(-1)
+    finally:
+        del ARCHITECTURES["qwen2_vl"]
+    tokens = torch.from_numpy(row.ids)[None]
+    pictures = Qwen2VLImageProcessorPil()(
+        [view.image for view in row.views], do_resize=False, return_tensors="pt"
+    )
+    kinds = (tokens == known["<|image_pad|>"]).int()
+    with torch.no_grad():
+        expected = plain(input_ids=tokens, mm_token_type_ids=kinds, **pictures).logits[0]
+    assert torch.allclose(ours, expected[row.prefix :].log_softmax(-1), atol=1e-4)
 
 
 @dataclass

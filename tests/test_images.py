@@ -14,12 +14,13 @@ from PIL import Image
 
 import lfpc
 from lfpc.boxes import WHOLE, Box, Size
-from lfpc.errors import PictureError
+from lfpc.errors import ConfigError, PictureError
 from lfpc.images import (
     MAX_ASPECT,
     CropRules,
     ToolBox,
     View,
+    check_budget,
     crop_view,
     global_view,
     noise_view,
@@ -112,10 +113,31 @@ def test_a_narrow_picture_keeps_to_its_budget_by_hand() -> None:
 def test_every_first_view_keeps_to_its_budget_and_is_not_resized_again(
     size: Size, factor: int, budget: int
 ) -> None:
+    least = {28: 1, 32: 64}[factor]  # of the families' processors: 784 and 65,536 pixels
+    budget = max(least, budget)
     shown = shown_size(size, max_tokens=budget, factor=factor)
-    assert 1 <= visual_tokens(shown, factor) <= budget
+    assert least <= visual_tokens(shown, factor) <= budget
     if max(shown) <= MAX_ASPECT * min(shown):
-        assert smart_resize(shown, min_tokens=1, max_tokens=budget, factor=factor) == shown
+        assert smart_resize(shown, min_tokens=least, max_tokens=budget, factor=factor) == shown
+
+
+def test_a_small_view_of_qwen3_vl_has_the_64_tokens_of_its_processor_by_hand() -> None:
+    # 300 x 200 is 9 x 6 = 54 tokens; sqrt(65536 / 60000) = 1.045: 313.5 x 209.0, up to 10 x 7
+    assert shown_size((300, 200), max_tokens=1024, factor=32) == (320, 224)
+    # 4000 x 3000 at 64 tokens: rounding down gives 9 x 6 = 54; 8 x 8 is nearest to 4:3
+    assert shown_size((4000, 3000), max_tokens=64, factor=32) == (256, 256)
+    assert shown_size((4000, 3000), max_tokens=70, factor=32) == (320, 224)
+    # a crop may be allowed fewer tokens than the processor shows
+    assert shown_size((32, 32), min_tokens=16, max_tokens=1024, factor=32) == (256, 256)
+
+
+def test_a_budget_below_the_processors_minimum_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"`crop.max_tokens` must be at least 64 .*got 63"):
+        CropRules(factor=32, min_tokens=1, max_tokens=63)
+    check_budget(64, 32, "--budget")
+    check_budget(1, 28, "--budget")
+    with pytest.raises(ConfigError, match="--budget must be at least 64 visual tokens, got 25"):
+        check_budget(25, 32, "--budget")
 
 
 @given(sizes, st.integers(1, 16), st.integers(0, 100))

@@ -156,9 +156,9 @@ def test_a_checkpoint_is_recorded_by_its_whole_path(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_without_settings_is_told(tmp_path, caplog):
-    from lfpc.policies.settings import settings_or_defaults
+    from lfpc.policies.settings import checkpoint_settings
 
-    assert settings_or_defaults(tmp_path).max_new_tokens == 512
+    assert checkpoint_settings(tmp_path).max_new_tokens == 512
     assert "has no lfpc.json" in caplog.text
     assert "at most 512 tokens" in caplog.text
 

@@ -179,8 +179,9 @@ def test_tokens_of_this_family_are_32_pixels_wide_all_the_way(
     game = episode(one, first, look=original_look(QWEN3_VL.crop), protocol=QWEN3_VL)
     (done,) = play([game], ScriptedPolicy([call(), "K"]))
     # the 400 x 300 picture: round(12.5) x round(9.375) tokens = 12 x 9 = 108 > 64; beta =
-    # sqrt(120000 / 65536) -> 9 x 6
-    assert first.size == (288, 192)
+    # sqrt(120000 / 65536) -> 9 x 6 = 54, which the processor would enlarge; 8 x 8 is the nearest of
+    # 64 tokens
+    assert first.size == (256, 256)
     # its 200 x 150 crop of 6 x 5 tokens is enlarged to at least 256: beta = sqrt(262144 / 30000) ->
     # ceil(18.5) x ceil(13.9)
     assert done.views[1].size == (19 * 32, 14 * 32)

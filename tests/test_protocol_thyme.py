@@ -54,7 +54,7 @@ def test_a_dialogue_with_its_crop_inside_the_assistants_turn() -> None:
     assert THYME.parse("It reads S QT.</think>\n<answer> S QT </answer>", [FIRST, RIGHT]) == Answer(
         "S QT"
     )
-    assert not THYME.plain_chat
+    assert not THYME.whole_turns
 
 
 def test_coordinates_are_pixels_of_the_original() -> None:

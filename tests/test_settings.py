@@ -15,6 +15,8 @@ from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.policies.settings import (
     SETTINGS_FILE,
     CheckpointSettings,
+    checkpoint_settings,
+    local_folder,
     read_settings,
     write_settings,
 )
@@ -129,3 +131,37 @@ def test_samples_without_budgets_are_seen_at_the_checkpoints(checkpoint, sample,
     assert budget(checkpoint, budget=None) == 36
     assert budget(checkpoint, budget=16) is None  # each sample's own
     assert budget(tmp_path, budget=None) is None
+
+
+def test_a_checkpoint_without_settings_has_the_protocol_of_its_architecture(tmp_path) -> None:
+    for architecture, protocol in (
+        ("qwen2_5_vl", "qwen2_5_vl"),
+        ("qwen3_vl", "qwen3_vl"),
+        ("qwen3_vl_moe", "qwen3_vl"),
+        ("llava", "qwen2_5_vl"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": architecture}))
+        assert checkpoint_settings(tmp_path) == CheckpointSettings(protocol=protocol)
+    write_settings(CheckpointSettings(protocol="ergo"), tmp_path)
+    assert checkpoint_settings(tmp_path).protocol == "ergo"
+
+
+def test_a_hub_id_is_its_cached_snapshot_and_otherwise_the_download_is_named(
+    tmp_path, monkeypatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    name = Path("Some/Model-3B")
+    with pytest.raises(CheckpointError, match="it with `hf download Some/Model-3B`"):
+        local_folder(name)
+    repository = tmp_path / "cache" / "models--Some--Model-3B"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    assert local_folder(name) == snapshot
+    name.mkdir(parents=True)
+    assert local_folder(name) == name, "a folder goes before the cache"
+    assert local_folder(tmp_path / "nothing") == tmp_path / "nothing"

@@ -266,26 +266,5 @@ def test_adapters_on_tied_embeddings_are_refused(base, tmp_path):  # noqa: F811
     assert model.config.tie_word_embeddings
     for target in ("lm_head", "embed_tokens"):
         lora = LoraConfig(rank=2, alpha=4, targets=("q_proj", target))
-        with pytest.raises(ConfigError, match=rf"{target} shares its weights"):
+        with pytest.raises(ConfigError, match=rf"no layer '{target}'"):
             train(config(base, tmp_path / target, lora=lora), progress=False)
-
-
-def test_merging_adapters_is_exact_to_undo_and_checked(base, tmp_path):  # noqa: F811
-    pytest.importorskip("peft")
-    model, _ = load_checkpoint(base / "init")
-    state.add_adapters(
-        model, LoraConfig(rank=4, alpha=8, targets=("q_proj", "qkv", "proj")), seed=0
-    )
-    with torch.no_grad():
-        for weight in state.adapters(model).values():
-            weight.normal_(generator=torch.Generator().manual_seed(1))
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    with state.merged(model):
-        assert not state.adapters(model)
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
-    layer = model.model.language_model.layers[0].self_attn.q_proj
-    layer.get_delta_weight = lambda adapter: torch.zeros_like(layer.weight)
-    with pytest.raises(CheckpointError, match="compute other logits"), state.merged(model):
-        pass

@@ -244,8 +244,24 @@ READ_BY_OUR_OWN_PARTS = {
     "unanswered",
     "keep",
 }
-OF_THE_LOCAL_ENGINE_ALONE = {"micro_batch", "sample_batch", "share", "device", "threads"}
-REFUSED = {"lora", "freeze_vision", "decay"}
+OF_THE_LOCAL_ENGINE_ALONE = {
+    "micro_batch",
+    "sample_batch",
+    "batch_tokens",
+    "share",
+    "device",
+    "threads",
+}
+REFUSED = {
+    "lora",
+    "freeze_vision",
+    "decay",
+    "optimizer",
+    "save_dtype",
+    "gradient_checkpointing",
+    "micro_batch_tokens",
+    "gpu_memory",
+}
 
 
 def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_elsewhere():
@@ -256,7 +272,7 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "aggregation": "sequence-mean",
         "advantage_scale": "none",
         "betas": (0.8, 0.9),
-        "dtype": "bfloat16",
+        "dtype": "float32",
         "steps": 81,
         "protocol": None,
     }
@@ -286,6 +302,11 @@ def seen_by_verl(run):
         ({"lora": LoraConfig()}, "--lora needs the local engine"),
         ({"freeze_vision": True}, "--freeze-vision needs the local engine"),
         ({"decay": True}, "--decay needs the local engine"),
+        ({"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit needs the local engine"),
+        ({"save_dtype": "float32"}, "--save-dtype needs the local engine"),
+        ({"gradient_checkpointing": True}, "use --cluster.checkpointing"),
+        ({"micro_batch_tokens": 9}, "use --cluster.tokens-per-gpu"),
+        ({"gpu_memory": 24.0}, "use --cluster.gpu-gib"),
         (
             {"prompts_per_step": 3, "group_size": 3},
             "9 rollouts per step are not divisible by 8 GPUs",
@@ -675,7 +696,7 @@ def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("train stage1 --dry-run", "need --engine verl"),
+        ("train stage1 --hardware gpu1", "needs --engine verl"),
         ("train stage1 --engine verl --hardware nope", "unknown hardware 'nope'"),
         (
             "train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run",

@@ -1,18 +1,22 @@
-"""A tiny random Qwen2.5-VL with its tokenizer, and small contexts, for tests."""
+"""A tiny random Qwen2.5-VL and Qwen3-VL with their tokenizer, and small contexts, for tests."""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.images import View
 from lfpc.mini.model import build_model, build_tokenizer
 from lfpc.samples import Sample
+from lfpc.training.config import TrainConfig
 
 BOX = Box(0.25, 0.25, 0.5, 0.5)
 
@@ -81,3 +85,81 @@ def sample(folder: Path, number: int, answer: str = "7", *, budget: int | None =
         boxes=((BOX,),),
         budget=budget,
     )
+
+
+def qwen3_model(seed: int = 0) -> Any:
+    """A fresh random Qwen3-VL of the miniature's size, with the miniature's tokenizer."""
+    vocabulary = tokenizer().get_vocab()
+    text = {
+        "vocab_size": model_vocabulary(),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "mrope_section": [4, 2, 2],
+            "mrope_interleaved": True,
+            "rope_theta": 1000.0,
+        },
+        "bos_token_id": None,
+        "eos_token_id": vocabulary["<|im_end|>"],
+        "pad_token_id": vocabulary["<|endoftext|>"],
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 2],
+    }
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = {key: vocabulary[f"<|{name}|>"] for key, name in zip(keys, names, strict=True)}
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made: Any = Qwen3VLForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for part in (made.model.language_model.layers, made.model.visual):
+            for weight in (p for p in part.parameters() if p.ndim >= 2):
+                weight.mul_(5)
+    return made
+
+
+def qwen3_pictures() -> Qwen2VLImageProcessorPil:
+    """The published Qwen3-VL's picture processor."""
+    return Qwen2VLImageProcessorPil(
+        patch_size=16,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        size={"shortest_edge": 65536, "longest_edge": 16777216},
+    )
+
+
+def model_vocabulary() -> int:
+    """Rows of the output layer, more than the tokenizer's tokens."""
+    return -(-len(tokenizer()) // 64) * 64 + 64
+
+
+def train_in_two_parts(config: TrainConfig, reward: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The last checkpoint of a run of two steps that is killed in the second, then continued."""
+    from lfpc.training import local  # the environment of verl's tests lacks what it imports
+
+    step = local.Trainer.step
+
+    def die_at_two(self: Any, samples: Any, number: int) -> Any:
+        if number == 2:
+            raise KeyboardInterrupt
+        return step(self, samples, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local.Trainer, "step", die_at_two)
+        with pytest.raises(KeyboardInterrupt):
+            local.train(config, progress=False, reward=reward)
+    return local.train(config, progress=False, reward=reward)

@@ -36,6 +36,7 @@ def config(data: Path, out: Path, **changes) -> TrainConfig:
         max_new_tokens=24,
         max_rollout_tokens=600,
         learning_rate=1e-3,
+        dtype="float32",
         crop=CROPS,
     )
     return replace(small, **changes)

@@ -13,11 +13,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.options import fields_of
-from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
+from lfpc.policies.backends import (
+    BATCH_TOKENS,
+    VLLM_BACKEND,
+    Backend,
+    Server,
+    Transformers,
+    VllmEngine,
+)
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
 from lfpc.policies.sampling import Sampling
-from lfpc.policies.settings import CheckpointSettings, read_settings, settings_or_defaults
+from lfpc.policies.settings import (
+    CheckpointSettings,
+    checkpoint_name,
+    checkpoint_settings,
+    read_settings,
+)
 from lfpc.protocols import Coords
 from lfpc.samples import Sample, distinct_samples, iter_samples, write_samples
 from lfpc.storage.runs import RunFolder, read_run
@@ -47,6 +59,9 @@ def load_policy(
     sampling_seed: int | None = None,
     engine: Literal["transformers", "vllm"] = "transformers",
     engine_options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+    batch_tokens: int = BATCH_TOKENS,
 ) -> ModelPolicy:
     """A checkpoint in this process as a policy.
 
@@ -62,6 +77,10 @@ def load_policy(
         sampling_seed: seed of the sampling; None: 0.
         engine: backend of the checkpoint.
         engine_options: with vllm, arguments of `vllm.LLM`, such as {"max_model_len": 32768}.
+        device: with transformers, auto (a GPU if there is one), cpu, cuda, cuda:1 or mps; or
+            several, such as cuda:0,cuda:1, with a copy of the model on each.
+        dtype: with transformers, precision; auto: bfloat16 on a GPU, float32 on the CPU.
+        batch_tokens: with transformers, maximum tokens of a batch.
     Raises:
         CheckpointError: no such folder, or not a supported checkpoint.
         ConfigError: unknown protocol, a value out of range, or vLLM is not installed.
@@ -72,10 +91,10 @@ def load_policy(
         raise ConfigError(f"`engine` must be transformers or vllm, got {engine!r}")
     if engine_options and engine != VLLM_BACKEND:
         raise ConfigError("`engine_options` need engine='vllm'")
-    defaults = settings_or_defaults(Path(checkpoint))
+    defaults = checkpoint_settings(Path(checkpoint))
     config = _checked(
         PolicyConfig,
-        model=str(Path(checkpoint).absolute()),
+        model=checkpoint_name(Path(checkpoint)),
         protocol=protocol or defaults.protocol,
         coords=coords,
         max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
@@ -83,8 +102,9 @@ def load_policy(
         top_p=top_p,
         sampling_seed=sampling_seed,
     )
-    options = dict(engine_options or {})
-    return any_policy(config, VllmEngine(options=options) if engine == VLLM_BACKEND else None)
+    if engine == VLLM_BACKEND:
+        return any_policy(config, VllmEngine(options=dict(engine_options or {})))
+    return any_policy(config, Transformers(device=device, dtype=dtype, batch_tokens=batch_tokens))
 
 
 def served_policy(

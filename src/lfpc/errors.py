@@ -56,7 +56,7 @@ class CheckpointError(LfpcError):
 
 
 class PolicyError(LfpcError):
-    """A served model gives no reply, or a judge no verdict."""
+    """A model gives no reply, or a judge no verdict."""
 
 
 class RunError(LfpcError):

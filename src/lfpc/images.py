@@ -9,7 +9,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
-from math import ceil, floor, sqrt
+from math import ceil, floor, log, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from lfpc.caches import byte_cache
 from lfpc.errors import ConfigError, PictureError
 from lfpc.picture_files import frame_of, picture_file, plain_bytes, upright_rgb
 
+LEAST_TOKENS = {32: 64}
+"""Fewest visual tokens of a picture, by the side of a token in pixels: Qwen3-VL's processor
+enlarges smaller pictures to 65,536 pixels. Others are 1."""
 MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
 LARGEST_COPY = 50_000_000
@@ -71,7 +74,7 @@ class ToolBox(Box):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRules:
-    """Resolution of crops."""
+    """Resolution of crops. Below `LEAST_TOKENS` they are enlarged to that."""
 
     factor: int = 28
     """Side of one visual token in pixels: 28 for Qwen2.5-VL, 32 for Qwen3-VL."""
@@ -86,6 +89,23 @@ class CropRules:
                 f"`crop.min_tokens` must be at least 1, and at most `crop.max_tokens`; got "
                 f"{self.min_tokens} and {self.max_tokens}"
             )
+        check_budget(self.max_tokens, self.factor, "`crop.max_tokens`")
+
+
+def check_budget(budget: int, factor: int, name: str) -> None:
+    """Check that a processor with tokens of `factor` pixels shows pictures of `budget` tokens.
+
+    Args:
+        name: what sets the budget, for the message.
+    Raises:
+        ConfigError: it enlarges them.
+    """
+    least = LEAST_TOKENS.get(factor, 1)
+    if budget < least:
+        raise ConfigError(
+            f"{name} must be at least {least} visual tokens, got {budget}: Qwen3-VL's processor "
+            f"enlarges smaller pictures"
+        )
 
 
 def smart_resize(size: Size, *, min_tokens: int, max_tokens: int, factor: int = 28) -> Size:
@@ -142,13 +162,32 @@ def shown_size(size: Size, *, min_tokens: int = 1, max_tokens: int, factor: int 
 
     A picture that is narrower than the budget is one token wide in `smart_resize`, and exceeds the
     budget with its length. Here the length is cut to the budget, at the cost of the aspect ratio.
+    So is the aspect of a picture that rounding down leaves below `LEAST_TOKENS`: it is widened.
 
     Args and errors: see `smart_resize`. The result is a fixed point of it.
     """
-    width, height = smart_resize(size, min_tokens=min_tokens, max_tokens=max_tokens, factor=factor)
+    least = LEAST_TOKENS.get(factor, 1)
+    most = max(max_tokens, least)
+    width, height = smart_resize(
+        size, min_tokens=max(min_tokens, least), max_tokens=most, factor=factor
+    )
     if min(width, height) == factor:
-        return min(width, max_tokens * factor), min(height, max_tokens * factor)
-    return width, height
+        width, height = min(width, most * factor), min(height, most * factor)
+    if least == 1 or least <= visual_tokens((width, height), factor) <= most:
+        return width, height
+    return _between(size, least, most, factor)
+
+
+def _between(size: Size, least: int, most: int, factor: int) -> Size:
+    """The size of `least` to `most` tokens with the aspect ratio nearest to that of `size`."""
+    wanted = size[0] / size[1]
+    grids = [
+        (columns, min(max(round(columns / wanted), ceil(least / columns)), most // columns))
+        for columns in range(1, most + 1)
+        if most // columns * columns >= least
+    ]
+    columns, rows = min(grids, key=lambda grid: abs(log(grid[0] / grid[1] / wanted)))
+    return columns * factor, rows * factor
 
 
 def visual_tokens(size: Size, factor: int = 28) -> int:

@@ -19,7 +19,7 @@ from lfpc.evaluation.probes import PROBES
 from lfpc.evaluation.replay import replayed
 from lfpc.evaluation.run import first_view
 from lfpc.looks import Look, fixed_look
-from lfpc.policies.backends import Backend, VllmEngine
+from lfpc.policies.backends import Backend, Server, VllmEngine
 from lfpc.policies.loading import local_policies, served_policy
 from lfpc.policies.threaded import ThreadedPolicy
 from lfpc.samples import Sample
@@ -221,7 +221,7 @@ def led(asked: LiveQuestion, region: Box) -> LiveQuestion:
 
 
 def live_model(name: str, config: EvaluationConfig, backend: Backend) -> LiveModel:
-    """A model for live questions. With `backend` None its checkpoint is loaded now.
+    """A model for live questions. A checkpoint in this process is loaded now.
 
     Raises:
         CheckpointError: the checkpoint does not load.
@@ -232,13 +232,13 @@ def live_model(name: str, config: EvaluationConfig, backend: Backend) -> LiveMod
             "live questions need transformers or a server; start vLLM's own "
             "server and give --base-url and --model"
         )
-    if backend is not None:
+    if isinstance(backend, Server):
         return LiveModel(
             name,
             config,
             lambda config: served_policy(config, backend),
             concurrency=backend.concurrency,
         )
-    policies = local_policies(config)
+    policies = local_policies(config, backend)
     thread = ThreadPoolExecutor(1, thread_name_prefix="model")
     return LiveModel(name, config, lambda config: ThreadedPolicy(policies(config), thread))

@@ -9,7 +9,14 @@ from tyro.conf import arg
 
 from lfpc.errors import ConfigError
 from lfpc.options import Group, fields_of
-from lfpc.policies.backends import VLLM_BACKEND, Backend, Requests, Server, VllmEngine
+from lfpc.policies.backends import (
+    VLLM_BACKEND,
+    Backend,
+    Requests,
+    Server,
+    Transformers,
+    VllmEngine,
+)
 from lfpc.policies.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -22,11 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """Options of the backend: a server, or vLLM in this process."""
+    """Options of the backend: a server, or transformers or vLLM in this process."""
 
     base_url: str | None = None
     """Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; the key comes from
     OPENAI_API_KEY."""
+    transformers: Group[Transformers] = field(default_factory=Transformers)
     requests: Annotated[Group[Requests], arg(name="server")] = field(default_factory=Requests)
     vllm: Group[VllmEngine] = field(default_factory=VllmEngine)
 
@@ -34,7 +42,9 @@ class BackendOptions:
         """The backend for `name`: a server's address, `VLLM_BACKEND`, or None for transformers."""
         if name == VLLM_BACKEND:
             return self.vllm
-        return None if name is None else Server(base_url=name, **fields_of(Requests, self.requests))
+        if name is None:
+            return self.transformers
+        return Server(base_url=name, **fields_of(Requests, self.requests))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,29 +52,33 @@ class AnsweringModel(BackendOptions):
     """Options of the model: a checkpoint in this process, or a served model."""
 
     checkpoint: Path | None = None
-    """Checkpoint to load into this process; or give --base-url and --model."""
+    """Checkpoint to load into this process, a folder or a hub id in the local cache; or give
+    --base-url and --model."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend of a checkpoint in this process."""
     model: str | None = None
     """Name of the served model."""
     protocol: str | None = None
     """Prompt and reply format of the model's family; docs/protocols.md lists the names. Default:
-    the checkpoint's (lfpc.json), else qwen2_5_vl."""
+    the checkpoint's (lfpc.json), else that of its architecture, else qwen2_5_vl."""
     max_new_tokens: int | None = None
     """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
     sampling: Group[Sampling] = field(default_factory=Sampling)
 
     def defaults(self) -> "CheckpointSettings":
         """Defaults of the options: the checkpoint's settings."""
-        from lfpc.policies.settings import CheckpointSettings, settings_or_defaults
+        from lfpc.policies.settings import CheckpointSettings, checkpoint_settings
 
-        if self.checkpoint is None:
-            return CheckpointSettings()
-        return settings_or_defaults(self.checkpoint)
+        return (
+            CheckpointSettings()
+            if self.checkpoint is None
+            else checkpoint_settings(self.checkpoint)
+        )
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The configuration, without budget and probe, and the backend."""
         from lfpc.evaluation.config import EvaluationConfig
+        from lfpc.policies.settings import checkpoint_name
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
@@ -78,7 +92,7 @@ class AnsweringModel(BackendOptions):
         limit = defaults.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
         sampling = replace(self.sampling, max_new_tokens=limit)
         config = EvaluationConfig(
-            model=self.model or str(self.checkpoint and self.checkpoint.absolute()),
+            model=self.model or checkpoint_name(self.checkpoint or Path()),
             budget=None,
             probe="own",
             protocol=self.protocol or defaults.protocol,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
@@ -36,6 +37,8 @@ class Train:
         from lfpc.training.presets import preset
 
         asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
+        if asked.hardware and asked.engine != "verl":
+            raise ConfigError("--hardware needs --engine verl")
         if not asked.dry_run:
             _check_given(asked.run)
         if asked.engine == "verl":
@@ -54,11 +57,11 @@ class Train:
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
-        if asked.dry_run or asked.hardware:
-            raise ConfigError("--dry-run and --hardware need --engine verl")
-        from lfpc.training.local import train
+        from lfpc.training.local import preview, train
         from lfpc.training.state import checkpoint_folder
 
+        if asked.dry_run:
+            return preview(asked.run, asked.cluster)
         limit = math.inf if asked.stop_after is None else 60 * asked.stop_after
         folder = train(asked.run, trackers=asked.trackers, stop_after_s=limit)
         steps = asked.run.steps
@@ -83,6 +86,22 @@ def _check_given(run: "TrainConfig") -> None:
         raise ConfigError("give --init, the checkpoint to start from")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write a checkpoint of adapters (`lfpc train --lora`) as a plain checkpoint."""
+
+    adapters: Positional[Path]
+    """Folder with the adapters."""
+    out: Path
+    """Folder to write."""
+
+    def run(self) -> str:
+        from lfpc.policies.qwen.merging import merge
+
+        return f"checkpoint: {merge(self.adapters, self.out)}"
+
+
 VERBS: dict[str, type[Verb]] = {
     "train": Train,
+    "merge": Merge,
 }

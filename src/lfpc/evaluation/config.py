@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lfpc.errors import ConfigError
 from lfpc.evaluation.probes import NO_TOOL, PROBES
-from lfpc.images import CropRules
+from lfpc.images import CropRules, check_budget
 from lfpc.policies.config import PolicyConfig
 
 
@@ -48,6 +48,8 @@ class EvaluationConfig(PolicyConfig):
                 f"`crop.factor` is {self.crop_rules.factor}, but a visual token of "
                 f"{self.protocol} is {self.chat.factor} pixels wide"
             )
+        if self.budget is not None:
+            check_budget(self.budget, self.chat.factor, "`budget`")
 
     @property
     def crop_rules(self) -> CropRules:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lfpc.mini.model import NUMBERS
 from lfpc.mini.pictures import READABLE, Region, crop_region, hit_rate, patches, pool_scene, show
 from lfpc.mini.scenes import COLORS, MARKS, SHAPES, Scene
-from lfpc.policies.qwen.vision import tower
+from lfpc.policies.qwen.architectures.qwen2_5_vl import tower
 
 
 class DenseHeads(torch.nn.Module):

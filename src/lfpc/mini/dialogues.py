@@ -28,8 +28,8 @@ from lfpc.mini.scenes import (
     attribute_question,
     relation_question,
 )
+from lfpc.policies.qwen.architectures.qwen2_5_vl import tower
 from lfpc.policies.qwen.encode import rope_positions
-from lfpc.policies.qwen.vision import tower
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, SYSTEM, TOOL
 
 FULL = EASY.side

@@ -52,7 +52,7 @@ class PretrainModel:
         self.model: Any = build_model(self.tokenizer, config.seed)
         if config.init is not None:
             self.model.load_state_dict(load_checkpoint(config.init)[0].state_dict())
-        speed_up_vision(self.model.model.visual)
+        speed_up_vision(self.model)
         self.encode = lru_cache(maxsize=100_000)(
             lambda text: self.tokenizer(text, add_special_tokens=False).input_ids
         )

@@ -91,7 +91,7 @@ def play_samples(
             seconds, including waiting.
         record: called with a finished batch or sample; in another thread for an AsyncPolicy inside
             a running event loop.
-        batch: questions per batch of a policy in this process.
+        batch: questions per batch of a policy in this process, for each copy of its model.
         concurrency: samples in play with an AsyncPolicy; None: its own limit.
     """
     if not samples:
@@ -100,7 +100,7 @@ def play_samples(
         players = min(concurrency or policy.concurrency, len(samples))
         run_async(_play_concurrently(samples, item, policy, record, players))
     else:
-        _play_batches(samples, item, policy, record, batch)
+        _play_batches(samples, item, policy, record, batch * getattr(policy, "copies", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +211,17 @@ def _outcomes(
     """
     begun = list(threads.map(_begin, questions))
     usable = [games for games in begun if not isinstance(games, Failure)]
+    episodes: Iterator[Episode] = iter(())
+    failure: Failure | None = None
     try:
         episodes = iter(play(list(chain.from_iterable(usable)), policy))
     except Exception as error:
+        failure = _failure(error, counts=True)
+    if failure is not None:  # outside `except`, whose exception keeps the memory of the batch
         if len(questions) == 1:
-            return [_failure(error, counts=True)]
+            return [failure]
         log.warning(
-            "a batch of %d questions failed (%s); asking them one by one", len(usable), error
+            "a batch of %d questions failed (%s); asking them one by one", len(usable), failure.why
         )
         return [_outcomes([question], policy, threads)[0] for question in questions]
     outcomes: list[Outcome] = []

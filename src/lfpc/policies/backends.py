@@ -7,13 +7,53 @@ A backend changes the model's answers by rounding only.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from tyro.conf import arg
 
 from lfpc.errors import ConfigError
 from lfpc.options import json_option
+from lfpc.storage.typed import Changeable
+
+BATCH_TOKENS = 65_536
+"""Default tokens of a sampling batch: 64 conversations of 1,024, or 4 of 16,384."""
+DTYPES = ("auto", "bfloat16", "float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Device and precision of a model in this process."""
+
+    device: Changeable[str] = "auto"
+    """Device: auto, cpu, cuda, cuda:1 or mps. auto: a GPU if there is one, else the CPU. eval,
+    probe and select take several, such as cuda:0,cuda:1, with a copy of the model on each."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of matrix products, and of weights that are not trained. auto: bfloat16 on a GPU,
+    float32 on the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transformers(Placement):
+    """transformers in this process."""
+
+    batch_tokens: Changeable[int] = BATCH_TOKENS
+    """Tokens of a sampling batch, including those to be written, in this process without vLLM. A
+    batch that runs out of memory is halved."""
+
+    def __post_init__(self) -> None:
+        Placement.__post_init__(self)
+        if self.batch_tokens < 1:
+            raise ConfigError(f"`batch_tokens` must be at least 1, got {self.batch_tokens}")
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices, one or several."""
+        return [name for name in self.device.split(",") if name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +106,43 @@ class Server(Requests):
 class VllmEngine:
     """vLLM in this process."""
 
+    tensor_parallel: int | None = None
+    """GPUs that vLLM divides the model among. Default: 1."""
+    gpu_share: float | None = None
+    """Share of a GPU's memory that vLLM takes. Default: vLLM's own."""
+    max_model_len: int | None = None
+    """Longest conversation of vLLM, in tokens. Default: the checkpoint's."""
     options: Annotated[
         Mapping[str, Any], json_option("engine_options"), arg(name="engine-options")
     ] = field(default_factory=dict[str, Any])
-    """Arguments of `vllm.LLM`, such as {"max_model_len": 32768, "tensor_parallel_size": 2}."""
+    """Further arguments of `vllm.LLM`, such as {"enforce_eager": true}; they override the
+    others."""
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("tensor_parallel", self.tensor_parallel),
+            ("max_model_len", self.max_model_len),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"`{name}` must be at least 1, got {value}")
+        if self.gpu_share is not None and not 0 < self.gpu_share <= 1:
+            raise ConfigError(f"`gpu_share` must be above 0 and at most 1, got {self.gpu_share}")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `vllm.LLM` that are set."""
+        named = {
+            "tensor_parallel_size": self.tensor_parallel,
+            "gpu_memory_utilization": self.gpu_share,
+            "max_model_len": self.max_model_len,
+        }
+        return {name: value for name, value in named.items() if value is not None} | dict(
+            self.options
+        )
 
 
-Backend = Server | VllmEngine | None
-"""A server, vLLM in this process, or (None) transformers in this process."""
+Backend = Server | VllmEngine | Transformers | None
+"""A server, vLLM or transformers in this process; None: transformers with its defaults."""
 VLLM_BACKEND = "vllm"
 TRANSFORMERS_BACKEND = "transformers"
 """`backend_name` of transformers in this process."""
@@ -86,5 +155,5 @@ def backend_name(backend: Backend) -> str:
             return backend.base_url
         case VllmEngine():
             return VLLM_BACKEND
-        case None:
+        case Transformers() | None:
             return TRANSFORMERS_BACKEND

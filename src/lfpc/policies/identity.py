@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from lfpc.policies.backends import Backend, Server
+from lfpc.policies.bases import adapter_settings, base_of
+from lfpc.policies.settings import local_folder
 from lfpc.storage.identity import file_hashes, value_hash
 
 WEIGHTS = "weights"
@@ -19,12 +21,9 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-PROCESSOR_FILES = (
-    "preprocessor_config.json",
-    "video_preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.json",
-)
+PICTURE_FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files of which one holds the picture processor."""
+PROCESSOR_FILES = (*PICTURE_FILES, "video_preprocessor_config.json", "chat_template.json")
 """Further files that servers need beside weights and tokenizer."""
 _NO_MATTER = ("transformers_version", "_name_or_path")
 """Keys of a model configuration that change no reply."""
@@ -32,9 +31,22 @@ _NO_MATTER = ("transformers_version", "_name_or_path")
 
 def checkpoint_identity(folder: Path) -> dict[str, str]:
     """Hashes of a checkpoint's weights, model configuration and tokenizer; empty without weights.
+    Adapters count with what they change.
 
     Every weight file is read once, in parallel; loading reads it anyway.
+
+    Args:
+        folder: folder or hub id; see `weights_folder`.
+    Raises:
+        CheckpointError: a hub id without a folder, or adapters whose base is gone.
     """
+    folder = local_folder(folder)
+    base = base_of(folder)
+    if base is not None:
+        settings = dict(adapter_settings(folder), base_model_name_or_path=None)
+        parts = {file.name: file_hashes([file])[file] for file in folder.glob("*.safetensors")}
+        found = checkpoint_identity(base)
+        return {**found, WEIGHTS: value_hash([found.get(WEIGHTS), parts, settings])}
     weights = sorted({file for form in _WEIGHT_FILES for file in folder.glob(form)})
     if not weights:
         return {}

@@ -6,42 +6,69 @@ Torch is imported only to load a checkpoint.
 from collections.abc import Callable
 from pathlib import Path
 from threading import Condition
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cachetools import cached
 
-from lfpc.policies.backends import Backend, Server, VllmEngine
+from lfpc.policies.backends import Backend, Server, Transformers, VllmEngine
 from lfpc.policies.config import PolicyConfig
+from lfpc.policies.replicated import ReplicatedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
 from lfpc.protocols import Coords, protocol_named
 
 if TYPE_CHECKING:
+    from lfpc.policies.generate import GeneratePolicy
     from lfpc.policies.transformers import TransformersPolicy
 
-
-def load_policy(config: PolicyConfig, *, tools: bool = True) -> "TransformersPolicy":
-    """The checkpoint `config.model` as a policy in this process."""
-    return local_policies(config)(config, tools=tools)
+    LocalPolicy = TransformersPolicy | GeneratePolicy
 
 
-def local_policies(config: PolicyConfig) -> "Callable[..., TransformersPolicy]":
+def load_policy(
+    config: PolicyConfig, *, tools: bool = True, engine: Transformers | None = None
+) -> "LocalPolicy":
+    """The checkpoint `config.model` as a policy in this process; None: the engine's defaults."""
+    return local_policies(config, engine)(config, tools=tools)
+
+
+def local_policies(
+    config: PolicyConfig, engine: Transformers | None = None
+) -> "Callable[..., LocalPolicy]":
     """A factory of policies on the checkpoint `config.model`, which is loaded once: (config,
     tools=True) -> policy with that sampling. Tokenizer tables are built once per protocol.
-    """
-    from lfpc.policies.qwen.checkpoint import (
-        load_checkpoint,  # here, because torch is slow to import and unused by a served model
-    )
-    from lfpc.policies.transformers import TransformersPolicy
 
-    model, tokenizer = load_checkpoint(Path(config.model))
+    An architecture without a batched engine is loaded as a `GeneratePolicy`.
+
+    Raises:
+        ConfigError: the device of `engine` is unavailable.
+        CheckpointError: the checkpoint does not load.
+    """
+    # here, because torch is slow to import and unused by a served model
+    from lfpc.policies.devices import placed
+    from lfpc.policies.qwen.architectures import ARCHITECTURES
+    from lfpc.policies.qwen.checkpoint import load_checkpoint, model_type
+
+    engine = engine or Transformers()
+    device, dtype = placed(engine)
+    path = Path(config.model)
+    bounds: dict[str, Any] = {}
+    if model_type(path) in ARCHITECTURES:
+        from lfpc.policies.transformers import TransformersPolicy as Policy
+
+        model, reader = load_checkpoint(path, dtype=dtype, device=device)
+        bounds = {"batch_tokens": engine.batch_tokens}
+    else:
+        from lfpc.policies.generate import GeneratePolicy as Policy
+        from lfpc.policies.generate import load_any
+
+        model, reader = load_any(path, dtype=dtype, device=device)
 
     @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
-    def built(protocol: str, coords: Coords, tools: bool) -> TransformersPolicy:
+    def built(protocol: str, coords: Coords, tools: bool) -> "LocalPolicy":
         chat = protocol_named(protocol, coords)
-        return TransformersPolicy(model, tokenizer, chat, tools=tools, name=config.model)
+        return Policy(model, reader, chat, tools=tools, name=config.model, **bounds)
 
-    def policy(config: PolicyConfig, *, tools: bool = True) -> TransformersPolicy:
+    def policy(config: PolicyConfig, *, tools: bool = True) -> "LocalPolicy":
         return built(config.protocol, config.coords, tools).resampled(config)
 
     return policy
@@ -54,7 +81,7 @@ def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -
 
 def any_policy(
     config: PolicyConfig, backend: Backend, *, tools: bool = True
-) -> "TransformersPolicy | ServedPolicy | VllmPolicy":
+) -> "LocalPolicy | ReplicatedPolicy | ServedPolicy | VllmPolicy":
     """The model `config.model` on any backend as a policy."""
     match backend:
         case Server():
@@ -67,5 +94,7 @@ def any_policy(
                 sampling=config,
                 tools=tools,
             )
-        case None:
-            return load_policy(config, tools=tools)
+        case Transformers() if len(backend.devices) > 1:
+            return ReplicatedPolicy(config, backend, tools=tools)
+        case Transformers() | None:
+            return load_policy(config, tools=tools, engine=backend)

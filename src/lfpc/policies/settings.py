@@ -6,6 +6,7 @@ the defaults of `CheckpointSettings`.
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS
 from lfpc.storage.typed import config_from_plain, plain
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SETTINGS_FILE = "lfpc.json"
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -84,31 +86,72 @@ def read_settings(folder: Path) -> CheckpointSettings | None:
         ) from error
 
 
-def settings_or_defaults(folder: Path) -> CheckpointSettings:
-    """The settings of the checkpoint in `folder`; without `lfpc.json` the defaults, which are
-    logged once.
+def local_folder(checkpoint: Path) -> Path:
+    """The folder of a checkpoint: itself, or the cached snapshot of a hub id such as
+    Qwen/Qwen3-VL-4B-Instruct. Nothing is downloaded.
 
     Raises:
-        CheckpointError: see `read_settings`.
+        CheckpointError: neither a folder nor in the cache.
     """
+    if checkpoint.exists() or not HUB_ID.fullmatch(checkpoint.as_posix()):
+        return checkpoint
+    from huggingface_hub import snapshot_download  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = checkpoint.as_posix()
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{name}: neither a folder nor in the Hugging Face cache; download it with "
+            f"`hf download {name}`"
+        ) from error
+
+
+def checkpoint_name(checkpoint: Path) -> str:
+    """The name of a checkpoint in records: its absolute path, or its hub id."""
+    if checkpoint.exists() or not HUB_ID.fullmatch(checkpoint.as_posix()):
+        return str(checkpoint.absolute())
+    return checkpoint.as_posix()
+
+
+def checkpoint_settings(checkpoint: Path) -> CheckpointSettings:
+    """The settings of a checkpoint; without `lfpc.json` the defaults, with its family's protocol,
+    which are logged once.
+
+    Raises:
+        CheckpointError: see `local_folder` and `read_settings`.
+    """
+    folder = local_folder(checkpoint)
     found = read_settings(folder)
-    if found is None and folder.is_dir():
-        _warn_of_defaults(folder)
-    return found or CheckpointSettings()
+    if found is not None:
+        return found
+    used = CheckpointSettings(protocol=_family_protocol(folder))
+    if folder.is_dir():
+        _warn_of_defaults(checkpoint, used)
+    return used
 
 
 @cache
-def _warn_of_defaults(folder: Path) -> None:
-    used = CheckpointSettings()
+def _warn_of_defaults(checkpoint: Path, used: CheckpointSettings) -> None:
     log.warning(
         "%s has no %s; what is not given has defaults: protocol %s, replies of at most %d tokens, "
         "at most %d turns",
-        folder,
+        checkpoint,
         SETTINGS_FILE,
         used.protocol,
         used.max_new_tokens,
         used.max_turns,
     )
+
+
+def _family_protocol(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        family = str(config["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):  # named when the checkpoint is loaded
+        family = ""
+    return "qwen3_vl" if family.startswith("qwen3") else "qwen2_5_vl"
 
 
 def write_settings(settings: CheckpointSettings, folder: Path) -> None:

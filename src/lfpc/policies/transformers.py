@@ -1,24 +1,31 @@
 """A transformers model in this process as a policy, sampled in batches."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
-from lfpc.policies.backends import Backend
+from lfpc.errors import ConfigError, PolicyError
+from lfpc.policies.backends import BATCH_TOKENS, Backend
 from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
+from lfpc.policies.devices import out_of_memory, release_memory
+from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded, Encoder
-from lfpc.policies.qwen.language import Prefixes, read
+from lfpc.policies.qwen.language import Prefixes, drop_oldest, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.sampling import GREEDY, Sampling
-from lfpc.protocols import ChatProtocol
+from lfpc.protocols import PROTOCOLS, ChatProtocol
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class TransformersPolicy:
@@ -31,7 +38,10 @@ class TransformersPolicy:
         model, tokenizer: results of `load_checkpoint`.
         protocol: the model family's protocol.
         sampling: sampling parameters.
-        batch_size: contexts per batch.
+        batch_size: maximum contexts per batch.
+        batch_tokens: maximum tokens per batch, with padding and the replies; a batch that runs out
+            of memory is halved. Pictures and prompts that `cached_views` keeps are bounded by as
+            many tokens.
         generator: random generator on the model's device, whose numbers all replies share in turn;
             None: each reply has its own numbers, by the seed of `sampling`, question and turn.
         tools: whether to offer the tool.
@@ -49,6 +59,7 @@ class TransformersPolicy:
         *,
         sampling: Sampling = GREEDY,
         batch_size: int = 64,
+        batch_tokens: int = BATCH_TOKENS,
         generator: torch.Generator | None = None,
         tools: bool = True,
         share: bool = True,
@@ -57,13 +68,17 @@ class TransformersPolicy:
         self.model = model
         self.name = name
         self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.share = share
         self.sampling = sampling
-        self.encoder = Encoder(tokenizer, protocol, tools=tools)
+        self.encoder = Encoder(
+            tokenizer, protocol, tools=tools, positions=architecture_of(model).positions
+        )
+        _check_factor(model, protocol)
         self.writer = Writer(
             tokenizer, protocol.stop, model.get_output_embeddings().weight.shape[0]
         )
-        self.views = ViewEncoder(model, share=share)
+        self.views = ViewEncoder(model, share=share, kept_tokens=batch_tokens)
         self.generator = generator
         self.seed = sampling.sampling_seed or 0
         self._prefixes: Prefixes | None = None
@@ -76,7 +91,12 @@ class TransformersPolicy:
     def without_tools(self) -> Self:
         """Another policy of the same model, shown the system message without the tool."""
         other = self.resampled(self.sampling)
-        other.encoder = Encoder(self.encoder.tokenizer, self.encoder.protocol, tools=False)
+        other.encoder = Encoder(
+            self.encoder.tokenizer,
+            self.encoder.protocol,
+            tools=False,
+            positions=self.encoder.positions,
+        )
         return other
 
     def resampled(self, sampling: Sampling) -> Self:
@@ -85,7 +105,7 @@ class TransformersPolicy:
         """
         other = copy(self)
         other.sampling = sampling
-        other.views = ViewEncoder(self.model, share=self.share)
+        other.views = ViewEncoder(self.model, share=self.share, kept_tokens=self.batch_tokens)
         other.generator = None
         other.reseed(sampling.sampling_seed)
         other._prefixes = None
@@ -96,19 +116,73 @@ class TransformersPolicy:
         self.seed = seed or 0
 
     def reply(self, contexts: Sequence[Context]) -> list[Reply]:
-        """One sampled reply per context, in the same order."""
+        """One sampled reply per context, in the same order.
+
+        Raises:
+            PolicyError: a single conversation needs more memory than there is.
+        """
         encoded = [self.encoder.context(context) for context in contexts]
         randoms = self._randoms(contexts)
-        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n].ids))
-        replies: dict[int, Reply] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            some = self._reply_batch(
-                [encoded[n] for n in batch],
-                randoms[batch] if isinstance(randoms, torch.Tensor) else randoms,
+
+        def compute(batch: list[int]) -> list[Reply]:
+            own = randoms[batch] if isinstance(randoms, torch.Tensor) else randoms
+            return self._reply_batch([encoded[n] for n in batch], own)
+
+        return self._in_batches(encoded, self.sampling.max_new_tokens, compute)
+
+    def _in_batches(
+        self, rows: Sequence[Encoded], room: int, compute: Callable[[list[int]], list[R]]
+    ) -> list[R]:
+        """Results of `compute` for all rows, which gets the numbers of some of similar length.
+
+        Args:
+            rows: the conversations.
+            room: tokens that each of them grows by.
+            compute: results of a batch; one that runs out of memory is halved.
+        Raises:
+            PolicyError: a single conversation needs more memory than there is.
+        """
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
+        todo = self._batches(rows, order, room)[::-1]
+        found: dict[int, R] = {}
+        while todo:
+            batch = todo.pop()
+            some = _tried(compute, batch)
+            if some is not None:
+                found.update(zip(batch, some, strict=True))
+                continue
+            release_memory()
+            length = len(rows[batch[-1]].ids)
+            if len(batch) == 1:
+                raise PolicyError(
+                    f"a conversation of {length} tokens does not fit into the memory of "
+                    f"{self.model.device}; lower the budgets, or use --dtype bfloat16 or a larger "
+                    f"device"
+                )
+            self.batch_tokens = (len(batch) + 1) // 2 * (length + room)
+            log.warning(
+                "a batch of %d conversations of up to %d tokens ran out of memory; continuing with "
+                "--batch-tokens %d",
+                len(batch),
+                length,
+                self.batch_tokens,
             )
-            replies.update(zip(batch, some, strict=True))
-        return [replies[n] for n in range(len(encoded))]
+            rest = [*batch, *(n for others in reversed(todo) for n in others)]
+            todo = self._batches(rows, rest, room)[::-1]
+        return [found[number] for number in range(len(rows))]
+
+    def _batches(self, rows: Sequence[Encoded], order: Sequence[int], room: int) -> list[list[int]]:
+        """`order`, by rising length, in batches within both limits; a longer conversation is a
+        batch of its own.
+        """
+        batches: list[list[int]] = []
+        for number in order:
+            length = len(rows[number].ids) + room
+            size = len(batches[-1]) if batches else self.batch_size
+            if size >= self.batch_size or (size + 1) * length > self.batch_tokens:
+                batches.append([])
+            batches[-1].append(number)
+        return batches
 
     def _randoms(self, contexts: Sequence[Context]) -> torch.Generator | torch.Tensor:
         """The generator, or (contexts, max_new_tokens) numbers in [0, 1) by question and turn.
@@ -131,7 +205,7 @@ class TransformersPolicy:
     def _reply_batch(
         self, rows: Sequence[Encoded], randoms: torch.Generator | torch.Tensor
     ) -> list[Reply]:
-        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        prefixes = self._known_prefixes()
         start = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes, room=ROOM)
         written = write(self.model, rows, start, self.writer, self.sampling, randoms)
         return [
@@ -145,6 +219,20 @@ class TransformersPolicy:
             for row, reply in zip(rows, written, strict=True)
         ]
 
+    def _known_prefixes(self) -> Prefixes | None:
+        """The first prompts to share, of which the oldest are dropped; None: no sharing."""
+        if not self.share:
+            return None
+        if self._prefixes is None:
+            return {}
+        drop_oldest(self._prefixes, self.batch_tokens)
+        return self._prefixes
+
+    def forget_prompts(self) -> None:
+        """Free the first prompts that `cached_views` keeps."""
+        if self._prefixes:
+            self._prefixes.clear()
+
     @torch.no_grad()
     def answer_logprobs(
         self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
@@ -157,21 +245,17 @@ class TransformersPolicy:
             self.encoder.episode(context, Reply("", token_ids=mark + ids))
             for context, ids in zip(owners, texts, strict=True)
         ]
-        found: dict[int, TextLogprob] = {}
-        order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            lengths = [len(texts[n]) for n in batch]
-            for n, logprobs in zip(
-                batch, self._tails([rows[n] for n in batch], lengths), strict=True
-            ):
-                found[n] = TextLogprob(float(logprobs.double().sum()), len(logprobs))
-        scores = iter([found[n] for n in range(len(rows))])
+
+        def compute(batch: list[int]) -> list[TextLogprob]:
+            tails = self._tails([rows[n] for n in batch], [len(texts[n]) for n in batch])
+            return [TextLogprob(float(one.double().sum()), len(one)) for one in tails]
+
+        scores = iter(self._in_batches(rows, 0, compute))
         return [[next(scores) for _ in some] for some in answers]
 
     def _tails(self, rows: Sequence[Encoded], lengths: Sequence[int]) -> list[torch.Tensor]:
         """Log-probabilities of the last `lengths` tokens of each row, (length,) each."""
-        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        prefixes = self._known_prefixes()
         states = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes).hidden
         found: list[torch.Tensor] = []
         for row, encoded, length in zip(states, rows, lengths, strict=True):
@@ -191,6 +275,30 @@ class TransformersPolicy:
                 yield
             finally:
                 self._prefixes = None
+
+
+def _tried(compute: Callable[[list[int]], list[R]], batch: list[int]) -> list[R] | None:
+    """The results; None: out of memory. The exception, which keeps the batch's tensors, ends
+    here.
+    """
+    try:
+        return compute(batch)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
+
+
+def _check_factor(model: Any, protocol: ChatProtocol) -> None:
+    visual = model.model.visual
+    side = visual.config.patch_size * visual.spatial_merge_size
+    if side != protocol.factor:
+        fitting = [name for name, one in PROTOCOLS.items() if one.factor == side]
+        raise ConfigError(
+            f"`protocol` {protocol.name} makes visual tokens of {protocol.factor} pixels, but this "
+            f"checkpoint's are {side} pixels wide"
+            + (f"; use `protocol` {' or '.join(fitting)}" if fitting else "")
+        )
 
 
 def row_features(views: ViewEncoder, rows: Sequence[Encoded]) -> list[list[torch.Tensor]]:

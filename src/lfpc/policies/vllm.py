@@ -54,13 +54,20 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
             ) from error
+        from lfpc.policies.bases import base_of
+
+        if base_of(checkpoint) is not None:
+            raise CheckpointError(
+                f"{checkpoint} holds adapters, which this engine does not load; merge them first: "
+                f"lfpc merge {checkpoint} --out FOLDER"
+            )
 
         defaults = {
             "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
             "logprobs_mode": "processed_logprobs",
             "seed": sampling.sampling_seed or 0,
         }
-        options = {**defaults, **(engine.options if engine else {})}
+        options = {**defaults, **(engine.arguments if engine else {})}
         try:
             before = multiprocessing.active_children()
             self._model = vllm.LLM(model=str(checkpoint), **options)

@@ -117,11 +117,9 @@ class ChatProtocol:
         return "as-released" if released else "mapped"
 
     @property
-    def plain_chat(self) -> bool:
-        """Whether turns alternate and the chat template describes no tool, as a policy in this
-        process requires.
-        """
-        return not self.native_tools and self.observation_role != "assistant"
+    def whole_turns(self) -> bool:
+        """Whether a reply ends the model's turn, as a policy in this process requires."""
+        return self.observation_role != "assistant"
 
     def with_coords(self, coords: Coords) -> Self:
         """This protocol with the reading `coords` of boxes.

@@ -12,7 +12,7 @@ from json import dumps
 
 from lfpc.answers import answer_key, check_answer
 from lfpc.boxes import Size
-from lfpc.images import shown_size, upright_size, visual_tokens
+from lfpc.images import LEAST_TOKENS, shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Item
 from lfpc.protocols import ChatProtocol
 from lfpc.published.soundness import picture_digest
@@ -143,7 +143,7 @@ def ladder_of_ratios(
     ratios: Sequence[float], most: int, factor: int
 ) -> Callable[[Size], tuple[int, ...]]:
     """A function from the size of an original to the budgets of its levels, as shares of its visual
-    tokens; at least one token each.
+    tokens; at least one token each, or `LEAST_TOKENS`.
 
     Args:
         ratios: falling shares of the original's visual tokens.
@@ -153,7 +153,8 @@ def ladder_of_ratios(
 
     def budgets(original: Size) -> tuple[int, ...]:
         whole = visual_tokens(shown_size(original, max_tokens=most, factor=factor), factor)
-        return tuple(max(1, round(ratio * whole)) for ratio in ratios)
+        least = LEAST_TOKENS.get(factor, 1)
+        return tuple(max(least, round(ratio * whole)) for ratio in ratios)
 
     return budgets
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, LfpcError, RunError
-from lfpc.images import shown_size, upright_size, visual_tokens
+from lfpc.images import check_budget, shown_size, upright_size, visual_tokens
 from lfpc.playing.driver import Failure, Item, Played, play_samples
 from lfpc.playing.progress import progress_bar
 from lfpc.protocols import ChatProtocol
@@ -114,6 +114,8 @@ def select(
     """
     if batch < 1:
         raise ConfigError(f"`batch` must be at least 1, got {batch}")
+    if not config.ratios:
+        check_budget(config.ladder[-1], protocol.factor, "the last budget of `ladder`")
     stored = answers or out / ANSWERS_FOLDER
     check_run(stored, Kind.ANSWERS, config.answers, inputs=inputs)
     run = RunFolder.open(out, Kind.SELECTION, config, inputs=inputs)

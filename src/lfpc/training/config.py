@@ -2,13 +2,16 @@
 `presets`.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
-from lfpc.images import CropRules
+from lfpc.images import CropRules, check_budget
+from lfpc.options import pairs, word_option
+from lfpc.policies.backends import DTYPES, Transformers
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 from lfpc.storage.typed import Changeable
@@ -35,7 +38,9 @@ class LoraConfig:
         "up_proj",
         "down_proj",
     )
-    """Names of the linear layers that get an adapter, in language model and vision tower."""
+    """Names of the linear layers of the language model that get an adapter."""
+    vision: bool = False
+    """Whether all linear layers of the vision tower's blocks get an adapter as well."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.targets:
@@ -45,14 +50,50 @@ class LoraConfig:
             )
 
 
+def _read_lora(words: Sequence[str]) -> LoraConfig:
+    values = pairs("--lora", words, LORA_WORDS)
+    if unknown := set(values) - {field.name for field in fields(LoraConfig)}:
+        raise ConfigError(f"--lora takes {LORA_WORDS}; got {min(unknown)}=...")
+    try:
+        return LoraConfig(
+            rank=int(values.get("rank", LoraConfig().rank)),
+            alpha=int(values.get("alpha", LoraConfig().alpha)),
+            targets=tuple(values["targets"].split(","))
+            if "targets" in values
+            else LoraConfig().targets,
+            vision={"yes": True, "no": False}[values.get("vision", "no")],
+        )
+    except (ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--lora takes {LORA_WORDS}; got {' '.join(words)}") from error
+
+
+def _lora_words(lora: LoraConfig | None) -> list[str]:
+    if lora is None:
+        return ["None"]
+    return [
+        f"rank={lora.rank}",
+        f"alpha={lora.alpha}",
+        f"targets={','.join(lora.targets)}",
+        f"vision={'yes' if lora.vision else 'no'}",
+    ]
+
+
+LORA_WORDS = "rank=16 alpha=32 targets=q_proj,v_proj vision=yes, each of which may be left out"
+MICRO_BATCH_TOKENS = 32_768
+"""Default tokens of a micro-batch on the CPU, and the largest default on a GPU."""
+Optimizer = Literal["adamw", "adamw-8bit"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Transformers):
     """One run of reinforcement learning, from a checkpoint and a samples folder to a checkpoint."""
 
     data: Changeable[Path] = Path("data")
     """Samples folder to train on."""
     init: Changeable[Path] = Path("checkpoint")
-    """Checkpoint to start from."""
+    """Checkpoint to start from, a folder or a hub id in the local cache."""
     out: Changeable[Path] = Path("out/train")
     """Run folder; an existing run continues."""
     validation: Changeable[Path | None] = None
@@ -68,7 +109,8 @@ class TrainConfig:
     crop: CropRules = field(default_factory=CropRules)
     """Resolution of a crop, in visual tokens."""
     protocol: str = "qwen2_5_vl"
-    """Protocol of the model family; docs/protocols.md lists the names."""
+    """Protocol of the model family; docs/protocols.md lists the names. Default on the command
+    line: the checkpoint's."""
     max_turns: int = 6
     """Turn limit of an episode."""
 
@@ -82,8 +124,18 @@ class TrainConfig:
     """Optimiser updates per step, all on the same rollouts; clipping takes effect from the second
     on."""
     micro_batch: Changeable[int] = 64
-    """Rollouts per forward and backward pass of an update; a smaller value needs less memory and
-    leaves the gradient unchanged."""
+    """Maximum rollouts per forward and backward pass of an update; a smaller value needs less
+    memory and leaves the gradient unchanged."""
+    micro_batch_tokens: Changeable[int | None] = None
+    """Maximum tokens per forward and backward pass of an update, in the vision tower as well. A
+    longer rollout or a larger picture has its own pass. Default: what fits --gpu-memory; 32768 on
+    the CPU. Local engine only."""
+    gradient_checkpointing: Changeable[bool | None] = None
+    """Keep one activation per layer and compute the others again in the backward pass: a third
+    more computation for a fraction of the memory. Default: on a GPU. Local engine only."""
+    gpu_memory: Changeable[float | None] = None
+    """Memory of the GPU in GiB, which the defaults of the update and --dry-run are made for.
+    Default: that of the GPU. Local engine only."""
     max_rollout_tokens: int = 8192
     """Token limit of a rollout; longer ones are counted as `overlong` and not trained on."""
 
@@ -98,6 +150,9 @@ class TrainConfig:
     decay: bool = False
     """Linear learning-rate decay after the warm-up, to 0 after the last step. Default: constant.
     Local engine only."""
+    optimizer: Optimizer = "adamw"
+    """Optimiser. adamw-8bit keeps its two moments in 8 bits and needs the package bitsandbytes and
+    a GPU. Local engine only."""
     weight_decay: float = 0.0
     """AdamW weight decay."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -126,18 +181,20 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of sample order and sampling."""
-    lora: LoraConfig | None = None
-    """Train low-rank adapters only. Default: all weights. Local engine only."""
+    lora: Annotated[
+        LoraConfig | None, word_option(_read_lora, _lora_words, metavar="NAME=VALUE")
+    ] = None
+    """Train low-rank adapters only, with these settings or defaults: rank=16 alpha=32
+    targets=q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj vision=no. Default: all weights.
+    Local engine only."""
     freeze_vision: bool = False
     """Freeze the vision tower. Local engine only."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of matrix products; weights and optimiser stay in float32. bfloat16 is for GPUs:
-    most CPUs are slower with it."""
-    device: Changeable[str] = "auto"
-    """Torch device name; auto: a GPU if available, else the CPU."""
     threads: Changeable[int] = 0
     """CPU threads; 0: torch's default."""
 
+    save_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of saved weights. auto: that of --init. Trained weights are kept in float32 beside
+    them to resume from. Local engine only."""
     save_every: Changeable[int] = 10
     """Steps between checkpoints; the last step always has one."""
     keep: Changeable[int] = 2
@@ -150,6 +207,7 @@ class TrainConfig:
     """Episodes per step written to episodes.jsonl."""
 
     def __post_init__(self) -> None:
+        Transformers.__post_init__(self)
         _at_least(
             self,
             1,
@@ -174,6 +232,9 @@ class TrainConfig:
         _at_least(self, 0, "warmup", "weight_decay", "threads", "log_episodes", "learning_rate")
         _at_least(self, 1, "validation_size")
         _at_least(self, 2, "group_size")
+        for name in ("micro_batch_tokens", "gpu_memory"):
+            if getattr(self, name) is not None:
+                _at_least(self, 1, name)
         for name in ("temperature", "clip", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"`{name}` must be above 0, got {getattr(self, name)}")
@@ -182,7 +243,8 @@ class TrainConfig:
             ("aggregation", ("token-mean", "sequence-mean")),
             ("unanswered", ("penalise", "mask")),
             ("advantage_scale", ("deviation", "none")),
-            ("dtype", ("float32", "bfloat16")),
+            ("save_dtype", DTYPES),
+            ("optimizer", get_args(Optimizer)),
             ("protocol", tuple(PROTOCOLS)),
         ):
             if getattr(self, name) not in known:
@@ -194,8 +256,10 @@ class TrainConfig:
         if self.crop.factor != self.chat.factor:
             raise ConfigError(
                 f"`crop.factor` is {self.crop.factor}, but a visual token of {self.protocol} "
-                f"is {self.chat.factor} pixels wide"
+                f"is {self.chat.factor} pixels wide; use {self.chat.factor}"
             )
+        if self.first_view != "selected":
+            check_budget(self.first_budget(0), self.chat.factor, f"`{self.first_view}_budget`")
 
     def masks(self, episode: Episode) -> bool:
         """Whether an episode is not trained on, however long it is."""

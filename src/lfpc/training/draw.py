@@ -2,15 +2,24 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from lfpc.boxes import Box
+from lfpc.boxes import Box, Size
 from lfpc.caches import byte_cache
 from lfpc.errors import PictureError, SampleError
-from lfpc.images import View, global_view, open_picture, view_bytes
+from lfpc.images import (
+    View,
+    global_view,
+    open_picture,
+    shown_size,
+    upright_size,
+    view_bytes,
+    visual_tokens,
+)
 from lfpc.looks import Look
 from lfpc.samples import Sample, read_samples
 from lfpc.training.config import TrainConfig
@@ -118,6 +127,27 @@ def first_views(config: TrainConfig) -> FirstView:
         return view(sample.image, config.first_budget(sample.budget or 0))
 
     return first_view
+
+
+def first_view_tokens(samples: Sequence[Sample], config: TrainConfig) -> list[int]:
+    """Visual tokens of the first view of every sample whose picture has a readable header."""
+    factor = config.crop.factor
+    sizes: dict[Path, Size] = {}
+    for path in {sample.image for sample in samples}:
+        with suppress(PictureError):  # `Openable` reports it
+            sizes[path] = upright_size(path)
+    return [
+        visual_tokens(
+            shown_size(
+                sizes[sample.image],
+                max_tokens=config.first_budget(sample.budget or 0),
+                factor=factor,
+            ),
+            factor,
+        )
+        for sample in samples
+        if sample.image in sizes
+    ]
 
 
 def look_once(look: Look) -> Look:

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 
 from lfpc.errors import RunError, first_line
+from lfpc.policies.devices import out_of_memory
 from lfpc.training.config import TrainConfig
 
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _TURN_DOWN = {"playing": "sample_batch", "updating": "micro_batch"}
 
 
@@ -21,8 +21,7 @@ def out_of_memory_explained(
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
-        text = str(error).lower()
-        if not isinstance(error, MemoryError) and not any(word in text for word in _NO_MEMORY):
+        if not out_of_memory(error):
             raise
         name = _TURN_DOWN[doing]
         raise RunError(

@@ -4,6 +4,7 @@ A step is a function of (weights, optimiser, seed, step), so a resumed run is bi
 uninterrupted one.
 """
 
+import logging
 import math
 import sys
 import time
@@ -16,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
-from lfpc.errors import ConfigError, first_line
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
+from lfpc.policies.devices import device_gib, placed, precision
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
@@ -27,9 +28,10 @@ from lfpc.rewards import RewardTerms, episode_reward
 from lfpc.run_samples import keep_whole_set
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
-from lfpc.training.config import TrainConfig
+from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.draw import (
     Openable,
+    first_view_tokens,
     first_views,
     look_once,
     prompts_of_step,
@@ -45,7 +47,16 @@ from lfpc.training.groups import (
     places_to_log,
     terms_of,
 )
-from lfpc.training.resume import check_steps, keep_init_files, run_inputs
+from lfpc.training.memory import (
+    GPU_GIB,
+    USABLE,
+    advice,
+    check_lengths,
+    fitted,
+    report,
+    update_gib,
+)
+from lfpc.training.resume import check_steps, described_init, keep_init_files, run_inputs
 from lfpc.training.rollouts import rollouts_of
 from lfpc.training.state import (
     best_checkpoint,
@@ -71,7 +82,11 @@ from lfpc.training.statistics import (
 )
 from lfpc.training.trackers import Tracker, TrackerName, opened
 from lfpc.training.update import Learner
+from lfpc.training.verl.clusters import Cluster
+from lfpc.training.verl.estimate import shape_of_run
+from lfpc.training.verl.shape import shape_of_checkpoint
 
+log = logging.getLogger(__name__)
 Reward = Callable[[Episode], RewardTerms]
 
 
@@ -104,6 +119,8 @@ def train(
     device = pick_device(config)
     samples = training_samples(config.data, config)
     validation = validation_samples(config)
+    if warning := check_lengths(first_view_tokens(samples, config), config):
+        log.warning("%s", warning)
     check_engine(config.out, "local")
     done = max(saved_steps(config.out), default=0)
     if not done or config.lora is not None:
@@ -134,6 +151,7 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
     ) -> None:
+        config = fitted_to(config, device)
         model, self.tokenizer = load_model(config, done, device)
         self.config = config
         self.model = model
@@ -155,6 +173,7 @@ class Trainer:
             config.chat,
             sampling=Sampling(temperature=temperature, max_new_tokens=config.max_new_tokens),
             batch_size=config.sample_batch,
+            batch_tokens=config.batch_tokens,
             generator=self.generator,
             share=config.share,
         )
@@ -167,6 +186,7 @@ class Trainer:
         with self.policy.cached_views():
             with interruptible(), out_of_memory_explained("playing", self.config):
                 groups = self.play_groups(samples)
+            self.policy.forget_prompts()
             played = time.perf_counter()
             with out_of_memory_explained("updating", self.config):
                 updated = self._update(groups, step)
@@ -346,15 +366,45 @@ def pick_device(config: TrainConfig) -> torch.device:
     """The device of `config`; also sets the CPU threads."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"`device` {config.device!r} is unavailable: {first_line(error)}"
-        ) from error
+    return placed(config)[0]
+
+
+def fitted_to(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The run with settings of the update that fit `device`; unchanged on the CPU. A run that does
+    not fit is warned about.
+    """
+    if device.type == "cpu":
+        return config
+    shape = shape_of_checkpoint(described_init(config))
+    gib = config.gpu_memory or device_gib(device) or GPU_GIB
+    half = precision(config, device) == torch.bfloat16
+    config = fitted(config, shape, gib, half=half)
+    tokens = config.micro_batch_tokens or MICRO_BATCH_TOKENS
+    needed = update_gib(
+        shape, config, tokens, half=half, checkpointing=bool(config.gradient_checkpointing)
+    )
+    if needed > USABLE * gib:
+        log.warning(
+            "an update needs about %.0f GiB of %.0f; use %s",
+            needed,
+            gib,
+            ", ".join(advice(config, half=half)),
+        )
+    return config
+
+
+def preview(config: TrainConfig, cluster: Cluster) -> str:
+    """The estimate of a run on this machine's device, or on a GPU of --gpu-memory, as text.
+
+    Args:
+        config: the run; without its checkpoint, the model is `cluster.model`.
+        cluster: speeds of the GPU.
+    """
+    device, dtype = placed(config)
+    with_gpu = device.type != "cpu" or config.device == "auto"
+    gib = config.gpu_memory or device_gib(device) or GPU_GIB
+    half = dtype == torch.bfloat16 or (with_gpu and config.dtype == "auto")
+    return report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
 
 
 def _seed(*parts: int) -> int:

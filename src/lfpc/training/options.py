@@ -1,13 +1,15 @@
 """Options of `lfpc train PRESET`: the run, the engine, and the machines of the verl engine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from lfpc.options import configuration_errors, parse
+from lfpc.policies.settings import checkpoint_settings
+from lfpc.protocols import PROTOCOLS
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import TrackerName
 from lfpc.training.verl.clusters import Cluster, hardware
@@ -36,7 +38,8 @@ class TrainOptions:
     """Minutes after which to save and stop, for queues with a time limit; the same command resumes.
     Local engine only; for verl --cluster.stop-at names a step."""
     dry_run: bool = False
-    """Print verl's settings, checked by verl, with estimates of memory and time, and stop."""
+    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop.
+    Speeds of a GPU are --cluster.gpu-tflops and --cluster.gpu-tbps."""
 
     @property
     def trackers(self) -> list[TrackerName]:
@@ -51,7 +54,8 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     Raises:
         ConfigError: unknown hardware, or an invalid value.
     """
-    name = _hardware(words)
+    config = _for_checkpoint(config, words)
+    name = _value(words, HARDWARE_OPTION)
     cluster = Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
@@ -60,11 +64,24 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
         return parse(TrainOptions, words, prog=prog, default=default)
 
 
-def _hardware(words: Sequence[str]) -> str | None:
-    """The hardware preset in `words`, which sets the defaults of the other options."""
-    for word, following in pairwise([*words, None]):
-        if word == HARDWARE_OPTION:
+def _for_checkpoint(config: TrainConfig, words: Sequence[str]) -> TrainConfig:
+    """The run with the protocol in `words`, else that of the checkpoint in `words`, and the
+    protocol's crop rules if it is another than the run's.
+    """
+    init = _value(words, "--init")
+    name = _value(words, "--protocol") or (
+        config.protocol if init is None else checkpoint_settings(Path(init)).protocol
+    )
+    if name == config.protocol or name not in PROTOCOLS:
+        return config
+    return replace(config, protocol=name, crop=PROTOCOLS[name].crop)
+
+
+def _value(words: Sequence[str], option: str) -> str | None:
+    """The value in `words` of an option that sets the defaults of others."""
+    for word, following in zip(words, (*words, None)[1:], strict=True):
+        if word == option:
             return following
-        if word and word.startswith(f"{HARDWARE_OPTION}="):
+        if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None

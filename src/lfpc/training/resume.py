@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.evaluation.protocol import prompt_hash
+from lfpc.policies.bases import weights_folder
 from lfpc.policies.identity import PROCESSOR_FILES, TOKENIZER_FILES, checkpoint_identity
 from lfpc.run_samples import sample_hashes
 from lfpc.samples import Sample
@@ -23,6 +24,14 @@ def init_files(out: Path) -> Path:
     return out / "init"
 
 
+def described_init(config: TrainConfig) -> Path:
+    """Folder with the configuration and the small files of `config.init`: the run's copy, or
+    without one the folder of the weights.
+    """
+    kept = init_files(config.out)
+    return kept if kept.is_dir() else weights_folder(config.init)
+
+
 def keep_init_files(config: TrainConfig) -> None:
     """Copy tokenizer, picture processor and configuration of `config.init` into the run, once.
 
@@ -30,9 +39,12 @@ def keep_init_files(config: TrainConfig) -> None:
         DiskError: the disk refuses.
     """
     folder = init_files(config.out)
-    there = [config.init / name for name in ("config.json", *TOKENIZER_FILES, *PROCESSOR_FILES)]
-    if folder.is_dir() or not config.init.is_dir():
+    if folder.is_dir():
         return
+    init = weights_folder(config.init)
+    if not init.is_dir():
+        return
+    there = [init / name for name in ("config.json", *TOKENIZER_FILES, *PROCESSOR_FILES)]
     with disk(folder), atomic_folder(folder) as draft:
         for file in there:
             if file.is_file():

@@ -1,7 +1,8 @@
 """Checkpoints to resume from: weights as a Hugging Face folder, the optimiser beside it.
 
-    checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere
-    checkpoints/step-000010.pt    optimiser, and adapters if the run trains them
+    checkpoints/step-000010/      weights, tokenizer, picture processor, settings: loads anywhere;
+                                  with --lora, adapters in place of the weights
+    checkpoints/step-000010.pt    optimiser, and the trained weights where the folder rounds them
     checkpoints/best/             the weights with the best validation so far
     init/                         see `resume`
 
@@ -12,7 +13,8 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import ZipFile
@@ -21,16 +23,16 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError, first_line
-from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
-from lfpc.policies.settings import CheckpointSettings
+from lfpc.policies.bases import base_of
+from lfpc.policies.devices import precision
+from lfpc.policies.qwen.adapters import adapted_layers, adapters, add_adapters, save_adapters
+from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
+from lfpc.policies.settings import CheckpointSettings, local_folder
 from lfpc.samples import Sample
 from lfpc.storage.files import atomic_file, remove_drafts
-from lfpc.training.config import LoraConfig, TrainConfig
-from lfpc.training.resume import init_files
+from lfpc.training.config import TrainConfig
+from lfpc.training.resume import described_init
 
-MERGED_DIFFERENCE = 1e-3
-"""Largest difference of a logit after merging adapters, in standard deviations of the logits;
-rounding alone gives about 1e-6."""
 _STEP = re.compile(r"step-(\d{6})")
 
 
@@ -80,64 +82,49 @@ def check_engine(out: Path, engine: Literal["local", "verl"]) -> None:
 def load_model(
     config: TrainConfig, step: int, device: torch.device
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer after `step` (0: of `config.init`); the trained weights require
-    gradients.
+    """Model and tokenizer after `step` (0: of `config.init`); the trained weights are float32 and
+    require gradients, the others are in the run's precision.
     """
-    if step and config.lora is None:
+    if config.lora is not None and base_of(local_folder(config.init)) is not None:
+        raise ConfigError(
+            f"`init` {config.init} holds adapters, and `lora` would add to them; merge them first: "
+            f"lfpc merge {config.init} --out FOLDER"
+        )
+    frozen = precision(config, device)
+    if step and config.lora is None and not (rounds(config) and config.freeze_vision):
         with _resume_advice(config.out, step):
             model, tokenizer = load_checkpoint(checkpoint_folder(config.out, step), device=device)
     else:
-        model, tokenizer = load_checkpoint(config.init, device=device)
+        model, tokenizer = load_checkpoint(
+            config.init, dtype=torch.float32 if config.lora is None else frozen, device=device
+        )
     if config.lora is not None:
-        add_adapters(model, config.lora, seed=config.seed)
+        layers = adapted_layers(model, config.lora.targets, vision=config.lora.vision)
+        add_adapters(
+            model, layers, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed
+        )
     if config.freeze_vision:
-        model.model.visual.requires_grad_(False)
+        for weight in model.model.visual.parameters():
+            weight.requires_grad_(False)
+            weight.data = weight.data.to(frozen)
     return model, tokenizer
 
 
-def add_adapters(model: Any, lora: LoraConfig, *, seed: int) -> None:
-    """Put low-rank adapters into `model`, in place; only they require gradients.
-
-    Raises:
-        ConfigError: peft is not installed, or no layer matches a target name.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise ConfigError("`lora` needs the package peft: pip install 'lfpc[lora]'") from error
-    _check_untied(model, lora)
-    settings = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), lora_dropout=0.0
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            peft.inject_adapter_in_model(settings, model)
-        except ValueError as error:
-            raise ConfigError(f"`lora.targets`: {error}") from error
+def saved_dtype(config: TrainConfig) -> torch.dtype:
+    """Precision of the saved weights: that of `config.init` with save_dtype="auto"."""
+    if config.save_dtype == "auto":
+        return dtype_of(described_init(config))
+    return torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
 
 
-def _check_untied(model: Any, lora: LoraConfig) -> None:
-    """Check that no adapter gets on a matrix that two layers share: merged into one of them, it
-    would be in both or in none.
-
-    Raises:
-        ConfigError: one would.
-    """
-    if not model.config.tie_word_embeddings:
-        return
-    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
-    for name, module in model.named_modules():
-        if module in embeddings and name.rpartition(".")[2] in lora.targets:
-            raise ConfigError(
-                f"--lora.targets: {name} shares its weights with the other embedding of this "
-                f"checkpoint (tie_word_embeddings); leave embed_tokens and lm_head out"
-            )
+def rounds(config: TrainConfig) -> bool:
+    """Whether saved weights are less precise than the trained ones."""
+    return config.lora is None and saved_dtype(config) != torch.float32
 
 
-def adapters(model: Any) -> dict[str, torch.Tensor]:
-    """The weights of the adapters by name; empty without adapters."""
-    return {name: weight for name, weight in model.named_parameters() if "lora_" in name}
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that require gradients, by name."""
+    return {name: w for name, w in model.named_parameters() if w.requires_grad}
 
 
 def settings_of_run(config: TrainConfig, samples: Sequence[Sample]) -> CheckpointSettings:
@@ -182,7 +169,12 @@ def save_state(
     try:
         with atomic_file(file, "wb") as out:
             torch.save(
-                {"step": step, "optimizer": optimizer.state_dict(), "adapters": adapters(model)},
+                {
+                    "step": step,
+                    "optimizer": optimizer.state_dict(),
+                    "adapters": adapters(model),
+                    "weights": trained_weights(model) if rounds(config) else {},
+                },
                 out,
             )
     except (DiskError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
@@ -212,22 +204,34 @@ def save_weights(
     config: TrainConfig,
     settings: CheckpointSettings,
 ) -> Path:
-    """Write the weights as a plain checkpoint, with adapters merged into them.
+    """Write the weights as a plain checkpoint, or the adapters of a run with --lora.
 
     Raises:
-        CheckpointError: the disk refuses, or the merged weights compute other logits than the
-            adapters.
+        CheckpointError: the disk refuses.
     """
-    with merged(model) if config.lora is not None else nullcontext():
-        return save_checkpoint(
-            model, tokenizer, folder, source=init_files(config.out), settings=settings
-        )
+    lora = config.lora
+    return save_checkpoint(
+        model,
+        tokenizer,
+        folder,
+        source=described_init(config),
+        settings=settings,
+        dtype=saved_dtype(config) if rounds(config) else None,
+        write=lora
+        and partial(
+            save_adapters,
+            model,
+            base=local_folder(config.init),
+            rank=lora.rank,
+            alpha=lora.alpha,
+        ),
+    )
 
 
 def load_state(
     model: Any, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
 ) -> None:
-    """Restore optimiser and adapters of `step`.
+    """Restore optimiser and trained weights of `step`.
 
     Raises:
         CheckpointError: the file is damaged, or of other weights.
@@ -242,6 +246,9 @@ def load_state(
             with torch.no_grad():
                 for name, weight in adapters(model).items():
                     weight.copy_(state["adapters"][name])
+                if rounds(config):
+                    for name, weight in trained_weights(model).items():
+                        weight.copy_(state["weights"][name])
         except Exception as error:  # each reader raises its own exception for a broken file
             raise CheckpointError(f"{file}: cannot be read ({first_line(error)})") from error
 
@@ -262,66 +269,3 @@ def _resume_advice(out: Path, step: int) -> Iterator[None]:
             f"weights if they load (--init {folder})"
         )
         raise CheckpointError(f"{error}; {advice}") from error
-
-
-@contextmanager
-def merged(model: Any) -> Iterator[None]:
-    """Inside the block the adapters of `model` are merged into its layers, whose names are then
-    those of a plain checkpoint. The former weights wait in main memory, so the device holds no
-    second copy, and are the same bits afterwards.
-
-    Raises:
-        CheckpointError: the merged layers compute other logits.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers: dict[str, Any] = {
-        name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
-    }
-    before = _logits(model)
-    former: dict[str, torch.Tensor] = {}
-    try:
-        for name, layer in layers.items():
-            base = layer.get_base_layer()
-            former[name] = base.weight.detach().to("cpu", copy=True)
-            with torch.no_grad():
-                for adapter in layer.active_adapters:
-                    base.weight.add_(layer.get_delta_weight(adapter))
-            _put(model, name, base)
-        difference = float((_logits(model) - before).abs().max() / before.std())
-        if not difference < MERGED_DIFFERENCE:
-            raise CheckpointError(
-                f"the merged adapters compute other logits than training did (by {difference:.2g} "
-                f"standard deviations); no checkpoint is written"
-            )
-        yield
-    finally:
-        for name, weight in former.items():
-            with torch.no_grad():
-                layers[name].get_base_layer().weight.copy_(weight)
-            _put(model, name, layers[name])
-
-
-def _put(model: Any, name: str, module: Any) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
-
-
-@torch.no_grad()
-def _logits(model: Any) -> torch.Tensor:
-    """Logits of a short made-up conversation with a picture of 4 visual tokens."""
-    config = model.config
-    vision = config.vision_config
-    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    side = 2 * vision.spatial_merge_size
-    generator = torch.Generator().manual_seed(0)
-    words = torch.randint(0, 256, (8,), generator=generator).tolist()
-    ids = [*words, config.vision_start_token_id, *[config.image_token_id] * 4]
-    ids += [config.vision_end_token_id, *words]
-    tokens = torch.tensor([ids], device=model.device)
-    return model(
-        input_ids=tokens,
-        mm_token_type_ids=(tokens == config.image_token_id).int(),
-        pixel_values=torch.randn(side * side, patch, generator=generator).to(model.device),
-        image_grid_thw=torch.tensor([[1, side, side]], device=model.device),
-    ).logits.float()

@@ -1,14 +1,15 @@
 """One optimiser step on the rollouts of a batch.
 
-Every distinct picture passes the vision tower once, and every distinct first prompt the language
-model once. Their uses read detached leaves that accumulate gradients, and the sums go backward
-through language model and tower once. The result equals one large batch without sharing.
+Every distinct picture passes the vision tower once (see `pictures`), and every distinct first
+prompt of a micro-batch the language model once. Their uses read detached leaves that accumulate
+gradients, and the sums go backward through language model and tower. The result equals one large
+batch without sharing.
 
     pictures -> tower -> | leaf -> first prompts -> | leaf -> buckets of rollouts of similar length
     -> loss
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -18,16 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lfpc.errors import ConfigError, first_line
+from lfpc.policies.devices import precision
 from lfpc.policies.qwen.encode import Encoded
 from lfpc.policies.qwen.language import Prefix, Prefixes, compute_prefixes, prefix_key, read
-from lfpc.policies.qwen.sampling import log_softmax
+from lfpc.policies.qwen.recompute import recomputed
+from lfpc.policies.qwen.sampling import token_logprobs
 from lfpc.policies.transformers import TransformersPolicy
-from lfpc.training.config import TrainConfig
+from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.loss import clipped_loss, token_weights
+from lfpc.training.pictures import Leaves, PictureLeaves, leaf_of, pass_gradients
 from lfpc.training.rollouts import Rollout
 
-Leaves = dict[int, list[Tensor]]
-"""Per conversation (by identity), detached copies of the features of its views."""
 PADDING = 1.4
 """Maximum ratio of the longest to the shortest suffix in a bucket."""
 
@@ -73,13 +76,8 @@ class Learner:
         self.model = policy.model
         self.config = config
         self.weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.weights,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            betas=config.betas,
-            fused=True,
-        )
+        self.optimizer = new_optimizer(self.weights, config)
+        self.dtype = precision(config, self.model.device)
 
     def update(
         self, rollouts: Sequence[Rollout], advantages: Sequence[float], *, step: int
@@ -92,17 +90,27 @@ class Learner:
             return UpdateReport(
                 loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rollouts=0
             )
-        features, leaves = self._picture_leaves([rollouts[n].encoded for n in trained])
+        most = self.config.micro_batch_tokens or MICRO_BATCH_TOKENS
         parts: list[_Part] = []
-        for chunk in micro_batches(rollouts, trained, self.config.micro_batch):
-            with self._prefixes([rollouts[n].encoded for n in chunk], leaves) as prefixes:
-                for bucket in length_buckets(rollouts, chunk):
-                    parts.append(
-                        self._backward(
-                            rollouts, bucket, leaves, prefixes, np.asarray(advantages), weights
+        with recomputed(self.model) if self.config.gradient_checkpointing else nullcontext():
+            pictures = PictureLeaves(
+                self.policy.views,
+                [rollouts[n].encoded for n in trained],
+                trained=any(w.requires_grad for w in self.model.model.visual.parameters()),
+                factor=self.policy.encoder.merge,
+                tokens=most,
+                autocast=self.autocast,
+            )
+            leaves = pictures.leaves
+            for chunk in micro_batches(rollouts, trained, self.config.micro_batch, most):
+                with self._prefixes([rollouts[n].encoded for n in chunk], leaves) as prefixes:
+                    for bucket in length_buckets(rollouts, chunk):
+                        parts.append(
+                            self._backward(
+                                rollouts, bucket, leaves, prefixes, np.asarray(advantages), weights
+                            )
                         )
-                    )
-        _pass_gradients(zip(features, chain.from_iterable(leaves.values()), strict=True))
+            pictures.backward()
         tokens = int(lengths[trained].sum())
         return UpdateReport(
             loss=sum(part.loss for part in parts),
@@ -111,19 +119,6 @@ class Learner:
             logprob_gap=max(part.gap for part in parts),
             trained_rollouts=len(trained),
         )
-
-    def _picture_leaves(self, conversations: Sequence[Encoded]) -> tuple[list[Tensor], Leaves]:
-        """Features with their history, and per conversation (by identity) their leaves."""
-        with torch.no_grad() if self.config.freeze_vision else nullcontext(), self.autocast():
-            features = self.policy.views.features(
-                [view for one in conversations for view in one.views]
-            )
-        leaf_of = {id(feature): _leaf(feature) for feature in features}
-        upcoming = iter(features)
-        leaves = {
-            id(one): [leaf_of[id(next(upcoming))] for _ in one.views] for one in conversations
-        }
-        return features, leaves
 
     @contextmanager
     def _prefixes(
@@ -145,11 +140,11 @@ class Learner:
                 computed,
             )
         detached = {
-            key: Prefix([(_leaf(k), _leaf(v)) for k, v in prefix.layers], prefix.view)
+            key: Prefix([(leaf_of(k), leaf_of(v)) for k, v in prefix.layers], prefix.view)
             for key, prefix in computed.items()
         }
         yield detached
-        _pass_gradients(zip(_tensors(computed), _tensors(detached), strict=True))
+        pass_gradients(zip(_tensors(computed), _tensors(detached), strict=True))
 
     def _backward(
         self,
@@ -197,15 +192,18 @@ class Learner:
             np.concatenate([one.encoded.ids[one.places] for one in rollouts])
         ).to(states.device)
         banned = self.policy.writer.banned.to(states.device)
-        table = log_softmax(
-            self.model.lm_head(states), temperature=self.config.temperature, banned=banned
+        return token_logprobs(
+            self.model.lm_head,
+            states,
+            tokens,
+            temperature=self.config.temperature,
+            banned=banned,
         )
-        return table.gather(1, tokens[:, None])[:, 0]
 
     def autocast(self) -> Any:
-        """Context of matrix products in `config.dtype`."""
+        """Context of matrix products in the run's precision."""
         return torch.autocast(
-            self.model.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"
+            self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
 
     def _step(self, step: int) -> float | None:
@@ -229,11 +227,37 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(1.0, step / max(1, config.warmup), left)
 
 
+def new_optimizer(weights: Sequence[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of a run.
+
+    Raises:
+        ConfigError: bitsandbytes, or a GPU for it, is missing.
+    """
+    settings: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "weight_decay": config.weight_decay,
+        "betas": config.betas,
+    }
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(weights, **settings, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"`optimizer` adamw-8bit needs the package bitsandbytes ({first_line(error)}); install "
+            f"it, or use `optimizer` adamw"
+        ) from error
+    return AdamW8bit(weights, **settings)
+
+
 def micro_batches(
-    rollouts: Sequence[Rollout], trained: Sequence[int], size: int
+    rollouts: Sequence[Rollout],
+    trained: Sequence[int],
+    size: int,
+    tokens: int = MICRO_BATCH_TOKENS,
 ) -> Iterator[list[int]]:
-    """Numbers of the trained rollouts in batches of at most `size`, with one question and similar
-    lengths together.
+    """Numbers of the trained rollouts in batches of at most `size` rollouts and `tokens` tokens,
+    with one question and similar lengths together. A longer rollout is a batch of its own.
     """
     groups: dict[int, list[int]] = {}
     for number in trained:
@@ -242,8 +266,17 @@ def micro_batches(
         groups.values(), key=lambda group: max(len(rollouts[n].encoded.ids) for n in group)
     )
     order = list(chain.from_iterable(ordered))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    batch: list[int] = []
+    total = 0
+    for number in order:
+        length = len(rollouts[number].encoded.ids)
+        if batch and (len(batch) == size or total + length > tokens):
+            yield batch
+            batch, total = [], 0
+        batch.append(number)
+        total += length
+    if batch:
+        yield batch
 
 
 def length_buckets(rollouts: Sequence[Rollout], chunk: Sequence[int]) -> list[list[int]]:
@@ -257,17 +290,5 @@ def length_buckets(rollouts: Sequence[Rollout], chunk: Sequence[int]) -> list[li
     return buckets
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_(tensor.requires_grad)
-
-
 def _tensors(prefixes: Prefixes) -> list[Tensor]:
     return [tensor for prefix in prefixes.values() for pair in prefix.layers for tensor in pair]
-
-
-def _pass_gradients(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Pass the gradients of leaves backward to their tensors, each once."""
-    distinct = {id(leaf): (tensor, leaf.grad) for tensor, leaf in pairs}
-    known = [(tensor, grad) for tensor, grad in distinct.values() if grad is not None]
-    if known:
-        torch.autograd.backward([tensor for tensor, _ in known], [grad for _, grad in known])

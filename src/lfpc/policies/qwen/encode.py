@@ -5,15 +5,17 @@ template gets a mark in place of each reply, which is replaced by the sampled to
 tokenised twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import Context, Reply
-from lfpc.errors import CheckpointError, ConfigError, SampleError
+from lfpc.errors import CheckpointError, ConfigError, SampleError, first_line
 from lfpc.images import View, visual_tokens
 from lfpc.policies.texts import harmless_text, valid_text
 from lfpc.protocols import ChatProtocol, Message
@@ -21,6 +23,8 @@ from lfpc.protocols import ChatProtocol, Message
 IMAGE_PAD = "<|image_pad|>"
 END_OF_TURN = "<|im_end|>"
 
+Positions = Callable[[np.ndarray, Sequence[tuple[int, int]]], np.ndarray]
+"""Positions of an architecture, by the arguments of `rope_positions`."""
 Span = tuple[int, int]
 """Half-open range of token positions."""
 _Outline = tuple[tuple[str, tuple[str | None, ...], bool], ...]
@@ -58,18 +62,23 @@ class Encoder:
         tokenizer: tokenizer of a Qwen-VL checkpoint, with a chat template.
         protocol: the model family's protocol.
         tools: whether to offer the tool; without it the policy must answer at once.
+        positions: positions of the model's architecture.
     Raises:
         CheckpointError: the tokenizer has no chat template or no picture placeholder.
         ConfigError: the protocol is unsupported in this process.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, protocol: ChatProtocol, *, tools: bool = True
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        protocol: ChatProtocol,
+        *,
+        tools: bool = True,
+        positions: Positions | None = None,
     ) -> None:
-        if not protocol.plain_chat:
+        if not protocol.whole_turns:
             raise ConfigError(
-                f"{protocol.name} needs a chat template with tools or an unfinished turn; "
-                f"play it through a server"
+                f"{protocol.name} shows crops inside the model's own turn; play it through a server"
             )
         if not tokenizer.chat_template:
             raise CheckpointError(
@@ -78,6 +87,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.protocol = protocol
         self.tools = tools
+        self.positions = positions or rope_positions
         self.image_pad = _special(tokenizer, IMAGE_PAD)
         self.end_of_turn = _special(tokenizer, END_OF_TURN)
         self.merge = protocol.factor
@@ -116,7 +126,7 @@ class Encoder:
                 pieces.append(reply)
                 length += len(reply)
         ids = np.concatenate(pieces)
-        positions = rope_positions(
+        positions = self.positions(
             ids == self.image_pad, [_grid(view, self.merge) for view in views]
         )
         return Encoded(ids, views, tuple(spans), len(pieces[0]) - 1, positions)
@@ -156,9 +166,7 @@ class Encoder:
             {"role": role, "content": _content(parts, is_reply)}
             for role, parts, is_reply in outline
         ]
-        text = str(
-            self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        )
+        text = self._templated(chat)
         pictures = sum(part is None for _, parts, _ in outline for part in parts)
         if text.count(IMAGE_PAD) != pictures:
             raise CheckpointError(
@@ -172,6 +180,20 @@ class Encoder:
                 "that keeps them"
             )
         return tuple(np.asarray(self._text_ids(segment), dtype=np.int64) for segment in segments)
+
+    def _templated(self, chat: list[dict[str, Any]]) -> str:
+        native: list[Any] = [dict(tool) for tool in self.protocol.native_tools if self.tools]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    chat, tools=native or None, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except (TypeError, TemplateError) as error:
+            raise CheckpointError(
+                f"the chat template fails on a conversation with pictures ({first_line(error)}); "
+                f"take chat_template.json or chat_template.jinja from the published folder"
+            ) from error
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(valid_text(text), add_special_tokens=False)["input_ids"])
@@ -227,7 +249,7 @@ def _grid(view: View, factor: int) -> tuple[int, int]:
 
 
 def rope_positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Positions for Qwen2.5-VL's rotary embedding (M-RoPE).
+    """Positions for the rotary embedding of Qwen2.5-VL and Qwen3-VL (M-RoPE).
 
         text:     (p, p, p), p + 1, ...
         picture:  (p, p + row, p + column) over its grid;

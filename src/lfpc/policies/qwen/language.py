@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 
 from lfpc.images import View
+from lfpc.policies.qwen.architectures import architecture_of
+from lfpc.policies.qwen.attention import attention_mask
 from lfpc.policies.qwen.encode import Encoded
-
-UNSEEN = -1e30
-"""Added to the score of a masked token; finite in float32 and in bfloat16."""
 
 
 class KeyValues:
@@ -70,6 +69,23 @@ class KeyValues:
             for (keys, values), used in zip(self._parts, self._used, strict=True)
         ]
 
+    def layer(self, number: int) -> tuple[Tensor, ...]:
+        """Keys and values of one layer, or nothing before its first update."""
+        return self.layers()[number] if number < len(self._parts) else ()
+
+    def put(self, number: int, keys: Tensor, values: Tensor) -> None:
+        """Replace the keys and values of one layer, or add the next layer."""
+        self._parts[number : number + 1] = [[keys, values]]
+        self._used[number : number + 1] = [keys.shape[2]]
+
+    def get_query_offset(self, layer: int = 0) -> int:
+        """Tokens before the next ones, as transformers asks a cache."""
+        return self._used[layer] if layer < len(self._used) else 0
+
+    def get_mask_sizes(self, length: int, layer: int) -> tuple[int, int]:
+        """(keys that the next `length` tokens see, offset of the first), as transformers asks."""
+        return self.get_query_offset(layer) + length, 0
+
     def select(self, rows: Tensor) -> None:
         """Keep these rows only."""
         self._parts = [[keys[rows], values[rows]] for keys, values in self._parts]
@@ -112,7 +128,7 @@ def read(
     """Run the language model over whole conversations.
 
     Args:
-        model: a Qwen2.5-VL.
+        model: a model of a supported architecture.
         rows: the conversations.
         features: per row, the features of its views.
         prefixes: computed prefixes, read and extended; None: no sharing.
@@ -138,6 +154,19 @@ def read(
 def prefix_key(row: Encoded) -> Hashable:
     """Key of a row's prefix, equal for the same picture with the same words."""
     return id(row.views[0].image), row.ids[: row.prefix].tobytes()
+
+
+def drop_oldest(prefixes: Prefixes, tokens: int) -> None:
+    """Drop the oldest prefixes until the others have at most `tokens` tokens."""
+    total = sum(_tokens(prefix) for prefix in prefixes.values())
+    for key in list(prefixes):
+        if total <= tokens:
+            return
+        total -= _tokens(prefixes.pop(key))
+
+
+def _tokens(prefix: Prefix) -> int:
+    return prefix.layers[0][0].shape[1]
 
 
 def compute_prefixes(
@@ -185,15 +214,14 @@ def _run(
     ids = ids.to(device)
     visible = _visible(lengths, max(lengths), device)
     embeds = model.get_input_embeddings()(ids)
+    inputs = {"inputs_embeds": embeds}
     if features:
         places = (ids == model.config.image_token_id) & visible
-        embeds = embeds.masked_scatter(
-            places[..., None], torch.cat(list(features)).to(embeds.dtype)
-        )
+        inputs = architecture_of(model).inputs(embeds, places, torch.cat(list(features)))
     states = model.model.language_model(
-        inputs_embeds=embeds,
+        **inputs,
         position_ids=positions.to(device),
-        attention_mask={"full_attention": _attention_mask(visible, before, embeds.dtype)},
+        attention_mask=attention_mask(model.model.language_model, visible, before, embeds.dtype),
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
@@ -219,29 +247,6 @@ def _visible(lengths: Sequence[int], longest: int, device: torch.device) -> Tens
         torch.arange(longest, device=device)[None]
         >= longest - torch.tensor(lengths, device=device)[:, None]
     )
-
-
-def _attention_mask(visible: Tensor, before: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """(rows, 1, queries, keys) to add to the attention scores; None if plain causal attention is
-    equal.
-    """
-    if before is None and bool(visible.all()):
-        return None
-    length = visible.shape[1]
-    seen = (
-        visible[:, None, :]
-        & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
-    )
-    if before is not None:
-        seen = torch.cat([before[:, None, :].expand(-1, length, -1), seen], dim=2)
-    return additive(seen, dtype)[:, None]
-
-
-def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where `seen`, else `UNSEEN` (not -inf: a row of padding sees nothing, and would become
-    NaN).
-    """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, UNSEEN)
 
 
 def _stack(parts: Any) -> Tensor:

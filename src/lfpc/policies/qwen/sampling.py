@@ -4,22 +4,26 @@ Log-probabilities come from the softmax at the sampling temperature over the all
 Training computes them with the same function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED
+from lfpc.policies.qwen.attention import additive
 from lfpc.policies.qwen.encode import END_OF_TURN, Encoded
-from lfpc.policies.qwen.language import KeyValues, Read, additive
+from lfpc.policies.qwen.language import KeyValues, Read
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.texts import NOT_SAMPLED
 
 COMPACT_BELOW = 0.75
 """Share of unfinished rows below which finished rows are dropped from the batch."""
+LOGIT_ELEMENTS = 2**25
+"""Maximum logits at once in training: those of 220 tokens for 151,936 words."""
 ROOM = 64
 """Growth of the key-value cache, in tokens."""
 
@@ -95,6 +99,40 @@ def log_softmax(logits: Tensor, *, temperature: float, banned: Tensor) -> Tensor
     """
     scaled = logits.float() / (temperature or 1.0)
     return scaled.masked_fill(banned, torch.finfo(torch.float32).min).log_softmax(-1)
+
+
+def token_logprobs(
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    tokens: Tensor,
+    *,
+    temperature: float,
+    banned: Tensor,
+) -> Tensor:
+    """Log-probabilities of tokens, as `log_softmax` has them. Many tokens are computed in pieces of
+    `LOGIT_ELEMENTS`, whose logits are computed again in the backward pass.
+
+    Args:
+        head: the output layer.
+        states: (tokens, hidden).
+        tokens: (tokens,) int64.
+        temperature, banned: see `log_softmax`.
+    Returns:
+        (tokens,) float32.
+    """
+
+    def piece(states: Tensor, tokens: Tensor) -> Tensor:
+        table = log_softmax(head(states), temperature=temperature, banned=banned)
+        return table.gather(1, tokens[:, None])[:, 0]
+
+    size = max(1, LOGIT_ELEMENTS // len(banned))
+    if len(tokens) <= size:
+        return piece(states, tokens)
+    found: Any = [
+        checkpoint(piece, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(states.split(size), tokens.split(size), strict=True)
+    ]
+    return torch.cat(found)
 
 
 @dataclass(slots=True)
@@ -179,7 +217,7 @@ def _step(model: Any, tokens: Tensor, place: Tensor, visible: Tensor, cache: Key
     return model.model.language_model(
         inputs_embeds=embeds,
         position_ids=place[None, :, None].expand(3, -1, -1),
-        attention_mask={"full_attention": additive(visible, embeds.dtype)[:, None, None]},
+        attention_mask=additive(visible, embeds.dtype)[:, None, None],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state[:, 0]

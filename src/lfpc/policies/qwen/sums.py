@@ -6,13 +6,18 @@ from hashlib import file_digest
 from pathlib import Path
 
 from lfpc.errors import CheckpointError
+from lfpc.policies.bases import ADAPTER_CONFIG
 
 SUMS_FILE = "SHA256SUMS"
+_UNLISTED = (SUMS_FILE, ADAPTER_CONFIG)
+"""The settings of adapters name the place of their base, which may move."""
 
 
 def write_sums(folder: Path) -> None:
     """Write the checksums of all files in `folder`."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS_FILE)
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.name not in _UNLISTED
+    )
     lines = "".join(f"{_digest(file)}  {file.name}\n" for file in files)
     (folder / SUMS_FILE).write_text(lines, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's vision tower over pictures of many sizes in a few batched calls.
+"""A vision tower over pictures of many sizes in a few batched calls.
 
 Without flash attention, transformers makes one attention call per window and picture: hundreds of
 tiny calls per layer. Here windows of equal length share one call, with the same result.
@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VLVisionAttention,
-    apply_rotary_pos_emb_vision,
-)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+
+from lfpc.policies.qwen.architectures import architecture_of
 
 
-def speed_up_vision(visual: torch.nn.Module) -> None:
-    """Make every attention of `visual` use `grouped_attention`, except with flash attention.
-    Weights and results are unchanged.
+def speed_up_vision(model: Any) -> None:
+    """Make every attention of the model's tower use `grouped_attention`, except with flash
+    attention. Weights and results are unchanged.
     """
-    for module in visual.modules():
-        if isinstance(module, Qwen2_5_VLVisionAttention) and not str(
-            module.config._attn_implementation
-        ).startswith("flash"):
+    attention = architecture_of(model).attention
+    for module in model.model.visual.modules():
+        if isinstance(module, attention) and not str(module.config._attn_implementation).startswith(
+            "flash"
+        ):
             module.forward = MethodType(_forward, module)
 
 
@@ -55,7 +55,7 @@ def _same_length(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, count: int) 
 
 
 def _forward(
-    self: Qwen2_5_VLVisionAttention,
+    self: Any,
     hidden_states: torch.Tensor,
     cu_seqlens: torch.Tensor,
     position_embeddings: tuple[torch.Tensor, torch.Tensor],

@@ -12,32 +12,43 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers.vision_utils import (
-    get_vision_cu_seqlens,
-    get_vision_position_ids,
-    get_vision_window_index,
-)
 
 from lfpc.images import View
+from lfpc.policies.qwen.architectures import architecture_of
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Channel mean and standard deviation of CLIP's training pictures, which every Qwen-VL processor
+"""Channel mean and standard deviation of CLIP's training pictures, which Qwen2.5-VL's processor
 uses."""
-_SCALE = np.asarray([1 / (255 * s) for s in STD], dtype=np.float32)
-_SHIFT = np.asarray([m / s for m, s in zip(MEAN, STD, strict=True)], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Channel mean and standard deviation of a checkpoint's picture processor."""
+
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """(height, width, 3) float32 normalised pixels."""
+        scale = np.asarray([1 / (255 * s) for s in self.std], dtype=np.float32)
+        shift = [m / s for m, s in zip(self.mean, self.std, strict=True)]
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+        return pixels * scale - np.asarray(shift, dtype=np.float32)
+
+
+CLIP = Normalisation()
 
 
 def patchify(
-    image: Image.Image, *, patch: int = 14, merge: int = 2
+    image: Image.Image, *, patch: int = 14, merge: int = 2, normalised: Normalisation = CLIP
 ) -> tuple[Tensor, tuple[int, int, int]]:
     """One picture as normalised patches, blocks of `merge` x `merge` patches together.
 
     A still picture is one frame here: the tower's second, equal frame is folded into its weights
-    (see `tower`).
+    (see `embedded_patches`).
 
     Args:
         image: RGB, sides multiples of `patch * merge`.
@@ -45,7 +56,7 @@ def patchify(
         (patches, 3 * patch * patch) float32, and the grid (1, rows, columns) in patches.
     Source: equal to the first frame of transformers' Qwen2VLImageProcessor.
     """
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32) * _SCALE - _SHIFT
+    pixels = normalised(image)
     return in_patches(pixels, patch, merge), (1, pixels.shape[0] // patch, pixels.shape[1] // patch)
 
 
@@ -60,56 +71,6 @@ def in_patches(pixels: np.ndarray, patch: int, merge: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(flat))
 
 
-def tower(visual: Any, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Qwen2.5-VL's vision tower on still pictures.
-
-    The released tower convolves two equal frames. One frame with the sum of the two kernels gives
-    the same numbers at half the work.
-
-    Args:
-        visual: the tower's module.
-        pixels: (patches, 3 * patch * patch), concatenated results of `patchify`.
-        grids: (1, rows, columns) in patches of every picture.
-    Returns:
-        (visual tokens, hidden) features in reading order.
-    Source: Qwen2_5_VisionTransformerPretrainedModel.forward of transformers; a test checks
-    equality.
-    """
-    grid = torch.tensor(grids, device=pixels.device)
-    unit = visual.spatial_merge_unit
-    count = len(pixels)
-    order, window_lengths = get_vision_window_index(
-        grid,
-        spatial_merge_size=visual.spatial_merge_size,
-        window_size=visual.window_size,
-        patch_size=visual.patch_size,
-    )
-    picture_lengths = get_vision_cu_seqlens(grid)
-
-    def windowed(rows: Tensor) -> Tensor:
-        return rows.reshape(count // unit, unit, -1)[order].reshape(count, -1)
-
-    kernel = visual.patch_embed.proj.weight
-    hidden = windowed(F.linear(pixels.to(kernel.dtype), kernel.sum(2).flatten(1)))
-    angles = windowed(
-        _rotary_angles(visual, get_vision_position_ids(grid, visual.spatial_merge_size))
-    )
-    rotary = angles.cos(), angles.sin()
-    for number, block in enumerate(visual.blocks):
-        lengths = picture_lengths if number in visual.fullatt_block_indexes else window_lengths
-        hidden = block(hidden, cu_seqlens=lengths, position_embeddings=rotary)
-    return visual.merger(hidden)[torch.argsort(order)]
-
-
-def _rotary_angles(visual: Any, positions: Tensor) -> Tensor:
-    """(patches, head width) angles of the rotary embedding at (patches, 2) rows and columns.
-    Computed from the module's frequencies, because its result depends on the version of
-    transformers.
-    """
-    angles = (positions[..., None].float() * visual.rotary_pos_emb.inv_freq.float()).flatten(1)
-    return torch.cat([angles, angles], dim=-1)
-
-
 @dataclass(slots=True)
 class VisionCount:
     """Counts of the tower's work."""
@@ -122,28 +83,38 @@ class VisionCount:
     """Batched calls of the tower."""
 
 
+CALL_TOKENS = 16_384
+"""Maximum visual tokens per call of the tower, unless one picture has more."""
+
+
 class ViewEncoder:
-    """Features of views, encoded in one batched call per request.
+    """Features of views, encoded in batched calls of at most `CALL_TOKENS` visual tokens.
 
     Args:
-        model: a Qwen2.5-VL (the vision tower is `model.model.visual`).
+        model: a model of a supported architecture, with the `normalised` that `load_checkpoint`
+            set; without it, Qwen2.5-VL's.
         share: whether to encode equal pictures once; False for comparison.
+        kept_tokens: visual tokens of the pictures that `remembered` keeps, besides those of the
+            last request.
     """
 
-    def __init__(self, model: Any, *, share: bool = True) -> None:
+    def __init__(self, model: Any, *, share: bool = True, kept_tokens: int = 2**16) -> None:
         self.model = model
         self.share = share
+        self.kept_tokens = kept_tokens
         self.count = VisionCount()
         self._kept: dict[int, tuple[View, Tensor]] | None = None
         self._pixels: dict[int, tuple[View, Tensor, tuple[int, int, int]]] | None = None
 
-    def features(self, views: Sequence[View]) -> list[Tensor]:
+    def features(self, views: Sequence[View], *, anew: bool = False) -> list[Tensor]:
         """(visual tokens, hidden) features of every view, in order; equal pictures get the same
-        tensor object.
+        tensor object. `anew`: remembered features are of earlier weights, and not used.
         """
         if not self.share:
             return self._encode(views)
-        kept = {} if self._kept is None or torch.is_grad_enabled() else self._kept
+        forget = anew or torch.is_grad_enabled()
+        kept = {} if self._kept is None or forget else self._kept
+        self._drop_oldest()
         fresh = {id(view.image): view for view in views if id(view.image) not in kept}
         kept.update(
             zip(
@@ -166,24 +137,61 @@ class ViewEncoder:
         finally:
             self._kept = self._pixels = None
 
+    def _drop_oldest(self) -> None:
+        """Drop the oldest pictures beyond `kept_tokens`."""
+        for store, rows in ((self._kept, 1), (self._pixels, self._unit)):
+            tokens = {key: len(found[1]) // rows for key, found in (store or {}).items()}
+            total = sum(tokens.values())
+            for key, count in tokens.items():
+                if store is None or total <= self.kept_tokens:
+                    break
+                total -= count
+                del store[key]
+
     def _encode(self, views: Sequence[View]) -> list[Tensor]:
-        if not views:
-            return []
         prepared = [self._prepare(view) for view in views]
-        visual = self.model.model.visual
-        pixels = torch.cat([pixels for pixels, _ in prepared]).to(self.model.device)
-        features = tower(visual, pixels, [grid for _, grid in prepared])
-        sizes = [rows * columns // visual.spatial_merge_unit for _, (_, rows, columns) in prepared]
+        sizes = [len(pixels) // self._unit for pixels, _ in prepared]
+        tower = architecture_of(self.model).tower
+        features: list[Tensor] = []
+        for part in token_pieces(sizes, CALL_TOKENS):
+            pixels = torch.cat([prepared[n][0] for n in part]).to(self.model.device)
+            found = tower(self.model.model.visual, pixels, [prepared[n][1] for n in part])
+            features += found.split([sizes[n] for n in part])
+            self.count.calls += 1
         self.count.pictures += len(views)
         self.count.tokens += sum(sizes)
-        self.count.calls += 1
-        return list(features.split(sizes))
+        return features
+
+    @property
+    def _unit(self) -> int:
+        """Patches of a visual token."""
+        return self.model.model.visual.spatial_merge_size**2
 
     def _prepare(self, view: View) -> tuple[Tensor, tuple[int, int, int]]:
         visual = self.model.model.visual
         if self._pixels is not None and id(view.image) in self._pixels:
             return self._pixels[id(view.image)][1:]
-        prepared = patchify(view.image, patch=visual.patch_size, merge=visual.spatial_merge_size)
+        prepared = patchify(
+            view.image,
+            patch=visual.config.patch_size,
+            merge=visual.spatial_merge_size,
+            normalised=getattr(self.model, "normalised", CLIP),
+        )
         if self._pixels is not None:
             self._pixels[id(view.image)] = (view, *prepared)
         return prepared
+
+
+def token_pieces(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of `sizes`, in order, in pieces whose sum is at most `most`; a larger one is a piece
+    of its own.
+    """
+    pieces: list[list[int]] = []
+    total = most
+    for number, size in enumerate(sizes):
+        total += size
+        if total > most:
+            pieces.append([])
+            total = size
+        pieces[-1].append(number)
+    return pieces

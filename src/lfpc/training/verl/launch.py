@@ -5,11 +5,14 @@ verl is imported inside the functions, after a check that it is installed.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lfpc.errors import CheckpointError
+from lfpc.policies.qwen.architectures import QWEN2_5_VL
 from lfpc.policies.qwen.checkpoint import check_folder
+from lfpc.policies.settings import local_folder
 from lfpc.run_samples import keep_whole_set
 from lfpc.samples import Sample
 from lfpc.storage.files import write_json
@@ -84,11 +87,11 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
             wherever possible.
     """
     check_versions(needed(cluster))
-    values = settings(config, cluster)
+    values = settings(replace(config, init=local_folder(config.init)), cluster)
     samples = training_samples(config.data, config)
     held_out = validation_samples(config)
     check_engine(config.out, "verl")
-    check_folder(config.init)
+    check_folder(config.init, supported=(QWEN2_5_VL.model_type,))
     check_bounds(config, samples + held_out)
     last = min(config.steps, cluster.stop_at or config.steps)
     done = saved_step(config.out)

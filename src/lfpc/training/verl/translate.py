@@ -55,6 +55,26 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
+            config.optimizer != "adamw",
+            f"--optimizer {config.optimizer} needs the local engine; leave it out",
+        ),
+        (
+            config.save_dtype != "auto",
+            "--save-dtype needs the local engine; leave it out",
+        ),
+        (
+            config.gradient_checkpointing is not None,
+            "--gradient-checkpointing needs the local engine; use --cluster.checkpointing",
+        ),
+        (
+            config.micro_batch_tokens is not None,
+            "--micro-batch-tokens needs the local engine; use --cluster.tokens-per-gpu",
+        ),
+        (
+            config.gpu_memory is not None,
+            "--gpu-memory needs the local engine; use --cluster.gpu-gib",
+        ),
+        (
             rollouts % cluster.gpus,
             f"{rollouts} rollouts per step are not divisible by {cluster.gpus} GPUs; "
             f"change --prompts-per-step or --group-size",
@@ -75,7 +95,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             f"{cluster.tensor_parallel} GPUs: {', '.join(whole)}; use a divisor of all of them",
         ),
         (
-            not chat.plain_chat,
+            not chat.whole_turns or bool(chat.native_tools),
             f"{config.protocol} cannot be played by this engine; use a protocol without "
             f"native tools",
         ),
@@ -107,6 +127,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         out=config.out.absolute(),
     )
     exact = config.dtype == "float32"
+    dtype = "float32" if exact else "bfloat16"
     actor = "actor_rollout_ref.actor"
     rollout = "actor_rollout_ref.rollout"
     model = "actor_rollout_ref.model"
@@ -177,7 +198,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{rollout}.n": config.group_size,
         f"{rollout}.temperature": config.temperature,
         f"{rollout}.calculate_log_probs": True,
-        f"{rollout}.dtype": config.dtype,
+        f"{rollout}.dtype": dtype,
         f"{rollout}.max_model_len": config.max_rollout_tokens + config.max_new_tokens,
         f"+{rollout}.limit_images": config.max_turns,
         f"{rollout}.tensor_model_parallel_size": cluster.tensor_parallel,

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ from lfpc.dialogue import Context, Reply
 from lfpc.episode import Episode, episode, play_async
 from lfpc.looks import Look, original_look
 from lfpc.policies.qwen.encode import Encoded, Encoder
+from lfpc.policies.qwen.folder import picture_template
 from lfpc.policies.qwen.sampling import Writer
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import terms_to_json
@@ -138,7 +140,7 @@ class EpisodeLoop(AgentLoopBase):
         config = self.run_config
         started = time.perf_counter()
         sample = sample_of_line(row["sample"])
-        encoder, writer = _reading(self.tokenizer, config.protocol)
+        encoder, writer = _reading(self.tokenizer, config.protocol, config.init)
         first_view, look = _showing(config)
         policy = ServerPolicy(
             self.server,
@@ -221,7 +223,10 @@ def _output(encoded: Encoded, logprobs: tuple[float, ...], turns: int) -> AgentL
 
 
 @lru_cache(maxsize=2)
-def _reading(tokenizer: PreTrainedTokenizerBase, protocol: str) -> tuple[Encoder, Writer]:
+def _reading(
+    tokenizer: PreTrainedTokenizerBase, protocol: str, init: Path
+) -> tuple[Encoder, Writer]:
+    tokenizer.chat_template = picture_template(init) or tokenizer.chat_template
     encoder = Encoder(tokenizer, PROTOCOLS[protocol])
     return encoder, Writer(tokenizer, PROTOCOLS[protocol].stop, len(tokenizer))
 
