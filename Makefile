@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+# make LOCK=requirements-lock.txt ...: the versions that continuous integration installs
+LOCK ?=
 FUZZ_REPLIES ?= 1000000
 FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup demo test test-vllm test-verl fast check docs bench fuzz
+.PHONY: setup lock demo test test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -50,6 +52,10 @@ fuzz: setup
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
 	$(BIN)/python tests/fuzz_coverage.py --seconds $(FUZZ_SECONDS)
 
+# The versions in .venv become those of continuous integration.
+lock: setup
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements-lock.txt
+
 bench: setup
 	$(BIN)/python -m bench
 
@@ -57,6 +63,6 @@ bench: setup
 $(STAMP): pyproject.toml constraints-cpu.txt environments/published.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(CPU_ONLY) -e '.[data,dev,lora]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(CPU_ONLY) $(addprefix -c ,$(LOCK)) -e '.[data,dev,lora]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/published -r environments/published.txt
 	touch $(STAMP)

@@ -468,3 +468,28 @@ def test_a_policy_sampled_otherwise_equals_one_that_was_built_so():
     resampled = plain.resampled(sampling)
     assert resampled.reply(group()) == built.reply(group())
     assert plain.sampling == GREEDY
+
+
+def test_given_answers_have_transformers_log_probabilities():
+    model = tiny.model()
+    policy = TransformersPolicy(model, tiny.tokenizer(), QWEN2_5_VL, batch_size=3)
+    answers = ["7", "12", "7 8 9"]
+    contexts = group()
+    found = policy.answer_logprobs(contexts, [answers] * len(contexts))
+    with policy.cached_views():
+        assert policy.answer_logprobs(contexts, [answers] * len(contexts)) == found
+    mark = ids("<answer>")
+    for context, scores in zip(contexts, found, strict=True):
+        row = encoder().context(context)
+        for answer, score in zip(answers, scores, strict=True):
+            whole = torch.tensor([[*row.ids.tolist(), *mark, *ids(answer)]])
+            inputs = batch([row], row.views) | {
+                "input_ids": whole,
+                "attention_mask": torch.ones_like(whole),
+                "mm_token_type_ids": (whole == encoder().image_pad).int(),
+            }
+            logprobs = model(**inputs).logits[0, :-1].detach().log_softmax(-1)
+            n = len(ids(answer))
+            expected = logprobs[-n:].gather(1, whole[0, -n:, None]).sum()
+            assert score.total == pytest.approx(float(expected), abs=1e-4)
+            assert score.tokens == n

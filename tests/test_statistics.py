@@ -10,6 +10,7 @@ from lfpc.metrics.statistics import (
     bootstrap_interval,
     clustered_se,
     clustered_wilson,
+    crossed_interval,
     effective_size,
     holm,
     mcnemar,
@@ -116,6 +117,36 @@ def test_seeds_of_a_question_count_as_one_cluster():
     assert together.delta == apart.delta
     assert together.high - together.low > 1.5 * (apart.high - apart.low)
     assert together.p > apart.p
+
+
+def test_the_crossed_interval_covers_when_training_runs_differ():
+    """Runs scatter by 4 points: an interval over questions alone takes their scatter for an
+    effect.
+    """
+    rng = np.random.default_rng(3)
+    covered = {"questions": 0, "both": 0}
+    for i in range(150):
+        values = rng.normal(0, 0.04, (1, 8)) + rng.normal(0, 0.3, (200, 8))
+        names = np.repeat(np.arange(200), 8).tolist()
+        runs = np.tile(np.arange(8), 200).tolist()
+        flat = values.ravel().tolist()
+        found = paired_difference(flat, [0.0] * len(flat), names, seeds=runs, resamples=400, seed=i)
+        covered["questions"] += found.low <= 0 <= found.high
+        covered["both"] += found.over_seeds[0] <= 0 <= found.over_seeds[1]
+    assert covered["questions"] < 100
+    assert 130 <= covered["both"] <= 150
+
+
+def test_runs_that_agree_leave_the_interval_over_questions():
+    names = list(range(40)) * 3
+    verdicts = [1, 0, 0, 1, 0] * 24
+    runs = [0] * 40 + [1] * 40 + [2] * 40
+    crossed = crossed_interval(verdicts, names, runs)
+    assert crossed == pytest.approx(bootstrap_interval(verdicts, names), abs=0.02)
+    one = paired_difference(verdicts[:40], [0] * 40, names[:40], seeds=[0] * 40)
+    assert one.over_seeds is None
+    assert "over_seeds" not in one.as_row()
+    assert crossed_interval([1, 0], ["q", "q"], [0, 1]) == (-inf, inf)
 
 
 def test_p_values_are_uniform_and_intervals_cover_when_nothing_differs():

@@ -366,6 +366,8 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
+    assert difference("baseline", "baseline-matched") == set()
+    assert difference("stage2", "stage1-continued") == {"reward"}
     assert preset("stage2-no-l1").reward == replace(preset("stage2").reward, iou_weight=1.0)
     assert preset("stage2-plain-iou").reward == replace(
         preset("stage2").reward, iou_weight=1.0, guarded=False

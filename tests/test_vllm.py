@@ -3,6 +3,7 @@ process. `make test-vllm` runs these."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from lfpc.dialogue import Context
 from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.gain import read_gain
 from lfpc.evaluation.places import place_at, place_records
 from lfpc.evaluation.run import evaluate_probe, first_view
 from lfpc.images import LEAST_TOKENS
@@ -336,6 +338,26 @@ def test_vllm_in_its_own_process_answers_the_same_with_a_checkpoint_as_we_save_i
     assert [[turn.tokens for turn in record.turns] for record in records] == [
         [turn.tokens for turn in record.turns] for record in here[:16]
     ]
+
+
+def test_the_gain_of_a_crop_is_the_same_from_the_server(server, samples, tmp_path):
+    """Right answers after the recorded replies, under the own crop and under noise."""
+    settings = config()
+    ask(server, samples[:8], settings, tmp_path / "own")
+    there = read_gain(
+        tmp_path,
+        ("noise",),
+        policy=served_policy(settings, Server(base_url=server.base_url)),
+        progress=False,
+    )
+    shutil.rmtree(tmp_path / "gain")
+    local = load_policy(replace(settings, model=str(CHECKPOINT)))
+    here = read_gain(tmp_path, ("noise",), policy=local, progress=False)
+    assert here["n"] >= 4
+    assert there["logprob"] == pytest.approx(here["logprob"], abs=LOGPROB_BOUND)
+    assert there["looks"]["noise"]["delta"] == pytest.approx(
+        here["looks"]["noise"]["delta"], abs=LOGPROB_BOUND
+    )
 
 
 @pytest.mark.parametrize("family", layout.FAMILIES)

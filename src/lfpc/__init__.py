@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lfpc.training.config import LoraConfig, TrainConfig
     from lfpc.training.presets import preset
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Box",

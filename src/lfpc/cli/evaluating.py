@@ -42,6 +42,8 @@ class Eval(AskedModel):
     sample has one, the checkpoint's (lfpc.json), else 16384."""
     probes: tuple[str, ...] = ("own", "noise")
     """Probes to run: own (the requested crop) and those of `lfpc probe`."""
+    no_tool: bool = False
+    """Also ask without the tool (the probe no-tool): the accuracy that needs no crop."""
     seed: int = 0
     """Seed of noise crops and of the pairing with other pictures."""
     option_seed: int = 0
@@ -54,6 +56,7 @@ class Eval(AskedModel):
 
     def run(self) -> str:
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
+        from lfpc.evaluation.probes import NO_TOOL
         from lfpc.evaluation.terminal import figure_lines
         from lfpc.published.benchmarks import benchmark
 
@@ -78,7 +81,7 @@ class Eval(AskedModel):
             config,
             self.out,
             budgets=budgets or (self._budget(tasks),),
-            probes=several(self.probes),
+            probes=(*several(self.probes), *([NO_TOOL] if self.no_tool else [])),
             backend=backend,
             timed=self.timed,
             repeats=self.repeats,
@@ -97,6 +100,9 @@ class Eval(AskedModel):
         return default_budget(tasks, self.checkpoint and read_settings(self.checkpoint))
 
 
+DEFAULT_PROBES = ("noise", "truth", "other", "none", "repeat")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe(BackendOptions):
     """Probe whether a model uses its crops: ask a run's questions again, with something else shown
@@ -109,23 +115,34 @@ class Probe(BackendOptions):
     run_folder: Positional[Path]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
     a record are not asked again."""
-    probes: tuple[str, ...] = ("noise", "truth", "other", "none", "repeat")
+    probes: tuple[str, ...] = DEFAULT_PROBES
     """Probes to run: noise, truth (the true region), truth-wide (padded by half), truth-each (one
-    target per call), other (another picture), mean (colour), blur, none (no picture), repeat (the
-    own crop again, to show chance)."""
+    target per call), other (another picture), mean (colour), blur, none (no picture), no-tool
+    (the model is not offered the tool), repeat (the own crop again, to show chance)."""
     replay: bool = False
     """Replay the recorded replies up to the first crop, and ask the model only for the rest.
     Cheaper, and every difference comes from the crop."""
     draws: int = 1
     """Number of seeds for the probes noise and other; verdicts are averaged per question."""
+    gain: bool = False
+    """Read how likely the right answer is, in place of asking again: the gain of the own crop over
+    each probe, in nats. Needs far fewer questions. For checkpoints and vLLM servers."""
 
     def run(self) -> str:
+        from lfpc.evaluation.gain import LOOKS, read_gain
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
         from lfpc.evaluation.stored import RESULTS_FILE, update_results
+        from lfpc.evaluation.terminal import gain_lines
 
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or recorded_backend(place.path))
+            if self.gain:
+                looks = LOOKS if self.probes == DEFAULT_PROBES else several(self.probes)
+                print(
+                    place.path, *gain_lines(read_gain(place.path, looks, backend=backend)), sep="\n"
+                )
+                continue
             result = probe_run(
                 place.path,
                 several(self.probes),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from lfpc.errors import ConfigError
-from lfpc.evaluation.probes import PROBES
+from lfpc.evaluation.probes import NO_TOOL, PROBES
 from lfpc.images import CropRules, check_budget
 from lfpc.policies.config import PolicyConfig
 
@@ -36,6 +36,11 @@ class EvaluationConfig(PolicyConfig):
         PolicyConfig.__post_init__(self)
         if self.probe not in PROBES:
             raise ConfigError(f"unknown probe {self.probe!r}; known are {', '.join(PROBES)}")
+        if self.replay and self.probe == NO_TOOL:
+            raise ConfigError(
+                f"the probe {NO_TOOL!r} has no replay: without the tool there is no crop up to "
+                f"which to replay; run it without --replay"
+            )
         if self.max_turns < 1:
             raise ConfigError(f"--max-turns must be at least 1, got {self.max_turns}")
         if self.crop_rules.factor != self.chat.factor:

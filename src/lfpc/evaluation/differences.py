@@ -35,13 +35,18 @@ def difference_row(a: Records, b: Records, measure: Measure = score) -> dict[str
         "left" and "right", the means over the pairs; the `Difference`; "power", a sentence; and
         "mcnemar_p" where each cluster has one pair of verdicts.
     """
-    pairs = [(measure(x), measure(y), x.cluster) for x, y in paired(a, b)]
-    known = [(x, y, cluster) for x, y, cluster in pairs if x is not None and y is not None]
+    pairs = [(measure(x), measure(y), x.cluster, x.seed) for x, y in paired(a, b)]
+    known = [(x, y, *group) for x, y, *group in pairs if x is not None and y is not None]
     if not known:
         return None
-    left = [x for x, _, _ in known]
-    right = [y for _, y, _ in known]
-    difference = paired_difference(left, right, [cluster for _, _, cluster in known])
+    left = [x for x, _, _, _ in known]
+    right = [y for _, y, _, _ in known]
+    difference = paired_difference(
+        left,
+        right,
+        [cluster for _, _, cluster, _ in known],
+        seeds=[seed for _, _, _, seed in known],
+    )
     row: dict[str, Any] = {
         "left": fmean(left),
         "right": fmean(right),

@@ -30,6 +30,9 @@ OWN = "own"
 """The ordinary evaluation: the crop tool shows the requested crop."""
 REPEAT = "repeat"
 """The ordinary evaluation again, which shows the effect of chance."""
+NO_TOOL = "no-tool"
+"""The question alone: the model is not offered the tool, and answers at once. Accuracy lost is what
+the tool is worth."""
 MakeLook = Callable[[Sequence[Sample], CropRules, int], Look]
 """(all samples of the evaluation, crop rules, seed) -> look."""
 
@@ -65,6 +68,7 @@ PROBES: Mapping[str, MakeLook] = {
     "mean": lambda samples, rules, seed: mean_look(rules),
     "blur": lambda samples, rules, seed: blur_look(rules),
     "none": lambda samples, rules, seed: no_look,
+    NO_TOOL: lambda samples, rules, seed: no_look,
 }
 """What each probe shows.
 
@@ -78,6 +82,7 @@ other       the same box of another question's picture
 mean        the crop's mean colour
 blur        the crop, blurred until unreadable
 none        no picture
+no-tool     nothing: the model is not offered the tool
 """
 RANDOM = ("noise", "other")
 """Probes that depend on a seed."""

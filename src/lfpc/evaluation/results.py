@@ -157,9 +157,13 @@ PLANNED = (
     Comparison("iou", ("stage2", "small"), ("stage1", "small")),
     Comparison("crop_area", ("stage2", "small"), ("stage1", "small")),
     Comparison("accuracy", ("stage2", "small"), ("baseline", "full")),
+    Comparison("accuracy", ("stage2", "small"), ("stage1-continued", "small")),
+    Comparison("iou", ("stage2", "small"), ("stage1-continued", "small")),
+    Comparison("accuracy", ("stage2", "small"), ("baseline-matched", "full")),
 )
 """The paper's claims: Stage I raises crop dependence and accuracy, Stage II raises IoU and keeps
-accuracy, the small budget suffices."""
+accuracy, the small budget suffices. Then the same against the controls, which had Stage II's steps
+and samples."""
 
 COMPARED = ("accuracy", "noise_drop", "iou")
 """Metrics of the ablation comparisons."""

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from lfpc.caches import byte_cache
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
-from lfpc.errors import RunError
+from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.probes import PROBES, REPEAT
+from lfpc.evaluation.probes import NO_TOOL, PROBES, REPEAT
 from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records
 from lfpc.playing.driver import Failure, Played, one_game, play_samples
 from lfpc.playing.progress import progress_bar
+from lfpc.policies.config import ModelPolicy
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
     EpisodeRecord,
@@ -186,7 +187,13 @@ def evaluate_probe(
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
         backend: name of the backend, for `environment.json`.
         label: label of the progress bar, before the probe.
+    Raises:
+        ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
+    max_turns = config.max_turns
+    if config.probe == NO_TOOL:
+        policy = _without_tools(policy)
+        max_turns = 1
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples
     run = open_evaluation(out, config, asked, samples_file=samples_file, backend=backend)
@@ -203,7 +210,7 @@ def evaluate_probe(
             budget=config.budget,
             look=PROBES[config.probe](samples, config.crop_rules, config.seed),
             run=run,
-            max_turns=config.max_turns,
+            max_turns=max_turns,
             before=prefixes(own) if config.replay else {},
             # a repeat with the same random numbers would be no second sample
             draw=1 + config.seed if config.probe == REPEAT else 0,
@@ -211,3 +218,12 @@ def evaluate_probe(
             progress=progress,
             label=" ".join(filter(None, (label, config.probe))),
         )
+
+
+def _without_tools(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:
+    if not isinstance(policy, ModelPolicy):
+        raise ConfigError(
+            f"the probe {NO_TOOL!r} needs a policy with the method without_tools, which "
+            f"{type(policy).__name__} does not have; leave the probe out"
+        )
+    return policy.without_tools()

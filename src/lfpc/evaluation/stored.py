@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError
+from lfpc.evaluation.gain import GAIN_FILE
 from lfpc.evaluation.places import (
     Evaluation,
     Known,
@@ -207,7 +208,8 @@ def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> b
     """Whether `condition_results` are up to date with the records and timings of a place."""
     if changed.intersection(one.folder for one in place.evaluations()):
         return False
-    return found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
+    timed = found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
+    return timed and found.get("gain") == stored_gain(place.path)
 
 
 def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
@@ -215,6 +217,9 @@ def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
     timings = {(place.arm, place.budget): read_timings(place.path) for place in reversed(places)}
     tasks = {(place.arm, place.budget): place.own.config.task for place in places}
     found = all_results(records, timings=timings, tasks=tasks)
+    for place in reversed(places):  # of several seeds the first's, as the timings
+        if gain := stored_gain(place.path):
+            found["conditions"][place.arm][place.budget]["gain"] = gain
     if not any(place.arm for place in places):
         return found
     further = ablation_comparisons(records)
@@ -225,6 +230,11 @@ def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
             "ratios": ratios(found["conditions"]),
         }
     }
+
+
+def stored_gain(place: Path) -> dict[str, Any] | None:
+    """The summary that `lfpc probe --gain` wrote; None: it has not run."""
+    return read_json(place / GAIN_FILE) if (place / GAIN_FILE).exists() else None
 
 
 def _config_of(

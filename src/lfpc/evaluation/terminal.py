@@ -55,6 +55,30 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
     return [*_columns(lines), *notes, *_failures({"own": own["failed"], **failed})]
 
 
+def gain_lines(results: Mapping[str, Any]) -> list[str]:
+    """`gain_results` as a table with notes."""
+    capped = results["entropy"] is not None
+    shares = ("helped", "nothing", "hurt")
+    above = ("above chance",) if capped else ()
+    lines: list[tuple[str, ...]] = [("in place of the crop", "gain, nats", "p", *above, *shares)]
+    for look, row in results["looks"].items():
+        above = (_nats(row["above_chance"]),) if capped else ()
+        lines.append((look, _nats(row), _p(row), *above, *(f"{row[key]:.0%}" for key in shares)))
+    about = f"log p(right answer) after its own crop: {results['logprob']:+.2f} nats"
+    if results["ece"] is not None:
+        about += (
+            f"; entropy of the options {results['entropy']:.2f} nats, calibration error "
+            f"{results['ece']:.2f}"
+        )
+    notes = [
+        f"{results['n']} questions answered after a crop; gain: log p(right answer) after the own "
+        f"crop, minus that after what stands in its place, with 95 % intervals",
+        about,
+        *(f"{look}: {row['power']}" for look, row in results["looks"].items()),
+    ]
+    return [*_columns(lines), *notes]
+
+
 def figure_lines(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line per evaluation: accuracy with its interval, and the share of each decider.
 
@@ -168,6 +192,13 @@ def _points(row: Mapping[str, Any] | None) -> str:
         f"{100 * row[key]:+.1f}" if row[key] is not None else "-" for key in ("low", "high")
     )
     return f"{100 * row['delta']:+.1f} [{low}, {high}]"
+
+
+def _nats(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    low, high = (f"{row[key]:+.2f}" if row[key] is not None else "-" for key in ("low", "high"))
+    return f"{row['delta']:+.2f} [{low}, {high}]"
 
 
 def _p(row: Mapping[str, Any] | None) -> str:

@@ -11,7 +11,18 @@ from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
 
 ARMS = ("baseline", "stage1", "stage2")
+CONTROLS = ("baseline-matched", "stage1-continued")
+"""What else could explain Stage II: its steps and samples alone."""
 ABLATIONS = ("stage1-fixed-budget", "stage2-easy-data", "stage2-no-l1", "stage2-plain-iou")
+CONTINUED = {
+    "baseline-matched": "baseline",
+    "stage1-continued": "stage1",
+    "stage2": "stage1",
+    "stage2-easy-data": "stage1",
+    "stage2-no-l1": "stage1",
+    "stage2-plain-iou": "stage1",
+}
+"""Arm -> the arm whose last checkpoint it starts from; the others start from the base."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,14 +32,14 @@ class DemoConfig:
     out: Path = Path("out/demo")
     """Folder for all results; an existing demo continues."""
     seeds: int = 1
-    """Training runs per arm; with several, also 500 questions and the ablations."""
+    """Training runs per arm; with several, also 500 questions, the controls and the ablations."""
     questions: int | None = None
     """Held-out questions. Default: 160 with one seed, 500 with several."""
     split: Literal["test", "hard-test", "transfer"] = "hard-test"
     """Split of the held-out questions; hard-test has smaller marks and more distractors than Stage
     I's samples."""
     ablations: bool | None = None
-    """Run the paper's ablations. Default: only with several seeds."""
+    """Run the controls and the paper's ablations. Default: only with several seeds."""
     base: Path | None = None
     """Checkpoint to start from. Default: the base checkpoint in the package."""
     steps: int = 80
@@ -77,7 +88,7 @@ class DemoConfig:
     def arms(self) -> tuple[str, ...]:
         """Arms to train, in this order."""
         with_ablations = self.seeds > 1 if self.ablations is None else self.ablations
-        return ARMS + (ABLATIONS if with_ablations else ())
+        return ARMS + (CONTROLS + ABLATIONS if with_ablations else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

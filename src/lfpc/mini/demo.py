@@ -20,7 +20,7 @@ from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
-from lfpc.mini.config import ABLATIONS, DemoConfig
+from lfpc.mini.config import ABLATIONS, CONTINUED, CONTROLS, DemoConfig
 from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.loading import load_policy
@@ -48,7 +48,7 @@ PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
 }
 """Probes of the first seed's arms, by budget."""
 FURTHER_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full": ("own", "noise")}
-"""Probes of the other seeds."""
+"""Probes of the other seeds, and of the controls."""
 ABLATION_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
 """Probes of the ablations, for their rows of the table."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -116,7 +116,7 @@ def _run_all(
     jobs: list[Job] = []
     files: dict[Path, tuple[int, float]] = {}
     for (arm, seed), run in sorted(runs.items(), key=lambda item: item[0][0] in ABLATIONS):
-        parent = ("train", "stage1", seed) if arm.startswith("stage2") else None
+        parent = ("train", CONTINUED[arm], seed) if arm in CONTINUED else None
         trained = ("train", arm, seed)
         jobs.append(Job(trained, train_quietly, (run,), after=parent))
         asked = (arm, run, questions, config)
@@ -176,7 +176,9 @@ def _evaluation_config(
 
 def _probes(arm: str, seed: int) -> dict[str, tuple[str, ...]]:
     """Probes by budget."""
-    return ABLATION_PROBES if arm in ABLATIONS else FURTHER_PROBES if seed else PROBES_BY_BUDGET
+    if arm in ABLATIONS:
+        return ABLATION_PROBES
+    return FURTHER_PROBES if seed or arm in CONTROLS else PROBES_BY_BUDGET
 
 
 def _place(config: DemoConfig, arm: str, seed: int, budget: str) -> Path:
@@ -209,19 +211,19 @@ def run_config(
     arm: str, seed: int, config: DemoConfig, train_folder: Path, hard_folder: Path, base: Path
 ) -> TrainConfig:
     """The training configuration of `arm`: its preset, at the miniature's size."""
-    second = arm.startswith("stage2")
+    parent = CONTINUED.get(arm)
     return replace(
         preset(arm),
-        data=hard_folder if second and arm != "stage2-easy-data" else train_folder,
-        init=checkpoint_folder(config.out / f"seed{seed}" / "stage1", config.steps)
-        if second
+        data=hard_folder if parent and arm != "stage2-easy-data" else train_folder,
+        init=checkpoint_folder(config.out / f"seed{seed}" / parent, config.steps)
+        if parent
         else base,
         out=config.out / f"seed{seed}" / arm,
         original_budget=config.full,
         fixed_budget=config.small,
         crop=CROPS,
         max_turns=MAX_TURNS,
-        steps=config.stage2_steps if second else config.steps,
+        steps=config.stage2_steps if parent else config.steps,
         prompts_per_step=16,
         learning_rate=config.learning_rate,
         warmup=5,

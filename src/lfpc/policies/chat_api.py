@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from lfpc.dialogue import TRUNCATED, Reply, Usage
 from lfpc.errors import DiskError, PolicyError
 from lfpc.images import View, png_bytes
+from lfpc.policies.config import TextLogprob
 from lfpc.protocols import Message, MessagePart
 from lfpc.storage.files import atomic_file
 
@@ -167,6 +168,38 @@ def read_reply(
     return Reply(
         text, usage=_usage(found.get("usage")), finish=finish if isinstance(finish, str) else ""
     )
+
+
+def read_prompt_logprobs(body: bytes) -> list[tuple[str, float]]:
+    """(token, log-probability) of every token of the prompt but the first, from a body of vLLM.
+
+    Raises:
+        PolicyError: the body has none.
+    """
+    try:
+        found = json.loads(body)["prompt_logprobs"]
+        places = [next(iter(place.items())) for place in found if place]
+        return [(token, float(values["logprob"])) for token, values in places]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise PolicyError(
+            f"the server gives no log-probabilities of prompts, which --gain needs; serve the "
+            f"model with vLLM (its answer: {body[:200]!r})"
+        ) from error
+
+
+def logprob_after(
+    opened: Sequence[tuple[str, float]], whole: Sequence[tuple[str, float]]
+) -> TextLogprob:
+    """Log-probability of the text that `whole` has after `opened`, both as `read_prompt_logprobs`
+    gives them.
+
+    Where the last tokens of `opened` become others as the text goes on, both are counted: log
+    p(whole) - log p(opened), from the first token that differs.
+    """
+    pairs = zip(opened, whole, strict=False)
+    same = next((n for n, (a, b) in enumerate(pairs) if a[0] != b[0]), min(len(opened), len(whole)))
+    total = sum(value for _, value in whole[same:]) - sum(value for _, value in opened[same:])
+    return TextLogprob(total, max(1, len(whole) - len(opened)))
 
 
 def with_stop(text: str, stop: Sequence[str], choice: Mapping[str, Any]) -> str:

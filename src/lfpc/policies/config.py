@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from lfpc.dialogue import Context, Reply
 from lfpc.options import fields_of
@@ -48,6 +48,35 @@ def reply_seed(seed: int, context: Context) -> int:
     return int.from_bytes(digest[:4]) >> 1  # some servers keep seeds as signed 32-bit numbers
 
 
+@dataclass(frozen=True, slots=True)
+class TextLogprob:
+    """Log-probability of a given text."""
+
+    total: float
+    """Sum over its tokens, in nats, at temperature 1 over the whole vocabulary."""
+    tokens: int
+
+
+@runtime_checkable
+class ScoringPolicy(Protocol):
+    """A policy that gives the log-probability of texts that it did not write."""
+
+    def answer_logprobs(
+        self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
+    ) -> list[list[TextLogprob]]:
+        """Log-probability of each answer, written after the protocol's `answer_mark` as the next
+        reply.
+
+        Args:
+            contexts: the conversations.
+            answers: the answers to score in each of them.
+        Raises:
+            PolicyError: the backend gives no log-probabilities of prompts.
+        """
+        ...
+
+
+@runtime_checkable
 class ModelPolicy(Protocol):
     """A policy with a model: a checkpoint in this process, or a served model."""
 

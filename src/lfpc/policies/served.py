@@ -22,10 +22,18 @@ from lfpc.dialogue import Context, Reply
 from lfpc.episode import run_async
 from lfpc.errors import PolicyError
 from lfpc.policies.backends import Backend, Server
-from lfpc.policies.chat_api import WRITE_ON, NoReply, PictureUrls, chat_messages, read_reply
-from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.chat_api import (
+    WRITE_ON,
+    NoReply,
+    PictureUrls,
+    chat_messages,
+    logprob_after,
+    read_prompt_logprobs,
+    read_reply,
+)
+from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.sampling import GREEDY, Sampling
-from lfpc.protocols import ChatProtocol
+from lfpc.protocols import ChatProtocol, Message
 
 KEEP_STOP = "include_stop_str_in_output"
 """vLLM's option to keep the stop text in the reply; other servers ignore or reject it."""
@@ -154,6 +162,53 @@ class ServedPolicy:
         )
         own = {} if self._seed is None else {"seed": reply_seed(self._seed, context)}
         return await self._ask({**self._settings, **own, "messages": messages})
+
+    def answer_logprobs(
+        self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
+    ) -> list[list[TextLogprob]]:
+        """See `lfpc.policies.config.ScoringPolicy`; from vLLM's `prompt_logprobs`.
+
+        The text is tokenised by the server, mark and answer together.
+        """
+
+        async def together() -> list[list[TextLogprob]]:
+            slots = asyncio.Semaphore(self.concurrency)
+
+            async def one(context: Context, text: str) -> list[tuple[str, float]]:
+                async with slots:
+                    return await self._prompt_logprobs(context, text)
+
+            async def score(context: Context, some: Sequence[str]) -> list[TextLogprob]:
+                mark = self.protocol.answer_mark
+                opened, *whole = await asyncio.gather(
+                    *(one(context, mark + text) for text in ("", *some))
+                )
+                return [logprob_after(opened, tokens) for tokens in whole]
+
+            async with self:
+                return await asyncio.gather(*map(score, contexts, answers))
+
+        return run_async(together())
+
+    async def _prompt_logprobs(self, context: Context, text: str) -> list[tuple[str, float]]:
+        """(token, log-probability) of the conversation's tokens, `text` as the model's last."""
+        messages = self.protocol.messages(context, tools=self.tools)
+        messages.append(Message("assistant", (text,)))
+        body = await self._post(
+            {
+                "model": self.model,
+                "messages": await asyncio.to_thread(chat_messages, messages, self._urls),
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "prompt_logprobs": 0,
+                **(
+                    {"tools": list(self.protocol.native_tools)}
+                    if self.protocol.native_tools and self.tools
+                    else {}
+                ),
+            }
+        )
+        return read_prompt_logprobs(body)
 
     async def _ask(self, request: Mapping[str, Any]) -> Reply:
         why = ""

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.errors import ConfigError
 from lfpc.policies.backends import Backend
-from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, read
@@ -154,6 +154,41 @@ class TransformersPolicy:
             )
             for row, reply in zip(rows, written, strict=True)
         ]
+
+    @torch.no_grad()
+    def answer_logprobs(
+        self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
+    ) -> list[list[TextLogprob]]:
+        """See `lfpc.policies.config.ScoringPolicy`. Mark and answer are tokenised apart."""
+        mark = self.encoder.text_ids(self.encoder.protocol.answer_mark)
+        texts = [self.encoder.text_ids(text) for some in answers for text in some]
+        owners = [context for context, some in zip(contexts, answers, strict=True) for _ in some]
+        rows = [
+            self.encoder.episode(context, Reply("", token_ids=mark + ids))
+            for context, ids in zip(owners, texts, strict=True)
+        ]
+        found: dict[int, TextLogprob] = {}
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n].ids))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            lengths = [len(texts[n]) for n in batch]
+            for n, logprobs in zip(
+                batch, self._tails([rows[n] for n in batch], lengths), strict=True
+            ):
+                found[n] = TextLogprob(float(logprobs.double().sum()), len(logprobs))
+        scores = iter([found[n] for n in range(len(rows))])
+        return [[next(scores) for _ in some] for some in answers]
+
+    def _tails(self, rows: Sequence[Encoded], lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Log-probabilities of the last `lengths` tokens of each row, (length,) each."""
+        prefixes = (self._prefixes if self._prefixes is not None else {}) if self.share else None
+        states = read(self.model, rows, row_features(self.views, rows), prefixes=prefixes).hidden
+        found: list[torch.Tensor] = []
+        for row, encoded, length in zip(states, rows, lengths, strict=True):
+            logits = self.model.lm_head(row[len(row) - 1 - length : len(row) - 1]).float()
+            ids = torch.from_numpy(encoded.ids[len(encoded.ids) - length :]).to(logits.device)
+            found.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
+        return found
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:

@@ -88,6 +88,8 @@ class ChatProtocol:
     call_text: Callable[[str, str], str] | None = None
     """(tool's name, arguments as JSON) -> text of the call, for servers that return calls
     separately; None: calls are always text."""
+    answer_mark: str = "<answer>"
+    """Text that opens an answer, after which `lfpc probe --gain` reads the answer's probability."""
     frame: tuple[int, int] | None = None
     """Coordinate range of boxes that the model is asked to locate; None: pixels of the shown
     picture."""

@@ -220,6 +220,7 @@ PIXEL_REASONER = ChatProtocol(
     observe=observe,
     observe_nothing="No picture.",
     stop=("</tool_call>",),
+    answer_mark="\\boxed{",
     crop=CropRules(min_tokens=256, max_tokens=5120),
     as_released=Released(parser=parse_as_released, stop=()),
 )

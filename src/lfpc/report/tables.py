@@ -21,6 +21,7 @@ PROBE_NAMES = {
     "mean": "mean colour",
     "blur": "blurred crop",
     "none": "no picture",
+    "no-tool": "no tool",
     "repeat": "own crop again",
 }
 METRIC_NAMES = {
@@ -61,15 +62,19 @@ def percent(value: float | None, *, signed: bool = False) -> str:
 
 
 def with_interval(
-    value: float | None, interval: Sequence[float | None] | None, *, signed: bool = False
+    value: float | None, ends: Sequence[float | None] | None, *, signed: bool = False
 ) -> str:
     """A fraction as per cent, its interval behind it."""
-    low, high = interval or (None, None)
-    if value is None or low is None or high is None:
-        return percent(value, signed=signed)
-    return f"{percent(value, signed=signed)} [{100 * low:.1f}, {100 * high:.1f}]".replace(
-        "-", "\u2212"
-    )
+    behind = "" if value is None else bracketed(ends)
+    return percent(value, signed=signed) + (behind and f" {behind}")
+
+
+def bracketed(ends: Sequence[float | None] | None) -> str:
+    """Two fractions as per cent in brackets; empty without both."""
+    low, high = ends or (None, None)
+    if low is None or high is None:
+        return ""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\u2212")
 
 
 def estimate(
@@ -311,7 +316,11 @@ def category_table(results: Mapping[str, Any]) -> Table:
 
 
 def difference_table(name: str, title: str, differences: Sequence[Mapping[str, Any]]) -> Table:
-    """Planned comparisons, each with a link to the questions on which the two sides differ."""
+    """Planned comparisons, each with a link to the questions on which the two sides differ.
+
+    With several training seeds there is a second interval, over questions and seeds.
+    """
+    several = any(row.get("over_seeds") for row in differences)
     rows = tuple(
         (
             Cell(
@@ -327,6 +336,7 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
                     beside=row["right"],
                 ),
             ),
+            *([Cell(bracketed(row.get("over_seeds")))] if several else []),
             Cell(p_value(row["p"])),
             Cell(p_value(row["p_holm"])),
             Cell(number(row["n"], 0)),
@@ -339,13 +349,18 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
         "sign-flip permutation p, "
         "and p adjusted for the number of rows (Holm)."
     )
-    return Table(
-        name,
-        title,
-        note,
-        ("left \u2212 right", "difference", "p", "p, adjusted", "pairs", "questions"),
-        rows,
+    if several:
+        note += " The second interval is over questions and training seeds."
+    columns = (
+        "left \u2212 right",
+        "difference",
+        *(["over seeds too"] if several else []),
+        "p",
+        "p, adjusted",
+        "pairs",
+        "questions",
     )
+    return Table(name, title, note, columns, rows)
 
 
 def results_markdown(results: Mapping[str, Any]) -> str:

@@ -44,6 +44,8 @@ class Kind(StrEnum):
 
     TRAIN = "train"
     EVALUATION = "evaluation"
+    GAIN = "gain"
+    """Log-probabilities of the right answers of an evaluation, under several looks."""
     SELECTION = "selection"
     ANSWERS = "answers"
     """Answers of a model, which selections may share."""

@@ -23,6 +23,16 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "checkpoint, on hard boxed samples",
         STAGE2,
     ),
+    "baseline-matched": (
+        "control: the baseline with as many steps and the same samples as Stage I and II; start "
+        "from a baseline checkpoint, on Stage II's samples",
+        replace(STAGE1, first_view="original"),
+    ),
+    "stage1-continued": (
+        "control: Stage II's steps and samples without the grounding reward; start from a "
+        "Stage I checkpoint",
+        STAGE1,
+    ),
     "stage2-easy-data": (
         "ablation: Stage II on Stage I's own (easy) samples, boxed; differs from stage2 in "
         "`data` alone",

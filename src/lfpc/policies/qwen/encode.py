@@ -142,6 +142,10 @@ class Encoder:
         """The tokens of a reply, as sampled, or tokenised for a policy without tokens."""
         return np.asarray(reply.token_ids or self._text_ids(_harmless(reply.text)), dtype=np.int64)
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text without a template."""
+        return self._text_ids(_harmless(text))
+
     def _after(self, segment: np.ndarray, reply: Reply | None) -> np.ndarray:
         """The segment after a reply, without the template's closing token if the reply has its
         own.
