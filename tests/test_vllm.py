@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import layout
 import openai
 import pytest
 
@@ -20,6 +22,7 @@ from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.gain import read_gain
 from lfpc.evaluation.places import place_at, place_records
 from lfpc.evaluation.run import evaluate_probe, first_view
+from lfpc.images import LEAST_TOKENS
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import PictureUrls, chat_messages
@@ -244,10 +247,11 @@ def test_pictures_go_as_files_where_the_server_allows_it(server, samples, here, 
 def test_every_protocol_plays_several_turns_with_crops(server, samples, tmp_path, name):
     """The tiny model speaks one protocol only; guided decoding has it write a call of each."""
     guided = {"structured_outputs": {"choice": [CALLS[name]]}}
+    least = LEAST_TOKENS.get(PROTOCOLS[name].factor, 16)
     settings = config(
         protocol=name,
-        crop=replace(PROTOCOLS[name].crop, min_tokens=4, max_tokens=16),
-        budget=16,
+        crop=replace(PROTOCOLS[name].crop, min_tokens=4, max_tokens=least),
+        budget=least,
         extra_body=guided,
         max_new_tokens=400,
     )
@@ -355,3 +359,35 @@ def test_the_gain_of_a_crop_is_the_same_from_the_server(server, samples, tmp_pat
     assert there["looks"]["noise"]["delta"] == pytest.approx(
         here["looks"]["noise"]["delta"], abs=LOGPROB_BOUND
     )
+
+
+@pytest.mark.parametrize("family", layout.FAMILIES)
+def test_vllm_in_its_own_process_answers_a_published_folder_as_this_process_does(
+    samples, tmp_path, family
+):
+    folder = layout.published(tmp_path / "checkpoint", family)
+    data = write_samples(samples[:4], samples[0].image.parents[1] / f"few-{family}")
+    engine = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048}
+    words = ["eval", data, "--checkpoint", folder, "--budget", "100", "--max-new-tokens", "8"]
+    # one turn: vLLM reads texts, and random tokens are not what their text is read as
+    words += ["--max-turns", "1", "--probes", "own", "--out"]
+    vllm = ["--engine", "vllm", "--engine-options", json.dumps(engine)]
+    for name, python, more in (
+        ("vllm", interpreter("vllm"), vllm),
+        ("here", sys.executable, []),
+    ):
+        command = [python, "-m", "lfpc", *words, tmp_path / name, *more]
+        done = subprocess.run(
+            [str(word) for word in command],
+            env={**os.environ, **ENV, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    there, own = (
+        place_records(place_at(tmp_path / name / "100"))["own"] for name in ("vllm", "here")
+    )
+    assert said(there) == said(own)
+    read = [[turn.prompt_tokens for turn in record.turns] for record in there]
+    assert read == [[turn.prompt_tokens for turn in record.turns] for record in own]

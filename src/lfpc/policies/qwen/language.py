@@ -82,6 +82,9 @@ class KeyValues:
         """Tokens before the next ones, as transformers asks a cache."""
         return self._used[layer] if layer < len(self._used) else 0
 
+    get_seq_length = get_query_offset
+    """The name in older versions of transformers."""
+
     def get_mask_sizes(self, length: int, layer: int) -> tuple[int, int]:
         """(keys that the next `length` tokens see, offset of the first), as transformers asks."""
         return self.get_query_offset(layer) + length, 0
