@@ -408,6 +408,9 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
     assert difference("stage1", "stage1-strict") == {"reward"}
     assert difference("stage2", "stage2-strict") == {"reward"}
     assert difference("baseline", "baseline-matched") == set()
+    assert difference("baseline", "information") == {"reward"}
+    assert difference("stage1", "stage1-information") == {"reward"}
+    assert preset("information").reward == RewardConfig(pay="information")
     assert difference("stage2", "stage1-continued") == {"reward"}
     assert preset("stage2-no-l1").reward == replace(preset("stage2").reward, iou_weight=1.0)
     assert preset("stage2-plain-iou").reward == replace(

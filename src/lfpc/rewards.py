@@ -31,6 +31,12 @@ class RewardConfig:
     """Penalty of an episode with a malformed reply or without an answer."""
     tool: float = 0.5
     """Reward of a right answer after at least one shown crop."""
+    pay: Literal["crop", "information"] = "crop"
+    """What earns r_tool. crop: a shown crop, as in the paper; information: what the crops told, in
+    [0, 1]: how much likelier they make the right answer than noise in their place does, in
+    log-odds. Local engine only."""
+    margin: float = 0.2
+    """Log-odds that earn nothing with --reward.pay information."""
     grounding: float = 0.0
     """Weight of r_geo in the total; 0 outside Stage II."""
     iou_weight: float = 0.5
@@ -70,6 +76,8 @@ class RewardConfig:
             if not getattr(self, name) >= 0:
                 option = f"--reward.{name.replace('_', '-')}"
                 raise ConfigError(f"{option} must be at least 0, got {getattr(self, name)}")
+        if self.pay not in ("crop", "information"):
+            raise ConfigError(f"`reward.pay` must be crop or information, got {self.pay!r}")
         if self.l1_scale not in ("picture", "trivial", "box"):
             raise ConfigError(
                 f"--reward.l1-scale must be one of picture, trivial, box, got {self.l1_scale!r}"

@@ -47,6 +47,7 @@ from lfpc.training.groups import (
     places_to_log,
     terms_of,
 )
+from lfpc.training.information import pay_for_information
 from lfpc.training.memory import (
     GPU_GIB,
     USABLE,
@@ -208,6 +209,11 @@ class Trainer:
         size = self.config.group_size
         episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
         terms = [self.reward(played) for played in episodes]
+        if self.config.reward.pay == "information":
+            with self.learner.autocast():
+                terms = pay_for_information(
+                    episodes, terms, self.policy, self.config.reward, seed=self.config.seed
+                )
         return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
 
     def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:

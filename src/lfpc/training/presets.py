@@ -42,6 +42,14 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "from a baseline checkpoint, on Stage II's samples",
         BASELINE,
     ),
+    "information": (
+        "beyond the paper: no information gap, and r_tool is paid for what the crops told",
+        replace(STAGE1, first_view="original", reward=RewardConfig(pay="information")),
+    ),
+    "stage1-information": (
+        "beyond the paper: Stage I, and r_tool is paid for what the crops told",
+        replace(STAGE1, reward=RewardConfig(pay="information")),
+    ),
     "stage1-continued": (
         "control: Stage II's steps and samples without the grounding reward; start from a "
         "Stage I checkpoint",

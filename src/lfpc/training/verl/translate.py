@@ -50,6 +50,10 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     refusals = (
         (config.lora is not None, "--lora needs the local engine; leave it out"),
         (
+            config.reward.pay == "information",
+            "--reward.pay information needs the local engine; leave it out",
+        ),
+        (
             config.freeze_vision,
             "--freeze-vision needs the local engine; leave it out",
         ),

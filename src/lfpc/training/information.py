@@ -1,0 +1,101 @@
+"""What a crop told the policy: pay for it in place of the crop itself.
+
+    told = clip(odds(own crops) - odds(noise) - margin, 0, 1)     odds = log p / (1 - p)
+
+p is the probability of the right answer after the recorded replies, written after the protocol's
+answer mark, as in `lfpc.evaluation.gain`. A crop that shows nothing, or what the first view shows
+already, earns nothing. It costs two forward passes per paid rollout. Beyond the paper; Vision-RL2
+(arXiv 2609.19745) pays for log-odds too, by leaving a view out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import exp, expm1, log
+from zlib import crc32
+
+from lfpc.dialogue import Context
+from lfpc.episode import Episode
+from lfpc.images import noise_view
+from lfpc.policies.config import ScoringPolicy, TextLogprob
+from lfpc.rewards import RewardConfig, RewardTerms
+from lfpc.samples import LETTERS
+
+LEAST = 1e-6
+"""Probabilities are kept this far from 0 and 1, so that odds are finite."""
+
+
+def pay_for_information(
+    episodes: Sequence[Episode],
+    terms: Sequence[RewardTerms],
+    policy: ScoringPolicy,
+    config: RewardConfig,
+    *,
+    seed: int,
+) -> list[RewardTerms]:
+    """`terms` with the tool's term times what the crops of the episode told, in [0, 1]."""
+    paid = [n for n, one in enumerate(terms) if one.tool]
+    told = told_by_crops([episodes[n] for n in paid], policy, margin=config.margin, seed=seed)
+    found = list(terms)
+    for n, value in zip(paid, told, strict=True):
+        found[n] = replace(terms[n], tool=terms[n].tool * value)
+    return found
+
+
+def told_by_crops(
+    episodes: Sequence[Episode], policy: ScoringPolicy, *, margin: float = 0.0, seed: int = 0
+) -> list[float]:
+    """What the crops of each answered episode told, in [0, 1].
+
+    Args:
+        episodes: answered episodes.
+        policy: reads the probabilities.
+        margin: log-odds that earn nothing.
+        seed: seed of the noise.
+    """
+    seen = [_last_context(one) for one in episodes]
+    blind = [_with_noise(context, seed) for context in seen]
+    answers = [_answers(one) for one in episodes]
+    scores = policy.answer_logprobs([*seen, *blind], [*answers, *answers])
+    odds = [_log_odds(one, some) for one, some in zip([*episodes, *episodes], scores, strict=True)]
+    half = len(episodes)
+    return [
+        min(1.0, max(0.0, own - noise - margin))
+        for own, noise in zip(odds[:half], odds[half:], strict=True)
+    ]
+
+
+def _last_context(episode: Episode) -> Context:
+    sample = episode.sample
+    return Context(sample.question, sample.options, episode.first_view, episode.turns[:-1])
+
+
+def _with_noise(context: Context, seed: int) -> Context:
+    turns = tuple(
+        turn
+        if turn.view is None
+        else replace(
+            turn,
+            view=noise_view(
+                turn.view, crc32(f"{seed}/{context.question}/{turn.view.region.corners}".encode())
+            ),
+        )
+        for turn in context.turns
+    )
+    return replace(context, turns=turns)
+
+
+def _answers(episode: Episode) -> list[str]:
+    sample = episode.sample
+    return list(LETTERS[: len(sample.options)]) if sample.options else [sample.answer]
+
+
+def _log_odds(episode: Episode, scores: Sequence[TextLogprob]) -> float:
+    """Log-odds of the right answer: over the options, or over all texts."""
+    sample = episode.sample
+    right = scores[sample.choice or 0].total
+    if sample.options:
+        most = max(score.total for score in scores)
+        right -= most + log(sum(exp(score.total - most) for score in scores))
+    low, high = log(LEAST), log(1 - LEAST)
+    right = min(high, max(low, right))
+    return right - log(-expm1(right))
