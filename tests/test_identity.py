@@ -174,6 +174,27 @@ def test_a_checkpoint_is_its_content(tmp_path):
     assert checkpoint_identity(tmp_path / "nowhere") == {}
 
 
+def test_adapters_are_their_content_and_that_of_their_base(tmp_path):
+    base = checkpoint(tmp_path / "base")
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+
+    def known(place: Path, weights: bytes = b"A", alpha: int = 8) -> dict[str, str]:
+        settings = {"peft_type": "LORA", "base_model_name_or_path": str(place)}
+        (adapters / "adapter_config.json").write_text(
+            json.dumps({**settings, "r": 4, "lora_alpha": alpha})
+        )
+        (adapters / "adapter_model.safetensors").write_bytes(weights)
+        return checkpoint_identity(adapters)
+
+    first = known(base)
+    assert first["weights"] != checkpoint_identity(base)["weights"]
+    assert first["tokenizer"] == checkpoint_identity(base)["tokenizer"]
+    assert known(checkpoint(tmp_path / "moved")) == first
+    for other in (known(base, b"B"), known(base, alpha=9), known(checkpoint(base, b"other"))):
+        assert [name for name in first if first[name] != other[name]] == ["weights"]
+
+
 def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_bytes(b"a")
@@ -210,6 +231,10 @@ def test_other_weights_under_the_same_path_are_named(tmp_path):
         {"threads": 1},
         {"device": "cpu"},
         {"log_episodes": 0},
+        {"batch_tokens": 100},
+        {"micro_batch_tokens": 100},
+        {"gradient_checkpointing": True},
+        {"gpu_memory": 24.0},
         {"steps": 90},
         {"data": Path("elsewhere"), "init": Path("./x"), "out": Path("/moved")},
     ],

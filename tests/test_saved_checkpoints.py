@@ -118,6 +118,18 @@ def test_a_bfloat16_source_gives_bfloat16_checkpoints_that_resume_exactly(
     assert torch.equal(logits(theirs), logits(load_checkpoint(whole, dtype=torch.bfloat16)[0]))
 
 
+def test_a_bfloat16_run_goes_on_exactly_without_its_source(base, tmp_path):
+    whole, rows = trained(config(base, tmp_path / "whole"))
+    shutil.copytree(base / "init", tmp_path / "init")
+    run = config(base, tmp_path / "out", init=tmp_path / "init", steps=2)
+    trained(run)
+    shutil.rmtree(run.init)
+    again, others = trained(replace(run, steps=4))
+    assert rows == others
+    saved = tensors(whole)
+    assert all(torch.equal(weight, tensors(again)[name]) for name, weight in saved.items())
+
+
 def test_the_precision_of_a_checkpoint_follows_the_source_or_the_option(base, tmp_path):
     kept = config(base, tmp_path / "float32", steps=1, save_dtype="float32")
     folder, _ = trained(kept)
@@ -234,7 +246,7 @@ def test_damaged_adapters_and_a_damaged_base_are_found(base, adapted, tmp_path):
 
 def test_what_is_wrong_with_adapters_is_said(base, adapted, tmp_path):
     run = config(base, tmp_path / "run", init=adapted, lora=LoraConfig())
-    with pytest.raises(ConfigError, match="merge them first: lfpc merge"):
+    with pytest.raises(CheckpointError, match="merge them first: lfpc merge"):
         load_model(run, 0, CPU)
 
     def broken(name, **changes):

@@ -42,6 +42,21 @@ def base_of(folder: Path) -> Path | None:
     return base
 
 
+def check_whole(checkpoint: Path, refused: str) -> None:
+    """Check that `checkpoint` holds weights of its own.
+
+    Args:
+        refused: what cannot be done with adapters, for the message.
+    Raises:
+        CheckpointError: it holds adapters.
+    """
+    if base_of(local_folder(checkpoint)) is not None:
+        raise CheckpointError(
+            f"{checkpoint} holds adapters, {refused}; merge them first: "
+            f"lfpc merge {checkpoint} --out FOLDER"
+        )
+
+
 def adapter_settings(folder: Path) -> Mapping[str, Any]:
     """The settings of the adapters in `folder`, as peft writes them.
 

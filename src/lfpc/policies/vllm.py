@@ -14,6 +14,7 @@ from weakref import ref
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, PolicyError
 from lfpc.policies.backends import Backend, VllmEngine
+from lfpc.policies.bases import check_whole
 from lfpc.policies.chat_api import WRITE_ON, PictureUrls, chat_messages
 from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
 from lfpc.policies.guardian import end_with_this_process
@@ -54,14 +55,7 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
             ) from error
-        from lfpc.policies.bases import base_of
-
-        if base_of(checkpoint) is not None:
-            raise CheckpointError(
-                f"{checkpoint} holds adapters, which this engine does not load; merge them first: "
-                f"lfpc merge {checkpoint} --out FOLDER"
-            )
-
+        check_whole(checkpoint, "which this engine does not load")
         defaults = {
             "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
             "logprobs_mode": "processed_logprobs",

@@ -10,24 +10,27 @@ from lfpc.errors import RunError, first_line
 from lfpc.policies.devices import out_of_memory
 from lfpc.training.config import TrainConfig
 
-_TURN_DOWN = {"playing": "sample_batch", "updating": "micro_batch"}
+_TURN_DOWN = {
+    "playing": ("sample_batch", "batch_tokens"),
+    "updating": ("micro_batch", "micro_batch_tokens"),
+}
 
 
 @contextmanager
 def out_of_memory_explained(
     doing: Literal["playing", "updating"], config: TrainConfig
 ) -> Iterator[None]:
-    """Turn an error about memory into a RunError that names the option to turn down."""
+    """Turn an error about memory into a RunError that names the options to turn down."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
         if not out_of_memory(error):
             raise
-        name = _TURN_DOWN[doing]
+        rows, tokens = _TURN_DOWN[doing]
         raise RunError(
             f"{config.out}: out of memory while {doing} ({first_line(error)}); lower "
-            f"--{name.replace('_', '-')} (now {getattr(config, name)}), then --crop.max-tokens "
-            f"or --max-rollout-tokens"
+            f"--{rows.replace('_', '-')} (now {getattr(config, rows)}) or "
+            f"--{tokens.replace('_', '-')}, then --crop.max-tokens or --max-rollout-tokens"
         ) from error
 
 

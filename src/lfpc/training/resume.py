@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfpc.errors import RunError
+from lfpc.errors import CheckpointError, RunError
 from lfpc.evaluation.protocol import prompt_hash
 from lfpc.policies.bases import weights_folder
 from lfpc.policies.identity import PROCESSOR_FILES, TOKENIZER_FILES, checkpoint_identity
@@ -55,7 +55,11 @@ def run_inputs(config: TrainConfig, validation: Sequence[Sample]) -> Inputs:
     """What a run is computed from, apart from its samples; without the model if it is gone."""
     held_out = {"validation samples": value_hash(sample_hashes(validation))} if validation else {}
     prompts = {"prompts": prompt_hash(config.chat)}
-    return {**checkpoint_identity(config.init), **prompts, **held_out}
+    try:
+        model = checkpoint_identity(config.init)
+    except CheckpointError:  # gone; a run that needs it says so when it loads it
+        model = {}
+    return {**model, **prompts, **held_out}
 
 
 def check_steps(config: TrainConfig, done: int) -> None:

@@ -22,8 +22,8 @@ from zipfile import ZipFile
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lfpc.errors import CheckpointError, ConfigError, DiskError, RunError, first_line
-from lfpc.policies.bases import base_of
+from lfpc.errors import CheckpointError, DiskError, RunError, first_line
+from lfpc.policies.bases import check_whole
 from lfpc.policies.devices import precision
 from lfpc.policies.qwen.adapters import adapted_layers, adapters, add_adapters, save_adapters
 from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
@@ -85,11 +85,8 @@ def load_model(
     """Model and tokenizer after `step` (0: of `config.init`); the trained weights are float32 and
     require gradients, the others are in the run's precision.
     """
-    if config.lora is not None and base_of(local_folder(config.init)) is not None:
-        raise ConfigError(
-            f"`init` {config.init} holds adapters, and `lora` would add to them; merge them first: "
-            f"lfpc merge {config.init} --out FOLDER"
-        )
+    if config.lora is not None:
+        check_whole(config.init, "and `lora` would add to them")
     frozen = precision(config, device)
     if step and config.lora is None and not (rounds(config) and config.freeze_vision):
         with _resume_advice(config.out, step):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import CheckpointError
+from lfpc.policies.bases import check_whole
 from lfpc.policies.qwen.architectures import QWEN2_5_VL
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.settings import local_folder
@@ -61,7 +62,7 @@ def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
     Raises:
         CheckpointError: it would resize them.
     """
-    file = config.init / PROCESSOR_FILE
+    file = local_folder(config.init) / PROCESSOR_FILE
     token = config.crop.factor**2
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     size = found.get("size", {})
@@ -92,6 +93,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     held_out = validation_samples(config)
     check_engine(config.out, "verl")
     check_folder(config.init, supported=(QWEN2_5_VL.model_type,))
+    check_whole(config.init, "which the verl engine does not load")
     check_bounds(config, samples + held_out)
     last = min(config.steps, cluster.stop_at or config.steps)
     done = saved_step(config.out)
