@@ -101,8 +101,17 @@ def test_the_paper_hardware_is_the_published_setting():
     assert (cluster.gpus, run.dtype, run.max_new_tokens) == (8, "bfloat16", 2048)
 
 
+LOCAL_ONLY = ("information", "stage1-information")
+
+
+@pytest.mark.parametrize("arm", LOCAL_ONLY)
+def test_what_verl_does_not_pay_for_is_refused(arm):
+    with pytest.raises(ConfigError, match="information needs the local engine"):
+        check_translatable(preset(arm), Cluster())
+
+
 @pytest.mark.parametrize("name", HARDWARE)
-@pytest.mark.parametrize("arm", PRESETS)
+@pytest.mark.parametrize("arm", [name for name in PRESETS if name not in LOCAL_ONLY])
 def test_every_preset_translates_for_every_hardware(name, arm):
     run, cluster = hardware(name, preset(arm))
     check_translatable(run, cluster)
