@@ -108,9 +108,11 @@ SETS = (
     ("yes", "no"),
     ("S", "T", "U", "V"),
     ("two", "three", "four"),
+    ("North Gate", "South Gate", "East Gate"),
 )
 NAMES = (
     *("{X}", "({X})", "**{X}**", "{X}.", "{X})", "[{X}]", "{X}. {t}", "({X}) {t}", "{t}"),
+    *("{x} {t}", "{x}", "{x}. {t}", "({x})"),
     *("{t} ({X})", "{X}: {t}", "{X} - {t}", "Option {X}", "option ({X})", "'{t}'", '"{X}"'),
 )
 JOINTS = (
@@ -141,7 +143,10 @@ def two_names(random: Random) -> tuple[tuple[str, ...], list[int], str]:
     """Options, the places of two of them, and a reply that names both."""
     options = random.choice(SETS)
     places = random.sample(range(len(options)), 2)
-    names = [random.choice(NAMES).format(X=LETTERS[at], t=options[at]) for at in places]
+    names = [
+        random.choice(NAMES).format(X=LETTERS[at], x=LETTERS[at].lower(), t=options[at])
+        for at in places
+    ]
     if random.random() < 0.6:
         return options, places, random.choice(FRAMES).format(random.choice(JOINTS).join(names))
     halves = [half.format(name) for half, name in zip(random.choice(PAIRS), names, strict=True)]

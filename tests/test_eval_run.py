@@ -327,6 +327,7 @@ def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
         assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["noise", "truth", ".", ".."])
 def test_a_probe_finds_a_folder_in_use_before_it_asks_anything(tmp_path, data, held):
     out = tmp_path / "out"
@@ -346,6 +347,7 @@ def test_a_probe_finds_a_folder_in_use_before_it_asks_anything(tmp_path, data, h
         assert server.requests == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["rescore"], ["probe", "--probes", "noise"]])
 def test_an_evaluation_that_is_still_written_is_neither_rescored_nor_probed(tmp_path, data, verb):
     out = tmp_path / "out"

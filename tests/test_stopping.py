@@ -80,6 +80,7 @@ def test_a_handler_of_somebody_else_is_kept() -> None:
     assert heard == [1]
 
 
+@pytest.mark.slow
 def test_the_verl_engine_stops_at_a_step_not_after_minutes(capsys: pytest.CaptureFixture) -> None:
     words = ["train", "stage1", "--engine", "verl", "--dry-run", "--stop-after", "5"]
     assert cli.main(words) == 1

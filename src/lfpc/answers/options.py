@@ -170,12 +170,14 @@ def _text_with_letter(text: str, options: tuple[str, ...]) -> int | None:
 
 
 def _text(text: str, options: tuple[str, ...]) -> int | None:
-    """The text of one option. "A red" is no text of "red" where A is a letter as well."""
+    """The text of one option. "A red" is no text of "red" where A is a letter as well, and "a South
+    Gate" none of "South Gate": nobody writes an article before a name.
+    """
     bare = unwrapped(text)
     exact = _exact(options).get(bare.casefold())
     words = text_key(text)
     key = _keys(options).get(words) if words else None
-    if key is None or (exact is None and bare.startswith("A ")):
+    if key is None or (exact is None and re.match("A |a [A-Z]", bare)):
         return None
     return key
 
