@@ -160,7 +160,7 @@ def test_a_study_without_results_has_the_planned_comparisons_and_ratios(tmp_path
     assert [(row["metric"], row["left"], row["right"]) for row in found["differences"]] == [
         ("accuracy", ["stage1", "small"], ["baseline", "small"])
     ]
-    assert set(found["ratios"]) == {"visual_tokens", "seconds_alone", "noise_drop"}
+    assert set(found["ratios"]) == {"visual_tokens", "seconds_alone"}
 
 
 def test_several_studies_keep_what_each_compares_within_itself(tmp_path, pictures):
