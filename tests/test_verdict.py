@@ -112,7 +112,11 @@ def test_the_tool_is_worth_what_answers_lose_without_it():
     condition = condition_results({"own": own, "no-tool": answers([1] * 40 + [0] * 60)})
     assert tool_verdict(condition).startswith("The tool is worth 40.0 points [")
     same = condition_results({"own": own, "no-tool": own})
-    assert tool_verdict(same).startswith("No sign that the tool is worth anything: 0.0 points [-")
+    assert tool_verdict(same).startswith("Too few questions to say what the tool is worth: 0.0 po")
+    many = answers([1] * 800 + [0] * 200)
+    none = tool_verdict(condition_results({"own": many, "no-tool": many}))
+    assert none.startswith("No sign that the tool is worth anything: 0.0 points [-")
+    assert none.endswith("]; 0.8 points would have been seen (80 % power).")
     worse = condition_results({"own": answers([0] * 40 + [1] * 40), "no-tool": answers([1] * 80)})
     assert tool_verdict(worse).startswith("The tool costs accuracy: -50.0 points [")
     assert verdict_lines(condition) == [tool_verdict(condition)]

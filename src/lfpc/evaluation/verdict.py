@@ -75,7 +75,13 @@ def tool_verdict(condition: Mapping[str, Any]) -> str | None:
         return f"The tool is worth {size}."
     if row["p"] < _LEVEL and row["high"] < 0:
         return f"The tool costs accuracy: {size} against answering without it."
-    return f"No sign that the tool is worth anything: {size}."
+    if row["smallest"] is None or row["smallest"] > RELEVANT:
+        return f"Too few questions to say what the tool is worth: {size}."
+    seen = _points(row["smallest"])
+    return (
+        f"No sign that the tool is worth anything: {size}; {seen} points would have been seen "
+        f"(80 % power)."
+    )
 
 
 def verdict_lines(condition: Mapping[str, Any]) -> list[str]:
