@@ -187,6 +187,9 @@ def test_training_on_one_gpu_at_the_size_of_the_miniature(tmp_path, monkeypatch,
             for word in words
         ]
         run([*words, *more.get(words[0], ())])
-    said = capsys.readouterr().out
+    said, lines = capsys.readouterr()
     assert "Too few questions to say" in said or "Never crops" in said
     assert "A: runs/stage2-test" in said
+    assert "watch this run: lfpc report --watch runs/stage1\n" in lines
+    after = "lfpc eval HELD_OUT --checkpoint runs/stage1/checkpoints/step-000002 --probes own noise"
+    assert f"evaluate it: {after}" in lines
