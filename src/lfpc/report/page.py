@@ -14,6 +14,7 @@ from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.incomplete import shortfall_lines
 from lfpc.evaluation.results import comparisons
 from lfpc.evaluation.terminal import fault_lines
+from lfpc.evaluation.verdict import verdict_lines
 from lfpc.report import figures
 from lfpc.report.browser import episode_sets, write_browser
 from lfpc.report.charts import config_table, data_figures, result_figures
@@ -68,6 +69,11 @@ def write_report(
         for arm, budget, found in conditions(results)
         for line in fault_lines(found, f"{arm}, {budget}, ")
     ]
+    verdicts = [
+        (", ".join(filter(None, (arm, budget))), line)
+        for arm, budget, found in conditions(results)
+        for line in verdict_lines(found)
+    ]
     short = results.get("incomplete", {})
     faults += shortfall_lines({name: one for name, one in short.items() if one["missing"]})
     shared, runs, differing = config_table(evidence)
@@ -81,6 +87,7 @@ def write_report(
                 results=results,
                 tables=tables,
                 faults=faults,
+                verdicts=verdicts,
                 ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
                 curves=curves,

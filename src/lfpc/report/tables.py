@@ -165,6 +165,15 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
     """Accuracy with a row per arm and a column per budget."""
     budgets = list(dict.fromkeys(budget for _, budget, _ in conditions(results)))
 
+    def head(budget: str) -> str:
+        known = sorted(
+            found["summary"]["chance"]
+            for _, at, found in conditions(results)
+            if at == budget and found["summary"].get("chance") is not None
+        )
+        ends = dict.fromkeys(map(percent, known[:1] + known[-1:]))
+        return f"{budget} budget" + (f" (chance {' to '.join(ends)})" if ends else "")
+
     def cell(arm: str, budget: str) -> Cell:
         found = results["conditions"][arm].get(budget)
         if found is None:
@@ -181,9 +190,7 @@ def accuracy_table(results: Mapping[str, Any]) -> Table:
         "Share of questions answered rightly, with its 95 % interval. Failed and undecided "
         'questions count as wrong: "(14 of 16)" are the ones with a verdict.'
     )
-    return Table(
-        "accuracy", "Accuracy", note, ("arm", *(f"{budget} budget" for budget in budgets)), rows
-    )
+    return Table("accuracy", "Accuracy", note, ("arm", *map(head, budgets)), rows)
 
 
 def probe_table(results: Mapping[str, Any]) -> Table:
@@ -425,7 +432,6 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     names = {
         "visual_tokens": "visual tokens",
         "seconds_alone": "seconds alone",
-        "noise_drop": "accuracy lost under noise",
     }
     saved = [
         (name, f"{number(ratios[key])} times")
@@ -433,12 +439,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         if ratios.get(key) is not None
     ]
     return text + (
-        "\n"
-        + markdown(
-            ("full baseline / small Stage II; noise: Stage I / baseline", "ratio"), saved, left=1
-        )
-        if saved
-        else ""
+        "\n" + markdown(("full baseline / small Stage II", "ratio"), saved, left=1) if saved else ""
     )
 
 
