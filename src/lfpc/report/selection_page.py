@@ -5,7 +5,7 @@ level.
 from pathlib import Path
 
 from lfpc.evaluation.terminal import TRUNCATION
-from lfpc.report import figures
+from lfpc.report.curves import level_figure
 from lfpc.report.data_page import TextTable, write_data_page
 from lfpc.selection.run import Level, Selection
 
@@ -74,7 +74,7 @@ def write_selection_page(out: Path, found: Selection) -> Path:
         (i, level.right_before / level.asked) for i, level in enumerate(found.ladder) if level.asked
     ]
     names = [level_name(level) for level in found.ladder]
-    curve = figures.level_figure(
+    curve = level_figure(
         "Accuracy by level",
         {"at this level": here, "the same samples at the original": before},
         names,
