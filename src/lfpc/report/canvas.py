@@ -12,7 +12,7 @@ RIGHT = 10
 TOP = 10
 BOTTOM = 26
 """Size of a figure and its margins."""
-LETTER = 6.2
+LETTER = 6.6
 LINE = 12
 """Width of a letter and height of a line of a label."""
 LABEL_LETTERS = 22
