@@ -22,6 +22,8 @@ class TextTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    words: bool = False
+    """Whether cells are texts, aligned to the left and in several lines."""
 
 
 @dataclass(frozen=True, slots=True)
