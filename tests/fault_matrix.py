@@ -84,6 +84,8 @@ def end_of(out: Path) -> dict[str, Any]:
             found[name] = {row.get("key", row.get("id", row.get("step"))): row for row in rows}
         elif file.suffix == ".json":
             found[name] = _kept(json.loads(file.read_text()), out)
+            if file.name == "config.json":
+                found[name].pop("id", None)  # drawn anew for each run
         elif file.suffix != ".pt":
             found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
         else:

@@ -112,7 +112,11 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path, how, work):
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, str(script), str(file)], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, str(script), str(file)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        # a suite in the background of a shell ignores it, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not (file.exists() and file.read_text()):
             assert process.poll() is None

@@ -518,7 +518,7 @@ def test_a_server_that_fails_for_three_requests_in_ten_changes_no_budget(samples
             calls += 1
             assert calls < 30
     said = capsys.readouterr().err
-    assert "the same command asks them again" in said
+    assert "run the command again to retry them" in said
     found = budgets(tmp_path / "ill")
     wanted = budgets(tmp_path / "well")
     assert calls > 0

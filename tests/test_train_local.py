@@ -496,6 +496,7 @@ def test_a_run_goes_on_when_it_was_moved_and_its_init_is_gone(base, tmp_path):
     shutil.copytree(base / "init", tmp_path / "init")
     processor = tmp_path / "init/preprocessor_config.json"
     processor.write_text(json.dumps(json.loads(processor.read_text()) | {"max_pixels": 12_345_678}))
+    (tmp_path / "init/SHA256SUMS").unlink()  # of the file before
     shutil.copytree(base / "data", tmp_path / "data")
     first = config(tmp_path, tmp_path / "out", steps=2)
     train(first, progress=False, reward=early_tokens)
