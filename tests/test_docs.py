@@ -22,6 +22,7 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.published.benchmarks import read_benchmark
 from lfpc.published.index import PUBLISHED
 from lfpc.report.evidence import Evidence
+from lfpc.report.finding import SIDE
 from lfpc.report.gallery import write_gallery
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -163,6 +164,39 @@ def test_the_gallery_shows_one_episode_of_each_case_and_counts_all(tmp_path):
         assert sample_id in page
     with pytest.raises(RunError, match="no evaluated episodes"):
         write_gallery(tmp_path / "docs", Evidence())
+
+
+def test_the_finding_is_the_first_question_that_shows_it(tmp_path):
+    pictures = noise_pictures(tmp_path / "pictures", 1)
+
+    def row(n, says, **more):
+        return made_up_episode(n, pictures[0], correct=says == "red", says=says, **more)
+
+    def evidence(lazy, looking):
+        """Records of both models by what they answer with their own crop and under noise."""
+        cells = {("baseline", "full"): lazy, ("stage1", "small"): looking}
+        return made_up_evidence(
+            {
+                (*cell, probe, 0): [
+                    row(n, pair[i], **({"coverage": 0.1} if n == 4 else {}))
+                    for n, pair in enumerate(pairs, 1)
+                ]
+                for cell, pairs in cells.items()
+                for i, probe in enumerate(("own", "noise"))
+            }
+        )
+
+    same, changed, wrong = ("red", "red"), ("red", "blue"), ("blue", "blue")
+    shows = evidence(
+        [changed, same, same, same, same],
+        [changed, same, wrong, changed, changed],  # the crop of the fourth misses the target
+    )
+    text = write_gallery(tmp_path / "docs", shows).read_text()
+    assert "`q00005`, the first question of the demo that shows it" in text
+    sheet = open_picture(tmp_path / "docs" / "gallery" / "finding.jpg")
+    assert sheet.width > 3 * SIDE
+    assert sheet.height > 2 * SIDE
+    assert "shows it" not in write_gallery(tmp_path / "two", evidence([same], [same])).read_text()
 
 
 def test_every_page_of_the_site_is_in_its_navigation():

@@ -340,7 +340,6 @@ def test_ratios_are_of_what_each_question_costs(study):
     assert ratios(all_results(study, timings=alone)["conditions"]) == {
         "visual_tokens": 10,
         "seconds_alone": 8,
-        "noise_drop": pytest.approx(4),
     }
 
 

@@ -438,7 +438,7 @@ def test_markdown_continues_with_the_planned_comparisons_and_savings():
         "n": 12,
         "clusters": 6,
     }
-    compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "noise_drop": None}}
+    compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "seconds_alone": None}}
     text = results_markdown({"conditions": {}, "comparisons": compared})
     assert (
         "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"

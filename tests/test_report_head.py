@@ -8,7 +8,7 @@ from lfpc.records import failed_record
 from lfpc.report import write_report
 from lfpc.report.cells import lost_kind
 from lfpc.report.evidence import TRAINING, Origin
-from lfpc.report.head import facts_of, head_of, headline, progress_of, resolution_note, verdict
+from lfpc.report.head import facts_of, head_of, headline, progress_of, resolution_note
 from lfpc.report.names import namer
 from lfpc.report.tables import gain_table, results_table
 from lfpc.samples import Sample
@@ -23,21 +23,11 @@ def records(right, count=60, **more):
     ]
 
 
-def condition(own, noise):
-    found = made_up_evidence({("a", "25", "own", 0): own, ("a", "25", "noise", 0): noise})
-    return found.results["conditions"]["a"]["25"]
-
-
-def test_the_verdict_is_one_sentence_with_its_numbers():
-    used = verdict(condition(records(50), records(10)))
-    assert used.startswith("Uses its crops: noise costs 66.7 points [")
-    assert used.endswith("] of 60 questions.")
-    unused = verdict(condition(records(30), records(30)))
-    assert unused.startswith("No sign that it uses its crops: noise costs 0.0 points [")
-    assert "points would have been seen in 60 questions" in unused
-    assert verdict(condition(records(1, 1), records(1, 1))).startswith("Too few questions to say")
-    alone = made_up_evidence({("a", "25", "own", 0): records(5)}).results
-    assert verdict(alone["conditions"]["a"]["25"]).startswith("Not probed")
+def test_a_run_without_probes_says_what_to_do(tmp_path):
+    head = head_of(made_up_evidence({("a", "25", "own", 0): records(5)}).results)
+    assert head is not None
+    assert head.verdict.startswith("Not probed")
+    assert "lfpc probe RUN" in head.verdict
 
 
 def test_a_run_whose_questions_all_failed_says_so_above_everything(tmp_path):
@@ -47,7 +37,7 @@ def test_a_run_whose_questions_all_failed_says_so_above_everything(tmp_path):
     text = write_report(tmp_path / "out", found, title="A run").read_text()
     place = text.index("1 of 1 questions failed and count as wrong, the first with: no such server")
     assert text.index("Incomplete results") < place < text.index("<h1>")
-    assert "No verdict: every question failed." in text
+    assert "No verdict: 1 of 1 questions have no answer (own)." in text
     assert "0.0 % (0 of 1)" in text.replace(" [0.0, 79.3]", "")
 
 

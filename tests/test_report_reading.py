@@ -92,8 +92,8 @@ def test_several_runs_are_compared_with_the_first(evaluated):
         for one in found.run_comparisons
         if one.metric == "accuracy"
     ] == [
-        ("accuracy", ("b", "256"), ("a", "256")),
-        ("accuracy", ("b", "1024"), ("a", "1024")),
+        ("accuracy", ("a", "256"), ("b", "256")),
+        ("accuracy", ("a", "1024"), ("b", "1024")),
     ]
 
 
@@ -160,7 +160,7 @@ def test_a_study_without_results_has_the_planned_comparisons_and_ratios(tmp_path
     assert [(row["metric"], row["left"], row["right"]) for row in found["differences"]] == [
         ("accuracy", ["stage1", "small"], ["baseline", "small"])
     ]
-    assert set(found["ratios"]) == {"visual_tokens", "seconds_alone", "noise_drop"}
+    assert set(found["ratios"]) == {"visual_tokens", "seconds_alone"}
 
 
 def test_several_studies_keep_what_each_compares_within_itself(tmp_path, pictures):
@@ -209,6 +209,8 @@ def test_the_command_writes_a_report_of_two_runs_with_their_differences(
     assert cli.main(["report", *runs, "--out", str(tmp_path / "report")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"open {tmp_path / 'report' / 'index.html'}"
     table = (tmp_path / "report" / "tables" / "runs.md").read_text()
-    assert "| b 256 \u2212 a 256: accuracy | +75.0 [" in table, "right on 4 of 4 against 1 of 4"
+    assert "| a 256 \u2212 b 256: accuracy | \u221275.0 [" in table, (
+        "right on 4 of 4 against 1 of 4"
+    )
     assert cli.main(["report", str(tmp_path / "nothing")]) == 1
     assert capsys.readouterr().err.startswith(f"lfpc: {tmp_path / 'nothing'}: no such folder")

@@ -2,6 +2,7 @@
 and the verb."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -27,6 +28,7 @@ from lfpc.evaluation.timing import write_timings
 from lfpc.images import CropRules, View, open_picture
 from lfpc.metrics.summary import Timing
 from lfpc.protocols import PROTOCOLS
+from lfpc.published.index import PUBLISHED, published_set
 from lfpc.records import EpisodeRecord, log_record, read_records, record_of
 from lfpc.samples import Sample
 from lfpc.storage.runs import EPISODES_FILE, read_run
@@ -368,6 +370,26 @@ def test_instructions_are_printed_for_benchmarks_and_training_sets(
 ) -> None:
     assert cli.main(["data", "fetch-instructions", name]) == 0
     assert f"hf download {repository}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_download_overwrites_another(name: str) -> None:
+    folders = re.findall(r"--local-dir (\S+)", published_set(name).fetch)
+    assert len(set(folders)) == len(folders)
+    assert all(folder.split("/")[:2] == ["DIR", name] for folder in folders)
+
+
+def test_instructions_fetch_what_is_needed_and_name_the_next_command(capsys: Any) -> None:
+    said = {}
+    for name in ("visualprobe", "hrbench-4k", "hrbench-8k", "mini-o3"):
+        assert cli.main(["data", "fetch-instructions", name]) == 0
+        said[name] = capsys.readouterr().out
+    for part in ("Easy", "Medium", "Hard"):
+        assert f"--local-dir DIR/visualprobe/VisualProbe_{part}\n" in said["visualprobe"]
+    assert "--include '*4k*.tsv' --local-dir DIR/hrbench-4k\n" in said["hrbench-4k"]
+    assert "--include '*8k*.tsv' --local-dir DIR/hrbench-8k\n" in said["hrbench-8k"]
+    assert "Then: lfpc eval --tasks hrbench-8k --data DIR --out RUN" in said["hrbench-8k"]
+    assert "Then: lfpc data import mini-o3 DIR/mini-o3 OUT" in said["mini-o3"]
 
 
 def test_a_folder_without_an_evaluation_is_a_run_error(tmp_path: Path) -> None:

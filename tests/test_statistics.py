@@ -14,6 +14,7 @@ from lfpc.metrics.statistics import (
     effective_size,
     holm,
     mcnemar,
+    newcombe_interval,
     p_text,
     paired_difference,
     power_line,
@@ -91,7 +92,42 @@ def test_paired_difference_of_two_lists():
 
 def test_equal_lists_do_not_differ():
     difference = paired_difference([1, 0, 1], [1, 0, 1])
-    assert (difference.delta, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+    assert (difference.delta, difference.p) == (0, 1)
+    assert difference.low == -difference.high < -0.2  # three equal pairs are no proof
+    lengths = paired_difference([0.5, 2.5], [0.5, 2.5])
+    assert (lengths.delta, lengths.low, lengths.high, lengths.p) == (0, 0, 0, 1)
+
+
+def verdicts(both, only_a, only_b, neither):
+    counts = (both, only_a, only_b, neither)
+    pairs = zip([(1, 1), (1, 0), (0, 1), (0, 0)], counts, strict=True)
+    return zip(*[pair for pair, count in pairs for _ in range(count)], strict=True)
+
+
+def test_newcombe_interval_of_the_published_examples():
+    a, b = verdicts(36, 12, 2, 0)
+    assert newcombe_interval(a, b, 50) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    a, b = verdicts(20, 12, 2, 16)
+    assert newcombe_interval(a, b, 50) == pytest.approx((0.0562, 0.3292), abs=5e-5)
+
+
+def test_newcombe_interval_has_width_where_no_pair_disagrees():
+    # phi = (4 * 4 - 8 / 2) / 16 = 3 / 4, and l = u = 0.28478 of wilson(4, 8): l sqrt(2 - 2 phi)
+    a, b = verdicts(4, 0, 0, 4)
+    assert newcombe_interval(a, b, 8) == pytest.approx((-0.20137, 0.20137), abs=1e-5)
+    # no correlation where all are right: l of wilson(8, 8) is z^2 / (n + z^2) = 0.32441
+    assert newcombe_interval([1] * 8, [1] * 8, 8) == pytest.approx((-0.32441, 0.32441), abs=1e-5)
+    low, high = newcombe_interval([1] * 8, [0] * 8, 8)
+    assert (low, high) == (pytest.approx(1 - 0.32441 * sqrt(2), abs=1e-4), 1.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
+def test_newcombe_interval_holds_the_difference_and_turns_with_its_sides(pairs):
+    a, b = zip(*pairs, strict=True)
+    low, high = newcombe_interval(a, b, len(pairs))
+    assert -1 <= low <= np.mean(a) - np.mean(b) + 1e-9
+    assert np.mean(a) - np.mean(b) - 1e-9 <= high <= 1
+    assert newcombe_interval(b, a, len(pairs)) == pytest.approx((-high, -low), abs=1e-9)
 
 
 def test_one_question_is_no_evidence_about_others():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import lfpc
+from environments import ROOT
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
@@ -80,6 +81,13 @@ def test_a_local_build_of_a_version_is_that_version():
 def test_vllm_and_flash_attention_are_needed_where_they_are_used():
     assert {VLLM, FLASH_ATTENTION} <= set(needed(Cluster()))
     assert not {VLLM, FLASH_ATTENTION} & set(needed(Cluster(rollout="another", padding_free=False)))
+
+
+def test_the_cluster_requirements_are_those_that_a_run_checks():
+    lines = (ROOT / "requirements-cluster.txt").read_text().splitlines()
+    listed = {line.replace("verl[vllm]", "verl") for line in lines if not line.startswith("#")}
+    assert listed == {one for one in needed(Cluster()) if one != FLASH_ATTENTION}
+    assert f"pip install --no-build-isolation '{FLASH_ATTENTION}'" in "\n".join(lines)
 
 
 # ---- hardware

@@ -52,6 +52,10 @@ VERBS: dict[str, type[Verb]] = {
 }
 
 
+_MODEL_PACKAGES = ("safetensors", "tensorboard", "tokenizers", "torch", "transformers")
+"""Packages that an installation for served models lacks (requirements-served.txt)."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code; wrong usage leaves through SystemExit(2)."""
     os.environ.setdefault(
@@ -77,6 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Terminated as error:
         _fail("ended by SIGTERM; the same command resumes from what is written", words)
         return int(error.code or 0)
+    except ModuleNotFoundError as error:
+        if error.name not in _MODEL_PACKAGES:
+            raise
+        return _fail(
+            f"{error.name} is not installed, and this command needs it: `pip install lfpc` with "
+            f"all its requirements, or use a served model (--base-url)",
+            words,
+        )
     # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(

@@ -162,7 +162,13 @@ class FetchInstructions:
     def run(self) -> str:
         from lfpc.published.index import published_set
 
-        return published_set(self.task).fetch
+        found = published_set(self.task)
+        use = (
+            f"lfpc eval --tasks {found.name} --data DIR --out RUN ..."
+            if found.score
+            else f"lfpc data import {found.name} DIR/{found.name} OUT"
+        )
+        return f"{found.fetch}\nThen: {use}" if "hf download" in found.fetch else found.fetch
 
 
 VERBS: dict[str, type[Verb]] = {

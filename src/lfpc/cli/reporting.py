@@ -15,7 +15,7 @@ class Report:
     CSV, tables as Markdown and LaTeX.
 
     A run is a folder that lfpc demo, lfpc train or lfpc eval wrote. Several runs are shown side by
-    side, with paired differences to the first.
+    side, with paired differences (the first minus each other).
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]

@@ -76,7 +76,7 @@ def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str
             if row := difference_row(left, right, score_drop):
                 tests.append({"metric": f"lost under {probe}", **row})
     adjust(tests)
-    described = ((name, difference_row(a[OWN], b[OWN], field(name))) for name in FIELDS)
+    described = ((name, _described(a[OWN], b[OWN], name)) for name in FIELDS)
     runs = {"A": a[OWN], "B": b[OWN]}
     common = set.intersection(*({record.sample.id for record in some} for some in runs.values()))
     return {
@@ -90,3 +90,13 @@ def compare_runs(a: Mapping[str, Records], b: Mapping[str, Records]) -> dict[str
             name: sum(record.failed for record in records) for name, records in runs.items()
         },
     }
+
+
+def _described(a: Records, b: Records, name: str) -> dict[str, Any] | None:
+    """The difference row of a field. Seconds of questions that a batch answers together are the
+    batch's, divided: they have no interval over questions.
+    """
+    row = difference_row(a, b, field(name))
+    if row and name == "seconds" and any(one.concurrency is None for one in (*a, *b)):
+        row |= {"low": None, "high": None, "p": None, "smallest": None, "power": ""}
+    return row

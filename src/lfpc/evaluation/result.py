@@ -10,6 +10,7 @@ from lfpc.errors import ConfigError
 from lfpc.evaluation.places import Known, place_at, place_records
 from lfpc.evaluation.probes import OWN, accuracy_drop
 from lfpc.evaluation.terminal import probe_lines
+from lfpc.evaluation.verdict import verdict_lines
 from lfpc.metrics.statistics import Difference
 from lfpc.records import EpisodeRecord
 
@@ -18,7 +19,7 @@ from lfpc.records import EpisodeRecord
 class EvaluationResult:
     """Results of one model at one budget, with its own crops and under probes.
 
-    Its text, also in a notebook, is the table of `lfpc eval`.
+    Its text, also in a notebook, is the table of `lfpc eval`, which ends with a verdict in words.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         left_out = [f"{probe}: left out, no sample has boxes" for probe in self.left_out]
-        return "\n".join([*probe_lines(self.condition), *left_out])
+        return "\n".join([*probe_lines(self.condition), *left_out, *verdict_lines(self.condition)])
 
     def __repr__(self) -> str:
         return str(self)

@@ -234,8 +234,8 @@ def _with_drop(records: AllRecords, cell: ArmBudget) -> list[EpisodeRecord]:
 
 
 def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """Ratios of visual tokens and seconds (baseline at full budget over Stage II at the small one)
-    and of the accuracy lost under noise (Stage I over baseline); None: not evaluated.
+    """Ratios of visual tokens and seconds, baseline at full budget over Stage II at the small one;
+    None: not evaluated.
     """
 
     def at(cell: ArmBudget) -> Mapping[str, Any] | None:
@@ -252,15 +252,10 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
         found = at(cell)
         return found and found["seconds_alone"]
 
-    def drop(cell: ArmBudget) -> Any:
-        found = at(cell)
-        return found and lost(found, "noise").get("delta")
-
     ours, theirs = RATIOS
     return {
         "visual_tokens": ratio(tokens(theirs), tokens(ours)),
         "seconds_alone": ratio(seconds(theirs), seconds(ours)),
-        "noise_drop": ratio(drop(("stage1", "small")), drop(("baseline", "small"))),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
+from lfpc.evaluation.verdict import gain_verdict
 from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
 
@@ -43,6 +44,8 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         f"tool used on {own['tool_rate']:.0%} of {own['n']} questions; everything in points of "
         f"accuracy, with 95 % intervals"
     ]
+    if own["chance"] is not None:
+        notes.append(f"chance level (guessing among the options): {_percent(own['chance'])}")
     if own["answered_before_crop"] is not None:
         notes.append(
             f"already answered before the first crop: {own['answered_before_crop']:.0%} of "
@@ -90,7 +93,8 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
         about,
         *(f"{look}: {row['power']}" for look, row in results["looks"].items()),
     ]
-    return [*_columns(lines), *notes]
+    verdict = gain_verdict(results)
+    return [*_columns(lines), *notes, *([verdict] if verdict else [])]
 
 
 def figure_lines(
@@ -113,7 +117,8 @@ def figure_lines(
         )
         interval = f"[{found['accuracy_low']:.3f}, {found['accuracy_high']:.3f}]"
         lines.append(
-            f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records; "
+            f"{name}: accuracy {found['accuracy']:.3f} {interval} of {found['n']} records"
+            f"{_chance(found)}; "
             f"decided by {shares}"
         )
         lines += shortfall_lines({name: incomplete.get(name)})
@@ -162,10 +167,9 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         numbers = (_percent(row["left"]), _percent(row["right"]), _points(row), _p(row), mcnemar)
         lines.append((row["metric"], *numbers, str(row["n"]), str(row["clusters"])))
     for row in results["fields"]:
-        interval = (
-            f"{_number(row['delta'], '+')} [{_number(row['low'], '+')}, "
-            f"{_number(row['high'], '+')}]"
-        )
+        interval = _number(row["delta"], "+")
+        if row["low"] is not None or row["high"] is not None:
+            interval += f" [{_number(row['low'], '+')}, {_number(row['high'], '+')}]"
         numbers = (_number(row["left"]), _number(row["right"]), interval, "", "")
         metric = str(row["metric"])
         name = _FIELD_NAMES.get(metric, metric.replace("_", " "))
@@ -190,6 +194,11 @@ def truncation_lines(counts: Mapping[str, int]) -> list[str]:
     return [
         f"{name}: {count} questions have {TRUNCATION}" for name, count in counts.items() if count
     ]
+
+
+def _chance(found: Mapping[str, Any]) -> str:
+    chance = found.get("chance")
+    return "" if chance is None else f", chance {chance:.3f}"
 
 
 def _percent(value: float | None) -> str:

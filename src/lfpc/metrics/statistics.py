@@ -140,6 +140,43 @@ def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> I
     )
 
 
+def newcombe_interval(a: Sequence[float], b: Sequence[float], size: float) -> Interval:
+    """Interval of mean(a - b) of paired zeros and ones, by squaring and adding Wilson intervals.
+
+        low  = d - sqrt(l_a^2 - 2 phi l_a u_b + u_b^2)       l: mean - low, u: high - mean
+        high = d + sqrt(u_a^2 - 2 phi u_a l_b + l_b^2)       of each Wilson interval
+        phi  = the correlation of a and b, continuity corrected; 0 where a or b is constant
+
+    Unlike a bootstrap it has width where a and b never disagree.
+
+    Args:
+        a, b: verdicts on the same questions.
+        size: number of independent pairs.
+    Source: Newcombe 1998 (paired proportions), method 10.
+    """
+    from scipy.stats import norm
+
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    z = float(norm.ppf(0.975))
+
+    def ends(p: float) -> Interval:
+        """(mean - low, high - mean)."""
+        centre = (p + z * z / (2 * size)) / (1 + z * z / size)
+        spread = z * sqrt(p * (1 - p) / size + z * z / (4 * size * size)) / (1 + z * z / size)
+        return p - centre + spread, centre + spread - p
+
+    p, q = float(x.mean()), float(y.mean())
+    (low_a, up_a), (low_b, up_b) = ends(p), ends(q)
+    both = float((x * y).mean())
+    excess = both - p * q  # (n11 n00 - n10 n01) / n^2
+    corrected = max(0.0, excess - 1 / (2 * size)) if excess > 0 else excess
+    product = p * (1 - p) * q * (1 - q)
+    phi = corrected / sqrt(product) if product else 0.0
+    low = p - q - sqrt(max(0.0, low_a**2 - 2 * phi * low_a * up_b + up_b**2))
+    high = p - q + sqrt(max(0.0, up_a**2 - 2 * phi * up_a * low_b + low_b**2))
+    return max(-1.0, low), min(1.0, high)
+
+
 def bootstrap_interval(
     values: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
@@ -250,6 +287,9 @@ def paired_difference(
 ) -> Difference:
     """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value.
 
+    Verdicts whose differences are all equal have the `newcombe_interval` in place of a bootstrap
+    of width 0: eight questions without a change do not show that none would change.
+
     Args:
         a, b: values of the same questions under two conditions, in the same order.
         clusters: the picture of each question; None: each question is its own cluster.
@@ -270,6 +310,8 @@ def paired_difference(
     p = sign_flip_p(d, names, resamples=resamples, seed=seed)
     size = effective_size(d, names)
     verdicts = {-1.0, 0.0, 1.0}.issuperset(d)
+    if len(set(d)) == 1 and {0.0, 1.0}.issuperset([*a, *b]):
+        low, high = newcombe_interval(a, b, size)
     steps = [abs(one) for one in d if one]
     spread = (
         {"discordance": float(np.mean(np.square(d)))}

@@ -34,6 +34,7 @@ CHAIN_OF_FOCUS = PublishedSet(
         ["xintongzhang/CoF-RL-Data"],
         "The JSON file, and images.zip unpacked. Picture names are paths on the authors' disk: "
         "import with --strip /their/path/ --root PICTURES.",
+        unpack="images.zip",
     ),
     read=reader("*.jsonl", "*.json", "*.parquet", make=_sample),
 )

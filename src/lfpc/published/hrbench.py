@@ -93,7 +93,8 @@ def _hrbench(size: str) -> PublishedSet:
         fetch=hugging_face(
             f"hrbench-{size}",
             ["DreamMr/HR-Bench"],
-            f"One of hr_bench_{size}.tsv (least memory) and hr_bench_{size}.parquet is enough.",
+            f"hr_bench_{size}.tsv is enough. hr_bench_{size}.parquet also works, with more memory.",
+            include=f"*{size}*.tsv",
         ),
         read=reader(f"*{size}*.tsv", f"*{size}*.parquet", make=partial(_sample, size=size)),
         score=score_hrbench,

@@ -48,6 +48,7 @@ PIXEL_REASONER = PublishedSet(
         "pixel-reasoner",
         ["TIGER-Lab/PixelReasoner-RL-Data"],
         "The parquet file, and images.zip unpacked beside it; videos are left out.",
+        unpack="images.zip",
     ),
     read=reader("*.parquet", "*.jsonl", "*.json", make=_sample),
 )

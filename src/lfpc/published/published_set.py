@@ -64,16 +64,26 @@ class PublishedSet:
     """Number of rows of the published set; None: not fixed."""
 
 
-def hugging_face(name: str, repositories: Sequence[str], layout: str) -> str:
+def hugging_face(
+    name: str, repositories: Sequence[str], layout: str, *, include: str = "", unpack: str = ""
+) -> str:
     """The `fetch` text of a set in Hugging Face data sets.
 
     Args:
         name: name of the set and of its folder.
-        repositories: data sets as "owner/name".
+        repositories: data sets as "owner/name"; of several, each goes into a folder of its name.
         layout: needed files and their layout.
+        include: pattern of the needed files; empty: all.
+        unpack: archive among them.
     """
-    commands = "".join(
-        f"\n  hf download {repository} --repo-type dataset --local-dir DIR/{name}"
+    several = len(repositories) > 1
+    only = f" --include '{include}'" if include else ""
+    commands = [
+        f"hf download {repository} --repo-type dataset{only} --local-dir DIR/{name}"
+        + (f"/{repository.rpartition('/')[2]}" if several else "")
         for repository in repositories
-    )
-    return f"Hugging Face data set {', '.join(repositories)}:{commands}\n{layout}"
+    ]
+    if unpack:
+        commands.append(f"unzip -q DIR/{name}/{unpack} -d DIR/{name}")
+    lines = "".join(f"\n  {command}" for command in commands)
+    return f"Hugging Face data set {', '.join(repositories)}:{lines}\n{layout}"

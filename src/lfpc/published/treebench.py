@@ -54,7 +54,10 @@ def score_treebench(records: Records) -> Summary:
 TREEBENCH = PublishedSet(
     name="treebench",
     fetch=hugging_face(
-        "treebench", ["HaochenWang/TreeBench"], "TreeBench.tsv is all that is needed."
+        "treebench",
+        ["HaochenWang/TreeBench"],
+        "TreeBench.tsv is all that is needed.",
+        include="*.tsv",
     ),
     read=reader("*treebench*.tsv", "*.tsv", "*.parquet", make=_sample),
     score=score_treebench,

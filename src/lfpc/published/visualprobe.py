@@ -42,8 +42,8 @@ VISUALPROBE = PublishedSet(
     fetch=hugging_face(
         "visualprobe",
         ["Mini-o3/VisualProbe_Easy", "Mini-o3/VisualProbe_Medium", "Mini-o3/VisualProbe_Hard"],
-        "Keep each part in a folder of its name "
-        "(DIR/visualprobe/VisualProbe_Hard/val.json): the name becomes the category.",
+        "Each part has a folder of its name (DIR/visualprobe/VisualProbe_Hard/val.json), which "
+        "becomes the category.",
     ),
     # The test parts, else every list.
     read=reader("*val.json", "*test.json", *_LISTS, make=_sample),

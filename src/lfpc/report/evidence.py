@@ -90,11 +90,11 @@ class Evidence:
 
     @property
     def run_comparisons(self) -> list[Comparison]:
-        """Comparisons of each further run with the first."""
+        """Comparisons of the first run with each further one, in the order of `lfpc compare`."""
         found = list(dict.fromkeys((one.arm, one.budget) for one in self.records))
         arms = {arm for arm, _ in found}
         return [
-            Comparison(metric, (arm, budget), (theirs, budget))
+            Comparison(metric, (theirs, budget), (arm, budget))
             for arm, budget in found
             if (theirs := self._in_first_run(arm)) in arms and theirs is not None
             for metric in COMPARED

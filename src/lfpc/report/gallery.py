@@ -15,10 +15,16 @@ from lfpc.records import EpisodeRecord
 from lfpc.report.browser import EpisodeSet, episode_sets, episodes_of
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
+from lfpc.report.finding import Shown, finding_pairs, finding_picture
 from lfpc.report.markup import markdown
 from lfpc.report.strip import episode_strip
 
 SHOWN_ARM = "stage2"
+FINDING = (
+    (("baseline", "full"), "Baseline\n{tokens} visual tokens"),
+    (("stage1", "small"), "Stage I\n{tokens} visual tokens"),
+)
+"""(arm, budget) and label of the rows of the finding."""
 ByProbe = Mapping[str, EpisodeRecord]
 """A question's records by probe."""
 
@@ -85,12 +91,41 @@ def write_gallery(out: Path, evidence: Evidence) -> Path:
         (out / "gallery").mkdir(parents=True, exist_ok=True)
         for case in CASES:
             parts.append(_shown(out, case, sets, evidence))
+        parts += _finding(out, sets, evidence)
         (out / "gallery.md").write_text("\n".join(parts), encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(
             f"{out}: the gallery cannot be written: {error.strerror or error}"
         ) from error
     return out / "gallery.md"
+
+
+def _finding(out: Path, sets: list[EpisodeSet], evidence: Evidence) -> list[str]:
+    """The section of the finding; empty if a row's arm was not evaluated, or no question shows
+    it.
+    """
+    found = {(one.arm, one.budget): one for one in sets}
+    if any(cell not in found for cell, _ in FINDING):
+        return []
+    chosen = [found[cell] for cell, _ in FINDING]
+    pair = next(finding_pairs(*(list(episodes_of(one)) for one in chosen)), None)
+    if pair is None:
+        return []
+    rows: list[Shown] = []
+    for one, (own, noise), (_, label) in zip(chosen, pair, FINDING, strict=True):
+        looks = [evidence.shown(one.condition(probe)) for probe in ("own", "noise")]
+        if not all(looks):
+            return []
+        name = label.format(tokens=own.visual_tokens)
+        rows.append(Shown(name, own, noise, *(look.look for look in looks if look)))
+    finding_picture(rows).save(out / "gallery" / "finding.jpg", quality=88)
+    return [
+        "## One question under its own crop and under noise\n\n"
+        "The baseline answers the same whatever the crop shows. After Stage I the answer comes "
+        "from the crop.\n\n"
+        "![One question under its own crop and under noise](gallery/finding.jpg)\n\n"
+        f"`{rows[0].own.sample.id}`, the first question of the demo that shows it.\n"
+    ]
 
 
 def _counts(sets: list[EpisodeSet]) -> str:

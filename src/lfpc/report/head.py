@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lfpc.evaluation.results import RATIOS, ArmBudget, lost
+from lfpc.evaluation.verdict import crop_verdict, verdict_lines
 from lfpc.records import EpisodeRecord
 from lfpc.report.browser import EpisodeSet, episodes_of
 from lfpc.report.cards import UNCHANGED, Card, answer_change, card, kinds_of
@@ -16,6 +17,11 @@ from lfpc.report.evidence import TRAINING, Evidence
 from lfpc.report.names import Namer, results_namer, split_budget
 from lfpc.report.numbers import NOTHING, bracketed, number, percent
 from lfpc.report.pictures import PictureFiles
+
+NOT_PROBED = (
+    "Not probed, so whether the model uses its crops is unknown. `lfpc probe RUN` asks the "
+    "questions again with noise for every crop."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Head:
     name: str
     """Name of the condition that it shows."""
     verdict: str
+    verdicts: tuple[tuple[str, str], ...]
+    """Verdicts about every condition, with its name."""
     tiles: tuple[Tile, ...]
 
 
@@ -59,7 +67,16 @@ def head_of(results: Mapping[str, Any]) -> Head | None:
     cell = headline(results)
     name = results_namer(results)
     found = _at(results, cell)
-    return Head(name(*cell), verdict(found), tuple(_tiles(results, cell, name)))
+    return Head(
+        name(*cell),
+        crop_verdict(found) or NOT_PROBED,
+        tuple(
+            (name(arm, budget), line)
+            for arm, budget, one in conditions(results)
+            for line in verdict_lines(one)
+        ),
+        tuple(_tiles(results, cell, name)),
+    )
 
 
 def headline(results: Mapping[str, Any]) -> ArmBudget:
@@ -82,31 +99,6 @@ def _reference(results: Mapping[str, Any], cell: ArmBudget) -> ArmBudget | None:
     same = [one for one in cells if one[0] == cell[0] and split_budget(one[1])[0] == task]
     others = [one for one in cells if one[1] == cell[1]]
     return next(iter([*same[::-1], *others]), None)
-
-
-def verdict(condition: Mapping[str, Any]) -> str:
-    """Whether a policy uses its crops, in a sentence."""
-    if condition["summary"]["failed"] == condition["summary"]["n"]:
-        return "No verdict: every question failed."
-    row = lost(condition, "noise")
-    if not row:
-        return (
-            "Not probed, so whether the model uses its crops is unknown. `lfpc probe RUN` asks the "
-            "questions again with noise for every crop."
-        )
-    if row["low"] is None or row["smallest"] is None:
-        return f"Too few questions to say whether it uses its crops: {row['n']:,}."
-    points = f"{100 * row['delta']:.1f} points {bracketed([row['low'], row['high']])}".replace(
-        "-", "\u2212"
-    )
-    if row["low"] > 0:
-        return f"Uses its crops: noise costs {points} of {row['n']:,} questions."
-    if row["high"] < 0:
-        return f"Noise in place of its crops gains {points} of {row['n']:,} questions."
-    return (
-        f"No sign that it uses its crops: noise costs {points}; a drop of "
-        f"{100 * row['smallest']:.1f} points would have been seen in {row['n']:,} questions."
-    )
 
 
 def _at(results: Mapping[str, Any], cell: ArmBudget) -> Mapping[str, Any]:

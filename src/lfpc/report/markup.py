@@ -47,7 +47,6 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     names = {
         "visual_tokens": "visual tokens",
         "seconds_alone": "seconds alone",
-        "noise_drop": "accuracy lost under noise",
     }
     saved = [
         (name, f"{number(ratios[key])} times")
@@ -55,12 +54,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         if ratios.get(key) is not None
     ]
     return text + (
-        "\n"
-        + markdown(
-            ("full baseline / small Stage II; noise: Stage I / baseline", "ratio"), saved, left=1
-        )
-        if saved
-        else ""
+        "\n" + markdown(("full baseline / small Stage II", "ratio"), saved, left=1) if saved else ""
     )
 
 
