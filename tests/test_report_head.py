@@ -61,6 +61,14 @@ def test_each_figure_of_the_head_has_its_reference():
     assert (tokens.value, tokens.reference) == ("30", "20 in the first view; 256 tokens: 30")
 
 
+def test_an_incomplete_condition_is_no_reference():
+    failed = [failed_record(record.sample, "gone") for record in records(5, 5)]
+    found = made_up_evidence({("a", "25", "own", 0): records(5), ("a", "256", "own", 0): failed})
+    head = head_of(found.results)
+    assert head is not None
+    assert [tile.reference for tile in head.tiles] == ["", "20 in the first view"]
+
+
 def test_a_study_opens_with_stage_2_at_the_small_budget_beside_the_baseline_at_the_full():
     cells = [("baseline", "small"), ("baseline", "full"), ("stage2", "small")]
     found = made_up_evidence({(*cell, "own", 0): records(30) for cell in cells}).results

@@ -90,9 +90,13 @@ def headline(results: Mapping[str, Any]) -> ArmBudget:
 
 def _reference(results: Mapping[str, Any], cell: ArmBudget) -> ArmBudget | None:
     """What a condition compares to: the baseline at full budget for Stage II, else the largest
-    budget of the same arm and task, else another arm at the same budget.
+    budget of the same arm and task, else another arm at the same budget; never an incomplete one.
     """
-    cells = [(arm, budget) for arm, budget, _ in conditions(results) if (arm, budget) != cell]
+    cells = [
+        (arm, budget)
+        for arm, budget, found in conditions(results)
+        if (arm, budget) != cell and not found["summary"]["incomplete"]
+    ]
     if cell == RATIOS[0] and RATIOS[1] in cells:
         return RATIOS[1]
     task = split_budget(cell[1])[0]
@@ -135,14 +139,14 @@ def _tiles(results: Mapping[str, Any], cell: ArmBudget, name: Namer) -> Iterator
             ),
             episodes_link(*cell, lost_kind("noise")),
         )
-    tokens = summary["visual_tokens"]
+    tokens, first = summary["visual_tokens"], summary["global_tokens"]
     if tokens is not None:
         yield Tile(
             "Visual tokens per question",
             number(tokens, 0),
             "",
             _joined(
-                f"{number(summary['global_tokens'], 0)} in the first view",
+                f"{number(first, 0)} in the first view" if first is not None else "",
                 f"{beside}: {number(theirs['summary']['visual_tokens'], 0)}" if theirs else "",
             ),
             episodes_link(*cell, sort="tokens"),
