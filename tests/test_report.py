@@ -441,7 +441,7 @@ def test_markdown_continues_with_the_planned_comparisons_and_savings():
     compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "seconds_alone": None}}
     text = results_markdown({"conditions": {}, "comparisons": compared})
     assert (
-        "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
+        "| stage2, small \u2212 stage1, small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
         in text
     )
     assert "| visual tokens | 8.0 times |" in text

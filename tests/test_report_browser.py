@@ -161,9 +161,11 @@ def test_the_report_opens_with_the_verdict_and_an_episode_that_shows_it(page, fo
     assert page.locator(".tile").count() == 3
     shown = page.locator(".example img")
     assert shown.count() == 3, "the first view, the crop, the noise"
+    assert page.inner_text("#example") == "The answer stays without the crop", "6 are too few"
     page.get_by_role("link", name="Open the episode").click()
     page.wait_for_selector("article")
-    assert page.locator("h4").all_inner_texts() == ["own crops right", "noise wrong"]
+    assert page.locator("h4").all_inner_texts() == ["own crops right", "noise right"]
+    assert page.locator(".chip").all_inner_texts()[1] == "answer unchanged"
 
 
 def test_a_chip_says_what_an_answer_rests_on_and_pictures_stay_in_view(page, folder):

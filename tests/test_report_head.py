@@ -6,10 +6,12 @@ from reports import CONFIG, made_up_evidence, made_up_record
 from lfpc.evaluation.results import Condition
 from lfpc.records import failed_record
 from lfpc.report import write_report
+from lfpc.report.browser import episode_sets
 from lfpc.report.cells import lost_kind
 from lfpc.report.evidence import TRAINING, Origin
-from lfpc.report.head import facts_of, head_of, headline, progress_of, resolution_note
+from lfpc.report.head import example_of, facts_of, head_of, headline, progress_of, resolution_note
 from lfpc.report.names import namer
+from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import gain_table, results_table
 from lfpc.samples import Sample
 
@@ -59,6 +61,20 @@ def test_each_figure_of_the_head_has_its_reference():
     )
     assert (noise.value, noise.reference) == ("66.7 points", "")
     assert (tokens.value, tokens.reference) == ("30", "20 in the first view; 256 tokens: 30")
+
+
+@pytest.mark.parametrize(("right", "said", "changed"), [(10, "blue", True), (50, "red", False)])
+def test_the_example_shows_what_the_verdict_says(tmp_path, right, said, changed):
+    answers = {"own": records(50, said="red"), "noise": records(right, said=said)}
+    found = made_up_evidence({("a", "25", probe, 0): some for probe, some in answers.items()})
+    picked = {f"q{n}" for n in range(20, 60)}
+    shown = example_of(
+        found, found.results, episode_sets(found), picked, PictureFiles(tmp_path / "pictures")
+    )
+    assert shown is not None
+    assert shown.changed == changed
+    assert shown.card["id"] in {f"q{n}" for n in range(20, 50)}, "right with its own crop"
+    assert shown.href.endswith(f"at={shown.card['id']}")
 
 
 def test_an_incomplete_condition_is_no_reference():
@@ -134,6 +150,13 @@ def test_an_evaluation_names_model_data_protocol_and_date_and_no_training_seed()
         "Protocol": "qwen2_5_vl",
         "Date": "2026-11-26",
     }
+
+
+def test_a_study_names_its_budgets():
+    key = ("stage1", "small", "own", 0)
+    config = CONFIG | {"arm": "stage1", "budget": 25}
+    found = made_up_evidence({key: records(3, 3)}, origins={Condition(*key): Origin(config, {})})
+    assert dict(facts_of(found, found.results))["Budgets"] == "small 25 visual tokens"
 
 
 def training(arm, steps, **config):

@@ -174,7 +174,8 @@ def example_of(
     if not any(conditions(results)):
         return None
     cell = headline(results)
-    used = (lost(_at(results, cell), "noise").get("low") or 0) > 0
+    row = lost(_at(results, cell), "noise")
+    used = (row.get("low") or 0) > 0 and row["p"] < 0.05
     ranked = [
         (rank, own, others, one)
         for one in sets
@@ -204,8 +205,8 @@ def _shows(own: EpisodeRecord, noise: EpisodeRecord | None, used: bool) -> int:
 
 def facts_of(evidence: Evidence, results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was run: (name, value), one line."""
-    evaluated = [origin for one, origin in evidence.origins.items() if one.budget != TRAINING]
-    origins = evaluated or list(evidence.origins.values())
+    evaluated = {one: some for one, some in evidence.origins.items() if one.budget != TRAINING}
+    origins = list((evaluated or evidence.origins).values())
     study = any(origin.config.get("arm") for origin in origins)
 
     def values(key: str) -> str:
@@ -216,12 +217,18 @@ def facts_of(evidence: Evidence, results: Mapping[str, Any]) -> list[tuple[str, 
     data = dict.fromkeys(_short(one.get("data", {}).get("source")) for one in configs)
     tasks = values("task")
     seeds = results.get("seeds", [])
+    budgets = {
+        one.budget: f"{one.budget} {origin.config['budget']}"
+        for one, origin in evaluated.items()
+        if origin.config.get("arm") and origin.config.get("budget")
+    }
     dates = sorted({origin.date for origin in origins if origin.date})
     some = {
         "Model": "" if study else values("model") or values("init"),
         "Data": tasks or ", ".join(filter(None, data)),
         "Questions": number(results.get("questions"), 0) if evaluated else "",
         "Training seeds": ", ".join(map(str, seeds)) if study and len(seeds) > 1 else "",
+        "Budgets": f"{', '.join(budgets.values())} visual tokens" if budgets else "",
         "Protocol": values("protocol"),
         "Date": " to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])),
     }

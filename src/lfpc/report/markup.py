@@ -5,6 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.incomplete import share
 from lfpc.report.cells import Cell, Table, conditions, incomplete, interval_text
+from lfpc.report.names import results_namer
 from lfpc.report.numbers import number, percent
 from lfpc.report.tables import difference_table
 
@@ -41,7 +42,12 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     if not comparisons:
         return text
     text += "\n" + table_markdown(
-        difference_table("differences", "Differences", comparisons.get("differences", ()))
+        difference_table(
+            "differences",
+            "Differences",
+            comparisons.get("differences", ()),
+            results_namer(results),
+        )
     )
     ratios = comparisons.get("ratios", {})
     names = {

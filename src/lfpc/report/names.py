@@ -30,7 +30,7 @@ def namer(cells: Iterable[ArmBudget]) -> Namer:
     found = list(cells)
     sizes = [split_budget(budget) for _, budget in found]
     study = any(not (task or size.isdigit() or size == CHOSEN) for task, size in sizes)
-    several = study or len({arm for arm, _ in found}) > 1
+    several = study or len({arm for arm, _ in found}) != 1
 
     def name(arm: str, budget: str) -> str:
         return f"{arm}, {budget_text(budget)}" if several else budget_text(budget)

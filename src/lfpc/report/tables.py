@@ -49,9 +49,9 @@ def page_tables(
         gain_table(results, name),
         localisation_table(results, name),
         efficiency_table(results, name),
-        difference_table("differences", "Differences", compared.get("differences", ())),
-        difference_table("ablations", "Ablations", compared.get("ablations", ())),
-        difference_table("runs", "Run against run", run_comparisons),
+        difference_table("differences", "Differences", compared.get("differences", ()), name),
+        difference_table("ablations", "Ablations", compared.get("ablations", ()), name),
+        difference_table("runs", "Run against run", run_comparisons, name),
         category_table(results, name),
     ]
     return [table for table in tables if table.rows]
@@ -274,7 +274,9 @@ def category_table(results: Mapping[str, Any], name: Namer) -> Table:
     )
 
 
-def difference_table(name: str, title: str, differences: Sequence[Mapping[str, Any]]) -> Table:
+def difference_table(
+    file: str, title: str, differences: Sequence[Mapping[str, Any]], name: Namer
+) -> Table:
     """Planned comparisons, each with a link to the questions on which the two sides differ.
 
     With several training seeds there is a second interval, over questions and seeds.
@@ -283,7 +285,7 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
     rows = tuple(
         (
             Cell(
-                f"{' '.join(row['left'])} \u2212 {' '.join(row['right'])}: "
+                f"{name(*row['left'])} \u2212 {name(*row['right'])}: "
                 f"{METRIC_NAMES.get(row['metric'], row['metric'])}"
             ),
             Cell(
@@ -319,4 +321,4 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
         "pairs",
         "questions",
     )
-    return Table(name, title, note, columns, rows)
+    return Table(file, title, note, columns, rows)
