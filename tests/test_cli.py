@@ -316,6 +316,7 @@ def test_play_asks_judges_and_ends_cleanly(
     lines = capsys.readouterr().out.splitlines()
     assert "Right." in lines
     assert "Wrong: the answer is K." in lines
+    assert lines[0] == "Ctrl-C ends the game."
     assert lines[-1] == f"1 of 2 right; the pictures are in {tmp_path / 'shown'}"
 
 

@@ -153,3 +153,19 @@ def test_the_bar_counts_lines_and_files_that_are_not_there_yet(tmp_path, capsys,
         "work: 40%",
         "work: 100%",
     ]
+
+
+def test_the_bar_without_a_terminal_tells_the_time_left(tmp_path, capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("lfpc.playing.jobs._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("lfpc.playing.jobs.time.monotonic", lambda: clock[0])
+    file = tmp_path / "lines"
+    append(file, "of an earlier call")
+    with bar_over_files({file: (5, 1.0)}, "work", shown=True) as update:
+        update()
+        for _ in range(2):
+            clock[0] += 50
+            append(file, "line")
+            update()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("work")]
+    assert said == ["work: 40%, 02:30 left", "work: 60%, 01:40 left"]

@@ -31,6 +31,23 @@ def test_the_version_is_the_same_everywhere():
     assert newest[1] == lfpc.__version__
 
 
+def test_the_readme_is_short_and_cites_what_the_citation_file_does():
+    readme = (ROOT / "README.md").read_text()
+    cited = (ROOT / "CITATION.cff").read_text()
+    assert len(readme.splitlines()) <= 120
+    assert f"version = {{{lfpc.__version__}}}" in readme
+    for name in re.findall(r"family-names: ([^,}]+), given-names: ([^}]+)}", cited):
+        assert f"{name[0]}, {name[1]}" in readme
+    (title,) = re.findall(r'title: "(Learning.*)"', cited)
+    assert f"title   = {{{title}}}" in readme
+
+
+def test_every_link_of_the_readme_leads_to_a_file():
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 20
+    assert not [link for link in links if "://" not in link and not (ROOT / link).is_file()]
+
+
 MODELS = {"safetensors", "tensorboard", "tokenizers", "torch", "transformers"}
 """Requirements that only a model in this process needs."""
 

@@ -15,6 +15,7 @@ from huggingface_hub.utils import (
     disable_progress_bars,
     enable_progress_bars,
 )
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -522,3 +523,11 @@ def test_adapters_are_not_put_on_other_base_weights(base, tmp_path):
     save_checkpoint(tiny.model(seed=1), tiny.tokenizer(), tmp_path / "init")
     with pytest.raises(RunError, match="the weights of the existing run had the hash"):
         train(replace(lora, steps=2), progress=False, reward=early_tokens)
+
+
+def test_the_line_of_a_step_tells_the_time_left(capsys):
+    history = [{"reward": 0.5, "accuracy": 0.25, "tool_rate": 1.0, "seconds": s} for s in (2, 4)]
+    local._show(tqdm(disable=True), history, 2, 40, progress=True)
+    assert capsys.readouterr().err == (
+        "step 2/40 reward 0.50 accuracy 0.25 tool_rate 1.00 seconds 4.00, 01:54 left\n"
+    )

@@ -56,6 +56,11 @@ def test_a_model_that_loses_nothing_shows_no_sign_and_what_would_have_been_seen(
     assert "500 questions; a drop of 1.6 points would have been seen (80 % power)." in said
 
 
+def test_a_small_loss_is_a_loss_and_small():
+    said = verdict([1] * 900 + [0] * 100, [1] * 880 + [0] * 120)
+    assert said.startswith("Hardly uses its crops: noise costs 2.0 points [1.2, 2.9] of 1000 ")
+
+
 def test_few_questions_say_nothing_whatever_their_answers():
     assert verdict([1] * 40, [1] * 30 + [0] * 10).startswith("Uses its crops")
     for own, noise in (([1, 1, 1], [0, 0, 0]), ([1, 0] * 15, [1, 0] * 15), ([1], [0])):

@@ -1,6 +1,7 @@
 """Reinforcement learning. Imports stay inside `run`, see `lfpc.cli`."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -64,6 +65,9 @@ class Train:
         steps = asked.run.steps
         if folder != checkpoint_folder(asked.run.out, steps):
             print(f"stopped before step {steps}, as --stop-after asks; the same command resumes")
+        else:
+            command = f"lfpc eval HELD_OUT --checkpoint {folder} --probes own noise --out EVAL"
+            print(f"evaluate it: {command}", file=sys.stderr)
         return f"checkpoint: {folder} (run: {asked.run.out})"
 
 

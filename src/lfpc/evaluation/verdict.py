@@ -6,8 +6,8 @@ from typing import Any
 from lfpc.evaluation.probes import NO_TOOL, OWN
 
 RELEVANT = 0.05
-"""A drop of this size matters: without one, a sentence "no sign" needs pairs that show it with 80 %
-power."""
+"""A drop of this size matters: "no sign" needs pairs that would show it with 80 % power, and below
+it crops are "hardly" used."""
 _LEVEL = 0.05
 _COMPLETE = 0.95
 """Share of the questions that must have a verdict."""
@@ -51,7 +51,8 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     what = _SHOWN[probe.removesuffix(" (replay)")]
     size = f"{_points(row['delta'])} points [{_points(low)}, {_points(high)}] of {pairs}"
     if row["p"] < _LEVEL and low > 0:
-        return f"Uses its crops: {what} costs {size}."
+        how = "Hardly uses" if high < RELEVANT else "Uses"
+        return f"{how} its crops: {what} costs {size}."
     if row["p"] < _LEVEL and high < 0:
         gain = f"{_points(-row['delta'])} points [{_points(-high)}, {_points(-low)}] of {pairs}"
         return f"Better without its crops: {what} gains {gain}."

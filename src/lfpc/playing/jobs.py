@@ -125,7 +125,8 @@ def bar_over_files(
         shown: whether to show a bar, or lines without a terminal.
     """
     total = sum(count * weight for count, weight in expected.values())
-    said = time.monotonic()
+    began = said = time.monotonic()
+    first: float | None = None  # an interrupted job has lines already
     terminal = sys.stderr.isatty()
     with tqdm(
         total=100,
@@ -135,14 +136,17 @@ def bar_over_files(
     ) as bar:
 
         def update() -> None:
-            nonlocal said
+            nonlocal said, first
             done = sum(
                 min(_lines(file), count) * weight for file, (count, weight) in expected.items()
             )
+            first = done if first is None else first
             bar.update(100 * done / total - bar.n)
             if shown and not terminal and time.monotonic() - said > _LINE_EVERY_S:
                 said = time.monotonic()
-                tqdm.write(f"{label}: {done / total:.0%}", file=sys.stderr)
+                left = (total - done) * (said - began) / (done - first) if done > first else 0.0
+                time_left = f", {tqdm.format_interval(left)} left" if left >= 1 else ""
+                tqdm.write(f"{label}: {done / total:.0%}{time_left}", file=sys.stderr)
 
         yield update
 

@@ -126,6 +126,7 @@ def play_folder(
     for name, value in (("budget", budget), ("questions", questions), ("max_turns", max_turns)):
         if value is not None and value < 1:
             raise ConfigError(f"`{name}` must be at least 1, got {value}")
+    print("Ctrl-C ends the game.")
     policy = HumanPolicy(out)
     right = 0
     asked = 0

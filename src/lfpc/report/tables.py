@@ -73,10 +73,7 @@ def results_table(results: Mapping[str, Any], name: Namer) -> Table:
         yield Cell(text, episodes_link(arm, budget, lost_kind("noise")) if text != NOTHING else "")
         yield Cell(number(summary["visual_tokens"], 0), episodes_link(arm, budget, sort="tokens"))
 
-    values = {
-        3: [estimate(one, "accuracy")[0] for *_, one in found],
-        5: [estimate(one, "noise_drop")[0] for *_, one in found],
-    }
+    values = {3: [estimate(one, "accuracy")[0] for *_, one in found]}
     groups = [split_budget(budget)[0] for _, budget, _ in found]
     return Table(
         "accuracy",
@@ -84,7 +81,7 @@ def results_table(results: Mapping[str, Any], name: Namer) -> Table:
         "Accuracy: share answered rightly, with its 95 % interval; failed and undecided questions "
         'count as wrong, and "(14 of 16)" are those with a verdict. Lost under noise: accuracy '
         "lost when noise is shown for every crop, in points. Visual tokens: first view and crops "
-        "together. Bold: the best of a column. Numbers lead to their episodes.",
+        "together. Bold: the best accuracy. Numbers lead to their episodes.",
         (
             "condition",
             "questions",

@@ -7,8 +7,9 @@ uninterrupted one.
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -263,6 +264,8 @@ def _loop(
             save_state(trainer.model, trainer.tokenizer, optimizer, config, done, settings)
             saved = done
 
+    if progress:
+        tqdm.write(f"watch this run: lfpc report --watch {config.out}", file=sys.stderr)
     bar = tqdm(
         total=config.steps,
         initial=done,
@@ -304,7 +307,7 @@ def _loop(
                 board.numbers(numbers, step)
                 if step % config.validate_every == 0 or last:
                     board.episode(groups[0].episodes[0], step)
-            _show(bar, numbers, step, config.steps, progress=progress)
+            _show(bar, history, step, config.steps, progress=progress)
             check_progress(history, config)
             longest = max(longest, time.monotonic() - began)
             if time.monotonic() + longest > ends:
@@ -326,7 +329,10 @@ def _log_episodes(run: RunFolder, config: TrainConfig, step: int, groups: Sequen
         log_record(run, f"{step}/{place}/{number}", record)
 
 
-def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) -> None:
+def _show(
+    bar: Any, history: Sequence[Mapping[str, Any]], step: int, steps: int, *, progress: bool
+) -> None:
+    numbers = history[-1]
     facts = {
         name: numbers[name]
         for name in ("reward", "accuracy", "tool_rate", "seconds")
@@ -335,11 +341,11 @@ def _show(bar: Any, numbers: Numbers, step: int, steps: int, *, progress: bool) 
     bar.set_postfix({name: f"{value:.2f}" for name, value in facts.items()}, refresh=False)
     bar.update()
     if progress and bar.disable and (step == steps or step % max(1, steps // 20) == 0):
-        tqdm.write(
-            f"step {step}/{steps} "
-            + " ".join(f"{name} {value:.2f}" for name, value in facts.items()),
-            file=sys.stderr,
-        )
+        recent = [row["seconds"] for row in history[-10:] if row.get("seconds")]
+        left = (steps - step) * fmean(recent) if recent else 0.0
+        time_left = f", {tqdm.format_interval(left)} left" if left >= 1 else ""
+        said = " ".join(f"{name} {value:.2f}" for name, value in facts.items())
+        tqdm.write(f"step {step}/{steps} {said}{time_left}", file=sys.stderr)
 
 
 def pick_device(config: TrainConfig) -> torch.device:

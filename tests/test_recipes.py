@@ -1,0 +1,195 @@
+"""The recipes of the docs: every command is one that exists, and those that need no GPU are run
+against a scripted server or the miniature, as they stand there.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from chat_server import ChatServer
+from PIL import Image
+
+from environments import ROOT
+from lfpc import cli
+from lfpc.errors import LfpcError
+from lfpc.metrics.statistics import smallest_difference
+
+PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+RECIPES = ("looking", "benchmarks", "train-7b", "train-one-gpu", "own-data")
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 56, 56]}}'
+    "</tool_call>"
+)
+
+
+def commands(page):
+    """The `lfpc` commands in the code blocks of a page, as argument lists."""
+    found = []
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language not in ("", "bash", "sh"):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("lfpc "):
+                found.append(shlex.split(line, comments=True)[1:])
+    return found
+
+
+def whole(words):
+    """Whether a command can be run as it stands: no ellipsis, no choice of words."""
+    return not any("..." in word or "|" in word or word.startswith("[") for word in words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_the_docs_is_one_that_exists(page):
+    from lfpc.cli.training import Train
+    from lfpc.training.options import parsed
+    from lfpc.training.presets import preset
+
+    for words in filter(whole, commands(page)):
+        try:
+            verb = cli._parse(words)
+            if isinstance(verb, Train):
+                parsed(preset(verb.preset), verb.options, prog="lfpc train")
+        except (SystemExit, LfpcError) as error:
+            pytest.fail(f"{page}: lfpc {shlex.join(words)}: {error!r}")
+
+
+def test_every_recipe_holds_commands():
+    assert all(len(commands(f"docs/{name}.md")) > 2 for name in RECIPES)
+    assert len(commands("README.md")) > 4
+
+
+def test_the_numbers_of_questions_are_those_of_the_formula():
+    page = (ROOT / "docs" / "looking.md").read_text()
+    rows = re.findall(r"^\| (\d+) points \| (.*) \|$", page, re.MULTILINE)
+    assert [drop for drop, _ in rows] == ["3", "5", "10"]
+    for drop, cells in rows:
+        for discordance, cell in zip((0.05, 0.1, 0.2, 0.3), cells.split(" | "), strict=True):
+            if cell == "\N{EN DASH}":
+                assert discordance < int(drop) / 100
+                continue
+            n = int(cell.replace(",", ""))
+            least = [smallest_difference(m, discordance=discordance) for m in (n - 1, n)]
+            assert least[0] > int(drop) / 100 >= least[1]
+    assert (
+        f"show {100 * smallest_difference(191, discordance=0.1):.1f} points if 10 % differ" in page
+    )
+
+
+def say(question, turn, pictures):
+    return "<answer>A</answer>" if turn else CALL
+
+
+def replaced(words, places):
+    """A command with the beginning of its words replaced: {beginning: whole new word}."""
+    return [
+        next((str(new) for old, new in places.items() if word.startswith(old)), word)
+        for word in words
+    ]
+
+
+def run(words):
+    assert cli.main(words) == 0, shlex.join(words)
+
+
+def vstar(folder):
+    """V* in its published layout, with two questions of each category."""
+    for category in ("direct_attributes", "relative_position"):
+        place = folder / "vstar" / category
+        place.mkdir(parents=True)
+        for n in range(2):
+            noise = Image.effect_noise((640, 480), 40 + n + 5 * len(category))
+            noise.convert("RGB").save(place / f"s{n}.jpg")
+            (place / f"s{n}.json").write_text(
+                '{"target_object": ["flag"], "bbox": [[10, 20, 30, 40]], '
+                f'"question": "Which colour is flag {n}?", "options": ["red", "blue"]}}'
+            )
+
+
+@pytest.mark.slow
+def test_looking_leads_from_a_served_model_to_a_verdict(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    vstar(tmp_path / "data")
+    with ChatServer(say=say) as server:
+        places = {"http": server.base_url, "Qwen": "scripted", "/data": tmp_path / "data"}
+        for words in commands("docs/looking.md"):
+            if "--gain" in words:  # needs a model's probabilities
+                continue
+            run(replaced(words, places))
+    said = capsys.readouterr().out
+    assert "hf download craigwu/vstar_bench" in said
+    assert said.count("Too few questions to say: 4 questions about 4 pictures.") >= 2
+    assert said.count("Too few questions to say what the tool is worth: ") == 2
+
+
+@pytest.mark.slow
+def test_benchmarks_are_run_and_rescored(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    vstar(tmp_path / "data")
+    with ChatServer(say=say) as server:
+        places = {
+            "http": server.base_url,
+            "ChenShawn": "scripted",
+            "/data": tmp_path / "data",
+            "vstar,hrbench": "vstar",
+            "runs/other": "runs/deepeyes",
+        }
+        for words in commands("docs/benchmarks.md"):
+            run(replaced(words, places))
+    said = capsys.readouterr().out
+    assert "vstar/1024/own: accuracy" in said
+    assert "chance 0.500" in said
+
+
+@pytest.mark.slow
+def test_own_data_goes_from_a_csv_to_an_evaluation(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    (table,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shop = Path("shop")
+    (shop / "photos").mkdir(parents=True)
+    (shop / "questions.csv").write_text(table)
+    for n in (1, 2):
+        Image.effect_noise((640, 480), 40 + n).convert("RGB").save(shop / f"photos/000{n}.jpg")
+    with ChatServer(say=say) as server:
+        for words in commands("docs/own-data.md"):
+            run(replaced(words, {"http": server.base_url, "NAME": "scripted"}))
+    said = capsys.readouterr().out
+    assert "2 samples, 0 rejected" in said
+    assert "2 samples, all usable" in said
+
+
+@pytest.mark.slow
+def test_training_on_one_gpu_at_the_size_of_the_miniature(tmp_path, monkeypatch, capsys):
+    """The commands of the page, with the miniature's checkpoint, pictures and lengths; boxes are
+    those of the scenes, in place of a person's.
+    """
+    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import write_split
+
+    monkeypatch.chdir(tmp_path)
+    write_split(tmp_path / "data" / "train", "train", 4)
+    write_split(tmp_path / "data" / "test", "test", 2)
+    more = {
+        "select": ["--ladder", "256", "25"],
+        "train": shlex.split(
+            "--steps 2 --prompts-per-step 1 --group-size 2 --max-turns 2 --max-new-tokens 24 "
+            "--max-rollout-tokens 600 --crop.max-tokens 25 --crop.min-tokens 16 --log-episodes 4"
+        ),
+    }
+    for words in commands("docs/train-one-gpu.md"):
+        if words[0] == "annotate":
+            continue
+        words = [
+            word.replace("models/qwen2.5-vl-3b", str(base_checkpoint())).replace("000080", "000002")
+            for word in words
+        ]
+        run([*words, *more.get(words[0], ())])
+    said, lines = capsys.readouterr()
+    assert "Too few questions to say" in said or "Never crops" in said
+    assert "A: runs/stage2-test" in said
+    assert "watch this run: lfpc report --watch runs/stage1\n" in lines
+    after = "lfpc eval HELD_OUT --checkpoint runs/stage1/checkpoints/step-000002 --probes own noise"
+    assert f"evaluate it: {after}" in lines
