@@ -43,6 +43,14 @@ def test_a_run_whose_questions_all_failed_says_so_above_everything(tmp_path):
     assert "0.0 % (0 of 1)" in text.replace(" [0.0, 79.3]", "")
 
 
+def test_replies_that_the_token_limit_ended_are_a_warning_with_the_option_to_raise(tmp_path):
+    found = made_up_evidence({("a", "25", "own", 0): records(3, 3, truncated=1)})
+    text = write_report(tmp_path / "out", found, title="A run").read_text()
+    assert '<p class="fault">25 tokens, own: 3 questions have a reply that the token limit' in text
+    assert "raise --max-new-tokens" in text
+    assert "Incomplete results" not in text
+
+
 def test_each_figure_of_the_head_has_its_reference():
     found = made_up_evidence(
         {

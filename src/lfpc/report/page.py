@@ -24,7 +24,7 @@ from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
 from lfpc.report.head import example_of, facts_of, head_of, progress_of, resolution_note
 from lfpc.report.names import results_namer
-from lfpc.report.pages import copy_static, templates
+from lfpc.report.pages import copy_static, templates, typed
 from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import page_tables
 from lfpc.training.presets import PRESETS
@@ -130,7 +130,7 @@ def _faults(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         short += shortfall_lines({key: row["incomplete"] for key, row in named.items()})
         faults += truncation_lines({key: row["truncated"] for key, row in named.items()})
     missing = {key: one for key, one in results.get("incomplete", {}).items() if one["missing"]}
-    return short + shortfall_lines(missing), faults
+    return short + shortfall_lines(missing), [typed(line) for line in faults]
 
 
 def _check_folder(out: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lfpc.evaluation.terminal import TRUNCATION
 from lfpc.report.curves import level_figure
 from lfpc.report.data_page import TextTable, write_data_page
+from lfpc.report.pages import typed
 from lfpc.selection.run import Level, Selection
 
 
@@ -80,7 +81,7 @@ def write_selection_page(out: Path, found: Selection) -> Path:
             f"{found.dropped:,} dropped. {len(found.failed or {}):,} others failed. "
             f"{found.wrong:,} were answered wrongly at the original.",
         ],
-        warnings=warning_lines(found),
+        warnings=[typed(line) for line in warning_lines(found)],
         bars={"Level at which the answer first changed, in visual tokens": chosen},
         curves=[curve],
         tables=[_table(found)],

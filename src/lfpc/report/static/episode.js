@@ -144,7 +144,7 @@ const showEpisode = (() => {
     if (gains.length) article.append(make("p", { class: "facts" }, `gain of the crop in nats, over ${gains.join(" · ")}`));
     article.append(make("div", { class: "sides" },
       make("div", { class: "views" },
-        view(episode, episode.first, episode.firstSize, "First view", "The model's first picture. Solid boxes: its crops; dashed: the truth."),
+        view(episode, episode.first, episode.firstSize, "First view", `The model's first picture.${episode.boxes.length ? " Solid boxes: its crops." : ""}${episode.truth.length ? " Dashed: the truth." : ""}`),
         view(episode, episode.original, episode.firstSize, "Original", "Crops are cut from it.")),
       make("div", { class: "probes" }, ...episode.columns.map(columnOf))));
     linkBoxes(article);
