@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -58,6 +58,32 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Card:
+    """Write a model card for the hub: base, data, settings, and results with intervals and crop
+    dependence.
+    """
+
+    EXAMPLES: ClassVar = (
+        "lfpc card runs/stage2/checkpoints/step-000080 --evaluations runs/stage2-vstar",
+    )
+
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
+    """Checkpoint that `lfpc train` wrote."""
+    evaluations: tuple[Path, ...] = ()
+    """Folders that `lfpc eval` wrote about it."""
+    title: str = ""
+    """Heading of the card. Default: the names of run and checkpoint."""
+    out: Path | None = None
+    """File to write. Default: README.md in the checkpoint."""
+
+    def run(self) -> str:
+        from lfpc.report.model_card import model_card, write_model_card
+
+        card = model_card(self.checkpoint, self.evaluations, title=self.title)
+        return f"card: {write_model_card(self.out or self.checkpoint / 'README.md', card)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class MiniGallery:
     """Write a gallery of the paper's three kinds of episode from a demo: right crop and answer,
     right crop and wrong answer, wrong crop.
@@ -77,5 +103,6 @@ class MiniGallery:
 
 VERBS: dict[str, type[Verb]] = {
     "report": Report,
+    "card": Card,
     "mini gallery": MiniGallery,
 }
