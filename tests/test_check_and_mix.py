@@ -2,6 +2,7 @@
 out."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lfpc.data.check import CheckSummary, ProblemKind, check_samples
 from lfpc.data.config import MixConfig, MixPart, parts_named
 from lfpc.data.mix import draw_evenly, mix
 from lfpc.errors import ConfigError, PictureError, SampleError
+from lfpc.report.check_page import write_check_page
 from lfpc.samples import Sample, read_samples, write_samples
 
 imagehash = pytest.importorskip("imagehash", reason="the package ImageHash is not installed")
@@ -132,6 +134,25 @@ def test_report_keeps_the_worst_and_draws_at_random(tmp_path: Path) -> None:
     assert (report.rows, report.unusable) == (30, 20)
     assert [checked.sample.id for checked in report.worst if checked.sample][:2] == ["s7", "s1"]
     assert len({checked.sample.id for checked in report.drawn if checked.sample}) == 4
+
+
+def test_the_page_lists_every_row_with_a_problem(tmp_path: Path) -> None:
+    picture = photo(tmp_path / "p.png", 1)
+    samples = [
+        a_sample(picture, f"s{i}", answer="z" if i % 2 else "A", options=("x", "y"))
+        for i in range(40)
+    ]
+    file = write_samples(samples, tmp_path / "data")
+    with file.open("a") as lines:
+        lines.write("not JSON\n")
+    report = CheckSummary()
+    for checked in check_samples(file.parent):
+        report.add(checked)
+    text = write_check_page(tmp_path / "page", report, file.parent).read_text()
+    rows = re.findall(r'<tr><th scope="row">(\d+)</th><td>([^<]*)</td><td>(yes|no)</td>', text)
+    unusable = [(str(i + 1), f"s{i}", "no") for i in range(1, 40, 2)]
+    assert rows[:21] == [*unusable, ("41", "none", "no")], "unusable rows first"
+    assert len(rows) == len(report.bad)
 
 
 def test_a_copy_with_16_bits_and_one_in_lab_are_copies(tmp_path: Path) -> None:

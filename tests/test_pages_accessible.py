@@ -16,9 +16,13 @@ from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.images import CropRules
 from lfpc.looks import original_look
+from lfpc.records import failed_record
 from lfpc.report import write_report
 from lfpc.report.episode_page import write_episode_page
+from lfpc.report.evidence import DataFacts
+from lfpc.report.selection_page import write_selection_page
 from lfpc.samples import Sample, write_samples
+from lfpc.selection.run import Level, Selection
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,7 +35,7 @@ html5lib = pytest.importorskip(
     "html5lib", reason="html5lib is not installed: pip install 'lfpc[dev]'"
 )
 pytestmark = pytest.mark.browser
-NAMES = ("report", "episodes", "pair", "alone", "data", "ask", "swapped", "annotate")
+NAMES = ("report", "episodes", "pair", "alone", "data", "selection", "ask", "swapped", "annotate")
 Opener = Callable[["Page"], None]
 
 
@@ -43,13 +47,23 @@ def pages(tmp_path_factory) -> Iterator[dict[str, Opener]]:
     records = [made_up_episode(n, pictures[n % 3], correct=n % 2 == 0) for n in range(6)]
     others = [made_up_episode(n, pictures[n % 3], correct=n % 2 == 1) for n in range(6)]
     arms = (("good", "own", records), ("good", "noise", others), ("poor", "own", others))
-    evidence = made_up_evidence({(arm, "small", probe, 0): some for arm, probe, some in arms})
+    others[5] = failed_record(others[5].sample, "the server is gone")
+    rows = [{"step": n, "reward": n / 2, "accuracy": n / 3, "zeal": n} for n in (1, 2, 3)]
+    found = {(arm, "small", probe, 0): some for arm, probe, some in arms}
+    evidence = made_up_evidence(
+        found,
+        curves={"good": rows, "poor": rows[:2]},
+        data={"train": DataFacts(4, {"16": 3, "64": 1}, {"a": 4}, [0.01, 0.25])},
+        gains={("good", "small", 0): {"q00000": {"noise": 0.5, "truth": -0.1}}},
+    )
     report = write_report(folder / "report", evidence, title="Made up").parent
     fields = {"question": "Which?", "options": ("K", "L"), "boxes": ((Box(0.2, 0.2, 0.5, 0.5),),)}
     samples = [
         Sample(id=f"s{n}", image=path, answer="A", **fields) for n, path in enumerate(pictures)
     ]
     write_samples(samples, folder / "data")
+    ladder = (Level(64, 4, 3, 3, 0, 64, 3), Level(16, 4, 2, 3, 1, 16, 2))
+    chosen = write_selection_page(folder / "selection", Selection([], {}, 4, 1, 0, ladder))
     check = folder / "check" / "index.html"
     cli.main(["data", "check", str(folder / "data"), "--page", str(check.parent)])
     photo = folder / "photo.png"
@@ -88,6 +102,7 @@ def pages(tmp_path_factory) -> Iterator[dict[str, Opener]]:
             "pair": pair,
             "alone": at(alone.as_uri(), "article img"),
             "data": at(check.as_uri(), "h1"),
+            "selection": at(chosen.as_uri(), ".fault"),
             "ask": lambda page: ask(page, asking, photo),
             "swapped": swapped,
             "annotate": at(f"{annotating}/#1", "#targets li"),

@@ -21,20 +21,16 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.records import failed_record
 from lfpc.report import results_markdown, write_report
 from lfpc.report.browser import CHUNK, EpisodeSet, pick_questions
+from lfpc.report.canvas import log_ticks, nice_ticks
 from lfpc.report.cards import kinds_of
+from lfpc.report.cells import Cell, Table
+from lfpc.report.curves import flat_numbers, running_mean, training_figures
 from lfpc.report.evidence import DataFacts, Evidence, Origin
 from lfpc.report.exports import figure_csv
-from lfpc.report.figures import (
-    IntervalEstimate,
-    bars,
-    flat_numbers,
-    nice_ticks,
-    points,
-    running_mean,
-    training_figures,
-)
+from lfpc.report.figures import IntervalEstimate, against, bars, points
+from lfpc.report.markup import table_latex, table_markdown
+from lfpc.report.numbers import percent, with_interval
 from lfpc.report.strip import ASKED, TRUTH, episode_strip
-from lfpc.report.tables import Cell, Table, percent, table_latex, table_markdown, with_interval
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
@@ -267,7 +263,7 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, records):
         for a in page.all("a")
         if a["href"].startswith("episodes.html#")
     ]
-    assert {"arm": "stage1", "budget": "small", "show": "wrong"} in links
+    assert {"arm": "stage1", "budget": "small", "show": "right"} in links
     known = data_of(index.parent, "index")
     kinds = {kind for kind, _ in known["kinds"]} | {"all", "gained", "lost", "differ"}
     assert {link["show"] for link in links} <= kinds
@@ -279,9 +275,9 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, records):
     assert [
         [name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]
     ] == [
-        ["right", "fooled", "covers"],
-        ["right", "fooled", "covers"],
-        ["wrong", "covers", "misread"],
+        ["right", "crop", "covers", "lost-noise", "lost-none"],
+        ["right", "crop", "covers", "lost-noise", "lost-none"],
+        ["wrong", "crop", "covers", "misread"],
     ]
     assert {link["sort"] for link in links if "sort" in link} <= set(columns) | {"order"}
 
@@ -343,11 +339,11 @@ def test_a_table_and_a_figure_are_files_too(tmp_path, records):
         (folder / "tables" / "accuracy.md")
         .read_text()
         .splitlines()[2]
-        .startswith("| stage1 | 66.7 % [")
+        .startswith("| stage1, small | 3 | \u2013 | 66.7 % [")
     )
     latex = (folder / "tables" / "accuracy.tex").read_text()
-    assert r"stage1 & 66.7 \% [" in latex
-    assert latex.count("&") == 2, "two rows of two columns"
+    assert r"stage1, small & 3 & -- & 66.7 \% [" in latex
+    assert latex.count("&") == 12, "two rows of seven columns"
     assert (folder / "figures" / "budgets-1.csv").read_text().splitlines() == [
         "budget,count",
         "16,3",
@@ -389,11 +385,11 @@ def test_kinds_name_what_the_filters_find():
     wrong = made_up_record("q", False)
     covering = made_up_record("q", False, tool=True, iou=0.05, coverage=0.95)
     unanswered = made_up_record("q", None, tool=True, stop=Stop.MAX_TURNS, malformed=("no_action",))
-    assert kinds_of(right, wrong) == ("right", "fooled")
-    assert kinds_of(right, right) == ("right",)
-    assert kinds_of(wrong, None, right) == ("wrong", "truth-helps", "no-crop")
-    assert kinds_of(covering) == ("wrong", "low-iou", "covers", "misread")
-    assert kinds_of(unanswered) == ("malformed", "unanswered")
+    assert kinds_of(right, {"noise": wrong}) == ("right", "crop", "lost-noise")
+    assert kinds_of(right, {"noise": right, "truth": wrong}) == ("right", "crop")
+    assert kinds_of(wrong, {"truth": right}) == ("wrong", "no-crop", "gained-truth")
+    assert kinds_of(covering) == ("wrong", "crop", "covers", "misread", "low-iou")
+    assert kinds_of(unanswered) == ("crop", "malformed", "unanswered")
 
 
 def test_rare_kinds_are_among_the_picked():
@@ -411,9 +407,12 @@ def test_estimates_stand_beside_each_other_with_their_intervals():
     figure = points("p", "Points", places, of="budget")
     assert [mark.series for mark in figure.marks] == [0, 1, 1]
     first, second, third = figure.marks
-    assert first.x < second.x < third.x
-    assert first.low - first.y == pytest.approx(first.y - first.high)
-    assert second.low == second.high == second.y < first.y < third.y, "larger is higher up"
+    assert first.y < second.y < third.y
+    low, _, high, _ = first.ends
+    assert low < first.x
+    assert first.x - low == pytest.approx(high - first.x)
+    assert second.ends[0] == second.ends[2] == second.x > first.x > third.x, "larger is further"
+    assert first.label == "a, small: 50.0 % [40.0, 60.0]", "as in the tables"
     assert figure.values[0] == ("small", "a", 0.5, 0.4, 0.6)
     assert points("p", "Points", {}, of="budget").marks == ()
 
@@ -442,7 +441,7 @@ def test_markdown_continues_with_the_planned_comparisons_and_savings():
     compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "seconds_alone": None}}
     text = results_markdown({"conditions": {}, "comparisons": compared})
     assert (
-        "| stage2 small \u2212 stage1 small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
+        "| stage2, small \u2212 stage1, small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
         in text
     )
     assert "| visual tokens | 8.0 times |" in text
@@ -492,15 +491,49 @@ def test_curves_of_all_arms_lie_over_each_other_and_known_quantities_come_first(
         for i in range(5)
     ]
     figures = training_figures({"baseline": rows, "stage1": rows[:3], "stage2": []})
-    assert [figure.title for figure in figures] == ["Reward: tool", "Accuracy", "zeal"]
-    assert [figure.main for figure in figures] == [True, True, False]
+    assert [figure.title for figure in figures] == ["Accuracy", "zeal", "reward.tool"]
+    assert [figure.main for figure in figures] == [True, False, False]
     assert [line.label for line in figures[0].lines] == ["baseline", "stage1"]
-    assert len(figures[1].lines[0].raw.split()) == 5
+    assert len(figures[0].lines[0].raw.split()) == 5
     assert flat_numbers(rows[1]) == {"step": 1, "zeal": 1, "reward.tool": 0.5, "accuracy": 0.1}
 
 
-def test_bars_are_as_high_as_their_counts():
-    high, low = bars("b", "Budgets", {"16": 4, "64": 1}, of="budget").bars
-    assert high.height == pytest.approx(4 * low.height)
-    assert high.y + high.height == low.y + low.height
+def test_accuracy_lies_against_visual_tokens_on_a_logarithmic_axis():
+    def one(tokens, value):
+        return f"at {tokens}", tokens, IntervalEstimate(value, value - 0.1, value + 0.1, "#x")
+
+    figure = against(
+        "a", "Accuracy", {"a": [one(25, 0.4), one(400, 0.8)], "b": [one(100, 0.6)]}, over="tokens"
+    )
+    first, last, middle = figure.marks
+    assert middle.x - first.x == pytest.approx(last.x - middle.x), "equal ratios, equal distances"
+    assert last.y < middle.y < first.y, "larger is higher up"
+    assert first.ends[0] == first.ends[2] == first.x
+    assert first.ends[3] < first.y < first.ends[1]
+    assert [series for series, _ in figure.lines] == [0], "one point has no line"
+    assert first.label == "at 25: 40.0 % [30.0, 50.0] at 25 tokens"
+    assert [tick.label for tick in figure.x_ticks] == ["50", "100", "200"]
+    assert figure.y_ticks[0].label.endswith(" %")
+    assert against("a", "Accuracy", {}, over="tokens").marks == ()
+
+
+def test_logarithmic_ticks_are_round():
+    assert log_ticks(20, 300) == [20, 50, 100, 200]
+    assert log_ticks(1, 20_000) == [1, 10, 100, 1000, 10_000]
+
+
+def test_equal_curves_are_drawn_once():
+    rows = [{"step": i, "accuracy": i / 10, "reward_accuracy": i / 10, "crops": i} for i in (1, 2)]
+    figures = training_figures({"a": rows, "b": rows[:1]})
+    assert [figure.title for figure in figures] == ["Accuracy (equal: reward_accuracy)", "crops"]
+    assert figures[0].lines[0].last == "20.0 %"
+
+
+def test_bars_are_as_long_as_their_counts():
+    long = "a category with a name of several lines"
+    high, low = bars("b", "Budgets", {"16": 4, long: 1}, of="budget").bars
+    assert high.width == pytest.approx(4 * low.width)
+    assert high.x == low.x
+    assert high.y + high.height < low.y
+    assert " ".join(low.label.lines) == long, "nothing is cut off"
     assert bars("b", "Budgets", {}, of="budget").bars == ()

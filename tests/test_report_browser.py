@@ -136,15 +136,48 @@ def test_hostile_texts_stay_texts_in_the_browser(page, folder):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_number_leads_to_its_episodes(page, folder):
+@pytest.mark.parametrize(
+    ("number", "counted"),
+    [
+        ("#table-accuracy tr:nth-child(1) td:nth-child(4) a", "4 of 6"),  # accuracy
+        ("#table-accuracy tr:nth-child(1) td:nth-child(5) a", "6 of 6"),  # shows a crop
+        ("#table-accuracy tr:nth-child(1) td:nth-child(6) a", "3 of 6"),  # lost under noise
+        ("#table-accuracy tr:nth-child(2) td:nth-child(4) a", "1 of 6"),
+        ("#figure-accuracy a[aria-label^='poor']", "1 of 6"),
+        (".tile:nth-child(1) a", "4 of 6"),
+        (".tile:nth-child(2) a", "3 of 6"),
+    ],
+)
+def test_a_number_leads_to_the_episodes_that_it_counts(page, folder, number, counted):
     opened(page, folder, name="index.html")
-    page.click("#table-accuracy tbody tr:nth-child(2) td a")
+    page.click(number)
     page.wait_for_selector("body[data-ready]")
-    assert page.inner_text("output").startswith("5 of 6")
-    page.go_back()
-    page.click("#figure-accuracy a[aria-label^='poor']")
-    page.wait_for_selector("body[data-ready]")
-    assert page.inner_text("output").startswith("5 of 6")
+    assert page.inner_text("output").startswith(counted)
+
+
+def test_the_report_opens_with_the_verdict_and_an_episode_that_shows_it(page, folder):
+    opened(page, folder, name="index.html")
+    assert page.inner_text("#verdict").endswith("good, small")
+    assert page.locator(".tile").count() == 3
+    shown = page.locator(".example img")
+    assert shown.count() == 3, "the first view, the crop, the noise"
+    assert page.inner_text("#example") == "The answer stays without the crop", "6 are too few"
+    page.get_by_role("link", name="Open the episode").click()
+    page.wait_for_selector("article")
+    assert page.locator("h4").all_inner_texts() == ["own crops right", "noise right"]
+    assert page.locator(".chip").all_inner_texts()[1] == "answer unchanged"
+
+
+def test_a_chip_says_what_an_answer_rests_on_and_pictures_stay_in_view(page, folder):
+    opened(page, folder, "arm=good&budget=small&at=q00001")
+    assert page.locator(".chip").all_inner_texts() == [
+        "pointed right, read wrong",
+        "answer unchanged",
+    ]
+    page.set_viewport_size({"width": 1280, "height": 420})
+    page.mouse.wheel(0, 2000)
+    wait_until(page, "scrollY > 50")
+    assert page.locator(".views .frame").first.bounding_box()["y"] >= 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

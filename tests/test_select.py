@@ -25,12 +25,12 @@ from lfpc.evaluation.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
-from lfpc.report.selection_page import selection_lines
+from lfpc.report.selection_page import selection_lines, write_selection_page
 from lfpc.samples import Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.judged import judged_rules
 from lfpc.selection.ladder import majority
-from lfpc.selection.run import cost_line, select
+from lfpc.selection.run import Level, Selection, cost_line, select
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -143,6 +143,26 @@ def test_options_drop_samples_and_the_counts_are_written(samples, tmp_path, opti
         (64, 4, 3, 3, 0),
         (16, 4, 3, 3, 2),
         (4, 2, 1, 2, 1),
+    ]
+    # of all four at 4: "late" and "never" as answered there, the others as answered at 16
+    assert [(level["tokens"], level["right_all"]) for level in summary["ladder"]] == [
+        (64, 3),
+        (16, 3),
+        (4, 2),
+    ]
+
+
+def test_the_page_names_levels_in_visual_tokens_and_counts_all_samples(tmp_path):
+    levels = (Level(1.0, 8, 6, 6, 0, 400.0, 6), Level(0.25, 8, 4, 6, 5, 100.0, 4))
+    ladder = (*levels, Level(0.0625, 3, 1, 2, 3, 25.0, 2))
+    found = Selection([], {0.25: 5, 0.0625: 3}, 0, 2, 0, ladder)
+    page = write_selection_page(tmp_path, found)
+    assert "25 (x 0.0625)" in page.read_text()
+    assert (tmp_path / "figures" / "levels.csv").read_text().splitlines() == [
+        "level,accuracy",
+        "400 (x 1),0.75",
+        "100 (x 0.25),0.5",
+        "25 (x 0.0625),0.25",
     ]
 
 

@@ -103,8 +103,49 @@ def test_a_crop_swapped_for_noise_gives_another_answer_beside_the_first(page, ad
         page.get_by_role("status").inner_text()
         == f"{noise}. Before: {own.removeprefix('Answer: ')}."
     )
+    assert page.locator("#outcomes li").all_inner_texts() == [
+        f"Its own crops: {own.removeprefix('Answer: ')}",
+        f"Crop 1: noise: {noise.removeprefix('Answer: ')}\nChanged: before it was "
+        f"{own.removeprefix('Answer: ')}",
+    ]
     page.locator(".run").first.get_by_role("button", name="Show its boxes").click()
     assert page.locator(".run.selected h3").inner_text() == "Its own crops"
+
+
+def test_an_answer_that_noise_does_not_change_says_that_the_crop_was_not_used(page, tmp_path):
+    def looks_in_vain(context):
+        return "<answer>always</answer>" if context.turns else CALL
+
+    with listening(scripted_model(looks_in_vain), tmp_path) as address:
+        page.goto(address)
+        page.locator("#examples button").first.click()
+        page.get_by_role("button", name="Ask", exact=True).click()
+        assert answer_of(page, 0) == "Answer: always"
+        page.get_by_role("button", name="noise").click()
+        page.get_by_text("Unchanged: crop 1 was not used").wait_for()
+        right = page.locator("#right")
+        assert re.fullmatch(r"Right answer: \S+", right.inner_text()), "the example's"
+        beside = page.locator("#outcomes").bounding_box()
+        assert beside["y"] < page.locator("#canvas").bounding_box()["y"] + 60
+
+
+def test_a_new_picture_clears_the_question_about_the_last_one(page, address, picture):
+    ask(page, address, picture())
+    page.get_by_label("Question").fill("Typed before the picture?")
+    drop(page, "second.png", picture(size=(50, 40)).read_bytes())
+    page.get_by_text("second.png is ready").wait_for()
+    assert page.get_by_label("Question").input_value() == "Typed before the picture?"
+    page.get_by_role("button", name="Ask", exact=True).click()
+    answer_of(page, 0)
+    drop(page, "third.png", picture(size=(60, 40)).read_bytes())
+    page.get_by_text("third.png is ready").wait_for()
+    assert page.get_by_label("Question").input_value() == ""
+    assert not page.locator("#outcomes").is_visible()
+    page.locator("#examples button").first.click()
+    assert page.get_by_label("Question").input_value() != ""
+    drop(page, "fourth.png", picture(size=(70, 40)).read_bytes())
+    page.get_by_text("fourth.png is ready").wait_for()
+    assert page.get_by_label("Question").input_value() == "", "an example's question is its own"
 
 
 def test_a_crop_of_ones_own_can_be_dragged(page, address, picture):

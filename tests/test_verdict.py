@@ -192,6 +192,6 @@ def test_the_page_opens_with_the_verdicts_and_its_accuracy_names_chance(tmp_path
         ("mine", "1024", "noise", 0): answers([0] * 100, options=options),
     }
     page = write_report(tmp_path, made_up_evidence(records), title="T", shown=0).read_text()
-    said = "<strong>mine, 1024</strong>: Uses its crops: noise costs 100.0 points ["
+    said = '<p id="verdict">Uses its crops: noise costs 100.0 points ['
     assert page.index(said) < page.index("<table>")
-    assert "1024 budget (chance 25.0 %)" in page
+    assert "<td>25.0 %</td>" in page

@@ -185,7 +185,7 @@ def _leaks(sample: Sample, leak: Callable[[Path], str | None] | None) -> Iterato
 
 @dataclass
 class CheckSummary:
-    """Counts of a check, with a few samples to look at."""
+    """Counts of a check, every row with a problem, and a few samples to look at."""
 
     kept: int = 12
     """Number of worst samples, and of random samples, to keep."""
@@ -196,6 +196,8 @@ class CheckSummary:
     """Usable samples with a problem."""
     kinds: Counter[str] = field(default_factory=Counter[str])
     sources: Counter[str] = field(default_factory=Counter[str])
+    bad: list[tuple[int, str, Problem]] = field(default_factory=list[tuple[int, str, Problem]])
+    """(number of the row, id of its sample if it is one, problem)."""
     drawn: list[Checked] = field(default_factory=list[Checked])
     """Drawn at random."""
     _worst: list[tuple[tuple[int, int, int], Checked]] = field(default_factory=list)
@@ -208,6 +210,8 @@ class CheckSummary:
         """Count a row."""
         self.rows += 1
         self.unusable += not checked.usable
+        name = "" if checked.sample is None else checked.sample.id
+        self.bad += [(self.rows, name, problem) for problem in checked.problems]
         self.kinds.update({problem.kind.value for problem in checked.problems})
         if checked.sample is not None:
             self.sources[checked.sample.source or "no source"] += 1

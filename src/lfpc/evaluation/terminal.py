@@ -67,7 +67,7 @@ def fault_lines(condition: Mapping[str, Any], name: str = "") -> list[str]:
     rows = {"own": condition["summary"], **condition["probes"]}
     named = {f"{name}{probe}": row for probe, row in rows.items()}
     return [
-        *_truncations({name: row["truncated"] for name, row in named.items()}),
+        *truncation_lines({name: row["truncated"] for name, row in named.items()}),
         *shortfall_lines({name: row["incomplete"] for name, row in named.items()}),
     ]
 
@@ -122,7 +122,7 @@ def figure_lines(
             f"decided by {shares}"
         )
         lines += shortfall_lines({name: incomplete.get(name)})
-        lines += _truncations({name: found.get("truncated", 0)})
+        lines += truncation_lines({name: found.get("truncated", 0)})
         if "avg@k" in found:
             sure = f"[{found['avg@k_low']:.3f}, {found['avg@k_high']:.3f}]"
             lines.append(
@@ -189,7 +189,8 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
     return [*_columns(lines), *notes]
 
 
-def _truncations(counts: Mapping[str, int]) -> list[str]:
+def truncation_lines(counts: Mapping[str, int]) -> list[str]:
+    """A line for each name with replies that the token limit ended."""
     return [
         f"{name}: {count} questions have {TRUNCATION}" for name, count in counts.items() if count
     ]

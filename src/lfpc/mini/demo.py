@@ -30,10 +30,10 @@ from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.report.markup import results_markdown
 from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
-from lfpc.report.tables import results_markdown
 from lfpc.run_samples import sample_hashes
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
@@ -42,7 +42,7 @@ from lfpc.storage.files import FolderLock, write_text
 from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_formats, check_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
-from lfpc.training.presets import PRESETS, preset
+from lfpc.training.presets import preset
 from lfpc.training.state import checkpoint_folder
 
 PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
@@ -297,10 +297,9 @@ def _write(config: DemoConfig, known: Known, questions: Sequence[Sample]) -> Pat
         read_runs([config.out]),
         title="LFPC in miniature",
         notes=[
-            f"{len(questions)} held-out questions, {config.seeds} training seed(s), "
-            f"{config.small} against {config.full} visual tokens. "
-            "Crops always come from the original. Every arm starts from the same base checkpoint.",
-            *(f"{arm}: {PRESETS[arm][0]}" for arm in config.arms),
+            "An arm is a trained policy; every arm starts from the same base checkpoint. A budget "
+            f"is the visual tokens of the first view: small {config.small}, full {config.full}. "
+            "Crops always come from the original."
         ],
     )
 

@@ -1,7 +1,7 @@
 """Results as pages that open from disk, as figures and as tables."""
 
+from lfpc.report.markup import results_markdown
 from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs
-from lfpc.report.tables import results_markdown
 
 __all__ = ["read_runs", "results_markdown", "write_report"]

@@ -11,15 +11,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lfpc.evaluation.results import Condition
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 from lfpc.report.cards import KINDS, card, facts, kinds_of
-from lfpc.report.evidence import TRAINING, Evidence, NamedLook
+from lfpc.report.cells import PROBE_NAMES
+from lfpc.report.evidence import TRAINING, Evidence, Gains, NamedLook
+from lfpc.report.names import budget_text, namer
 from lfpc.report.pictures import PictureFiles
-from lfpc.report.tables import PROBE_NAMES
 
 CHUNK = 100
 """Episodes per data file."""
@@ -75,7 +77,7 @@ def pick_questions(sets: Sequence[EpisodeSet], shown: int, seed: int = 0) -> set
     piles: defaultdict[tuple[str, str, int, str], list[str]] = defaultdict(list)
     for one in sets:
         for own, others in episodes_of(one):
-            for kind in kinds_of(own, others.get("noise"), others.get("truth")):
+            for kind in kinds_of(own, others):
                 piles[one.arm, one.budget, one.seed, kind].append(own.sample.id)
     for key, pile in piles.items():
         random.Random(f"{seed}/{key}").shuffle(pile)
@@ -101,17 +103,16 @@ def episodes_of(one: EpisodeSet) -> Iterator[tuple[EpisodeRecord, Mapping[str, E
         yield own, {probe: some[name] for probe, some in by_probe.items() if name in some}
 
 
-def write_browser(
-    out: Path, evidence: Evidence, pictures: PictureFiles, *, shown: int, seed: int = 0
-) -> None:
-    """Write the data files of every episode into `out`/data, with the pictures of up to `shown`
-    questions.
+def write_browser(out: Path, evidence: Evidence, pictures: PictureFiles, picked: set[str]) -> None:
+    """Write the data files of every episode into `out`/data, with the pictures of the questions
+    `picked`.
 
     Raises:
         OSError: the disk refuses.
     """
-    sets = episode_sets(evidence)
-    write_episode_sets(out, sets, evidence.shown, pictures, pick_questions(sets, shown, seed))
+    write_episode_sets(
+        out, episode_sets(evidence), evidence.shown, pictures, picked, evidence.gains
+    )
 
 
 def write_episode_sets(
@@ -120,14 +121,20 @@ def write_episode_sets(
     shown: Callable[[Condition], NamedLook | None],
     pictures: PictureFiles,
     picked: set[str],
+    gains: Mapping[tuple[str, str, int], Gains] = MappingProxyType({}),
 ) -> None:
-    """`write_browser` of these sets, with the pictures of the questions `picked`."""
+    """`write_browser` of these sets."""
     folder = out / "data"
     folder.mkdir(parents=True, exist_ok=True)
     questions: dict[str, list[str]] = {}
-    columns = [
-        _write_set(folder, n, one, shown, pictures, picked, questions) for n, one in enumerate(sets)
-    ]
+    evaluated = namer((one.arm, one.budget) for one in sets if one.budget != TRAINING)
+    columns: list[dict[str, Any]] = []
+    for n, one in enumerate(sets):
+        some = gains.get((one.arm, one.budget, one.seed), {})
+        group = _write_set(folder, n, one, shown, pictures, picked, questions, some)
+        training = f"{one.arm}, {budget_text(one.budget)}"
+        name = training if one.budget == TRAINING else evaluated(one.arm, one.budget)
+        columns.append({"name": name, **group})
     ids = list(questions)
     index = {
         "chunk": CHUNK,
@@ -152,6 +159,7 @@ def _write_set(
     pictures: PictureFiles,
     picked: set[str],
     questions: dict[str, list[str]],
+    gains: Gains,
 ) -> dict[str, Any]:
     """Write the data files of a set, and add its questions; returns its columns of the index."""
     looks = {probe: shown(one.condition(probe)) for probe in one.probes}
@@ -169,9 +177,10 @@ def _write_set(
                 here.thumbnail(sample) if here else "",
             ]
         columns["question"].append(numbers[sample.id])
-        for key, value in _index_entry(own, others).items():
+        gained = gains.get(sample.id, {})
+        for key, value in _index_entry(own, others, gained).items():
             columns[key].append(value)
-        cards.append(card({"own": own, **others}, here, looks))
+        cards.append(card({"own": own, **others}, here, looks, gained))
         if len(cards) == CHUNK or len(columns["question"]) == len(one.own):
             name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
             (folder / f"{name}.js").write_text(_call("chunk", name, cards), encoding="ascii")
@@ -185,11 +194,13 @@ def _write_set(
     }
 
 
-def _index_entry(own: EpisodeRecord, others: Mapping[str, EpisodeRecord]) -> dict[str, Any]:
+def _index_entry(
+    own: EpisodeRecord, others: Mapping[str, EpisodeRecord], gained: Mapping[str, float]
+) -> dict[str, Any]:
     """The index fields of an episode for filters, sorting and search; "kinds" has a bit for each of
     `KINDS`.
     """
-    kinds = kinds_of(own, others.get("noise"), others.get("truth"))
+    kinds = kinds_of(own, others)
     known = facts(own)
     return {
         "kinds": sum(1 << n for n, kind in enumerate(KINDS) if kind in kinds),
@@ -201,6 +212,7 @@ def _index_entry(own: EpisodeRecord, others: Mapping[str, EpisodeRecord]) -> dic
         "turns": len(own.turns),
         "seconds": known.get("seconds"),
         "reward": own.reward and own.reward.total,
+        "gain": gained.get("noise", next(iter(gained.values()), None)),
         "step": own.step,
     }
 

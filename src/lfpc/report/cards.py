@@ -1,14 +1,16 @@
 """An episode as JSON for the pages: views, replies, crops, and the filters that find it."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from lfpc.answers import normalise
 from lfpc.dialogue import Crop, Malformed
 from lfpc.episode import Stop
 from lfpc.records import EpisodeRecord, TurnRecord, terms_to_json, turn_to_json
+from lfpc.report.cells import PROBE_NAMES, lost_kind, probe_name
 from lfpc.report.evidence import NamedLook
 from lfpc.report.pictures import PictureFiles
-from lfpc.report.tables import PROBE_NAMES
 from lfpc.samples import Sample
 
 Card = dict[str, Any]
@@ -18,51 +20,96 @@ LOW_IOU = 0.1
 """IoU below which a crop counts as one of the wrong region."""
 COVERED = 0.9
 """Share of the target that a crop must contain to count as showing it."""
+HALF = 0.5
+"""Share of the target below which a crop counts as one of another region."""
+UNCHANGED = "answer unchanged"
+"""`answer_change` of an answer that does not depend on the crop."""
 KINDS = {
     "wrong": "wrong",
     "right": "right",
-    "fooled": "right, but wrong under noise",
-    "truth-helps": "wrong, but right with the true crop",
-    "malformed": "a malformed reply",
+    "crop": "a crop shown",
     "no-crop": "no crop shown",
-    "low-iou": f"IoU below {LOW_IOU}",
     "covers": "the crop shows the target",
     "misread": "wrong although the crop shows the target",
+    "low-iou": f"IoU below {LOW_IOU}",
     "early": "answered before the crop",
+    "malformed": "a malformed reply",
     "unanswered": "no answer",
     "failed": "failed",
+    **{
+        lost_kind(
+            probe
+        ): f"{'wrong, but right' if probe.startswith('truth') else 'right, but wrong'} with {name}"
+        for probe, name in PROBE_NAMES.items()
+    },
 }
 """Filters: name -> label."""
 
 
 def kinds_of(
-    own: EpisodeRecord, noise: EpisodeRecord | None = None, truth: EpisodeRecord | None = None
+    own: EpisodeRecord, others: Mapping[str, EpisodeRecord] = MappingProxyType({})
 ) -> tuple[str, ...]:
-    """Names of the filters that find an episode."""
+    """Names of the filters that find an episode; `others` are its probes."""
     right = bool(own.correct)
     wrong = own.correct is not None and not right
     covers = (own.coverage or 0) > COVERED
     found = {
         "wrong": wrong,
         "right": right,
-        "fooled": right and noise is not None and not noise.correct,
-        "truth-helps": not right and truth is not None and bool(truth.correct),
-        "malformed": bool(own.malformed),
+        "crop": bool(own.tool),
         "no-crop": not own.tool,
-        "low-iou": own.iou is not None and own.iou < LOW_IOU,
         "covers": covers,
         "misread": wrong and covers,
+        "low-iou": own.iou is not None and own.iou < LOW_IOU,
         "early": bool(own.answered_before_crop),
+        "malformed": bool(own.malformed),
         "unanswered": own.stop is Stop.MAX_TURNS and not own.failed,
         "failed": own.failed,
     }
-    return tuple(kind for kind, holds in found.items() if holds)
+    for probe, other in others.items():
+        better = probe.startswith("truth")
+        found[lost_kind(probe)] = right is not better and bool(other.correct) is better
+    return tuple(kind for kind, holds in found.items() if holds and kind in KINDS)
+
+
+def reason(record: EpisodeRecord) -> str:
+    """Why an answer is wrong, or what a right one rests on, in a few words; "": unknown."""
+    if record.failed:
+        return "failed"
+    if record.correct is None:
+        return ""
+    if record.said is None:
+        return "malformed reply" if record.malformed else "no answer"
+    if record.answered_before_crop:
+        return "answered before cropping"
+    if not record.tool:
+        return "malformed call" if record.malformed else "no crop"
+    if record.coverage is None:
+        return ""
+    pointed = (
+        "pointed right"
+        if record.coverage > COVERED
+        else "cut off the target"
+        if record.coverage > HALF
+        else "pointed elsewhere"
+    )
+    if pointed == "pointed right":
+        return f"{pointed}, read {'right' if record.correct else 'wrong'}"
+    return pointed
+
+
+def answer_change(own: EpisodeRecord, other: EpisodeRecord) -> str:
+    """Whether the answer under a probe differs from the ordinary one."""
+    if own.failed or other.failed or own.said is None or other.said is None:
+        return ""
+    return UNCHANGED if normalise(own.said) == normalise(other.said) else "answer changed"
 
 
 def card(
     records: Mapping[str, EpisodeRecord],
     pictures: PictureFiles | None,
     shown: Mapping[str, NamedLook | None],
+    gains: Mapping[str, float] = MappingProxyType({}),
 ) -> Card:
     """One question under each probe, as one arm answered it at one budget.
 
@@ -70,6 +117,7 @@ def card(
         records: records by probe, including "own".
         pictures: destination of the pictures; None: no pictures of this question.
         shown: looks by probe.
+        gains: nats that the own crop gained over each look; see `lfpc.evaluation.gain`.
     """
     own = records["own"]
     sample = own.sample
@@ -87,17 +135,24 @@ def card(
         "first": pictures.first_view(sample, first) if pictures and first else None,
         "firstSize": first and list(first),
         "columns": [
-            _column(probe, record, pictures, shown.get(probe)) for probe, record in records.items()
+            _column(probe, record, own, pictures, shown.get(probe))
+            for probe, record in records.items()
         ],
+        "gains": {probe_name(look): round(value, 3) for look, value in gains.items()},
     }
 
 
 def _column(
-    probe: str, record: EpisodeRecord, pictures: PictureFiles | None, shown: NamedLook | None
+    probe: str,
+    record: EpisodeRecord,
+    own: EpisodeRecord,
+    pictures: PictureFiles | None,
+    shown: NamedLook | None,
 ) -> Card:
     return {
         "probe": probe,
-        "label": PROBE_NAMES.get(probe, "own crops" if probe == "own" else probe),
+        "label": "own crops" if probe == "own" else probe_name(probe),
+        "why": reason(record) if probe == "own" else answer_change(own, record),
         "correct": record.correct,
         "said": None if record.said is None else _cut(record.said),
         "stop": record.stop and record.stop.value,

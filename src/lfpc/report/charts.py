@@ -5,40 +5,56 @@ from math import floor, log2
 from typing import Any
 
 from lfpc.evaluation.results import lost
+from lfpc.report.cells import conditions, episodes_link, estimate, lost_kind, probe_name
 from lfpc.report.evidence import DataFacts, Evidence
-from lfpc.report.figures import Bars, IntervalEstimate, Points, bars, points
-from lfpc.report.tables import conditions, episodes_link, estimate
+from lfpc.report.figures import Bars, IntervalEstimate, Points, against, bars, points
+from lfpc.report.names import Namer, budget_text, results_namer, split_budget
 
 Estimates = dict[str, dict[str, IntervalEstimate]]
 
 
 def result_figures(results: Mapping[str, Any]) -> list[Points]:
-    """Accuracy, accuracy lost under noise, IoU and visual tokens by budget, and the accuracy lost
-    under each probe.
+    """Accuracy against visual tokens first; accuracy lost under noise and IoU by condition; and the
+    accuracy lost under each further probe. Figures of one estimate are left out.
     """
+    name = results_namer(results)
     found = [
-        points(
-            "accuracy", "Accuracy by budget", _by_budget(results, "accuracy", "wrong"), of="budget"
-        ),
+        _main(results, name),
         points(
             "noise-drop",
-            "Accuracy lost under noise",
-            _by_budget(results, "noise_drop", "fooled"),
+            "Accuracy lost under noise, in points",
+            _by_budget(results, "noise_drop", lost_kind("noise")),
             of="budget",
+            unit="points",
         ),
-        points("iou", "IoU of the last crop", _by_budget(results, "iou", "all"), of="budget"),
-        points(
-            "tokens",
-            "Visual tokens per question",
-            _by_budget(results, "visual_tokens", "all"),
-            of="budget",
-        ),
+        points("iou", "IoU of the last crop", _by_budget(results, "iou", "crop"), of="budget"),
         *(
             _probes(results, budget)
             for budget in dict.fromkeys(budget for _, budget, _ in conditions(results))
         ),
     ]
-    return [figure for figure in found if figure.marks]
+    return [figure for figure in found if len(figure.marks) > 1]
+
+
+def _main(results: Mapping[str, Any], name: Namer) -> Points:
+    """Accuracy against visual tokens, a line for each arm and task."""
+    series: dict[str, list[tuple[str, float, IntervalEstimate]]] = {}
+    several = len(results["conditions"]) > 1
+    for arm, budget, found in conditions(results):
+        value, low, high = estimate(found, "accuracy")
+        tokens = found["summary"]["visual_tokens"]
+        if value is None or not tokens:
+            continue
+        one = IntervalEstimate(value, low, high, episodes_link(arm, budget, "right"))
+        task = split_budget(budget)[0]
+        label = ", ".join(part for part in (arm if several or not task else "", task) if part)
+        series.setdefault(label, []).append((name(arm, budget), tokens, one))
+    return against(
+        "accuracy",
+        "Accuracy against visual tokens per question (log axis)",
+        series,
+        over="visual tokens",
+    )
 
 
 def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Estimates:
@@ -47,7 +63,8 @@ def _by_budget(results: Mapping[str, Any], metric: str, show: str) -> Estimates:
         value, low, high = estimate(found, metric)
         if value is not None:
             link = episodes_link(arm, budget, show)
-            places.setdefault(budget, {})[arm] = IntervalEstimate(value, low, high, link)
+            one = IntervalEstimate(value, low, high, link)
+            places.setdefault(budget_text(budget), {})[arm] = one
     return places
 
 
@@ -56,12 +73,12 @@ def _probes(results: Mapping[str, Any], budget: str) -> Points:
     for arm, its_budget, found in conditions(results):
         for probe in found["probes"] if its_budget == budget else ():
             if row := lost(found, probe):
-                link = episodes_link(arm, budget)
-                places.setdefault(probe, {})[arm] = IntervalEstimate(
-                    row["delta"], row["low"], row["high"], link
-                )
+                link = episodes_link(arm, budget, lost_kind(probe))
+                one = IntervalEstimate(row["delta"], row["low"], row["high"], link)
+                places.setdefault(probe_name(probe), {})[arm] = one
     name = "probes-" + "".join(sign if sign.isalnum() else "-" for sign in budget)
-    return points(name, f"Accuracy lost by probe, {budget} budget", places, of="shown")
+    title = f"Accuracy lost by what is shown for a crop, in points, {budget_text(budget)}"
+    return points(name, title, places if len(places) > 1 else {}, of="shown", unit="points")
 
 
 def data_figures(data: Mapping[str, DataFacts]) -> list[Bars]:

@@ -6,6 +6,9 @@ from lfpc.data.check import Checked, CheckSummary
 from lfpc.data.mix import Mixed
 from lfpc.report.data_page import SampleCard, TextTable, write_data_page
 
+MOST_ROWS = 2_000
+"""Maximum number of problems in the table."""
+
 
 def write_check_page(out: Path, report: CheckSummary, folder: Path) -> Path:
     """Write the page into `out`; returns the path of `index.html`.
@@ -18,16 +21,33 @@ def write_check_page(out: Path, report: CheckSummary, folder: Path) -> Path:
         title=f"Check of {folder}",
         facts=[
             f"{report.rows:,} rows: {report.unusable:,} unusable, {report.warned:,} with warnings.",
-            "Dashed boxes are the truth boxes of a sample.",
+            "Dashed lines stand around the truth boxes of a sample, at a small distance.",
         ],
         bars={
             "Samples by source": dict(report.sources.most_common(20)),
             "Rows by problem": dict(report.kinds.most_common()),
         },
+        tables=[_problems(report)],
         groups={
             "Worst": [_shown(checked) for checked in report.worst],
             "Drawn at random": [_shown(checked) for checked in report.drawn],
         },
+    )
+
+
+def _problems(report: CheckSummary) -> TextTable:
+    """Every problem, unusable rows first."""
+    found = sorted(report.bad, key=lambda row: (not row[2].fatal, row[0]))
+    left = len(found) - MOST_ROWS
+    return TextTable(
+        "Rows with problems",
+        ("Row", "Sample", "Usable", "Problem"),
+        tuple(
+            (str(row), name or "none", "no" if problem.fatal else "yes", problem.text)
+            for row, name, problem in found[:MOST_ROWS]
+        ),
+        f"{left:,} more are printed by the command." if left > 0 else "",
+        words=True,
     )
 
 

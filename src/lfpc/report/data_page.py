@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfpc.errors import RunError
-from lfpc.report import figures
+from lfpc.report import canvas
 from lfpc.report.exports import write_exports
+from lfpc.report.figures import Figure
+from lfpc.report.figures import bars as count_bars
 from lfpc.report.pages import copy_static, templates
 from lfpc.report.pictures import PictureFiles, Saved
 from lfpc.samples import Sample
@@ -20,6 +22,8 @@ class TextTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    words: bool = False
+    """Whether cells are texts, aligned to the left and in several lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,9 @@ def write_data_page(
     *,
     title: str,
     facts: Sequence[str],
+    warnings: Sequence[str] = (),
     bars: Mapping[str, Mapping[str, int]] | None = None,
-    curves: Sequence[figures.Figure] = (),
+    curves: Sequence[Figure] = (),
     tables: Sequence[TextTable] = (),
     groups: Mapping[str, Sequence[SampleCard]] | None = None,
 ) -> Path:
@@ -53,14 +58,21 @@ def write_data_page(
         out: folder; made if needed.
         title: title of the page.
         facts: paragraphs at its top.
-        bars: counts by name, one figure each.
-        curves: further figures, also written as SVG and CSV files.
+        warnings: paragraphs above them.
+        bars: counts by name, one figure each; figures are also written as SVG and CSV files.
+        curves: further figures.
         tables: tables below the figures.
         groups: samples to look at, by heading.
     Raises:
         RunError: the folder cannot be written.
     """
     pictures = PictureFiles(out / "pictures")
+    counted = [
+        count_bars(f"counts-{n}", name, counts, of=name)
+        for n, (name, counts) in enumerate((bars or {}).items(), 1)
+        if counts
+    ]
+    drawn = [*counted, *curves]
     try:
         out.mkdir(parents=True, exist_ok=True)
         cards = {
@@ -74,17 +86,15 @@ def write_data_page(
             .render(
                 title=title,
                 facts=facts,
-                bars={
-                    name: figures.rows(counts) for name, counts in (bars or {}).items() if counts
-                },
-                curves=curves,
-                canvas=figures,
+                warnings=warnings,
+                figures=drawn,
+                canvas=canvas,
                 tables=[table for table in tables if table.rows],
                 groups=cards,
             )
         )
         copy_static(out)
-        write_exports(out, (), curves)
+        write_exports(out, (), drawn)
         (out / "index.html").write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{out}: the page cannot be written: {error.strerror or error}") from error

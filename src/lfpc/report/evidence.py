@@ -11,6 +11,8 @@ from lfpc.looks import Look
 from lfpc.metrics.summary import Records
 from lfpc.protocols import PROTOCOLS
 
+Gains = Mapping[str, Mapping[str, float]]
+"""Sample id -> look -> nats that the own crop gained over it."""
 TRAINING = "training"
 """Budget name of training episodes."""
 ROWS = ("differences", "ablations")
@@ -23,6 +25,8 @@ class Origin:
 
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
+    date: str = ""
+    """Day on which the run began."""
 
     @property
     def rules(self) -> CropRules:
@@ -77,6 +81,10 @@ class Evidence:
     """Origins by condition; a training run has the budget `TRAINING` and the probe "own"."""
     data: Mapping[str, DataFacts] = field(default_factory=dict[str, DataFacts])
     """Facts of the training sets, by the name of the samples folder."""
+    gains: Mapping[tuple[str, str, int], Gains] = field(
+        default_factory=dict[tuple[str, str, int], Gains]
+    )
+    """Gains of the crops by (arm, budget, seed)."""
     runs: Sequence[str] = ()
     """Names of several runs; empty for one."""
 
@@ -131,6 +139,7 @@ class Evidence:
             curves={name(arm): rows for arm, rows in self.curves.items()},
             training={(name(arm), seed): some for (arm, seed), some in self.training.items()},
             origins={one._replace(arm=name(one.arm)): some for one, some in self.origins.items()},
+            gains={(name(arm), *at): some for (arm, *at), some in self.gains.items()},
         )
 
 
@@ -170,4 +179,5 @@ def merged(parts: Sequence[Evidence]) -> Evidence:
         training={key: some for part in parts for key, some in part.training.items()},
         origins={key: origin for part in parts for key, origin in part.origins.items()},
         data={key: facts for part in parts for key, facts in part.data.items()},
+        gains={key: some for part in parts for key, some in part.gains.items()},
     )

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
-from lfpc.report import figures
+from lfpc.report import canvas
+from lfpc.report.cells import Table
 from lfpc.report.figures import Figure
+from lfpc.report.markup import table_latex, table_markdown
 from lfpc.report.pages import templates
-from lfpc.report.tables import Table, table_latex, table_markdown
 
 
 def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -> None:
@@ -18,7 +19,7 @@ def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -
             (out / folder).mkdir(parents=True, exist_ok=True)
     template = templates().get_template("figure.svg.j2")
     for figure in drawn:
-        svg = template.render(figure=figure, canvas=figures)
+        svg = template.render(figure=figure, canvas=canvas)
         (out / "figures" / f"{figure.name}.svg").write_text(svg, encoding="utf-8", errors="replace")
         (out / "figures" / f"{figure.name}.csv").write_text(
             figure_csv(figure), encoding="utf-8", errors="replace", newline=""

@@ -1,119 +1,72 @@
-"""Curves, bars and points with intervals as plain geometry, which a template draws as SVG.
+"""Bars, and estimates with intervals, as plain geometry, which a template draws as SVG.
 
 Every figure keeps its numbers: `columns` and `values` are its CSV file.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, isfinite, log10
-from typing import Any, ClassVar
+from typing import ClassVar
 
-WIDTH = 360
-HEIGHT = 200
-LEFT = 48
-RIGHT = 10
-TOP = 10
-BOTTOM = 26
-"""Size of a figure and its margins, in SVG units."""
-ROW = 22
-LABELS = 130
-COUNTS = 56
-"""Geometry of horizontal bars, in SVG units: height with gap, width of the labels, width of the
-counts."""
-LONGEST_LABEL = 22
-KNOWN = {
-    "reward": "Reward",
-    "accuracy": "Accuracy",
-    "tool_rate": "Share of episodes with a crop",
-    "turns": "Turns",
-    "iou": "IoU",
-    "box_area": "Area of the crops, share of the picture",
-    "entropy": "Entropy of the replies, nats per token",
-    "zero_variance": "Share of groups without a signal (zero variance)",
-    "validation": "Validation",
-}
-"""Titles of the quantities that come first; other metrics follow under their own names."""
-_NOT_PLOTTED = ("step", "time", "seed", "seconds")
+from lfpc.report.canvas import (
+    BOTTOM,
+    COUNTS,
+    LEFT,
+    LINE,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Tick,
+    in_unit,
+    label_width,
+    linear,
+    log_ticks,
+    logarithmic,
+    nice_ticks,
+    padded,
+    wrapped,
+)
+from lfpc.report.curves import Curves, Values
+from lfpc.report.numbers import number, with_interval
+from lfpc.report.numbers import points as points_text
 
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A labelled position on an axis, in SVG units."""
-
-    at: float
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One arm's curve as SVG point lists: `raw` as measured, `smooth` its running mean. `series`
-    sets the colour.
-    """
-
-    label: str
-    series: int
-    raw: str
-    smooth: str
-    last: str
-
-
-Values = tuple[tuple[str | float | None, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """Curves of one quantity over training steps or another ordered quantity."""
-
-    kind: ClassVar[str] = "curves"
-    name: str
-    """Base name of its files."""
-    title: str
-    main: bool
-    """Whether the quantity is in `KNOWN`."""
-    lines: tuple[Line, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    columns: tuple[str, ...]
-    values: Values
-    over: str = "training step"
-
-    @property
-    def text(self) -> str:
-        """Text alternative of the figure."""
-        return f"{self.title} by {self.over}; last values: " + ", ".join(
-            f"{line.label} {line.last}" for line in self.lines
-        )
+TALL = 240
+"""Height of the chart of accuracy against visual tokens."""
+SLOT = 13
+"""Height of an estimate in its row."""
+LEAST_SPAN = 0.1
+"""Least range of an axis of shares, so that equal estimates are not far apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar with its label and count, in SVG units."""
+    """A horizontal bar with its label and count, in SVG units."""
 
     x: float
     y: float
     width: float
     height: float
-    label: str
+    label: Tick
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """A histogram."""
+    """Counts as horizontal bars."""
 
     kind: ClassVar[str] = "bars"
+    series: ClassVar[tuple[str, ...]] = ()
     name: str
+    """Base name of its files."""
     title: str
     bars: tuple[Bar, ...]
+    height: float
     columns: tuple[str, ...]
     values: Values
 
     @property
     def text(self) -> str:
         """Text alternative of the figure."""
-        return f"{self.title}: " + ", ".join(f"{bar.label}: {bar.count}" for bar in self.bars)
+        return f"{self.title}: " + ", ".join(f"{name}: {count}" for name, count in self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +78,31 @@ class IntervalEstimate:
     high: float | None
     href: str = ""
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; without one the value alone."""
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        return low, high
+
+    def text(self, unit: str) -> str:
+        """The value with its interval, as in the tables."""
+        if unit == "points":
+            return points_text({"delta": self.value, "low": self.low, "high": self.high})
+        return (
+            with_interval(self.value, [self.low, self.high]) if unit == "%" else number(self.value)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An estimate on the canvas, in SVG units. `series` sets the colour."""
+    """An estimate on the canvas with the line of its interval, in SVG units. `series` sets the
+    colour.
+    """
 
     x: float
     y: float
-    low: float
-    high: float
+    ends: tuple[float, float, float, float]
+    """The interval from (x, y) to (x, y)."""
     series: int
     label: str
     href: str
@@ -141,7 +110,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Estimates of several series at the same x positions."""
+    """Estimates of several series: a row for each place, or over a quantity with lines between."""
 
     kind: ClassVar[str] = "points"
     name: str
@@ -152,6 +121,15 @@ class Points:
     y_ticks: tuple[Tick, ...]
     columns: tuple[str, ...]
     values: Values
+    height: float
+    left: float
+    """Width of the labels at the left."""
+    rows: bool = True
+    """Whether `y_ticks` are rows, without a line each."""
+    zero: float | None = None
+    """Position of a zero within the axis."""
+    lines: tuple[tuple[int, str], ...] = ()
+    """Lines through the marks of a series: its number, and an SVG point list."""
 
     @property
     def text(self) -> str:
@@ -162,217 +140,58 @@ class Points:
 Figure = Curves | Bars | Points
 
 
-def flat_numbers(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The finite numbers of a step's metrics, with dotted names for nested ones."""
-    found: dict[str, float] = {}
-    for key, value in row.items():
-        if isinstance(value, Mapping):
-            found |= flat_numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
-            found[f"{prefix}{key}"] = float(value)
-    return found
-
-
-def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, steps of 1, 2 or 5 times a power of ten."""
-    if not high > low:
-        return [low]
-    rough = (high - low) / about
-    power = 10.0 ** floor(log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first = floor(low / step + 0.999_999)
-    return [
-        round((first + i) * step, 12)
-        for i in range(about * 3)
-        if (first + i) * step <= high + step * 1e-9
-    ]
-
-
-def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Mean of each value and the up to `window - 1` before it."""
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    return [
-        (sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1)
-        for i in range(len(values))
-    ]
-
-
-def training_figures(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curves]:
-    """One figure per quantity with all arms, the quantities of `KNOWN` first.
-
-    Args:
-        curves: metrics of each arm, by "step" (else by position).
-    """
-    series = {
-        arm: [(row.get("step", i), flat_numbers(row)) for i, row in enumerate(rows)]
-        for arm, rows in curves.items()
-    }
-    keys = dict.fromkeys(
-        key
-        for rows in series.values()
-        for _, values in rows
-        for key in values
-        if key not in _NOT_PLOTTED
-    )
-    order = sorted(keys, key=lambda key: _rank(key))
-    figures = [
-        _figure(
-            key, {arm: [(s, v[key]) for s, v in rows if key in v] for arm, rows in series.items()}
-        )
-        for key in order
-    ]
-    return [figure for figure in figures if any(line.smooth for line in figure.lines)]
-
-
-def _rank(key: str) -> int:
-    names = list(KNOWN)
-    return next(
-        (
-            i
-            for i, name in enumerate(names)
-            if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))
-        ),
-        len(names),
-    )
-
-
-def _title(key: str) -> str:
-    """The title of a quantity; a part such as `reward.tool` has its parent's title first."""
-    name = next(
-        (
-            name
-            for name in KNOWN
-            if key == name or key.startswith((f"{name}.", f"{name}_", f"{name}/"))
-        ),
-        None,
-    )
-    if name is None or key == name:
-        return KNOWN.get(key, key)
-    return f"{KNOWN[name]}: {key[len(name) + 1 :]}"
-
-
-def _figure(key: str, points: Mapping[str, Sequence[Point]]) -> Curves:
-    xs = [x for line in points.values() for x, _ in line]
-    ys = [y for line in points.values() for _, y in line]
-    x_range = (min(xs), max(max(xs), min(xs) + 1))
-    y_range = _padded(ys)
-    lines = tuple(
-        _line(arm, i, line, x_range, y_range)
-        for i, (arm, line) in enumerate(points.items())
-        if line
-    )
-    x_ticks = tuple(Tick(_x(v, x_range), f"{v:g}") for v in nice_ticks(*x_range))
-    by_step = {arm: dict(line) for arm, line in points.items() if line}
-    values = tuple(
-        (step, *(line.get(step) for line in by_step.values())) for step in sorted(set(xs))
-    )
-    name = "training-" + "".join(sign if sign.isalnum() else "-" for sign in key)
-    return Curves(
-        name,
-        _title(key),
-        _rank(key) < len(KNOWN),
-        lines,
-        x_ticks,
-        _y_ticks(y_range),
-        ("step", *by_step),
-        values,
-    )
-
-
-def _padded(ys: Sequence[float]) -> Point:
-    low = min(ys)
-    high = max(ys)
-    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    return low - pad, high + pad
-
-
-def _y_ticks(y_range: Point) -> tuple[Tick, ...]:
-    return tuple(Tick(_y(v, y_range), f"{v:g}") for v in nice_ticks(*y_range))
-
-
-def _line(arm: str, series: int, points: Sequence[Point], x_range: Point, y_range: Point) -> Line:
-    points = sorted(points)
-    smooth = running_mean([y for _, y in points], max(1, len(points) // 12))
-
-    def path(ys: Sequence[float]) -> str:
-        return " ".join(
-            f"{_x(x, x_range):.1f},{_y(y, y_range):.1f}"
-            for (x, _), y in zip(points, ys, strict=True)
-        )
-
-    return Line(
-        arm,
-        series,
-        path([y for _, y in points]),
-        path(smooth),
-        f"{round(smooth[-1], 2) + 0.0:.2f}" if abs(smooth[-1]) < 100 else f"{smooth[-1]:.0f}",
-    )
-
-
-def _x(value: float, span: Point) -> float:
-    return LEFT + (value - span[0]) / (span[1] - span[0]) * (WIDTH - LEFT - RIGHT)
-
-
-def _y(value: float, span: Point) -> float:
-    return HEIGHT - BOTTOM - (value - span[0]) / (span[1] - span[0]) * (HEIGHT - TOP - BOTTOM)
-
-
 def bars(name: str, title: str, counts: Mapping[str, int], *, of: str) -> Bars:
-    """A histogram in the order of `counts`; `of` names the counted things."""
-    top = max(counts.values(), default=0)
-    slot = (WIDTH - LEFT - RIGHT) / max(len(counts), 1)
-    room = HEIGHT - TOP - BOTTOM - 16
-    heights = [room * count / top if top else 0.0 for count in counts.values()]
-    drawn = tuple(
-        Bar(LEFT + slot * (i + 0.12), HEIGHT - BOTTOM - height, slot * 0.76, height, label, count)
-        for i, ((label, count), height) in enumerate(zip(counts.items(), heights, strict=True))
-    )
-    return Bars(name, title, drawn, (of, "count"), tuple(counts.items()))
+    """Counts as bars, in the order of `counts`; `of` names the counted things."""
+    labels = [wrapped(label) for label in counts]
+    left = label_width(labels)
+    top = max(counts.values(), default=0) or 1
+    drawn: list[Bar] = []
+    y = 2.0
+    for label, count in zip(labels, counts.values(), strict=True):
+        height = max(17, LINE * (label.count("\n") + 1) + 5)
+        middle = Tick(y + height / 2, label)
+        width = (WIDTH - left - COUNTS) * count / top
+        drawn.append(Bar(left, y, width, height, middle, count))
+        y += height + 5
+    return Bars(name, title, tuple(drawn), y, (of, "count"), tuple(counts.items()))
 
 
 def points(
-    name: str, title: str, places: Mapping[str, Mapping[str, IntervalEstimate]], *, of: str
+    name: str,
+    title: str,
+    places: Mapping[str, Mapping[str, IntervalEstimate]],
+    *,
+    of: str,
+    unit: str = "%",
 ) -> Points:
-    """Estimates of several series, side by side at named x positions.
+    """Estimates of several series below each other, in a row for each named place.
 
     Args:
         name, title: name and title of the figure.
-        places: estimates by series for each x position; a series may be missing.
-        of: label of the x axis.
+        places: estimates by series for each place; a series may be missing.
+        of: what the places are.
+        unit: "%", "points", or "" for plain numbers.
     """
     series = list(dict.fromkeys(label for found in places.values() for label in found))
-    known = [estimate for found in places.values() for estimate in found.values()]
-    ends = [end for one in known for end in (one.value, one.low, one.high) if end is not None]
-    y_range = _padded([*ends, 0.0])
-    slot = (WIDTH - LEFT - RIGHT) / max(len(places), 1)
+    known = [one for found in places.values() for one in found.values()]
+    low, high = padded([0.0, *(end for one in known for end in one.ends)])
+    if unit:
+        low, high = max(low, -1.0), min(max(high, low + LEAST_SPAN), 1.0)
+    labels = [wrapped(place) for place in places]
+    left = label_width(labels)
+    x = linear((low, high), left, WIDTH - RIGHT)
     marks: list[Mark] = []
-    for i, (place, found) in enumerate(places.items()):
-        for label, one in found.items():
-            x = LEFT + slot * (i + 0.15 + 0.7 * (series.index(label) + 0.5) / len(series))
-            low, high = (one.value if end is None else end for end in (one.low, one.high))
-            text = f"{label}, {place}: {one.value:.3g}" + (
-                f" [{low:.3g}, {high:.3g}]" if one.low is not None else ""
-            )
-            marks.append(
-                Mark(
-                    x,
-                    _y(one.value, y_range),
-                    _y(low, y_range),
-                    _y(high, y_range),
-                    series.index(label),
-                    text,
-                    one.href,
-                )
-            )
-    letters = max(3, int(slot / 6))
-    x_ticks = tuple(
-        Tick(
-            LEFT + slot * (i + 0.5), place if len(place) <= letters else f"{place[: letters - 1]}…"
-        )
-        for i, place in enumerate(places)
-    )
+    ticks: list[Tick] = []
+    y = float(TOP)
+    for (place, found), label in zip(places.items(), labels, strict=True):
+        height = max(SLOT * len(found), LINE * (label.count("\n") + 1)) + 8
+        ticks.append(Tick(y + height / 2, label))
+        for i, (which, one) in enumerate(found.items()):
+            at = y + height / 2 + SLOT * (i - (len(found) - 1) / 2)
+            ends = (x(one.ends[0]), at, x(one.ends[1]), at)
+            text = f"{which}, {place}: {one.text(unit)}"
+            marks.append(Mark(x(one.value), at, ends, series.index(which), text, one.href))
+        y += height
     values = tuple(
         (place, label, one.value, one.low, one.high)
         for place, found in places.items()
@@ -383,42 +202,63 @@ def points(
         title,
         tuple(marks),
         tuple(series),
-        x_ticks,
-        _y_ticks(y_range),
+        tuple(Tick(x(v), in_unit(v, unit)) for v in nice_ticks(low, high, 4)),
+        tuple(ticks),
         (of, "series", "value", "low", "high"),
         values,
+        y + BOTTOM,
+        left,
+        zero=x(0.0) if low < 0 < high else None,
     )
 
 
-def rows(counts: Mapping[str, int]) -> list[Bar]:
-    """Horizontal bars in the order of `counts`; long names are shortened."""
-    top = max(counts.values(), default=0) or 1
-    room = WIDTH - LABELS - COUNTS
-    return [
-        Bar(LABELS, i * ROW + 2, room * count / top, ROW - 5, _short(label), count)
-        for i, (label, count) in enumerate(counts.items())
-    ]
+def against(
+    name: str,
+    title: str,
+    series: Mapping[str, Sequence[tuple[str, float, IntervalEstimate]]],
+    *,
+    over: str,
+) -> Points:
+    """Shares against a positive quantity on a logarithmic axis, the points of a series connected.
 
-
-def _short(label: str) -> str:
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
-
-
-def level_figure(title: str, points: Mapping[str, Sequence[Point]], names: Sequence[str]) -> Curves:
-    """Curves of shares over the levels of a ladder; x is an index into `names`."""
-    x_range = (-0.2, len(names) - 0.8)
-    y_range = (0.0, 1.02)
-    lines = tuple(
-        _line(label, i + 1, line, x_range, y_range)
-        for i, (label, line) in enumerate(points.items())
-        if line
-    )
-    x_ticks = tuple(Tick(_x(i, x_range), name) for i, name in enumerate(names))
-    y_ticks = tuple(Tick(_y(v, y_range), f"{v:.0%}") for v in nice_ticks(0, 1))
-    by_level = {label: dict(line) for label, line in points.items()}
-    values = tuple(
-        (name, *(line.get(i) for line in by_level.values())) for i, name in enumerate(names)
-    )
-    return Curves(
-        "levels", title, True, lines, x_ticks, y_ticks, ("level", *by_level), values, over="level"
+    Args:
+        name, title: name and title of the figure.
+        series: by label, its (name, quantity, share).
+        over: what the quantity is, for the CSV file.
+    """
+    known = [one for some in series.values() for one in some]
+    if not known:
+        return Points(name, title, (), (), (), (), (), (), TALL, LEFT)
+    xs = [quantity for _, quantity, _ in known]
+    span = (min(xs) / 1.15, max(xs) * 1.15)
+    low, high = padded([end for *_, one in known for end in one.ends])
+    low, high = max(low, 0.0), min(max(high, low + LEAST_SPAN), 1.0)
+    x = logarithmic(span, LEFT, WIDTH - RIGHT)
+    y = linear((low, high), TALL - BOTTOM, TOP)
+    marks: list[Mark] = []
+    lines: list[tuple[int, str]] = []
+    for i, some in enumerate(series.values()):
+        path = sorted((quantity, one.value) for _, quantity, one in some)
+        if len(path) > 1:
+            lines.append((i, " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in path)))
+        for which, quantity, one in some:
+            at = x(quantity)
+            ends = (at, y(one.ends[0]), at, y(one.ends[1]))
+            text = f"{which}: {one.text('%')} at {number(quantity, 0)} {over}"
+            marks.append(Mark(at, y(one.value), ends, i, text, one.href))
+    ticks = log_ticks(*span)
+    ticks = ticks if len(ticks) > 1 else sorted({float(f"{value:.3g}") for value in xs})
+    return Points(
+        name,
+        title,
+        tuple(marks),
+        tuple(series),
+        tuple(Tick(x(v), in_unit(v, "")) for v in ticks),
+        tuple(Tick(y(v), in_unit(v, "%")) for v in nice_ticks(low, high)),
+        ("condition", over, "accuracy", "low", "high"),
+        tuple((which, quantity, one.value, one.low, one.high) for which, quantity, one in known),
+        TALL,
+        LEFT,
+        rows=False,
+        lines=tuple(lines),
     )

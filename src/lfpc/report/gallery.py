@@ -16,8 +16,8 @@ from lfpc.report.browser import EpisodeSet, episode_sets, episodes_of
 from lfpc.report.cards import kinds_of
 from lfpc.report.evidence import TRAINING, Evidence
 from lfpc.report.finding import Shown, finding_pairs, finding_picture
+from lfpc.report.markup import markdown
 from lfpc.report.strip import episode_strip
-from lfpc.report.tables import markdown
 
 SHOWN_ARM = "stage2"
 FINDING = (
@@ -41,7 +41,7 @@ class GalleryKind:
 
     def holds(self, found: ByProbe) -> bool:
         """Whether a question, given its records by probe, is of this kind."""
-        return self.kinds <= set(kinds_of(found["own"], found.get("noise")))
+        return self.kinds <= set(kinds_of(found["own"], found))
 
 
 CASES = (
@@ -50,7 +50,7 @@ CASES = (
         "The right crop, read rightly",
         "What the two stages are for: the crop shows the target, and the answer comes from "
         "the crop. With noise in its place it is wrong.",
-        frozenset({"fooled", "covers"}),
+        frozenset({"lost-noise", "covers"}),
     ),
     GalleryKind(
         "right-crop-misread",

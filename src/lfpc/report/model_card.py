@@ -12,7 +12,9 @@ from lfpc.evaluation.places import find_places, study_records
 from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.evaluation.verdict import verdict_lines
 from lfpc.policies.settings import SETTINGS_FILE, read_settings
-from lfpc.report.tables import conditions, interval_text, markdown, number, percent
+from lfpc.report.cells import conditions, interval_text
+from lfpc.report.markup import markdown
+from lfpc.report.numbers import number, percent
 from lfpc.storage.files import write_text
 from lfpc.storage.runs import Kind, is_run, read_run
 from lfpc.storage.typed import plain

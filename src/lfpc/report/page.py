@@ -7,22 +7,27 @@ figures, tables  the same as SVG and CSV, Markdown and LaTeX
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.incomplete import shortfall_lines
 from lfpc.evaluation.results import comparisons
-from lfpc.evaluation.terminal import fault_lines
-from lfpc.evaluation.verdict import verdict_lines
-from lfpc.report import figures
-from lfpc.report.browser import episode_sets, write_browser
+from lfpc.evaluation.terminal import truncation_lines
+from lfpc.report import canvas
+from lfpc.report.browser import episode_sets, pick_questions, write_browser
+from lfpc.report.cells import conditions
 from lfpc.report.charts import config_table, data_figures, result_figures
+from lfpc.report.curves import training_figures
 from lfpc.report.evidence import Evidence
 from lfpc.report.exports import write_exports
-from lfpc.report.pages import copy_static, templates
+from lfpc.report.head import example_of, facts_of, head_of, progress_of, resolution_note
+from lfpc.report.names import results_namer
+from lfpc.report.pages import copy_static, templates, typed
 from lfpc.report.pictures import PictureFiles
-from lfpc.report.tables import conditions, page_tables
+from lfpc.report.tables import page_tables
+from lfpc.training.presets import PRESETS
 
 SHOWN = 200
 """Default number of questions with pictures."""
@@ -47,7 +52,7 @@ def write_report(
         out: folder; made if needed, files of an earlier report are replaced.
         evidence: content of the report.
         title: title of the page.
-        notes: paragraphs at the end of the page.
+        notes: paragraphs below the title, which define what the page names.
         shown: number of questions with pictures, drawn from all kinds; the others have their texts.
         live: whether the page follows unfinished runs.
     Raises:
@@ -60,59 +65,72 @@ def write_report(
     results = {"questions": 0, "seeds": [], "conditions": {}, **evidence.results}
     between_runs = comparisons(evidence.records, planned=evidence.run_comparisons)
     tables = page_tables(results, between_runs)
-    curves = figures.training_figures(evidence.curves)
+    curves = training_figures(evidence.curves)
     charts = result_figures(results)
     data = data_figures(evidence.data)
     ratios = results.get("comparisons", {}).get("ratios", {})
-    faults = [
-        line
-        for arm, budget, found in conditions(results)
-        for line in fault_lines(found, f"{arm}, {budget}, ")
-    ]
-    verdicts = [
-        (", ".join(filter(None, (arm, budget))), line)
-        for arm, budget, found in conditions(results)
-        for line in verdict_lines(found)
-    ]
-    short = results.get("incomplete", {})
-    faults += shortfall_lines({name: one for name, one in short.items() if one["missing"]})
+    short, faults = _faults(results)
     shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
+    sets = episode_sets(evidence)
+    picked = pick_questions(sets, shown)
     try:
+        for folder in ("data", "pictures", "figures", "tables"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        copy_static(out)
+        pictures = PictureFiles(out / "pictures")
         page = (
             templates()
             .get_template("index.html.j2")
             .render(
                 title=title,
-                results=results,
-                tables=tables,
+                facts=facts_of(evidence, results),
+                short=short,
                 faults=faults,
-                verdicts=verdicts,
+                head=head_of(results),
+                example=example_of(evidence, results, sets, picked, pictures),
+                tables=tables,
                 ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
                 curves=curves,
+                progress=progress_of(evidence),
+                resolution=resolution_note(evidence),
                 data=data,
-                canvas=figures,
+                canvas=canvas,
                 shared=shared,
                 runs=runs,
                 differing=differing,
                 trained=trained,
-                episodes=sum(len(one.own) for one in episode_sets(evidence)),
+                episodes=sum(len(one.own) for one in sets),
                 notes=notes,
+                arms={arm: PRESETS[arm][0] for arm in results["conditions"] if arm in PRESETS},
                 live=live,
             )
         )
-        for folder in ("data", "pictures", "figures", "tables"):
-            shutil.rmtree(out / folder, ignore_errors=True)
-        copy_static(out)
         write_exports(out, tables, [*charts, *curves, *data])
-        write_browser(out, evidence, PictureFiles(out / "pictures"), shown=shown)
+        write_browser(out, evidence, pictures, picked)
         browser = templates().get_template("episodes.html.j2").render(title=title, alone=False)
         for name, text in (("episodes.html", browser), ("index.html", page)):
             (out / name).write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise RunError(f"{out}: the report cannot be written: {error.strerror or error}") from error
     return out / "index.html"
+
+
+def _faults(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Lines about questions that failed, are undecided or were not asked; and about replies that
+    the token limit ended.
+    """
+    name = results_namer(results)
+    short: list[str] = []
+    faults: list[str] = []
+    for arm, budget, found in conditions(results):
+        rows = {"own": found["summary"], **found["probes"]}
+        named = {f"{name(arm, budget)}, {probe}": row for probe, row in rows.items()}
+        short += shortfall_lines({key: row["incomplete"] for key, row in named.items()})
+        faults += truncation_lines({key: row["truncated"] for key, row in named.items()})
+    missing = {key: one for key, one in results.get("incomplete", {}).items() if one["missing"]}
+    return short + shortfall_lines(missing), [typed(line) for line in faults]
 
 
 def _check_folder(out: Path) -> None:

@@ -22,6 +22,11 @@ def templates() -> Environment:
     )
 
 
+def typed(line: str) -> str:
+    """A line for a page, with the option that it names as it is typed."""
+    return line.replace("`max_new_tokens`", "--max-new-tokens")
+
+
 def copy_static(out: Path) -> None:
     """Copy the pages' style sheet and scripts into `out`."""
     with as_file(files("lfpc.report") / "static") as static:

@@ -1,19 +1,22 @@
 """Run folders read for a report: training runs, evaluations, and studies that hold both."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError, SampleError
+from lfpc.evaluation.gain import GAIN_FOLDER, readouts
 from lfpc.evaluation.places import Place, find_places, study_records
 from lfpc.evaluation.probes import OWN
 from lfpc.evaluation.results import REPLAYED, Condition
 from lfpc.evaluation.stored import fresh_results, results_of
+from lfpc.metrics.summary import Records
 from lfpc.records import read_records
-from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Origin, merged
+from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Gains, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
 from lfpc.storage.files import read_json
 from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, Kind, RunFolder, is_run, read_run
@@ -98,7 +101,27 @@ def _evaluated(folder: Path, places: Sequence[Place]) -> Evidence:
         for place in places
         for one in reversed(place.evaluations())
     }
-    return Evidence(records=records, origins=origins)
+    gains = {
+        (place.arm, place.budget, place.seed): some
+        for place in places
+        if (some := _gains(place, records[Condition(place.arm, place.budget, OWN, place.seed)]))
+    }
+    return Evidence(records=records, origins=origins, gains=gains)
+
+
+def _gains(place: Place, records: Records) -> Gains:
+    """Gains of the crops of a place; empty if `lfpc probe --gain` has not run."""
+    folder = place.path / GAIN_FOLDER
+    if not is_run(folder):
+        return {}
+    logprobs: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for one in readouts(read_run(folder), [record.sample for record in records]).values():
+        logprobs[one.sample.id][one.look] = one.logprob
+    return {
+        name: {look: some[OWN] - value for look, value in some.items() if look != OWN}
+        for name, some in logprobs.items()
+        if OWN in some
+    }
 
 
 def _probe_name(config: Any) -> str:
@@ -146,7 +169,10 @@ def budget_histogram(budgets: Sequence[int | None]) -> dict[str, int]:
 
 def _origin(run: RunFolder) -> Origin:
     file = run.path / ENVIRONMENT_FILE
-    return Origin(run.config, read_json(file) if file.exists() else {})
+    if not file.exists():
+        return Origin(run.config, {})
+    began = datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
+    return Origin(run.config, read_json(file), began.isoformat())
 
 
 def _found(path: Path, run: Path) -> Path:

@@ -5,8 +5,9 @@ level.
 from pathlib import Path
 
 from lfpc.evaluation.terminal import TRUNCATION
-from lfpc.report import figures
+from lfpc.report.curves import level_figure
 from lfpc.report.data_page import TextTable, write_data_page
+from lfpc.report.pages import typed
 from lfpc.selection.run import Level, Selection
 
 
@@ -66,19 +67,12 @@ def write_selection_page(out: Path, found: Selection) -> Path:
     Raises:
         RunError: the folder cannot be written.
     """
-    chosen = {level_name(level): level.changed for level in found.ladder[1:]} | {
-        "never": found.never
-    }
-    here = [(i, level.right / level.asked) for i, level in enumerate(found.ladder) if level.asked]
-    before = [
-        (i, level.right_before / level.asked) for i, level in enumerate(found.ladder) if level.asked
-    ]
-    names = [level_name(level) for level in found.ladder]
-    curve = figures.level_figure(
-        "Accuracy by level",
-        {"at this level": here, "the same samples at the original": before},
-        names,
-    )
+    names = [_tokens(level) for level in found.ladder]
+    asked = max((level.asked for level in found.ladder), default=0)
+    changed = [level.changed for level in found.ladder]
+    chosen = dict(zip(names[1:], changed[1:], strict=True)) | {"never": found.never}
+    accuracy = [(i, level.right_all / asked) for i, level in enumerate(found.ladder) if asked]
+    curve = level_figure("Accuracy of all samples by visual tokens", {"accuracy": accuracy}, names)
     return write_data_page(
         out,
         title="Resolution selection",
@@ -86,36 +80,55 @@ def write_selection_page(out: Path, found: Selection) -> Path:
             f"{len(found.samples) + found.dropped:,} samples: {len(found.samples):,} kept, "
             f"{found.dropped:,} dropped. {len(found.failed or {}):,} others failed. "
             f"{found.wrong:,} were answered wrongly at the original.",
-            *warning_lines(found),
         ],
-        bars={"Level at which the answer first changed": chosen},
+        warnings=[typed(line) for line in warning_lines(found)],
+        bars={"Level at which the answer first changed, in visual tokens": chosen},
         curves=[curve],
         tables=[_table(found)],
     )
 
 
+def _tokens(level: Level) -> str:
+    """A level in visual tokens: its budget, or the median of its pictures behind a ratio."""
+    if level.name > 1 or level.tokens is None:
+        return level_name(level)
+    return f"{level.tokens:,.0f} ({level_name(level)})"
+
+
 def _table(found: Selection) -> TextTable:
     note = (
         "A sample whose answer has changed is not asked at lower levels, except with "
-        "--every-level: the accuracy of a level covers the samples asked there."
+        "--every-level; there the accuracy of all samples counts its last answer. The last "
+        "columns are about the samples asked at a level."
     )
-    rows = [_row(level) for level in found.ladder]
+    total = max((level.asked for level in found.ladder), default=0)
+    rows = [_row(level, total) for level in found.ladder]
     return TextTable(
         "Levels",
-        ("Level", "Samples asked", "Right", "Right at the original", "First changed here"),
+        (
+            "Level",
+            "Visual tokens, median",
+            "First changed here",
+            "Right, of all",
+            "Samples asked",
+            "Right",
+            "Right at the original",
+        ),
         tuple(rows),
         note,
     )
 
 
-def _row(level: Level) -> tuple[str, ...]:
-    def share(count: int) -> str:
-        return f"{count / level.asked:.1%}" if level.asked else "none"
+def _row(level: Level, total: int) -> tuple[str, ...]:
+    def share(count: int, of: int) -> str:
+        return f"{100 * count / of:.1f} %" if of else "none"
 
     return (
         level_name(level),
-        f"{level.asked:,}",
-        share(level.right),
-        share(level.right_before),
+        "none" if level.tokens is None else f"{level.tokens:,.0f}",
         f"{level.changed:,}",
+        share(level.right_all, total),
+        f"{level.asked:,}",
+        share(level.right, level.asked),
+        share(level.right_before, level.asked),
     )

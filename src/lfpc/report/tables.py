@@ -1,146 +1,40 @@
-"""Results as text tables, for the page, the README and a paper. Only here fractions become per
-cent.
-"""
+"""Results as text tables, for the page, the README and a paper."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
-from lfpc.evaluation.incomplete import Shortfall, share
+from lfpc.evaluation.gain import NOTHING as NO_GAIN
+from lfpc.evaluation.incomplete import share
 from lfpc.evaluation.results import lost
-from lfpc.metrics.statistics import p_text
-
-Row = Mapping[str, Any]
-NOTHING = "\u2013"
-"""Text of a missing value."""
-PROBE_NAMES = {
-    "noise": "noise",
-    "truth": "truth box",
-    "truth-wide": "truth box, wide",
-    "truth-each": "each truth box",
-    "other": "other picture",
-    "mean": "mean colour",
-    "blur": "blurred crop",
-    "none": "no picture",
-    "no-tool": "no tool",
-    "repeat": "own crop again",
-}
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "noise_drop": "lost under noise",
-    "iou": "IoU",
-    "crop_area": "crop area",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A text with a link to its episodes ("": no link)."""
-
-    text: str
-    href: str = ""
+from lfpc.report.cells import (
+    METRIC_NAMES,
+    PROBE_NAMES,
+    Cell,
+    Table,
+    conditions,
+    episodes_link,
+    estimate,
+    incomplete,
+    interval_text,
+    lost_kind,
+    marked,
+    probe_name,
+)
+from lfpc.report.names import Namer, results_namer, split_budget
+from lfpc.report.numbers import (
+    NOTHING,
+    bracketed,
+    nats,
+    number,
+    p_value,
+    percent,
+    points,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A titled table; the first cell of a row is its label."""
-
-    name: str
-    """Base name of its files."""
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def percent(value: float | None, *, signed: bool = False) -> str:
-    """A fraction as per cent with one decimal."""
-    return (
-        NOTHING
-        if value is None
-        else f"{100 * value:{'+' if signed else ''}.1f} %".replace("-", "\u2212")
-    )
-
-
-def with_interval(
-    value: float | None, ends: Sequence[float | None] | None, *, signed: bool = False
-) -> str:
-    """A fraction as per cent, its interval behind it."""
-    behind = "" if value is None else bracketed(ends)
-    return percent(value, signed=signed) + (behind and f" {behind}")
-
-
-def bracketed(ends: Sequence[float | None] | None) -> str:
-    """Two fractions as per cent in brackets; empty without both."""
-    low, high = ends or (None, None)
-    if low is None or high is None:
-        return ""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\u2212")
-
-
-def estimate(
-    condition: Mapping[str, Any], metric: str
-) -> tuple[float | None, float | None, float | None]:
-    """A number of a condition with its 95 % interval, if it has one.
-
-    Args:
-        condition: see `lfpc.evaluation.results.condition_results`.
-        metric: "accuracy", "noise_drop", or a mean of the summary.
-    """
-    if metric == "noise_drop":
-        row = lost(condition, "noise")
-        return row.get("delta"), row.get("low"), row.get("high")
-    summary = condition["summary"]
-    interval = condition["iou_ci"] if metric == "iou" else summary.get(f"{metric}_ci")
-    low, high = interval or (None, None)
-    return summary[metric], low, high
-
-
-def interval_text(condition: Mapping[str, Any], metric: str) -> str:
-    """`estimate` as per cent."""
-    value, low, high = estimate(condition, metric)
-    return with_interval(value, [low, high])
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A number with `digits` decimals and a comma between thousands."""
-    return NOTHING if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
-
-
-def points(difference: Mapping[str, Any]) -> str:
-    """The delta of a difference in percentage points, its interval behind it."""
-    text = with_interval(
-        difference.get("delta"), [difference.get("low"), difference.get("high")], signed=True
-    )
-    return text.replace(" %", "").replace("+0.0", "0.0")
-
-
-def p_value(value: float | None) -> str:
-    """A p-value as text."""
-    return NOTHING if value is None else p_text(value)
-
-
-def episodes_link(
-    arm: str, budget: str, show: str = "all", *, beside: Sequence[str] = (), **more: str
-) -> str:
-    """Address of the episodes of one arm and budget; `show` names a filter, `beside` another (arm,
-    budget).
-    """
-    other = dict(zip(("with-arm", "with-budget"), beside, strict=False))
-    return "episodes.html#" + urlencode(
-        {"arm": arm, "budget": budget, **other, "show": show, **more}
-    )
-
-
-def conditions(results: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    """(arm, budget name, results), in the order of evaluation."""
-    for arm, budgets in results["conditions"].items():
-        for budget, found in budgets.items():
-            yield arm, budget, found
-
-
-def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ()) -> list[Table]:
+def page_tables(
+    results: Mapping[str, Any], run_comparisons: Sequence[Mapping[str, Any]] = ()
+) -> list[Table]:
     """Every non-empty table of the page.
 
     Args:
@@ -148,62 +42,69 @@ def page_tables(results: Mapping[str, Any], run_comparisons: Sequence[Row] = ())
         run_comparisons: differences between several runs.
     """
     compared = results.get("comparisons", {})
+    name = results_namer(results)
     tables = [
-        accuracy_table(results),
-        probe_table(results),
-        localisation_table(results),
-        efficiency_table(results),
-        difference_table("differences", "Differences", compared.get("differences", ())),
-        difference_table("ablations", "Ablations", compared.get("ablations", ())),
-        difference_table("runs", "Run against run", run_comparisons),
-        category_table(results),
+        results_table(results, name),
+        probe_table(results, name),
+        gain_table(results, name),
+        localisation_table(results, name),
+        efficiency_table(results, name),
+        difference_table("differences", "Differences", compared.get("differences", ()), name),
+        difference_table("ablations", "Ablations", compared.get("ablations", ()), name),
+        difference_table("runs", "Run against run", run_comparisons, name),
+        category_table(results, name),
     ]
     return [table for table in tables if table.rows]
 
 
-def accuracy_table(results: Mapping[str, Any]) -> Table:
-    """Accuracy with a row per arm and a column per budget."""
-    budgets = list(dict.fromkeys(budget for _, budget, _ in conditions(results)))
+def results_table(results: Mapping[str, Any], name: Namer) -> Table:
+    """The main figures, a row per task, arm and budget."""
+    found = list(conditions(results))
 
-    def head(budget: str) -> str:
-        known = sorted(
-            found["summary"]["chance"]
-            for _, at, found in conditions(results)
-            if at == budget and found["summary"].get("chance") is not None
-        )
-        ends = dict.fromkeys(map(percent, known[:1] + known[-1:]))
-        return f"{budget} budget" + (f" (chance {' to '.join(ends)})" if ends else "")
+    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
+        summary = one["summary"]
+        yield Cell(name(arm, budget))
+        yield Cell(number(summary["n"], 0), episodes_link(arm, budget))
+        yield Cell(percent(summary.get("chance")))
+        accuracy = interval_text(one, "accuracy") + share(summary["incomplete"])
+        yield Cell(accuracy, episodes_link(arm, budget, "right"))
+        yield Cell(percent(summary["tool_rate"]), episodes_link(arm, budget, "crop"))
+        text = points(lost(one, "noise")) + share(incomplete(one, "noise"))
+        yield Cell(text, episodes_link(arm, budget, lost_kind("noise")) if text != NOTHING else "")
+        yield Cell(number(summary["visual_tokens"], 0), episodes_link(arm, budget, sort="tokens"))
 
-    def cell(arm: str, budget: str) -> Cell:
-        found = results["conditions"][arm].get(budget)
-        if found is None:
-            return Cell(NOTHING)
-        return Cell(
-            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
-            episodes_link(arm, budget, "wrong"),
-        )
-
-    rows = tuple(
-        (Cell(arm), *(cell(arm, budget) for budget in budgets)) for arm in results["conditions"]
+    values = {3: [estimate(one, "accuracy")[0] for *_, one in found]}
+    groups = [split_budget(budget)[0] for _, budget, _ in found]
+    return Table(
+        "accuracy",
+        "Results",
+        "Accuracy: share answered rightly, with its 95 % interval; failed and undecided questions "
+        'count as wrong, and "(14 of 16)" are those with a verdict. Lost under noise: accuracy '
+        "lost when noise is shown for every crop, in points. Visual tokens: first view and crops "
+        "together. Bold: the best accuracy. Numbers lead to their episodes.",
+        (
+            "condition",
+            "questions",
+            "chance",
+            "accuracy",
+            "shows a crop",
+            "lost under noise",
+            "visual tokens",
+        ),
+        marked([tuple(cells(*one)) for one in found], values, groups),
     )
-    note = (
-        "Share of questions answered rightly, with its 95 % interval. Failed and undecided "
-        'questions count as wrong: "(14 of 16)" are the ones with a verdict.'
-    )
-    return Table("accuracy", "Accuracy", note, ("arm", *map(head, budgets)), rows)
 
 
-def probe_table(results: Mapping[str, Any]) -> Table:
+def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
     """Accuracy lost under each probe."""
     ran = [
         probe
         for probe in PROBE_NAMES
         if any(probe in found["probes"] for *_, found in conditions(results))
     ]
-    shows = {"noise": "fooled", "truth": "truth-helps"}
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
-        yield Cell(f"{arm}, {budget}")
+        yield Cell(name(arm, budget))
         pairs = {lost(found, probe).get("n", 0) for probe in ran if probe in found["probes"]}
         yield Cell(
             " to ".join(number(n, 0) for n in sorted({min(pairs), max(pairs)}))
@@ -211,10 +112,9 @@ def probe_table(results: Mapping[str, Any]) -> Table:
             else NOTHING
         )
         for probe in ran:
-            text = points(lost(found, probe)) + share(_incomplete(found, probe))
-            yield Cell(
-                text, episodes_link(arm, budget, shows.get(probe, "all")) if text != NOTHING else ""
-            )
+            text = points(lost(found, probe)) + share(incomplete(found, probe))
+            shown = episodes_link(arm, budget, lost_kind(probe))
+            yield Cell(text, shown if text != NOTHING else "")
 
     rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
@@ -232,46 +132,66 @@ def probe_table(results: Mapping[str, Any]) -> Table:
     )
 
 
-def _incomplete(found: Mapping[str, Any], probe: str) -> Shortfall | None:
-    """What the records of a probe lack; None: nothing, or a probe that did not run."""
-    return found["probes"].get(probe, {}).get("incomplete")
+def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
+    """The gain of a crop over each look; without rows if `lfpc probe --gain` has not run."""
 
+    def cells(arm: str, budget: str, look: str, row: Mapping[str, Any]) -> Iterable[Cell]:
+        shown = episodes_link(arm, budget, "crop", sort="gain", descending="1")
+        yield Cell(f"{name(arm, budget)}: {probe_name(look)}")
+        yield Cell(nats(row), shown if look == "noise" else "")
+        yield Cell(p_value(row["p"]))
+        for share_of in ("helped", "nothing", "hurt"):
+            yield Cell(percent(row[share_of]))
+        yield Cell(number(row["n"], 0))
 
-def localisation_table(results: Mapping[str, Any]) -> Table:
-    """Localisation of the policy's crops."""
     rows = tuple(
-        (
-            Cell(f"{arm}, {budget}"),
-            Cell(percent(found["summary"]["tool_rate"]), episodes_link(arm, budget, "no-crop")),
-            Cell(
-                interval_text(found, "iou"),
-                episodes_link(arm, budget, sort="iou"),
-            ),
-            *(
-                Cell(percent(found["summary"][key]), episodes_link(arm, budget, sort="iou"))
-                for key in ("iou_first", "iou_best", "coverage")
-            ),
-            Cell(percent(found["summary"]["crop_area"]), episodes_link(arm, budget, sort="area")),
-        )
+        tuple(cells(arm, budget, look, row))
         for arm, budget, found in conditions(results)
+        for look, row in (found.get("gain") or {"looks": {}})["looks"].items()
     )
+    note = (
+        "Log-probability of the right answer after the own crop, minus that with something else in "
+        "its place, in nats, with its 95 % interval. A crop helped or hurt a question by more than "
+        f"{NO_GAIN} nats; else it did nothing."
+    )
+    columns = ("in place of the crop", "gain, nats", "p", "helped", "nothing", "hurt", "questions")
+    return Table("gain", "Gain of a crop", note, columns, rows)
+
+
+def localisation_table(results: Mapping[str, Any], name: Namer) -> Table:
+    """Localisation of the policy's crops."""
+    found = list(conditions(results))
+    keys = ("iou", "iou_first", "iou_best", "coverage")
+
+    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
+        yield Cell(name(arm, budget))
+        for key in keys:
+            text = interval_text(one, key) if key == "iou" else percent(one["summary"][key])
+            yield Cell(text, episodes_link(arm, budget, "crop", sort="iou"))
+        yield Cell(
+            percent(one["summary"]["crop_area"]), episodes_link(arm, budget, "crop", sort="area")
+        )
+
+    values = {n: [one["summary"][key] for *_, one in found] for n, key in enumerate(keys, 1)}
+    groups = [split_budget(budget)[0] for _, budget, _ in found]
+    rows = marked([tuple(cells(*one)) for one in found], values, groups)
+    boxed = any(one["summary"]["iou"] is not None for *_, one in found)
     note = (
         "IoU with the best fitting nested truth box, over questions with a crop; coverage of "
         "the tightest box; area of the last crop."
     )
     columns = (
         "condition",
-        "shows a crop",
         "IoU, last crop",
         "IoU, first",
         "IoU, best",
         "coverage, last",
         "area, median",
     )
-    return Table("localisation", "Localisation", note, columns, rows)
+    return Table("localisation", "Localisation", note, columns, rows if boxed else ())
 
 
-def efficiency_table(results: Mapping[str, Any]) -> Table:
+def efficiency_table(results: Mapping[str, Any], name: Namer) -> Table:
     """Cost per question."""
     sorts = {
         "visual_tokens": "tokens",
@@ -281,7 +201,7 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
     }
     rows = tuple(
         (
-            Cell(f"{arm}, {budget}"),
+            Cell(name(arm, budget)),
             *(
                 Cell(number(found["summary"][key]), episodes_link(arm, budget, sort=sort))
                 for key, sort in sorts.items()
@@ -316,37 +236,44 @@ def efficiency_table(results: Mapping[str, Any]) -> Table:
     )
 
 
-def category_table(results: Mapping[str, Any]) -> Table:
+def category_table(results: Mapping[str, Any], name: Namer) -> Table:
     """Accuracy by the category of the question; without rows if there is only one."""
-    names = list(
-        dict.fromkeys(
-            name for *_, found in conditions(results) for name in found["summary"]["categories"]
-        )
+    found = list(conditions(results))
+    categories = list(
+        dict.fromkeys(name for *_, one in found for name in one["summary"]["categories"])
     )
 
-    def cell(arm: str, budget: str, found: Mapping[str, Any], name: str) -> Cell:
-        group = found["summary"]["categories"].get(name)
-        text = f"{percent(group['accuracy'])} of {group['n']:,}" if group else NOTHING
+    def cell(arm: str, budget: str, one: Mapping[str, Any], category: str) -> Cell:
+        group = one["summary"]["categories"].get(category)
+        if not group:
+            return Cell(NOTHING)
+        chosen = {"category": category} if category else {}
         return Cell(
-            text, episodes_link(arm, budget, "wrong", **({"category": name} if name else {}))
+            f"{percent(group['accuracy'])} of {group['n']:,}",
+            episodes_link(arm, budget, "right", **chosen),
         )
 
-    several = len(names) > 1
-    rows = tuple(
-        (Cell(f"{arm}, {budget}"), *(cell(arm, budget, found, name) for name in names))
-        for arm, budget, found in conditions(results)
-    )
-    columns = ("condition", *(name or "none" for name in names))
+    rows = [
+        (Cell(name(arm, budget)), *(cell(arm, budget, one, category) for category in categories))
+        for arm, budget, one in found
+    ]
+    values = {
+        n: [one["summary"]["categories"].get(category, {}).get("accuracy") for *_, one in found]
+        for n, category in enumerate(categories, 1)
+    }
+    groups = [split_budget(budget)[0] for _, budget, _ in found]
     return Table(
         "categories",
         "Accuracy by category",
         "Share answered rightly of each category's questions.",
-        columns,
-        rows if several else (),
+        ("condition", *(category or "none" for category in categories)),
+        marked(rows, values, groups) if len(categories) > 1 else (),
     )
 
 
-def difference_table(name: str, title: str, differences: Sequence[Mapping[str, Any]]) -> Table:
+def difference_table(
+    file: str, title: str, differences: Sequence[Mapping[str, Any]], name: Namer
+) -> Table:
     """Planned comparisons, each with a link to the questions on which the two sides differ.
 
     With several training seeds there is a second interval, over questions and seeds.
@@ -355,7 +282,7 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
     rows = tuple(
         (
             Cell(
-                f"{' '.join(row['left'])} \u2212 {' '.join(row['right'])}: "
+                f"{name(*row['left'])} \u2212 {name(*row['right'])}: "
                 f"{METRIC_NAMES.get(row['metric'], row['metric'])}"
             ),
             Cell(
@@ -391,105 +318,4 @@ def difference_table(name: str, title: str, differences: Sequence[Mapping[str, A
         "pairs",
         "questions",
     )
-    return Table(name, title, note, columns, rows)
-
-
-def results_markdown(results: Mapping[str, Any]) -> str:
-    """The main table as Markdown, a row per arm and budget; then the planned comparisons and the
-    savings of the small budget.
-    """
-    columns = (
-        "arm",
-        "budget",
-        "accuracy",
-        "lost under noise",
-        "shows a crop",
-        "IoU",
-        "crop area",
-        "visual tokens",
-        "seconds alone",
-    )
-    rows = [
-        (
-            arm,
-            budget,
-            interval_text(found, "accuracy") + share(found["summary"]["incomplete"]),
-            interval_text(found, "noise_drop") + share(_incomplete(found, "noise")),
-            *(percent(found["summary"][key]) for key in ("tool_rate", "iou", "crop_area")),
-            number(found["summary"]["visual_tokens"], 0),
-            number(found["seconds_alone"], 3),
-        )
-        for arm, budget, found in conditions(results)
-    ]
-    text = markdown(columns, rows, left=2)
-    comparisons = results.get("comparisons")
-    if not comparisons:
-        return text
-    text += "\n" + table_markdown(
-        difference_table("differences", "Differences", comparisons.get("differences", ()))
-    )
-    ratios = comparisons.get("ratios", {})
-    names = {
-        "visual_tokens": "visual tokens",
-        "seconds_alone": "seconds alone",
-    }
-    saved = [
-        (name, f"{number(ratios[key])} times")
-        for key, name in names.items()
-        if ratios.get(key) is not None
-    ]
-    return text + (
-        "\n" + markdown(("full baseline / small Stage II", "ratio"), saved, left=1) if saved else ""
-    )
-
-
-def table_markdown(table: Table) -> str:
-    """A table as Markdown, its first column to the left."""
-    return markdown(table.columns, [[cell.text for cell in row] for row in table.rows], left=1)
-
-
-def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    """A Markdown table whose first `left` columns are aligned to the left."""
-    lines = [columns, ["---"] * left + ["---:"] * (len(columns) - left), *rows]
-    return "".join(
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |\n"
-        for line in lines
-    )
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\u2212": "$-$",
-    "\u2013": "--",
-    "<": "$<$",
-    ">": "$>$",
-} | {sign: f"\\{sign}" for sign in "{}$&#_%"}
-
-
-def latex_text(text: str) -> str:
-    """A text with LaTeX's special characters escaped."""
-    return " ".join("".join(_LATEX.get(sign, sign) for sign in text).split())
-
-
-def table_latex(table: Table) -> str:
-    """A table for LaTeX (packages booktabs and inputenc), its first column to the left, its note as
-    the caption.
-    """
-    lines = [
-        " & ".join(latex_text(text) for text in line) + r" \\"
-        for line in (table.columns, *([c.text for c in row] for row in table.rows))
-    ]
-    body = [
-        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-        r"\toprule",
-        lines[0],
-        r"\midrule",
-        *lines[1:],
-        r"\bottomrule",
-    ]
-    caption = rf"\caption{{{latex_text(table.title)}. {latex_text(table.note)}}}"
-    return "\n".join(
-        [r"\begin{table}", r"\centering", caption, *body, r"\end{tabular}", r"\end{table}", ""]
-    )
+    return Table(file, title, note, columns, rows)

@@ -52,13 +52,19 @@ class SearchResult:
     """Searched levels, the original first."""
     budgets: tuple[int, ...]
     """Visual tokens of every level for this picture."""
+    tokens: tuple[int, ...] = ()
+    """Visual tokens of the picture as shown at every level, at most the budget."""
     sizes: int = 0
-    """Number of sizes in which the picture was shown."""
+    """Number of sizes in which the picture is shown."""
 
     @property
     def changed_at(self) -> int | None:
         """The first level with a different answer from the original's; None: no level."""
         return next((step.level for step in self.steps if step.changed), None)
+
+    def right_at(self, level: int) -> bool:
+        """Whether the answer is right at `level`, or at the last level above it that was asked."""
+        return self.steps[min(level, len(self.steps) - 1)].right
 
 
 AskLevel = Callable[[LevelQuestion], Item[Sequence[str]]]
@@ -112,23 +118,20 @@ def search(
     """
     original = upright_size(sample.image)
     budgets = tuple(budgets_of(original))
+    sizes = [shown_size(original, max_tokens=budget, factor=protocol.factor) for budget in budgets]
     steps: list[Step] = []
-    shown: Size | None = None
-    sizes = 0
-    for level, budget in enumerate(budgets):
-        size = shown_size(original, max_tokens=budget, factor=protocol.factor)
-        if size == shown:
+    for level, (budget, size) in enumerate(zip(budgets, sizes, strict=True)):
+        if level and size == sizes[level - 1]:
             steps.append(Step(level, steps[-1].said, steps[-1].changed, steps[-1].right))
             continue
-        shown = size
-        sizes += 1
         question = LevelQuestion(sample, level, budget, _key(sample, size, protocol))
         said = majority((yield from ask(question)), sample.options, sample.question)
         changed = bool(steps) and not rules.same(sample, steps[0].said, said)
         steps.append(Step(level, said, changed, rules.right(sample, said)))
         if changed and stop_early:
             break
-    return SearchResult(sample, tuple(steps), budgets, sizes)
+    tokens = tuple(visual_tokens(size, protocol.factor) for size in sizes)
+    return SearchResult(sample, tuple(steps), budgets, tokens, len(set(sizes)))
 
 
 def majority(said: Sequence[str], options: Sequence[str] = (), question: str = "") -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tqdm import tqdm
@@ -50,6 +51,11 @@ class Level:
     """Number of them answered rightly at the original."""
     changed: int
     """Samples whose answer first differed here."""
+    tokens: float | None = None
+    """Median visual tokens of the pictures at this level."""
+    right_all: int = 0
+    """Of all samples, those answered rightly here, or at the last level above that they were asked
+    at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +212,15 @@ def _selection(found: Mapping[str, SearchResult | Failure], config: SelectConfig
 
 def _level(place: int, name: float, results: Sequence[SearchResult], changed: int) -> Level:
     there = [result for result in results if len(result.steps) > place]
-    right = sum(result.steps[place].right for result in there)
-    return Level(name, len(there), right, sum(result.steps[0].right for result in there), changed)
+    return Level(
+        name,
+        asked=len(there),
+        right=sum(result.steps[place].right for result in there),
+        right_before=sum(result.steps[0].right for result in there),
+        changed=changed,
+        tokens=median(result.tokens[place] for result in results) if results else None,
+        right_all=sum(result.right_at(place) for result in results),
+    )
 
 
 def summary(selection: Selection) -> dict[str, Any]:

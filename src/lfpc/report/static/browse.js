@@ -9,8 +9,8 @@
   const count = form.querySelector("output");
   const [before, after] = document.querySelectorAll(".pager button");
   const pageNumber = document.querySelector(".pager span");
-  const SORTS = { order: "in order", iou: "IoU", area: "crop area", tokens: "visual tokens", seconds: "seconds", turns: "turns", reward: "reward" };
-  const DIFFERENCES = { gained: "right here, wrong there", lost: "wrong here, right there", differ: "different verdicts" };
+  const SORTS = { order: "order of the questions", iou: "IoU", area: "crop area", tokens: "visual tokens", seconds: "seconds", turns: "turns", reward: "reward", gain: "gain of the crop" };
+  const DIFFERENCES = { gained: "right, but wrong in the other", lost: "wrong, but right in the other", differ: "right in one of the two" };
   let index;
   let found = []; // positions in the group that the filters leave, sorted
   let at = -1; // which of `found` is open
@@ -18,7 +18,7 @@
 
   function named(group) {
     const seed = index.groups.some((other) => other.seed !== group.seed) ? `, seed ${group.seed}` : "";
-    return `${group.arm}, ${group.budget}${seed}`;
+    return `${group.name}${seed}`;
   }
 
   const chosen = () => index.groups[Number(form.elements.group.value)];
@@ -37,10 +37,12 @@
       group.append(option(n, named(one)));
       if (one.budget !== "training") other.append(option(n, named(one)));
     });
-    index.kinds.forEach(([kind, text], n) => show.append(option(kind, text)) || n);
+    const bits = index.groups.reduce((all, one) => one.columns.kinds?.reduce((some, kinds) => some | kinds, all) ?? all, 0);
+    index.kinds.forEach(([kind, text], n) => (bits & (1 << n)) && show.append(option(kind, text))); // those that occur
     for (const [kind, text] of Object.entries(DIFFERENCES)) show.append(option(kind, text));
     for (const name of [...new Set(index.questions.category)].sort()) if (name) category.append(option(name, name));
-    for (const [key, text] of Object.entries(SORTS)) sort.append(option(key, text));
+    const known = (key) => index.groups.some((one) => one.columns[key]?.some((value) => value !== null));
+    for (const [key, text] of Object.entries(SORTS)) if (key === "order" || known(key)) sort.append(option(key, text));
   }
 
   // Position of each question in a group, by the question's number.

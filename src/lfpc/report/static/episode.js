@@ -67,6 +67,11 @@ const showEpisode = (() => {
     return make("span", { class: `verdict ${column.correct ? "yes" : "no"}` }, word);
   }
 
+  // A few words on what the answer rests on.
+  function chip(column) {
+    return column.why ? make("span", { class: "chip" }, column.why) : "";
+  }
+
   function turn(one, n, column, crops) {
     const item = make("li", {}, make("p", { class: "turn" }, one.kind === "crop" ? `asks for crop ${crops}` : one.kind), said(one.text, "pre"));
     item.querySelector("pre").tabIndex = 0;
@@ -100,7 +105,7 @@ const showEpisode = (() => {
   }
 
   function columnOf(column) {
-    const section = make("section", { class: "probe" }, make("h4", {}, column.label, " ", verdict(column)));
+    const section = make("section", { class: "probe" }, make("h4", {}, column.label, " ", verdict(column)), chip(column));
     if (column.error) section.append(make("p", { class: "feedback" }, said(column.error)));
     const list = make("ol");
     let crops = 0;
@@ -135,10 +140,13 @@ const showEpisode = (() => {
     if (episode.answer !== null) about.append(" · right answer ", make("b", {}, said(episode.answer)));
     const article = make("article", {}, heading, about);
     if (episode.options.length) article.append(make("ol", { class: "options", type: "A" }, ...episode.options.map((option) => said(option, "li"))));
-    article.append(make("div", { class: "views" },
-      view(episode, episode.first, episode.firstSize, "First view", "The model's first picture. Solid boxes: its crops; dashed: the truth."),
-      view(episode, episode.original, episode.firstSize, "Original", "Crops are cut from it.")));
-    article.append(make("div", { class: "probes" }, ...episode.columns.map(columnOf)));
+    const gains = Object.entries(episode.gains).map(([look, nats]) => `${look} ${nats < 0 ? "\u2212" : "+"}${Math.abs(nats).toFixed(2)}`);
+    if (gains.length) article.append(make("p", { class: "facts" }, `gain of the crop in nats, over ${gains.join(" · ")}`));
+    article.append(make("div", { class: "sides" },
+      make("div", { class: "views" },
+        view(episode, episode.first, episode.firstSize, "First view", `The model's first picture.${episode.boxes.length ? " Solid boxes: its crops." : ""}${episode.truth.length ? " Dashed: the truth." : ""}`),
+        view(episode, episode.original, episode.firstSize, "Original", "Crops are cut from it.")),
+      make("div", { class: "probes" }, ...episode.columns.map(columnOf))));
     linkBoxes(article);
     return article;
   };

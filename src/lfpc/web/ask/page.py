@@ -43,6 +43,7 @@ def ask_routes(model: LiveModel, pictures: PictureSources, views: FileStore) -> 
                 "size": await size_of(name),
                 "question": sample.question,
                 "options": sample.options,
+                "answer": sample.answer if sample.choice is None else sample.options[sample.choice],
             }
             for name, sample in pictures.examples.items()
         ]

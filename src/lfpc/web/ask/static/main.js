@@ -4,7 +4,10 @@ import { drawBoxes, editBox, percent } from "./boxes.js";
 const byId = (id) => document.getElementById(id);
 const SWAP_NAMES = { own: "what it asked for", noise: "noise", none: "nothing", mean: "its mean colour", blur: "a blur", truth: "the true place", box: "a crop of your own" };
 
-let picture = null; // { id, size } of what is asked about
+const BLIND = ["noise", "none", "mean", "blur"]; // swaps that take away what a crop shows
+
+let picture = null; // { id, size, answer } of what is asked about
+let stale = false; // whether the question was asked about an earlier picture, or came with an example
 let asking = null; // AbortController of the question under way
 let runs = []; // what was asked about this picture: the question itself, then its swaps
 let editing = null; // closes the box editor
@@ -64,9 +67,14 @@ function stopAsking() {
 
 function choosePicture(chosen) {
   stopAsking();
+  if (stale && !chosen.question) for (const name of ["question", "options"]) byId(name).value = "";
+  if (chosen.question) {
+    byId("question").value = chosen.question;
+    byId("options").value = chosen.options.join("\n");
+  }
+  stale = Boolean(chosen.question);
   picture = chosen;
-  runs = [];
-  byId("runs").replaceChildren();
+  clearRuns();
   byId("answers").hidden = true;
   byId("looked").hidden = false;
   showPicture(byId("original"), byId("original-caption"), `/pictures/${encodeURIComponent(chosen.id)}`, "Original", chosen.size);
@@ -75,6 +83,13 @@ function choosePicture(chosen) {
   draw();
   byId("send").disabled = false;
   showStatus(`${chosen.name} is ready. Ask about it.`);
+}
+
+function clearRuns() {
+  runs = [];
+  byId("runs").replaceChildren();
+  byId("outcomes").hidden = true;
+  byId("outcomes").querySelector("ol").replaceChildren();
 }
 
 function showPicture(image, caption, src, name, size, more = "") {
@@ -96,9 +111,7 @@ function exampleButton(example) {
   image.loading = "lazy";
   button.append(image);
   button.addEventListener("click", () => {
-    byId("question").value = example.question;
-    byId("options").value = example.options.join("\n");
-    choosePicture({ id: example.id, size: example.size, name: "The example" });
+    choosePicture({ ...example, name: "The example" });
   });
   const item = document.createElement("li");
   item.append(button);
@@ -194,7 +207,33 @@ function finish(run, end) {
     `${end.turns} ${end.turns === 1 ? "reply" : "replies"} · ${end.visual_tokens} visual tokens · ${end.seconds.toFixed(1)} s`;
   const before = runs[0] !== run && runs[0].answer !== undefined ? ` Before: ${runs[0].answer ?? "no answer"}.` : "";
   run.answer = end.answer;
+  showOutcome(run);
   showStatus(`Answer: ${end.answer ?? "none"}.${before}`);
+}
+
+// The answer beside the picture; after a swap, whether it depends on the crop.
+function showOutcome(run) {
+  const item = byId("outcome").content.firstElementChild.cloneNode(true);
+  item.querySelector(".outcome-title").textContent = `${run.title}:`;
+  item.querySelector("b").textContent = run.answer ?? "no answer";
+  if (run.from) {
+    const same = alike(run.answer, run.from.answer);
+    const change = item.querySelector(".change");
+    change.textContent = same
+      ? `Unchanged: ${run.call && BLIND.includes(run.shown) ? `crop ${run.call} was not used` : "the same answer as before"}`
+      : `Changed: before it was ${run.from.answer ?? "no answer"}`;
+    change.classList.add(same ? "no" : "yes");
+  }
+  const place = byId("outcomes");
+  place.querySelector("ol").append(item);
+  place.hidden = false;
+  byId("right").hidden = !picture.answer;
+  byId("right").querySelector("b").textContent = picture.answer ?? "";
+}
+
+function alike(one, other) {
+  const plain = (text) => (text ?? "").trim().toLowerCase().replace(/[.\s]+$/, "");
+  return plain(one) === plain(other);
 }
 
 // Swaps
@@ -230,6 +269,7 @@ function button(text, act) {
 function swap(run, call, shown) {
   const what = Array.isArray(shown) ? `a crop of your own (${shown.map(percent).join(", ")})` : SWAP_NAMES[shown];
   const next = addRun(call ? `Crop ${call}: ${what}` : `Begun with ${what}`);
+  Object.assign(next, { from: run, call, shown });
   follow(next, "/swap", { id: run.id, call, shown });
   next.element.scrollIntoView({ block: "nearest" });
 }
@@ -262,6 +302,7 @@ function ownBox(run, call) {
 // The page
 
 function listen() {
+  for (const name of ["question", "options"]) byId(name).addEventListener("input", () => { stale = false; });
   const drop = byId("drop");
   byId("file").addEventListener("change", (event) => event.target.files[0] && sendIn(event.target.files[0]));
   for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
@@ -276,8 +317,8 @@ function listen() {
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!picture) return;
-    runs = [];
-    byId("runs").replaceChildren();
+    stale = true;
+    clearRuns();
     const options = byId("options").value.split("\n").map((line) => line.trim()).filter(Boolean);
     const question = byId("question").value;
     const budget = byId("budget").valueAsNumber || undefined; // left empty: as the server has it
