@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lfpc.errors import CheckpointError
 from lfpc.options import configuration_errors, parse
 from lfpc.policies.settings import checkpoint_settings
 from lfpc.protocols import PROTOCOLS
@@ -68,13 +69,22 @@ def _for_checkpoint(config: TrainConfig, words: Sequence[str]) -> TrainConfig:
     """The run with the protocol in `words`, else that of the checkpoint in `words`, and the
     protocol's crop rules if it is another than the run's.
     """
-    init = _value(words, "--init")
-    name = _value(words, "--protocol") or (
-        config.protocol if init is None else checkpoint_settings(Path(init)).protocol
-    )
+    name = _value(words, "--protocol") or _protocol_of(_value(words, "--init")) or config.protocol
     if name == config.protocol or name not in PROTOCOLS:
         return config
     return replace(config, protocol=name, crop=PROTOCOLS[name].crop)
+
+
+def _protocol_of(init: str | None) -> str | None:
+    """The protocol of a checkpoint; None: it is not there, which only a dry run may ignore."""
+    if init is None:
+        return None
+    try:
+        return checkpoint_settings(Path(init)).protocol
+    except CheckpointError:
+        if Path(init).exists():
+            raise
+        return None
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
