@@ -45,7 +45,7 @@ test-verl: setup
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not browser and not clients and not vllm and not verl"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser and not clients and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

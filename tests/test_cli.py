@@ -261,6 +261,7 @@ def test_help_lists_every_verb_without_loading_slow_libraries(
     assert all(name in done.stdout for name in cli.VERBS)
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lfpc", "data", "check", "nowhere"],

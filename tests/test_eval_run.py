@@ -115,6 +115,7 @@ def command(data: Path, out: Path, server: ChatServer, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
     out = tmp_path / "run"
     with ChatServer(say=say) as server:
@@ -185,6 +186,7 @@ def test_questions_are_timed_in_a_later_call_too(tmp_path, data):
     assert {place["summary"]["timings"][0]["questions"] for place in conditions.values()} == {2}
 
 
+@pytest.mark.slow
 def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
     out = tmp_path / "run"
     with ChatServer(say=say) as server:
@@ -219,6 +221,7 @@ def test_the_folder_can_be_probed_compared_and_rescored(tmp_path, data, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_every_question_is_asked_k_times_and_a_repeat_that_is_there_is_not_asked_again(
     tmp_path, data, capsys
 ):
@@ -314,6 +317,7 @@ def test_an_evaluation_does_not_write_into_a_run_of_another_kind_or_a_study(tmp_
         assert "--out" in heard
 
 
+@pytest.mark.slow
 def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
     out = tmp_path / "out"
     with ChatServer(say=say) as server, FolderLock(out):

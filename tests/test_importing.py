@@ -650,6 +650,7 @@ def test_a_line_that_is_deleted_as_the_message_advises_is_imported_again(tmp_pat
     assert sorted(facts(bring("deepeyes", src, tmp_path / "out")[0])) == sorted(whole)
 
 
+@pytest.mark.slow
 def test_an_import_leaves_a_folder_alone_in_which_somebody_draws_boxes(tmp_path: Path) -> None:
     src = tmp_path / "in"
     published.write_parquet(

@@ -82,7 +82,9 @@ def test_an_evaluation_with_failed_questions_is_marked_everywhere_and_ends_with_
         tables = tmp_path / "report" / "tables"
         assert "(2 of 4)" in (tables / "accuracy.md").read_text()
         page = (tmp_path / "report" / "index.html").read_text()
-        assert "16 tokens, own: 2 of 4 questions failed and count as wrong, the first with: " in page
+        assert (
+            "16 tokens, own: 2 of 4 questions failed and count as wrong, the first with: " in page
+        )
         Image.new("RGB", (112, 112)).save(data / "2.png")
         assert evaluated(server, data, out) == 1  # still one; asks again only what failed
         assert requests(server) == 2

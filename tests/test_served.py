@@ -234,6 +234,7 @@ def test_each_picture_is_encoded_once(tmp_path, samples, monkeypatch):
     assert len(server.requests) > len(encoded)
 
 
+@pytest.mark.slow
 def test_no_more_than_concurrency_at_once(tmp_path, samples):
     with ChatServer(delay_s=0.05) as server:
         records_of(tmp_path, samples, policy_of(server, concurrency=5))
@@ -564,6 +565,7 @@ def test_ctrl_c_and_sigterm_leave_a_folder_that_resumes(tmp_path, samples, how, 
     )
 
 
+@pytest.mark.slow
 def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, capsys):
     folder = write_samples(samples, tmp_path / "data").parent
     with ChatServer() as server:
