@@ -26,6 +26,7 @@ from verl_runs import BASE, cluster, config, scenes
 from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.images import CropRules
 from lfpc.rewards import RewardConfig, strict
 from lfpc.samples import read_samples
 from lfpc.training.draw import prompts_of_step
@@ -389,7 +390,9 @@ def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_r
 
 
 def test_a_question_that_leaves_no_room_is_not_asked(data, tmp_path):
-    output, server, report = play(data, config(data, tmp_path, max_rollout_tokens=40, max_turns=2))
+    crop = CropRules(min_tokens=4, max_tokens=9)  # refused before the run if none fitted
+    run = config(data, tmp_path, max_rollout_tokens=40, max_turns=2, crop=crop)
+    output, server, report = play(data, run)
     assert not server.asked
     assert report.episode.turns[0].reply == Reply("")
     assert report.overlong
