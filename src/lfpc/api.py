@@ -371,7 +371,7 @@ def select(
         batch=batch,
         progress=progress,
     )
-    write_samples(selection.samples, out)
+    write_samples(selection.samples, out, replace=False)
     return selection
 
 

@@ -60,7 +60,7 @@ def write_split(
         samples = list(
             pool.map(lambda index: _write_sample(folder, split, index, relations), range(count))
         )
-    write_samples(samples, folder)
+    write_samples(samples, folder, replace=False)
     return samples
 
 
