@@ -1,15 +1,13 @@
 """Every verb that makes a samples folder: it locks the folder, and loses nothing that is there."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import published
 import pytest
 import tiny
+from other_lock import held
 from reports import made_up_record, write_run
 
 from lfpc.cli import main
@@ -18,7 +16,6 @@ from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.files import LOCK_FILE
 from lfpc.storage.runs import Kind
 
-fcntl = pytest.importorskip("fcntl", reason="no file locks on this platform")
 VERBS = {
     "mix": "data mix sets made --parts one=all",
     "export": "data export samples sets/one made",
@@ -32,18 +29,6 @@ VERBS = {
 }
 WITHOUT_SAMPLES = {"export verl", "export deepeyes", "export mini-o3"}
 """Verbs that write no samples.jsonl."""
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """A lock on `folder` like another process's: file locks belong to a descriptor."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture
