@@ -51,6 +51,7 @@ def write_split(
 
     Raises:
         ConfigError: unknown split.
+        SampleError: `folder` holds other samples.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
