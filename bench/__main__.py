@@ -154,7 +154,7 @@ def _prepare(out: Path, steps: int, threads: int) -> Setup:
     from bench.checkpoint import warm_checkpoint
     from lfpc.mini.folders import write_split
 
-    data = out / "data"
+    data = out / f"data-{steps}"
     samples = write_split(data, "train", PROMPTS * steps, relations=0.0)
     checkpoint = warm_checkpoint(out, samples[:16])
     return Setup(checkpoint=str(checkpoint), data=str(data), steps=steps, threads=threads)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import ChatServer
+from other_lock import held
 from PIL import Image
 
 from lfpc import cli
@@ -328,6 +329,15 @@ def test_two_evaluations_do_not_write_one_results_file(tmp_path, data):
         )
         assert other.returncode == 1
         assert f"{out} is in use: another process writes there" in other.stderr
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("folder", ["vstar/16/noise", "hrbench-4k/16/own"])
+def test_an_evaluation_finds_a_probe_in_use_before_it_asks_anything(tmp_path, data, capsys, folder):
+    out = tmp_path / "out"
+    with ChatServer(say=say) as server, held(out / folder):
+        assert cli.main(command(data, out, server)) == 1
+        assert f"{out / folder} is in use: another process writes there" in capsys.readouterr().err
         assert server.requests == []
 
 

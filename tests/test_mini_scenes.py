@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfpc.boxes import coverage, intersection_area
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, SampleError
 from lfpc.images import global_view, visual_tokens
 from lfpc.mini.folders import SPLITS, write_split
 from lfpc.mini.scenes import (
@@ -74,6 +74,9 @@ def test_split_is_an_ordinary_samples_folder_and_is_not_written_twice(tmp_path):
     written = (tmp_path / "a" / "samples.jsonl").stat().st_mtime_ns
     assert write_split(tmp_path / "a", "test", 6) == first == read_samples(tmp_path / "a")
     assert (tmp_path / "a" / "samples.jsonl").stat().st_mtime_ns == written
+    assert write_split(tmp_path / "a", "test", 7)[:6] == first
+    with pytest.raises(SampleError, match="7 of 7 rows would be changed or removed"):
+        write_split(tmp_path / "a", "train", 2)
     assert {
         sample.category for sample in write_split(tmp_path / "b", "test", 8, relations=1.0)
     } == {"relation"}

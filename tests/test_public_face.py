@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chat_server import ChatServer
+from other_lock import held
 from PIL import Image
 
 import lfpc
@@ -241,6 +242,27 @@ def test_a_selection_asks_without_the_tool_and_writes_samples_to_train_on(
     assert systems == {policy.config.chat.direct_system}
     with pytest.raises(ConfigError, match="`votes` above 1 need sampled answers"):
         lfpc.select(policy, samples, out, votes=3)
+
+
+def test_a_selection_called_again_adds_samples_and_keeps_what_was_drawn(
+    tmp_path, samples, policy, server
+):
+    def select():
+        return lfpc.select(policy, asked, out, ladder=[32, 16], progress=False)
+
+    out = tmp_path / "selected"
+    asked = samples[:3]
+    select()
+    asked = samples
+    drawn = select().samples
+    assert lfpc.read_samples(out) == drawn
+    drawn[0] = replace(drawn[0], boxes=())
+    lfpc.write_samples(drawn, out)
+    with pytest.raises(SampleError, match="1 of 4 rows would be changed or removed"):
+        select()
+    assert lfpc.read_samples(out) == drawn
+    with held(out), pytest.raises(RunError, match="is in use"):
+        select()
 
 
 def test_the_defaults_of_a_selection_are_those_of_the_command():

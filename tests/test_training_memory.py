@@ -16,10 +16,10 @@ from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.samples import write_samples
 from lfpc.training import local
 from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     Pass,
     adapter_parameters,
-    check_lengths,
     constant_bytes,
     fitted,
     pass_bytes,
@@ -176,6 +176,21 @@ def test_views_that_leave_no_room_are_counted_or_refused():
         check_lengths([16384], run)
 
 
+def test_views_that_all_leave_no_room_for_a_crop_are_refused():
+    run = replace(preset("stage1"), max_rollout_tokens=1000, max_new_tokens=512)
+    assert run.crop.min_tokens == 16
+    assert check_lengths([472], run) == check_lengths([480, 472], run) == ""  # 472 + 16 + 512
+    refused = (
+        r"a first view of 473 visual tokens and a reply of 512 leave no room for a crop of 16 in "
+        r"--max-rollout-tokens 1000; raise it to more than 1001, or lower --crop\.min-tokens"
+    )
+    with pytest.raises(ConfigError, match=refused):
+        check_lengths([480, 473], run)
+    with pytest.raises(ConfigError, match=refused):
+        check_lengths([999, 473], run)
+    assert check_lengths([480, 473], replace(run, max_turns=1)) == ""
+
+
 def test_the_baseline_refuses_a_12_megapixel_picture_before_it_loads_a_model(tmp_path, monkeypatch):
     tiny.picture(0, 4000, 3000).save(tmp_path / "0.png", compress_level=0)
     write_samples([tiny.sample(tmp_path, 0)], tmp_path)
@@ -183,4 +198,13 @@ def test_the_baseline_refuses_a_12_megapixel_picture_before_it_loads_a_model(tmp
     run = replace(preset("baseline"), data=tmp_path, out=tmp_path / "run", device="cpu")
     with pytest.raises(ConfigError, match=r"--original-budget to 3840 .* --max-rollout-tokens"):
         local.train(run)
+
+
+def test_a_run_without_room_for_a_crop_is_refused_before_it_loads_a_model(tmp_path, monkeypatch):
+    write_samples([tiny.sample(tmp_path, n, budget=80) for n in range(2)], tmp_path)
+    monkeypatch.setattr(local, "Trainer", None)
+    run = replace(preset("stage1"), data=tmp_path, out=tmp_path / "run", device="cpu")
+    with pytest.raises(ConfigError, match=r"80 visual tokens .* no room for a crop of 16 in"):
+        local.train(replace(run, max_rollout_tokens=600))
+    assert not (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()

@@ -32,6 +32,7 @@ from lfpc.policies.settings import (
 )
 from lfpc.protocols import Coords
 from lfpc.samples import Sample, distinct_samples, iter_samples, write_samples
+from lfpc.storage.files import FolderLock
 from lfpc.storage.runs import RunFolder, read_run
 from lfpc.storage.typed import config_from_plain, plain
 
@@ -331,8 +332,9 @@ def select(
         progress: see `evaluate`.
     Raises:
         ConfigError: a ladder that does not fall, or several votes at temperature 0.
-        SampleError: there are no samples, two share an id, or a row is no sample.
-        RunError: `out` holds another selection, or too many samples failed.
+        SampleError: there are no samples, two share an id, a row is no sample, or rows of an
+            earlier selection would be lost, such as boxes drawn there.
+        RunError: `out` holds another selection or is in use, or too many samples failed.
     """
     from lfpc.selection import run
     from lfpc.selection.config import SelectConfig
@@ -360,18 +362,19 @@ def select(
     asked = list(distinct_samples(given))
     if not asked:
         raise SampleError("there are no samples to select budgets for")
-    selection = run.select(
-        asked,
-        policy.without_tools(),
-        protocol=policy.config.chat,
-        config=config,
-        out=Path(out),
-        inputs=model_identity(policy.config.model, policy.backend),
-        answers=None if answers is None else Path(answers),
-        batch=batch,
-        progress=progress,
-    )
-    write_samples(selection.samples, out)
+    with FolderLock(Path(out)):
+        selection = run.select(
+            asked,
+            policy.without_tools(),
+            protocol=policy.config.chat,
+            config=config,
+            out=Path(out),
+            inputs=model_identity(policy.config.model, policy.backend),
+            answers=None if answers is None else Path(answers),
+            batch=batch,
+            progress=progress,
+        )
+        write_samples(selection.samples, out, replace=False)
     return selection
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from lfpc.boxes import Box, coverage
 from lfpc.errors import BoxError, SampleError
-from lfpc.storage.files import atomic_file
+from lfpc.storage.files import LONE_SURROGATES, atomic_file, disk
 
 SAMPLES_FILE = "samples.jsonl"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -301,17 +301,40 @@ def distinct_samples(samples: Iterable[Any]) -> Iterator[Sample]:
         yield sample
 
 
-def write_samples(samples: Iterable[Sample], folder: Path | str) -> Path:
+def write_samples(samples: Iterable[Sample], folder: Path | str, *, replace: bool = True) -> Path:
     """Write `samples.jsonl` into `folder` in one step (a reader sees the old file or the new one).
     Returns its path.
 
+    Args:
+        samples: samples to write.
+        folder: samples folder, created if missing.
+        replace: whether rows of an earlier file may be changed or removed, such as boxes that
+            somebody drew there.
     Raises:
-        SampleError: something is no Sample, or two samples share an id; an earlier file stays.
+        SampleError: something is no Sample, two samples share an id, or rows would be lost without
+            `replace`; an earlier file stays.
         DiskError: the disk refuses.
     """
     folder = Path(folder)
     file = folder / SAMPLES_FILE
+    lost = {} if replace or not file.exists() else _line_numbers(file)
+    rows = len(lost)
     with atomic_file(file) as out:
         for sample in distinct_samples(samples):
-            out.write(json.dumps(row_of_sample(sample, folder), ensure_ascii=False) + "\n")
+            line = json.dumps(row_of_sample(sample, folder), ensure_ascii=False)
+            out.write(line + "\n")
+            lost.pop(hash(line.encode("utf-8", LONE_SURROGATES)), None)
+        if lost:
+            raise SampleError(
+                f"{file}: {len(lost)} of {rows} rows would be changed or removed, the first in "
+                f"line {min(lost.values())}, so nothing is written; name another output folder, or "
+                f"move the file away"
+            )
     return file
+
+
+def _line_numbers(file: Path) -> dict[int, int]:
+    """Number of every line of `file` that is not empty, by the line's hash."""
+    with disk(file), file.open("rb") as lines:
+        numbered = ((line.rstrip(b"\r\n"), number) for number, line in enumerate(lines, 1))
+        return {hash(line): number for line, number in numbered if line}

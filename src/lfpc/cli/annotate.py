@@ -120,6 +120,7 @@ class Hardest:
     def run(self) -> str:
         from lfpc.boxing.proposals import failure_counts, hardest_first, own_records
         from lfpc.samples import read_samples, write_samples
+        from lfpc.storage.files import FolderLock
 
         samples = read_samples(self.folder)
         records = failure_counts(record for run in self.runs for record in own_records(run))
@@ -131,7 +132,8 @@ class Hardest:
             f"{len(known)} of {len(samples)} samples were asked; the {len(picked)} picked "
             f"were answered wrongly {failed} of {asked} times"
         )
-        return f"hardest samples: {write_samples(picked, self.out)}"
+        with FolderLock(self.out):
+            return f"hardest samples: {write_samples(picked, self.out, replace=False)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,7 @@ class MergeBoxes:
     def run(self) -> str:
         from lfpc.boxing.merge import merged, summary
         from lfpc.samples import read_samples, write_samples
-        from lfpc.storage.files import write_json
+        from lfpc.storage.files import FolderLock, write_json
 
         found = merged(read_samples(self.first), read_samples(self.second), least=self.least)
         numbers = summary(found.agreements.values())
@@ -169,11 +171,12 @@ class MergeBoxes:
         )
         if self.out is None:
             return f"{flagged}; give --out to write the merged samples"
-        file = write_samples(found.samples, self.out)
-        write_json(
-            self.out / "agreement.json",
-            {**numbers, "by_sample": dict(found.agreements), "flagged": found.flagged},
-        )
+        with FolderLock(self.out):
+            file = write_samples(found.samples, self.out, replace=False)
+            write_json(
+                self.out / "agreement.json",
+                {**numbers, "by_sample": dict(found.agreements), "flagged": found.flagged},
+            )
         print(flagged)
         return f"merged samples: {file}"
 
@@ -271,7 +274,8 @@ class ImportBoxes:
             )
         for problem in problems[:10]:
             print(f"{self.file}: {problem}")
-        written = write_samples(changed, self.out or self.folder)
+        out = self.out or self.folder
+        written = write_samples(changed, out, replace=out.resolve() == self.folder.resolve())
         lock.release()
         return (
             f"{boxes} boxes for {known} of {len(samples)} samples "

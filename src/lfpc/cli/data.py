@@ -106,7 +106,7 @@ class DataImport(ImportConfig):
     )
 
     out: Annotated[Positional[Path], arg(metavar="OUT")]
-    """Samples folder to write; an interrupted import can resume."""
+    """Samples folder to write; an interrupted import can resume, a finished one is unchanged."""
     min_share: float = 0.5
     """Minimum share of rows that are samples; below, the import fails and takes nothing. Rows about
     videos or several pictures do not count."""
@@ -120,7 +120,9 @@ class DataImport(ImportConfig):
         print(*import_lines(found), sep="\n")
         if found.rejected:
             print(f"rejected rows: {self.out / REJECTED_FILE}")
-        return f"samples: {self.out} (figures: {write_import_page(self.out / 'report', found)})"
+        page = write_import_page(self.out / "report", found)
+        written = f"already imported; {found.samples:,} samples" if found.already else "samples"
+        return f"{written}: {self.out} (figures: {page})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ class Select(AnsweringModel, JudgeOptions):
                 rules=RULES if judge is None else judged_rules(judge),
                 batch=self.batch,
             )
-            written = write_samples(found.samples, self.out)
+            written = write_samples(found.samples, self.out, replace=False)
         print(as_typed("\n".join(selection_lines(found))))
         page = write_selection_page(self.out / "report", found)
         if found.failed:

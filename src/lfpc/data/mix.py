@@ -22,7 +22,7 @@ from lfpc.errors import LfpcError, SampleError
 from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
-from lfpc.storage.files import atomic_file, write_json
+from lfpc.storage.files import FolderLock, atomic_file, write_json
 
 LEFT_OUT_FILE = "left_out.jsonl"
 SUMMARY_FILE = "mix.json"
@@ -75,7 +75,9 @@ def mix(
             nothing is written.
         progress: whether to show the progress.
     Raises:
-        SampleError: a part is missing, has an invalid sample, or too few that pass the filters.
+        SampleError: a part is missing, has an invalid sample, or too few that pass the filters; or
+            `out` holds other samples.
+        RunError: another process writes in `out`, or the disk refuses.
     """
     missing = [
         part.name for part in config.parts if not (folder / part.name / SAMPLES_FILE).is_file()
@@ -86,33 +88,34 @@ def mix(
             f"{first}: no {SAMPLES_FILE} there; import the set first: lfpc data import "
             f"{missing[0]} FILES {first}"
         )
-    known = known_hashes(against, out / HASHES, progress=progress) if against else None
-    kept: list[Sample] = []
-    left_out: list[LeftOut] = []
-    parts: dict[str, dict[str, int]] = {}
-    seen: set[int] = set()
-    for part in config.parts:
-        samples = read_samples(folder / part.name)
-        sieve = _sieve(part.name, samples, config, known, seen, out, progress=progress)
-        fit: list[Sample] = []
-        for found in sieve:
-            (fit if isinstance(found, Sample) else left_out).append(found)  # pyright: ignore[reportArgumentType]
-        drawn = draw_evenly(fit, part.count, config.seed)
-        chosen = {sample.id for sample in drawn}
-        left_out += [
-            LeftOut(part.name, sample, RejectReason.NOT_DRAWN)
-            for sample in fit
-            if sample.id not in chosen
-        ]
-        kept += [
-            replace(sample, id=f"{part.name}/{sample.id}", source=sample.source or part.name)
-            for sample in drawn
-        ]
-        reasons = Counter(each.reason.value for each in left_out if each.part == part.name)
-        parts[part.name] = {"read": len(samples), "samples": len(drawn), **reasons}
-    mixed = Mixed(kept, left_out, parts)
-    _check_share(mixed, min_share)
-    _write(mixed, config, out, known)
+    with FolderLock(out):
+        known = known_hashes(against, out / HASHES, progress=progress) if against else None
+        kept: list[Sample] = []
+        left_out: list[LeftOut] = []
+        parts: dict[str, dict[str, int]] = {}
+        seen: set[int] = set()
+        for part in config.parts:
+            samples = read_samples(folder / part.name)
+            sieve = _sieve(part.name, samples, config, known, seen, out, progress=progress)
+            fit: list[Sample] = []
+            for found in sieve:
+                (fit if isinstance(found, Sample) else left_out).append(found)  # pyright: ignore[reportArgumentType]
+            drawn = draw_evenly(fit, part.count, config.seed)
+            chosen = {sample.id for sample in drawn}
+            left_out += [
+                LeftOut(part.name, sample, RejectReason.NOT_DRAWN)
+                for sample in fit
+                if sample.id not in chosen
+            ]
+            kept += [
+                replace(sample, id=f"{part.name}/{sample.id}", source=sample.source or part.name)
+                for sample in drawn
+            ]
+            reasons = Counter(each.reason.value for each in left_out if each.part == part.name)
+            parts[part.name] = {"read": len(samples), "samples": len(drawn), **reasons}
+        mixed = Mixed(kept, left_out, parts)
+        _check_share(mixed, min_share)
+        _write(mixed, config, out, known)
     return mixed
 
 
@@ -230,7 +233,7 @@ def draw_evenly(samples: Sequence[Sample], wanted: int | None, seed: int) -> lis
 
 
 def _write(mixed: Mixed, config: MixConfig, out: Path, known: KnownHashes | None) -> None:
-    write_samples(mixed.samples, out)
+    write_samples(mixed.samples, out, replace=False)
     with atomic_file(out / LEFT_OUT_FILE) as lines:
         for each in mixed.left_out:
             row: dict[str, Any] = {

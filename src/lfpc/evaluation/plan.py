@@ -135,7 +135,8 @@ def eval_run(
     Raises:
         ConfigError: an unknown probe, fewer than one repeat, or several repeats of greedy replies.
         SampleError: a probe that needs boxes, and no task has any.
-        RunError: too many questions failed, another process writes in `out`, or the disk refuses.
+        RunError: too many questions failed, another process writes in `out` or in an evaluation
+            below it, or the disk refuses.
     """
     if repeats < 1 or (repeats > 1 and config.temperature == 0):
         raise ConfigError(
@@ -171,6 +172,9 @@ def eval_run(
     for job in jobs:  # before a model is loaded or anything is asked
         check_evaluation(job.folder, job.config, asked[job.task.name][job.config.probe], inputs)
     with FolderLock(out):  # results.json tells of every evaluation below it
+        for job in jobs:
+            if job.folder.is_dir():
+                FolderLock(job.folder).release()  # raises if another process holds it
         for folder in {
             out,
             *(job.folder.parent for job in jobs),

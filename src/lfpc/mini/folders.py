@@ -51,6 +51,7 @@ def write_split(
 
     Raises:
         ConfigError: unknown split.
+        SampleError: `folder` holds other samples.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
@@ -60,7 +61,7 @@ def write_split(
         samples = list(
             pool.map(lambda index: _write_sample(folder, split, index, relations), range(count))
         )
-    write_samples(samples, folder)
+    write_samples(samples, folder, replace=False)
     return samples
 
 

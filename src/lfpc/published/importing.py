@@ -17,7 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lfpc.errors import ConfigError, SampleError
+from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.picture_files import real_path
 from lfpc.playing.progress import progress_bar
 from lfpc.playing.threads import THREADS, in_order
@@ -30,9 +30,9 @@ from lfpc.published.reading import sample_of
 from lfpc.published.rejections import Rejected, Rejection, RejectReason
 from lfpc.published.soundness import sound_picture
 from lfpc.samples import SAMPLES_FILE, Sample, row_of_sample, sample_from_row, write_samples
-from lfpc.storage.files import FolderLock, atomic_file, remove_drafts, write_json
+from lfpc.storage.files import FolderLock, atomic_file, read_json, remove_drafts, write_json
 from lfpc.storage.journal import Journal
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import Kind, RunFolder, is_run
 
 REJECTED_FILE = "rejected.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -53,12 +53,15 @@ class Imported:
     """Rejected rows by reason."""
     sources: dict[str, dict[str, Any]]
     """Counts by source: "samples", "with_options", "with_boxes", "rejected"."""
+    already: bool = False
+    """Whether an earlier call finished this import: its files are unchanged."""
 
 
 def import_published(
     config: ImportConfig, out: Path, *, min_share: float = 0.5, progress: bool = True
 ) -> Imported:
-    """Import the files of `config` into a samples folder with its pictures.
+    """Import the files of `config` into a samples folder with its pictures. A finished import is
+    not repeated, so boxes drawn there since are kept.
 
     Args:
         config: files, format and options.
@@ -69,7 +72,7 @@ def import_published(
     Raises:
         ConfigError: unknown format, or `out` inside the source folder.
         SampleError: missing files, another layout, or fewer samples than `min_share`; the message
-            names the columns to use, if a guess works.
+            names the columns to use, if a guess works; or `out` holds other samples.
         RunError: `out` holds another import or is in use, or the disk refuses.
     """
     chosen = published_set(config.format)
@@ -77,6 +80,9 @@ def import_published(
         raise ConfigError(
             f"{out} is inside {config.src}, which the import reads; name a folder outside"
         )
+    there = out / SAMPLES_FILE
+    if there.exists() and not is_run(out / JOURNAL):
+        raise SampleError(f"{there} is not from an import; name another output folder")
     pictures = (out / PICTURES).absolute()
     config = replace(config, files=_sizes(config.src))
     options = ReadOptions(
@@ -105,18 +111,22 @@ def import_published(
             if "sample" in line:
                 seen.add(short_hash(line["sample"]["id"]))
         numbered = enumerate(chain(first, rows), 1)
-        found = (pair for pair in numbered if pair[0] not in done)
+        new = (pair for pair in numbered if pair[0] not in done)
         with (
             progress_bar(None, len(done), label, unit="row", shown=progress) as advance,
             ThreadPoolExecutor(THREADS) as threads,
         ):
-            made = in_order(threads, lambda pair: (pair[0], work(pair[1])), found, 2 * THREADS)
+            made = in_order(threads, lambda pair: (pair[0], work(pair[1])), new, 2 * THREADS)
             for number, one in made:
                 journal.append(str(number), _line(one, number, seen, out))
                 advance(1)
+        found = _imported(journal, out, config)
+        if there.exists() and _finished(found):
+            return replace(found, already=True)
         problem = _too_few(journal, config, min_share)
         if problem is None:
-            return _finish(journal, out, config)
+            _finish(journal, found)
+            return found
         _write_rejected(journal, out)
         paste = suggest.command(config, out, options)
     shutil.rmtree(out / JOURNAL)
@@ -183,26 +193,38 @@ def _line(made: Sample | Rejection, number: int, seen: set[int], out: Path) -> d
     return {"sample": row_of_sample(made, out.absolute())}
 
 
-def _finish(journal: Journal, out: Path, config: ImportConfig) -> Imported:
-    """Write the folder's files from the journal, a line at a time."""
+def _finish(journal: Journal, found: Imported) -> None:
+    """Write the folder's files from the journal, a line at a time; the summary comes last."""
+    write_samples(_samples(journal, found.folder), found.folder, replace=False)
+    _write_rejected(journal, found.folder)
+    write_json(found.folder / SUMMARY_FILE, _summary(found))
+
+
+def _finished(found: Imported) -> bool:
+    """Whether the folder has the summary of `found`."""
+    try:
+        return read_json(found.folder / SUMMARY_FILE) == _summary(found)
+    except RunError:
+        return False
+
+
+def _summary(found: Imported) -> dict[str, Any]:
+    return {"samples": found.samples, "rejected": found.rejected, "sources": found.sources}
+
+
+def _imported(journal: Journal, out: Path, config: ImportConfig) -> Imported:
+    """Counts of the journal."""
     counts = _Counts(config)
-
-    def samples() -> Iterator[Sample]:
-        for line in journal.rows():
-            if "sample" in line:
-                counts.add(sample := sample_from_row(line["sample"], out))
-                yield sample
-
-    write_samples(samples(), out)
-    _write_rejected(journal, out)
+    for sample in _samples(journal, out):
+        counts.add(sample)
     for row in _rejected(journal):
         counts.reject(row)
-    found = Imported(out, counts.samples, dict(counts.rejected.most_common()), counts.sources())
-    write_json(
-        out / SUMMARY_FILE,
-        {"samples": found.samples, "rejected": found.rejected, "sources": found.sources},
-    )
-    return found
+    rejected = dict(counts.rejected.most_common())
+    return Imported(out, counts.samples, rejected, counts.sources())
+
+
+def _samples(journal: Journal, out: Path) -> Iterator[Sample]:
+    return (sample_from_row(line["sample"], out) for line in journal.rows() if "sample" in line)
 
 
 def _rejected(journal: Journal) -> Iterator[dict[str, Any]]:

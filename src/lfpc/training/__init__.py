@@ -7,6 +7,7 @@ groups      episodes of one sample -> rollout group with advantages
 advantages  rewards of a rollout group -> advantages
 rollouts    episodes -> tokens and mask
 loss        log-probabilities and advantages -> loss
+lengths     whether rollouts fit into their limit
 update      one optimiser step
 local       the loop on one device
 faults      lack of memory and infinite weights, in a sentence

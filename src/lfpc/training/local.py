@@ -49,11 +49,11 @@ from lfpc.training.groups import (
     terms_of,
 )
 from lfpc.training.information import pay_for_information
+from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     GPU_GIB,
     USABLE,
     advice,
-    check_lengths,
     fitted,
     report,
     update_gib,

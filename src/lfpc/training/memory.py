@@ -18,11 +18,10 @@ and blocks of the tower.
 Allocators add to this, so nine tenths of a GPU count as all of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from lfpc.errors import ConfigError
 from lfpc.policies.qwen.sampling import LOGIT_ELEMENTS
 from lfpc.training.config import MICRO_BATCH_TOKENS, LoraConfig, TrainConfig
 from lfpc.training.verl.clusters import Cluster
@@ -243,31 +242,3 @@ def report(
         options = ", ".join(advice(config, half=half))
         return "\n".join([*lines, f"  does not fit: use {options}"])
     return "\n".join([*lines, "  fits"])
-
-
-def check_lengths(tokens: Sequence[int], config: TrainConfig) -> str:
-    """A warning about first views that leave no room for a reply in `max_rollout_tokens`; empty if
-    all leave some.
-
-    Args:
-        tokens: visual tokens of the first view of every sample.
-        config: the run.
-    Raises:
-        ConfigError: no first view leaves room, so nothing would be trained.
-    """
-    room = config.max_rollout_tokens - config.max_new_tokens
-    long = [count for count in tokens if count > room]
-    if not long:
-        return ""
-    option = {"original": "--original-budget", "fixed": "--fixed-budget"}.get(
-        config.first_view, "the budgets of the samples"
-    )
-    text = (
-        f"{len(long)} of {len(tokens)} first views have up to {max(long)} visual tokens, which do "
-        f"not fit into --max-rollout-tokens {config.max_rollout_tokens} with a reply of "
-        f"{config.max_new_tokens}; lower {option} to {max(1, room // 2)} or raise "
-        f"--max-rollout-tokens to {2 * max(long)}"
-    )
-    if len(long) == len(tokens):
-        raise ConfigError(f"nothing could be trained: {text}")
-    return f"{text}; their rollouts are counted as overlong and not trained on"

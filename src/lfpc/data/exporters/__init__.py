@@ -10,6 +10,7 @@ from lfpc.data.exporters.mini_o3 import write_mini_o3
 from lfpc.data.exporters.verl import write_deepeyes, write_verl
 from lfpc.errors import SampleError
 from lfpc.samples import Sample
+from lfpc.storage.files import FolderLock
 
 EXPORTERS: dict[str, Callable[..., int]] = {
     "samples": write_folder,
@@ -41,8 +42,8 @@ def export(
         out: folder to write.
         min_share: minimum share of samples to write; below, nothing is written.
     Raises:
-        SampleError: fewer samples than `min_share`, or none.
-        DiskError: the disk refuses.
+        SampleError: fewer samples than `min_share`, or none; or `out` holds other samples.
+        RunError: another process writes in `out`, or the disk refuses.
     """
     there = out.exists()
     read = 0
@@ -64,7 +65,8 @@ def export(
             )
 
     try:
-        return Exported(EXPORTERS[name](usable(), out, left_out.append), left_out)
+        with FolderLock(out):
+            return Exported(EXPORTERS[name](usable(), out, left_out.append), left_out)
     except SampleError:
         if not there:
             shutil.rmtree(out, ignore_errors=True)

@@ -22,5 +22,5 @@ def write_folder(samples: Iterable[Sample], out: Path, skip: Skip = None) -> int
         count += 1
         return made
 
-    write_samples(rows_of(samples, copied, skip), out.absolute())
+    write_samples(rows_of(samples, copied, skip), out.absolute(), replace=False)
     return count

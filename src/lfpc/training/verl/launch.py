@@ -4,6 +4,7 @@ verl is imported inside the functions, after a check that it is installed.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import TrainConfig
-from lfpc.training.draw import training_samples, validation_samples
+from lfpc.training.draw import first_view_tokens, training_samples, validation_samples
+from lfpc.training.lengths import check_lengths
 from lfpc.training.resume import check_steps, keep_init_files, run_inputs
 from lfpc.training.state import check_engine, checkpoint_folder, settings_of_run
 from lfpc.training.verl.checkpoints import (
@@ -33,6 +35,7 @@ from lfpc.training.verl.estimate import estimate, report
 from lfpc.training.verl.translate import settings, settings_lines, state_folder
 from lfpc.training.verl.versions import NEEDED, check_versions, installed_version, needed
 
+log = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
 PROCESSOR_FILE = "preprocessor_config.json"
 
@@ -91,6 +94,8 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     values = settings(replace(config, init=local_folder(config.init)), cluster)
     samples = training_samples(config.data, config)
     held_out = validation_samples(config)
+    if warning := check_lengths(first_view_tokens(samples, config), config):
+        log.warning("%s", warning)
     check_engine(config.out, "verl")
     check_folder(config.init, supported=(QWEN2_5_VL.model_type,))
     check_whole(config.init, "which the verl engine does not load")

@@ -13,6 +13,7 @@ from typing import Any
 from lfpc.errors import ConfigError
 from lfpc.storage.typed import plain
 from lfpc.training.config import TrainConfig
+from lfpc.training.lengths import check_room
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import shape_of_run
 
@@ -42,10 +43,6 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     """
     rollouts = config.prompts_per_step * config.group_size
     chat = config.chat
-    budget = config.first_budget(0)
-    view = f"a first view of {budget} visual tokens and a reply of {config.max_new_tokens}"
-    crop = config.crop.max_tokens
-    needed = budget + crop + config.max_new_tokens
     whole = shape_of_run(config, cluster).indivisible(cluster.tensor_parallel)
     refusals = (
         (config.lora is not None, "--lora needs the local engine; leave it out"),
@@ -84,16 +81,6 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             f"change --prompts-per-step or --group-size",
         ),
         (
-            budget + config.max_new_tokens > config.max_rollout_tokens,
-            f"{view} do not fit into --max-rollout-tokens {config.max_rollout_tokens}",
-        ),
-        (
-            needed > config.max_rollout_tokens,
-            f"{view} leave no room for a crop of {crop} in --max-rollout-tokens "
-            f"{config.max_rollout_tokens}; raise it to more than {needed}, or lower "
-            f"--crop.max-tokens",
-        ),
-        (
             whole,
             f"vLLM cannot divide this model among --cluster.tensor-parallel "
             f"{cluster.tensor_parallel} GPUs: {', '.join(whole)}; use a divisor of all of them",
@@ -107,6 +94,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     for refused, sentence in refusals:
         if refused:
             raise ConfigError(sentence)
+    check_room(config.first_budget(0), "max_tokens", config)  # samples are not read yet
 
 
 def save_every(config: TrainConfig) -> int:
