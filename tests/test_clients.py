@@ -1,11 +1,13 @@
-"""`lfpc serve` asked by other people's clients and harnesses, and exported files read by other
-people's tools, each in its own process with its real package. `make test-clients` runs these."""
+"""`lfpc serve` asked by other people's clients and harnesses, exported files read by other people's
+tools, and metrics kept by other people's trackers, each in its own process with its real package.
+`make test-clients` runs these."""
 
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import CONFIG, looks_at, scripted_model
@@ -13,10 +15,12 @@ from live_server import listening as listening_at
 from PIL import Image
 from test_serve_completions import data_uri, png
 
+import lfpc
 from environments import interpreter, made
 from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.evaluation.run import evaluate_probe
+from lfpc.images import upright_size
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample, write_samples
 
@@ -52,10 +56,10 @@ def said_by(command, *, given="", **environment) -> str:
     return done.stdout
 
 
-def found_by(name: str, *words, given="") -> dict:
+def found_by(name: str, *words, given="", **environment) -> Any:
     """What the program `clients/with_NAME.py` found."""
-    found = said_by([interpreter("clients"), HERE / f"with_{name}.py", *words], given=given)
-    return json.loads(found.splitlines()[-1])
+    command = [interpreter("clients"), HERE / f"with_{name}.py", *words]
+    return json.loads(said_by(command, given=given, **environment).splitlines()[-1])
 
 
 @pytest.fixture
@@ -125,6 +129,38 @@ def test_inspect_scores_a_samples_folder_as_lfpc_eval(tmp_path):
     assert found["status"] == "success"
     assert found["right"] == {record.sample.id: record.correct for record in records}
     assert sum(found["right"].values()) == 8
+
+
+def test_lmms_eval_gets_the_answer_about_each_picture(address, tmp_path):
+    for grey in range(0, 120, 40):
+        Image.new("RGB", (200, 150), (grey, grey, grey)).save(tmp_path / f"{grey:03}.png")
+    found = found_by("lmms_eval", address, "script", tmp_path)
+    said = [f"[({n}, {n}, {n}), ({n}, {n}, {n})]" for n in range(0, 120, 40)]
+    assert found == {"simple": said, "chat": said}
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_keeps_a_run_that_was_continued(tmp_path, name):
+    environment = {
+        "PYTHONPATH": str(Path(lfpc.__file__).parents[1]),
+        "TRACKIO_DIR": str(tmp_path / "trackio"),
+        "WANDB_MODE": "offline",
+    }
+    found_by("tracker", name, tmp_path, 1, 1, **environment)
+    rows = found_by("tracker", name, tmp_path, 2, 2, **environment)
+    assert {row["run"] for row in rows} == {"lfpc-abc"}
+    kept = {row["step"]: {} for row in rows}
+    for row in rows:
+        kept[row["step"]] |= row
+    assert {step: (row["reward"], row["loss"]) for step, row in kept.items()} == {
+        1: (0.25, -0.5),
+        2: (0.5, -0.5),
+    }
+    assert not any("iou" in row for row in rows)
+    captions = [[row[f"episode/{n}"]["caption"] for n in (0, 1)] for row in kept.values()]
+    assert captions == [["Which? \u2192 look", "<answer>7</answer>"]] * 2
+    pictures = sorted(upright_size(path) for path in tmp_path.rglob("*.png"))
+    assert pictures == [(56, 28)] * 2 + [(112, 84)] * 2
 
 
 def test_pycocotools_reads_exported_boxes(tmp_path, picture):
