@@ -38,6 +38,8 @@ SAID = "[(64, 64, 64), (64, 64, 64)]"
 KEYS = {"OPENAI_API_KEY": "none", "LFPC_API_KEY": "none"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 NPM_OPENAI = "openai@7.55.0"
+VLMEVALKIT = "https://github.com/open-compass/VLMEvalKit"
+VLMEVALKIT_COMMIT = "e8e78f05f3080fe28154f2130321f17951c3be94"
 
 
 def said_by(command, *, given="", **environment) -> str:
@@ -131,12 +133,42 @@ def test_inspect_scores_a_samples_folder_as_lfpc_eval(tmp_path):
     assert sum(found["right"].values()) == 8
 
 
-def test_lmms_eval_gets_the_answer_about_each_picture(address, tmp_path):
+@pytest.fixture
+def greys(tmp_path):
+    """A folder of grey pictures, and the scripted model's answers to them."""
+    folder = tmp_path / "greys"
+    folder.mkdir()
     for grey in range(0, 120, 40):
-        Image.new("RGB", (200, 150), (grey, grey, grey)).save(tmp_path / f"{grey:03}.png")
-    found = found_by("lmms_eval", address, "script", tmp_path)
-    said = [f"[({n}, {n}, {n}), ({n}, {n}, {n})]" for n in range(0, 120, 40)]
+        Image.new("RGB", (200, 150), (grey, grey, grey)).save(folder / f"{grey:03}.png")
+    return folder, [f"[({n}, {n}, {n}), ({n}, {n}, {n})]" for n in range(0, 120, 40)]
+
+
+def test_lmms_eval_gets_the_answer_about_each_picture(address, greys):
+    folder, said = greys
+    found = found_by("lmms_eval", address, "script", folder)
     assert found == {"simple": said, "chat": said}
+
+
+def test_vlmevalkit_gets_the_answer_about_each_picture(address, greys):
+    folder, said = greys
+    found = found_by("vlmevalkit", address, "script", folder, vlmevalkit())
+    assert found == {"at once": said, "streamed": said}
+
+
+def vlmevalkit() -> Path:
+    """A checkout of VLMEvalKit, which no package index has; skips the test where it cannot be
+    fetched."""
+    checkout = interpreter("clients").parents[1] / f"VLMEvalKit-{VLMEVALKIT_COMMIT[:8]}"
+    git = ["git", "-C", checkout]
+    if not (checkout / "vlmeval").is_dir():
+        said_by(["git", "init", "--quiet", checkout])
+        fetch = [*git, "fetch", "--quiet", "--depth", "1", VLMEVALKIT, VLMEVALKIT_COMMIT]
+        try:
+            subprocess.run(fetch, check=True, capture_output=True, timeout=60)
+        except subprocess.SubprocessError:
+            pytest.skip(f"{VLMEVALKIT} cannot be reached")
+        said_by([*git, "checkout", "--quiet", VLMEVALKIT_COMMIT])
+    return checkout
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
@@ -146,8 +178,9 @@ def test_a_tracker_keeps_a_run_that_was_continued(tmp_path, name):
         "TRACKIO_DIR": str(tmp_path / "trackio"),
         "WANDB_MODE": "offline",
     }
-    found_by("tracker", name, tmp_path, 1, 1, **environment)
-    rows = found_by("tracker", name, tmp_path, 2, 2, **environment)
+    for step in (1, 2):
+        found_by("tracker", name, tmp_path, step, **environment)
+    rows = found_by("tracker", name, tmp_path, **environment)
     assert {row["run"] for row in rows} == {"lfpc-abc"}
     kept = {row["step"]: {} for row in rows}
     for row in rows:

@@ -1,5 +1,6 @@
-"""wandb (offline) or trackio behind lfpc's tracker: some steps with an episode after the last, then
-what the package keeps of the run."""
+"""wandb (offline) or trackio behind lfpc's tracker: with a step, its metrics and an episode; with
+none, what the package kept of all steps. wandb may write on until its process has ended, so another
+one reads."""
 
 import json
 import sys
@@ -15,7 +16,7 @@ from lfpc.samples import Sample
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import PROJECT, Hosted
 
-name, out, first, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+name, out, steps = sys.argv[1], Path(sys.argv[2]), [int(step) for step in sys.argv[3:]]
 BLOCK, HEAD = 32768, 7
 """Bytes of a block of wandb's file (LevelDB's log format), and of the head of it and of a part."""
 
@@ -66,10 +67,10 @@ def log_records(data):
             record = b""
 
 
-tracker = Hosted(name, TrainConfig(out=out), "abc")
-for step in range(first, last + 1):
+for step in steps:
+    tracker = Hosted(name, TrainConfig(out=out), "abc")
     tracker.numbers({"step": step, "reward": step / 4, "loss": -0.5, "iou": None}, step)
-tracker.episode(played(), last)
-tracker.close()
-rows = {"wandb": kept_by_wandb, "trackio": kept_by_trackio}[name]()
-print(json.dumps(list(rows), default=str))
+    tracker.episode(played(), step)
+    tracker.close()
+kept = {"wandb": kept_by_wandb, "trackio": kept_by_trackio}[name]
+print(json.dumps([] if steps else list(kept()), default=str))
