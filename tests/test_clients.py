@@ -156,7 +156,7 @@ def test_vlmevalkit_gets_the_answer_about_each_picture(address, greys):
 
 
 def vlmevalkit() -> Path:
-    """A checkout of VLMEvalKit, which no package index has; skips the test where it cannot be
+    """A checkout of VLMEvalKit, which pip does not find; skips the test where it cannot be
     fetched."""
     checkout = interpreter("clients").parents[1] / f"VLMEvalKit-{VLMEVALKIT_COMMIT[:8]}"
     git = ["git", "-C", checkout]
