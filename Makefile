@@ -21,7 +21,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -m "not clients and not vllm and not verl"
 
-# `lfpc serve` and exported files against other people's clients and tools, in an environment of their own: .venv-clients, made once, 0.7 GB.
+# `lfpc serve`, exported files and metrics against other people's clients, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
 test-clients: setup
 	$(BIN)/python -m environments clients
 	$(BIN)/python -m pytest -m clients

@@ -4,6 +4,7 @@ this package is used with.
     python -m environments vllm        # makes .venv-vllm from vllm.txt once, prints its interpreter
 
 NAME.txt                     what goes into .venv-NAME (published.txt: into .venv/published)
+NAME-alone.txt               what goes in after it, without its requirements
 torchvision_without_cuda.py  lets a torchvision built for CUDA be imported beside a torch that is
                              not; for these environments only
 """
@@ -66,6 +67,8 @@ def make(name: str, pins: Sequence[str] = ()) -> Path:
         )
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _run(name, [*pip, *index, "-c", str(constraints), "-r", str(_FOLDER / f"{name}.txt")])
+        if (alone := _alone(name)).exists():
+            _run(name, [*pip, "--no-deps", "-r", str(alone)])
     _mend(name, python)
     _stamp(name).write_text(_wanted(name, pins), encoding="utf-8")
     return python
@@ -99,10 +102,15 @@ def _stamp(name: str) -> Path:
     return interpreter(name).parents[1] / ".installed"
 
 
+def _alone(name: str) -> Path:
+    return _FOLDER / f"{name}-alone.txt"
+
+
 def _wanted(name: str, pins: Sequence[str]) -> str:
     return "\n".join(
         [
             (_FOLDER / f"{name}.txt").read_text(encoding="utf-8"),
+            *([alone.read_text(encoding="utf-8")] if (alone := _alone(name)).exists() else []),
             *pins,
             _HOOK.read_text(encoding="utf-8"),
         ]

@@ -1,11 +1,13 @@
-"""`lfpc serve` asked by other people's clients and harnesses, and exported files read by other
-people's tools, each in its own process with its real package. `make test-clients` runs these."""
+"""`lfpc serve` asked by other people's clients and harnesses, exported files read by other people's
+tools, and metrics kept by other people's trackers, each in its own process with its real package.
+`make test-clients` runs these."""
 
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import CONFIG, looks_at, scripted_model
@@ -13,10 +15,12 @@ from live_server import listening as listening_at
 from PIL import Image
 from test_serve_completions import data_uri, png
 
+import lfpc
 from environments import interpreter, made
 from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.evaluation.run import evaluate_probe
+from lfpc.images import upright_size
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample, write_samples
 
@@ -34,6 +38,8 @@ SAID = "[(64, 64, 64), (64, 64, 64)]"
 KEYS = {"OPENAI_API_KEY": "none", "LFPC_API_KEY": "none"}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 NPM_OPENAI = "openai@7.55.0"
+VLMEVALKIT = "https://github.com/open-compass/VLMEvalKit"
+VLMEVALKIT_COMMIT = "e8e78f05f3080fe28154f2130321f17951c3be94"
 
 
 def said_by(command, *, given="", **environment) -> str:
@@ -52,10 +58,10 @@ def said_by(command, *, given="", **environment) -> str:
     return done.stdout
 
 
-def found_by(name: str, *words, given="") -> dict:
+def found_by(name: str, *words, given="", **environment) -> Any:
     """What the program `clients/with_NAME.py` found."""
-    found = said_by([interpreter("clients"), HERE / f"with_{name}.py", *words], given=given)
-    return json.loads(found.splitlines()[-1])
+    command = [interpreter("clients"), HERE / f"with_{name}.py", *words]
+    return json.loads(said_by(command, given=given, **environment).splitlines()[-1])
 
 
 @pytest.fixture
@@ -125,6 +131,69 @@ def test_inspect_scores_a_samples_folder_as_lfpc_eval(tmp_path):
     assert found["status"] == "success"
     assert found["right"] == {record.sample.id: record.correct for record in records}
     assert sum(found["right"].values()) == 8
+
+
+@pytest.fixture
+def greys(tmp_path):
+    """A folder of grey pictures, and the scripted model's answers to them."""
+    folder = tmp_path / "greys"
+    folder.mkdir()
+    for grey in range(0, 120, 40):
+        Image.new("RGB", (200, 150), (grey, grey, grey)).save(folder / f"{grey:03}.png")
+    return folder, [f"[({n}, {n}, {n}), ({n}, {n}, {n})]" for n in range(0, 120, 40)]
+
+
+def test_lmms_eval_gets_the_answer_about_each_picture(address, greys):
+    folder, said = greys
+    found = found_by("lmms_eval", address, "script", folder)
+    assert found == {"simple": said, "chat": said}
+
+
+def test_vlmevalkit_gets_the_answer_about_each_picture(address, greys):
+    folder, said = greys
+    found = found_by("vlmevalkit", address, "script", folder, vlmevalkit())
+    assert found == {"at once": said, "streamed": said}
+
+
+def vlmevalkit() -> Path:
+    """A checkout of VLMEvalKit, which pip does not find; skips the test where it cannot be
+    fetched."""
+    checkout = interpreter("clients").parents[1] / f"VLMEvalKit-{VLMEVALKIT_COMMIT[:8]}"
+    git = ["git", "-C", checkout]
+    if not (checkout / "vlmeval").is_dir():
+        said_by(["git", "init", "--quiet", checkout])
+        fetch = [*git, "fetch", "--quiet", "--depth", "1", VLMEVALKIT, VLMEVALKIT_COMMIT]
+        try:
+            subprocess.run(fetch, check=True, capture_output=True, timeout=60)
+        except subprocess.SubprocessError:
+            pytest.skip(f"{VLMEVALKIT} cannot be reached")
+        said_by([*git, "checkout", "--quiet", VLMEVALKIT_COMMIT])
+    return checkout
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_keeps_a_run_that_was_continued(tmp_path, name):
+    environment = {
+        "PYTHONPATH": str(Path(lfpc.__file__).parents[1]),
+        "TRACKIO_DIR": str(tmp_path / "trackio"),
+        "WANDB_MODE": "offline",
+    }
+    for step in (1, 2):
+        found_by("tracker", name, tmp_path, step, **environment)
+    rows = found_by("tracker", name, tmp_path, **environment)
+    assert {row["run"] for row in rows} == {"lfpc-abc"}
+    kept = {row["step"]: {} for row in rows}
+    for row in rows:
+        kept[row["step"]] |= row
+    assert {step: (row["reward"], row["loss"]) for step, row in kept.items()} == {
+        1: (0.25, -0.5),
+        2: (0.5, -0.5),
+    }
+    assert not any("iou" in row for row in rows)
+    captions = [[row[f"episode/{n}"]["caption"] for n in (0, 1)] for row in kept.values()]
+    assert captions == [["Which? \u2192 look", "<answer>7</answer>"]] * 2
+    pictures = sorted(upright_size(path) for path in tmp_path.rglob("*.png"))
+    assert pictures == [(56, 28)] * 2 + [(112, 84)] * 2
 
 
 def test_pycocotools_reads_exported_boxes(tmp_path, picture):
