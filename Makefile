@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not clients and not vllm and not verl"
+	$(BIN)/python -m pytest -n 2 -m "not clients and not vllm and not verl"
 
 # `lfpc serve`, exported files and metrics against other people's clients, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
 test-clients: setup
