@@ -76,4 +76,4 @@ def test_only_the_tools_term_changes_and_only_where_it_was_paid() -> None:
     assert pay_for_information(episodes, terms, Sees(0.99, 0.01), config, seed=0) == terms
     assert pay_for_information([], [], Sees(0.5, 0.5), config, seed=0) == []
     with pytest.raises(ConfigError, match="must be crop or information, got 'looks'"):
-        RewardConfig(pay="looks")  # type: ignore[arg-type]
+        RewardConfig(pay="looks")

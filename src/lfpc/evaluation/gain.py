@@ -173,14 +173,14 @@ def _read(
     shown: Mapping[str, Look],
 ) -> Iterator[Readout]:
     contexts = [_last_context(record, shown[look], recorded) for record, look in asked]
-    answers = [_answers(record.sample) for record, _ in asked]
+    answers = [read_answers(record.sample) for record, _ in asked]
     found = policy.answer_logprobs(contexts, answers)
     for (record, look), logprobs in zip(asked, found, strict=True):
         yield readout(record.sample, look, logprobs)
 
 
-def _answers(sample: Sample) -> list[str]:
-    """The letters of the options, or the answer's text."""
+def read_answers(sample: Sample) -> list[str]:
+    """The answers to read: the letters of the options, or the answer's text."""
     return list(LETTERS[: len(sample.options)]) if sample.options else [sample.answer]
 
 

@@ -10,15 +10,15 @@ already, earns nothing. It costs two forward passes per paid rollout. Beyond the
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import exp, expm1, log
+from math import expm1, log
 from zlib import crc32
 
 from lfpc.dialogue import Context
 from lfpc.episode import Episode
+from lfpc.evaluation.gain import read_answers, readout
 from lfpc.images import noise_view
 from lfpc.policies.config import ScoringPolicy, TextLogprob
 from lfpc.rewards import RewardConfig, RewardTerms
-from lfpc.samples import LETTERS
 
 LEAST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that odds are finite."""
@@ -54,7 +54,7 @@ def told_by_crops(
     """
     seen = [_last_context(one) for one in episodes]
     blind = [_with_noise(context, seed) for context in seen]
-    answers = [_answers(one) for one in episodes]
+    answers = [read_answers(one.sample) for one in episodes]
     scores = policy.answer_logprobs([*seen, *blind], [*answers, *answers])
     odds = [_log_odds(one, some) for one, some in zip([*episodes, *episodes], scores, strict=True)]
     half = len(episodes)
@@ -84,18 +84,8 @@ def _with_noise(context: Context, seed: int) -> Context:
     return replace(context, turns=turns)
 
 
-def _answers(episode: Episode) -> list[str]:
-    sample = episode.sample
-    return list(LETTERS[: len(sample.options)]) if sample.options else [sample.answer]
-
-
 def _log_odds(episode: Episode, scores: Sequence[TextLogprob]) -> float:
     """Log-odds of the right answer: over the options, or over all texts."""
-    sample = episode.sample
-    right = scores[sample.choice or 0].total
-    if sample.options:
-        most = max(score.total for score in scores)
-        right -= most + log(sum(exp(score.total - most) for score in scores))
-    low, high = log(LEAST), log(1 - LEAST)
-    right = min(high, max(low, right))
+    right = readout(episode.sample, "", scores).logprob
+    right = min(log(1 - LEAST), max(log(LEAST), right))
     return right - log(-expm1(right))
