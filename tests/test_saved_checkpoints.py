@@ -8,22 +8,21 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
+from small_runs import config, early_tokens
 from transformers import AutoModelForImageTextToText
 
 from lfpc.cli import main
 from lfpc.errors import CheckpointError, ConfigError
-from lfpc.images import CropRules
 from lfpc.policies.qwen import merging
 from lfpc.policies.qwen.adapters import adapted_layers
 from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.merging import merge
 from lfpc.policies.qwen.sums import write_sums
 from lfpc.policies.settings import read_settings
-from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training import local
-from lfpc.training.config import LoraConfig, TrainConfig
+from lfpc.training.config import LoraConfig
 from lfpc.training.local import train
 from lfpc.training.state import load_model
 
@@ -44,29 +43,6 @@ def base(tmp_path_factory):
     return folder
 
 
-def config(base, out, **changes):
-    small = TrainConfig(
-        data=base / "data",
-        init=base / "init",
-        out=out,
-        prompts_per_step=2,
-        group_size=3,
-        steps=4,
-        save_every=2,
-        max_turns=2,
-        max_new_tokens=5,
-        learning_rate=1e-3,
-        device="cpu",
-        crop=CropRules(min_tokens=4, max_tokens=16),
-    )
-    return replace(small, **changes)
-
-
-def low_tokens(episode):
-    ids = episode.turns[0].reply.token_ids
-    return RewardTerms(accuracy=sum(i < 400 for i in ids) / len(ids))
-
-
 def trained(run, monkeypatch=None):
     """The run's last checkpoint and metrics; with `monkeypatch` it dies before step 3 first."""
     if monkeypatch is not None:
@@ -79,9 +55,9 @@ def trained(run, monkeypatch=None):
 
         monkeypatch.setattr(local.Trainer, "step", dying)
         with pytest.raises(KeyboardInterrupt):
-            train(run, progress=False, reward=low_tokens)
+            train(run, progress=False, reward=early_tokens)
         monkeypatch.undo()
-    folder = train(run, progress=False, reward=low_tokens)
+    folder = train(run, progress=False, reward=early_tokens)
     rows = RunFolder(run.out).metrics()
     return folder, [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in rows]
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from test_train_local import base, config, early_tokens  # noqa: F401 - `base` is a fixture
+from small_runs import config, early_tokens
+from test_train_local import base  # noqa: F401 - `base` is a fixture
 
 from lfpc import cli
 from lfpc.dialogue import Answer, Turn

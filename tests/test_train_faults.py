@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from small_runs import config, early_tokens
 from test_train_local import (  # noqa: F401 - `base` is a fixture
     base,
-    config,
-    early_tokens,
     weights,
     without_times,
 )

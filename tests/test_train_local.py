@@ -15,6 +15,7 @@ from huggingface_hub.utils import (
     disable_progress_bars,
     enable_progress_bars,
 )
+from small_runs import config, early_tokens
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -53,30 +54,6 @@ def base(tmp_path_factory):
         [tiny.sample(folder / "data", n, answer=str(n)) for n in range(5)], folder / "data"
     )
     return folder
-
-
-def config(base: Path, out: Path, **changes) -> TrainConfig:
-    small = TrainConfig(
-        data=base / "data",
-        init=base / "init",
-        out=out,
-        prompts_per_step=2,
-        group_size=3,
-        steps=4,
-        save_every=2,
-        max_turns=2,
-        max_new_tokens=5,
-        learning_rate=1e-3,
-        device="cpu",
-        crop=CropRules(min_tokens=4, max_tokens=16),
-    )
-    return replace(small, **changes)
-
-
-def early_tokens(episode: Episode) -> RewardTerms:
-    """A reward that differs between rollouts of a random model: low token ids are good."""
-    ids = episode.turns[0].reply.token_ids
-    return RewardTerms(accuracy=float(np.mean([i < 400 for i in ids])))
 
 
 def without_times(rows):
