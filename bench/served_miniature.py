@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from environments import SetupError, make
-from environments.vllm_server import MODEL, ServerError, VllmServer
+from environments.server import ServerError
+from environments.vllm_server import MODEL, VllmServer
 from lfpc.errors import LfpcError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.probes import paired

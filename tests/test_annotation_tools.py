@@ -1,9 +1,11 @@
-"""Box files of the tools themselves: pycocotools reads our COCO file, and what Label Studio's own
-converter writes comes back. `make test-annotation` runs these.
+"""Box files of the tools themselves: pycocotools reads our COCO file, Label Studio shows our tasks,
+and what it and its converter write comes back. `make test-annotation` runs these.
 """
 
 import json
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from environments import interpreter, made
+from environments.label_studio_server import LabelStudioServer
 from lfpc.boxes import Box
 from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
 from lfpc.boxing.files.label_studio import CONFIG
@@ -106,10 +109,83 @@ def test_what_label_studios_converter_writes_comes_back(
     words = [str(folder), str(tmp_path / form / "result.json")]
     name = "coco" if form == "coco" else "label-studio"
     assert main(["data", "import-boxes", *words, "--format", name]) == 0
-    for before, after in zip(kept, read_samples(folder), strict=True):
+    assert_same_boxes(read_samples(folder), kept)
+
+
+def assert_same_boxes(found: list[Sample], wanted: list[Sample]) -> None:
+    for before, after in zip(wanted, found, strict=True):
         assert boxing_of(after).state == "done"
         boxes = [
             sorted(box.corners for target in s.boxes for box in target) for s in (before, after)
         ]
         for one, other in zip(*boxes, strict=True):
             assert other == pytest.approx(one, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", ["in the folder", "outside"])
+def test_label_studio_shows_every_picture_and_what_is_drawn_there_comes_back(
+    samples: list[Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """No setting but those that the export prints and docs/annotate.md names."""
+    folder = tmp_path / "set"
+    if place == "outside":  # as after lfpc data hardest
+        folder = tmp_path / "hard"
+        samples = [
+            replace(sample, image=folder / ".." / "set" / "pictures" / sample.image.name)
+            for sample in samples
+        ]
+    else:
+        Image.new("RGB", (80, 60), "green").save(folder / "top.png")
+        samples = [*samples, replace(samples[1], id="top", image=folder / "top.png")]
+    new = with_boxing(replace(samples[0], id="new"), (), Boxing())
+    write_samples([*samples, new], folder)
+    tasks_file = tmp_path / "tasks.json"
+    words = [str(folder), str(tasks_file), "--format", "label-studio"]
+    assert main(["data", "export-boxes", *words]) == 0
+    said = capsys.readouterr().out
+    (root,) = re.findall(r"DOCUMENT_ROOT=(.*)", said)
+    (storage,) = re.findall(r"local storage (.*)", said)
+    (config,) = re.findall(r"<View>.*</View>", said, re.DOTALL)
+    server = LabelStudioServer(Path(root), data=tmp_path / "studio", log=tmp_path / "studio.log")
+    with server:
+        project = server.ask(
+            "POST", "/api/projects", json={"title": "boxes", "label_config": config}
+        ).json()["id"]
+        server.ask(
+            "POST",
+            "/api/storages/localfiles",
+            json={"project": project, "path": storage, "title": "pictures", "use_blob_urls": True},
+        )
+        server.ask(
+            "POST",
+            f"/api/projects/{project}/import",
+            files={"file": ("tasks.json", tasks_file.read_bytes())},
+        )
+        tasks = server.ask("GET", f"/api/tasks?project={project}&fields=all").json()["tasks"]
+        by_sample = {task["data"]["sample"]: task for task in tasks}
+        assert set(by_sample) == {*(sample.id for sample in samples), "new"}
+        for sample in samples:
+            shown = server.ask("GET", by_sample[sample.id]["data"]["image"]).content
+            assert shown == sample.image.read_bytes()
+        rectangle = {
+            "type": "rectanglelabels",
+            "from_name": "box",
+            "to_name": "image",
+            "original_width": 120,
+            "original_height": 200,
+            "value": {"x": 10, "y": 20, "width": 30, "height": 40, "rectanglelabels": ["B1"]},
+        }
+        drawn = f"/api/tasks/{by_sample['new']['id']}/annotations"
+        server.ask("POST", drawn, json={"result": [rectangle]})
+        forms = {
+            form: server.ask("GET", f"/api/projects/{project}/export?exportType={form}").content
+            for form in ("JSON", "JSON_MIN")
+        }
+    drawn = with_boxing(new, ((Box(0.1, 0.2, 0.4, 0.6),),), Boxing(state="done"))
+    for form, content in forms.items():
+        result = tmp_path / f"{form}.json"
+        result.write_bytes(content)
+        out = tmp_path / form
+        words = [str(folder), str(result), "--format", "label-studio", "--out", str(out)]
+        assert main(["data", "import-boxes", *words]) == 0
+        assert_same_boxes(read_samples(out), [*samples, drawn])

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lfpc.boxes import Box
 from lfpc.boxing.decisions import Boxing, boxing_of, with_boxing
 from lfpc.boxing.files import FORMATS, BoxEntry, Reading, SampleIndex, with_entries
 from lfpc.boxing.files.entries import grouped
-from lfpc.boxing.files.label_studio import document_root
+from lfpc.boxing.files.label_studio import LocalStorage
 from lfpc.cli import main
 from lfpc.errors import SampleError
 from lfpc.samples import Sample, read_samples, write_samples
@@ -98,7 +97,7 @@ def test_label_studio_rectangles_are_percent_and_checked_ones_are_annotations(
     samples: list[Sample], tmp_path: Path
 ):
     tasks = FORMATS["label-studio"].exported(samples, tmp_path)
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a%20b.png"
+    assert tasks[0]["data"]["image"] == f"/data/local-files/?d={tmp_path.name}/a%20b.png"
     region = tasks[0]["annotations"][0]["result"][0]
     assert [region["value"][key] for key in ("x", "y", "width", "height")] == pytest.approx(
         [40, 40, 10, 10]
@@ -399,27 +398,64 @@ def test_every_form_of_label_studios_json_is_read(
     assert boxing_of(sample).state == ("todo" if exported.get("annotations") == [] else "done")
 
 
-def test_label_studio_gets_paths_below_a_folder_that_holds_all_pictures(
-    picture: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("pictures", "storage", "shown"),
+    [
+        (["hard/c 1.png"], "hard", "hard/c%201.png"),  # Label Studio serves no file of its root
+        (["hard/a/c.png", "hard/b/d.png"], "hard", "hard/a/c.png"),
+        (["hard/../all/a/c.png"], "all/a", "a/c.png"),  # nor a path with ..
+        (["all/a/c.png", "hard/d.png"], ".", "{root}/all/a/c.png"),
+        (["link/a/c.png"], "all/a", "a/c.png"),
+    ],
+)
+def test_label_studio_gets_one_storage_that_holds_all_pictures(
+    tmp_path: Path, pictures: list[str], storage: str, shown: str
 ):
-    other = tmp_path / "sets" / "a" / "pictures"
-    other.mkdir(parents=True)
-    image = picture("c.png").rename(other / "c 1.png")
-    folder = tmp_path / "sets" / "hard"
-    folder.mkdir()
-    sample = Sample(
-        id="s", image=folder / ".." / "a" / "pictures" / "c 1.png", question="?", answer="K"
+    for folder in ("hard/a", "hard/b", "all/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    samples = [
+        Sample(id=str(n), image=tmp_path / path, question="?", answer="K", boxes=((INNER,),))
+        for n, path in enumerate(pictures)
+    ]
+    for sample in samples:
+        Image.new("RGB", (40, 30)).save(sample.image)
+    local = LocalStorage.of(samples)
+    assert local.storage == (tmp_path / storage).resolve()
+    assert local.document_root == local.storage.parent
+    made = FORMATS["label-studio"].exported(samples, tmp_path / "hard")
+    address = f"/data/local-files/?d={shown.format(root=tmp_path.name)}"
+    assert made[0]["data"]["image"] == address
+    for task in made:
+        del task["data"]["sample"]
+    back, unknown = with_entries(
+        without_boxes(samples), FORMATS["label-studio"].imported(made), tmp_path / "hard"
     )
-    assert document_root([sample], folder) == tmp_path / "sets"
-    (made,) = FORMATS["label-studio"].exported([sample], folder)
-    assert made["data"]["image"] == "/data/local-files/?d=a/pictures/c%201.png"
-    del made["data"]["sample"]
-    made["annotations"] = [{"result": [region()]}]
-    (back,), _ = brought("label-studio", [made], [replace(sample, image=image)], folder)
-    assert len(back.boxes) == 1
-    # Label Studio serves folders below its root only
-    beside = replace(sample, image=tmp_path / "sets" / "d.png")
-    assert document_root([beside], folder) == tmp_path
+    assert (unknown, [sample.boxes for sample in back]) == ([], [((INNER,),)] * len(samples))
+
+
+def test_pictures_of_one_name_in_a_folder_and_below_it_are_told_apart(tmp_path: Path):
+    (tmp_path / "deep").mkdir()
+    samples = [
+        Sample(id=str(n), image=tmp_path / path, question="?", answer="K", boxes=((box,),))
+        for n, (path, box) in enumerate([("c.png", INNER), ("deep/c.png", OUTER)])
+    ]
+    for sample in samples:
+        Image.new("RGB", (40, 30)).save(sample.image)
+    made = FORMATS["label-studio"].exported(samples, tmp_path)
+    for task in made:
+        del task["data"]["sample"]
+    entries = FORMATS["label-studio"].imported(made)
+    back, _ = with_entries(without_boxes(samples), entries, tmp_path)
+    assert [sample.boxes for sample in back] == [((INNER,),), ((OUTER,),)]
+
+
+def test_pictures_without_a_common_folder_are_named():
+    samples = [
+        Sample(id=path, image=Path(path), question="?", answer="K") for path in ("/a/b.png", "/c/d")
+    ]
+    with pytest.raises(SampleError, match=r"no folder in common.*copy them into one"):
+        LocalStorage.of(samples)
 
 
 def test_a_bad_entry_loses_itself_and_a_file_of_bad_ones_takes_nothing(

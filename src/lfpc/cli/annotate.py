@@ -188,13 +188,13 @@ class ExportBoxes:
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder."""
     out: Annotated[Positional[Path], arg(metavar="FILE")]
-    """JSON file to write, with picture paths relative to FOLDER."""
+    """JSON file to write. COCO has picture paths relative to FOLDER."""
     format: Literal["coco", "label-studio"] = "coco"
     """The tool's format."""
 
     def run(self) -> str:
         from lfpc.boxing.files import FORMATS
-        from lfpc.boxing.files.label_studio import CONFIG, document_root
+        from lfpc.boxing.files.label_studio import CONFIG, LocalStorage
         from lfpc.errors import PictureError, SampleError
         from lfpc.images import upright_size
         from lfpc.samples import Sample, read_samples
@@ -219,9 +219,11 @@ class ExportBoxes:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.out, FORMATS[self.format].exported(samples, self.folder))
         if self.format == "label-studio":
-            root = document_root(samples, self.folder)
+            local = LocalStorage.of(samples)
             print(f"labelling interface for the project:\n{CONFIG}")
-            print(f"start Label Studio with LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root}")
+            print("start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true")
+            print(f"and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={local.document_root}")
+            print(f"add to the project the local storage {local.storage}")
         return f"boxes of {len(samples)} samples: {self.out}"
 
 

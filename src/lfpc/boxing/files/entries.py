@@ -20,6 +20,9 @@ from lfpc.samples import Sample
 NESTED = 1 - 1e-6
 """Share of a box that must lie inside the next one, as `Sample` requires."""
 
+_Path = tuple[str, ...]
+"""The folders and the name of a path."""
+
 _UPLOADED = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]+$)")
 """What Label Studio puts before the name of an uploaded file."""
 
@@ -100,10 +103,13 @@ class SampleIndex:
     def __init__(self, samples: Sequence[Sample], folder: Path) -> None:
         """Index samples of `folder`, to which picture names may be relative."""
         self._samples = {sample.id: sample for sample in samples}
-        self._by_name: defaultdict[str, list[tuple[tuple[str, ...], Sample]]] = defaultdict(list)
+        self._by_name: defaultdict[str, list[tuple[tuple[_Path, _Path], Sample]]] = defaultdict(
+            list
+        )
         for sample in samples:
-            parts = _parts(os.path.relpath(sample.image, folder))
-            self._by_name[parts[-1]].append((parts, sample))
+            inside = os.path.relpath(sample.image, folder)
+            whole = str(sample.image.parent.resolve() / sample.image.name)
+            self._by_name[sample.image.name].append(((_parts(inside), _parts(whole)), sample))
 
     def ids(self, sample: str, picture: str) -> list[str]:
         """Ids of the samples that an entry is about: the named one, or those whose pictures share
@@ -129,7 +135,7 @@ class SampleIndex:
         for name in dict.fromkeys((bare, unquote(bare), _UPLOADED.sub("", bare))):
             parts = _parts(name)
             found = self._by_name.get(parts[-1], [])
-            ends = [_shared_end(parts, each) for each, _ in found]
+            ends = [max(_shared_end(parts, path) for path in paths) for paths, _ in found]
             if found:
                 return [
                     sample for (_, sample), end in zip(found, ends, strict=True) if end == max(ends)
@@ -137,12 +143,12 @@ class SampleIndex:
         return []
 
 
-def _parts(path: str) -> tuple[str, ...]:
-    """The folders and the name of a path, of any system."""
+def _parts(path: str) -> _Path:
+    """The parts of a path of any system; of a relative one, "" first."""
     return ("", *PurePosixPath(path.replace("\\", "/")).parts)
 
 
-def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
+def _shared_end(one: _Path, other: _Path) -> int:
     pairs = zip(reversed(one), reversed(other), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

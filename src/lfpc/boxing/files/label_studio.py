@@ -2,13 +2,13 @@
 target in a rectangle's note.
 
 Boxes checked by a person are annotations, others are predictions, which Label Studio shows as
-proposals. Set up the project with `CONFIG`, and its local storage so that `/data/local-files/?d=`
-begins at the samples folder.
+proposals. Set up the project with `CONFIG`, and `LocalStorage` as its local storage.
 """
 
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -33,27 +33,49 @@ CONFIG = """<View>
 _LOCAL = "/data/local-files/?d="
 
 
-def document_root(samples: Sequence[Sample], folder: Path) -> Path:
-    """The folder to which an export's picture paths are relative, for Label Studio's setting
-    `LOCAL_FILES_DOCUMENT_ROOT`: `folder`, or the nearest one that holds all pictures in folders
-    below it. Label Studio serves no path with `..`.
+@dataclass(frozen=True)
+class LocalStorage:
+    """What Label Studio must know to serve pictures of this machine. It serves files in or below a
+    storage only, storages are below its document root, and no path has a `..`.
     """
-    parents = {Path(os.path.abspath(sample.image)).parent for sample in samples}
-    root = Path(os.path.abspath(folder))
-    if all(parent.is_relative_to(root) for parent in parents):
-        return root
-    common = Path(os.path.commonpath([root, *parents]))
-    return common.parent if common in parents else common
+
+    storage: Path
+    """The folder to add as local storage: the nearest one that holds all pictures."""
+
+    @property
+    def document_root(self) -> Path:
+        """The setting `LOCAL_FILES_DOCUMENT_ROOT`: where paths of pictures begin."""
+        return self.storage.parent
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "LocalStorage":
+        """The storage of the samples' pictures.
+
+        Raises:
+            SampleError: no folder but the file system's root holds them all.
+        """
+        storage = Path(os.path.commonpath([_folder(sample) for sample in samples]))
+        if storage == storage.parent:
+            raise SampleError(
+                "the pictures have no folder in common, so Label Studio cannot serve them; copy "
+                "them into one folder"
+            )
+        return cls(storage)
+
+
+def _folder(sample: Sample) -> Path:
+    """The folder of a picture, without `..` and links."""
+    return sample.image.parent.resolve()
 
 
 def exported(samples: Sequence[Sample], folder: Path) -> list[dict[str, Any]]:
-    """The content of the file, with picture paths relative to `document_root`."""
-    root = document_root(samples, folder)
+    """The content of the file, with picture paths relative to the document root."""
+    root = LocalStorage.of(samples).document_root
     return [_task(sample, root) for sample in samples]
 
 
 def _task(sample: Sample, root: Path) -> dict[str, Any]:
-    name = Path(os.path.relpath(sample.image, root)).as_posix()
+    name = (_folder(sample) / sample.image.name).relative_to(root).as_posix()
     state = boxing_of(sample).state
     size = upright_size(sample.image)
     regions = [
