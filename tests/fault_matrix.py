@@ -1,9 +1,10 @@
 """Short commands with a fault at each of their file-system events, each called again to its end.
 
-python fault_matrix.py WORK COMMAND MODE EVERY
+python fault_matrix.py WORK COMMAND MODE FIRST EVERY
 
 COMMAND is train, select, eval or import. MODE: killed or refused at an event, or limited, where no
-file may reach one of the sizes that the files have in the end. Every EVERY-th place is tried.
+file may reach one of the sizes that the files have in the end. Every EVERY-th place is
+tried, from FIRST (0: the first).
 Prints {"places": number, "tried": number, "bad": [what differed]} as JSON. A process of its own, as
 it forks, which must not happen beside the threads of a test run.
 """
@@ -135,7 +136,7 @@ def fault_at(
     return f"{place}: {different}" if different else ""
 
 
-def main(work: Path, command: str, mode: str, every: int) -> None:
+def main(work: Path, command: str, mode: str, first: int, every: int) -> None:
     prepared(work)
     whole = work / "run-000"
     code, events, said = forked(partial(cli.main, words_of(work, command, whole)), whole)
@@ -144,14 +145,14 @@ def main(work: Path, command: str, mode: str, every: int) -> None:
     sizes = {file.stat().st_size for file in whole.rglob("*") if file.is_file()} - {0}
     places = sorted(size - 1 for size in sizes) if mode == "limited" else range(1, events + 1)
     bad = []
-    for number, place in enumerate(places[::every], 1):
+    for number, place in enumerate(places[first::every], 1):
         out = work / f"run-{number:03d}"
         run = partial(cli.main, words_of(work, command, out))
         if why := fault_at(place, mode, run, out, wanted):
             bad.append(why)
         shutil.rmtree(out, ignore_errors=True)
-    print(json.dumps({"places": len(places), "tried": len(places[::every]), "bad": bad}))
+    print(json.dumps({"places": len(places), "tried": len(places[first::every]), "bad": bad}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
