@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from live_server import CONFIG, looks_at, scripted_model
 from live_server import listening as listening_at
 from PIL import Image
@@ -21,6 +22,7 @@ from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.images import upright_size
+from lfpc.policies.qwen.checkpoint import save_checkpoint
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.samples import Sample, write_samples
 
@@ -194,6 +196,39 @@ def test_a_tracker_keeps_a_run_that_was_continued(tmp_path, name):
     assert captions == [["Which? \u2192 look", "<answer>7</answer>"]] * 2
     pictures = sorted(upright_size(path) for path in tmp_path.rglob("*.png"))
     assert pictures == [(56, 28)] * 2 + [(112, 84)] * 2
+
+
+def test_every_tracker_keeps_every_step_of_a_run_that_was_continued(tmp_path):
+    save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "init")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_samples([tiny.sample(folder, n, answer=str(n)) for n in range(4)], folder)
+    options = {"--data": folder, "--init": tmp_path / "init", "--out": tmp_path / "run"}
+    options |= {"--prompts-per-step": 2, "--group-size": 2, "--max-turns": 2, "--device": "cpu"}
+    options |= {"--max-new-tokens": 8, "--crop.min-tokens": 4, "--crop.max-tokens": 16}
+    words = [word for pair in options.items() for word in pair]
+    environment = {
+        "PYTHONPATH": str(Path(lfpc.__file__).parents[1]),
+        "TRACKIO_DIR": str(tmp_path / "trackio"),
+        "WANDB_MODE": "offline",
+    }
+    command = [interpreter("clients"), "-m", "lfpc", "train", "stage1", "--wandb", "--trackio"]
+    for steps in (2, 3):
+        said_by([*command, *words, "--steps", steps], **environment)
+    metrics = {
+        row["step"]: {name: row[name] for name in row if isinstance(row[name], int | float)}
+        for row in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    }
+    assert list(metrics) == [1, 2, 3]
+    for name in ("wandb", "trackio", "tensorboard"):
+        rows = found_by("tracker", name, tmp_path / "run", **environment)
+        assert len({row.get("run") for row in rows}) == 1
+        kept = {step: {} for step in metrics}
+        for row in rows:
+            kept[row["step"]] |= row
+        for step, numbers in metrics.items():
+            found = {key: kept[step].get(key) for key in numbers}
+            assert found == pytest.approx(numbers, rel=1e-6), (name, step)
 
 
 def test_pycocotools_reads_exported_boxes(tmp_path, picture):

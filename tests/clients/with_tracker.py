@@ -1,6 +1,6 @@
 """wandb (offline) or trackio behind lfpc's tracker: with a step, its metrics and an episode; with
-none, what the package kept of all steps. wandb may write on until its process has ended, so another
-one reads."""
+none, what the package, or TensorBoard, kept of all steps. wandb may write on until its process has
+ended, so another one reads."""
 
 import json
 import sys
@@ -52,6 +52,15 @@ def kept_by_wandb():
                 yield {"run": file.stem.removeprefix("run-"), "step": row["_step"], **row}
 
 
+def kept_by_tensorboard():
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            yield {"step": event.step, name: event.value}
+
+
 def log_records(data):
     """The records of a log: each in parts of kind 1 (whole), or 2 (first), 3 and 4 (last)."""
     at, record = HEAD, b""
@@ -72,5 +81,9 @@ for step in steps:
     tracker.numbers({"step": step, "reward": step / 4, "loss": -0.5, "iou": None}, step)
     tracker.episode(played(), step)
     tracker.close()
-kept = {"wandb": kept_by_wandb, "trackio": kept_by_trackio}[name]
+kept = {
+    "wandb": kept_by_wandb,
+    "trackio": kept_by_trackio,
+    "tensorboard": kept_by_tensorboard,
+}[name]
 print(json.dumps([] if steps else list(kept()), default=str))
