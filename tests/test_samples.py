@@ -62,6 +62,8 @@ def without(key: str) -> dict[str, Any]:
         (ROW | {"answer": True}, "'answer' needs a text, got true or false"),
         (ROW | {"image": None}, "'image' needs the path of a picture, got null"),
         (ROW | {"image": ""}, "'image' needs the path of a picture, got ''"),
+        (ROW | {"image": "a\0.png"}, "'image' needs the path of a picture, got 'a\\x00.png'"),
+        (ROW | {"image": "\ud800.png"}, "'image' needs the path of a picture, got '\\ud800.png'"),
         (ROW | {"options": "red"}, "'options' needs a list of texts, got 'red'"),
         (ROW | {"options": {"A": "red"}}, "'options' needs a list of texts, got {'A': 'red'}"),
         (ROW | {"options": ["red", None]}, "'options' needs texts, got null; leave it out"),

@@ -153,11 +153,19 @@ class _WrongValue(Exception):
 def _text(row: Mapping[str, Any], name: str) -> str:
     """A text, also from a number; "" for an optional field that is not there."""
     value = row.get(name, "")
-    if name == "image" and not (isinstance(value, str) and value):
+    if name == "image" and not _is_path(value):
         raise _WrongValue(name, "the path of a picture", value)
     if not _is_text(value):
         raise _WrongValue(name, "a text", value)
     return str(value)
+
+
+def _is_path(value: Any) -> bool:
+    """Whether the system could have a file of this name: no NUL, no half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and bool(value) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_text(value: Any) -> bool:
