@@ -30,7 +30,7 @@ from lfpc.samples import write_samples
 
 SHORT = ["--max-new-tokens", "4"]
 CROPS = ["--crop.min-tokens", "4", "--crop.max-tokens", "16"]
-FORGOTTEN = ("seconds", "per_second", "command", "bytes", "created", "files")
+FORGOTTEN = ("seconds", "per_second", "command", "bytes", "created", "files", "git")
 """Beginnings of the keys of a JSON file that may differ between two runs."""
 
 
