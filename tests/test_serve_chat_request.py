@@ -126,7 +126,7 @@ def test_options_that_change_nothing_here_are_named():
             "no picture in the user's messages; send one",
         ),
         ({"messages": [user(image())]}, "messages", "has no text"),
-        ({"messages": [user(image(), image(), "Which?")]}, "messages", "2 pictures in one message"),
+        ({"messages": [user(image(), image(), "Which?")]}, "messages", "there are 2 pictures in"),
         (
             {"messages": [user({"type": "input_audio"}, "Which?")]},
             "messages",
@@ -161,11 +161,18 @@ def test_nothing_is_fetched(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["data:image/png,abc", "data:image/png;base64,%%%", "data:image/png;base64,YQ"]
+    "url", ["data:image/png,abc", "data:image/png;base64,%%%", "data:image/png;base64,Y"]
 )
 def test_a_data_uri_that_is_no_base64_is_refused(url):
     with pytest.raises(ApiError, match="base64"):
         picture_of_url(url)
+
+
+@pytest.mark.parametrize("data", ["+/8A", "-_8A", "%2B%2F8A", "+/\r\n8A", " +/8A\n"], ids=ascii)
+@pytest.mark.parametrize("rest", ["", "YQ==", "YQ", "YWI=", "YWI"])
+def test_base64_is_taken_as_browsers_and_programs_write_it(data, rest):
+    content = picture_of_url(f"data:image/png;base64,{data}{rest}")
+    assert content == b"\xfb\xff\0" + {"": b"", "YQ": b"a", "YW": b"ab"}[rest[:2]]
 
 
 JSON = st.recursive(

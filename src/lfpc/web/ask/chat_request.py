@@ -9,11 +9,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from lfpc.errors import LfpcError
 from lfpc.web.guard import error_body
 
 _SYSTEM = ("system", "developer")
+_FROM_URLS = str.maketrans("-_", "+/")
+"""The two characters by which base64 for URLs differs."""
 LONGEST_QUESTION = 20_000
 """Maximum characters of a question."""
 HONOURED = (
@@ -152,11 +155,11 @@ def read_messages(messages: Any) -> tuple[str, bytes, tuple[str, ...]]:
     )
     if len(urls) != 1:
         found = (
-            f"{len(urls)} pictures in one message" if urls else "no picture in the user's messages"
+            f"there are {len(urls)} pictures in one message"
+            if urls
+            else "there is no picture in the user's messages"
         )
-        raise ApiError(
-            f"there is {found}; send one, as an image_url with a data URI", param="messages"
-        )
+        raise ApiError(f"{found}; send one, as an image_url with a data URI", param="messages")
     roles = [message.get("role") for message in messages]
     others = len(users) - 1 + sum(role not in ("user", *_SYSTEM) for role in roles)
     passed_over = ["system messages"] if any(role in _SYSTEM for role in roles) else []
@@ -188,16 +191,17 @@ def _parts(content: Any) -> list[dict[str, str]]:
 
 
 def picture_of_url(url: str) -> bytes:
-    """The file in a data URI. Other addresses, of the network or of local files, are rejected.
+    """The file in a data URI, whose base64 may be percent-encoded, in the alphabet of URLs, without
+    padding or with line breaks. Addresses of the network or of local files are rejected.
 
     Raises:
         ApiError: another kind of address, or invalid base64.
     """
     head, comma, data = url.partition(",")
     if not head.lower().startswith("data:") or not comma:
-        what = f"{url.split(':', 1)[0][:10]}: addresses are" if ":" in url[:12] else "this is"
+        what = f"{url.split(':', 1)[0][:10]}: addresses" if ":" in url[:12] else "paths"
         raise ApiError(
-            f"{what} not fetched by this server; send the picture itself, as "
+            f"{what} are not fetched by this server; send the picture itself, as "
             f"data:image/png;base64,...",
             param="messages",
             code="invalid_image_url",
@@ -207,7 +211,8 @@ def picture_of_url(url: str) -> bytes:
             "the picture's data URI is not in base64", param="messages", code="invalid_image_url"
         )
     try:
-        return base64.b64decode("".join(data.split()), validate=True)  # with or without line breaks
+        text = "".join(unquote(data).split()).translate(_FROM_URLS).rstrip("=")
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise ApiError(
             "the picture's data URI is no valid base64", param="messages", code="invalid_image_url"
