@@ -122,9 +122,9 @@ def test_records_hold_the_episode_and_its_facts(tmp_path, samples):
     first = records[0]
     assert first.correct
     assert first.reward.total == 1.5
-    # 112 x 112 at 16 tokens is shown as it is; 28 of 112 pixels are a quarter, its crop is one
-    # token
-    assert (first.first_view, first.visual_tokens, first.crop_area) == ((112, 112), 17, 1 / 16)
+    # 112 x 112 at 16 tokens is shown as it is; 28 of 112 pixels are a quarter, and its crop has the
+    # processor's minimum of 4 tokens
+    assert (first.first_view, first.visual_tokens, first.crop_area) == ((112, 112), 20, 1 / 16)
     assert first.iou == pytest.approx(1 / 4)
     assert first.seconds > 0
     assert list(read_records(run_folder(tmp_path), samples).values()) == records

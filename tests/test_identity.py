@@ -255,7 +255,7 @@ def test_what_changes_no_result_may_change(tmp_path, changes):
 
 
 def test_a_served_model_is_its_name_and_no_checkpoint(tmp_path):
-    config = EvaluationConfig(model="/somewhere/7b", budget=1, probe="own")
+    config = EvaluationConfig(model="/somewhere/7b", budget=4, probe="own")
     weights = {"weights": "a"}
     with RunFolder.open(tmp_path, Kind.EVALUATION, config, inputs=weights) as run:
         run.log_episode("a", {"said": "A"})

@@ -94,6 +94,36 @@ def test_smart_resize_agrees_with_transformers(factor: int) -> None:
         )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("factor", "low", "high"), [(28, 3136, 12_845_056), (32, 65_536, 16_777_216)]
+)
+def test_the_published_processors_show_tiny_views_as_they_are(
+    factor: int, low: int, high: int
+) -> None:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    theirs = Qwen2VLImageProcessorPil(
+        patch_size=factor // 2, size={"shortest_edge": low, "longest_edge": high}
+    )
+    picture = Image.new("RGB", (1200, 900))
+    rules = CropRules(factor=factor, min_tokens=1, max_tokens=low // factor**2 + 5)
+    rng = np.random.default_rng(0)
+    sides = [
+        (1, 1),
+        (84, 28),
+        (28, 28),
+        (30, 90),
+        (56, 20),
+        (1200, 7),
+        *rng.integers(1, 120, (40, 2)),
+    ]
+    for width, height in sides:
+        view = crop_view(picture, Box(0, 0, width / 1200, height / 900), rules)
+        grid = theirs([view.image], return_tensors="np")["image_grid_thw"][0].tolist()
+        assert grid == [1, *(2 * side // factor for side in view.size[::-1])], (width, height)
+
+
 def test_a_picture_narrower_than_one_to_200_is_refused() -> None:
     with pytest.raises(PictureError, match="narrower than 1 : 200"):
         smart_resize((2010, 10), min_tokens=1, max_tokens=64)
@@ -113,7 +143,7 @@ def test_a_narrow_picture_keeps_to_its_budget_by_hand() -> None:
 def test_every_first_view_keeps_to_its_budget_and_is_not_resized_again(
     size: Size, factor: int, budget: int
 ) -> None:
-    least = {28: 1, 32: 64}[factor]  # of the families' processors: 784 and 65,536 pixels
+    least = {28: 4, 32: 64}[factor]  # of the families' processors: 3,136 and 65,536 pixels
     budget = max(least, budget)
     shown = shown_size(size, max_tokens=budget, factor=factor)
     assert least <= visual_tokens(shown, factor) <= budget
@@ -135,7 +165,9 @@ def test_a_budget_below_the_processors_minimum_is_named() -> None:
     with pytest.raises(ConfigError, match=r"`crop.max_tokens` must be at least 64 .*got 63"):
         CropRules(factor=32, min_tokens=1, max_tokens=63)
     check_budget(64, 32, "--budget")
-    check_budget(1, 28, "--budget")
+    check_budget(4, 28, "--budget")
+    with pytest.raises(ConfigError, match="--budget must be at least 4 visual tokens, got 3"):
+        check_budget(3, 28, "--budget")
     with pytest.raises(ConfigError, match="--budget must be at least 64 visual tokens, got 25"):
         check_budget(25, 32, "--budget")
 

@@ -590,11 +590,11 @@ def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_
 
 def test_cost_is_printed_before(tmp_path):
     samples = many(tmp_path / "p", 6)
-    # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then (2 x 1) 2; 1 x 1: one
-    # view
+    # 8 x 8 = 64 tokens, then 4 x 4 = 16, 2 x 2 = 4; 4 x 3 = 12 tokens, then 4; 40 x 30 pixels are
+    # enlarged to the processor's minimum, rounded up: 3 x 2 = 6, then 4
     line = cost_line(samples, SelectConfig(ladder=LADDER), PROTOCOL, 3)
     assert (
-        line == "select: 6 samples, 10 to 12 requests of 190 to 198 visual tokens in total; 3 "
+        line == "select: 6 samples, 12 to 14 requests of 212 to 220 visual tokens in total; 3 "
         "answers are stored"
     )
 

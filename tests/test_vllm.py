@@ -247,7 +247,7 @@ def test_pictures_go_as_files_where_the_server_allows_it(server, samples, here, 
 def test_every_protocol_plays_several_turns_with_crops(server, samples, tmp_path, name):
     """The tiny model speaks one protocol only; guided decoding has it write a call of each."""
     guided = {"structured_outputs": {"choice": [CALLS[name]]}}
-    least = LEAST_TOKENS.get(PROTOCOLS[name].factor, 16)
+    least = max(16, LEAST_TOKENS[PROTOCOLS[name].factor])
     settings = config(
         protocol=name,
         crop=replace(PROTOCOLS[name].crop, min_tokens=4, max_tokens=least),

@@ -20,9 +20,9 @@ from lfpc.caches import byte_cache
 from lfpc.errors import ConfigError, PictureError
 from lfpc.picture_files import frame_of, picture_file, plain_bytes, upright_rgb
 
-LEAST_TOKENS = {32: 64}
-"""Fewest visual tokens of a picture, by the side of a token in pixels: Qwen3-VL's processor
-enlarges smaller pictures to 65,536 pixels. Others are 1."""
+LEAST_TOKENS = {28: 4, 32: 64}
+"""Fewest visual tokens of a picture, by the side of a token in pixels: the published processors
+enlarge smaller pictures, Qwen2.5-VL's to 3,136 pixels and Qwen3-VL's to 65,536."""
 MAX_ASPECT = 200
 """Maximum aspect ratio of Qwen's processors."""
 LARGEST_COPY = 50_000_000
@@ -103,7 +103,7 @@ def check_budget(budget: int, factor: int, name: str) -> None:
     least = LEAST_TOKENS.get(factor, 1)
     if budget < least:
         raise ConfigError(
-            f"{name} must be at least {least} visual tokens, got {budget}: Qwen3-VL's processor "
+            f"{name} must be at least {least} visual tokens, got {budget}: the model's processor "
             f"enlarges smaller pictures"
         )
 
