@@ -41,7 +41,8 @@ test-verl: setup
 	$(BIN)/python -m environments verl
 	$(BIN)/pyright -p environments/pyright-verl.json --pythonpath .venv-verl/bin/python
 	PYTHONPATH=src:tests OMP_NUM_THREADS=1 VERL_USE_EXTERNAL_MODULES=verl_cpu VERL_PLATFORM=cpu VERL_ENGINE_DEVICE=cuda \
-		.venv-verl/bin/python -m pytest -m verl tests/test_verl_inside.py tests/test_verl_parity.py tests/test_verl_run.py
+		PUBLISHED_PACKAGES=$(abspath $(VENV))/published \
+		.venv-verl/bin/python -m pytest -m verl $(addprefix tests/test_verl_,inside.py parity.py run.py models.py)
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup

@@ -10,6 +10,7 @@ import base64
 import copy
 import itertools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-PACKAGES = Path(sys.prefix) / "published"
+PACKAGES = Path(os.environ.get("PUBLISHED_PACKAGES") or Path(sys.prefix) / "published")
 VOCABULARY = PACKAGES / "qwen_agent" / "utils" / "qwen.tiktoken"
 TEMPLATES = PACKAGES / "trl" / "chat_templates"
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")

@@ -4,16 +4,20 @@ against a scripted server or the miniature, as they stand there.
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import published
 import pytest
 from chat_server import ChatServer
 from PIL import Image
 
 from environments import ROOT
 from lfpc import cli
+from lfpc.boxes import Box
 from lfpc.errors import LfpcError
 from lfpc.metrics.statistics import smallest_difference
+from lfpc.samples import read_samples, write_samples
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 RECIPES = ("looking", "benchmarks", "train-7b", "train-one-gpu", "own-data")
@@ -193,3 +197,81 @@ def test_training_on_one_gpu_at_the_size_of_the_miniature(tmp_path, monkeypatch,
     assert "watch this run: lfpc report --watch runs/stage1\n" in lines
     after = "lfpc eval HELD_OUT --checkpoint runs/stage1/checkpoints/step-000002 --probes own noise"
     assert f"evaluate it: {after}" in lines
+
+
+def downloaded(folder):
+    """The sets of the mixture in their published layouts, two questions each, and V*."""
+    vstar(folder)
+
+    def picture(name, seed):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((448, 448), 20 + seed).convert("RGB").save(file)
+        return file
+
+    rows = []
+    for n in (0, 1):
+        picture(f"pixel-reasoner/images/{n}.jpg", n)
+        row = {"qid": f"q{n}", "question": f"Which colour is {n}?", "answer": "red"}
+        rows.append({**row, "image": [f"images/{n}.jpg"], "is_video": False})
+    published.write_parquet(folder / "pixel-reasoner" / "data.parquet", rows)
+    rows = []
+    for n in (2, 3):
+        picture(f"chain-of-focus/sa/{n}.jpg", n)
+        row = {"question": f"<image>How many are {n}?", "groundtruth": "3", "data_source": "sa1b"}
+        rows.append({**row, "image_name": f"/authors/disk/sa/{n}.jpg"})
+    published.write_json(folder / "chain-of-focus" / "rl.json", rows)
+    rows = [
+        {
+            "problem": f"<image>What is {n}?",
+            "answer": "4",
+            "image": picture(f"thinklite-vl/{n}.png", n).read_bytes(),
+        }
+        for n in (4, 5)
+    ]
+    published.write_parquet(folder / "thinklite-vl" / "train.parquet", rows)
+
+
+@pytest.mark.slow
+def test_training_on_a_node_at_the_size_of_the_miniature(tmp_path, monkeypatch, capsys):
+    """The commands of the page on published layouts with tiny pictures. The local engine stands in
+    for the GPUs of `lfpc train`, after the settings of verl are made; boxes are given.
+    """
+    from lfpc.mini.demo import base_checkpoint
+    from lfpc.training.local import train as local_train
+    from lfpc.training.verl import launch
+    from lfpc.training.verl.translate import settings
+
+    def on_this_machine(config, cluster):
+        assert settings(config, cluster)["trainer.n_gpus_per_node"] == 8
+        return local_train(replace(config, dtype="float32"), progress=False)
+
+    monkeypatch.setattr(launch, "train", on_this_machine)
+    monkeypatch.chdir(tmp_path)
+    downloaded(Path("downloads"))
+    more = {
+        "select": ["--ladder", "256", "25"],
+        "train": shlex.split(
+            "--steps 2 --prompts-per-step 4 --group-size 2 --max-turns 2 --max-new-tokens 24 "
+            "--max-rollout-tokens 600 --crop.max-tokens 25 --crop.min-tokens 16"
+        ),
+    }
+    with ChatServer(say=say) as server:
+        places = {
+            "http": server.base_url,
+            "Qwen": "scripted",
+            "models": base_checkpoint(),
+            "/their": "/authors/disk/",
+            "vllm": "transformers",
+        }
+        for words in commands("docs/train-7b.md"):
+            words = replaced([word.replace("000080", "000002") for word in words], places)
+            if words[0] == "annotate":
+                nested = ((Box(0.4, 0.4, 0.6, 0.6), Box(0.3, 0.3, 0.7, 0.7)),)
+                hard = [replace(one, boxes=nested) for one in read_samples(Path("data/hard"))]
+                write_samples(hard, Path("data/hard"))
+                continue
+            words = [word for word in words if word != "--watch"]
+            run([*words, *more.get(words[0], ())])
+    said = capsys.readouterr().out
+    assert "A: runs/stage2-vstar" in said

@@ -19,7 +19,6 @@ from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     Pass,
-    adapter_parameters,
     constant_bytes,
     fitted,
     pass_bytes,
@@ -27,7 +26,7 @@ from lfpc.training.memory import (
 )
 from lfpc.training.presets import preset
 from lfpc.training.update import Learner, micro_batches
-from lfpc.training.verl.shape import SHAPES, ModelShape
+from lfpc.training.verl.shape import SHAPES, ModelShape, adapter_parameters
 
 pytestmark = pytest.mark.slow
 QUESTIONS, GROUP, VIEW, CROP, WRITTEN = 2, 4, 144, 36, 80

@@ -15,18 +15,21 @@ if os.environ.get("VERL_PLATFORM") != "cpu":
         allow_module_level=True,
     )
 
+import layout
+import tiny
 import torch
 import verl.utils
 import verl_cpu
-from PIL import Image
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+from verl.utils import hf_processor
 from verl.utils.torch_functional import get_cosine_schedule_with_warmup
-from verl_runs import BASE, cluster, config, scenes
+from verl_runs import BASE, cluster, config, qwen3, scenes
 
 from lfpc.dialogue import Crop, Reply
 from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.images import CropRules
+from lfpc.policies.qwen.vision import Normalisation
 from lfpc.rewards import RewardConfig, strict
 from lfpc.samples import read_samples
 from lfpc.training.draw import prompts_of_step
@@ -122,21 +125,18 @@ def test_a_run_without_validation_still_has_a_row_for_verl(data, tmp_path):
 # ---- pixels
 
 
-def test_unpacked_pixels_are_those_of_the_processor():
-    from verl.utils import hf_processor
-
-    pictures = [
-        Image.fromarray(
-            np.random.default_rng(n).integers(0, 256, (28 * h, 28 * w, 3), dtype=np.uint8)
-        )
-        for n, h, w in ((0, 2, 3), (1, 4, 2))
-    ]
-    packed = pixels.pack(pictures)
-    wanted = hf_processor(str(BASE)).image_processor(images=pictures, return_tensors="pt")
+@pytest.mark.parametrize("side", [28, 32])
+def test_unpacked_pixels_are_those_of_the_processor(side):
+    processor = hf_processor(str(BASE)).image_processor if side == 28 else tiny.qwen3_pictures()
+    pictures = [tiny.picture(0, 10 * side, 8 * side), tiny.picture(1, 8 * side, 10 * side)]
+    packed = pixels.pack(pictures, patch=side // 2, merge=2)
+    wanted = processor(images=pictures, return_tensors="pt")
     assert torch.equal(packed["image_grid_thw"], wanted["image_grid_thw"])
     assert packed["pixel_values"].dtype == torch.uint8
-    assert packed["pixel_values"].nelement() == 2352 * (2 * 3 + 4 * 2)  # bytes a visual token
-    assert (pixels.unpack(packed["pixel_values"]) - wanted["pixel_values"]).abs().max() < 1e-6
+    assert packed["pixel_values"].nelement() == 3 * side**2 * 160  # bytes a visual token
+    normalised = Normalisation(tuple(processor.image_mean), tuple(processor.image_std))
+    found = pixels.unpack(packed["pixel_values"], normalised)
+    assert (found - wanted["pixel_values"]).abs().max() < 1e-6
 
 
 def test_a_micro_batch_without_pictures_survives():
@@ -251,11 +251,23 @@ class AgentParts:
     """Tokenizer and processor as verl's workers load them."""
 
     def __init__(self, whole):
-        from verl.utils import hf_processor, hf_tokenizer
+        from verl.utils import hf_tokenizer
 
         path = whole.actor_rollout_ref.model.path
         self.tokenizer = hf_tokenizer(path)
         self.processor = hf_processor(path)
+
+
+class EpisodeInputs:
+    """What a worker sends along with an episode."""
+
+    def __init__(self, run):
+        self.worker = object.__new__(workers.EpisodeWorker)
+        self.worker.processor = AgentParts(verl_config(run)).processor
+
+    def of(self, output):
+        ids = torch.tensor(output.prompt_ids + output.response_ids)
+        return self.worker._compute_multi_modal_inputs(output, ids)
 
 
 def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_path):
@@ -279,6 +291,32 @@ def test_a_crop_is_shown_and_only_what_the_policy_wrote_is_trained(data, tmp_pat
     assert output.reward_score == report.terms.total
     assert output.extra_fields["min_global_steps"] == 5
     assert isinstance(report.record.turns[0].action, Crop)
+
+
+def test_a_qwen3_vl_is_offered_its_tool_by_the_published_template(tmp_path):
+    layout.need_packages()
+    init = tmp_path / "init"
+    init.mkdir()
+    layout.write_tokenizer(init, "qwen3_vl")
+    files = {"config.json": layout.CONFIGS["qwen3_vl"], **layout.PROCESSORS["qwen3_vl"]}
+    for name, value in files.items():
+        layout.write_json(init / name, value)
+    layout.edit(init / "tokenizer_config.json", chat_template="of the language model alone")
+    data = scenes(tmp_path / "data", 1, (64, 64))
+    run = qwen3(data, init, tmp_path / "run", prompts_per_step=1)
+    texts = (call(100, 100, 800, 800), "K")
+    output, server, report = play(data, run, *texts)
+    first, second = (server.tokenizer.decode(asked["ids"]) for asked in server.asked)
+    assert "<tools>" in first
+    assert '"image_zoom_in_tool"' in first
+    assert "<tool_response>\n<|vision_start|><|image_pad|>" in second
+    assert report.episode.shown_crops == 1
+    ids = np.array(output.response_ids)
+    mask = np.array(output.response_mask, dtype=bool)
+    assert server.tokenizer.decode(ids[mask]) == "".join(texts)
+    inputs = EpisodeInputs(run).of(output)
+    assert inputs["pixel_values"].shape[1] == 3 * 16 * 16
+    assert int(inputs["image_grid_thw"].prod(-1).sum()) == len(inputs["pixel_values"])
 
 
 def test_a_reply_without_an_end_was_cut_by_the_token_limit(data, tmp_path):
@@ -366,14 +404,12 @@ def test_an_episode_that_is_too_long_is_counted_and_not_trained(data, tmp_path):
 def test_placeholders_match_the_features_that_are_sent_along(data, tmp_path):
     run = config(data, tmp_path)
     output, _, _ = play(data, run, call(10, 10, 80, 80), "<answer>K</answer>")
-    worker = object.__new__(workers.EpisodeWorker)
-    worker.processor = AgentParts(verl_config(run)).processor
-    ids = torch.tensor(output.prompt_ids + output.response_ids)
-    inputs = worker._compute_multi_modal_inputs(output, ids)
+    worker = EpisodeInputs(run)
+    inputs = worker.of(output)
     assert int(inputs["image_grid_thw"].prod(-1).sum()) == len(inputs["pixel_values"])
     output.multi_modal_data["images"].pop()
     with pytest.raises(ValueError, match="placeholders for pictures"):
-        worker._compute_multi_modal_inputs(output, ids)
+        worker.of(output)
 
 
 def test_a_checkpoint_without_a_picture_processor_is_an_error_and_no_text_only_run(data, tmp_path):

@@ -19,6 +19,7 @@ if os.environ.get("VERL_PLATFORM") != "cpu":
         allow_module_level=True,
     )
 
+import tiny
 import torch
 import verl_cpu  # noqa: F401
 from tensordict import NonTensorStack, TensorDict
@@ -30,11 +31,13 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.dataset_utils import DatasetPadMode
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.utils.losses import ppo_loss
-from verl_runs import BASE, cluster, config, scenes
+from verl_runs import cluster, config, qwen3, scenes
 
+from lfpc.boxes import Box
+from lfpc.dialogue import Crop
 from lfpc.episode import episode, play
 from lfpc.looks import original_look
-from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.rewards import episode_reward
@@ -53,15 +56,33 @@ pytestmark = pytest.mark.verl
 GROUP = 4
 
 
+def qwen2_5(folder):
+    """The shipped miniature and its protocol."""
+    return config(scenes(folder / "data", 2), folder / "run"), config(folder, folder).chat
+
+
+def qwen3_vl(folder):
+    """A random Qwen3-VL of the miniature's size, each of whose replies counts as a crop."""
+    init = save_checkpoint(
+        tiny.qwen3_model(), tiny.tokenizer(), folder / "init", processor=tiny.qwen3_pictures()
+    )
+    run = qwen3(scenes(folder / "data", 2, (64, 80)), init, folder / "run")
+    return run, replace(run.chat, parser=lambda text, views: Crop(Box(0.3, 0.2, 0.8, 0.6)))
+
+
 class Both:
     """Episodes of two questions, and how each engine sees them."""
 
-    def __init__(self, folder, aggregation):
-        run = config(
-            scenes(folder / "data", 2), folder / "run", group_size=GROUP, prompts_per_step=2
+    def __init__(self, folder, family, aggregation):
+        run, chat = family(folder)
+        self.run = replace(
+            run,
+            group_size=GROUP,
+            prompts_per_step=2,
+            aggregation=aggregation,
+            max_grad_norm=1e9,
         )
-        self.run = replace(run, aggregation=aggregation, max_grad_norm=1e9)
-        model, tokenizer = load_checkpoint(BASE)
+        model, tokenizer = load_checkpoint(run.init)
         policy = TransformersPolicy(
             model,
             tokenizer,
@@ -70,7 +91,7 @@ class Both:
                 temperature=1, max_new_tokens=self.run.max_new_tokens, sampling_seed=3
             ),
         )
-        policy.writer.banned[:] = False
+        policy.writer.banned[:] &= family is qwen3_vl  # which would write placeholders by chance
         view = first_views(self.run)
         look = original_look(self.run.crop)
         samples = [sample for sample in read_samples(self.run.data) for _ in range(GROUP)]
@@ -78,12 +99,12 @@ class Both:
             1 if n % GROUP == 3 else self.run.max_turns for n in range(len(samples))
         ]  # rollouts of different lengths
         games = [
-            episode(s, view(s), look=look, protocol=self.run.chat, max_turns=most)
+            episode(s, view(s), look=look, protocol=chat, max_turns=most)
             for s, most in zip(samples, turns, strict=True)
         ]
         self.episodes = play(games, policy)
         self.rewards = [
-            episode_reward(played, self.run.reward).total + 0.1 * (n % 3)
+            episode_reward(played, self.run.reward).total + 0.1 * (n % 3) ** 2
             for n, played in enumerate(self.episodes)
         ]
         self.advantages = [
@@ -97,12 +118,16 @@ class Both:
             older, policy.encoder, max_rollout_tokens=self.run.max_rollout_tokens
         )
         self.outputs = [rollout_output(played, policy.encoder, self.run) for played in older]
+        policy.writer.banned[:] = False
         self.learner = Learner(policy, self.run)
-        self.verl = verl_engine()
+        if family is qwen3_vl:
+            features = [policy.views.features(row.views) for row in self.rows]
+            self.sampled = self.learner.logprobs(self.rows, features, {}).detach().numpy()
+        self.verl = verl_engine(run.init)
         self.config = composed(settings(self.run, cluster(1)), cluster(1))
         self.worker = object.__new__(EpisodeWorker)
-        self.worker.processor = hf_processor(str(BASE))
-        self.worker.tokenizer = hf_tokenizer(str(BASE))
+        self.worker.processor = hf_processor(str(run.init))
+        self.worker.tokenizer = hf_tokenizer(str(run.init))
 
     def local_gradient(self):
         """Loss and gradients of the local engine's update, which its optimiser is kept from
@@ -205,10 +230,10 @@ def _last(mask, reward):
     return values
 
 
-def verl_engine():
+def verl_engine(checkpoint):
     """verl's FSDP engine around a plain model: its forward pass without its processes."""
     model = AutoModelForImageTextToText.from_pretrained(
-        BASE, dtype=torch.float32, attn_implementation="sdpa"
+        checkpoint, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
     apply_monkey_patch(model, use_remove_padding=False)
     engine = object.__new__(FSDPEngineWithLMHead)
@@ -220,9 +245,12 @@ def verl_engine():
     return engine
 
 
-@pytest.fixture(scope="module", params=["token-mean", "sequence-mean"])
+CASES = [(qwen2_5, "token-mean"), (qwen2_5, "sequence-mean"), (qwen3_vl, "token-mean")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1]}")
 def both(request, tmp_path_factory):
-    return Both(tmp_path_factory.mktemp("parity"), request.param)
+    return Both(tmp_path_factory.mktemp("parity"), *request.param)
 
 
 def test_masks_positions_and_advantages_are_equal(both):
@@ -313,7 +341,9 @@ def test_a_micro_batch_of_filling_alone_survives_and_did_not_in_verl_itself(both
     loss, _ = both.verl.forward_step(batch, loss_function, forward_only=False)
     assert float(loss.detach()) == 0
     loss.backward()
-    monkeypatch.setattr(pixels.qwen2_vl, "_get_input_embeds", pixels._ORIGINAL)
+    if both.run.protocol != "qwen2_5_vl":
+        return
+    monkeypatch.setattr(pixels.qwen2_vl, "_get_input_embeds", pixels._QWEN2)
     with pytest.raises(AttributeError, match="mean"):
         both.verl.forward_step(batch, loss_function, forward_only=False)
 

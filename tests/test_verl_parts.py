@@ -1,10 +1,8 @@
-"""The cluster engine outside verl: hardware, estimate, versions, translation, lines, recording.
-Needs no verl."""
+"""The cluster engine outside verl: versions, hardware, translation, lines, recording. Needs no
+verl."""
 
 import re
-import shutil
 from dataclasses import fields, replace
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,12 +12,9 @@ from environments import ROOT
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Crop, Malformed, Reason, Reply, Turn
 from lfpc.episode import Episode, Stop
-from lfpc.errors import CheckpointError, ConfigError, RunError
-from lfpc.images import CropRules, View
-from lfpc.mini.folders import BASE_SETTINGS
-from lfpc.policies.settings import read_settings
+from lfpc.errors import ConfigError, RunError
+from lfpc.images import View
 from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
-from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.groups import groups_of
@@ -27,21 +22,13 @@ from lfpc.training.presets import PRESETS, preset
 from lfpc.training.statistics import episode_numbers, sampling_numbers, validation_numbers
 from lfpc.training.verl.clusters import HARDWARE, Cluster, hardware
 from lfpc.training.verl.estimate import (
-    GIB,
-    Load,
     estimate,
-    host_bytes,
-    report,
-    rollouts_at_once,
-    training_bytes,
 )
 from lfpc.training.verl.lines import line_of_sample, sample_of_line
 from lfpc.training.verl.recording import RecordedRollout, log_episodes, played, step_numbers
-from lfpc.training.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
+from lfpc.training.verl.shape import SHAPES
 from lfpc.training.verl.translate import check_translatable, save_every, settings, settings_lines
 from lfpc.training.verl.versions import FLASH_ATTENTION, VLLM, check_versions, needed
-
-MINIATURE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
 # ---- where verl is
 
@@ -146,105 +133,6 @@ def test_impossible_clusters_are_refused(changes, sentence):
         Cluster(**changes)
 
 
-# ---- estimate
-
-
-def test_parameter_counts_are_those_of_the_released_models_and_of_the_miniature():
-    assert SHAPES["7B"].parameters == 8_292_166_656
-    assert SHAPES["3B"].parameters == 3_754_622_976
-    assert shape_of_checkpoint(MINIATURE).parameters == 1_672_128
-
-
-def test_keys_and_values_of_a_token():
-    assert (
-        SHAPES["7B"].cache_bytes == 57_344
-    )  # 2 (keys, values) * 2 bytes * 28 layers * 4 heads * 128
-
-
-def test_a_folder_of_another_architecture_has_no_shape(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
-    with pytest.raises(CheckpointError, match="not the configuration of a Qwen"):
-        shape_of_checkpoint(tmp_path)
-
-
-TOY = ModelShape(
-    hidden=10,
-    layers=2,
-    heads=2,
-    kv_heads=1,
-    intermediate=20,
-    vocabulary=100,
-    tied=True,
-    vision_hidden=4,
-    vision_depth=1,
-    vision_intermediate=6,
-)
-
-
-def test_training_memory_by_hand():
-    # a layer: q, o 2 * 100; k, v 2 * 10 * 5; biases 10 + 2 * 5; gate, up, down 3 * 10 * 20; norms 2
-    # * 10
-    assert TOY.layer_parameters == 200 + 100 + 20 + 600 + 20
-    # block: 4 * 16 + 4 * 4 + 3 * 4 * 6 + 2 * 6 + 4 + 2 * 4 = 176; merger: 4 + 16 * 16 + 16 + 4 * 4
-    # * 10 + 10 = 446; patches: 1176 * 4
-    assert TOY.vision_parameters == 4704 + 176 + 446
-    assert TOY.parameters == 1000 + 2 * 940 + 10 + 5326
-    cluster = Cluster(gpus_per_node=2)
-    weights = 16 * TOY.parameters / 2
-    gathered = 2 * (1000 + 2 * 940)
-    activations = 50 * (2 * 10 * 2 + 16 * 10 + 6 * 20)
-    logits = 10 * 50 * 100
-    assert (
-        training_bytes(TOY, TrainConfig(max_rollout_tokens=50), cluster)
-        == weights + gathered + activations + logits
-    )
-
-
-def test_pixels_of_the_papers_step_take_eight_times_less_than_float_frames():
-    # 256 x 16 rollouts of 1,024 + 1,024 visual tokens: 158 GB as verl sends them (18,816 bytes a
-    # token), 19.7 GB as bytes; twice
-    load = Load(first_view=1024, crops=1, crop=1024, text=0, written=0)
-    run, cluster = hardware("paper", preset("stage1"))
-    bare = replace(cluster, offload=False, workers=8)
-    assert host_bytes(SHAPES["7B"], load, run, bare) == 2 * 4096 * 2048 * 2352 + 16 * GIB
-    assert pytest.approx(158e9, rel=0.01) == 4096 * 2048 * 18816
-
-
-def test_rollouts_at_once_are_what_the_cache_holds_up_to_vllms_limit():
-    load = Load(first_view=16384, crops=0, crop=0, text=0, written=0)
-    memory = 0.6 * 80 * GIB - 2 * SHAPES["7B"].parameters
-    assert rollouts_at_once(SHAPES["7B"], load, Cluster()) == int(memory / (16384 * 57_344))
-    assert (
-        rollouts_at_once(
-            SHAPES["7B"], Load(first_view=1, crops=0, crop=0, text=0, written=0), Cluster()
-        )
-        == 256
-    )
-    assert rollouts_at_once(SHAPES["7B"], load, Cluster(gpu_gib=8)) == 0
-
-
-def test_what_does_not_fit_names_the_options_to_change():
-    run, cluster = hardware("paper", preset("stage1"))
-    small = replace(cluster, gpu_gib=24, host_gib=64, checkpointing=False, tokens_per_gpu=65536)
-    text = report(estimate(run, small), small)
-    for part in (
-        "--cluster.tokens-per-gpu",
-        "--cluster.checkpointing",
-        "--max-rollout-tokens",
-        "--cluster.sampling-share",
-        "--prompts-per-step",
-    ):
-        assert part in text
-    assert "fits" not in text.replace("does not fit", "")
-
-
-def test_twice_the_gpus_halve_the_time():
-    run, cluster = hardware("paper", preset("stage1"))
-    assert estimate(run, cluster).hours == pytest.approx(
-        2 * estimate(run, replace(cluster, nodes=2)).hours, rel=0.01
-    )
-
-
 # ---- translation
 
 READ_BY_OUR_OWN_PARTS = {
@@ -270,8 +158,6 @@ OF_THE_LOCAL_ENGINE_ALONE = {
     "threads",
 }
 REFUSED = {
-    "lora",
-    "freeze_vision",
     "decay",
     "optimizer",
     "save_dtype",
@@ -291,6 +177,7 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "betas": (0.8, 0.9),
         "dtype": "float32",
         "steps": 81,
+        "lora": LoraConfig(),
         "protocol": None,
     }
     before = seen_by_verl(run)
@@ -316,8 +203,12 @@ def seen_by_verl(run):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"lora": LoraConfig()}, "--lora needs the local engine"),
-        ({"freeze_vision": True}, "--freeze-vision needs the local engine"),
+        ({"lora": LoraConfig(vision=True)}, "vision=yes needs the local engine"),
+        (
+            {"lora": LoraConfig(targets=("q_proj", "qkv"))},
+            "the language model has no layer 'qkv'; it has q_proj, k_proj,",
+        ),
+        ({"lora": LoraConfig(rank=513)}, "ranks up to 512; use a smaller rank, or --engine local"),
         ({"decay": True}, "--decay needs the local engine"),
         ({"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit needs the local engine"),
         ({"save_dtype": "float32"}, "--save-dtype needs the local engine"),
@@ -338,10 +229,7 @@ def seen_by_verl(run):
             "leave no room for a crop of 1024 in --max-rollout-tokens 1500; raise it to more "
             "than 1536",
         ),
-        (
-            {"protocol": "qwen3_vl", "crop": CropRules(factor=32)},
-            "qwen3_vl cannot be played by this engine",
-        ),
+        ({"protocol": "thyme"}, "thyme shows crops inside the model's own turn"),
     ],
 )
 def test_what_verl_would_do_otherwise_is_refused(changes, sentence):
@@ -401,6 +289,20 @@ def test_the_learning_rate_warms_up_as_in_the_local_engine_and_then_stays():
     # verl's cosine after the warm-up: (1 + cos(2 pi * cycles * progress)) / 2, here always 1
     assert found[f"{optimiser}.lr_scheduler_type"] == "cosine"
     assert found[f"{optimiser}.num_cycles"] == 0
+
+
+def test_adapters_are_of_the_language_model_and_saved_without_the_base():
+    run = replace(preset("stage1"), lora=LoraConfig(rank=8, alpha=16, targets=("q_proj",)))
+    found = settings(run, Cluster())
+    model = "actor_rollout_ref.model"
+    checkpoint = "actor_rollout_ref.actor.checkpoint"
+    assert (found[f"{model}.lora_rank"], found[f"{model}.lora_alpha"]) == (8, 16)
+    assert found[f"{model}.target_modules"] == ["q_proj"]
+    tower = "base_model.model.model.visual.blocks.0.attn.proj"
+    assert re.fullmatch(found[f"{model}.exclude_modules"], tower)
+    assert "hf_model" not in found[f"{checkpoint}.save_contents"]
+    assert found[f"+{checkpoint}.save_lora_only"] is True
+    assert "hf_model" in settings(preset("stage1"), Cluster())[f"{checkpoint}.save_contents"]
 
 
 def test_there_is_a_checkpoint_whenever_a_validation_may_find_the_best():
@@ -555,178 +457,3 @@ def test_rewards_keep_their_terms(step):
         for one in reports
         if one.episode.boxes
     )
-
-
-# ---- before a run
-
-
-@pytest.mark.slow
-def test_a_processor_that_would_resize_our_views_is_an_error_before_the_run(sample):
-    from lfpc.training.verl.launch import check_bounds
-
-    run = TrainConfig(
-        init=MINIATURE, crop=CropRules(max_tokens=1024)
-    )  # the miniature's processor ends at 1,024 tokens
-    check_bounds(run, [sample(budget=1024)])
-    with pytest.raises(
-        CheckpointError,
-        match="of 1024 visual tokens only, the run has 2048; raise max_pixels there to 1605632",
-    ):
-        check_bounds(run, [sample(budget=2048)])
-    with pytest.raises(CheckpointError, match="the run has 1025"):
-        check_bounds(replace(run, crop=CropRules(max_tokens=1025)), [sample(budget=25)])
-
-
-@pytest.mark.slow
-def test_each_engine_leaves_the_others_runs_alone(tmp_path):
-    from lfpc.training.state import check_engine
-
-    (tmp_path / "verl").mkdir()
-    check_engine(tmp_path, "verl")
-    with pytest.raises(RunError, match="run of the verl engine"):
-        check_engine(tmp_path, "local")
-    other = tmp_path / "other"
-    (other / "checkpoints" / "step-000001").mkdir(parents=True)
-    (other / "checkpoints" / "step-000001.pt").touch()
-    check_engine(other, "local")
-    with pytest.raises(RunError, match="run of the local engine"):
-        check_engine(other, "verl")
-
-
-@pytest.mark.slow
-def test_verls_weights_are_moved_with_the_files_others_need_and_old_ones_go(tmp_path):
-    from lfpc.training.resume import keep_init_files
-    from lfpc.training.verl.checkpoints import (
-        RANK_FILES,
-        check_ranks,
-        keep_best,
-        publish,
-        saved_step,
-    )
-
-    run = TrainConfig(init=MINIATURE, out=tmp_path, keep=1)
-    keep_init_files(run)
-    assert saved_step(tmp_path) == 0
-    check_ranks(tmp_path, 8)
-    for step in (1, 2):
-        actor = tmp_path / "verl" / f"global_step_{step}" / "actor"
-        (actor / "huggingface").mkdir(parents=True)
-        for kind, rank in product(RANK_FILES, (0, 1)):
-            (actor / f"{kind}_world_size_2_rank_{rank}.pt").touch()
-        (actor / "huggingface" / "config.json").write_text("of verl")
-        (actor / "huggingface" / "model.safetensors").write_bytes(bytes([step]))
-        folder = publish(run, step, BASE_SETTINGS)
-        assert (folder / "config.json").read_bytes() == (MINIATURE / "config.json").read_bytes()
-        assert read_settings(folder) == BASE_SETTINGS
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
-    assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
-    assert (keep_best(tmp_path, 2) / "model.safetensors").read_bytes() == bytes([2])
-    assert read_settings(keep_best(tmp_path, 2)) == BASE_SETTINGS
-    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
-    assert saved_step(tmp_path) == 2
-    check_ranks(tmp_path, 2)
-    with pytest.raises(CheckpointError, match="written by 2 GPUs") as refused:
-        check_ranks(tmp_path, 8)
-    (named,) = re.findall(r"from (\S+) \(--init\)", str(refused.value))
-    assert Path(named) == folder  # the advice can be followed
-    (actor / "optim_world_size_2_rank_1.pt").unlink()
-    with pytest.raises(CheckpointError, match=r"lacks 1 files, .* optim_world_size_2_rank_1\.pt"):
-        check_ranks(tmp_path, 2)
-    shutil.rmtree(folder)
-    with pytest.raises(CheckpointError) as refused:
-        check_ranks(tmp_path, 2)
-    assert "--init" not in str(refused.value)  # there is no folder to name
-    with pytest.raises(CheckpointError, match="wrote no weights"):
-        publish(run, 2, BASE_SETTINGS)
-
-
-@pytest.mark.slow
-def test_a_start_deletes_what_a_killed_run_left_and_nothing_to_resume_from(tmp_path):
-    from lfpc.training.verl.checkpoints import remove_leftovers
-
-    for step in (1, 2, 3):
-        (tmp_path / "verl" / f"global_step_{step}").mkdir(parents=True)
-        (tmp_path / "checkpoints" / f"step-00000{step}").mkdir(parents=True)
-    (tmp_path / "checkpoints" / ".best.0a1b.part").mkdir()
-    remove_leftovers(tmp_path, 2)
-    kept = sorted(path.name for path in tmp_path.glob("*/*"))
-    assert kept == [*(f"global_step_{n}" for n in (1, 2, 3)), "step-000002", "step-000003"]
-    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
-    remove_leftovers(tmp_path, 1)  # killed while verl wrote step 3
-    assert [path.name for path in (tmp_path / "verl").glob("global*")] == ["global_step_2"]
-
-
-@pytest.mark.slow
-def test_a_run_killed_between_verls_checkpoint_and_ours_is_whole_when_it_is_called_again(
-    sample, tmp_path, monkeypatch
-):
-    from lfpc.training.state import settings_of_run
-    from lfpc.training.verl import launch
-
-    monkeypatch.setattr(
-        launch, "check_versions", lambda needed: None
-    )  # nothing of verl is asked: its last step is on disk
-    data = write_samples([sample(budget=16)], tmp_path / "data").parent
-    run = replace(
-        preset("stage1"),
-        data=data,
-        init=MINIATURE,
-        out=tmp_path / "run",
-        steps=2,
-        original_budget=256,
-        crop=CropRules(max_tokens=25),
-    )
-    written = run.out / "verl" / "global_step_2" / "actor" / "huggingface"
-    written.mkdir(parents=True)
-    (written / "model.safetensors").write_bytes(b"weights")
-    (run.out / "verl" / "latest_checkpointed_iteration.txt").write_text("2")
-    folder = launch.train(run, Cluster())
-    assert (folder.name, (folder / "model.safetensors").read_bytes()) == ("step-000002", b"weights")
-    assert read_settings(folder) == settings_of_run(run, read_samples(data))
-
-
-def test_what_verls_processes_read_does_not_depend_on_where_they_start(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folders = {name: Path("runs") / name for name in ("data", "validation", "init", "out")}
-    run = settings(replace(preset("stage1"), **folders), Cluster())["+lfpc"]["train"]
-    assert {name: run[name] for name in folders} == {
-        name: str(tmp_path / folder) for name, folder in folders.items()
-    }
-
-
-@pytest.mark.slow
-def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
-    from lfpc.cli import main
-
-    words = (
-        "train stage1 --engine verl --hardware gpu1 --dry-run --data no --out no --reward.tool "
-        "0.4 --cluster.workers 3"
-    )
-    assert main(words.split()) == 0
-    shown = capsys.readouterr().out
-    assert "actor_rollout_ref.rollout.agent.num_workers" in shown
-    assert "estimate for 3.8 billion parameters on 1 x 1 GPUs" in shown
-    assert "  fits" in shown
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ("train stage1 --hardware gpu1", "needs --engine verl"),
-        ("train stage1 --engine verl --hardware nope", "unknown hardware 'nope'"),
-        (
-            "train stage1 --engine verl --hardware=gpu1 --cluster.workers 0 --dry-run",
-            "workers must be at least 1",
-        ),
-    ],
-)
-def test_wrong_words_end_in_a_sentence(words, sentence, capsys):
-    from lfpc.cli import main
-
-    try:
-        code = main(words.split())
-    except SystemExit as leaving:
-        code = leaving.code
-    assert code in (1, 2)
-    assert sentence in capsys.readouterr().err

@@ -32,6 +32,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 from lfpc.boxes import WHOLE
 from lfpc.images import View
+from lfpc.policies.qwen.adapters import PREFIX
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.qwen.encode import IMAGE_PAD, Encoded, rope_positions
 from lfpc.policies.qwen.language import read
@@ -160,6 +161,7 @@ class Server:
         self.waiting = []
         self.busy = asyncio.Lock()
         self.step = None
+        self.base = None
 
     async def generate(
         self, request_id, prompt_ids, sampling_params, image_data=None, video_data=None, **_
@@ -190,10 +192,11 @@ class Server:
         ids = np.asarray(ids)
         pads = ids == self.pad
         views = tuple(View(image, WHOLE) for image in images)
-        positions = rope_positions(
-            pads, [(view.size[1] // 28, view.size[0] // 28) for view in views]
-        )
-        first = (views[0].size[0] // 28) * (views[0].size[1] // 28)
+        vision = self.model.config.vision_config
+        token = vision.patch_size * vision.spatial_merge_size
+        grids = [(view.size[1] // token, view.size[0] // token) for view in views]
+        positions = rope_positions(pads, grids)
+        first = grids[0][0] * grids[0][1]
         return Encoded(ids, views, (), int(np.flatnonzero(pads)[first - 1]) + 1, positions)
 
     @torch.no_grad()
@@ -207,13 +210,28 @@ class Server:
         start = read(self.model, rows, row_features(self.views, rows), prefixes=None, room=ROOM)
         return write(self.model, rows, start, writer, sampling, self.generator)
 
-    async def load_weights(self, weights, step):
-        """The trainer's weights; every one of ours has to be among them, but for tied ones."""
+    async def load_weights(self, weights, adapter, step):
+        """The trainer's weights; every one of ours has to be among them, but for tied ones. With
+        `adapter`, peft's settings, they are those of adapters alone."""
         async with self.busy:
+            if adapter is not None:
+                weights = self._adapted(weights, adapter["lora_alpha"] / adapter["r"])
             found = self.model.load_state_dict(weights, strict=False)
             assert not found.unexpected_keys, found.unexpected_keys
             assert set(found.missing_keys) <= {"lm_head.weight"}, found.missing_keys
             self.step = step
+
+    def _adapted(self, adapters, scale):
+        """The weights of the checkpoint with the adapters merged."""
+        self.base = self.base or {n: w.clone() for n, w in self.model.state_dict().items()}
+        merged = dict(self.base)
+        lows = [name for name in adapters if name.endswith(".lora_A.weight")]
+        assert 2 * len(lows) == len(adapters), list(adapters)
+        for low in lows:
+            name = low.removeprefix(PREFIX).replace(".lora_A.", ".")
+            change = adapters[low.replace(".lora_A.", ".lora_B.")] @ adapters[low]
+            merged[name] = self.base[name] + scale * change
+        return merged
 
     async def ready(self):
         return True
@@ -251,12 +269,14 @@ class Adapter(base.BaseRollout):
     async def release(self):
         return None
 
-    async def update_weights(self, weights, global_steps=None, **_):
+    async def update_weights(self, weights, global_steps=None, peft_config=None, **_):
         copied = {
             name: weight.detach().to("cpu", torch.float32).clone() for name, weight in weights
         }
         await ray.get_actor(NAME.format(os.environ["RANK"])).load_weights.remote(
-            copied, global_steps
+            copied,
+            peft_config and {key: peft_config[key] for key in ("r", "lora_alpha")},
+            global_steps,
         )
 
 

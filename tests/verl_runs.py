@@ -5,6 +5,7 @@ from pathlib import Path
 
 import verl_cpu
 
+from lfpc.images import CropRules
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.samples import write_samples
 from lfpc.training.config import TrainConfig
@@ -13,13 +14,27 @@ from lfpc.training.verl.clusters import Cluster
 BASE = Path(__file__).parents[1] / "src" / "lfpc" / "mini" / "checkpoint"
 
 
-def scenes(folder: Path, count: int, split: str = "train") -> Path:
+def scenes(folder: Path, count: int, budgets: tuple[int, int] = (25, 36)) -> Path:
     """A samples folder; first views of 25 and 36 visual tokens take turns."""
-    samples = write_split(folder, split, count)
+    samples = write_split(folder, "train", count)
     write_samples(
-        [replace(sample, budget=(25, 36)[n % 2]) for n, sample in enumerate(samples)], folder
+        [replace(sample, budget=budgets[n % 2]) for n, sample in enumerate(samples)], folder
     )
     return folder
+
+
+def qwen3(data: Path, init: Path, out: Path, **changes) -> TrainConfig:
+    """A run of two steps of a Qwen3-VL; `data` has first views of at least 64 visual tokens."""
+    small = config(
+        data,
+        out,
+        init=init,
+        protocol="qwen3_vl",
+        crop=CropRules(factor=32, min_tokens=64, max_tokens=80),
+        prompts_per_step=2,
+        steps=2,
+    )
+    return replace(small, **changes)
 
 
 def config(data: Path, out: Path, **changes) -> TrainConfig:

@@ -186,9 +186,9 @@ class TrainConfig(Transformers):
     ] = None
     """Train low-rank adapters only, with these settings or defaults: rank=16 alpha=32
     targets=q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj vision=no. Default: all weights.
-    Local engine only."""
+    vision=yes: local engine only."""
     freeze_vision: bool = False
-    """Freeze the vision tower. Local engine only."""
+    """Freeze the vision tower."""
     threads: Changeable[int] = 0
     """CPU threads; 0: torch's default."""
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from lfpc.policies.qwen.sampling import LOGIT_ELEMENTS
-from lfpc.training.config import MICRO_BATCH_TOKENS, LoraConfig, TrainConfig
+from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import (
     GIB,
@@ -33,7 +33,7 @@ from lfpc.training.verl.estimate import (
     typical_load,
     update_seconds,
 )
-from lfpc.training.verl.shape import ModelShape
+from lfpc.training.verl.shape import ModelShape, trained_and_frozen
 
 PATCHES = 4
 """Patches of a visual token."""
@@ -65,28 +65,9 @@ class Pass:
     """Distinct visual tokens of the step."""
 
 
-def adapter_parameters(shape: ModelShape, lora: LoraConfig) -> int:
-    """Parameters of the adapters: rank * (inputs + outputs) per layer."""
-    h, k, i, v, w = (
-        shape.hidden,
-        shape.kv_width,
-        shape.intermediate,
-        shape.vision_hidden,
-        shape.vision_intermediate,
-    )
-    widths = {"q_proj": 2 * h, "o_proj": 2 * h, "k_proj": h + k, "v_proj": h + k}
-    widths |= dict.fromkeys(("gate_proj", "up_proj", "down_proj"), h + i)
-    language = shape.layers * sum(widths.get(target, 0) for target in lora.targets)
-    tower = shape.vision_depth * (4 * v + 2 * v + 3 * (v + w)) if lora.vision else 0
-    return lora.rank * (language + tower)
-
-
 def constant_bytes(shape: ModelShape, config: TrainConfig, *, half: bool) -> int:
     """Bytes of weights, gradients and optimiser. `half`: the run computes in bfloat16."""
-    frozen = shape.vision_parameters if config.freeze_vision else 0
-    trained = shape.parameters - frozen
-    if config.lora is not None:
-        frozen, trained = shape.parameters, adapter_parameters(shape, config.lora)
+    trained, frozen = trained_and_frozen(shape, config)
     moments = 2 if config.optimizer == "adamw-8bit" else 8
     return trained * (8 + moments + 2 * half) + frozen * (2 if half else 4)
 

@@ -217,7 +217,7 @@ def save_weights(
         write=lora
         and partial(
             save_adapters,
-            model,
+            adapters(model),
             base=local_folder(config.init),
             rank=lora.rank,
             alpha=lora.alpha,

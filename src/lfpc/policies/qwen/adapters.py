@@ -5,7 +5,7 @@ them, and the name of the folder with the weights that they change.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from lfpc.errors import CheckpointError, ConfigError, first_line
 from lfpc.policies.bases import ADAPTER_CONFIG, adapter_settings
 
 WEIGHTS_FILE = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+"""peft's beginning of the names of weights."""
 _NAME = ".default"
 """peft's name of the only adapter, which its files leave out."""
 
@@ -67,16 +68,18 @@ def adapters(model: Any) -> dict[str, Tensor]:
     return {name: weight for name, weight in model.named_parameters() if "lora_" in name}
 
 
-def save_adapters(model: Any, folder: Path, *, base: Path, rank: int, alpha: int) -> None:
-    """Write the adapters of `model` to `folder`, as peft reads them.
+def save_adapters(
+    weights: Mapping[str, Tensor], folder: Path, *, base: Path, rank: int, alpha: int
+) -> None:
+    """Write adapters to `folder`, as peft reads them.
 
     Args:
+        weights: by their names in the model; see `adapters`.
         base: folder of the weights that the adapters change.
     Raises:
         OSError, SafetensorError: the disk refuses.
     """
-    found = adapters(model)
-    layers = sorted({name.partition(".lora_")[0] for name in found})
+    layers = sorted({name.partition(".lora_")[0] for name in weights})
     settings = {
         "peft_type": "LORA",
         "task_type": None,
@@ -91,8 +94,8 @@ def save_adapters(model: Any, folder: Path, *, base: Path, rank: int, alpha: int
     text = json.dumps(settings, indent=2) + "\n"
     (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
     tensors = {
-        _PREFIX + name.replace(_NAME, ""): weight.detach().cpu().contiguous()
-        for name, weight in found.items()
+        PREFIX + name.replace(_NAME, ""): weight.detach().cpu().contiguous()
+        for name, weight in weights.items()
     }
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -143,7 +146,7 @@ def _layers(model: Any, folder: Path) -> Iterator[tuple[Any, Tensor, Tensor]]:
         for name in sorted(tensors):
             if name.endswith(".lora_A.weight"):
                 layer: Any = model.get_submodule(
-                    name.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
+                    name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
                 )
                 device = layer.weight.device
                 low = tensors[name].to(device).float()

@@ -1,7 +1,7 @@
-"""Estimates of a run by formula: memory of GPUs and machines, time, disk. P: parameters, N: GPUs,
-T: tokens of a micro-batch.
+"""Estimates of a run by formula: memory of GPUs and machines, time, disk. P: parameters, of which A
+are trained (adapters come on top) and F are not; N: GPUs, T: tokens of a micro-batch.
 
-    training, per GPU     16 P / N                 float32 weights, gradients, two moments of Adam
+    training, per GPU     (16 A + 4 F) / N         float32 weights, gradients, two moments of Adam
                         + 2 (E + 2 L)              bfloat16 of gathered parts: embeddings E, two
                                                    layers L
                         + T (2 h l + 16 h + 6 i)   one input per layer (kept), one layer's inside
@@ -9,15 +9,19 @@ T: tokens of a micro-batch.
                         + 10 T V                   logits of V words: bfloat16, float32, gradient
     sampling, per GPU     2 P / tensor_parallel    bfloat16 weights; the rest of the share
                                                    holds keys and values
-    machine               12 P / nodes             offloaded weights and moments
+    machine               (12 A + 4 F) / nodes     offloaded weights and moments
+                        + 2 P per copy of the sampling model, with adapters: vLLM keeps its weights
+                          there while it sleeps; else it gets them anew
                         + pixels of a step / nodes, 2,352 bytes per visual token, twice (in the
                           queue, and on the way to a rank)
                         + 2 GiB per worker         decoded pictures and first views
 
     time of a step        play:   2 P tokens read / (0.4 peak)
                                   + tokens written * (2 P / copies in memory) / bandwidth
-                          update: 2 P (old log-probabilities) + 8 P (6 P, and 2 P again for
+                          update: 2 P (old log-probabilities) + 4 P + 2 A (and 2 P again for
                                   activations), times tokens / (0.35 peak)
+    checkpoint            16 A + 8 F               whole weights, verl's weights, two moments;
+                                                   16 A with adapters
 
 Allocators, fragmentation and stragglers add to this, so nine tenths of a GPU count as all of it.
 The formulas were not checked on a GPU.
@@ -28,7 +32,12 @@ from dataclasses import dataclass
 
 from lfpc.training.config import TrainConfig
 from lfpc.training.verl.clusters import Cluster
-from lfpc.training.verl.shape import SHAPES, ModelShape, shape_of_checkpoint
+from lfpc.training.verl.shape import (
+    SHAPES,
+    ModelShape,
+    shape_of_checkpoint,
+    trained_and_frozen,
+)
 
 GIB = 2**30
 PIXEL_BYTES = 2352
@@ -69,6 +78,8 @@ class Estimate:
     """Memory, time and disk of a run."""
 
     shape: ModelShape
+    trained: int
+    """Trained parameters."""
     load: Load
     training_gib: float
     """GiB per GPU in training."""
@@ -120,8 +131,9 @@ def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> 
     inside = 16 * h + 6 * shape.intermediate
     activations = tokens * ((2 * h * layers + inside) if cluster.checkpointing else layers * inside)
     gathered = 2 * (shape.embedding_parameters + 2 * shape.layer_parameters)
+    trained, frozen = trained_and_frozen(shape, config)
     return (
-        16 * shape.parameters / cluster.gpus
+        (16 * trained + 4 * frozen) / cluster.gpus
         + gathered
         + activations
         + 10 * tokens * shape.vocabulary
@@ -130,11 +142,14 @@ def training_bytes(shape: ModelShape, config: TrainConfig, cluster: Cluster) -> 
 
 def host_bytes(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
     """Bytes per machine."""
-    offloaded = 12 * shape.parameters / cluster.nodes if cluster.offload else 0
+    trained, frozen = trained_and_frozen(shape, config)
+    offloaded = (12 * trained + 4 * frozen) / cluster.nodes if cluster.offload else 0
     pixels = (
         2 * config.prompts_per_step * config.group_size * load.visual * PIXEL_BYTES / cluster.nodes
     )
-    return offloaded + pixels + 2 * GIB * cluster.workers / cluster.nodes
+    copies = cluster.gpus_per_node / cluster.tensor_parallel
+    sleeping = 2 * shape.parameters * copies if config.lora is not None else 0
+    return offloaded + sleeping + pixels + 2 * GIB * cluster.workers / cluster.nodes
 
 
 def rollouts_at_once(shape: ModelShape, load: Load, cluster: Cluster) -> int:
@@ -168,10 +183,16 @@ def play_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cl
 def update_seconds(shape: ModelShape, load: Load, config: TrainConfig, cluster: Cluster) -> float:
     """Seconds of one step's log-probabilities and update."""
     tokens = config.prompts_per_step * config.group_size * load.tokens
-    factor = 2 + (8 if cluster.checkpointing else 6) * config.updates_per_batch
-    return (
-        factor * shape.parameters * tokens / (UPDATING * cluster.gpus * cluster.gpu_tflops * 1e12)
-    )
+    trained, _ = trained_and_frozen(shape, config)
+    once = (6 if cluster.checkpointing else 4) * shape.parameters + 2 * trained
+    per_token = 2 * shape.parameters + once * config.updates_per_batch
+    return per_token * tokens / (UPDATING * cluster.gpus * cluster.gpu_tflops * 1e12)
+
+
+def checkpoint_bytes(shape: ModelShape, config: TrainConfig) -> int:
+    """Bytes of disk of one checkpoint."""
+    trained, frozen = trained_and_frozen(shape, config)
+    return 16 * trained + (8 * frozen if config.lora is None else 0)
 
 
 def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) -> Estimate:
@@ -190,12 +211,13 @@ def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) ->
     }
     return Estimate(
         shape=shape,
+        trained=trained_and_frozen(shape, config)[0],
         load=load,
         at_once=rollouts_at_once(shape, load, cluster),
         play_s=play,
         update_s=update,
         hours=(play + update) * config.steps / 3600,
-        checkpoint_gib=16 * shape.parameters / GIB,
+        checkpoint_gib=checkpoint_bytes(shape, config) / GIB,
         advice=tuple(_advice(config, cluster, **found)),
         **found,
     )
@@ -214,6 +236,8 @@ def _advice(
             yield "training: lower --cluster.tokens-per-gpu"
         if not cluster.checkpointing:
             yield "training: turn --cluster.checkpointing on"
+        if config.lora is None:
+            yield f"training: {'' if config.freeze_vision else '--freeze-vision or '}--lora"
         yield (
             f"training: lower --max-rollout-tokens (now {config.max_rollout_tokens}), "
             f"--crop.max-tokens and the budgets; or more GPUs, or a smaller model"
@@ -230,8 +254,9 @@ def _advice(
 def report(found: Estimate, cluster: Cluster) -> str:
     """An estimate as text."""
     load = found.load
+    part = "" if found.trained == found.shape.parameters else f" ({found.trained:,} trained)"
     lines = [
-        f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters on "
+        f"estimate for {found.shape.parameters / 1e9:.1f} billion parameters{part} on "
         f"{cluster.nodes} x {cluster.gpus_per_node} GPUs "
         f"of {cluster.gpu_gib:g} GiB",
         f"  assumed rollout: {load.tokens} tokens: first view {load.first_view}, "

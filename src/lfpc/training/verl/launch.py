@@ -12,7 +12,7 @@ from typing import Any
 
 from lfpc.errors import CheckpointError
 from lfpc.policies.bases import check_whole
-from lfpc.policies.qwen.architectures import QWEN2_5_VL
+from lfpc.policies.identity import PICTURE_FILES
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.settings import local_folder
 from lfpc.run_samples import keep_whole_set
@@ -37,7 +37,6 @@ from lfpc.training.verl.versions import NEEDED, check_versions, installed_versio
 
 log = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
-PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def preview(config: TrainConfig, cluster: Cluster) -> str:
@@ -65,21 +64,23 @@ def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
     Raises:
         CheckpointError: it would resize them.
     """
-    file = local_folder(config.init) / PROCESSOR_FILE
+    folder = local_folder(config.init)
     token = config.crop.factor**2
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    size = found.get("size", {})
-    most = (
-        int(found.get("max_pixels") or size.get("longest_edge") or token * config.original_budget)
-        // token
-    )
     selected = max((sample.budget or 1 for sample in samples), default=1)
     needed = max(config.first_budget(selected), config.crop.max_tokens)
-    if needed > most:
-        room = f"raise max_pixels there to {needed * token}"
-        raise CheckpointError(
-            f"{file}: shows pictures of {most} visual tokens only, the run has {needed}; {room}"
-        )
+    for name in PICTURE_FILES:
+        if not (folder / name).is_file():
+            continue
+        found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        found = found.get("image_processor", found)  # as transformers 5 saves it
+        key, most = "max_pixels", found.get("max_pixels")  # goes before the other
+        if not most:
+            key, most = "size.longest_edge", found.get("size", {}).get("longest_edge")
+        if most and needed > most // token:
+            raise CheckpointError(
+                f"{folder / name}: shows pictures of {most // token} visual tokens only, the run "
+                f"has {needed}; raise {key} there to {needed * token}"
+            )
 
 
 def train(config: TrainConfig, cluster: Cluster) -> Path:
@@ -97,7 +98,7 @@ def train(config: TrainConfig, cluster: Cluster) -> Path:
     if warning := check_lengths(first_view_tokens(samples, config), config):
         log.warning("%s", warning)
     check_engine(config.out, "verl")
-    check_folder(config.init, supported=(QWEN2_5_VL.model_type,))
+    check_folder(config.init)
     check_whole(config.init, "which the verl engine does not load")
     check_bounds(config, samples + held_out)
     last = min(config.steps, cluster.stop_at or config.steps)

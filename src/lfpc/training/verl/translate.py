@@ -12,7 +12,7 @@ from typing import Any
 
 from lfpc.errors import ConfigError
 from lfpc.storage.typed import plain
-from lfpc.training.config import TrainConfig
+from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.lengths import check_room
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import shape_of_run
@@ -22,6 +22,12 @@ NAME = "lfpc"
 configuration."""
 INSIDE = "lfpc.training.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
+FREEZE_VISION = "lfpc_freeze_vision"
+"""Our key among verl's overrides of the model's configuration."""
+TOWER = ".*visual.*"
+"""Modules without adapters."""
+MOST_RANK = 512
+"""Largest rank of vLLM."""
 TRAIN = "train"
 VALIDATION = "validation"
 """Placeholders for verl's data files: our dataset reads the samples folders of the run."""
@@ -44,15 +50,26 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
     rollouts = config.prompts_per_step * config.group_size
     chat = config.chat
     whole = shape_of_run(config, cluster).indivisible(cluster.tensor_parallel)
+    unknown = sorted({*config.lora.targets} - {*LoraConfig().targets}) if config.lora else []
     refusals = (
-        (config.lora is not None, "--lora needs the local engine; leave it out"),
+        (
+            config.lora is not None and config.lora.vision,
+            "--lora vision=yes needs the local engine, because vLLM samples with adapters of the "
+            "language model only; use vision=no, or --engine local",
+        ),
+        (
+            unknown,
+            f"--lora: the language model has no layer {''.join(unknown[:1])!r}; it has "
+            f"{', '.join(LoraConfig().targets)}",
+        ),
+        (
+            config.lora is not None and config.lora.rank > MOST_RANK,
+            f"--lora: vLLM samples with ranks up to {MOST_RANK}; use a smaller rank, or "
+            f"--engine local",
+        ),
         (
             config.reward.pay == "information",
             "--reward.pay information needs the local engine; leave it out",
-        ),
-        (
-            config.freeze_vision,
-            "--freeze-vision needs the local engine; leave it out",
         ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
@@ -86,9 +103,9 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             f"{cluster.tensor_parallel} GPUs: {', '.join(whole)}; use a divisor of all of them",
         ),
         (
-            not chat.whole_turns or bool(chat.native_tools),
-            f"{config.protocol} cannot be played by this engine; use a protocol without "
-            f"native tools",
+            not chat.whole_turns,
+            f"{config.protocol} shows crops inside the model's own turn, which no training engine "
+            f"plays; use another protocol",
         ),
     )
     for refused, sentence in refusals:
@@ -162,6 +179,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.optim.clip_grad": config.max_grad_norm,
         # model and its memory
         f"{model}.path": str(run.init),
+        **_trained(config, actor=actor, rollout=rollout, model=model),
         f"{model}.external_lib": f"{INSIDE}.plugin",
         f"{model}.enable_gradient_checkpointing": cluster.checkpointing,
         f"{model}.use_remove_padding": cluster.padding_free,
@@ -213,10 +231,28 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.val_before_train": False,
         "trainer.default_local_dir": str(state_folder(run.out)),
         "trainer.resume_mode": "auto",
-        f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # settings of our own parts inside verl's processes
         f"+{NAME}": {"train": plain(run)},
+    }
+
+
+def _trained(config: TrainConfig, *, actor: str, rollout: str, model: str) -> dict[str, Any]:
+    """Settings of what is trained and saved: all weights, those outside the tower, or adapters."""
+    contents = ["model", "optimizer", "extra"]
+    lora = config.lora
+    if lora is None:
+        # verl lists actor.freeze_vision_tower and does not read it: inside.engine reads this one
+        frozen = {f"+{model}.override_config.{FREEZE_VISION}": True} if config.freeze_vision else {}
+        return {f"{actor}.checkpoint.save_contents": [*contents, "hf_model"], **frozen}
+    return {
+        f"{actor}.checkpoint.save_contents": contents,
+        f"+{actor}.checkpoint.save_lora_only": True,
+        f"{model}.lora_rank": lora.rank,
+        f"{model}.lora_alpha": lora.alpha,
+        f"{model}.target_modules": list(lora.targets),
+        f"{model}.exclude_modules": TOWER,
+        f"{rollout}.load_format": "safetensors",  # vLLM reads the base itself; verl sends adapters
     }
 
 

@@ -1,4 +1,4 @@
-"""Registration of our loop, advantages and pixels in each verl process, through
+"""Registration of our loop, engine, advantages and pixels in each verl process, through
 `model.external_lib`.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, register_adv_est
 
 from lfpc.training.groups import AdvantageScale, group_advantages
-from lfpc.training.verl.inside import loop  # noqa: F401  (registers the agent loop)
+from lfpc.training.verl.inside import engine, loop  # noqa: F401  (register themselves)
 from lfpc.training.verl.inside.pixels import accept_bytes
 from lfpc.training.verl.translate import NAME
 

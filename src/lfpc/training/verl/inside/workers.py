@@ -36,10 +36,15 @@ class EpisodeWorker(_Worker.__ray_metadata__.modified_class):
         check_processor(self.processor, self.config.actor_rollout_ref.model.path)
 
     def _compute_multi_modal_inputs(self, output: Any, input_ids: Tensor) -> dict[str, Tensor]:
-        inputs = pack(output.multi_modal_data["images"])
+        pictures = self.processor.image_processor
+        inputs = pack(
+            output.multi_modal_data["images"],
+            patch=pictures.patch_size,
+            merge=pictures.merge_size,
+        )
         grids = inputs["image_grid_thw"]
         pads = int((input_ids == self.processor.image_token_id).sum())
-        features = int(grids.prod(-1).sum()) // 4
+        features = int(grids.prod(-1).sum()) // pictures.merge_size**2
         if pads != features:
             raise ValueError(f"{pads} placeholders for pictures of {features} visual tokens")
         lengths = torch.repeat_interleave(grids[:, 1] * grids[:, 2], grids[:, 0])
