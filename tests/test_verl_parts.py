@@ -274,6 +274,8 @@ REFUSED = {
     "freeze_vision",
     "decay",
     "optimizer",
+    "sampler",
+    "vllm",  # by the configuration itself, without `sampler`
     "save_dtype",
     "gradient_checkpointing",
     "micro_batch_tokens",
@@ -319,6 +321,7 @@ def seen_by_verl(run):
         ({"lora": LoraConfig()}, "--lora needs the local engine"),
         ({"freeze_vision": True}, "--freeze-vision needs the local engine"),
         ({"decay": True}, "--decay needs the local engine"),
+        ({"sampler": "vllm"}, "--sampler needs the local engine"),
         ({"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit needs the local engine"),
         ({"save_dtype": "float32"}, "--save-dtype needs the local engine"),
         ({"gradient_checkpointing": True}, "use --cluster.checkpointing"),

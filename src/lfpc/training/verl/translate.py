@@ -54,6 +54,10 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             config.freeze_vision,
             "--freeze-vision needs the local engine; leave it out",
         ),
+        (
+            config.sampler != "transformers",
+            "--sampler needs the local engine; verl samples with vLLM anyway",
+        ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
             config.optimizer != "adamw",
