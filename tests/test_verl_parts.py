@@ -160,6 +160,8 @@ OF_THE_LOCAL_ENGINE_ALONE = {
 REFUSED = {
     "decay",
     "optimizer",
+    "sampler",
+    "vllm",  # by the configuration itself, without `sampler`
     "save_dtype",
     "gradient_checkpointing",
     "micro_batch_tokens",
@@ -210,6 +212,7 @@ def seen_by_verl(run):
         ),
         ({"lora": LoraConfig(rank=513)}, "ranks up to 512; use a smaller rank, or --engine local"),
         ({"decay": True}, "--decay needs the local engine"),
+        ({"sampler": "vllm"}, "--sampler needs the local engine"),
         ({"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit needs the local engine"),
         ({"save_dtype": "float32"}, "--save-dtype needs the local engine"),
         ({"gradient_checkpointing": True}, "use --cluster.checkpointing"),

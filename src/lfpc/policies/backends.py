@@ -5,7 +5,7 @@ A backend changes the model's answers by rounding only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -102,12 +102,18 @@ class Server(Requests):
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VllmEngine:
-    """vLLM in this process."""
+_ARGUMENTS = {
+    "tensor_parallel": "tensor_parallel_size",
+    "gpu_share": "gpu_memory_utilization",
+    "max_model_len": "max_model_len",
+}
+"""Arguments of `vllm.LLM` by option."""
 
-    tensor_parallel: int | None = None
-    """GPUs that vLLM divides the model among. Default: 1."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmLimits:
+    """Memory and further arguments of vLLM in this process."""
+
     gpu_share: float | None = None
     """Share of a GPU's memory that vLLM takes. Default: vLLM's own."""
     max_model_len: int | None = None
@@ -119,26 +125,32 @@ class VllmEngine:
     others."""
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("tensor_parallel", self.tensor_parallel),
-            ("max_model_len", self.max_model_len),
-        ):
-            if value is not None and value < 1:
-                raise ConfigError(f"`{name}` must be at least 1, got {value}")
+        if self.max_model_len is not None and self.max_model_len < 1:
+            raise ConfigError(f"`max_model_len` must be at least 1, got {self.max_model_len}")
         if self.gpu_share is not None and not 0 < self.gpu_share <= 1:
             raise ConfigError(f"`gpu_share` must be above 0 and at most 1, got {self.gpu_share}")
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of `vllm.LLM` that are set."""
-        named = {
-            "tensor_parallel_size": self.tensor_parallel,
-            "gpu_memory_utilization": self.gpu_share,
-            "max_model_len": self.max_model_len,
-        }
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        named = {_ARGUMENTS[name]: given[name] for name in given if name in _ARGUMENTS}
         return {name: value for name, value in named.items() if value is not None} | dict(
             self.options
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VllmEngine(VllmLimits):
+    """vLLM in this process."""
+
+    tensor_parallel: int | None = None
+    """GPUs that vLLM divides the model among. Default: 1."""
+
+    def __post_init__(self) -> None:
+        VllmLimits.__post_init__(self)
+        if self.tensor_parallel is not None and self.tensor_parallel < 1:
+            raise ConfigError(f"`tensor_parallel` must be at least 1, got {self.tensor_parallel}")
 
 
 Backend = Server | VllmEngine | Transformers | None

@@ -26,6 +26,52 @@ PICTURES = 16
 """Default maximum of pictures per conversation: vLLM's own limit is 1 for some models."""
 
 
+def imported(otherwise: str) -> Any:
+    """The package vllm.
+
+    Args:
+        otherwise: what to do without it, for the error.
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import vllm  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            f"vLLM cannot be imported ({error}); install it, or {otherwise}"
+        ) from error
+    return vllm
+
+
+def started(checkpoint: Path, arguments: Mapping[str, Any]) -> Any:
+    """A `vllm.LLM` that reads conversations with pictures and returns the log-probabilities that it
+    samples from.
+
+    Args:
+        checkpoint: a Hugging Face folder.
+        arguments: of `vllm.LLM`; they override the defaults.
+    Raises:
+        CheckpointError: vLLM does not start with this checkpoint and these arguments.
+    """
+    import vllm  # pyright: ignore[reportMissingImports]
+
+    defaults = {
+        "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
+        "logprobs_mode": "processed_logprobs",
+    }
+    try:
+        return vllm.LLM(model=str(checkpoint), **{**defaults, **arguments})
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: vLLM does not start with it ({one_line(error)})"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    """The start of a message of vLLM, in one line."""
+    return " ".join(str(error).split())[:300]
+
+
 class VllmPolicy:
     """Samples replies with log-probabilities.
 
@@ -49,43 +95,24 @@ class VllmPolicy:
         sampling: Sampling = GREEDY,
         tools: bool = True,
     ) -> None:
-        try:
-            import vllm  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ConfigError(
-                f"vLLM cannot be imported ({error}); install it, or ask a server with --base-url"
-            ) from error
+        vllm = imported("ask a server with --base-url")
         check_whole(checkpoint, "which this engine does not load")
-        defaults = {
-            "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
-            "logprobs_mode": "processed_logprobs",
-            "seed": sampling.sampling_seed or 0,
-        }
-        options = {**defaults, **(engine.arguments if engine else {})}
-        try:
-            before = multiprocessing.active_children()
-            self._model = vllm.LLM(model=str(checkpoint), **options)
-            end_with_this_process(
-                [
-                    one.pid
-                    for one in multiprocessing.active_children()
-                    if one not in before and one.pid
-                ]
-            )
-            atexit.register(_shut_down, ref(self._model))
-            self._rules = vllm.SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_new_tokens,
-                stop=list(protocol.stop) or None,
-                include_stop_str_in_output=True,
-                bad_words=list(NOT_SAMPLED),
-                logprobs=0,
-            )
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{checkpoint}: vLLM does not start with it ({' '.join(str(error).split())[:300]})"
-            ) from error
+        seed = {"seed": sampling.sampling_seed or 0}
+        before = multiprocessing.active_children()
+        self._model = started(checkpoint, {**seed, **(engine.arguments if engine else {})})
+        end_with_this_process(
+            [one.pid for one in multiprocessing.active_children() if one not in before and one.pid]
+        )
+        atexit.register(_shut_down, ref(self._model))
+        self._rules = vllm.SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            stop=list(protocol.stop) or None,
+            include_stop_str_in_output=True,
+            bad_words=list(NOT_SAMPLED),
+            logprobs=0,
+        )
         self.checkpoint = checkpoint
         self.protocol = protocol
         self.sampling = sampling
@@ -157,9 +184,13 @@ class VllmPolicy:
         try:
             found = self._model.chat(chats, rules, use_tqdm=False, tools=tools, **more)
         except ValueError as error:
-            raise PolicyError(
-                f"vLLM refuses a conversation: {' '.join(str(error).split())[:300]}"
-            ) from error
+            said = one_line(error)
+            if "maximum model length" in said or "maximum context length" in said:
+                said = (
+                    f"it does not fit into {self._model.model_config.max_model_len} tokens; raise "
+                    f"--max-model-len, or lower the budgets"
+                )
+            raise PolicyError(f"vLLM refuses a conversation: {said}") from error
         return [_reply(one.outputs[0], len(one.prompt_token_ids or ())) for one in found]
 
 
@@ -173,10 +204,18 @@ def _shut_down(model: "ref[Any]") -> None:
 
 def _reply(output: Any, read: int) -> Reply:
     ids = tuple(output.token_ids)
-    logprobs = tuple(
-        float(chances[token].logprob)
-        for token, chances in zip(ids, output.logprobs or (), strict=False)
-    )
     return Reply(
-        valid_text(output.text), ids, logprobs, Usage(read, len(ids)), output.finish_reason or ""
+        valid_text(output.text),
+        ids,
+        sampled_logprobs(output),
+        Usage(read, len(ids)),
+        output.finish_reason or "",
+    )
+
+
+def sampled_logprobs(output: Any) -> tuple[float, ...]:
+    """Log-probabilities of the tokens that vLLM wrote."""
+    return tuple(
+        float(chances[token].logprob)
+        for token, chances in zip(output.token_ids, output.logprobs or (), strict=False)
     )

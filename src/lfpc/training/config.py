@@ -10,8 +10,8 @@ from typing import Annotated, Literal, get_args
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, check_budget
-from lfpc.options import pairs, word_option
-from lfpc.policies.backends import DTYPES, Transformers
+from lfpc.options import Group, pairs, word_option
+from lfpc.policies.backends import DTYPES, Transformers, VllmLimits
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 from lfpc.rewards import RewardConfig
 from lfpc.storage.typed import Changeable
@@ -84,6 +84,19 @@ LORA_WORDS = "rank=16 alpha=32 targets=q_proj,v_proj vision=yes, each of which m
 MICRO_BATCH_TOKENS = 32_768
 """Default tokens of a micro-batch on the CPU, and the largest default on a GPU."""
 Optimizer = Literal["adamw", "adamw-8bit"]
+Sampler = Literal["transformers", "vllm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerLimits(VllmLimits):
+    """vLLM as the sampler of rollouts (--sampler vllm)."""
+
+    gpu_share: float | None = None
+    """Share of the GPU's memory that vLLM takes between updates. Default: what weights and
+    optimiser leave."""
+    max_model_len: int | None = None
+    """Longest conversation of vLLM, in tokens; longer ones count as `overlong`. Default:
+    --max-rollout-tokens and --max-new-tokens together, if the checkpoint has as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +182,11 @@ class TrainConfig(Transformers):
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Weights of the reward terms."""
 
+    sampler: Sampler = "transformers"
+    """Engine that samples the rollouts. vllm: vLLM in this process, which gets the weights after
+    each update. Local engine only."""
+    vllm: Changeable[Group[SamplerLimits]] = field(default_factory=SamplerLimits)
+    """Memory and further arguments of vLLM, with --sampler vllm."""
     temperature: float = 1.0
     """Temperature of sampling and of the trained log-probabilities."""
     max_new_tokens: int = 512
@@ -244,6 +262,7 @@ class TrainConfig(Transformers):
             ("unanswered", ("penalise", "mask")),
             ("advantage_scale", ("deviation", "none")),
             ("save_dtype", DTYPES),
+            ("sampler", get_args(Sampler)),
             ("optimizer", get_args(Optimizer)),
             ("protocol", tuple(PROTOCOLS)),
         ):
@@ -251,6 +270,11 @@ class TrainConfig(Transformers):
                 raise ConfigError(
                     f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if self.sampler != "vllm" and self.vllm != SamplerLimits():
+            raise ConfigError(
+                "`gpu_share`, `max_model_len` and `engine_options` are vLLM's; use them with "
+                "`sampler` vllm"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"`betas` must lie in [0, 1), got {self.betas}")
         if self.crop.factor != self.chat.factor:

@@ -27,10 +27,15 @@ def out_of_memory_explained(
         if not out_of_memory(error):
             raise
         rows, tokens = _TURN_DOWN[doing]
-        raise RunError(
-            f"{config.out}: out of memory while {doing} ({first_line(error)}); lower "
+        options = (
             f"--{rows.replace('_', '-')} (now {getattr(config, rows)}) or "
-            f"--{tokens.replace('_', '-')}, then --crop.max-tokens or --max-rollout-tokens"
+            f"--{tokens.replace('_', '-')}"
+        )
+        if doing == "playing" and config.sampler == "vllm":
+            options = f"--gpu-share (now {config.vllm.gpu_share})"
+        raise RunError(
+            f"{config.out}: out of memory while {doing} ({first_line(error)}); lower {options}, "
+            f"then --crop.max-tokens or --max-rollout-tokens"
         ) from error
 
 

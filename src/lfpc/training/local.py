@@ -8,7 +8,11 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,6 +24,7 @@ from tqdm import tqdm
 from lfpc.episode import Episode, episode, play
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
+from lfpc.policies.bases import weights_folder
 from lfpc.policies.devices import device_gib, placed, precision
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
@@ -56,10 +61,12 @@ from lfpc.training.memory import (
     advice,
     fitted,
     report,
+    sampler_share,
     update_gib,
 )
 from lfpc.training.resume import check_steps, described_init, keep_init_files, run_inputs
 from lfpc.training.rollouts import rollouts_of
+from lfpc.training.sampler import VllmSampler, check_sampler
 from lfpc.training.state import (
     best_checkpoint,
     check_engine,
@@ -90,6 +97,7 @@ from lfpc.training.verl.shape import shape_of_checkpoint
 
 log = logging.getLogger(__name__)
 Reward = Callable[[Episode], RewardTerms]
+SamplingPolicy = TransformersPolicy | VllmSampler
 
 
 def train(
@@ -119,6 +127,7 @@ def train(
     """
     ends = time.monotonic() + stop_after_s
     device = pick_device(config)
+    check_sampler(config, device)
     samples = training_samples(config.data, config)
     validation = validation_samples(config)
     if warning := check_lengths(first_view_tokens(samples, config), config):
@@ -133,7 +142,7 @@ def train(
         Kind.TRAIN,
         config,
         inputs=run_inputs(config, validation),
-        backend="transformers",
+        backend=config.sampler,
         device=str(device),
     )
     keep_whole_set(run, samples)
@@ -160,7 +169,7 @@ class Trainer:
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
         self.generator = torch.Generator(model.device)
         self.policy = self._policy(temperature=config.temperature)
-        self.greedy = self._policy(temperature=0.0)
+        self.sampler, self.greedy = self._samplers(done)
         self.learner = Learner(self.policy, config)
         self.first_view = first_views(config)
         self.look = original_look(config.crop)
@@ -180,11 +189,22 @@ class Trainer:
             share=config.share,
         )
 
+    def _samplers(self, done: int) -> tuple[SamplingPolicy, SamplingPolicy]:
+        """The policy's sampler of rollouts, and its greedy one."""
+        if self.config.sampler == "transformers":
+            return self.policy, self._policy(temperature=0.0)
+        init = weights_folder(self.config.init)
+        folder = init if init.is_dir() else checkpoint_folder(self.config.out, done)
+        sampler = VllmSampler(self.policy, self.config, folder)
+        return sampler, sampler.resampled(replace(sampler.sampling, temperature=0.0))
+
     def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
         """Play a group per sample, then update. Returns metrics and groups."""
         started = time.perf_counter()
         before = self.policy.views.count.pictures
-        self.generator.manual_seed(_seed(self.config.seed, 1, step))
+        seed = _seed(self.config.seed, 1, step)
+        self.generator.manual_seed(seed)
+        self.sampler.reseed(seed)
         with self.policy.cached_views():
             with interruptible(), out_of_memory_explained("playing", self.config):
                 groups = self.play_groups(samples)
@@ -208,7 +228,7 @@ class Trainer:
     def play_groups(self, samples: Sequence[Sample]) -> list[Group]:
         """One group per sample: its episodes, their rewards and advantages."""
         size = self.config.group_size
-        episodes = self.play(self.policy, [sample for sample in samples for _ in range(size)])
+        episodes = self.play(self.sampler, [sample for sample in samples for _ in range(size)])
         terms = [self.reward(played) for played in episodes]
         if self.config.reward.pay == "information":
             with self.learner.autocast():
@@ -217,9 +237,10 @@ class Trainer:
                 )
         return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
 
-    def play(self, policy: TransformersPolicy, samples: Sequence[Sample]) -> list[Episode]:
+    def play(self, policy: SamplingPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample. Equal boxes are cut once."""
         look = look_once(self.look)
+        draws: defaultdict[str, Iterator[int]] = defaultdict(count)
         games = [
             episode(
                 s,
@@ -227,10 +248,11 @@ class Trainer:
                 look=look,
                 protocol=self.config.chat,
                 max_turns=self.config.max_turns,
+                draw=next(draws[s.id]),
             )
             for s in samples
         ]
-        with self.learner.autocast():
+        with policy.synced() if isinstance(policy, VllmSampler) else self.learner.autocast():
             return play(games, policy)
 
     def _update(self, groups: Sequence[Group], step: int) -> Numbers:
@@ -250,14 +272,17 @@ class Trainer:
             "grad_norm": reports[-1].grad_norm,
             "ratio_clip_share": reports[-1].clip_share,
             "logprob_gap": reports[0].logprob_gap,
+            "logprob_gap_mean": reports[0].logprob_gap_mean,
             "trained_rollouts": reports[0].trained_rollouts,
             "overlong": sum(rollout.overlong for rollout in rollouts),
         }
 
     def validate(self, samples: Sequence[Sample]) -> Numbers:
         """Greedy episodes of held-out samples."""
-        with self.greedy.cached_views():
-            episodes = self.play(self.greedy, samples)
+        greedy = self.greedy
+        local = isinstance(greedy, TransformersPolicy)
+        with greedy.cached_views() if local else nullcontext():
+            episodes = self.play(greedy, samples)
         return validation_numbers(episodes, [self.reward(played) for played in episodes])
 
 
@@ -391,6 +416,9 @@ def fitted_to(config: TrainConfig, device: torch.device) -> TrainConfig:
     gib = config.gpu_memory or device_gib(device) or GPU_GIB
     half = precision(config, device) == torch.bfloat16
     config = fitted(config, shape, gib, half=half)
+    if config.sampler == "vllm":
+        share = sampler_share(shape, config, gib, half=half)
+        config = replace(config, vllm=replace(config.vllm, gpu_share=share))
     tokens = config.micro_batch_tokens or MICRO_BATCH_TOKENS
     needed = update_gib(
         shape, config, tokens, half=half, checkpointing=bool(config.gradient_checkpointing)

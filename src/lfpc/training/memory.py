@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
+from lfpc.errors import ConfigError
 from lfpc.policies.qwen.sampling import LOGIT_ELEMENTS
 from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.verl.clusters import Cluster
@@ -65,11 +66,34 @@ class Pass:
     """Distinct visual tokens of the step."""
 
 
-def constant_bytes(shape: ModelShape, config: TrainConfig, *, half: bool) -> int:
-    """Bytes of weights, gradients and optimiser. `half`: the run computes in bfloat16."""
+def constant_bytes(
+    shape: ModelShape, config: TrainConfig, *, half: bool, updating: bool = True
+) -> int:
+    """Bytes of weights, gradients and optimiser; while nothing is updated, without gradients.
+    `half`: the run computes in bfloat16.
+    """
     trained, frozen = trained_and_frozen(shape, config)
     moments = 2 if config.optimizer == "adamw-8bit" else 8
-    return trained * (8 + moments + 2 * half) + frozen * (2 if half else 4)
+    gradients = 4 + 2 * half if updating else 0
+    return trained * (4 + gradients + moments) + frozen * (2 if half else 4)
+
+
+def sampler_share(shape: ModelShape, config: TrainConfig, gib: float, *, half: bool) -> float:
+    """Share of a GPU of `gib` that vLLM takes: --gpu-share, else what weights and optimiser leave.
+
+    Raises:
+        ConfigError: that is less than its copy of the weights.
+    """
+    weights = shape.parameters * (2 if half else 4) / GIB
+    idle = constant_bytes(shape, config, half=half, updating=False) / GIB
+    share = config.vllm.gpu_share or max(0.0, int(100 * (USABLE - idle / gib)) / 100)
+    if share * gib <= weights:
+        raise ConfigError(
+            f"`sampler` vllm gets {share * gib:.1f} GiB, but its copy of the weights needs "
+            f"{weights:.1f}; use {'' if config.lora else '--lora, '}a larger GPU or `sampler` "
+            f"transformers"
+        )
+    return share
 
 
 def pass_bytes(
@@ -197,12 +221,16 @@ def report(
     one = replace(cluster, nodes=1, gpus_per_node=1, tensor_parallel=1, checkpointing=checkpointing)
     constant = constant_bytes(shape, config, half=half) / GIB
     total = update_gib(shape, config, tokens, half=half, checkpointing=checkpointing)
-    sampling = sampling_gib(shape, config, load, half=half)
+    sampling = f"{sampling_gib(shape, config, load, half=half):7.1f} GiB besides the weights"
+    if config.sampler == "vllm":
+        share = sampler_share(shape, config, gib, half=half)
+        sampling = f"{share * gib:7.1f} GiB for vLLM (--gpu-share {share:.2f})"
+        one = replace(one, gpu_gib=gib, sampling_share=min(share, 0.99))
     rollouts = config.prompts_per_step * config.group_size
     batches = ceil(rollouts / config.sample_batch)
-    play = play_seconds(shape, load, config, one) + (
-        batches * load.written * shape.layers * LAUNCH_S
-    )
+    play = play_seconds(shape, load, config, one)
+    if config.sampler == "transformers":
+        play += batches * load.written * shape.layers * LAUNCH_S
     update = update_seconds(shape, load, config, one)
     kind = f"LoRA, rank {config.lora.rank}" if config.lora else "all weights"
     lines = [
@@ -214,7 +242,7 @@ def report(
         f"{'--gradient-checkpointing' if checkpointing else '--no-gradient-checkpointing'}",
         f"  weights     {constant:7.1f} GiB with gradients and optimiser",
         f"  update      {total:7.1f} GiB at most, weights included",
-        f"  sampling    {sampling:7.1f} GiB besides the weights",
+        f"  sampling    {sampling}",
         f"  time        {play / 60:7.1f} min play + {update / 60:.1f} min update per step, "
         f"{(play + update) * config.steps / 3600:.1f} h per run on "
         f"{cluster.gpu_tflops:g} TFLOP/s and {cluster.gpu_tbps:g} TB/s",

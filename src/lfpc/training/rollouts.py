@@ -59,13 +59,16 @@ class Rollout:
 def rollout_of(
     episode: Episode, encoder: Encoder, *, max_rollout_tokens: int, masked: bool = False
 ) -> Rollout:
-    """The rollout of an episode, without trained tokens if it is `masked`.
+    """The rollout of an episode, without trained tokens if it is `masked` or overlong: longer than
+    `max_rollout_tokens`, or too long to be sampled further.
 
     Raises:
         ValueError: a reply without sampled tokens or log-probabilities, which cannot be trained on.
     """
-    for turn in episode.turns:
-        if not turn.reply.token_ids or len(turn.reply.token_ids) != len(turn.reply.logprobs):
+    replies = [turn.reply for turn in episode.turns]
+    cut = any(reply.truncated and not reply.token_ids for reply in replies)
+    for reply in replies:
+        if not cut and (not reply.token_ids or len(reply.token_ids) != len(reply.logprobs)):
             raise ValueError(
                 f"episode of {episode.sample.id!r}: a reply without sampled tokens cannot "
                 f"be trained"
@@ -74,8 +77,8 @@ def rollout_of(
         episode.sample.question, episode.sample.options, episode.first_view, episode.turns[:-1]
     )
     encoded = encoder.episode(before, episode.turns[-1].reply)
-    overlong = len(encoded.ids) > max_rollout_tokens
-    sampled = [logprob for turn in episode.turns for logprob in turn.reply.logprobs]
+    overlong = cut or len(encoded.ids) > max_rollout_tokens
+    sampled = [logprob for reply in replies for logprob in reply.logprobs]
     logprobs = np.asarray([] if overlong or masked else sampled, dtype=np.float32)
     return Rollout(encoded, logprobs, overlong, masked)
 

@@ -49,6 +49,8 @@ class UpdateReport:
     logprob_gap: float
     """Largest |log pi - log pi_sampled| of a trained token: rounding before the first update of a
     batch, movement after it."""
+    logprob_gap_mean: float
+    """Its mean over the trained tokens."""
     trained_rollouts: int
     """Rollouts with a nonzero advantage; the others have no gradient and are skipped."""
 
@@ -60,6 +62,8 @@ class _Part:
     loss: float
     clipped: int
     gap: float
+    gaps: float
+    """Sum over the tokens."""
 
 
 class Learner:
@@ -88,7 +92,12 @@ class Learner:
         trained = [n for n in range(len(rollouts)) if advantages[n] != 0 and lengths[n]]
         if not trained:
             return UpdateReport(
-                loss=0.0, grad_norm=None, clip_share=0.0, logprob_gap=0.0, trained_rollouts=0
+                loss=0.0,
+                grad_norm=None,
+                clip_share=0.0,
+                logprob_gap=0.0,
+                logprob_gap_mean=0.0,
+                trained_rollouts=0,
             )
         most = self.config.micro_batch_tokens or MICRO_BATCH_TOKENS
         parts: list[_Part] = []
@@ -117,6 +126,7 @@ class Learner:
             grad_norm=self._step(step),
             clip_share=sum(part.clipped for part in parts) / tokens,
             logprob_gap=max(part.gap for part in parts),
+            logprob_gap_mean=sum(part.gaps for part in parts) / tokens,
             trained_rollouts=len(trained),
         )
 
@@ -170,9 +180,8 @@ class Learner:
             logprobs, sampled, per_token[0], per_token[1], clip=self.config.clip
         )
         loss.backward()
-        return _Part(
-            float(loss.detach()), int(cut.sum()), float((logprobs.detach() - sampled).abs().max())
-        )
+        gaps = (logprobs.detach() - sampled).abs()
+        return _Part(float(loss.detach()), int(cut.sum()), float(gaps.max()), float(gaps.sum()))
 
     def logprobs(
         self,

@@ -113,6 +113,22 @@ def merge_adapters(model: Any, folder: Path) -> None:
         layer.weight.copy_(layer.weight.float() + high @ low)
 
 
+@torch.no_grad()
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Name in a checkpoint and value of every weight of `model`, one after the other, with the
+    adapters that it was given by `add_adapters` merged. Tied weights come once.
+    """
+    for name, weight in model.state_dict().items():
+        layer, _, kind = name.partition(".base_layer.")
+        if "lora_" in name or (name == "lm_head.weight" and model.config.tie_word_embeddings):
+            continue
+        if kind == "weight":
+            adapted: Any = model.get_submodule(layer)
+            low, high = (part["default"].weight for part in (adapted.lora_A, adapted.lora_B))
+            weight = weight.float() + adapted.scaling["default"] * (high @ low)
+        yield name.replace(".base_layer.", "."), weight
+
+
 @contextmanager
 def applied_adapters(model: Any, folder: Path) -> Iterator[None]:
     """Inside the block the layers of `model` add the output of the adapters in `folder`, without

@@ -71,6 +71,10 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             config.reward.pay == "information",
             "--reward.pay information needs the local engine; leave it out",
         ),
+        (
+            config.sampler != "transformers",
+            "--sampler needs the local engine; verl samples with vLLM anyway",
+        ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
             config.optimizer != "adamw",
