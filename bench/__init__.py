@@ -14,5 +14,7 @@ served_miniature   the demo's arms through a real vLLM server
 selection          resolution selection, beside a loop over transformers' generate
 selection_scale    selection of many samples by a policy that answers at once
 large_picture      a large JPEG to a view and crops as PNG, exact and fast
+profile_step       where a training step spends its seconds, and its counts beside the least
+                   (`python -m bench profile`)
 results            out/bench/results.json, and the table
 """

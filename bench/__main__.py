@@ -69,15 +69,34 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
 }
 
 
-GPU = "gpu"
-"""Benchmark of one device, which has no other side and runs alone."""
+def _gpu(options: argparse.Namespace) -> int:
+    from bench.gpu import TINY, lines, measure, published
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    work = TINY if options.tiny else published()
+    print(lines(measure(options.out, work, model=options.model, device=options.device)))
+    print(f"figures in {options.out / 'gpu.json'}")
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from bench.profile_step import lines, measure
+
+    found = measure(options.out, options.steps, options.threads)
+    merge(options.out / "results.json", "profile", found)
+    print(lines(found))
+    return 0
+
+
+ALONE: dict[str, Callable[[argparse.Namespace], int]] = {"gpu": _gpu, "profile": _profile}
+"""Measurements without another side, each run by itself."""
 
 
 def main() -> int:
     """Run; 1 if a benchmark could not be run or compared different work."""
     options = _options()
-    if options.names == [GPU]:
-        return _gpu(options)
+    if len(options.names) == 1 and options.names[0] in ALONE:
+        return ALONE[options.names[0]](options)
     results: dict[str, Result] = {}
     failed = 0
     for name in options.names or BENCHMARKS:
@@ -94,16 +113,6 @@ def main() -> int:
     return failed
 
 
-def _gpu(options: argparse.Namespace) -> int:
-    from bench.gpu import TINY, lines, measure, published
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    work = TINY if options.tiny else published()
-    print(lines(measure(options.out, work, model=options.model, device=options.device)))
-    print(f"figures in {options.out / 'gpu.json'}")
-    return 0
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -113,8 +122,9 @@ def _options() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"what to run: {', '.join(BENCHMARKS)} (default: all of these); or {GPU}, alone: "
-        f"sampling, updates and memory on one GPU, in at most nine minutes",
+        help=f"what to run: {', '.join(BENCHMARKS)} (default: all of these); or alone: gpu "
+        "(sampling, updates and memory on one GPU, in at most nine minutes) or profile (where a "
+        "training step spends its seconds)",
     )
     parser.add_argument(
         "--steps", type=int, default=5, help="timed steps or rounds per side (default: 5)"
@@ -131,16 +141,16 @@ def _options() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go"
     )
     parser.add_argument(
-        "--model", type=Path, help=f"{GPU}: checkpoint in place of random weights of 3B and 7B"
+        "--model", type=Path, help="gpu: checkpoint in place of random weights of 3B and 7B"
     )
-    parser.add_argument("--device", default="auto", help=f"{GPU}: torch device (default: auto)")
+    parser.add_argument("--device", default="auto", help="gpu: torch device (default: auto)")
     parser.add_argument(
-        "--tiny", action="store_true", help=f"{GPU}: a tiny shape, to see whether it runs"
+        "--tiny", action="store_true", help="gpu: a tiny shape, to see whether it runs"
     )
     options = parser.parse_args()
-    if GPU in options.names and len(options.names) > 1:
-        parser.error(f"{GPU} runs alone; it needs the whole device")
-    if unknown := set(options.names) - {*BENCHMARKS, GPU}:
+    if len(options.names) > 1 and (alone := set(options.names) & set(ALONE)):
+        parser.error(f"{min(alone)} runs alone")
+    if unknown := set(options.names) - {*BENCHMARKS, *ALONE}:
         parser.error(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
     if min(options.steps, options.threads) < 1 or options.warmup < 0:
         parser.error("--steps and --threads must be at least 1, --warmup at least 0")

@@ -1,4 +1,6 @@
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -7,13 +9,14 @@ from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Answer, Context, Crop, Malformed, Reply
 from lfpc.episode import Game, Stop, episode, play
 from lfpc.images import CropRules, View, crop_view, global_view, open_picture
-from lfpc.looks import no_look, original_look
+from lfpc.looks import Look, no_look, original_look
 from lfpc.policies.human import reply_text
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.records import record_from_json, record_of, record_to_json
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
+from lfpc.training.draw import look_once
 
 Make = Callable[..., Sample]
 CROP = reply_text("0 0 28 28")
@@ -122,6 +125,35 @@ def test_many_games_are_one_call_a_round_and_come_back_in_order(sample: Make) ->
     assert [one.answer for one in done] == ["2", "0", "1"]
     # a game leaves the batch once it has answered
     assert calls == [["2", "0", "1"], ["2", "1"], ["2"]]
+
+
+def test_crops_cut_in_threads_are_those_of_one_thread_and_equal_boxes_are_cut_once(
+    sample: Make,
+) -> None:
+    cuts: list[tuple[str, Box]] = []
+
+    def slow_look(sample: Sample, box: Box) -> View | None:
+        cuts.append((sample.id, box))
+        time.sleep(0.005)
+        return original_look(CropRules())(sample, box)
+
+    samples = [sample(id=str(n // 4), question=str(n // 4)) for n in range(12)]
+    views = {one.id: global_view(open_picture(one.image), 16) for one in samples}
+
+    def games(look: Look) -> list[Game]:
+        protocol = PROTOCOLS["qwen2_5_vl"]
+        return [episode(one, views[one.id], look=look, protocol=protocol) for one in samples]
+
+    script = [CROP, "<answer>K</answer>"]
+    plain = play(games(look_once(slow_look)), ScriptedPolicy(script))
+    assert len(cuts) == 3
+    with ThreadPoolExecutor(4) as threads:
+        done = play(games(look_once(slow_look)), ScriptedPolicy(script), each=threads.map)
+    assert len(cuts) == 6
+    assert [one.sample for one in done] == samples
+    assert [one.boxes for one in done] == [one.boxes for one in plain]
+    for group in range(3):
+        assert len({id(one.views[1]) for one in done[4 * group : 4 * group + 4]}) == 1
 
 
 def test_no_games_are_no_calls() -> None:

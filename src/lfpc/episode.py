@@ -3,7 +3,7 @@ probes, pages and people drive.
 """
 
 import asyncio
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -139,33 +139,39 @@ def episode(
     return Episode(sample, first_view, turns, Stop.MAX_TURNS)
 
 
-def play(games: Sequence[Game], policy: Policy) -> list[Episode]:
-    """The episodes of `games`, in order, played together with one batched policy call per turn."""
-    done: dict[int, Episode] = {}
-    waiting = {i: next(game) for i, game in enumerate(games)}
-    while waiting:
-        replies = policy.reply(list(waiting.values()))
-        for i, reply in zip(list(waiting), replies, strict=True):
-            try:
-                waiting[i] = games[i].send(reply)
-            except StopIteration as end:
-                done[i] = end.value
-                del waiting[i]
-    return [done[i] for i in range(len(games))]
+def play(
+    games: Sequence[Game], policy: Policy, *, each: Callable[..., Iterable[Any]] = map
+) -> list[Episode]:
+    """The episodes of `games`, in order, played together with one batched policy call per turn.
+
+    Args:
+        games: the episodes to play.
+        policy: gives the replies.
+        each: `map`, or that of a thread pool, in which the crops of a turn are cut side by side.
+    """
+    found = list(each(_next, games))
+    while playing := [i for i, one in enumerate(found) if isinstance(one, Context)]:
+        replies = policy.reply([found[i] for i in playing])
+        replied = list(zip((games[i] for i in playing), replies, strict=True))
+        after = each(_next, *zip(*replied, strict=True))
+        for i, one in zip(playing, after, strict=True):
+            found[i] = one
+    return found
+
+
+def _next(game: Game, reply: Reply | None = None) -> Any:
+    """The next context or the episode after `reply` (None: at the beginning)."""
+    try:
+        return next(game) if reply is None else game.send(reply)
+    except StopIteration as end:
+        return end.value
 
 
 async def advance(game: Game, reply: Reply | None = None) -> Context | Episode:
     """The next context or the episode after `reply` (None: at the beginning). Picture work (the
     look) runs in a thread, so that other episodes continue.
     """
-
-    def step() -> Context | Episode:
-        try:
-            return next(game) if reply is None else game.send(reply)
-        except StopIteration as end:
-            return end.value
-
-    return await asyncio.to_thread(step)
+    return await asyncio.to_thread(_next, game, reply)
 
 
 async def play_async(game: Game, policy: AsyncPolicy) -> Episode:

@@ -214,7 +214,7 @@ def _outcomes(
     episodes: Iterator[Episode] = iter(())
     failure: Failure | None = None
     try:
-        episodes = iter(play(list(chain.from_iterable(usable)), policy))
+        episodes = iter(play(list(chain.from_iterable(usable)), policy, each=threads.map))
     except Exception as error:
         failure = _failure(error, counts=True)
     if failure is not None:  # outside `except`, whose exception keeps the memory of the batch

@@ -1,14 +1,18 @@
 """Which samples a step uses, and at which first-view budget."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Condition
+from typing import Any
 
 import numpy as np
+from cachetools import cached
 
-from lfpc.boxes import Box, Size
+from lfpc.boxes import Size
 from lfpc.caches import byte_cache
 from lfpc.errors import PictureError, SampleError
 from lfpc.images import (
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 VIEW_BYTES = 2**30
 """Bytes of cached first views: 20 of 16,384 visual tokens, or 300 of 1,024."""
 FirstView = Callable[[Sample], View]
+Each = Callable[..., Iterable[Any]]
+"""`map`, or that of a thread pool."""
 
 
 def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
@@ -78,17 +84,32 @@ class Openable:
         self.broken: dict[str, str] = {}
         """Reason by id of each sample that was skipped so far."""
 
-    def at(self, places: Iterable[int]) -> list[Sample]:
+    def at(self, places: Sequence[int], each: Each = map) -> list[Sample]:
         """The samples at `places`; for one with a broken picture, the next that opens.
 
+        Args:
+            places: numbers of samples.
+            each: `map`, or that of a thread pool, in which the pictures are opened first.
         Raises:
             PictureError: no picture opens.
         """
+        self._ahead([self._samples[place] for place in places], each)
         return [self._next(place) for place in places]
 
-    def all(self) -> list[Sample]:
+    def all(self, each: Each = map) -> list[Sample]:
         """Every sample whose picture opens."""
+        self._ahead(self._samples, each)
         return [sample for sample in self._samples if self._opens(sample)]
+
+    def _ahead(self, samples: Sequence[Sample], each: Each) -> None:
+        """Open side by side what is then opened in order, from a cache."""
+        if each is not map:
+            deque(each(self._try, {sample.image: sample for sample in samples}.values()), 0)
+
+    def _try(self, sample: Sample) -> None:
+        if sample.id not in self.broken:
+            with suppress(PictureError):  # met again, in the order of the samples
+                self._open(sample)
 
     def _next(self, place: int) -> Sample:
         count = len(self._samples)
@@ -151,13 +172,7 @@ def first_view_tokens(samples: Sequence[Sample], config: TrainConfig) -> list[in
 
 
 def look_once(look: Look) -> Look:
-    """`look` with a cache: rollouts that ask for the same box get the same object."""
-    shown: dict[tuple[str, Box], View | None] = {}
-
-    def once(sample: Sample, box: Box) -> View | None:
-        key = (sample.id, box)
-        if key not in shown:
-            shown[key] = look(sample, box)
-        return shown[key]
-
-    return once
+    """`look` with a cache: rollouts that ask for the same box get the same object, in any
+    thread.
+    """
+    return cached({}, key=lambda sample, box: (sample.id, box), condition=Condition())(look)

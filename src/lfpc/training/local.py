@@ -8,11 +8,9 @@ import logging
 import math
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +23,7 @@ from lfpc.episode import Episode, episode, play
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
 from lfpc.policies.bases import weights_folder
+from lfpc.playing.threads import THREADS
 from lfpc.policies.devices import device_gib, placed, precision
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
@@ -36,6 +35,7 @@ from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.draw import (
+    Each,
     Openable,
     first_view_tokens,
     first_views,
@@ -173,6 +173,9 @@ class Trainer:
         self.learner = Learner(self.policy, config)
         self.first_view = first_views(config)
         self.look = original_look(config.crop)
+        count = min(config.threads or THREADS, THREADS)
+        self.each: Each = map if count == 1 else ThreadPoolExecutor(count).map
+        """Works on pictures, as many at once as torch has threads."""
         if done:
             load_state(model, self.learner.optimizer, config, done)
 
@@ -253,7 +256,7 @@ class Trainer:
             for s in samples
         ]
         with policy.synced() if isinstance(policy, VllmSampler) else self.learner.autocast():
-            return play(games, policy)
+            return play(games, policy, each=self.each)
 
     def _update(self, groups: Sequence[Group], step: int) -> Numbers:
         rollouts = rollouts_of(
@@ -329,7 +332,7 @@ def _loop(
         for step in range(done + 1, config.steps + 1):
             began = time.monotonic()
             places = prompts_of_step(len(samples), config, step)
-            chosen = training.at(places)
+            chosen = training.at(places, trainer.each)
             try:
                 numbers, groups = trainer.step(chosen, step)
             except Terminated:
@@ -341,7 +344,7 @@ def _loop(
             )
             last = step == config.steps
             if validation and (step % config.validate_every == 0 or last):
-                numbers |= trainer.validate(held_out.all())
+                numbers |= trainer.validate(held_out.all(trainer.each))
                 if is_best(numbers, history):
                     best = best_checkpoint(config.out)
                     save_weights(trainer.model, trainer.tokenizer, best, config, settings)

@@ -1,0 +1,54 @@
+"""The counts of a training step: what is done is what must be done."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+from small_runs import config, early_tokens
+
+from bench.profile_step import least_work, lines, measure, metered
+from lfpc.policies.qwen.checkpoint import save_checkpoint
+from lfpc.rewards import RewardTerms
+from lfpc.samples import write_samples
+from lfpc.training.draw import Openable
+from lfpc.training.groups import episodes_of
+from lfpc.training.local import Trainer, pick_device
+from lfpc.training.rollouts import rollouts_of
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_step_decodes_cuts_and_encodes_nothing_twice_and_updates_no_flat_group(tmp_path):
+    save_checkpoint(tiny.model(), tiny.tokenizer(), tmp_path / "init")
+    (tmp_path / "data").mkdir()
+    samples = [tiny.sample(tmp_path / "data", n, answer=str(n)) for n in range(4)]
+    write_samples(samples, tmp_path / "data")
+    run = replace(config(tmp_path, tmp_path / "run"), prompts_per_step=4, sample_batch=5)
+    flat = samples[0].id
+
+    def reward(episode):
+        return RewardTerms() if episode.sample.id == flat else early_tokens(episode)
+
+    trainer = Trainer(run, pick_device(run), 0, reward)
+    with metered() as meter:
+        numbers, groups = trainer.step(Openable(samples, trainer.first_view).at(range(4)), 1)
+    rollouts = rollouts_of(
+        episodes_of(groups), trainer.policy.encoder, max_rollout_tokens=run.max_rollout_tokens
+    )
+    least = least_work(groups, rollouts)
+    assert least["decode"] == 4
+    assert numbers["trained_rollouts"] <= 9  # of 12: three are flat
+    for part in ("decode", "resize", "patches", "tower", "tower, update", "choose"):
+        assert meter.units[part] == least[part], part
+    assert least["token"] <= meter.units["token"]
+    assert least["read"] <= meter.units["read"]
+
+
+def test_the_table_names_every_part_and_shares_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.profile_step.QUESTIONS", 1)
+    monkeypatch.setattr("bench.profile_step.GROUP", 2)
+    found = measure(tmp_path, 1, 1)
+    assert sum(part["share"] for part in found["parts"].values()) == pytest.approx(1)
+    assert found["parts"]["decode"]["units"] == found["parts"]["decode"]["least"] == 1
+    header = lines(found).partition("\n")[0]
+    assert header.split() == ["a", "step", "calls", "units", "least", "ms", "share"]
