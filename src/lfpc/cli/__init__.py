@@ -26,6 +26,7 @@ from lfpc.cli import (
     asking,
     data,
     evaluating,
+    protocols,
     reporting,
     selecting,
     serving,
@@ -49,6 +50,7 @@ VERBS: dict[str, type[Verb]] = {
     **data.VERBS,
     **selecting.VERBS,
     **annotate.VERBS,
+    **protocols.VERBS,
 }
 
 
