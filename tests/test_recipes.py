@@ -112,8 +112,10 @@ def vstar(folder):
 def test_looking_leads_from_a_served_model_to_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     vstar(tmp_path / "data")
+    Image.effect_noise((640, 480), 40).convert("RGB").save("photo.jpg")
     with ChatServer(say=say) as server:
-        places = {"http": server.base_url, "Qwen": "scripted", "/data": tmp_path / "data"}
+        places = {"http": server.base_url, "/data": tmp_path / "data"}
+        places |= dict.fromkeys(("Qwen", "NAME"), "scripted")
         for words in commands("docs/looking.md"):
             if "--gain" in words:  # needs a model's probabilities
                 continue

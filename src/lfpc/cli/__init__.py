@@ -24,6 +24,7 @@ import lfpc
 from lfpc.cli import (
     annotate,
     asking,
+    completion,
     data,
     evaluating,
     protocols,
@@ -51,6 +52,7 @@ VERBS: dict[str, type[Verb]] = {
     **selecting.VERBS,
     **annotate.VERBS,
     **protocols.VERBS,
+    **completion.VERBS,
 }
 
 
