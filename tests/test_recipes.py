@@ -123,6 +123,7 @@ def test_looking_leads_from_a_served_model_to_a_verdict(tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert "hf download craigwu/vstar_bench" in said
     assert said.count("Too few questions to say: 4 questions about 4 pictures.") >= 2
+    assert re.search(r"vstar +16384 +4 +50.0 +75.0 \[.*\] +100.0 +\+0.0 \[", said)
     assert said.count("Too few questions to say what the tool is worth: ") == 2
 
 
