@@ -14,6 +14,9 @@ from environments import ROOT
 from lfpc import cli
 from lfpc.errors import LfpcError
 from lfpc.metrics.statistics import smallest_difference
+from lfpc.published.index import PUBLISHED
+from lfpc.training.verl.estimate import READING
+from lfpc.training.verl.shape import SHAPES
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 RECIPES = ("looking", "benchmarks", "train-7b", "train-one-gpu", "own-data")
@@ -76,6 +79,33 @@ def test_the_numbers_of_questions_are_those_of_the_formula():
     assert (
         f"show {100 * smallest_difference(191, discordance=0.1):.1f} points if 10 % differ" in page
     )
+
+
+def test_the_tables_of_downloads_are_what_the_instructions_say():
+    for page in ("benchmarks", "train-7b"):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        for name, hub, size in re.findall(
+            r"^\| `([\w-]+)`[^|]* \| ([^|`]+/[^|]+) \|[^|]*\| ?([^|]*) \|$", text, re.MULTILINE
+        ):
+            about = f" ({size})" if size else ""
+            assert f"Hugging Face data set {hub}{about}:" in PUBLISHED[name].fetch
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name, one in PUBLISHED.items():
+        if one.score and one.fetch.startswith("Hugging Face"):
+            count = re.search(rf"^\| `{name}` \| [^|]+ \| ?(\d*) \|", text, re.MULTILINE)
+            assert count, name
+            assert count[1] == str(one.questions or "")
+
+
+def test_the_hours_of_the_pages_are_those_of_the_formula():
+    a100, h100 = (READING * peak * 1e12 / (2 * SHAPES["7B"].parameters) for peak in (312, 989))
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert f"{a100:,.0f} on an A100 (312 TFLOP/s), {h100:,.0f} on an H100 (989)" in text
+    tokens = (191 + 800 + 800) * 2 * (2 * 1024 + 16384 + 1024)
+    assert f"= {tokens / 1e6:.1f} million" in text
+    assert f"{tokens / a100 / 3600:.1f} on one A100, {tokens / h100 / 3600:.1f} on one H100" in text
+    hours = 15_800 * (16384 + 4096 + 1024 + 256) / (8 * a100) / 3600
+    assert f"= {hours:.1f} h." in " ".join((ROOT / "docs" / "train-7b.md").read_text().split())
 
 
 def say(question, turn, pictures):
