@@ -178,6 +178,8 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     for timing in summary["timings"]:
         took = f"median {_number(timing['median'])} s, 95 % within {_number(timing['p95'])} s"
+        if timing.get("cpu") is not None:
+            took += f", CPU time {_number(timing['cpu'])} s"
         lines.append(
             f"alone: {took}, {timing['questions']} questions asked again one at a time"
             if timing["concurrency"] == 1
