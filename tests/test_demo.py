@@ -37,6 +37,8 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
             assert {"delta", "low", "high"} <= set(found["probes"]["noise"]["all"])
             (timing,) = summary["timings"]
             assert found["seconds_alone"] == timing["median"]
+            assert found["cpu_seconds_alone"] == timing["cpu"] > 0
+            assert len(timing["each"]) == 15
         small, full = arm["small"]["summary"], arm["full"]["summary"]
         assert small["visual_tokens"] < full["visual_tokens"]
     compared = results["comparisons"]

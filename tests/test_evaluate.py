@@ -332,15 +332,36 @@ def test_planned_comparisons_are_paired_and_adjusted(study):
     assert comparisons(first_seed(study))[1]["mcnemar_p"] == 0.5
 
 
+def by_turns(*each):
+    """A timing of questions that took these seconds and CPU seconds."""
+    return Timing(
+        concurrency=1, questions=len(each), median=1, p95=1, per_second=1, cpu=1, each=each
+    )
+
+
+def seconds_ratio(study, ours, theirs):
+    timings = {("stage2", "small"): [ours], ("baseline", "full"): [theirs]}
+    return ratios(all_results(study, timings=timings)["conditions"])["seconds_alone"]
+
+
 def test_ratios_are_of_what_each_question_costs(study):
-    alone = {
-        place: [Timing(concurrency=1, questions=5, median=s, p95=s, per_second=1 / s)]
-        for place, s in ((("stage2", "small"), 0.25), (("baseline", "full"), 2.0))
-    }
-    assert ratios(all_results(study, timings=alone)["conditions"]) == {
-        "visual_tokens": 10,
-        "seconds_alone": 8,
-    }
+    ours, theirs = by_turns(*[(0.25, 0.5)] * 5), by_turns(*[(2.0, 3.0)] * 5)
+    assert seconds_ratio(study, ours, theirs) == pytest.approx(8)
+    assert ratios(all_results(study)["conditions"])["visual_tokens"] == 10
+
+
+def test_a_busy_machine_makes_no_claim_about_seconds(study):
+    quick = by_turns(*[(0.2, 0.2)] * 6)
+    slow = by_turns(*[(0.4, 0.4)] * 6)
+    blurred = by_turns((0.1, 0.4), (0.9, 0.4), (0.15, 0.4), (0.8, 0.4), (0.1, 0.4), (0.3, 0.4))
+    same_work = by_turns(*[(0.4, 0.2)] * 6)
+    assert seconds_ratio(study, quick, slow) == pytest.approx(2)
+    assert seconds_ratio(study, slow, quick) == pytest.approx(0.5)
+    assert seconds_ratio(study, quick, blurred) is None, "seconds scatter about those of the other"
+    assert seconds_ratio(study, quick, same_work) is None, "as much CPU time, so others were busy"
+    assert seconds_ratio(study, quick, quick) is None
+    old = Timing(concurrency=1, questions=5, median=9, p95=9, per_second=1)
+    assert seconds_ratio(study, quick, old) is None, "not measured by turns"
 
 
 def test_what_was_not_evaluated_is_not_compared():

@@ -17,7 +17,10 @@ from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.errors import LfpcError
 from lfpc.metrics.statistics import smallest_difference
+from lfpc.published.index import PUBLISHED
 from lfpc.samples import read_samples, write_samples
+from lfpc.training.verl.estimate import READING
+from lfpc.training.verl.shape import SHAPES
 
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 RECIPES = ("looking", "benchmarks", "train-7b", "train-one-gpu", "own-data")
@@ -82,6 +85,33 @@ def test_the_numbers_of_questions_are_those_of_the_formula():
     )
 
 
+def test_the_tables_of_downloads_are_what_the_instructions_say():
+    for page in ("benchmarks", "train-7b"):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        for name, hub, size in re.findall(
+            r"^\| `([\w-]+)`[^|]* \| ([^|`]+/[^|]+) \|[^|]*\| ?([^|]*) \|$", text, re.MULTILINE
+        ):
+            about = f" ({size})" if size else ""
+            assert f"Hugging Face data set {hub}{about}:" in PUBLISHED[name].fetch
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    for name, one in PUBLISHED.items():
+        if one.score and one.fetch.startswith("Hugging Face"):
+            count = re.search(rf"^\| `{name}` \| [^|]+ \| ?(\d*) \|", text, re.MULTILINE)
+            assert count, name
+            assert count[1] == str(one.questions or "")
+
+
+def test_the_hours_of_the_pages_are_those_of_the_formula():
+    a100, h100 = (READING * peak * 1e12 / (2 * SHAPES["7B"].parameters) for peak in (312, 989))
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert f"{a100:,.0f} on an A100 (312 TFLOP/s), {h100:,.0f} on an H100 (989)" in text
+    tokens = (191 + 800 + 800) * 2 * (2 * 1024 + 16384 + 1024)
+    assert f"= {tokens / 1e6:.1f} million" in text
+    assert f"{tokens / a100 / 3600:.1f} on one A100, {tokens / h100 / 3600:.1f} on one H100" in text
+    hours = 15_800 * (16384 + 4096 + 1024 + 256) / (8 * a100) / 3600
+    assert f"= {hours:.1f} h." in " ".join((ROOT / "docs" / "train-7b.md").read_text().split())
+
+
 def say(question, turn, pictures):
     return "<answer>A</answer>" if turn else CALL
 
@@ -116,8 +146,10 @@ def vstar(folder):
 def test_looking_leads_from_a_served_model_to_a_verdict(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     vstar(tmp_path / "data")
+    Image.effect_noise((640, 480), 40).convert("RGB").save("photo.jpg")
     with ChatServer(say=say) as server:
-        places = {"http": server.base_url, "Qwen": "scripted", "/data": tmp_path / "data"}
+        places = {"http": server.base_url, "/data": tmp_path / "data"}
+        places |= dict.fromkeys(("Qwen", "NAME"), "scripted")
         for words in commands("docs/looking.md"):
             if "--gain" in words:  # needs a model's probabilities
                 continue
@@ -125,6 +157,7 @@ def test_looking_leads_from_a_served_model_to_a_verdict(tmp_path, monkeypatch, c
     said = capsys.readouterr().out
     assert "hf download craigwu/vstar_bench" in said
     assert said.count("Too few questions to say: 4 questions about 4 pictures.") >= 2
+    assert re.search(r"vstar +16384 +4 +50.0 +75.0 \[.*\] +100.0 +\+0.0 \[", said)
     assert said.count("Too few questions to say what the tool is worth: ") == 2
 
 

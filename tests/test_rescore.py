@@ -381,9 +381,11 @@ def test_no_download_overwrites_another(name: str) -> None:
 
 def test_instructions_fetch_what_is_needed_and_name_the_next_command(capsys: Any) -> None:
     said = {}
-    for name in ("visualprobe", "hrbench-4k", "hrbench-8k", "mini-o3"):
+    for name in ("visualprobe", "hrbench-4k", "hrbench-8k", "mini-o3", "pixel-reasoner"):
         assert cli.main(["data", "fetch-instructions", name]) == 0
         said[name] = capsys.readouterr().out
+    assert "--exclude 'videos.zip' --local-dir DIR/pixel-reasoner\n" in said["pixel-reasoner"]
+    assert "DreamMr/HR-Bench (4.63 GB):" in said["hrbench-8k"]
     for part in ("Easy", "Medium", "Hard"):
         assert f"--local-dir DIR/visualprobe/VisualProbe_{part}\n" in said["visualprobe"]
     assert "--include '*4k*.tsv' --local-dir DIR/hrbench-4k\n" in said["hrbench-4k"]

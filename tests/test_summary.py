@@ -71,7 +71,15 @@ def test_summary_of_costs_has_mean_median_and_p95():
     assert summary["cost"]["text_tokens"] == {"mean": 40, "median": 40, "p95": 40}
     assert summary["cost"]["calls"] is None
     assert summary["timings"] == [
-        {"concurrency": 8, "questions": 20, "median": 1.0, "p95": 2.0, "per_second": 4.0}
+        {
+            "concurrency": 8,
+            "questions": 20,
+            "median": 1.0,
+            "p95": 2.0,
+            "per_second": 4.0,
+            "cpu": None,
+            "each": (),
+        }
     ]
 
 

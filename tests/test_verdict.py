@@ -9,7 +9,13 @@ from reports import made_up_evidence
 from lfpc.evaluation.compare import compare_runs
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
-from lfpc.evaluation.terminal import compare_lines, figure_lines, gain_lines, probe_lines
+from lfpc.evaluation.terminal import (
+    closing_lines,
+    compare_lines,
+    figure_lines,
+    gain_lines,
+    probe_lines,
+)
 from lfpc.evaluation.verdict import crop_verdict, gain_verdict, tool_verdict, verdict_lines
 from lfpc.metrics.summary import flat_figures
 from lfpc.records import EpisodeRecord, failed_record
@@ -164,6 +170,23 @@ def test_chance_stands_beside_the_accuracy_where_options_are_known():
     assert "of 16 records, chance 0.250;" in line
     free = condition_results({"own": answers([1, 0] * 8)})
     assert not any("chance" in line for line in probe_lines(free))
+
+
+def test_several_tasks_and_budgets_end_with_one_table():
+    right, wrong = answers([1, 1, 1, 0] * 4, options=("x", "y")), answers([0] * 16)
+    found = {
+        "vstar/1024": condition_results({"own": right, "noise": wrong}),
+        "256": condition_results({"own": answers([1, 0] * 8, tool=False)}),
+    }
+    head, first, second, note = closing_lines(found)
+    assert head.split()[-4:] == ["tool", "lost", "under", "noise"]
+    task, budget, n, chance, *rest = first.split()
+    assert (task, budget, n, chance, rest[0]) == ("vstar", "1024", "16", "50.0", "75.0")
+    assert rest[3:5] == ["100.0", "+75.0"]
+    assert second.split()[:5] == ["samples", "256", "16", "-", "50.0"]
+    assert second.split()[-2:] == ["0.0", "-"]
+    assert len({len(line) for line in (head, first)}) == 1
+    assert "95 %" in note
 
 
 def test_seconds_that_a_batch_shares_have_no_interval():

@@ -30,7 +30,7 @@ from lfpc.policies.settings import (
     checkpoint_settings,
     read_settings,
 )
-from lfpc.protocols import Coords
+from lfpc.protocols import Coords, protocol_given
 from lfpc.samples import Sample, distinct_samples, iter_samples, write_samples
 from lfpc.storage.files import FolderLock
 from lfpc.storage.runs import RunFolder, read_run
@@ -68,8 +68,8 @@ def load_policy(
 
     Args:
         checkpoint: Hugging Face folder of a Qwen-VL model.
-        protocol: prompt and reply format, a name in docs/protocols.md. None: the checkpoint's
-            (lfpc.json), else qwen2_5_vl.
+        protocol: prompt and reply format, a name in docs/protocols.md or the path of a protocol
+            file. None: the checkpoint's (lfpc.json), else qwen2_5_vl.
         coords: reading of a reply's calls and boxes. mapped: as the prompt defines them;
             as-released: as the family's published script treats them.
         max_new_tokens: token limit of a reply. None: the checkpoint's, else 512.
@@ -96,7 +96,7 @@ def load_policy(
     config = _checked(
         PolicyConfig,
         model=checkpoint_name(Path(checkpoint)),
-        protocol=protocol or defaults.protocol,
+        protocol=protocol_given(protocol) if protocol else defaults.protocol,
         coords=coords,
         max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
         temperature=temperature,
@@ -146,7 +146,7 @@ def served_policy(
     config = _checked(
         PolicyConfig,
         model=model,
-        protocol=protocol,
+        protocol=protocol_given(protocol),
         coords=coords,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -355,7 +355,7 @@ def select(
         every_level=every_level,
         votes=votes,
         model=policy.config.model,
-        protocol=policy.config.protocol,
+        protocol=plain(policy.config.protocol),
         sampling=Sampling(**fields_of(Sampling, policy.config)),
     )
     given = iter_samples(samples) if isinstance(samples, Path | str) else samples

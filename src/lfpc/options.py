@@ -106,7 +106,7 @@ def word_option(
         nargs=nargs,
         metavar=metavar if nargs == 1 else f"[{metavar} [{metavar} ...]]",
         instance_from_str=value_of,
-        is_instance=lambda value: isinstance(value, Mapping | tuple) or value is None,
+        is_instance=lambda value: True,
         str_from_instance=write,
     )
 

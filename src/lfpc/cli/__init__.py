@@ -24,8 +24,10 @@ import lfpc
 from lfpc.cli import (
     annotate,
     asking,
+    completion,
     data,
     evaluating,
+    protocols,
     reporting,
     selecting,
     serving,
@@ -49,6 +51,8 @@ VERBS: dict[str, type[Verb]] = {
     **data.VERBS,
     **selecting.VERBS,
     **annotate.VERBS,
+    **protocols.VERBS,
+    **completion.VERBS,
 }
 
 

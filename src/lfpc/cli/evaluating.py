@@ -67,7 +67,7 @@ class Eval(AskedModel):
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
         from lfpc.evaluation.probes import NO_TOOL
         from lfpc.evaluation.stored import read_results
-        from lfpc.evaluation.terminal import figure_lines
+        from lfpc.evaluation.terminal import closing_lines, figure_lines
         from lfpc.published.benchmarks import benchmark
 
         names = several(self.tasks)
@@ -103,6 +103,9 @@ class Eval(AskedModel):
         figures = {name: row for result in found for name, row in result.figures.items()}
         incomplete = read_results(self.out)["incomplete"]
         print(as_typed("\n".join(figure_lines(figures, incomplete))))
+        if len(found) > 1:
+            places = {one.path.relative_to(self.out).as_posix(): one for one in found}
+            print("\n".join(closing_lines({at: one.condition for at, one in places.items()})))
         check_complete(self.out, {name: incomplete.get(name) for name in figures})
         return f"results: {self.out / 'results.json'}"
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lfpc.evaluation.config import EvaluationConfig
     from lfpc.evaluation.judge import Judge
     from lfpc.policies.settings import CheckpointSettings
+    from lfpc.protocols import ProtocolFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,11 @@ class AnsweringModel(BackendOptions):
     """Backend of a checkpoint in this process."""
     model: str | None = None
     """Name of the served model."""
-    protocol: str | None = None
-    """Prompt and reply format of the model's family; docs/protocols.md lists the names. Default:
-    the checkpoint's (lfpc.json), else that of its architecture, else qwen2_5_vl."""
+    protocol: Annotated[str | None, arg(metavar="NAME|FILE.toml")] = None
+    """Prompt and reply format of the model's family: qwen2_5_vl, qwen3_vl, qwen3_vl_user,
+    qwen3_vl_text, deepeyes, chain_of_focus, mini_o3, pixel_reasoner, ergo, thyme; or a
+    TOML file with a fine-tune's own (docs/protocols.md). Default: the checkpoint's (lfpc.json),
+    else that of its architecture, else qwen2_5_vl."""
     max_new_tokens: int | None = None
     """Token limit of a reply. Default: the checkpoint's (lfpc.json), else 512."""
     sampling: Group[Sampling] = field(default_factory=Sampling)
@@ -74,6 +77,12 @@ class AnsweringModel(BackendOptions):
             if self.checkpoint is None
             else checkpoint_settings(self.checkpoint)
         )
+
+    def spoken(self, defaults: "CheckpointSettings") -> "str | ProtocolFile":
+        """The protocol: the given one, else that of the `defaults`."""
+        from lfpc.protocols import protocol_given
+
+        return defaults.protocol if self.protocol is None else protocol_given(self.protocol)
 
     def asked(self, *, seed: int = 0, **settings: Any) -> "tuple[EvaluationConfig, Backend]":
         """The configuration, without budget and probe, and the backend."""
@@ -95,7 +104,7 @@ class AnsweringModel(BackendOptions):
             model=self.model or checkpoint_name(self.checkpoint or Path()),
             budget=None,
             probe="own",
-            protocol=self.protocol or defaults.protocol,
+            protocol=self.spoken(defaults),
             seed=seed,
             **fields_of(Sampling, sampling),
             **settings,
@@ -123,7 +132,7 @@ class AskedModel(AnsweringModel):
         from lfpc.protocols import protocol_named
 
         defaults = self.defaults()
-        protocol = self.protocol or defaults.protocol
+        protocol = self.spoken(defaults)
         crop = defaults.crop_for(protocol)
         if self.crop_tokens is not None:
             least, most = self.crop_tokens

@@ -17,6 +17,8 @@ def _lines() -> Iterator[str]:
     yield "# Commands"
     yield ""
     yield "What `lfpc COMMAND --help` prints. Made by `python -m lfpc.cli.reference`."
+    yield ""
+    yield "[`lfpc completion bash`](#lfpc-completion) completes all of them with TAB."
     for name in [*cli.VERBS, "train stage1"]:
         yield from ("", f"## lfpc {name}", "", "```text", *_help(name), "```")
 

@@ -54,6 +54,7 @@ class Select(AnsweringModel, JudgeOptions):
         from lfpc.selection.ladder import RULES
         from lfpc.selection.run import select
         from lfpc.storage.files import FolderLock
+        from lfpc.storage.typed import plain
 
         if self.config.votes > 1 and self.sampling.temperature == 0:
             raise ConfigError(
@@ -63,7 +64,7 @@ class Select(AnsweringModel, JudgeOptions):
         config = replace(
             self.config,
             model=model.model,
-            protocol=model.protocol,
+            protocol=plain(model.protocol),
             sampling=replace(self.sampling, max_new_tokens=model.max_new_tokens),
             judge=self.judge_model or self.judge or "",
         )

@@ -25,6 +25,8 @@ def as_typed(sentence: str, words: Sequence[str] = ()) -> str:
             return "--checkpoint"
         if name.startswith("crop.") and "train" in words[:1]:
             return "--" + name.replace("_", "-")
+        if name.startswith("protocol."):
+            return f"{name.removeprefix('protocol.')} of --protocol"
         if name in _OTHER_NAMES:
             return _OTHER_NAMES[name]
         return "--" + name.removeprefix("sampling.").replace("_", "-")

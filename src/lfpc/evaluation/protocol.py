@@ -53,6 +53,7 @@ def protocol_block(
             "model": model,
             "model_revision": revision,
             "protocol": protocol.name,
+            **({"protocol_file": protocol.file} if protocol.file else {}),
             "prompt_sha256": prompt_hash(protocol, tools=tools),
             "stop": protocol.stop,
             "coordinates": coordinates,

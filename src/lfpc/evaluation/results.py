@@ -6,7 +6,7 @@ Accuracy pools all seeds of a condition. Shares are fractions, not percentages.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from math import exp, isfinite, log
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -98,9 +98,10 @@ def condition_results(
         timings: seconds per question, measured apart from the records.
         task: the benchmark whose rule scores the answers; empty: the mean over questions.
     Returns:
-        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_alone": median of the
-        questions that were asked once more, one at a time (None: not timed), where "seconds" of the
-        summary are as played; "probes": for each probe "accuracy",
+        "summary" of the probe "own"; "iou_ci"; "accuracy_by_seed"; "seconds_alone" and
+        "cpu_seconds_alone": medians of the questions that were asked once more, one at a time
+        (None: not timed), where "seconds" of the summary are as played; "probes": for each probe
+        "accuracy",
         "incomplete" (see `shortfall`), "truncated", and the accuracy lost as a difference row over
         "all" questions and over those with a crop ("tool"); None without pairs, p_holm adjusted
         over the probes except "repeat".
@@ -127,12 +128,13 @@ def condition_results(
         "timings": [asdict(timing) for timing in timings],
         "incomplete": shortfall(own),
     }
-    alone = next((timing.median for timing in timings if timing.concurrency == 1), None)
+    alone = next((timing for timing in timings if timing.concurrency == 1), None)
     return {
         "summary": summary,
         "iou_ci": _mean_interval(own, "iou"),
         "accuracy_by_seed": _by_seed(own, lambda some: fmean(record.score for record in some)),
-        "seconds_alone": alone,
+        "seconds_alone": alone and alone.median,
+        "cpu_seconds_alone": alone and alone.cpu,
         "probes": probes,
     }
 
@@ -235,7 +237,8 @@ def _with_drop(records: AllRecords, cell: ArmBudget) -> list[EpisodeRecord]:
 
 def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """Ratios of visual tokens and seconds, baseline at full budget over Stage II at the small one;
-    None: not evaluated.
+    None: not evaluated. Seconds also None: the questions were not asked by turns, or the 95 %
+    interval of the ratio of seconds, or of CPU seconds, holds 1, as on a busy machine.
     """
 
     def at(cell: ArmBudget) -> Mapping[str, Any] | None:
@@ -248,15 +251,35 @@ def ratios(conditions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | Non
         found = at(cell)
         return found and found["summary"]["visual_tokens"]
 
-    def seconds(cell: ArmBudget) -> Any:
+    def each(cell: ArmBudget) -> Sequence[tuple[float, float]]:
         found = at(cell)
-        return found and found["seconds_alone"]
+        timings = found["summary"]["timings"] if found else ()
+        return next((one["each"] for one in timings if one["concurrency"] == 1), ())
 
     ours, theirs = RATIOS
     return {
         "visual_tokens": ratio(tokens(theirs), tokens(ours)),
-        "seconds_alone": ratio(seconds(theirs), seconds(ours)),
+        "seconds_alone": _paired_ratio(each(theirs), each(ours)),
     }
+
+
+def _paired_ratio(
+    large: Sequence[tuple[float, float]], small: Sequence[tuple[float, float]]
+) -> float | None:
+    """Geometric mean over questions of the ratio of seconds; None: see `ratios`."""
+    if not large or len(large) != len(small):
+        return None
+    means: list[float] = []
+    for kind in (0, 1):
+        pairs = [(a[kind], b[kind]) for a, b in zip(large, small, strict=True)]
+        if min(map(min, pairs)) <= 0:
+            return None
+        logs = [log(a / b) for a, b in pairs]
+        low, high = bootstrap_interval(logs)
+        if not (low > 0 or high < 0):
+            return None
+        means.append(fmean(logs))
+    return exp(means[0]) if means[0] * means[1] > 0 else None
 
 
 def _mean_interval(records: Records, key: str) -> list[float | None]:

@@ -132,6 +132,34 @@ def figure_lines(
     return lines
 
 
+def closing_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A table of several evaluations: questions, chance, accuracy, tool rate, lost under noise.
+
+    Args:
+        found: `condition_results` by TASK/BUDGET, or by BUDGET for a samples folder.
+    """
+    head = ("task", "visual tokens", "questions", "chance", "accuracy", "tool", "lost under noise")
+    lines: list[tuple[str, ...]] = [head]
+    for place, condition in found.items():
+        task, _, budget = place.rpartition("/")
+        own = condition["summary"]
+        noise = condition["probes"].get("noise")
+        low, high = own["accuracy_ci"]
+        sure = f"[{_percent(low)}, {_percent(high)}]"
+        lines.append(
+            (
+                task or "samples",
+                budget,
+                str(own["n"]),
+                _percent(own["chance"]),
+                f"{_percent(own['accuracy'])} {sure}{share(own['incomplete'])}",
+                _percent(own["tool_rate"]),
+                (_points(noise["all"]) + share(noise["incomplete"]) if noise else "") or "-",
+            )
+        )
+    return [*_columns(lines), "in percent and points, with 95 % intervals"]
+
+
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     """The cost of a question, from a summary: tokens, calls, and seconds if known."""
     tokens = [
@@ -150,6 +178,8 @@ def cost_lines(summary: Mapping[str, Any]) -> list[str]:
         )
     for timing in summary["timings"]:
         took = f"median {_number(timing['median'])} s, 95 % within {_number(timing['p95'])} s"
+        if timing.get("cpu") is not None:
+            took += f", CPU time {_number(timing['cpu'])} s"
         lines.append(
             f"alone: {took}, {timing['questions']} questions asked again one at a time"
             if timing["concurrency"] == 1

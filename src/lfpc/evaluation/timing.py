@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lfpc.samples import Sample
 from lfpc.storage.files import write_json
 
 TIMING_FILE = "timing.json"
+K = TypeVar("K")
 
 
 def time_questions(
@@ -64,6 +66,9 @@ def time_questions(
             return _ask_concurrently(some, policy, start, concurrency)
         return _ask_groups(some, policy, start, concurrency)
 
+    if concurrency == 1 and not isinstance(policy, AsyncPolicy):
+        asked = {"": (policy, start)}
+        return time_by_turns(samples, asked, questions=questions, warm_up=warm_up)[""]
     if warm_up:
         ask(samples[:warm_up])
     counted = samples[warm_up : warm_up + questions]
@@ -75,6 +80,48 @@ def time_questions(
         median=float(median),
         p95=float(p95),
         per_second=len(counted) / whole,
+    )
+
+
+def time_by_turns(
+    samples: Sequence[Sample],
+    asked: Mapping[K, tuple[Policy, Start]],
+    *,
+    questions: int,
+    warm_up: int = 1,
+) -> dict[K, Timing]:
+    """Timings of several policies, one question at a time. Each question goes to every policy
+    before the next, in alternating order, so that a busy machine slows all of them alike.
+
+    Args:
+        samples: the first `warm_up + questions` are asked; the first `warm_up` are not counted.
+        asked: a policy of this process with the function that starts its episodes, by name.
+        questions: maximum number of timed questions.
+        warm_up: untimed questions before them.
+    """
+    took: dict[K, list[tuple[float, float]]] = {name: [] for name in asked}
+    for number, sample in enumerate(samples[: warm_up + questions]):
+        open_picture(sample.image)
+        for name in list(asked)[:: 1 if number % 2 else -1]:
+            policy, start = asked[name]
+            began, cpu = time.perf_counter(), time.process_time()
+            play([start(sample)], policy)
+            took[name].append((time.perf_counter() - began, time.process_time() - cpu))
+    return {name: _alone(pairs[warm_up:]) for name, pairs in took.items()}
+
+
+def _alone(each: Sequence[tuple[float, float]]) -> Timing:
+    """The timing of questions asked one at a time, from (seconds, CPU seconds) of each."""
+    seconds = [one for one, _ in each]
+    median, p95 = np.quantile(seconds, (0.5, 0.95))
+    return Timing(
+        concurrency=1,
+        questions=len(each),
+        median=float(median),
+        p95=float(p95),
+        per_second=len(each) / sum(seconds),
+        cpu=float(np.median([cpu for _, cpu in each])),
+        each=tuple(each),
     )
 
 
@@ -129,7 +176,10 @@ def read_timings(run: Path) -> list[Timing]:
     file = run / TIMING_FILE
     try:
         return (
-            [Timing(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            [
+                Timing(**{**row, "each": tuple(map(tuple, row.get("each", ())))})
+                for row in json.loads(file.read_text(encoding="utf-8"))
+            ]
             if file.exists()
             else []
         )

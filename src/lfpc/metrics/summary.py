@@ -62,6 +62,10 @@ class Timing:
     """95 % quantile, in seconds."""
     per_second: float
     """Throughput, in questions per second."""
+    cpu: float | None = None
+    """Median CPU seconds of this process, over all its threads; None: not measured."""
+    each: tuple[tuple[float, float], ...] = ()
+    """(seconds, CPU seconds) of each question, in the order asked; empty: not kept."""
 
 
 def summarise(records: Records, timings: Sequence[Timing] = ()) -> Summary:

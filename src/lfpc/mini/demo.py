@@ -6,23 +6,26 @@ Every part stores its result and is not repeated, so an interrupted demo can res
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lfpc.episode import Game, Policy, episode
 from lfpc.errors import CheckpointError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
 from lfpc.evaluation.protocol import prompt_hash
-from lfpc.evaluation.run import evaluate_probe, evaluation_inputs
+from lfpc.evaluation.run import evaluate_probe, evaluation_inputs, first_view
 from lfpc.evaluation.stored import update_results
-from lfpc.evaluation.timing import read_timings, time_questions, write_timings
+from lfpc.evaluation.timing import read_timings, time_by_turns, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
 from lfpc.mini.config import ABLATIONS, CONTINUED, CONTROLS, DemoConfig
 from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
+from lfpc.playing.driver import Start
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.identity import model_identity
 from lfpc.policies.loading import load_policy
@@ -108,9 +111,7 @@ def _demo(config: DemoConfig, *, progress: bool) -> Path:
     _print(f"train and evaluate {', '.join(config.arms)}", progress)
     known = _run_all(runs, questions, config, progress=progress)
     _print("seconds per question, one at a time", progress)
-    for arm in config.arms:
-        for budget in _probes(arm, 0):
-            _time(config, runs[arm, 0], arm, budget, questions)
+    _time(config, runs, questions)
     return _write(config, known, questions)
 
 
@@ -203,26 +204,29 @@ def _place(config: DemoConfig, arm: str, seed: int, budget: str) -> Path:
     return config.out / f"seed{seed}" / "evaluate" / arm / budget
 
 
-def _time(
-    config: DemoConfig, run: TrainConfig, arm: str, budget: str, questions: Sequence[Sample]
-) -> None:
-    """Measure seconds per question with the first seed's model, one question at a time, with
-    nothing else running.
+def _time(config: DemoConfig, runs: Mapping[Run, TrainConfig], questions: Sequence[Sample]) -> None:
+    """Measure seconds per question with the first seed's models, one question at a time and the
+    models by turns. All are measured again if one is missing.
     """
-    place = _place(config, arm, 0, budget)
-    if read_timings(place):
+    cells = [(arm, budget) for arm in config.arms for budget in _probes(arm, 0)]
+    places = {cell: _place(config, cell[0], 0, cell[1]) for cell in cells}
+    if all(map(read_timings, places.values())):
         return
-    evaluation = _evaluation_config(run, config, arm, budget, OWN)
-    found = time_questions(
-        questions,
-        load_policy(evaluation),
-        protocol=PROTOCOL,
-        budget=evaluation.budget,
-        look=PROBES[OWN](questions, CROPS, 0),
-        max_turns=MAX_TURNS,
-        questions=15,
-    )
-    write_timings(place, [found])
+    look = PROBES[OWN](questions, CROPS, 0)
+
+    def start(budget: int | None, sample: Sample) -> Game:
+        view = first_view(sample, budget, factor=PROTOCOL.factor)
+        return episode(sample, view, look=look, protocol=PROTOCOL, max_turns=MAX_TURNS)
+
+    asked = dict[tuple[str, str], tuple[Policy, Start]]()
+    for arm in config.arms:
+        first = _evaluation_config(runs[arm, 0], config, arm, "small", OWN)
+        policy = load_policy(first)
+        for budget in _probes(arm, 0):
+            tokens = _evaluation_config(runs[arm, 0], config, arm, budget, OWN).budget
+            asked[arm, budget] = policy, partial(start, tokens)
+    for cell, timing in time_by_turns(questions, asked, questions=15).items():
+        write_timings(places[cell], [timing])
 
 
 def run_config(

@@ -9,7 +9,7 @@ from lfpc.dialogue import Context, Reply
 from lfpc.options import fields_of
 from lfpc.policies.backends import Backend
 from lfpc.policies.sampling import Sampling
-from lfpc.protocols import ChatProtocol, Coords, protocol_named
+from lfpc.protocols import ChatProtocol, Coords, ProtocolFile, protocol_named
 from lfpc.storage.typed import Changeable
 
 
@@ -19,14 +19,14 @@ class PolicyConfig(Sampling):
 
     model: Changeable[str]
     """Checkpoint folder, or the name of a served model."""
-    protocol: str = "qwen2_5_vl"
-    """Name of a protocol in `lfpc.protocols`."""
+    protocol: str | ProtocolFile = "qwen2_5_vl"
+    """Name of a protocol in `lfpc.protocols`, or the content of a protocol file."""
     coords: Coords = "mapped"
     """Reading of boxes; see `lfpc.protocols.base.Coords`."""
 
     @property
     def chat(self) -> ChatProtocol:
-        """The protocol by its name."""
+        """The protocol."""
         return protocol_named(self.protocol, self.coords)
 
 
@@ -34,7 +34,7 @@ def policy_config(model: str, protocol: ChatProtocol, sampling: Sampling) -> Pol
     """The configuration of a policy with these parts."""
     return PolicyConfig(
         model=model,
-        protocol=protocol.name,
+        protocol=protocol.given,
         coords=protocol.coords,
         **fields_of(Sampling, sampling),
     )

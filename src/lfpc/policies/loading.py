@@ -15,7 +15,7 @@ from lfpc.policies.config import PolicyConfig
 from lfpc.policies.replicated import ReplicatedPolicy
 from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
-from lfpc.protocols import Coords, protocol_named
+from lfpc.protocols import Coords, ProtocolFile, protocol_named
 
 if TYPE_CHECKING:
     from lfpc.policies.generate import GeneratePolicy
@@ -64,7 +64,7 @@ def local_policies(
         model, reader = load_any(path, dtype=dtype, device=device)
 
     @cached({}, condition=Condition())  # the tables of a vocabulary take half a second to build
-    def built(protocol: str, coords: Coords, tools: bool) -> "LocalPolicy":
+    def built(protocol: str | ProtocolFile, coords: Coords, tools: bool) -> "LocalPolicy":
         chat = protocol_named(protocol, coords)
         return Policy(model, reader, chat, tools=tools, name=config.model, **bounds)
 

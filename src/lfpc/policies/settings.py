@@ -14,7 +14,7 @@ from typing import Literal
 
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.images import CropRules
-from lfpc.protocols import PROTOCOLS
+from lfpc.protocols import PROTOCOLS, ProtocolFile
 from lfpc.storage.typed import config_from_plain, plain
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -30,8 +30,8 @@ class CheckpointSettings:
 
     format: int = FORMAT
     """Version of the file."""
-    protocol: str = "qwen2_5_vl"
-    """Protocol; a name in lfpc.protocols."""
+    protocol: str | ProtocolFile = "qwen2_5_vl"
+    """Protocol; a name in lfpc.protocols, or the content of a protocol file."""
     crop: CropRules | None = None
     """Resolution of a crop. None: the protocol's."""
     max_turns: int = 6
@@ -49,7 +49,7 @@ class CheckpointSettings:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ConfigError(f"format {self.format} is unknown; this version reads {FORMAT}")
-        if self.protocol not in PROTOCOLS:
+        if isinstance(self.protocol, str) and self.protocol not in PROTOCOLS:
             raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}")
         for name in ("max_turns", "max_new_tokens", "budget", "full_budget"):
             if getattr(self, name) < 1:
@@ -60,7 +60,7 @@ class CheckpointSettings:
         """Default first-view budget."""
         return self.full_budget if self.small_budget is None else self.small_budget
 
-    def crop_for(self, protocol: str) -> CropRules | None:
+    def crop_for(self, protocol: str | ProtocolFile) -> CropRules | None:
         """The crop rules, where the model is spoken to in the protocol it was trained with; None:
         the protocol's own.
         """

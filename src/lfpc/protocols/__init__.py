@@ -1,12 +1,17 @@
-"""Prompts and parsers of model families, one file each. `PROTOCOLS` is the index; docs/protocols.md
-compares them.
+"""Prompts and parsers of model families, one module each. `PROTOCOLS` is the index, which
+docs/protocols.md compares. `files` makes further ones from TOML files.
 """
+
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
 
 from lfpc.errors import ConfigError
 from lfpc.protocols.base import ChatProtocol, Coords, Message, MessagePart
 from lfpc.protocols.chain_of_focus import CHAIN_OF_FOCUS
 from lfpc.protocols.deepeyes import DEEPEYES
 from lfpc.protocols.ergo import ERGO
+from lfpc.protocols.files import ProtocolFile, build, read_toml
 from lfpc.protocols.mini_o3 import MINI_O3
 from lfpc.protocols.pixel_reasoner import PIXEL_REASONER
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
@@ -30,15 +35,57 @@ PROTOCOLS: dict[str, ChatProtocol] = {
 }
 
 
-def protocol_named(name: str, coords: Coords = "mapped") -> ChatProtocol:
-    """The protocol called `name`, with the reading `coords` of boxes.
+def protocol_named(name: str | ProtocolFile, coords: Coords = "mapped") -> ChatProtocol:
+    """The protocol called `name`, or that of a protocol file, with the reading `coords` of boxes.
 
     Raises:
         ConfigError: unknown protocol, or unsupported reading.
     """
-    if name not in PROTOCOLS:
-        raise ConfigError(f"unknown protocol {name!r}; known are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name].with_coords(coords)
+    protocol = _built(name) if isinstance(name, ProtocolFile) else _known(name)
+    return protocol.with_coords(coords)
 
 
-__all__ = ["PROTOCOLS", "ChatProtocol", "Coords", "Message", "MessagePart", "protocol_named"]
+def protocol_given(word: str) -> str | ProtocolFile:
+    """The name of a protocol, or the content of the protocol file at the path `word`.
+
+    Raises:
+        ConfigError: neither, or an error in the file.
+    """
+    path = Path(word)
+    if word in PROTOCOLS or not (path.suffix == ".toml" or path.is_file()):
+        return _known(word).name
+    file = read_toml(path)
+    if file.name in PROTOCOLS:
+        raise ConfigError(
+            f"{path}: 'name' is that of a built-in protocol, {file.name}; use another"
+        )
+    try:
+        protocol_named(file)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from error
+    return file
+
+
+@lru_cache(maxsize=16)
+def _built(file: ProtocolFile) -> ChatProtocol:
+    return build(file, _known(file.base))
+
+
+def _known(name: str) -> ChatProtocol:
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = get_close_matches(name, PROTOCOLS, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"unknown protocol {name!r}; known are {', '.join(PROTOCOLS)}{hint}")
+
+
+__all__ = [
+    "PROTOCOLS",
+    "ChatProtocol",
+    "Coords",
+    "Message",
+    "MessagePart",
+    "ProtocolFile",
+    "protocol_given",
+    "protocol_named",
+]

@@ -6,12 +6,15 @@ the only place where a model's coordinates become a Box, which is in fractions o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from lfpc.boxes import Box
 from lfpc.dialogue import Action, Context, Malformed, Turn
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, View
+
+if TYPE_CHECKING:
+    from lfpc.protocols.files import ProtocolFile
 
 MessagePart = str | View
 """A piece of a message: text, or a picture."""
@@ -104,6 +107,13 @@ class ChatProtocol:
     """Fixed number of replies; None: up to the caller's limit."""
     as_released: Released | None = None
     """The reading of the family's published script, if it differs; None: the mapped one."""
+    file: "ProtocolFile | None" = None
+    """Content of the protocol file that it was made from; None: a named protocol."""
+
+    @property
+    def given(self) -> "str | ProtocolFile":
+        """What a configuration records of it: the name, or the file's content."""
+        return self.file or self.name
 
     @property
     def factor(self) -> int:
@@ -130,6 +140,11 @@ class ChatProtocol:
         """
         if coords == "mapped":
             return self
+        if self.as_released is None and self.file is not None:
+            raise ConfigError(
+                f"{self.name} has no `coords` as-released: a protocol file with a [reply] table "
+                f"has one reading; use 'mapped'"
+            )
         if self.as_released is None:
             raise ConfigError(
                 f"{self.name} has no `coords` as-released: its published script does what "

@@ -7,7 +7,6 @@ the tenth without a maximum, and acts only on a call that ends the reply; `as_re
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from lfpc.protocols.reading import (
     BAD_BOX,
     TOOL_CALL,
     ask,
+    boxed_answer,
     check_shape,
     crop_of,
     four_numbers,
@@ -42,9 +42,6 @@ PADDING = 0.1
 MOST_PADDING = 600
 """Padding on every side as share of the target picture, and its maximum in pixels of the
 original."""
-
-_BOXED = re.compile(r"\\boxed\s?\{")
-_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 
 SYSTEM = (
     "You answer questions about a picture.\n\n# Tool\n"
@@ -190,25 +187,6 @@ def _inside(box: Box, region: Box) -> Box:
         min(box.x1, region.x1),
         min(box.y1, region.y1),
     )
-
-
-def boxed_answer(text: str) -> str | None:
-    r"""The content of the last \boxed{}, with matched braces; None without one. An unclosed one
-    ends with the text.
-    """
-    start = 0
-    for found in _BOXED.finditer(text):
-        start = found.end()
-    if not start:
-        return None
-    depth = 1
-    end = start
-    while end < len(text) and depth:
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        end += 1
-    inner = text[start : end - 1 if depth == 0 else end].strip()
-    worded = _TEXT.fullmatch(inner)
-    return worded.group(1) if worded else inner
 
 
 PIXEL_REASONER = ChatProtocol(

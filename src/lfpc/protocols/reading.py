@@ -23,6 +23,8 @@ MOST_CLOSERS = 8
 LONGEST_REPAIR = 4_000
 """Maximum characters of a call for repair."""
 
+_BOXED = re.compile(r"\\boxed\s?\{")
+_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _TRAILING_COMMA = re.compile(r",\s{0,20}([\]}])")
 _CLOSER = {"{": "}", "[": "]"}
 
@@ -49,6 +51,25 @@ def said(text: str) -> Action:
         if text.strip()
         else malformed(Reason.EMPTY_ANSWER, "The answer is empty.")
     )
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""The content of the last \boxed{}, with matched braces; None without one. An unclosed one
+    ends with the text.
+    """
+    start = 0
+    for found in _BOXED.finditer(text):
+        start = found.end()
+    if not start:
+        return None
+    depth = 1
+    end = start
+    while end < len(text) and depth:
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    inner = text[start : end - 1 if depth == 0 else end].strip()
+    worded = _TEXT.fullmatch(inner)
+    return worded.group(1) if worded else inner
 
 
 def call_or_answer(

@@ -87,7 +87,7 @@ def _cycle(record: EpisodeRecord) -> str:
     return str(record.sample.meta.get("cycle", ""))
 
 
-def _hrbench(size: str) -> PublishedSet:
+def _hrbench(size: str, download: str) -> PublishedSet:
     return PublishedSet(
         name=f"hrbench-{size}",
         fetch=hugging_face(
@@ -95,6 +95,7 @@ def _hrbench(size: str) -> PublishedSet:
             ["DreamMr/HR-Bench"],
             f"hr_bench_{size}.tsv is enough. hr_bench_{size}.parquet also works, with more memory.",
             include=f"*{size}*.tsv",
+            size=download,
         ),
         read=reader(f"*{size}*.tsv", f"*{size}*.parquet", make=partial(_sample, size=size)),
         score=score_hrbench,
@@ -102,5 +103,5 @@ def _hrbench(size: str) -> PublishedSet:
     )
 
 
-HRBENCH_4K = _hrbench("4k")
-HRBENCH_8K = _hrbench("8k")
+HRBENCH_4K = _hrbench("4k", "1.93 GB")
+HRBENCH_8K = _hrbench("8k", "4.63 GB")

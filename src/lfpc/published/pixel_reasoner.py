@@ -48,7 +48,9 @@ PIXEL_REASONER = PublishedSet(
         "pixel-reasoner",
         ["TIGER-Lab/PixelReasoner-RL-Data"],
         "The parquet file, and images.zip unpacked beside it; videos are left out.",
+        exclude="videos.zip",
         unpack="images.zip",
+        size="2.3 GB, without 8.31 GB of videos",
     ),
     read=reader("*.parquet", "*.jsonl", "*.json", make=_sample),
 )

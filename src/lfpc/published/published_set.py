@@ -65,7 +65,14 @@ class PublishedSet:
 
 
 def hugging_face(
-    name: str, repositories: Sequence[str], layout: str, *, include: str = "", unpack: str = ""
+    name: str,
+    repositories: Sequence[str],
+    layout: str,
+    *,
+    include: str = "",
+    exclude: str = "",
+    unpack: str = "",
+    size: str = "",
 ) -> str:
     """The `fetch` text of a set in Hugging Face data sets.
 
@@ -74,10 +81,14 @@ def hugging_face(
         repositories: data sets as "owner/name"; of several, each goes into a folder of its name.
         layout: needed files and their layout.
         include: pattern of the needed files; empty: all.
+        exclude: pattern of files that are not needed; empty: none.
         unpack: archive among them.
+        size: size of the download as the hub lists it; empty: not looked up.
     """
     several = len(repositories) > 1
     only = f" --include '{include}'" if include else ""
+    only += f" --exclude '{exclude}'" if exclude else ""
+    about = f" ({size})" if size else ""
     commands = [
         f"hf download {repository} --repo-type dataset{only} --local-dir DIR/{name}"
         + (f"/{repository.rpartition('/')[2]}" if several else "")
@@ -86,4 +97,4 @@ def hugging_face(
     if unpack:
         commands.append(f"unzip -q DIR/{name}/{unpack} -d DIR/{name}")
     lines = "".join(f"\n  {command}" for command in commands)
-    return f"Hugging Face data set {', '.join(repositories)}:{lines}\n{layout}"
+    return f"Hugging Face data set {', '.join(repositories)}{about}:{lines}\n{layout}"

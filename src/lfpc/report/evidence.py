@@ -9,7 +9,8 @@ from lfpc.evaluation.results import COMPARED, AllRecords, Comparison, Condition
 from lfpc.images import CropRules
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records
-from lfpc.protocols import PROTOCOLS
+from lfpc.protocols import PROTOCOLS, protocol_named
+from lfpc.protocols.files import protocol_from_plain
 
 Gains = Mapping[str, Mapping[str, float]]
 """Sample id -> look -> nats that the own crop gained over it."""
@@ -33,9 +34,10 @@ class Origin:
         """Crop rules of the run."""
         if given := self.config.get("crop"):
             return CropRules(**given)
-        protocol = PROTOCOLS.get(str(self.config.get("protocol")))
-        if protocol is None:
+        named = protocol_from_plain(self.config.get("protocol"))
+        if isinstance(named, str) and named not in PROTOCOLS:
             return CropRules()
+        protocol = protocol_named(named)
         released = protocol.as_released if self.config.get("coords") == "as-released" else None
         return (released and released.crop) or protocol.crop
 

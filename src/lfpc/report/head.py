@@ -236,7 +236,9 @@ def facts_of(evidence: Evidence, results: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def _short(value: object) -> str:
-    """A value as text; a local path as its last two parts."""
+    """A value as text; a local path as its last two parts, a protocol file as its name."""
+    if isinstance(value, Mapping):  # a protocol file
+        return str(value.get("name"))
     text = "" if value is None else str(value)
     path = PurePath(text)
     return "/".join(path.parts[-2:]) if path.is_absolute() else text

@@ -217,7 +217,8 @@ def efficiency_table(results: Mapping[str, Any], name: Namer) -> Table:
     note = (
         "Means per question; visual tokens are those of the first view and of all crops together. "
         "Seconds as played: each question's share of its batch, or its own with others at the same "
-        "time; alone: median of questions that were asked once more, one at a time."
+        "time; alone: median of questions that were asked once more, one at a time; "
+        "CPU: of all threads of this process."
     )
     return Table(
         "cost",
@@ -231,6 +232,7 @@ def efficiency_table(results: Mapping[str, Any], name: Namer) -> Table:
             "replies",
             "seconds as played",
             "seconds alone",
+            "CPU seconds alone",
         ),
         rows,
     )

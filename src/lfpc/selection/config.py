@@ -1,8 +1,9 @@
 """Configuration of resolution selection. Torch-free, and read by the command line."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
@@ -18,8 +19,8 @@ class AnswersConfig:
 
     model: Changeable[str]
     """Checkpoint folder, or name of a served model."""
-    protocol: str
-    """Protocol of the model family."""
+    protocol: str | Mapping[str, Any]
+    """Protocol of the model family: its name, or the content of a protocol file."""
     sampling: Sampling
     """Sampling of its replies."""
     votes: int
@@ -48,8 +49,8 @@ class SelectConfig:
     --temperature above 0."""
     model: NotAnOption[Changeable[str]] = ""
     """Checkpoint folder, or name of a served model."""
-    protocol: NotAnOption[str] = ""
-    """Protocol of the model family."""
+    protocol: NotAnOption[str | Mapping[str, Any]] = ""
+    """Protocol of the model family: its name, or the content of a protocol file."""
     sampling: NotAnOption[Sampling] = GREEDY
     """Sampling of its replies."""
     judge: NotAnOption[str] = ""

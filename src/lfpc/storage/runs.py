@@ -55,6 +55,8 @@ RESULTS = {
 Inputs = Mapping[str, str]
 """What a run is computed from: name, such as "weights" -> content hash, or a model's name."""
 NO_INPUTS: Inputs = MappingProxyType({})
+LONGEST_SHOWN = 120
+"""Maximum characters of a setting in a message."""
 _UNSET = object()
 C = TypeVar("C")
 log = logging.getLogger(__name__)
@@ -356,9 +358,22 @@ def _check_same_config(
             f"not know; use the version that wrote it or another folder"
         )
     raise RunError(
-        f"{path}: `{key}` is {'unset' if was is _UNSET else json.dumps(was)} in the existing run "
-        f"but {json.dumps(now)} here; use the same settings or another folder"
+        f"{path}: `{key}` is {'unset' if was is _UNSET else _shown(was, now)} in the existing run "
+        f"but {_shown(now, was)} here; use the same settings or another folder"
     )
+
+
+def _shown(value: Any, other: Any) -> str:
+    """A value in a message; of a long text the part in which it differs from `other`."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    beside = json.dumps(other, ensure_ascii=False) if other is not _UNSET else ""
+    pairs = enumerate(zip(text, beside, strict=False))
+    same = next((place for place, (a, b) in pairs if a != b), 0)
+    start = max(0, same - LONGEST_SHOWN // 4)
+    end = start + LONGEST_SHOWN
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"
 
 
 def _check_no_other_content(path: Path, kind: Kind) -> None:

@@ -76,6 +76,8 @@ def _sentence(cls: Any, error: Any) -> str:
             near = get_close_matches(str(place[-1]), names, n=1, cutoff=0.0)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             return f"{_prefix(place[:-1])}unknown key {place[-1]!r}{hint}"
+        case "missing" if isinstance(place[-1], int):
+            return f"{_prefix(place)}is missing"
         case "missing":
             needs = _class_at(cls, place[:-1]).__name__
             return f"{_prefix(place[:-1])}{place[-1]!r} is missing; {needs} needs it"

@@ -12,7 +12,8 @@ from lfpc.errors import ConfigError
 from lfpc.images import CropRules, check_budget
 from lfpc.options import Group, pairs, word_option
 from lfpc.policies.backends import DTYPES, Transformers, VllmLimits
-from lfpc.protocols import PROTOCOLS, ChatProtocol
+from lfpc.protocols import ChatProtocol, ProtocolFile, protocol_named
+from lfpc.protocols.option import PROTOCOL_OPTION
 from lfpc.rewards import RewardConfig
 from lfpc.storage.typed import Changeable
 from lfpc.training.groups import AdvantageScale
@@ -121,9 +122,9 @@ class TrainConfig(Transformers):
     """Maximum visual tokens of a first view, with --first-view original."""
     crop: CropRules = field(default_factory=CropRules)
     """Resolution of a crop, in visual tokens."""
-    protocol: str = "qwen2_5_vl"
-    """Protocol of the model family; docs/protocols.md lists the names. Default on the command
-    line: the checkpoint's."""
+    protocol: Annotated[str | ProtocolFile, PROTOCOL_OPTION] = "qwen2_5_vl"
+    """Prompt and reply format of the model's family, or a TOML file with a fine-tune's own;
+    docs/protocols.md describes both. Default on the command line: the checkpoint's."""
     max_turns: int = 6
     """Turn limit of an episode."""
 
@@ -264,7 +265,6 @@ class TrainConfig(Transformers):
             ("save_dtype", DTYPES),
             ("sampler", get_args(Sampler)),
             ("optimizer", get_args(Optimizer)),
-            ("protocol", tuple(PROTOCOLS)),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(
@@ -291,8 +291,8 @@ class TrainConfig(Transformers):
 
     @property
     def chat(self) -> ChatProtocol:
-        """The protocol by its name."""
-        return PROTOCOLS[self.protocol]
+        """The protocol."""
+        return protocol_named(self.protocol)
 
     def first_budget(self, selected: int) -> int:
         """First-view budget of a sample whose selected budget is `selected`."""

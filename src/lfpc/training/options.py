@@ -10,7 +10,7 @@ import tyro
 from lfpc.errors import CheckpointError
 from lfpc.options import configuration_errors, parse
 from lfpc.policies.settings import checkpoint_settings
-from lfpc.protocols import PROTOCOLS
+from lfpc.protocols import ProtocolFile, protocol_given, protocol_named
 from lfpc.training.config import TrainConfig
 from lfpc.training.trackers import TrackerName
 from lfpc.training.verl.clusters import Cluster, hardware
@@ -69,13 +69,14 @@ def _for_checkpoint(config: TrainConfig, words: Sequence[str]) -> TrainConfig:
     """The run with the protocol in `words`, else that of the checkpoint in `words`, and the
     protocol's crop rules if it is another than the run's.
     """
-    name = _value(words, "--protocol") or _protocol_of(_value(words, "--init")) or config.protocol
-    if name == config.protocol or name not in PROTOCOLS:
+    word = _value(words, "--protocol")
+    given = protocol_given(word) if word else _protocol_of(_value(words, "--init"))
+    if given is None or given == config.protocol:
         return config
-    return replace(config, protocol=name, crop=PROTOCOLS[name].crop)
+    return replace(config, protocol=given, crop=protocol_named(given).crop)
 
 
-def _protocol_of(init: str | None) -> str | None:
+def _protocol_of(init: str | None) -> str | ProtocolFile | None:
     """The protocol of a checkpoint; None: it is not there, which only a dry run may ignore."""
     if init is None:
         return None

@@ -31,7 +31,7 @@ from lfpc.looks import Look, original_look
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.folder import picture_template
 from lfpc.policies.qwen.sampling import Writer
-from lfpc.protocols import PROTOCOLS
+from lfpc.protocols import ProtocolFile, protocol_named
 from lfpc.records import terms_to_json
 from lfpc.rewards import episode_reward
 from lfpc.training.config import TrainConfig
@@ -224,11 +224,11 @@ def _output(encoded: Encoded, logprobs: tuple[float, ...], turns: int) -> AgentL
 
 @lru_cache(maxsize=2)
 def _reading(
-    tokenizer: PreTrainedTokenizerBase, protocol: str, init: Path
+    tokenizer: PreTrainedTokenizerBase, protocol: str | ProtocolFile, init: Path
 ) -> tuple[Encoder, Writer]:
     tokenizer.chat_template = picture_template(init) or tokenizer.chat_template
-    encoder = Encoder(tokenizer, PROTOCOLS[protocol])
-    return encoder, Writer(tokenizer, PROTOCOLS[protocol].stop, len(tokenizer))
+    chat = protocol_named(protocol)
+    return Encoder(tokenizer, chat), Writer(tokenizer, chat.stop, len(tokenizer))
 
 
 @lru_cache(maxsize=1)
