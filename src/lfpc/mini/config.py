@@ -129,6 +129,13 @@ class PretrainConfig:
     unreadable: float = 0.0
     """Share of two-picture dialogues with an unreadable global picture, so that only the crop is
     right."""
+    wide: bool = False
+    """Marks of 12 to 52 pixels in place of 13 to 23, and calls and crops at every budget."""
+    spread: float = 0.12
+    """Imprecision of demonstrated boxes: standard deviation of the centre, in sides of the
+    object."""
+    zoom: float = 2.0
+    """Median side of demonstrated boxes, in sides of the object."""
     workers: int = 1
     """Processes that train the same weights, one thread each. Speed grows almost linearly, but runs
     are no longer bit-identical."""
