@@ -402,6 +402,7 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
 
     assert difference("baseline", "stage1") == {"first_view"}
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
+    assert difference("stage1", "random-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
     assert difference("baseline", "deepeyes") == {"reward"}
