@@ -237,7 +237,7 @@ def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dic
         left, right = side(plan.left, plan), side(plan.right, plan)
         if plan.right == BASE:  # one evaluation stands against every seed's
             right = [
-                replace(r, seed=seed) for seed in sorted({r.seed for r in left}) for r in right
+                replace(r, seed=seed) for seed in sorted({r.seed or 0 for r in left}) for r in right
             ]
         measure = _MEASURES.get(plan.metric)
         row = difference_row(left, right, measure) if measure else difference_row(left, right)
