@@ -92,6 +92,7 @@ def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
     assert [row["step"] for row in b] == [1, 2, 3, 4]
     assert any(row["grad_norm"] for row in b)
     assert b[1]["validation_reward"] is not None
+    assert "validation_gain" in b[1]
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
     assert read_settings(best_checkpoint(stopped.out)) == read_settings(resumed)

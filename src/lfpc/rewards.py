@@ -71,7 +71,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         for name in ("iou_weight", "min_coverage"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise ConfigError(f"`reward.{name}` must lie in [0, 1], got {getattr(self, name)}")
         if self.repeat_iou is not None and not 0 < self.repeat_iou <= 1:
             raise ConfigError(f"`reward.repeat_iou` must lie in (0, 1], got {self.repeat_iou}")
         for name in ("new_pixels", "length_cost", "free_tokens", "crop_cost", "area_cost"):

@@ -48,7 +48,7 @@ from lfpc.training.groups import (
     places_to_log,
     terms_of,
 )
-from lfpc.training.information import pay_for_information
+from lfpc.training.information import gain_over_noise, pay_for_information
 from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     GPU_GIB,
@@ -258,7 +258,10 @@ class Trainer:
         """Greedy episodes of held-out samples."""
         with self.greedy.cached_views():
             episodes = self.play(self.greedy, samples)
-        return validation_numbers(episodes, [self.reward(played) for played in episodes])
+            with self.learner.autocast():
+                gain = gain_over_noise(episodes, self.greedy)
+        numbers = validation_numbers(episodes, [self.reward(played) for played in episodes])
+        return numbers | {"validation_gain": gain}
 
 
 def _loop(
