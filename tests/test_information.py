@@ -15,7 +15,7 @@ from lfpc.images import View
 from lfpc.policies.config import TextLogprob
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
-from lfpc.training.information import pay_for_information, told_by_crops
+from lfpc.training.information import gain_over_noise, pay_for_information, told_by_crops
 
 PLAIN = Image.new("RGB", (28, 28), (200, 0, 0))
 
@@ -64,6 +64,15 @@ def test_a_crop_is_paid_for_what_it_told(own: float, noise: float, told: float) 
 def test_the_pay_is_the_log_odds_above_the_margin() -> None:
     (told,) = told_by_crops([played()], Sees(0.6, 0.5), margin=0.2)
     assert told == pytest.approx(log(0.6 / 0.4) - 0.2)
+
+
+def test_the_gain_of_a_validation_is_in_nats_and_about_answers_after_a_crop() -> None:
+    one = played()
+    early = replace(one, turns=one.turns[1:])  # answered at once
+    silent = replace(one, turns=one.turns[:1], stop=Stop.MAX_TURNS)
+    some = [one, early, silent, played(said="blue")]
+    assert gain_over_noise(some, Sees(0.8, 0.2)) == pytest.approx(log(0.8 / 0.2))
+    assert gain_over_noise([early, silent], Sees(0.8, 0.2)) is None
 
 
 def test_only_the_tools_term_changes_and_only_where_it_was_paid() -> None:

@@ -9,12 +9,14 @@ from lfpc.boxes import Box
 from lfpc.errors import SampleError
 from lfpc.images import CropRules, View, crop_view, open_picture
 from lfpc.looks import (
+    black_look,
     blur_look,
     mean_look,
     no_look,
     noise_look,
     original_look,
     other_look,
+    random_look,
     truth_look,
 )
 from lfpc.samples import Sample
@@ -115,6 +117,44 @@ def test_the_mean_is_one_colour_and_a_blur_keeps_only_colours(sample: Make, tmp_
     assert mean.size == blurred.size == (112, 112)
     assert mean.image.getcolors() == [(112 * 112, (64, 64, 64))]
     assert np.asarray(blurred.image, float)[20:-20, 20:-20].std() < 3  # the stripes' own is 110
+
+
+def test_added_noise_keeps_the_mean_and_hides_detail(sample: Make, tmp_path: Path) -> None:
+    stripes = np.zeros((112, 112, 3), np.uint8)
+    stripes[:, ::4] = 255
+    path = tmp_path / "stripes.png"
+    Image.fromarray(stripes).save(path)
+    one = sample(image=path)
+    look = noise_look(RULES, added=True)
+    shown = look(one, Box(0, 0, 1, 1))
+    assert shown is not None
+    assert pixels(shown) == pixels(look(one, Box(0, 0, 1, 1)))
+    found = np.asarray(shown.image, float)
+    # 0 + N(0, 128) clipped has mean 128 / sqrt(2 pi) = 51; 255 + N(0, 128) clipped has 204
+    assert found[:, ::4].mean() == pytest.approx(204, abs=3)
+    assert found[:, 1::4].mean() == pytest.approx(51, abs=3)
+    assert pixels(shown) != pixels(noise_look(RULES)(one, Box(0, 0, 1, 1)))
+
+
+def test_black_is_black_at_the_crops_size(sample: Make) -> None:
+    shown, own = black_look(RULES)(sample(), BOX), original_look(RULES)(sample(), BOX)
+    assert shown is not None
+    assert own is not None
+    assert shown.size == own.size
+    assert shown.image.getextrema() == ((0, 0), (0, 0), (0, 0))
+
+
+@pytest.mark.parametrize("box", [BOX, Box(0.0, 0.0, 1.0, 0.5), Box(0.9, 0.9, 1.0, 1.0)])
+def test_a_random_place_has_the_requested_size_and_stays_inside(sample: Make, box: Box) -> None:
+    one = sample()
+    shown = [random_look(RULES, seed=seed)(one, box) for seed in (0, 0, 1)]
+    regions = [view.region for view in shown if view]
+    assert regions[0] == regions[1] != regions[2]
+    for region in regions:
+        assert 0 <= region.x0 < region.x1 <= 1
+        assert 0 <= region.y0 < region.y1 <= 1
+        assert region.x1 - region.x0 == pytest.approx(box.x1 - box.x0)
+        assert region.y1 - region.y0 == pytest.approx(box.y1 - box.y0)
 
 
 def test_nothing_comes_back(sample: Make) -> None:

@@ -76,18 +76,14 @@ def test_dense_targets_name_the_object_under_a_token_and_its_box():
 
 
 def test_crop_dialogues_show_a_readable_global_picture():
-    from lfpc.mini.dialogues import CropShares, dialogue_rows
+    from lfpc.mini.dialogues import CropShares, DialogueRules, dialogue_rows
     from lfpc.mini.pictures import READABLE
     from lfpc.mini.scenes import EASY
 
     assert EASY.mark[0] >= READABLE
     rng = np.random.default_rng(0)
-    shares = CropShares(hit=0.3, contradict=0.4)
-    dialogues = [
-        row
-        for _ in range(16)
-        for row in dialogue_rows(rng, {"dialogue": 1.0}, scenes=40, shares=shares)[1]
-    ]
+    rules = DialogueRules(scenes=40, shares=CropShares(hit=0.3, contradict=0.4))
+    dialogues = [row for _ in range(16) for row in dialogue_rows(rng, {"dialogue": 1.0}, rules)[1]]
     sides = set()
     for row in dialogues:
         pictures = [piece for piece, _ in row.segments if not isinstance(piece, str)]
@@ -103,6 +99,26 @@ def test_crop_dialogues_show_a_readable_global_picture():
             "only the answer is trained"
         )
     assert sides > {448}
+
+
+def test_wide_dialogues_have_every_size_and_a_readable_global_picture():
+    from lfpc.mini.dialogues import ROWS, CropShares, DialogueRules, crop_row
+    from lfpc.mini.pictures import READABLE
+
+    rules = DialogueRules(scenes=60, shares=CropShares(hit=1.0), wide=True)
+    rng = np.random.default_rng(0)
+    for tokens in ROWS:
+        for _ in range(6):
+            row = crop_row(rng, tokens, rules, relations=0.0)
+            pictures = [piece for piece, _ in row.segments if not isinstance(piece, str)]
+            question = next(
+                piece for piece, _ in row.segments if isinstance(piece, str) and "mark is" in piece
+            )
+            (name,) = (name for name in row.known if f"the {name}?" in question)
+            assert pictures[0].shape == (28 * tokens, 28 * tokens, 3)
+            mark, box = row.known[name]
+            assert mark >= 0
+            assert box[3] - box[1] > READABLE
 
 
 def test_stopped_pretraining_resumes_bit_identically(tmp_path):

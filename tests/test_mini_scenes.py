@@ -16,13 +16,16 @@ from lfpc.mini.scenes import (
     HARD,
     MARKS,
     TRANSFER,
+    WIDE,
+    WIDE_HARD,
+    WIDE_LARGE,
     attribute_question,
     draw_scene,
     relation_question,
 )
 from lfpc.samples import read_samples
 
-RULES = st.sampled_from([EASY, HARD, TRANSFER])
+RULES = st.sampled_from([EASY, HARD, TRANSFER, WIDE, WIDE_HARD, WIDE_LARGE])
 
 
 @settings(max_examples=15, deadline=None)
@@ -35,6 +38,30 @@ def test_every_mark_lies_on_its_object_and_objects_do_not_touch(seed, rules):
         assert coverage(thing.box, thing.mark_box) == pytest.approx(1, abs=1e-6)
     for a, b in combinations(scene.things, 2):
         assert intersection_area(a.box, b.box) == 0
+
+
+def test_wide_marks_are_spread_evenly_over_sizes_and_half_have_a_twin_beside_them():
+    scenes = [draw_scene([5, seed], WIDE) for seed in range(120)]
+    heights = [
+        (thing.mark_box.y1 - thing.mark_box.y0) * 448 - 2
+        for scene in scenes
+        for thing in scene.things
+    ]
+    low, middle, high = np.quantile(np.log(heights), [0.05, 0.5, 0.95])
+    assert (np.exp(low), np.exp(high)) == pytest.approx((13.5, 43), rel=0.12)
+    assert middle == pytest.approx((low + high) / 2, abs=0.15)  # log-uniform
+    paired = [
+        any(
+            a.shape == b.shape
+            and (a.box.x1 - a.box.x0) == pytest.approx(b.box.x1 - b.box.x0)
+            and min(abs(a.box.x1 - b.box.x0), abs(a.box.y1 - b.box.y0)) * 448 <= 8
+            for a in scene.things
+            for b in scene.things
+            if a is not b
+        )
+        for scene in scenes
+    ]
+    assert 0.4 < np.mean(paired) < 0.65
 
 
 def test_a_seed_gives_the_same_pixels_and_another_seed_does_not():

@@ -154,6 +154,7 @@ def test_the_presets_and_the_defaults_are_the_papers_equations():
         "gate_grounding": False,
         "length_cost": 0.0,
         "crop_cost": 0.0,
+        "area_cost": 0.0,
     }
     assert RewardConfig() == PAPER
     for name, (_, config) in PRESETS.items():
@@ -181,6 +182,15 @@ def test_each_option_alone_takes_what_its_cheat_earned(boxed, options, cheat, lo
     assert paper - closed == pytest.approx(lost)
     honest = played(TABLE["honest"][0], boxed)
     assert episode_reward(honest, replace(PAPER, **options)) == episode_reward(honest, PAPER)
+
+
+def test_an_area_costs_its_share_of_the_picture(boxed):
+    costly = replace(PAPER, area_cost=0.5)
+    for cheat, share in (("whole", 1.0), ("half", 0.5), ("no crop", 0.0)):
+        one = played(TABLE[cheat][0], boxed)
+        assert episode_reward(one, PAPER).total - episode_reward(one, costly).total == (
+            pytest.approx(0.5 * share)
+        )
 
 
 @pytest.mark.parametrize(

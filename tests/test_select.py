@@ -144,6 +144,13 @@ def test_options_drop_samples_and_the_counts_are_written(samples, tmp_path, opti
         (16, 4, 3, 3, 2),
         (4, 2, 1, 2, 1),
     ]
+    # "wrong" changes at 16 as well, from one wrong answer to another
+    assert [level["changed_right"] for level in summary["ladder"]] == [0, 1, 1]
+    lines = selection_lines(found)
+    assert lines[0].startswith(
+        "      16:      2 samples changed their answer,      1 of them a right"
+    )
+    assert lines[-1].startswith("never changed: 1; wrong at the original: 1 (25 %); dropped: ")
     # of all four at 4: "late" and "never" as answered there, the others as answered at 16
     assert [(level["tokens"], level["right_all"]) for level in summary["ladder"]] == [
         (64, 3),

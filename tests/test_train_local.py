@@ -35,7 +35,7 @@ from lfpc.samples import write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training import local
 from lfpc.training.config import LoraConfig, TrainConfig
-from lfpc.training.draw import first_views, prompts_of_step
+from lfpc.training.draw import first_views, prompts_of_step, training_samples
 from lfpc.training.local import train
 from lfpc.training.rollouts import rollout_of
 from lfpc.training.state import best_checkpoint, checkpoint_folder, saved_steps, settings_of_run
@@ -92,6 +92,7 @@ def test_a_stopped_run_continues_exactly(base, tmp_path, monkeypatch):
     assert [row["step"] for row in b] == [1, 2, 3, 4]
     assert any(row["grad_norm"] for row in b)
     assert b[1]["validation_reward"] is not None
+    assert "validation_gain" in b[1]
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
     assert read_settings(best_checkpoint(stopped.out)) == read_settings(resumed)
@@ -388,15 +389,30 @@ def test_a_checkpoint_names_the_budgets_of_its_training(base):
     run = TrainConfig(fixed_budget=30, original_budget=80)
     budgets = {
         name: settings_of_run(replace(run, first_view=name), samples)
-        for name in ("selected", "fixed", "original")
+        for name in ("selected", "random", "fixed", "original")
     }
     assert {name: found.small_budget for name, found in budgets.items()} == {
         "selected": 9,  # as frequent as 16, and smaller
+        "random": 9,
         "fixed": 30,
         "original": None,
     }
     assert {found.full_budget for found in budgets.values()} == {80}
     assert [found.first_view for found in budgets.values()] == list(budgets)
+
+
+def test_random_budgets_are_the_selected_ones_dealt_by_the_seed(tmp_path):
+    budgets = [9, 9, 12, 16, 25, 25, 36, 49]
+    samples = [tiny.sample(tmp_path, n, budget=budget) for n, budget in enumerate(budgets)]
+    write_samples(samples, tmp_path)
+
+    def dealt(seed):
+        run = TrainConfig(first_view="random", seed=seed)
+        return [sample.budget for sample in training_samples(tmp_path, run)]
+
+    assert sorted(dealt(0)) == sorted(dealt(1)) == budgets
+    assert dealt(0) == dealt(0) != dealt(1)
+    assert [s.budget for s in training_samples(tmp_path, TrainConfig())] == budgets
 
 
 def test_what_a_run_lacks_is_said_before_it_starts(base, tmp_path):

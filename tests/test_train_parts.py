@@ -30,6 +30,7 @@ from lfpc.training.statistics import (
     alarms,
     episode_numbers,
     sampling_numbers,
+    signal_shares,
 )
 
 pytestmark = pytest.mark.slow
@@ -242,7 +243,27 @@ def test_entropy_and_flat_groups_by_hand():
     turn = Turn(Reply("ab", (5, 6), (-1.0, -3.0)), Answer("ab"))
     terms = [RewardTerms(accuracy=a) for a in (1, 1, 1, 0)]
     numbers = sampling_numbers(groups_of([episode(turn)] * 4, terms, size=2))
+    shares = {name: numbers.pop(name) for name in list(numbers) if name.startswith("signal_")}
     assert numbers == {"entropy": 2.0, "policy_tokens": 8.0, "zero_variance": 0.5}
+    assert shares.pop("signal_accuracy") == 1.0
+    assert set(shares.values()) == {0.0}
+
+
+def test_the_signal_of_each_term_is_its_share_of_the_variance_within_groups():
+    turn = Turn(Reply("ab", (5, 6), (-1.0, -3.0)), Answer("ab"))
+    # first group: accuracy 0, 1 and grounding 0, 0.5 (together 0, 1.5); second: all alike
+    terms = [
+        RewardTerms(),
+        RewardTerms(accuracy=1.0, grounding=0.5),
+        RewardTerms(accuracy=1.0, tool=0.5),
+        RewardTerms(accuracy=1.0, tool=0.5),
+    ]
+    numbers = signal_shares(groups_of([episode(turn)] * 4, terms, size=2))
+    assert numbers["signal_accuracy"] == pytest.approx(2 / 3)
+    assert numbers["signal_grounding"] == pytest.approx(1 / 3)
+    assert numbers["signal_tool"] == 0  # half a point for everyone teaches nothing
+    flat = signal_shares(groups_of([episode(turn)] * 2, terms[2:], size=2))
+    assert set(flat.values()) == {None}
 
 
 def test_a_group_compares_the_episodes_of_one_sample():
@@ -402,6 +423,7 @@ def test_presets_differ_from_their_parent_in_the_ablation_alone():
 
     assert difference("baseline", "stage1") == {"first_view"}
     assert difference("stage1", "stage1-fixed-budget") == {"first_view"}
+    assert difference("stage1", "random-budget") == {"first_view"}
     assert difference("stage1", "stage2") == {"reward"}
     assert difference("stage2", "stage2-easy-data") == set()
     assert difference("baseline", "deepeyes") == {"reward"}

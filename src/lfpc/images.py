@@ -337,15 +337,22 @@ def noise_view(view: View, seed: int) -> View:
     return View(Image.fromarray(pixels), view.region, view.original)
 
 
-def mean_view(view: View) -> View:
-    """One colour, the mean of `view`, at its size and region."""
-    return View(
-        Image.new(
-            "RGB", view.size, view.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-        ),
-        view.region,
-        view.original,
-    )
+def noisy_view(view: View, seed: int, deviation: float = 128.0) -> View:
+    """`view` plus Gaussian noise, clipped to [0, 255]; the same seed gives the same noise.
+
+    The standard deviation, half of the range by default, leaves a letter of a few pixels
+    unreadable.
+    """
+    width, height = view.size
+    noise = np.random.default_rng(seed).normal(0, deviation, (height, width, 3))
+    pixels = np.clip(np.asarray(view.image, np.float32) + noise, 0, 255).astype(np.uint8)
+    return View(Image.fromarray(pixels), view.region, view.original)
+
+
+def one_colour(view: View, colour: tuple[int, int, int] | None = None) -> View:
+    """`colour` (RGB), at the size and region of `view`; None: the mean of `view`."""
+    shown = colour or view.image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return View(Image.new("RGB", view.size, shown), view.region, view.original)
 
 
 def blurred_view(view: View, share: float = 0.1) -> View:

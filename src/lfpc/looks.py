@@ -4,6 +4,7 @@ A look maps a requested box to a view, or to None for no picture. It depends on 
 box only, so that pages can reproduce what a policy saw, and resumed runs show the same.
 """
 
+import random
 from collections.abc import Callable
 from zlib import crc32
 
@@ -14,8 +15,9 @@ from lfpc.images import (
     View,
     blurred_view,
     crop_view,
-    mean_view,
     noise_view,
+    noisy_view,
+    one_colour,
     open_picture,
 )
 from lfpc.samples import Sample
@@ -60,15 +62,40 @@ def fixed_look(rules: CropRules, region: Box) -> Look:
     return lambda sample, box: crop_view(open_picture(sample.image), region, rules)
 
 
-def noise_look(rules: CropRules, *, seed: int = 0) -> Look:
-    """Noise of the size of the requested crop, seeded by `seed`, the sample's id and the box."""
-    shown = original_look(rules)
+def noise_look(rules: CropRules, *, seed: int = 0, added: bool = False) -> Look:
+    """Noise of the size of the requested crop, seeded by `seed`, the sample's id and the box.
 
-    def look(sample: Sample, box: Box) -> View | None:
-        view = shown(sample, box)
-        return view and noise_view(view, crc32(f"{seed}/{sample.id}/{box.corners}".encode()))
+    Args:
+        rules: resolution of crops.
+        seed: seed of the noise.
+        added: whether the noise is added to the crop; False: it replaces the crop.
+    """
+    change = noisy_view if added else noise_view
+
+    def look(sample: Sample, box: Box) -> View:
+        view = crop_view(open_picture(sample.image), box, rules)
+        return change(view, _seed_of(seed, sample, box))
 
     return look
+
+
+def random_look(rules: CropRules, *, seed: int = 0) -> Look:
+    """A box of the requested width and height at a random place of the same picture: what pointing
+    is worth. Seeded by `seed`, the sample's id and the box.
+    """
+
+    def look(sample: Sample, box: Box) -> View:
+        place = random.Random(_seed_of(seed, sample, box))
+        width, height = box.x1 - box.x0, box.y1 - box.y0
+        x, y = place.uniform(0, 1 - width), place.uniform(0, 1 - height)
+        moved = Box(x, y, min(1.0, x + width), min(1.0, y + height))
+        return crop_view(open_picture(sample.image), moved, rules)
+
+    return look
+
+
+def _seed_of(seed: int, sample: Sample, box: Box) -> int:
+    return crc32(f"{seed}/{sample.id}/{box.corners}".encode())
 
 
 def other_look(rules: CropRules, other: Callable[[Sample], Sample]) -> Look:
@@ -78,7 +105,14 @@ def other_look(rules: CropRules, other: Callable[[Sample], Sample]) -> Look:
 
 def mean_look(rules: CropRules) -> Look:
     """One colour: the mean of the requested crop."""
-    return lambda sample, box: mean_view(crop_view(open_picture(sample.image), box, rules))
+    return lambda sample, box: one_colour(crop_view(open_picture(sample.image), box, rules))
+
+
+def black_look(rules: CropRules) -> Look:
+    """Black, of the size of the requested crop."""
+    return lambda sample, box: one_colour(
+        crop_view(open_picture(sample.image), box, rules), (0, 0, 0)
+    )
 
 
 def blur_look(rules: CropRules) -> Look:

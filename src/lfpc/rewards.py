@@ -65,14 +65,16 @@ class RewardConfig:
     """Reply tokens of an episode without a length cost."""
     crop_cost: float = 0.0
     """Cost of each shown crop after the first."""
+    area_cost: float = 0.0
+    """Cost of a crop of the whole picture; the largest shown crop costs its share of the area."""
 
     def __post_init__(self) -> None:
         for name in ("iou_weight", "min_coverage"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+                raise ConfigError(f"`reward.{name}` must lie in [0, 1], got {getattr(self, name)}")
         if self.repeat_iou is not None and not 0 < self.repeat_iou <= 1:
             raise ConfigError(f"`reward.repeat_iou` must lie in (0, 1], got {self.repeat_iou}")
-        for name in ("new_pixels", "length_cost", "free_tokens", "crop_cost"):
+        for name in ("new_pixels", "length_cost", "free_tokens", "crop_cost", "area_cost"):
             if not getattr(self, name) >= 0:
                 option = f"--reward.{name.replace('_', '-')}"
                 raise ConfigError(f"{option} must be at least 0, got {getattr(self, name)}")
@@ -287,6 +289,7 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
         r = a * r_acc - f * [malformed or unanswered] + 1[r_acc > 0] * t * [a crop was shown]
             + g * r_geo
             - length_cost * max(0, reply tokens - free_tokens) / 1000 - crop_cost * further crops
+            - area_cost * area of the largest shown crop
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`. The costs, and the options
     that decide which crops are paid, are this project's, and 0 or off by default.
@@ -302,7 +305,9 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
         tool=config.tool * (correct and shown),
         grounding=config.grounding * episode_grounding(episode, config) if grounded else 0.0,
         length=0.0 - config.length_cost * max(0, tokens - config.free_tokens) / 1000,
-        crops=0.0 - config.crop_cost * max(0, episode.shown_crops - 1),
+        crops=0.0
+        - config.crop_cost * max(0, episode.shown_crops - 1)
+        - config.area_cost * max((box.area for box in episode.boxes), default=0.0),
     )
 
 

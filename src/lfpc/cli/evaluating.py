@@ -139,14 +139,16 @@ class Probe(BackendOptions):
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
     a record are not asked again."""
     probes: tuple[str, ...] = DEFAULT_PROBES
-    """Probes to run: noise, truth (the true region), truth-wide (padded by half), truth-each (one
-    target per call), other (another picture), mean (colour), blur, none (no picture), no-tool
+    """Probes to run: noise, noise-added (to the crop), truth (the true region), truth-wide (padded
+    by half), truth-each (one target per call), other (another picture), mean (colour), black, blur,
+    random (another place of the picture), whole (the whole picture), none (no picture), no-tool
     (the model is not offered the tool), repeat (the own crop again, to show chance)."""
     replay: bool = False
     """Replay the recorded replies up to the first crop, and ask the model only for the rest.
     Cheaper, and every difference comes from the crop."""
     draws: int = 1
-    """Number of seeds for the probes noise and other; verdicts are averaged per question."""
+    """Number of seeds for the probes noise, noise-added, other and random; verdicts are averaged
+    per question."""
     gain: bool = False
     """Read how likely the right answer is, in place of asking again: the gain of the own crop over
     each probe, in nats. Needs far fewer questions. For checkpoints and vLLM servers."""

@@ -10,8 +10,22 @@ from tyro.conf import Positional, arg
 
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
-from lfpc.mini.config import DemoConfig, PretrainConfig
+from lfpc.mini.config import DemoConfig, PretrainConfig, StudyConfig
 from lfpc.options import Embedded
+
+SplitName = Literal[
+    "train",
+    "hard",
+    "validation",
+    "test",
+    "hard-test",
+    "transfer",
+    "wide",
+    "wide-hard",
+    "wide-validation",
+    "wide-test",
+    "wide-large",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +49,30 @@ class Demo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MiniStudy:
+    """Hold the method's claims against controls in miniature, over several training seeds: a night
+    on two cores for each group. An interrupted study can resume.
+    """
+
+    config: Embedded[StudyConfig] = field(default_factory=StudyConfig)
+
+    def run(self) -> str:
+        from lfpc.mini.study import study
+
+        page = study(self.config)
+        return (
+            f"comparisons: {self.config.out / 'study.md'}\nopen {page} "
+            f"(figures: {self.config.out / 'results.json'})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MiniScenes:
     """Write miniature scenes as an ordinary samples folder."""
 
     out: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to write."""
-    split: Literal["train", "hard", "validation", "test", "hard-test", "transfer"] = "train"
+    split: SplitName = "train"
     """Split of the scenes; no two splits share a scene."""
     count: int = 100
     """Number of samples."""
@@ -81,7 +113,7 @@ class MiniMeasure:
     """Checkpoint. Default: the base checkpoint in the package."""
     questions: int = 200
     """Scenes per figure."""
-    split: Literal["validation", "test", "hard-test", "transfer"] = "validation"
+    split: SplitName = "validation"
     """Split of the scenes."""
 
     def run(self) -> str:
@@ -93,6 +125,7 @@ class MiniMeasure:
 
 VERBS: dict[str, type[Verb]] = {
     "demo": Demo,
+    "mini study": MiniStudy,
     "mini scenes": MiniScenes,
     "mini pretrain": MiniPretrain,
     "mini measure": MiniMeasure,

@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from lfpc.boxes import WHOLE
 from lfpc.errors import ConfigError, SampleError
 from lfpc.images import CropRules
 from lfpc.looks import (
     Look,
+    black_look,
     blur_look,
+    fixed_look,
     mean_look,
     no_look,
     noise_look,
     original_look,
     other_look,
+    random_look,
     truth_look,
 )
 from lfpc.metrics.statistics import Difference, paired_difference
@@ -64,9 +68,13 @@ PROBES: Mapping[str, MakeLook] = {
     "truth-wide": lambda samples, rules, seed: truth_look(rules, padding=0.5),
     "truth-each": lambda samples, rules, seed: truth_look(rules, each=True),
     "noise": lambda samples, rules, seed: noise_look(rules, seed=seed),
+    "noise-added": lambda samples, rules, seed: noise_look(rules, seed=seed, added=True),
     "other": lambda samples, rules, seed: other_look(rules, derangement(samples, seed)),
     "mean": lambda samples, rules, seed: mean_look(rules),
+    "black": lambda samples, rules, seed: black_look(rules),
     "blur": lambda samples, rules, seed: blur_look(rules),
+    "random": lambda samples, rules, seed: random_look(rules, seed=seed),
+    "whole": lambda samples, rules, seed: fixed_look(rules, WHOLE),
     "none": lambda samples, rules, seed: no_look,
     NO_TOOL: lambda samples, rules, seed: no_look,
 }
@@ -78,13 +86,17 @@ truth       the union of the targets' truth boxes (the second of nested ones), w
 truth-wide  the same with half of its width and height added on every side, for tight boxes
 truth-each  one target's truth box per call, the nearest to the requested box, without padding
 noise       uniform random pixels
+noise-added the requested crop plus Gaussian noise
 other       the same box of another question's picture
 mean        the crop's mean colour
+black       black
 blur        the crop, blurred until unreadable
+random      a box of the requested size at a random place of the same picture
+whole       the whole picture, at the resolution of a crop
 none        no picture
 no-tool     nothing: the model is not offered the tool
 """
-RANDOM = ("noise", "other")
+RANDOM = ("noise", "noise-added", "other", "random")
 """Probes that depend on a seed."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from lfpc.evaluation.differences import adjust, difference_row, field, score
 from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.probes import OWN, REPEAT, paired
+from lfpc.evaluation.use import crop_use
 from lfpc.metrics.statistics import bootstrap_interval
 from lfpc.metrics.summary import Records, Timing, truncated_questions
 from lfpc.published.benchmarks import score_task
@@ -104,7 +105,7 @@ def condition_results(
         "accuracy",
         "incomplete" (see `shortfall`), "truncated", and the accuracy lost as a difference row over
         "all" questions and over those with a crop ("tool"); None without pairs, p_holm adjusted
-        over the probes except "repeat".
+        over the probes except "repeat"; "use": see `lfpc.evaluation.use.crop_use`.
     """
     own = by_probe[OWN]
     used = [record for record in own if record.tool]
@@ -136,6 +137,7 @@ def condition_results(
         "seconds_alone": alone and alone.median,
         "cpu_seconds_alone": alone and alone.cpu,
         "probes": probes,
+        "use": crop_use(by_probe),
     }
 
 

@@ -57,7 +57,31 @@ def probe_lines(condition: Mapping[str, Any]) -> list[str]:
         for probe, found in condition["probes"].items()
         if found["all"]
     ]
-    return [*_columns(lines), *notes, *fault_lines(condition)]
+    return [*_columns(lines), *notes, *use_lines(condition), *fault_lines(condition)]
+
+
+def use_lines(condition: Mapping[str, Any]) -> list[str]:
+    """`crop_use` as lines, each a measure with its interval."""
+    use = condition.get("use") or {}
+    told = {
+        "call_gain": "wrong without the tool, right with it: {} of {} questions",
+        "call_harm": "right without the tool, wrong with it: {} of {} questions",
+        "unlooked": f"same answer with {use.get('swapped')} for the crop: {{}} of {{}} questions "
+        f"with a crop",
+        "known": f"lost with {use.get('swapped')} for the crop, where the answer is right without "
+        f"the tool: {{}} points of {{}} questions",
+        "unknown": "where it is wrong without the tool: {} points of {} questions",
+    }
+    lines: list[str] = []
+    for key, text in told.items():
+        if row := use.get(key):
+            size = _percent_interval(row) if "share" in row else _points(row)
+            lines.append(text.format(size, row["n"]))
+    return lines
+
+
+def _percent_interval(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['share']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def fault_lines(condition: Mapping[str, Any], name: str = "") -> list[str]:

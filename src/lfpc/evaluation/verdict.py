@@ -14,7 +14,9 @@ _COMPLETE = 0.95
 _SHOWN = {
     "noise": "noise",
     "other": "another picture",
+    "noise-added": "noise added to the crop",
     "mean": "the crop's mean colour",
+    "black": "a black crop",
     "blur": "a blurred crop",
 }
 """Probes that a verdict rests on, the first that ran; a missing picture is none of them, as a model

@@ -4,6 +4,7 @@ command line.
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -98,6 +99,62 @@ class DemoConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig:
+    """Configuration of the study: one group of arms over several training seeds."""
+
+    out: Path = Path("out/study")
+    """Folder for all results; an existing study continues. One folder per group."""
+    group: Literal["gap", "grounding", "laziness"] = "gap"
+    """Arms to train. gap: with and without it, by selection or simpler rules; grounding: forms of
+    Stage II's reward; laziness: dependence during training."""
+    base: Path | None = None
+    """Checkpoint to start from. Default: the base checkpoint in the package."""
+    seeds: int = 8
+    """Training runs per arm."""
+    first_seed: int = 100
+    """Number of the first training seed. Choices were made with seeds below 100."""
+    questions: int = 600
+    """Held-out questions."""
+    split: Literal["wide-validation", "wide-test", "wide-large"] = "wide-test"
+    """Split of the questions. wide-validation: to choose on; wide-test: to report on; wide-large:
+    originals of four times the full budget."""
+    budgets: tuple[int, ...] = (25, 64, 144, 256)
+    """Visual tokens of the first views that are asked, in rising order."""
+    ladder: tuple[int, ...] = (256, 144, 64, 36, 25)
+    """Ladder of resolution selection, in visual tokens."""
+    steps: int = 80
+    """Training steps of every arm; a continued arm has as many again."""
+    train_samples: int = 640
+    """Number of training samples."""
+    hard_samples: int = 768
+    """Number of hard training samples, with truth boxes."""
+    learning_rate: float = 3e-4
+    """Peak AdamW learning rate of every run."""
+    temperature: float = 0.6
+    """Sampling temperature in training."""
+    processes: int | None = None
+    """Number of parallel runs. Default: one per core, at most 4."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "questions", "steps", "train_samples", "hard_samples", "processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"`{name}` must be at least 1, got {value}")
+        if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
+            raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
+
+    @property
+    def full(self) -> int:
+        """Visual tokens of the full budget."""
+        return self.ladder[0]
+
+    @property
+    def parallel(self) -> int:
+        """Number of parallel runs."""
+        return self.processes or min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
     """Configuration of the base checkpoint's training."""
 
@@ -129,6 +186,13 @@ class PretrainConfig:
     unreadable: float = 0.0
     """Share of two-picture dialogues with an unreadable global picture, so that only the crop is
     right."""
+    wide: bool = False
+    """Marks of 12 to 52 pixels in place of 13 to 23, and calls and crops at every budget."""
+    spread: float = 0.12
+    """Imprecision of demonstrated boxes: standard deviation of the centre, in sides of the
+    object."""
+    zoom: float = 2.0
+    """Median side of demonstrated boxes, in sides of the object."""
     workers: int = 1
     """Processes that train the same weights, one thread each. Speed grows almost linearly, but runs
     are no longer bit-identical."""

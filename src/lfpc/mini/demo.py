@@ -14,19 +14,18 @@ from tqdm import tqdm
 
 from lfpc.episode import Game, Policy, episode
 from lfpc.errors import CheckpointError
-from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN, PROBES
 from lfpc.evaluation.protocol import prompt_hash
-from lfpc.evaluation.run import evaluate_probe, evaluation_inputs, first_view
+from lfpc.evaluation.run import first_view
 from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_by_turns, write_timings
 from lfpc.looks import original_look
 from lfpc.metrics.summary import Records
-from lfpc.mini.config import ABLATIONS, CONTINUED, CONTROLS, DemoConfig
+from lfpc.mini.config import ABLATIONS, CONTINUED, CONTROLS, DemoConfig, StudyConfig
 from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
+from lfpc.mini.trials import Asked, Probes, Trials, last_checkpoint, miniature
 from lfpc.playing.driver import Start
-from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.identity import model_identity
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
@@ -42,27 +41,24 @@ from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.run import select
 from lfpc.storage.files import FolderLock, write_text
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_formats, check_run
+from lfpc.storage.runs import Kind, check_formats, check_run
 from lfpc.training.config import TrainConfig
-from lfpc.training.local import train
 from lfpc.training.presets import preset
 from lfpc.training.state import checkpoint_folder
 
-PROBES_BY_BUDGET: dict[str, tuple[str, ...]] = {
+PROBES_BY_BUDGET: Probes = {
     "small": ("own", "noise", "repeat", "truth", "other", "none"),
     "full": ("own", "noise"),
 }
 """Probes of the first seed's arms, by budget."""
-FURTHER_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise"), "full": ("own", "noise")}
+FURTHER_PROBES: Probes = {"small": ("own", "noise"), "full": ("own", "noise")}
 """Probes of the other seeds, and of the controls."""
-ABLATION_PROBES: dict[str, tuple[str, ...]] = {"small": ("own", "noise")}
+ABLATION_PROBES: Probes = {"small": ("own", "noise")}
 """Probes of the ablations, for their rows of the table."""
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
 SELECTED = "selected"
 """Folder of a split's samples with their budgets, inside the split."""
 TABLE_FILE = "table.md"
-STEP_COST = 30.0
-"""Duration of a training step in questions, for the progress bar."""
 MAX_TURNS = BASE_SETTINGS.max_turns
 MAX_NEW_TOKENS = BASE_SETTINGS.max_new_tokens
 
@@ -105,111 +101,53 @@ def _demo(config: DemoConfig, *, progress: bool) -> Path:
     for run in runs.values():  # before anything is written
         check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
     _print("data and resolution selection", progress)
-    _select(train_folder, "train", config.train_samples, base, config, progress=progress)
-    _select(hard_folder, "hard", config.hard_samples, base, config, progress=progress)
+    select_budgets(data, "train", config.train_samples, base, config, progress=progress)
+    select_budgets(data, "hard", config.hard_samples, base, config, progress=progress)
     questions = write_split(data / config.split, config.split, config.asked)
     _print(f"train and evaluate {', '.join(config.arms)}", progress)
-    known = _run_all(runs, questions, config, progress=progress)
+    trials = _trials(runs, config)
+    known = trials.run(questions, config.parallel, label="lfpc demo", progress=progress)
     _print("seconds per question, one at a time", progress)
-    _time(config, runs, questions)
-    return _write(config, known, questions)
+    _time(trials, questions)
+    stage2 = next(one for one in trials.asked if (one.arm, one.seed) == ("stage2", 0))
+    return _write(config, known, known[trials.place(stage2, "small") / OWN])
 
 
-Run = tuple[str, int]
-"""(arm, seed)."""
-
-
-def _run_all(
-    runs: Mapping[Run, TrainConfig],
-    questions: Sequence[Sample],
-    config: DemoConfig,
-    *,
-    progress: bool,
-) -> Known:
-    """Train and evaluate every run that is not on disk, in parallel. Returns the records of each
-    evaluation by its folder.
-    """
-    jobs: list[Job] = []
-    files: dict[Path, tuple[int, float]] = {}
-    for (arm, seed), run in sorted(runs.items(), key=lambda item: item[0][0] in ABLATIONS):
-        parent = ("train", CONTINUED[arm], seed) if arm in CONTINUED else None
-        trained = ("train", arm, seed)
-        jobs.append(Job(trained, train_quietly, (run,), after=parent))
-        asked = (arm, run, questions, config)
-        jobs.append(Job(("evaluate", arm, seed), evaluate_run, asked, after=trained))
-        files[run.out / METRICS_FILE] = (run.steps, STEP_COST)
-        for budget, probes in _probes(arm, seed).items():
-            place = _place(config, arm, seed, budget)
-            files |= {place / probe / EPISODES_FILE: (len(questions), 1.0) for probe in probes}
-    with bar_over_files(files, "lfpc demo", shown=progress) as update:
-        results = run_jobs(jobs, config.parallel, update)
-    return {
-        folder: some
-        for arm, seed in runs
-        for folder, some in results["evaluate", arm, seed].items()
-    }
-
-
-def train_quietly(run: TrainConfig) -> None:
-    """One training run without a progress bar."""
-    train(run, progress=False)
-
-
-def evaluate_run(
-    arm: str, run: TrainConfig, questions: Sequence[Sample], config: DemoConfig
-) -> Known:
-    """Records of one trained arm at every budget and under every probe, by folder."""
-    known: dict[Path, Records] = {}
-    first = _evaluation_config(run, config, arm, "small", "own")
-    policy = load_policy(first)
-    inputs = evaluation_inputs(first)
-    for budget, probes in _probes(arm, run.seed).items():
-        for probe in probes:
-            folder = _place(config, arm, run.seed, budget) / probe
-            known[folder] = evaluate_probe(
-                policy,
-                questions,
-                _evaluation_config(run, config, arm, budget, probe),
-                folder,
-                inputs=inputs,
-                samples_file=config.out / SAMPLES_FILE,
-                progress=False,
+def _trials(runs: Mapping[tuple[str, int], TrainConfig], config: DemoConfig) -> Trials:
+    ordered = sorted(runs.items(), key=lambda item: item[0][0] in ABLATIONS)
+    return Trials(
+        out=config.out,
+        budgets={"small": config.small, "full": config.full},
+        runs=dict(ordered),
+        parents=CONTINUED,
+        asked=[
+            Asked(
+                arm=arm,
+                seed=seed,
+                checkpoint=last_checkpoint(run),
+                probes=_probes(arm, seed),
+                after=arm,
             )
-    return known
-
-
-def _evaluation_config(
-    run: TrainConfig, config: DemoConfig, arm: str, budget: str, probe: str
-) -> EvaluationConfig:
-    return EvaluationConfig(
-        model=str(checkpoint_folder(run.out, run.steps)),
-        budget=config.small if budget == "small" else config.full,
-        probe=probe,
-        arm=arm,
-        crop=CROPS,
-        max_turns=MAX_TURNS,
-        max_new_tokens=MAX_NEW_TOKENS,
-        seed=run.seed,
+            for (arm, seed), run in runs.items()
+        ],
     )
 
 
-def _probes(arm: str, seed: int) -> dict[str, tuple[str, ...]]:
+def _probes(arm: str, seed: int) -> Probes:
     """Probes by budget."""
     if arm in ABLATIONS:
         return ABLATION_PROBES
     return FURTHER_PROBES if seed or arm in CONTROLS else PROBES_BY_BUDGET
 
 
-def _place(config: DemoConfig, arm: str, seed: int, budget: str) -> Path:
-    return config.out / f"seed{seed}" / "evaluate" / arm / budget
-
-
-def _time(config: DemoConfig, runs: Mapping[Run, TrainConfig], questions: Sequence[Sample]) -> None:
+def _time(trials: Trials, questions: Sequence[Sample]) -> None:
     """Measure seconds per question with the first seed's models, one question at a time and the
     models by turns. All are measured again if one is missing.
     """
-    cells = [(arm, budget) for arm in config.arms for budget in _probes(arm, 0)]
-    places = {cell: _place(config, cell[0], 0, cell[1]) for cell in cells}
+    first = [one for one in trials.asked if one.seed == 0]
+    places = {
+        (one.arm, budget): trials.place(one, budget) for one in first for budget in one.probes
+    }
     if all(map(read_timings, places.values())):
         return
     look = PROBES[OWN](questions, CROPS, 0)
@@ -219,12 +157,10 @@ def _time(config: DemoConfig, runs: Mapping[Run, TrainConfig], questions: Sequen
         return episode(sample, view, look=look, protocol=PROTOCOL, max_turns=MAX_TURNS)
 
     asked = dict[tuple[str, str], tuple[Policy, Start]]()
-    for arm in config.arms:
-        first = _evaluation_config(runs[arm, 0], config, arm, "small", OWN)
-        policy = load_policy(first)
-        for budget in _probes(arm, 0):
-            tokens = _evaluation_config(runs[arm, 0], config, arm, budget, OWN).budget
-            asked[arm, budget] = policy, partial(start, tokens)
+    for one in first:
+        policy = load_policy(trials.evaluation(one, "small", OWN))
+        for budget in one.probes:
+            asked[one.arm, budget] = policy, partial(start, trials.budgets[budget])
     for cell, timing in time_by_turns(questions, asked, questions=15).items():
         write_timings(places[cell], [timing])
 
@@ -235,7 +171,7 @@ def run_config(
     """The training configuration of `arm`: its preset, at the miniature's size."""
     parent = CONTINUED.get(arm)
     return replace(
-        preset(arm),
+        miniature(preset(arm)),
         data=hard_folder if parent and arm != "stage2-easy-data" else train_folder,
         init=checkpoint_folder(config.out / f"seed{seed}" / parent, config.steps)
         if parent
@@ -243,25 +179,26 @@ def run_config(
         out=config.out / f"seed{seed}" / arm,
         original_budget=config.full,
         fixed_budget=config.small,
-        crop=CROPS,
-        max_turns=MAX_TURNS,
         steps=config.stage2_steps if parent else config.steps,
-        prompts_per_step=16,
         learning_rate=config.learning_rate,
-        warmup=5,
-        decay=True,
         temperature=config.temperature,
-        freeze_vision=True,
-        max_new_tokens=MAX_NEW_TOKENS,
-        save_every=10,
         seed=seed,
     )
 
 
-def _select(
-    folder: Path, split: str, count: int, base: Path, config: DemoConfig, *, progress: bool
-) -> None:
-    """Write a split, and a samples folder of it with budgets selected by the base model."""
+def select_budgets(
+    data: Path,
+    split: str,
+    count: int,
+    base: Path,
+    config: DemoConfig | StudyConfig,
+    *,
+    progress: bool,
+) -> Path:
+    """Write a split below `data`, and a samples folder of it with budgets selected by the base
+    model. Returns that folder.
+    """
+    folder = data / split
     chosen = folder / SELECTED
     samples = write_split(folder, split, count)
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
@@ -283,6 +220,7 @@ def _select(
             progress=progress,
         )
         write_samples(found.samples, chosen)
+    return chosen
 
 
 def _is_selected(chosen: Path, samples: Sequence[Sample]) -> bool:
@@ -292,10 +230,10 @@ def _is_selected(chosen: Path, samples: Sequence[Sample]) -> bool:
     return hashes == sample_hashes(samples)
 
 
-def _write(config: DemoConfig, known: Known, questions: Sequence[Sample]) -> Path:
+def _write(config: DemoConfig, known: Known, pictured: Records) -> Path:
     results = update_results(config.out, known=known)
     write_text(config.out / TABLE_FILE, results_markdown(results))
-    _picture(known[_place(config, "stage2", 0, "small") / OWN], config.out / "episode.png")
+    _picture(pictured, config.out / "episode.png")
     return write_report(
         config.out / "report",
         read_runs([config.out]),

@@ -81,7 +81,9 @@ class DenseBatch:
     picture's corner."""
 
 
-def dense_batch(rng: np.random.Generator, progress: float, scenes: int) -> DenseBatch:
+def dense_batch(
+    rng: np.random.Generator, progress: float, scenes: int, *, wide: bool = False
+) -> DenseBatch:
     """Whole pictures at four budgets, and crops that start at the mark itself and widen with
     `progress` in [0, 1].
     """
@@ -103,7 +105,7 @@ def dense_batch(rng: np.random.Generator, progress: float, scenes: int) -> Dense
     views = []
     targets = []
     for _ in range(count):
-        scene = pool_scene(int(rng.integers(scenes)))
+        scene = pool_scene(int(rng.integers(scenes)), wide=wide)
         side = scene.image.width
         region = (0, 0, side, side)
         if kind == "crop":

@@ -70,6 +70,29 @@ class CropShares:
     """Share with an unreadable global picture: only the right crop has the answer."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialogueRules:
+    """How the rows of a step are drawn."""
+
+    scenes: int
+    """Number of distinct pictures."""
+    shares: CropShares = CropShares()
+    wide: bool = False
+    """Scenes of a wide range of sizes, with calls and crops at every budget of `ROWS`."""
+    spread: float = 0.12
+    """Standard deviation of a box's centre in sides of its object."""
+    zoom: float = 2.0
+    """Median side of a box in sides of its object."""
+
+    def scene(self, rng: np.random.Generator) -> Scene:
+        """A random picture of the pool."""
+        return pool_scene(int(rng.integers(self.scenes)), wide=self.wide)
+
+    def box(self, rng: np.random.Generator, target: Box) -> Box:
+        """A sloppy box around `target`."""
+        return sloppy_box(rng, target, spread=self.spread, zoom=self.zoom)
+
+
 def reading_row(
     rng: np.random.Generator, scene: Scene, region: Region, grid: tuple[int, int]
 ) -> DialogueRow:
@@ -210,19 +233,20 @@ def _tool_prompt(pixels: PixelArray, question: str) -> list[Segment]:
     ]
 
 
-def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> DialogueRow:
+def call_row(
+    rng: np.random.Generator, scene: Scene, tokens: int, rules: DialogueRules
+) -> DialogueRow:
     """A row with the tool: mostly a call with a sloppy box, sometimes an answer at once if the
     picture allows it.
     """
     side = tokens * 28
     question = _tool_question(rng, scene)
-    mark_height = (question.about[0].mark_box.y1 - question.about[0].mark_box.y0) * side
-    readable = question.category == "relation" or mark_height >= READABLE
+    readable = _is_readable(question, side)
     at_once = readable and rng.random() < (0.3 if question.category == "relation" else 0.15)
     reply = (
         f"<answer>{question.answer}</answer><|im_end|>"
         if at_once
-        else call_text(sloppy_box(rng, question.about[0].box), side)
+        else call_text(rules.box(rng, question.about[0].box), side)
     )
     whole = (0, 0, *scene.image.size)
     return DialogueRow(
@@ -232,34 +256,35 @@ def call_row(rng: np.random.Generator, scene: Scene, tokens: int) -> DialogueRow
 
 
 def crop_row(
-    rng: np.random.Generator,
-    scene: Scene,
-    tokens: int,
-    shares: CropShares,
-    another: Callable[[], Scene],
-    *,
-    relations: float = 0.2,
+    rng: np.random.Generator, tokens: int, rules: DialogueRules, *, relations: float = 0.2
 ) -> DialogueRow:
     """Global picture, call, crop, answer; trained on the answer only.
 
-    The answer is always the true one: `shares` sets how reliable either picture is,
+    The answer is always the true one: the rules' shares set how reliable either picture is,
     `relations` how many questions are about a relation.
     """
     side = tokens * 28
+    shares = rules.shares
+    scene = rules.scene(rng)
     question = _tool_question(rng, scene, relations)
-    box = sloppy_box(rng, question.about[0].box)
+    if rules.wide:
+        wanted = rng.random() >= shares.unreadable
+        while _is_readable(question, side) != wanted and question.category != "relation":
+            scene = rules.scene(rng)
+            question = _tool_question(rng, scene, 0.0)
+    box = rules.box(rng, question.about[0].box)
     source = scene
     luck = rng.random() - shares.hit
     if 0 <= luck < shares.contradict:
-        source, box = _lookalike(rng, question.about[0].color, another)
+        source, box = _lookalike(rng, question.about[0].color, rules)
     elif luck >= shares.contradict and rng.random() < 0.5:
         others = [thing for thing in scene.things if thing not in question.about] or list(
             scene.things
         )
-        box = sloppy_box(rng, others[int(rng.integers(len(others)))].box)
+        box = rules.box(rng, others[int(rng.integers(len(others)))].box)
     elif luck >= shares.contradict:
         x, y = rng.uniform(0.05, 0.95, 2)
-        box = sloppy_box(rng, Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05))
+        box = rules.box(rng, Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05))
     corners = np.round(np.array(box.corners) * side) / side  # the shown box is that of the call
     shown = crop_view(source.image, Box.from_pixels(corners.tolist(), (1, 1)), CROPS)
     whole = (0, 0, *scene.image.size)
@@ -273,15 +298,19 @@ def crop_row(
     return DialogueRow(segments, _known(scene, whole, (tokens, tokens)))
 
 
-def _lookalike(
-    rng: np.random.Generator, color: str, another: Callable[[], Scene]
-) -> tuple[Scene, Box]:
+def _is_readable(question: SceneQuestion, side: int) -> bool:
+    """Whether a picture of side x side pixels answers the question; a relation always."""
+    mark = question.about[0].mark_box
+    return question.category == "relation" or (mark.y1 - mark.y0) * side >= READABLE
+
+
+def _lookalike(rng: np.random.Generator, color: str, rules: DialogueRules) -> tuple[Scene, Box]:
     """Another scene with a thing of the same colour, and a box around that thing."""
     for _ in range(50):
-        scene = another()
+        scene = rules.scene(rng)
         for thing in scene.things:
             if thing.color == color:
-                return scene, sloppy_box(rng, thing.box)
+                return scene, rules.box(rng, thing.box)
     raise ValueError(f"no scene of the pool shows a {color} thing; draw from more scenes")
 
 
@@ -307,38 +336,34 @@ SETTLED = {
     "dialogue": 0.25,
 }
 """The same with more dialogues, for a model that reads the whole picture."""
-SMALL_ROWS = {5: 16, 6: 12, 8: 8}
-"""Visual tokens along a side of a small global picture -> rows per step."""
+ROWS = {5: 16, 6: 12, 8: 8, 10: 6, 12: 5, 14: 4, 16: 3}
+"""Visual tokens along a side of a global picture -> rows per step."""
+SMALL = (5, 6, 8)
 
 
 def dialogue_rows(
-    rng: np.random.Generator,
-    kinds: Mapping[str, float],
-    *,
-    scenes: int,
-    shares: CropShares = CropShares(),
+    rng: np.random.Generator, kinds: Mapping[str, float], rules: DialogueRules
 ) -> tuple[str, list[DialogueRow]]:
     """Rows of one kind for one step, drawn with the shares `kinds`."""
     kind = str(rng.choice(list(kinds), p=list(kinds.values())))
-
-    def scene() -> Scene:
-        return pool_scene(int(rng.integers(scenes)))
-
     if kind == "call":
-        tokens = int(rng.choice([5, 6, 8, 16], p=[0.3, 0.1, 0.25, 0.35]))
-        count = (SMALL_ROWS | {16: 3})[tokens]
-        return kind, [call_row(rng, scene(), tokens) for _ in range(count)]
+        tokens = int(
+            rng.choice(list(ROWS))
+            if rules.wide
+            else rng.choice([5, 6, 8, 16], p=[0.3, 0.1, 0.25, 0.35])
+        )
+        return kind, [call_row(rng, rules.scene(rng), tokens, rules) for _ in range(ROWS[tokens])]
     if (
         kind == "dialogue" and rng.random() < 0.3
     ):  # a relation is readable in the global picture at every budget
-        tokens = int(rng.choice(list(SMALL_ROWS)))
-        return kind, [
-            crop_row(rng, scene(), tokens, shares, scene, relations=1.0)
-            for _ in range(SMALL_ROWS[tokens])
-        ]
+        tokens = int(rng.choice(list(ROWS) if rules.wide else SMALL))
+        return kind, [crop_row(rng, tokens, rules, relations=1.0) for _ in range(ROWS[tokens])]
+    if kind == "dialogue" and rules.wide:
+        tokens = int(rng.choice(list(ROWS)))
+        return kind, [crop_row(rng, tokens, rules) for _ in range(ROWS[tokens])]
     if kind == "dialogue":
-        tokens, count = (8, 8) if rng.random() < shares.unreadable else (16, 4)
-        return kind, [crop_row(rng, scene(), tokens, shares, scene) for _ in range(count)]
+        tokens, count = (8, 8) if rng.random() < rules.shares.unreadable else (16, 4)
+        return kind, [crop_row(rng, tokens, rules) for _ in range(count)]
     count, grids = {
         "crop": (16, [(4, 4), (4, 5), (5, 4), (5, 5)]),
         "region": (8, [(8, 8)]),
@@ -349,7 +374,7 @@ def dialogue_rows(
     grid = grids[int(rng.integers(len(grids)))]
     rows = []
     for _ in range(count):
-        drawn = scene()
+        drawn = rules.scene(rng)
         region: Region = (0, 0, *drawn.image.size)
         if kind == "crop":
             region = crop_region(rng, drawn, grid, 1.0 + 1.8 * rng.random())

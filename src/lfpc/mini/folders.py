@@ -12,6 +12,9 @@ from lfpc.mini.scenes import (
     HARD,
     LARGE,
     TRANSFER,
+    WIDE,
+    WIDE_HARD,
+    WIDE_LARGE,
     Scene,
     SceneQuestion,
     SceneRules,
@@ -31,6 +34,11 @@ SPLITS: dict[str, tuple[int, SceneRules]] = {
     "hard-test": (15, HARD),
     "transfer": (16, TRANSFER),
     "large": (17, LARGE),
+    "wide": (20, WIDE),
+    "wide-hard": (21, WIDE_HARD),
+    "wide-validation": (22, WIDE),
+    "wide-test": (23, WIDE),
+    "wide-large": (24, WIDE_LARGE),
 }
 """Split -> (first part of its scene seeds, rules of its scenes). 10 belongs to pretraining."""
 CROPS = CropRules(min_tokens=16, max_tokens=25)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lfpc.mini.scenes import EASY, HARD, Scene, draw_scene
+from lfpc.mini.scenes import EASY, HARD, WIDE, WIDE_HARD, Scene, draw_scene
 from lfpc.policies.qwen.vision import MEAN, STD
 
 PRETRAIN_SEEDS = 10
@@ -18,9 +18,10 @@ Region = tuple[float, float, float, float]
 
 
 @lru_cache(maxsize=8000)
-def pool_scene(index: int) -> Scene:
+def pool_scene(index: int, *, wide: bool = False) -> Scene:
     """Scene `index` of pretraining; every third is a hard one."""
-    return draw_scene([PRETRAIN_SEEDS, index], HARD if index % 3 == 2 else EASY)
+    easy, hard = (WIDE, WIDE_HARD) if wide else (EASY, HARD)
+    return draw_scene([PRETRAIN_SEEDS, index], hard if index % 3 == 2 else easy)
 
 
 def patches(pixels: np.ndarray) -> torch.Tensor:

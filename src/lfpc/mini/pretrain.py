@@ -27,6 +27,7 @@ from lfpc.mini.dialogues import (
     SETTLED,
     SINGLE,
     CropShares,
+    DialogueRules,
     collate,
     dialogue_loss,
     dialogue_rows,
@@ -87,18 +88,23 @@ class PretrainModel:
         self, phase: str, rng: np.random.Generator, done: float
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and facts of one step, `done` in [0, 1] into its phase."""
-        scenes = self.config.scenes
+        config = self.config
         table = self.model.get_input_embeddings().weight
-        if phase == "dense" or rng.random() < self.config.dense_share:
+        if phase == "dense" or rng.random() < config.dense_share:
             progress = min(1.0, max(0.0, (done - 0.35) / 0.5)) if phase == "dense" else 1.0
-            return dense_loss(
-                self.model.model.visual, self.heads, table, dense_batch(rng, progress, scenes)
-            )
-        kinds = (
-            SETTLED if phase == "settle" else MIXED if done > 0.35 or self.config.init else SINGLE
-        )
+            batch = dense_batch(rng, progress, config.scenes, wide=config.wide)
+            return dense_loss(self.model.model.visual, self.heads, table, batch)
+        kinds = SETTLED if phase == "settle" else MIXED if done > 0.35 or config.init else SINGLE
         kind, rows = dialogue_rows(
-            rng, kinds, scenes=scenes, shares=crop_shares(self.config, phase)
+            rng,
+            kinds,
+            DialogueRules(
+                scenes=config.scenes,
+                shares=crop_shares(config, phase),
+                wide=config.wide,
+                spread=config.spread,
+                zoom=config.zoom,
+            ),
         )
         image_id = self.model.config.image_token_id
         pad_id = self.tokenizer.get_vocab()["<|endoftext|>"]

@@ -43,6 +43,11 @@ class SceneRules:
     """Half the side of an object."""
     mark: tuple[int, int] = (17, 23)
     """Height of a capital letter."""
+    mark_share: tuple[float, float] | None = None
+    """Height of a capital letter in radii, in place of `mark`; radii are then log-uniform."""
+    twins: float = 0.0
+    """Share of pictures in which an object, where there is room, has another of its shape and size
+    beside it, in another colour and with a mark of its own: a loose crop shows both marks."""
 
 
 EASY = SceneRules()
@@ -50,6 +55,16 @@ HARD = SceneRules(objects=(5, 8), radius=(22, 30), mark=(13, 17))
 """Smaller marks, more distractors: Stage II's hard samples."""
 TRANSFER = SceneRules(side=560, objects=(6, 8), radius=(24, 34), mark=(15, 20))
 """Larger pictures too, for transfer: never trained on."""
+WIDE = SceneRules(objects=(3, 6), radius=(20, 72), mark_share=(0.58, 0.72), twins=0.5)
+"""Marks of 12 to 52 pixels, log-uniform: every budget from 25 to 256 visual tokens shows some and
+not others."""
+WIDE_HARD = SceneRules(objects=(5, 8), radius=(18, 40), mark_share=(0.58, 0.72), twins=0.5)
+"""The smaller half of them, with more distractors."""
+WIDE_LARGE = SceneRules(
+    side=896, objects=(5, 8), radius=(20, 72), mark_share=(0.58, 0.72), twins=0.5
+)
+"""Originals of four times the full budget, as the paper's 16,384 visual tokens show half the side
+of an 8K picture."""
 LARGE = SceneRules(side=1680, objects=(6, 8), radius=(26, 38), mark=(13, 17))
 """For models of usual size: marks are 7 to 9 pixels high in a view of 1,024 visual tokens (896 x
 896 pixels)."""
@@ -107,17 +122,23 @@ def draw_scene(seed: int | Sequence[int], rules: SceneRules = EASY) -> Scene:
     colors = rng.permutation(list(COLORS))[
         :count
     ]  # every object its own: a colour and a shape name it twice over
-    placed: list[tuple[int, int, int]] = []
+    paired = rules.twins > 0 and rng.random() < rules.twins
+    placed: list[Spot] = []
     things: list[Thing] = []
-    for color in colors:
+    unused = [str(color) for color in colors]
+    while unused:
         spot = _free_spot(rng, rules, placed)
-        if spot is not None:
-            placed.append(spot)
-            things.append(
-                _draw_thing(
-                    pen, rng, rules, spot, str(color), SHAPES[int(rng.integers(len(SHAPES)))]
-                )
-            )
+        color = unused.pop(0)
+        if spot is None:
+            continue
+        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        twin = _spot_beside(rng, rules, spot, placed) if paired and unused else None
+        for here, its_color in ((spot, color), (twin, unused[0] if twin else "")):
+            if here is not None:
+                placed.append(here)
+                things.append(_draw_thing(pen, rng, rules, here, its_color, shape))
+        if twin is not None:
+            unused.pop(0)
     return Scene(image, tuple(things))
 
 
@@ -153,23 +174,48 @@ def _texture(rng: np.random.Generator, side: int) -> Image.Image:
     )
 
 
-def _free_spot(
-    rng: np.random.Generator, rules: SceneRules, placed: list[tuple[int, int, int]]
-) -> tuple[int, int, int] | None:
-    """(centre x, centre y, radius) that touches no placed object, or None after 60 tries."""
+Spot = tuple[int, int, int]
+"""Centre x, centre y and radius of an object, in pixels."""
+
+
+def _free_spot(rng: np.random.Generator, rules: SceneRules, placed: Sequence[Spot]) -> Spot | None:
+    """A spot that touches no placed object, or None after 60 tries."""
+    least, greatest = rules.radius
     for _ in range(60):
-        r = int(rng.integers(rules.radius[0], rules.radius[1] + 1))
+        if rules.mark_share is None:
+            r = int(rng.integers(least, greatest + 1))
+        else:
+            r = round(float(np.exp(rng.uniform(np.log(least), np.log(greatest)))))
         x, y = (int(v) for v in rng.integers(r + 2, rules.side - r - 2, 2))
-        if all(max(abs(x - a), abs(y - b)) > r + c + 6 for a, b, c in placed):
+        if _is_free((x, y, r), placed):
             return x, y, r
     return None
+
+
+def _spot_beside(
+    rng: np.random.Generator, rules: SceneRules, spot: Spot, placed: Sequence[Spot]
+) -> Spot | None:
+    """A spot of the same radius on one side of `spot`, or None if there is no room."""
+    x, y, r = spot
+    step = 2 * r + 7
+    for dx, dy in rng.permutation([(step, 0), (-step, 0), (0, step), (0, -step)]):
+        a, b = x + int(dx), y + int(dy)
+        inside = all(r + 2 <= v < rules.side - r - 2 for v in (a, b))
+        if inside and _is_free((a, b, r), placed):
+            return a, b, r
+    return None
+
+
+def _is_free(spot: Spot, placed: Sequence[Spot]) -> bool:
+    x, y, r = spot
+    return all(max(abs(x - a), abs(y - b)) > r + c + 6 for a, b, c in placed)
 
 
 def _draw_thing(
     pen: ImageDraw.ImageDraw,
     rng: np.random.Generator,
     rules: SceneRules,
-    spot: tuple[int, int, int],
+    spot: Spot,
     color: str,
     shape: str,
 ) -> Thing:
@@ -187,7 +233,12 @@ def _draw_thing(
     else:
         pen.polygon(outline[shape], fill=tint)
     mark = MARKS[int(rng.integers(len(MARKS)))]
-    font = _font_of_height(int(rng.integers(rules.mark[0], rules.mark[1] + 1)))
+    height = (
+        int(rng.integers(rules.mark[0], rules.mark[1] + 1))
+        if rules.mark_share is None
+        else round(r * rng.uniform(*rules.mark_share))
+    )
+    font = _font_of_height(height)
     left, top, right, bottom = pen.textbbox((0, 0), mark, font=font)
     low = r // 3 if shape == "tent" else 0  # a triangle is wider further down
     mx = x - (right - left) / 2 + int(rng.integers(-3, 4))

@@ -38,7 +38,7 @@ class CheckpointSettings:
     """Turn limit of an episode."""
     max_new_tokens: int = 512
     """Token limit of a reply."""
-    first_view: Literal["selected", "original", "fixed"] | None = None
+    first_view: Literal["selected", "random", "original", "fixed"] | None = None
     """Kind of first-view budget in training. None: no reinforcement learning so far."""
     small_budget: int | None = 1024
     """Visual tokens of a reduced first view: the fixed budget, or the most frequent selected one.

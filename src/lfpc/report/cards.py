@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lfpc.answers import normalise
 from lfpc.dialogue import Crop, Malformed
 from lfpc.episode import Stop
+from lfpc.evaluation.use import same_answer
 from lfpc.records import EpisodeRecord, TurnRecord, terms_to_json, turn_to_json
 from lfpc.report.cells import PROBE_NAMES, lost_kind, probe_name
 from lfpc.report.evidence import NamedLook
@@ -100,9 +100,8 @@ def reason(record: EpisodeRecord) -> str:
 
 def answer_change(own: EpisodeRecord, other: EpisodeRecord) -> str:
     """Whether the answer under a probe differs from the ordinary one."""
-    if own.failed or other.failed or own.said is None or other.said is None:
-        return ""
-    return UNCHANGED if normalise(own.said) == normalise(other.said) else "answer changed"
+    same = same_answer(own, other)
+    return "" if same is None else UNCHANGED if same else "answer changed"
 
 
 def card(

@@ -11,12 +11,16 @@ from lfpc.report.numbers import with_interval
 
 PROBE_NAMES = {
     "noise": "noise",
+    "noise-added": "noise added",
     "truth": "truth box",
     "truth-wide": "truth box, wide",
     "truth-each": "each truth box",
     "other": "other picture",
     "mean": "mean colour",
+    "black": "black crop",
     "blur": "blurred crop",
+    "random": "random place",
+    "whole": "whole picture",
     "none": "no picture",
     "no-tool": "no tool",
     "repeat": "own crop again",

@@ -275,6 +275,7 @@ def resolution_note(evidence: Evidence) -> str:
     words = {
         "original": "the original's resolution",
         "selected": "each sample's selected budget",
+        "random": "the selected budgets, dealt at random",
         "fixed": "one fixed budget",
     }
     views: dict[str, list[str]] = {}

@@ -15,15 +15,16 @@ def selection_lines(found: Selection) -> list[str]:
     """Lines for a terminal: a bar per level, then the counts."""
     total = max(1, len(found.samples) + found.dropped)
     lines = [
-        f"{level_name(level):>8}: {level.changed:>6} samples changed their answer "
-        f"{'#' * round(50 * level.changed / total)}"
+        f"{level_name(level):>8}: {level.changed:>6} samples changed their answer, "
+        f"{level.changed_right:>6} of them a right one {'#' * round(50 * level.changed / total)}"
         for level in found.ladder[1:]
     ]
     failed = found.failed or {}
     lines += [f"sample {name!r} is left out: {why}" for name, why in list(failed.items())[:5]]
+    wrong = f"{found.wrong} ({100 * found.wrong / total:.0f} %)"
     return [
         *lines,
-        f"never changed: {found.never}; wrong at the original: {found.wrong}; dropped: "
+        f"never changed: {found.never}; wrong at the original: {wrong}; dropped: "
         f"{found.dropped}; failed: {len(failed)}",
         *warning_lines(found),
     ]
@@ -109,6 +110,7 @@ def _table(found: Selection) -> TextTable:
             "Level",
             "Visual tokens, median",
             "First changed here",
+            "Of these, right at the original",
             "Right, of all",
             "Samples asked",
             "Right",
@@ -127,6 +129,7 @@ def _row(level: Level, total: int) -> tuple[str, ...]:
         level_name(level),
         "none" if level.tokens is None else f"{level.tokens:,.0f}",
         f"{level.changed:,}",
+        share(level.changed_right, level.changed),
         share(level.right_all, total),
         f"{level.asked:,}",
         share(level.right, level.asked),

@@ -5,6 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.gain import NOTHING as NO_GAIN
 from lfpc.evaluation.incomplete import share
+from lfpc.evaluation.probes import NO_TOOL
 from lfpc.evaluation.results import lost
 from lfpc.report.cells import (
     METRIC_NAMES,
@@ -29,6 +30,7 @@ from lfpc.report.numbers import (
     p_value,
     percent,
     points,
+    with_interval,
 )
 
 
@@ -47,6 +49,7 @@ def page_tables(
         results_table(results, name),
         probe_table(results, name),
         gain_table(results, name),
+        use_table(results, name),
         localisation_table(results, name),
         efficiency_table(results, name),
         difference_table("differences", "Differences", compared.get("differences", ()), name),
@@ -156,6 +159,52 @@ def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
     )
     columns = ("in place of the crop", "gain, nats", "p", "helped", "nothing", "hurt", "questions")
     return Table("gain", "Gain of a crop", note, columns, rows)
+
+
+def use_table(results: Mapping[str, Any], name: Namer) -> Table:
+    """One view of what each policy does with its crops; without rows if no probe tells."""
+
+    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
+        use, summary = one["use"], one["summary"]
+        alone = one["probes"].get(NO_TOOL, {}).get("accuracy")
+        first = (one.get("gain") or {"looks": {}})["looks"].get("noise", {})
+        yield Cell(name(arm, budget))
+        yield Cell(percent(summary["accuracy"]), episodes_link(arm, budget, "right"))
+        yield Cell(percent(alone))
+        for key in ("call_gain", "call_harm", "unlooked"):
+            row = use.get(key) or {}
+            yield Cell(with_interval(row.get("share"), [row.get("low"), row.get("high")]))
+        for key in ("known", "unknown"):
+            yield Cell(points(use.get(key) or {}))
+        early = episodes_link(arm, budget, "early")
+        told = summary["answered_before_crop"]
+        yield Cell(percent(told), early if told else "")
+        yield Cell(nats(first))
+
+    found = [one for one in conditions(results) if one[2].get("use")]
+    swapped = {one["use"].get("swapped") for *_, one in found} - {None}
+    shown = ", ".join(sorted(map(probe_name, swapped))) or "something else"
+    note = (
+        "Of all questions: wrong without the tool and right with it (gained), and the reverse "
+        f"(harmed). Of questions with a crop: same answer with {shown} for the crop. Points lost "
+        "that way where the answer is right without the tool, and where it is wrong. Text that "
+        "already answers before the first crop. Gain of the own crop over noise, in nats."
+    )
+    columns = (
+        "condition",
+        "accuracy",
+        "without the tool",
+        "gained",
+        "harmed",
+        "same answer",
+        "lost, known",
+        "lost, unknown",
+        "answered first",
+        "gain, nats",
+    )
+    return Table(
+        "use", "Use of the crops", note, columns, tuple(tuple(cells(*one)) for one in found)
+    )
 
 
 def localisation_table(results: Mapping[str, Any], name: Namer) -> Table:

@@ -56,6 +56,9 @@ class Level:
     right_all: int = 0
     """Of all samples, those answered rightly here, or at the last level above that they were asked
     at."""
+    changed_right: int = 0
+    """Of the samples whose answer first differed here, those answered rightly at the original. Only
+    these lost something here; the others changed one wrong answer for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +223,9 @@ def _level(place: int, name: float, results: Sequence[SearchResult], changed: in
         changed=changed,
         tokens=median(result.tokens[place] for result in results) if results else None,
         right_all=sum(result.right_at(place) for result in results),
+        changed_right=sum(
+            result.steps[0].right for result in results if result.changed_at == place
+        ),
     )
 
 

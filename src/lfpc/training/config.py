@@ -113,9 +113,10 @@ class TrainConfig(Transformers):
     validation: Changeable[Path | None] = None
     """Samples folder for validation. Default: no validation and no best checkpoint."""
 
-    first_view: Literal["selected", "original", "fixed"] = "selected"
-    """First-view budget. selected: each sample's own `budget` (the information gap); original: the
-    original's resolution; fixed: one budget for all samples."""
+    first_view: Literal["selected", "random", "original", "fixed"] = "selected"
+    """First-view budget. selected: each sample's own `budget` (the information gap); random: the
+    selected budgets, dealt to the samples at random; original: the original's resolution; fixed:
+    one budget for all samples."""
     fixed_budget: int = 1024
     """Visual tokens of a first view, with --first-view fixed."""
     original_budget: int = 16384
@@ -258,7 +259,7 @@ class TrainConfig(Transformers):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"`{name}` must be above 0, got {getattr(self, name)}")
         for name, known in (
-            ("first_view", ("selected", "original", "fixed")),
+            ("first_view", ("selected", "random", "original", "fixed")),
             ("aggregation", ("token-mean", "sequence-mean")),
             ("unanswered", ("penalise", "mask")),
             ("advantage_scale", ("deviation", "none")),
@@ -282,7 +283,7 @@ class TrainConfig(Transformers):
                 f"`crop.factor` is {self.crop.factor}, but a visual token of {self.protocol} "
                 f"is {self.chat.factor} pixels wide; use {self.chat.factor}"
             )
-        if self.first_view != "selected":
+        if not self.selects:
             check_budget(self.first_budget(0), self.chat.factor, f"`{self.first_view}_budget`")
 
     def masks(self, episode: Episode) -> bool:
@@ -296,9 +297,13 @@ class TrainConfig(Transformers):
 
     def first_budget(self, selected: int) -> int:
         """First-view budget of a sample whose selected budget is `selected`."""
-        return {"selected": selected, "original": self.original_budget, "fixed": self.fixed_budget}[
-            self.first_view
-        ]
+        fixed = {"original": self.original_budget, "fixed": self.fixed_budget}
+        return fixed.get(self.first_view, selected)
+
+    @property
+    def selects(self) -> bool:
+        """Whether first views have the budgets that selection gave the samples."""
+        return self.first_view in ("selected", "random")
 
 
 def _at_least(config: TrainConfig, least: int, *names: str) -> None:

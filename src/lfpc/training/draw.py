@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Condition
@@ -37,20 +38,24 @@ Each = Callable[..., Iterable[Any]]
 
 
 def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
-    """The samples in `data`, with their pictures and, for first_view="selected", their budgets
-    checked.
+    """The samples in `data`, with their pictures and, if first views have selected budgets, those
+    checked. With first_view="random" the budgets are dealt anew, by `config.seed`.
     """
     samples = read_samples(data)
     if not samples:
         raise SampleError(f"{data}: no samples")
     for sample in samples:
-        if config.first_view == "selected" and sample.budget is None:
+        if config.selects and sample.budget is None:
             raise SampleError(
                 f"{data}: sample {sample.id!r} has no 'budget'; run `lfpc select` first, "
                 f"or use a `first_view` of fixed or original"
             )
         if not sample.image.is_file():
             raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
+    if config.first_view == "random":
+        dealt = np.random.default_rng(config.seed).permutation(len(samples))
+        budgets = [samples[int(place)].budget for place in dealt]
+        samples = [replace(a, budget=b) for a, b in zip(samples, budgets, strict=True)]
     return samples
 
 
@@ -142,9 +147,7 @@ def first_views(config: TrainConfig) -> FirstView:
         return global_view(open_picture(path), budget, factor=config.crop.factor)
 
     def first_view(sample: Sample) -> View:
-        assert (
-            sample.budget is not None or config.first_view != "selected"
-        )  # checked in training_samples
+        assert sample.budget is not None or not config.selects  # checked in training_samples
         return view(sample.image, config.first_budget(sample.budget or 0))
 
     return first_view

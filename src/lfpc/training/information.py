@@ -17,8 +17,9 @@ from lfpc.dialogue import Context
 from lfpc.episode import Episode
 from lfpc.evaluation.gain import read_answers, readout
 from lfpc.images import noise_view
-from lfpc.policies.config import ScoringPolicy, TextLogprob
+from lfpc.policies.config import ScoringPolicy
 from lfpc.rewards import RewardConfig, RewardTerms
+from lfpc.training.statistics import mean
 
 LEAST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that odds are finite."""
@@ -52,16 +53,42 @@ def told_by_crops(
         margin: log-odds that earn nothing.
         seed: seed of the noise.
     """
+    return [
+        min(1.0, max(0.0, _log_odds(own) - _log_odds(noise) - margin))
+        for own, noise in _logprobs(episodes, policy, seed)
+    ]
+
+
+def gain_over_noise(
+    episodes: Sequence[Episode], policy: ScoringPolicy, *, seed: int = 0
+) -> float | None:
+    """Mean gain of the crops in nats, log p(right answer | own crops) - log p(right answer |
+    noise), over the episodes that were answered after a crop; None: there are none.
+
+    Args:
+        episodes: any episodes.
+        policy: reads the probabilities.
+        seed: seed of the noise.
+    """
+    known = [one for one in episodes if one.shown_crops and one.answer]
+    return mean(own - noise for own, noise in _logprobs(known, policy, seed))
+
+
+def _logprobs(
+    episodes: Sequence[Episode], policy: ScoringPolicy, seed: int
+) -> list[tuple[float, float]]:
+    """Log-probability of each episode's right answer, over the options or over all texts, after its
+    own crops and after noise.
+    """
     seen = [_last_context(one) for one in episodes]
     blind = [_with_noise(context, seed) for context in seen]
     answers = [read_answers(one.sample) for one in episodes]
     scores = policy.answer_logprobs([*seen, *blind], [*answers, *answers])
-    odds = [_log_odds(one, some) for one, some in zip([*episodes, *episodes], scores, strict=True)]
-    half = len(episodes)
-    return [
-        min(1.0, max(0.0, own - noise - margin))
-        for own, noise in zip(odds[:half], odds[half:], strict=True)
+    found = [
+        readout(one.sample, "", some).logprob
+        for one, some in zip([*episodes, *episodes], scores, strict=True)
     ]
+    return list(zip(found[: len(episodes)], found[len(episodes) :], strict=True))
 
 
 def _last_context(episode: Episode) -> Context:
@@ -84,8 +111,6 @@ def _with_noise(context: Context, seed: int) -> Context:
     return replace(context, turns=turns)
 
 
-def _log_odds(episode: Episode, scores: Sequence[TextLogprob]) -> float:
-    """Log-odds of the right answer: over the options, or over all texts."""
-    right = readout(episode.sample, "", scores).logprob
-    right = min(log(1 - LEAST), max(log(LEAST), right))
+def _log_odds(logprob: float) -> float:
+    right = min(log(1 - LEAST), max(log(LEAST), logprob))
     return right - log(-expm1(right))

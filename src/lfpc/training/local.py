@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -25,8 +24,8 @@ from tqdm import tqdm
 from lfpc.episode import Episode, episode, play
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
-from lfpc.policies.bases import weights_folder
 from lfpc.playing.threads import THREADS
+from lfpc.policies.bases import weights_folder
 from lfpc.policies.devices import device_gib, placed, precision
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.policies.sampling import Sampling
@@ -56,7 +55,7 @@ from lfpc.training.groups import (
     places_to_log,
     terms_of,
 )
-from lfpc.training.information import pay_for_information
+from lfpc.training.information import gain_over_noise, pay_for_information
 from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     GPU_GIB,
@@ -286,10 +285,13 @@ class Trainer:
     def validate(self, samples: Sequence[Sample]) -> Numbers:
         """Greedy episodes of held-out samples."""
         greedy = self.greedy
-        local = isinstance(greedy, TransformersPolicy)
-        with greedy.cached_views() if local else nullcontext():
+        reader = greedy if isinstance(greedy, TransformersPolicy) else self._policy(temperature=0.0)
+        with reader.cached_views():
             episodes = self.play(greedy, samples)
-        return validation_numbers(episodes, [self.reward(played) for played in episodes])
+            with self.learner.autocast():
+                gain = gain_over_noise(episodes, reader)
+        numbers = validation_numbers(episodes, [self.reward(played) for played in episodes])
+        return numbers | {"validation_gain": gain}
 
 
 def _loop(

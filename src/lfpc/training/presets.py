@@ -68,6 +68,10 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "ablation: grounding reward is the IoU, also of crops that miss part of the target",
         replace(STAGE2, reward=replace(STAGE2.reward, iou_weight=1.0, guarded=False)),
     ),
+    "random-budget": (
+        "control: Stage I with the selected budgets dealt to the samples at random",
+        replace(STAGE1, first_view="random"),
+    ),
     "stage1-fixed-budget": (
         "ablation: one budget for every first view in place of selection",
         replace(STAGE1, first_view="fixed"),

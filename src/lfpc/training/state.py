@@ -132,17 +132,17 @@ def settings_of_run(config: TrainConfig, samples: Sequence[Sample]) -> Checkpoin
         samples: the training samples; the small budget of a run with selected budgets is the most
             frequent one, the smallest of ties.
     """
-    small: dict[str, int | None] = {"original": None, "fixed": config.fixed_budget}
-    if config.first_view == "selected":
+    small = config.fixed_budget if config.first_view == "fixed" else None
+    if config.selects:
         counts = Counter(sample.budget for sample in samples if sample.budget is not None)
-        small["selected"] = max(sorted(counts), key=counts.__getitem__)
+        small = max(sorted(counts), key=counts.__getitem__)
     return CheckpointSettings(
         protocol=config.protocol,
         crop=config.crop,
         max_turns=config.max_turns,
         max_new_tokens=config.max_new_tokens,
         first_view=config.first_view,
-        small_budget=small[config.first_view],
+        small_budget=small,
         full_budget=config.original_budget,
     )
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from statistics import fmean, median, pstdev
 from typing import Any
 
+import numpy as np
+
 from lfpc.boxes import Box, target_iou
 from lfpc.episode import Episode
 from lfpc.errors import RunError
@@ -94,8 +96,8 @@ def _mean_iou(
 
 def sampling_numbers(groups: Sequence[Group]) -> Numbers:
     """Metrics of sampling: `entropy` of the policy in nats per token (mean of -log pi of its
-    samples, unbiased), `policy_tokens`, and `zero_variance`, the share of groups with equal
-    rewards.
+    samples, unbiased), `policy_tokens`, `zero_variance`, the share of groups with equal
+    rewards, and `signal_TERM`, see `signal_shares`.
     """
     logprobs = [
         logprob
@@ -107,7 +109,29 @@ def sampling_numbers(groups: Sequence[Group]) -> Numbers:
         "entropy": mean(-logprob for logprob in logprobs),
         "policy_tokens": float(len(logprobs)),
         "zero_variance": mean(float(not group.has_signal) for group in groups),
+        **signal_shares(groups),
     }
+
+
+def signal_shares(groups: Sequence[Group]) -> Numbers:
+    """Share of the rewards' variance within groups that each term brings: what the step learns
+    from, where means tell what it is paid for. None: no group's rewards differ.
+
+        signal_TERM = sum cov(term, total) / sum var(total)     sums over groups; shares add up to 1
+
+    A term that opposes the others has a negative share.
+    """
+    totals = [np.array([term.total for term in group.terms]) for group in groups]
+    spread = sum(float(np.var(total)) for total in totals)
+    found: Numbers = {}
+    for field in fields(RewardTerms):
+        values = [np.array([getattr(term, field.name) for term in group.terms]) for group in groups]
+        shared = sum(
+            float(np.mean((value - value.mean()) * (total - total.mean())))
+            for value, total in zip(values, totals, strict=True)
+        )
+        found[f"signal_{field.name}"] = shared / spread if spread > 0 else None
+    return found
 
 
 WINDOW = 5

@@ -1,0 +1,75 @@
+"""What a model does with its crops, question by question: who gains from the tool, who is harmed,
+and whose answer does not depend on what was shown.
+
+Relatives: call gain and harm (arXiv 2602.01334), calls without looking (arXiv 2608.06270).
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from lfpc.answers import normalise
+from lfpc.evaluation.differences import difference_row
+from lfpc.evaluation.probes import NO_TOOL, paired
+from lfpc.metrics.statistics import clustered_wilson
+from lfpc.metrics.summary import Records
+from lfpc.records import EpisodeRecord
+
+SWAPPED = ("noise", "other", "noise-added", "mean", "black", "blur")
+"""Probes that show something without the answer, the first that ran."""
+Pairs = Sequence[tuple[EpisodeRecord, EpisodeRecord]]
+
+
+def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any]:
+    """Measures of the use of crops, as far as their probes ran.
+
+        call_gain   share of all questions that are wrong without the tool and right with it
+        call_harm   share that is right without the tool and wrong with it
+        unlooked    of the questions with a crop, share whose answer is the same when the crop is
+                    replaced (`SWAPPED`)
+        known       accuracy lost when the crop is replaced, of the questions that are right without
+                    the tool; unknown: of the others
+
+    call_gain - call_harm is the accuracy that the tool is worth. A question that is answered
+    without the tool may still be answered from a crop: `known` is the dependence that accuracy
+    does not need.
+
+    Args:
+        by_probe: records by probe.
+        own: name of the records with the policy's own crops.
+    Returns:
+        Each share as {"share", "low", "high", "n"}; "known" and "unknown" as difference rows;
+        "swapped", the probe that was used.
+    """
+    found: dict[str, Any] = {}
+    mine = by_probe[own]
+    alone = by_probe.get(NO_TOOL)
+    if alone is not None and (pairs := paired(mine, alone)):
+        found["call_gain"] = _share(pairs, [float(a.score > b.score) for a, b in pairs])
+        found["call_harm"] = _share(pairs, [float(a.score < b.score) for a, b in pairs])
+    swapped = next((probe for probe in SWAPPED if probe in by_probe), None)
+    if swapped is None:
+        return found
+    found["swapped"] = swapped
+    shown = by_probe[swapped]
+    cropped = [(a, b) for a, b in paired(mine, shown) if a.tool and same_answer(a, b) is not None]
+    if cropped:
+        found["unlooked"] = _share(cropped, [float(bool(same_answer(a, b))) for a, b in cropped])
+    if alone is not None:
+        right = {(one.sample.id, one.seed) for one in alone if one.score >= 0.5}
+        keys = [(one, (one.sample.id, one.seed) in right) for one in mine]
+        found["known"] = difference_row([one for one, knows in keys if knows], shown)
+        found["unknown"] = difference_row([one for one, knows in keys if not knows], shown)
+    return found
+
+
+def same_answer(a: EpisodeRecord, b: EpisodeRecord) -> bool | None:
+    """Whether two records of a question say the same; None: one of them says nothing."""
+    if a.failed or b.failed or a.said is None or b.said is None:
+        return None
+    return normalise(a.said) == normalise(b.said)
+
+
+def _share(pairs: Pairs, values: Sequence[float]) -> dict[str, float]:
+    low, high = clustered_wilson(values, [a.cluster for a, _ in pairs])
+    return {"share": fmean(values), "low": low, "high": high, "n": len(values)}

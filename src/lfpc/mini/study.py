@@ -1,0 +1,313 @@
+"""`lfpc study`: the paper's claims in miniature with controls, over several training seeds.
+
+Scenes have a wide range of sizes, so that every budget shows some marks and not others. The planned
+comparisons are named before anything runs; the measure over budgets is the area under accuracy
+against the logarithm of visual tokens, question by question.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfpc.evaluation.differences import adjust, difference_row
+from lfpc.evaluation.places import Known
+from lfpc.evaluation.probes import NO_TOOL, OWN
+from lfpc.evaluation.results import with_drop
+from lfpc.evaluation.stored import update_results
+from lfpc.metrics.summary import Records
+from lfpc.mini.arms import GROUPS, Arm, Data
+from lfpc.mini.config import StudyConfig
+from lfpc.mini.demo import base_checkpoint, select_budgets
+from lfpc.mini.folders import write_split
+from lfpc.mini.trials import Asked, Trials, miniature
+from lfpc.records import EpisodeRecord
+from lfpc.report.markup import results_markdown
+from lfpc.report.page import write_report
+from lfpc.report.reading import read_runs
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.storage.files import FolderLock, write_json, write_text
+from lfpc.training.config import TrainConfig
+from lfpc.training.state import checkpoint_folder
+
+BASE = "base"
+"""Arm of the base, untrained."""
+BASE_PROBES = (OWN, "noise", NO_TOOL, "truth", "random", "whole")
+"""Of the base and of the first seed, which also ask what a user would pick in place of training."""
+TRAINED_PROBES = (OWN, "noise")
+LAZINESS = "laziness"
+"""The group whose runs are evaluated at each quarter of their steps."""
+SOME_FULL = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A comparison left - right that is named before the study runs."""
+
+    metric: str
+    """area: accuracy over budgets; accuracy, noise_drop, iou, crop_area: at one budget."""
+    left: str
+    right: str
+    budget: str = ""
+
+
+def planned(config: StudyConfig) -> list[Planned]:
+    """The comparisons of a group: the paper's claims, each against its control."""
+    group, budgets = config.group, config.budgets
+    middle = [str(budget) for budget in budgets[1:]]
+    if group == "gap":
+        others = (arm for arm in GROUPS[group] if arm not in ("stage1", "baseline-matched"))
+        return [
+            *(Planned("noise_drop", "stage1", "baseline", budget) for budget in middle),
+            *(
+                Planned("noise_drop", "stage1-continued", "baseline-matched", budget)
+                for budget in middle
+            ),
+            *(
+                Planned("accuracy", "stage1-continued", "baseline-matched", str(budget))
+                for budget in budgets
+            ),
+            *(Planned("area", "stage1", arm) for arm in others if arm != "stage1-continued"),
+        ]
+    if group == "grounding":
+        small = str(budgets[0])
+        found = [
+            Planned("crop_area", "stage1", BASE, small),
+            Planned("crop_area", "stage2", "stage1", small),
+            Planned("iou", "stage2", "stage1", small),
+        ]
+        for arm in GROUPS[group]:
+            if arm not in ("stage1", "stage1-continued", "stage1-continued-easy"):
+                control = "stage1-continued-easy" if "easy" in arm else "stage1-continued"
+                found.append(Planned("area", arm, control))
+                found.append(Planned("iou", arm, control, small))
+        return found
+    return [
+        Planned("noise_drop", f"{arm}-{config.steps}", BASE, budget)
+        for arm in GROUPS[group]
+        for budget in middle
+    ] + [
+        Planned("noise_drop", f"stage1-{config.steps}", f"baseline-{config.steps}", budget)
+        for budget in middle
+    ]
+
+
+def study(config: StudyConfig, *, progress: bool = True) -> Path:
+    """Run the missing parts of the study. Returns the page; `study.json` has the comparisons.
+
+    Raises:
+        RunError: another process writes in `config.out`.
+    """
+    with FolderLock(config.out):
+        return _study(config, progress=progress)
+
+
+def _study(config: StudyConfig, *, progress: bool) -> Path:
+    base = config.base or base_checkpoint()
+    folders = _data(config, base, progress=progress)
+    questions = write_split(config.out / "data" / config.split, config.split, config.questions)
+    trials = _trials(config, base, folders)
+    known = trials.run(questions, config.parallel, label="lfpc study", progress=progress)
+    results = update_results(config.out, known=known)
+    rows = compared(trials, known, planned(config))
+    write_json(config.out / "study.json", {"group": config.group, "comparisons": rows})
+    table = comparison_table(rows)
+    write_text(config.out / "study.md", table + "\n" + results_markdown(results))
+    return write_report(config.out / "report", read_runs([config.out]), title="LFPC, the study")
+
+
+def _data(config: StudyConfig, base: Path, *, progress: bool) -> dict[Data, Path]:
+    """Folders of samples with the base's budgets, and with budgets one level off."""
+    data = config.out / "data"
+    easy = select_budgets(data, "wide", config.train_samples, base, config, progress=progress)
+    hard = select_budgets(data, "wide-hard", config.hard_samples, base, config, progress=progress)
+    samples = read_samples(easy)
+    ladder = config.ladder
+
+    def moved(by: int) -> list[Sample]:
+        return [
+            replace(one, budget=ladder[min(max(ladder.index(one.budget) + by, 0), len(ladder) - 1)])
+            if one.budget
+            else one
+            for one in samples
+        ]
+
+    full = np.random.default_rng(0).random(len(samples)) < SOME_FULL
+    variants: dict[Data, list[Sample]] = {
+        "lower": moved(1),
+        "higher": moved(-1),
+        "some-full": [
+            replace(one, budget=ladder[0]) if at_full else one
+            for one, at_full in zip(samples, full, strict=True)
+        ],
+    }
+    folders: dict[Data, Path] = {"selected": easy, "hard": hard}
+    for name, some in variants.items():
+        folders[name] = easy.with_name(name)
+        if not (folders[name] / SAMPLES_FILE).is_file():
+            write_samples(some, folders[name])
+    return folders
+
+
+def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Trials:
+    arms = GROUPS[config.group]
+    lazy = config.group == LAZINESS
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    runs = {
+        (name, seed): _run(name, arm, seed, config, base, folders)
+        for seed in seeds
+        for name, arm in arms.items()
+    }
+    probes = {str(budget): TRAINED_PROBES for budget in config.budgets}
+    asked = [
+        Asked(
+            arm=BASE,
+            seed=config.first_seed,
+            checkpoint=base,
+            probes={str(budget): BASE_PROBES for budget in config.budgets},
+        )
+    ]
+    for (name, seed), run in runs.items():
+        steps = range(run.save_every, run.steps + 1, run.save_every) if lazy else (run.steps,)
+        asked += [
+            Asked(
+                arm=f"{name}-{step}" if lazy else name,
+                seed=seed,
+                checkpoint=checkpoint_folder(run.out, step),
+                probes={budget: (*some, NO_TOOL) for budget, some in probes.items()}
+                if seed == config.first_seed
+                else probes,
+                after=name,
+            )
+            for step in steps
+        ]
+    parents = {name: arm.parent for name, arm in arms.items() if arm.parent}
+    budgets = {str(budget): budget for budget in config.budgets}
+    return Trials(out=config.out, budgets=budgets, runs=runs, parents=parents, asked=asked)
+
+
+def _run(
+    name: str,
+    arm: Arm,
+    seed: int,
+    config: StudyConfig,
+    base: Path,
+    folders: Mapping[Data, Path],
+) -> TrainConfig:
+    here = config.out / f"seed{seed}"
+    run = miniature(arm.config())
+    return replace(
+        run,
+        save_every=max(1, config.steps // 4) if config.group == LAZINESS else run.save_every,
+        data=folders[arm.data],
+        init=checkpoint_folder(here / arm.parent, config.steps) if arm.parent else base,
+        out=here / name,
+        original_budget=config.full,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        temperature=config.temperature,
+        seed=seed,
+    )
+
+
+def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dict[str, Any]]:
+    """A row for each planned comparison, p adjusted for their number.
+
+    Args:
+        trials: the study.
+        known: records by folder.
+        plans: what to compare; a side that was evaluated with one seed has that of the other.
+    """
+
+    def records(arm: str, budget: str, probe: str = OWN) -> list[EpisodeRecord]:
+        some = [one for one in trials.asked if one.arm == arm]
+        places = [(one.seed, trials.place(one, budget) / probe) for one in some]
+        return [replace(r, seed=seed) for seed, place in places for r in known[place]]
+
+    def side(arm: str, plan: Planned) -> Records:
+        if plan.metric == "area":
+            return area_records([records(arm, name) for name in trials.budgets], trials.budgets)
+        own = records(arm, plan.budget)
+        return with_drop(own, records(arm, plan.budget, "noise")) if _drops(plan) else own
+
+    rows: list[dict[str, Any]] = []
+    for plan in plans:
+        left, right = side(plan.left, plan), side(plan.right, plan)
+        if plan.right == BASE:  # one evaluation stands against every seed's
+            right = [
+                replace(r, seed=seed) for seed in sorted({r.seed or 0 for r in left}) for r in right
+            ]
+        measure = _MEASURES.get(plan.metric)
+        row = difference_row(left, right, measure) if measure else difference_row(left, right)
+        if row:
+            rows.append(
+                {"metric": plan.metric, "left_arm": plan.left, "right_arm": plan.right}
+                | {"budget": plan.budget}
+                | row
+            )
+    adjust(rows)
+    return rows
+
+
+def _drops(plan: Planned) -> bool:
+    return plan.metric == "noise_drop"
+
+
+def _value(name: str) -> Any:
+    return lambda record: getattr(record, name)
+
+
+_MEASURES: Mapping[str, Any] = {
+    "noise_drop": lambda record: float(record.correct or 0),
+    "area": lambda record: float(record.correct or 0),
+    "iou": _value("iou"),
+    "crop_area": _value("crop_area"),
+}
+
+
+def area_records(by_budget: Sequence[Records], budgets: Mapping[str, int]) -> list[EpisodeRecord]:
+    """A record per question and seed, whose `correct` is the area under its scores against the
+    logarithm of the budget, as a share of the widest area: 1 is right at every budget.
+
+    Args:
+        by_budget: records at each budget, in the order of `budgets`.
+        budgets: visual tokens of each.
+    Source: trapezoids.
+    """
+    order = np.argsort(list(budgets.values()))
+    x = np.log(np.array(list(budgets.values()), float)[order])
+    scores: dict[tuple[str, int | None], dict[int, float]] = {}
+    first: dict[tuple[str, int | None], EpisodeRecord] = {}
+    for place, records in enumerate(by_budget):
+        for record in records:
+            key = record.sample.id, record.seed
+            scores.setdefault(key, {})[place] = record.score
+            first.setdefault(key, record)
+    found: list[EpisodeRecord] = []
+    for key, values in scores.items():
+        if len(values) == len(by_budget):
+            y = np.array([values[int(place)] for place in order])
+            area = float(np.trapezoid(y, x) / (x[-1] - x[0]))
+            found.append(replace(first[key], correct=area))
+    return found
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The comparisons as a Markdown table; the interval over questions and seeds where there are
+    several seeds.
+    """
+    lines = [
+        "| metric | budget | left | right | left | right | difference | p (Holm) | n |",
+        "|---|---:|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        low, high = row.get("over_seeds") or (row["low"], row["high"])
+        ends = "" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        lines.append(
+            f"| {row['metric']} | {row['budget']} | {row['left_arm']} | {row['right_arm']} "
+            f"| {100 * row['left']:.1f} | {100 * row['right']:.1f} "
+            f"| {100 * row['delta']:+.1f}{ends} | {row['p_holm']:.3f} | {row['n']} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,83 @@
+"""The study at its smallest, and its measures by hand."""
+
+import json
+from math import log
+
+import pytest
+from reports import made_up_record
+
+from lfpc.mini.arms import GROUPS
+from lfpc.mini.config import StudyConfig
+
+pytestmark = pytest.mark.slow
+BUDGETS = {"25": 25, "64": 64, "256": 256}
+
+
+def test_the_area_weighs_budgets_by_their_logarithm():
+    from lfpc.mini.study import area_records
+
+    scores = {"q": (0, 1, 1), "r": (1, 0, 0), "s": (1, 1, 1)}
+    by_budget = [
+        [made_up_record(name, bool(right[place])) for name, right in scores.items()]
+        for place in range(3)
+    ]
+    found = {one.sample.id: one.correct for one in area_records(by_budget, BUDGETS)}
+    low, high = log(64 / 25), log(256 / 64)
+    assert found["s"] == pytest.approx(1)
+    assert found["q"] == pytest.approx((low / 2 + high) / (low + high))
+    assert found["r"] == pytest.approx(low / 2 / (low + high))
+    by_budget[0] = by_budget[0][1:]  # a question that one budget did not ask has no area
+    assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r", "s"}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_planned_comparison_is_of_arms_that_run(group):
+    from lfpc.mini.study import BASE, planned
+
+    config = StudyConfig(group=group)
+    arms = set(GROUPS[group]) | {BASE}
+    if group == "laziness":
+        arms |= {f"{arm}-{config.steps}" for arm in GROUPS[group]}
+    plans = planned(config)
+    assert {side for plan in plans for side in (plan.left, plan.right)} <= arms
+    assert len(set(plans)) == len(plans)
+    assert all(arm.parent in GROUPS[group] for arm in GROUPS[group].values() if arm.parent)
+
+
+def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path):
+    from lfpc.mini.study import study
+
+    config = StudyConfig(
+        out=tmp_path / "study",
+        group="laziness",
+        seeds=1,
+        steps=4,
+        questions=6,
+        budgets=(25, 64),
+        ladder=(256, 64, 25),
+        train_samples=8,
+        hard_samples=8,
+    )
+    page = study(config, progress=False)
+    assert page.is_file()
+    results = json.loads((config.out / "results.json").read_text())
+    steps = {f"{arm}-{step}" for arm in ("baseline", "stage1") for step in (1, 2, 3, 4)}
+    assert set(results["conditions"]) == steps | {"base"}
+    assert set(results["conditions"]["base"]["64"]["probes"]) == {
+        "noise",
+        "no-tool",
+        "truth",
+        "random",
+        "whole",
+    }
+    rows = json.loads((config.out / "study.json").read_text())["comparisons"]
+    assert [(row["metric"], row["left_arm"], row["right_arm"], row["n"]) for row in rows] == [
+        ("noise_drop", "baseline-4", "base", 6),
+        ("noise_drop", "stage1-4", "base", 6),
+        ("noise_drop", "stage1-4", "baseline-4", 6),
+    ]
+    lowered = json.loads((config.out / "data/wide/lower/samples.jsonl").read_text().split("\n")[0])
+    assert lowered["budget"] in (64, 25)
+    before = {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
+    study(config, progress=False)
+    assert before == {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
