@@ -159,5 +159,5 @@ def test_two_targets_are_averaged_and_best_takes_each_targets_own_crop(
 
 
 def test_weights_outside_their_range_are_rejected() -> None:
-    with pytest.raises(ConfigError, match="iou_weight must lie in"):
+    with pytest.raises(ConfigError, match="iou_weight` must lie in"):
         RewardConfig(iou_weight=1.5)

@@ -51,7 +51,7 @@ CONFIG = Config(samples=Path("in"), budget=64, pace=Pace.FAST, reward=RewardConf
         ({"maybe": {"predicted": 1}}, "maybe.predicted: 1 should be"),
         ({"rate": None}, "rate: None should be a valid number"),
         ({"reward": {"tol": 1}}, "reward: unknown key 'tol'; did you mean 'tool'"),
-        ({"reward": {"iou_weight": 2.0}}, r"iou_weight must lie in \[0, 1\]"),
+        ({"reward": {"iou_weight": 2.0}}, r"iou_weight` must lie in \[0, 1\]"),
         ({"steps": "four"}, "steps: 'four' should be a valid integer"),
         ({"steps": True}, "steps: True should be a valid integer"),
         ({"rate": "fast"}, "rate: 'fast' should be a valid number"),

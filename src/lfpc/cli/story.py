@@ -72,8 +72,9 @@ class MiniScenes:
 
     out: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to write."""
-    split: SplitName = "train"
-    """Split of the scenes; no two splits share a scene."""
+    split: Annotated[SplitName, arg(metavar="SPLIT")] = "train"
+    """Split of the scenes: train, hard, validation, test, hard-test, transfer; wide, wide-hard,
+    wide-validation, wide-test, wide-large. No two share a scene."""
     count: int = 100
     """Number of samples."""
 
@@ -113,8 +114,8 @@ class MiniMeasure:
     """Checkpoint. Default: the base checkpoint in the package."""
     questions: int = 200
     """Scenes per figure."""
-    split: SplitName = "validation"
-    """Split of the scenes."""
+    split: Annotated[SplitName, arg(metavar="SPLIT")] = "validation"
+    """Split of the scenes, as in `lfpc mini scenes`."""
 
     def run(self) -> str:
         from lfpc.mini.abilities import measure
