@@ -14,7 +14,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +138,22 @@ def fault_at(
     return f"{place}: {different}" if different else ""
 
 
+def noted(run: Callable[[], int], modules: Path) -> int:
+    """The exit code of `run`, after which the names of all modules are in a file."""
+    code = run()
+    modules.write_text("\n".join(sys.modules))
+    return code
+
+
 def main(work: Path, command: str, mode: str, first: int, every: int) -> None:
     prepared(work)
-    whole = work / "run-000"
-    code, events, said = forked(partial(cli.main, words_of(work, command, whole)), whole)
+    whole, modules = work / "run-000", work / "modules"
+    run = partial(noted, partial(cli.main, words_of(work, command, whole)), modules)
+    code, events, said = forked(run, whole)
     assert code == 0, said
+    for name in modules.read_text().split():  # imported once, here, and not by every fork
+        with suppress(Exception):
+            import_module(name)
     wanted = end_of(whole)
     sizes = {file.stat().st_size for file in whole.rglob("*") if file.is_file()} - {0}
     places = sorted(size - 1 for size in sizes) if mode == "limited" else range(1, events + 1)

@@ -17,7 +17,7 @@ MATRIX = Path(__file__).parent / "fault_matrix.py"
 EVERY = {"train": 40, "select": 20, "eval": 16, "import": 16}
 """Distance of the tried events; a fifth of it between file sizes."""
 ALL = bool(os.environ.get("LFPC_ALL_FAULTS"))
-PARTS = {"train": 4 if ALL else 1}
+PARTS = {"train": 8 if ALL else 1}
 """Tests that share the events of a command; one, if it is not named."""
 
 
