@@ -1,5 +1,6 @@
 """The estimate of a run on verl: parameters, memory, time, disk. Needs no verl."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,13 @@ from lfpc.training.verl.clusters import HARDWARE, Cluster, hardware
 from lfpc.training.verl.estimate import (
     GIB,
     Load,
+    assumption,
     checkpoint_bytes,
     estimate,
     host_bytes,
     report,
     rollouts_at_once,
+    shape_of_run,
     training_bytes,
     update_seconds,
 )
@@ -44,6 +47,18 @@ def test_parameter_counts_of_a_qwen3_vl_are_those_of_the_model(tmp_path):
     tower = sum(weight.numel() for weight in model.model.visual.parameters())
     assert shape.vision_parameters == tower
     assert shape.cache_bytes == 2 * 2 * 3 * 2 * 16  # 3 layers, 2 heads of 16
+
+
+def test_a_missing_checkpoint_is_named_and_adapters_count_as_their_base(tmp_path):
+    run = TrainConfig(init=Path("Qwen/Qwen3-VL-4B-Instruct-that-is-not-in-the-cache"))
+    assert shape_of_run(run, Cluster(model="3B")) == SHAPES["3B"]
+    said = assumption(run, Cluster(model="3B"))
+    assert f"Qwen2.5-VL 3B (--cluster.model), because there is no checkpoint {run.init}" in said
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(MINIATURE)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    run = TrainConfig(init=tmp_path)
+    assert shape_of_run(run, Cluster()).parameters == 1_672_128
+    assert assumption(run, Cluster()) == ""
 
 
 def test_keys_and_values_of_a_token():

@@ -94,7 +94,7 @@ from lfpc.training.statistics import (
 from lfpc.training.trackers import Tracker, TrackerName, opened
 from lfpc.training.update import Learner
 from lfpc.training.verl.clusters import Cluster
-from lfpc.training.verl.estimate import shape_of_run
+from lfpc.training.verl.estimate import assumption, shape_of_run
 from lfpc.training.verl.shape import shape_of_checkpoint
 
 log = logging.getLogger(__name__)
@@ -452,7 +452,8 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
     with_gpu = device.type != "cpu" or config.device == "auto"
     gib = config.gpu_memory or device_gib(device) or GPU_GIB
     half = dtype == torch.bfloat16 or (with_gpu and config.dtype == "auto")
-    return report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
+    found = report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
+    return found + assumption(config, cluster)
 
 
 def _seed(*parts: int) -> int:

@@ -29,7 +29,10 @@ The formulas were not checked on a GPU.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from lfpc.errors import CheckpointError
+from lfpc.policies.bases import weights_folder
 from lfpc.training.config import TrainConfig
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.shape import (
@@ -114,12 +117,28 @@ def typical_load(config: TrainConfig) -> Load:
     )
 
 
+def model_folder(config: TrainConfig) -> Path | None:
+    """Folder with the configuration of the model of `config.init`; None: not on this machine."""
+    try:
+        folder = weights_folder(config.init)
+    except CheckpointError:  # a hub id that is not in the cache, or adapters without their base
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
 def shape_of_run(config: TrainConfig, cluster: Cluster) -> ModelShape:
     """Shape of the checkpoint `config.init`, or of `cluster.model` without it."""
+    folder = model_folder(config)
+    return SHAPES[cluster.model] if folder is None else shape_of_checkpoint(folder)
+
+
+def assumption(config: TrainConfig, cluster: Cluster) -> str:
+    """A line that names the model which stands in for a missing checkpoint; empty: it is there."""
+    if model_folder(config) is not None:
+        return ""
     return (
-        shape_of_checkpoint(config.init)
-        if (config.init / "config.json").is_file()
-        else SHAPES[cluster.model]
+        f"\n  assumed model: Qwen2.5-VL {cluster.model} (--cluster.model), because there is no "
+        f"checkpoint {config.init}"
     )
 
 

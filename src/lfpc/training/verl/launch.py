@@ -31,7 +31,7 @@ from lfpc.training.verl.checkpoints import (
     saved_step,
 )
 from lfpc.training.verl.clusters import Cluster
-from lfpc.training.verl.estimate import estimate, report
+from lfpc.training.verl.estimate import assumption, estimate, report
 from lfpc.training.verl.translate import settings, settings_lines, state_folder
 from lfpc.training.verl.versions import NEEDED, check_versions, installed_version, needed
 
@@ -51,10 +51,8 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
 
         composed(values, cluster)
         checked = f"checked by verl {verl}"
-    return (
-        f"{settings_lines(values)}\n\n{report(estimate(config, cluster), cluster)}\n\nsettings "
-        f"of verl: {checked}"
-    )
+    found = report(estimate(config, cluster), cluster) + assumption(config, cluster)
+    return f"{settings_lines(values)}\n\n{found}\n\nsettings of verl: {checked}"
 
 
 def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:
