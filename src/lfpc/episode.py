@@ -46,6 +46,8 @@ class Episode:
     first_view: View
     turns: tuple[Turn, ...]
     stop: Stop
+    judged: Verdict | None = None
+    """A judge's verdict; None: rules alone."""
 
     @property
     def answer(self) -> str | None:
@@ -55,8 +57,8 @@ class Episode:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The verdict on the answer; computed once."""
-        return check_answer(self.answer, self.sample)
+        """The verdict on the answer, the judge's if there is one; computed once."""
+        return self.judged or check_answer(self.answer, self.sample)
 
     @property
     def boxes(self) -> tuple[Box, ...]:

@@ -20,7 +20,7 @@ from lfpc.samples import LETTERS, Sample
 
 __all__ = ["Method", "Verdict", "answer_key", "answered_before_crop", "check_answer", "normalise"]
 
-Method = Literal["option", "text", "number", "unparsed"]
+Method = Literal["option", "text", "number", "unparsed", "judge"]
 
 
 @dataclass(frozen=True, slots=True)

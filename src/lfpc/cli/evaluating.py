@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from lfpc.cli.model import AskedModel, BackendOptions, JudgeOptions, several, whole_numbers
+from lfpc.cli.model import AskedModel, BackendOptions, several, whole_numbers
 from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError
+from lfpc.evaluation.judge_options import JudgeOptions
 
 if TYPE_CHECKING:
     from lfpc.evaluation.plan import Task

@@ -20,10 +20,7 @@ from lfpc.policies.backends import (
 from lfpc.policies.sampling import Sampling
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from lfpc.evaluation.config import EvaluationConfig
-    from lfpc.evaluation.judge import Judge
     from lfpc.policies.settings import CheckpointSettings
     from lfpc.protocols import ProtocolFile
 
@@ -144,45 +141,6 @@ class AskedModel(AnsweringModel):
             crop = replace(rules, min_tokens=least, max_tokens=most)
         turns = defaults.max_turns if self.max_turns is None else self.max_turns
         return super().asked(seed=seed, coords=self.coords, crop=crop, max_turns=turns, **settings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeOptions:
-    """Options of the judge of free answers."""
-
-    judge: str | None = None
-    """Address of the judge's OpenAI-compatible server, ending in /v1. Default: rules alone."""
-    judge_model: str | None = None
-    """Name of the judge on that server. Default: its only model."""
-    judge_cache: Path | None = None
-    """File for the judge's verdicts, which runs may share. Default: judge.jsonl in the output
-    folder."""
-    judge_concurrency: int = 8
-    """Concurrent requests to the judge."""
-    judge_max_new_tokens: int = 1024
-    """Token limit of the judge's reply."""
-
-    def asked_judge(self, folder: Path) -> "AbstractContextManager[Judge | None]":
-        """The judge as a context manager; None inside the block without --judge."""
-        from contextlib import nullcontext
-
-        from lfpc.evaluation.judge import Judge, JudgeConfig, only_model
-
-        if self.judge_model and not self.judge:
-            raise ConfigError("--judge-model needs --judge, the address of its server")
-        if not self.judge:
-            return nullcontext()
-        model = self.judge_model or only_model(self.judge)
-        cache = self.judge_cache or folder / "judge.jsonl"
-        return Judge(
-            JudgeConfig(
-                url=self.judge,
-                model=model,
-                cache=cache,
-                concurrency=self.judge_concurrency,
-                max_new_tokens=self.judge_max_new_tokens,
-            )
-        )
 
 
 def several(words: Sequence[str]) -> list[str]:

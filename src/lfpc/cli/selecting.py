@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from lfpc.cli.model import AnsweringModel, JudgeOptions
+from lfpc.cli.model import AnsweringModel
 from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError, Incomplete
+from lfpc.evaluation.judge_options import JudgeOptions
 from lfpc.options import Embedded
 from lfpc.selection.config import SelectConfig
 

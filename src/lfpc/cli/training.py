@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -55,6 +55,8 @@ class Train:
                     "--stop-after needs the local engine; --engine verl stops at a step, "
                     "--cluster.stop-at"
                 )
+            if asked.judge:
+                raise ConfigError("--judge needs the local engine; leave it out")
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
             return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
@@ -64,7 +66,9 @@ class Train:
         if asked.dry_run:
             return preview(asked.run, asked.cluster)
         limit = math.inf if asked.stop_after is None else 60 * asked.stop_after
-        folder = train(asked.run, trackers=asked.trackers, stop_after_s=limit)
+        with asked.asked_judge(asked.run.out) as judge:
+            run = replace(asked.run, judge=judge.config.model if judge else "")
+            folder = train(run, judge=judge, trackers=asked.trackers, stop_after_s=limit)
         steps = asked.run.steps
         if folder != checkpoint_folder(asked.run.out, steps):
             print(f"stopped before step {steps}, as --stop-after asks; the same command resumes")

@@ -53,8 +53,7 @@ def started(checkpoint: Path, arguments: Mapping[str, Any]) -> Any:
     Raises:
         CheckpointError: vLLM does not start with this checkpoint and these arguments.
     """
-    import vllm  # pyright: ignore[reportMissingImports]
-
+    vllm = imported("use --engine transformers")
     defaults = {
         "limit_mm_per_prompt": {"image": PICTURES, "video": 0},
         "logprobs_mode": "processed_logprobs",

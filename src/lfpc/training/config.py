@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, check_budget
-from lfpc.options import Group, pairs, word_option
+from lfpc.options import Group, NotAnOption, pairs, word_option
 from lfpc.policies.backends import DTYPES, Transformers, VllmLimits
 from lfpc.protocols import ChatProtocol, ProtocolFile, protocol_named
 from lfpc.protocols.option import PROTOCOL_OPTION
@@ -183,6 +183,8 @@ class TrainConfig(Transformers):
     divided, so that groups weigh as much as their rewards differ."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """Weights of the reward terms."""
+    judge: NotAnOption[str] = ""
+    """Model that decides free answers which no rule matches; empty: rules alone."""
 
     sampler: Sampler = "transformers"
     """Engine that samples the rollouts. vllm: vLLM in this process, which gets the weights after

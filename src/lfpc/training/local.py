@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
+from lfpc.evaluation.judge import Judge
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
 from lfpc.playing.threads import THREADS
@@ -56,6 +57,7 @@ from lfpc.training.groups import (
     terms_of,
 )
 from lfpc.training.information import gain_over_noise, pay_for_information
+from lfpc.training.judged import judged
 from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     GPU_GIB,
@@ -107,6 +109,7 @@ def train(
     *,
     progress: bool = True,
     reward: Reward | None = None,
+    judge: Judge | None = None,
     trackers: Sequence[TrackerName] = (),
     stop_after_s: float = math.inf,
 ) -> Path:
@@ -120,6 +123,7 @@ def train(
         config: the run.
         progress: whether to show a progress bar, or lines without a terminal.
         reward: reward function in place of `config.reward`.
+        judge: decides free answers that no rule matches; `config.judge` names its model.
         trackers: trackers for metrics and some episodes, besides TensorBoard.
         stop_after_s: seconds after which no step begins that would not end by then; at least one
             is made.
@@ -152,7 +156,7 @@ def train(
     remove_leftovers(config.out, config.keep)
     if done < config.steps:
         with opened(done, config, trackers, run.id) as boards:
-            trainer = Trainer(config, device, done, reward)
+            trainer = Trainer(config, device, done, reward, judge)
             run.truncate_metrics(done)
             done = _loop(trainer, run, samples, validation, done, boards, ends, progress=progress)
     return checkpoint_folder(config.out, done)
@@ -162,13 +166,21 @@ class Trainer:
     """Model, policy and optimiser of a run."""
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, done: int, reward: Reward | None = None
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        done: int,
+        reward: Reward | None = None,
+        judge: Judge | None = None,
     ) -> None:
         config = fitted_to(config, device)
         model, self.tokenizer = load_model(config, done, device)
         self.config = config
         self.model = model
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
+        self.judge = judge
+        self.undecided = 0
+        """Answers of the last call of `play` that the judge did not decide."""
         self.generator = torch.Generator(model.device)
         self.policy = self._policy(temperature=config.temperature)
         self.sampler, self.greedy = self._samplers(done)
@@ -223,6 +235,7 @@ class Trainer:
             **episode_numbers(episodes_of(groups), terms_of(groups)),
             **sampling_numbers(groups),
             **updated,
+            **({"undecided": float(self.undecided)} if self.judge else {}),
             "vision_passes": self.policy.views.count.pictures - before,
             "seconds_play": played - started,
             "seconds_update": ended - played,
@@ -243,7 +256,7 @@ class Trainer:
         return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
 
     def play(self, policy: SamplingPolicy, samples: Sequence[Sample]) -> list[Episode]:
-        """One episode per sample. Equal boxes are cut once."""
+        """One episode per sample, judged. Equal boxes are cut once."""
         look = look_once(self.look)
         draws: defaultdict[str, Iterator[int]] = defaultdict(count)
         games = [
@@ -258,7 +271,10 @@ class Trainer:
             for s in samples
         ]
         with policy.synced() if isinstance(policy, VllmSampler) else self.learner.autocast():
-            return play(games, policy, each=self.each)
+            played = play(games, policy, each=self.each)
+        if self.judge is not None:
+            played, self.undecided = judged(played, self.judge)
+        return played
 
     def _update(self, groups: Sequence[Group], step: int) -> Numbers:
         rollouts = rollouts_of(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lfpc.errors import CheckpointError
+from lfpc.evaluation.judge_options import JudgeOptions
 from lfpc.options import configuration_errors, parse
 from lfpc.policies.settings import checkpoint_settings
 from lfpc.protocols import ProtocolFile, protocol_given, protocol_named
@@ -19,7 +20,7 @@ HARDWARE_OPTION = "--hardware"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
+class TrainOptions(JudgeOptions):
     """One run of reinforcement learning."""
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
