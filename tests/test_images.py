@@ -229,17 +229,6 @@ def test_a_picture_is_not_copied_where_nothing_has_to_change(tmp_path: Path) -> 
         assert open_picture(tmp_path / "a.jpg").tobytes() == theirs.convert("RGB").tobytes()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (2, 700), (513, 2), (28, 512)])
-def test_png_bytes_are_lossless_at_every_size_and_of_every_mode(size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    for picture in (image, image.convert("L")):
-        with Image.open(BytesIO(png_bytes(View(picture, WHOLE)))) as back:
-            assert back.mode == "RGB"
-            assert np.array_equal(np.asarray(back), np.asarray(picture.convert("RGB")))
-
-
 def test_png_bytes_are_lossless(picture: Callable[..., Path]) -> None:
     view = global_view(open_picture(picture(size=(500, 400))), 64)
     with Image.open(BytesIO(png_bytes(view))) as back:

@@ -5,10 +5,10 @@ whole, a crop its box, a noise probe the box that it replaces. Budgets are visua
 is `factor` x `factor` pixels.
 """
 
-import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from math import ceil, floor, log, sqrt
 from pathlib import Path
 
@@ -29,8 +29,6 @@ LARGEST_COPY = 50_000_000
 """Maximum pixels of a cut that is copied before it is resized."""
 PICTURE_BYTES = 2**30
 """Bytes of cached originals: eight of 7680 x 4320 pixels, or 1,000 of 512 x 512."""
-PNG_ROWS = 256
-"""Rows of a picture that are packed at once."""
 FAST_GAP = 1.5
 """Minimum ratio to the wanted size after block averaging in fast mode."""
 
@@ -286,36 +284,12 @@ def _tool_view(picture: Image.Image, box: ToolBox, cut: Corners, rules: CropRule
 
 
 def png_bytes(view: View) -> bytes:
-    """The view's pixels as a PNG file: every row with the filter Average, packed at level 1 with
-    run-length encoding. On photographs that is several times faster than Pillow's level 6, and
-    other threads run meanwhile: numpy and zlib do not hold Python's lock, as Pillow's encoder does.
-
-    Source: PNG specification, third edition, 9.2 (filter type 3).
+    """The view's pixels as a PNG file. Level 1 with run-length encoding: several times faster than
+    the usual level 6 on photographs.
     """
-    image = view.image if view.image.mode == "RGB" else view.image.convert("RGB")
-    pixels = np.asarray(image)
-    height, width, _ = pixels.shape
-    flat = pixels.reshape(height, 3 * width)
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    above = np.zeros((1, 3 * width), np.uint8)
-    parts: list[bytes] = []
-    for top in range(0, height, PNG_ROWS):
-        band = flat[top : top + PNG_ROWS]
-        up = np.concatenate([above, band[:-1]])
-        left = np.zeros_like(band)
-        left[:, 3:] = band[:, :-3]
-        rows = np.full((len(band), 1 + 3 * width), 3, np.uint8)
-        # (a & b) + ((a ^ b) >> 1) is (a + b) // 2 without overflow
-        np.subtract(band, (left & up) + ((left ^ up) >> 1), out=rows[:, 1:])
-        parts.append(packer.compress(rows))
-        above = band[-1:]
-    packed = b"".join(parts) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    out = BytesIO()
+    view.image.save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE, icc_profile=None)
+    return out.getvalue()
 
 
 def bytes_for_others(path: Path) -> bytes:
