@@ -441,6 +441,8 @@ def test_an_import_of_less_than_half_takes_nothing_unless_it_is_asked_to(
         ("excel.csv", "\ufeffimage;question;answer\na.png;q?;red\n"),
         ("tabs.csv", "image\tquestion\tanswer\na.png\tq?\tred\n"),
         ("commas.tsv", "image,question,answer\na.png,q?,red\n"),
+        ("sep.csv", "sep=;\r\nimage;question;answer\r\na.png;q?;red\r\n"),
+        ("separator.tsv", '\ufeff"sep=|"\nimage|question|answer\na.png|q?|red\n'),
         ("lines.json", '{"image": "a.png", "question": "q?", "answer": "red"}\n' * 2),
         ("one.json", '{"image": "a.png", "question": "q?", "answer": "red"}'),
         ("list.jsonl", '[{"image": "a.png",\n "question": "q?", "answer": "red"}]'),
@@ -450,18 +452,26 @@ def test_an_import_of_less_than_half_takes_nothing_unless_it_is_asked_to(
         ("quoted.csv", 'image,question,answer\n"a.png,q?,red\na.png,q?,red\na.png,q?,red\n'),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-be", "utf-16-le without a mark"])
 def test_tables_are_read_as_other_programs_write_them(
     tmp_path: Path, name: str, content: str, encoding: str
 ) -> None:
     published.write_picture(tmp_path / "a.png")
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     wide = content.removeprefix("\ufeff") if encoding != "utf-8" else content
-    (tmp_path / name).write_bytes((mark + wide).encode(encoding))
+    (tmp_path / name).write_bytes((mark + wide).encode(encoding.split()[0]))
     samples, rejected = bring("table", tmp_path / name, tmp_path / "out")
     assert {(sample.question, sample.answer) for sample in samples} == {("q?", "red")}
     assert len(samples) == (2 if name in ("lines.json", "quoted.csv") else 1)
     assert len(rejected) == (name == "quoted.csv")  # an open quotation mark loses its own line
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    published.write_picture(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("image,question,answer,answer \na.png,q?,red,blue\n")
+    samples, (rejected,) = bring("table", tmp_path / "t.csv", tmp_path / "out")
+    assert samples == []
+    assert "two columns are called 'answer'; rename one" in rejected["detail"]
 
 
 def test_class_names_are_read_from_a_parquet_file_without_the_package(tmp_path: Path) -> None:

@@ -132,6 +132,27 @@ def test_a_folder_of_an_old_format_is_refused_before_anything_is_asked(
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("results.json", "{", "results.json is unreadable"),
+        ("results.json", "[]", "results.json does not have format 2"),
+        ("results.json", "[" * 100_000, "results.json is unreadable"),
+        ("4/own/environment.json", "{", "environment.json is unreadable"),
+        ("4/own/environment.json", "[]", "environment.json is not a JSON object"),
+        ("4/own/config.json", "[]", "config.json is not a JSON object"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_before_a_probe_asks(
+    data, tmp_path, server, said, file, content, sentence
+):
+    assert cli.main(asked(data, tmp_path / "out", server)) == 0
+    asked_before = len(server.requests)
+    (tmp_path / "out" / file).write_text(content)
+    assert sentence in said("probe", tmp_path / "out", "--probes", "repeat")
+    assert len(server.requests) == asked_before
+
+
 def test_repeats_have_lines_of_their_own(data, tmp_path, server, capsys):
     words = [*asked(data, tmp_path / "out", server), "--repeats", "2", "--temperature", "1"]
     assert cli.main(words) == 0

@@ -85,3 +85,10 @@ def test_the_verl_engine_stops_at_a_step_not_after_minutes(capsys: pytest.Captur
     words = ["train", "stage1", "--engine", "verl", "--dry-run", "--stop-after", "5"]
     assert cli.main(words) == 1
     assert "--cluster.stop-at" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("minutes", ["0", "-5", "nan"])
+def test_a_limit_that_is_no_time_is_refused(capsys: pytest.CaptureFixture, minutes: str) -> None:
+    assert cli.main(["train", "stage1", "--dry-run", "--stop-after", minutes]) == 1
+    assert f"--stop-after must be above 0 minutes, got {minutes}" in capsys.readouterr().err

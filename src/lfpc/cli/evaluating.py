@@ -162,6 +162,7 @@ class Probe(BackendOptions):
         from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
         from lfpc.evaluation.terminal import gain_lines
 
+        root = results_root(self.run_folder)
         for place in find_places(self.run_folder).values():
             backend = self.backend(self.base_url or recorded_backend(place.path))
             if self.gain:
@@ -175,10 +176,10 @@ class Probe(BackendOptions):
                 several(self.probes),
                 replay=self.replay,
                 draws=self.draws,
+                root=root,
                 backend=backend,
             )
             print(as_typed(f"{place.path}\n{result}"))
-        root = results_root(self.run_folder)
         incomplete = update_results(root)["incomplete"]
         names = names_below(self.run_folder, root)
         check_complete(self.run_folder, {name: incomplete.get(name) for name in names})

@@ -40,6 +40,8 @@ class Train:
         asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
         if asked.hardware and asked.engine != "verl":
             raise ConfigError("--hardware needs --engine verl")
+        if asked.stop_after is not None and not asked.stop_after > 0:
+            raise ConfigError(f"--stop-after must be above 0 minutes, got {asked.stop_after:g}")
         if not asked.dry_run:
             _check_given(asked.run)
         if asked.engine == "verl":

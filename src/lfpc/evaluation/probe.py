@@ -12,6 +12,7 @@ from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, sampl
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
+from lfpc.evaluation.stored import read_results
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
@@ -63,6 +64,7 @@ def probe_run(
     if draws < 1:
         raise ConfigError(f"`draws` must be at least 1, got {draws}")
     recorded = own_evaluation(place)
+    read_results(root or place)  # damaged ones end a probe before it asks
     runs = _runs(recorded, probes, replay=replay, draws=draws)
     with _locked(place, [recorded.folder, *(place / name for name in runs)]):
         own = recorded.records()
@@ -159,11 +161,11 @@ def recorded_backend(place: Path) -> str | None:
     transformers (or unknown).
 
     Raises:
-        RunError: `place` holds no evaluation.
+        RunError: `place` holds no evaluation, or the file that names its backend is damaged.
     """
-    try:
-        name = read_json(own_evaluation(place).folder / ENVIRONMENT_FILE).get("backend")
-    except (RunError, AttributeError):
-        own_evaluation(place)  # raises without an evaluation
-        return None
+    file = own_evaluation(place).folder / ENVIRONMENT_FILE
+    found = read_json(file) if file.exists() else {}
+    if not isinstance(found, dict):
+        raise RunError(f"{file} is not a JSON object")
+    name = found.get("backend")
     return name if isinstance(name, str) and name.startswith(("http", VLLM_BACKEND)) else None

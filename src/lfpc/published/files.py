@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,8 @@ from lfpc.errors import SampleError
 from lfpc.published.cells import without_nan
 from lfpc.published.delimited import Records
 
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""A line before the names of the columns that tells Excel the separator of cells."""
 _ESCAPED = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as Python's "surrogateescape" keeps it."""
 
@@ -95,9 +98,11 @@ def read_rows(file: Path) -> Iterator[TableRow | SampleError]:
 def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
     # Not pyarrow's reader: it keeps some twenty blocks in flight, each of which must be larger than
     # the largest row.
-    encoding = _encoding(file)
-    with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
-        rows = Records(text, _delimiter(file, encoding))
+    with file.open(encoding=_encoding(file), errors="surrogateescape", newline="") as text:
+        first = text.readline()
+        named = _SEPARATOR.fullmatch(first)
+        lines = text if named or not first else chain([first], text)
+        rows = Records(lines, named[1] if named else _delimiter(file, first))
         names = rows.first()
         if names is None:
             return
@@ -108,6 +113,9 @@ def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
             )
             return
         names = [name.strip() for name in names]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            yield SampleError(f"{file}: two columns are called {twice[0]!r}; rename one")
+            return
         for number, row in enumerate(rows.others(len(names)), 1):
             where = f"{file}: row {number}"
             if isinstance(row, SampleError):
@@ -119,17 +127,22 @@ def _read_table(file: Path) -> Iterator[TableRow | SampleError]:
 
 
 def _encoding(file: Path) -> str:
-    """UTF-16 for a file that begins with its mark, as Excel writes it; otherwise UTF-8."""
+    """UTF-16 for a file that begins with its mark, as Excel writes it, or with a letter of two
+    bytes; otherwise UTF-8.
+    """
     with file.open("rb") as content:
-        return "utf-16" if content.read(2) in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig"
+        start = content.read(2)
+    if start in (BOM_UTF16_LE, BOM_UTF16_BE):
+        return "utf-16"
+    if start[1:] == b"\0":
+        return "utf-16-le"
+    return "utf-16-be" if start[:1] == b"\0" else "utf-8-sig"
 
 
-def _delimiter(file: Path, encoding: str) -> str:
+def _delimiter(file: Path, first: str) -> str:
     """The separator of cells: that of the file's ending if the first line has one, otherwise the
     most frequent of the others. Excel writes semicolons where the comma is the decimal sign.
     """
-    with file.open(encoding=encoding, errors="surrogateescape", newline="") as text:
-        first = text.readline()
     usual = "," if file.suffix.lower() == ".csv" else "\t"
     return usual if usual in first else max(usual, ";", "\t", ",", key=first.count)
 
@@ -218,8 +231,9 @@ def _read_json(file: Path) -> Iterator[TableRow | SampleError]:
 
 
 def _read_json_lines(file: Path) -> Iterator[TableRow | SampleError]:
-    wide = _encoding(file) == "utf-16"
-    with file.open("rb") if not wide else file.open(encoding="utf-16") as lines:
+    encoding = _encoding(file)
+    narrow = encoding == "utf-8-sig"  # whose lines are read as bytes: one that is not UTF-8 is lost
+    with file.open("rb") if narrow else file.open(encoding=encoding) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _json_row(file, number, lambda line=line: json.loads(line))
