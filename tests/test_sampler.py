@@ -22,6 +22,7 @@ from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.samples import write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training.config import LoraConfig, SamplerLimits, TrainConfig
+from lfpc.training.faults import out_of_memory_explained
 from lfpc.training.local import train
 from lfpc.training.memory import sampler_share
 from lfpc.training.sampler import UNASKED, VllmSampler, check_sampler
@@ -273,6 +274,15 @@ def test_episodes_beyond_the_limit_are_overlong_and_not_trained_on(base):
     train(run, progress=False)
     (row,) = rows_of(run)
     assert (row["overlong"], row["trained_rollouts"], row["unanswered"]) == (6, 0, 1)
+
+
+def test_too_little_memory_for_sampling_names_the_share_of_vllm():
+    run = TrainConfig(sampler="vllm", vllm=SamplerLimits(gpu_share=0.5))
+    with (
+        pytest.raises(RunError, match=r"while playing .* lower --gpu-share \(now 0\.5\), then"),
+        out_of_memory_explained("playing", run),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_without_vllm_nothing_is_written_and_one_sentence_said(base, monkeypatch, capsys):

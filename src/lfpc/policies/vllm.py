@@ -60,7 +60,7 @@ def started(checkpoint: Path, arguments: Mapping[str, Any]) -> Any:
     }
     try:
         return vllm.LLM(model=str(checkpoint), **{**defaults, **arguments})
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, AssertionError) as error:
         raise CheckpointError(
             f"{checkpoint}: vLLM does not start with it ({one_line(error)})"
         ) from error

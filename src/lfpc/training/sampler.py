@@ -83,7 +83,7 @@ class VllmSampler:
                 **replace(config.vllm, max_model_len=self.limit).arguments,
             },
         )
-        banned = policy.writer.banned
+        banned = policy.writer.banned.to(device)
 
         def ban(model: Any) -> None:
             logits_of = model.compute_logits
@@ -225,4 +225,4 @@ def _tie_heads(model: Any) -> None:
 
 def _without(logits: Any, banned: torch.Tensor) -> Any:
     """`logits` without the tokens that may not be written."""
-    return logits.masked_fill(banned[: logits.shape[-1]].to(logits.device), float("-inf"))
+    return logits.masked_fill(banned[: logits.shape[-1]], float("-inf"))
