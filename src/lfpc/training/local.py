@@ -469,7 +469,7 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
     gib = config.gpu_memory or device_gib(device) or GPU_GIB
     half = dtype == torch.bfloat16 or (with_gpu and config.dtype == "auto")
     found = report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
-    return found + assumption(config, cluster)
+    return assumption(config, cluster) + found
 
 
 def _seed(*parts: int) -> int:

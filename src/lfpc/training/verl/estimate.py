@@ -137,8 +137,8 @@ def assumption(config: TrainConfig, cluster: Cluster) -> str:
     if model_folder(config) is not None:
         return ""
     return (
-        f"\n  assumed model: Qwen2.5-VL {cluster.model} (--cluster.model), because there is no "
-        f"checkpoint {config.init}"
+        f"assumed model: Qwen2.5-VL {cluster.model} (--cluster.model), because there is no "
+        f"checkpoint {config.init}\n"
     )
 
 

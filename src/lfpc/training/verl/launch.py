@@ -51,7 +51,7 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
 
         composed(values, cluster)
         checked = f"checked by verl {verl}"
-    found = report(estimate(config, cluster), cluster) + assumption(config, cluster)
+    found = assumption(config, cluster) + report(estimate(config, cluster), cluster)
     return f"{settings_lines(values)}\n\n{found}\n\nsettings of verl: {checked}"
 
 
