@@ -3,6 +3,8 @@ memory. `python -m bench gpu` takes at most nine minutes and writes gpu.json; pa
 time is left are listed there as not run.
 
 A view has 1,024 visual tokens, and a rollout one crop of as many and two replies of 150 tokens.
+"no sharing": prompts and pictures are computed for every rollout. `mfu` is the share of the card's
+peak that model FLOPs take, see `bench.flops`.
 """
 
 import gc
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bench.flops import mfu, update_flops
 from bench.results import Result
 from bench.shaped import random_rollouts, random_view, shaped_model
 from lfpc.dialogue import Context
@@ -124,7 +127,7 @@ def lines(found: Result) -> str:
                 f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
                 for key, value in figures.items()
             )
-            rows.append(f"  {name:6} {part:32} {shown}")
+            rows.append(f"  {name:6} {part:46} {shown}")
     return "\n".join(rows)
 
 
@@ -139,15 +142,24 @@ def _parts(
     """The parts of one model by name, the most useful ones first."""
     lora = LoraConfig()
 
-    def update(adapters: LoraConfig | None, *, checkpointing: bool) -> Callable[[], Result]:
-        return lambda: _update(shape, work, model, device, dtype, adapters, checkpointing)
+    def sampling(*, share: bool) -> Callable[[], Result]:
+        return lambda: _sampling(shape, work, model, device, dtype, share)
 
-    yield "sampling", lambda: _sampling(shape, work, model, device, dtype)
-    yield "update, lora, checkpointing", update(lora, checkpointing=True)
-    yield "update, lora", update(lora, checkpointing=False)
-    yield "update, all weights, checkpointing", update(None, checkpointing=True)
-    yield "update, all weights", update(None, checkpointing=False)
-    yield "sampling, vllm", lambda: _vllm(shape, work, model, device, dtype, out)
+    def update(
+        adapters: LoraConfig | None, *, checkpointing: bool, share: bool
+    ) -> Callable[[], Result]:
+        return lambda: _update(shape, work, model, device, dtype, adapters, checkpointing, share)
+
+    for share, how in ((True, ""), (False, ", no sharing")):
+        yield f"sampling{how}", sampling(share=share)
+        for name, adapters in (("lora", lora), ("all weights", None)):
+            yield (
+                f"update, {name}, checkpointing{how}",
+                update(adapters, checkpointing=True, share=share),
+            )
+            yield f"update, {name}{how}", update(adapters, checkpointing=False, share=share)
+        if share:
+            yield "sampling, vllm", lambda: _vllm(shape, work, model, device, dtype, out)
 
 
 def _tried(run: Callable[[], Result], device: torch.device) -> Result:
@@ -197,12 +209,17 @@ def _contexts(work: Work) -> list[Context]:
 
 
 def _sampling(
-    shape: ModelShape, work: Work, model: Path | None, device: torch.device, dtype: torch.dtype
+    shape: ModelShape,
+    work: Work,
+    model: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    share: bool,
 ) -> Result:
     """Tokens a second of our own engine."""
     loaded, tokenizer = _model(shape, model, device, dtype)
     rules = Sampling(temperature=1.0, max_new_tokens=work.written // 2)
-    policy = TransformersPolicy(loaded, tokenizer, QWEN2_5_VL, sampling=rules)
+    policy = TransformersPolicy(loaded, tokenizer, QWEN2_5_VL, sampling=rules, share=share)
     policy.reply(_contexts(work)[:2])  # warm
     with _watched(device) as figures:
         replies = policy.reply(_contexts(work))
@@ -250,8 +267,9 @@ def _update(
     dtype: torch.dtype,
     lora: LoraConfig | None,
     checkpointing: bool,
+    share: bool,
 ) -> Result:
-    """Seconds and peak memory of an update, and the estimate of that memory."""
+    """Seconds, MFU and peak memory of an update, and the estimate of that memory."""
     gib = device_gib(device)
     half = dtype == torch.bfloat16
     config = TrainConfig(
@@ -261,6 +279,7 @@ def _update(
         first_view="fixed",
         fixed_budget=work.view,
         gradient_checkpointing=checkpointing,
+        share=share,
         crop=replace(TrainConfig().crop, max_tokens=work.view),
     )
     if gib is not None:
@@ -274,7 +293,7 @@ def _update(
     if lora is not None:
         layers = adapted_layers(loaded, lora.targets, vision=lora.vision)
         add_adapters(loaded, layers, rank=lora.rank, alpha=lora.alpha, seed=0)
-    policy = TransformersPolicy(loaded, tokenizer, QWEN2_5_VL)
+    policy = TransformersPolicy(loaded, tokenizer, QWEN2_5_VL, share=share)
     learner = Learner(policy, config)
     rollouts = random_rollouts(
         policy.encoder,
@@ -289,7 +308,14 @@ def _update(
     learner.update(rollouts, advantages, step=1)  # warm, and makes the optimiser's state
     with _watched(device) as figures:
         learner.update(rollouts, advantages, step=2)
-    return {**figures, "tokens": read, "tokens_s": read / figures["seconds"], **estimated}
+    flops = update_flops(shape, rollouts, lora=lora, share=share)
+    return {
+        **figures,
+        "tokens": read,
+        "tokens_s": read / figures["seconds"],
+        "mfu": mfu(flops, figures["seconds"], _name(device)),
+        **estimated,
+    }
 
 
 def _name(device: torch.device) -> str:

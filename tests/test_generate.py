@@ -17,6 +17,7 @@ from transformers import (
 
 import lfpc
 from lfpc import cli
+from lfpc.dialogue import Reply
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.generate import GeneratePolicy, load_any
@@ -118,6 +119,42 @@ def test_eval_says_that_it_is_slower_and_training_that_it_cannot(llava, tmp_path
     words = ["--data", str(data), "--init", str(llava), "--out", str(tmp_path / "trained")]
     assert cli.main(["train", "stage1", *words]) == 1
     assert "architecture 'llava' is not supported" in capsys.readouterr().err
+
+
+def test_the_gain_of_a_crop_is_read(llava, tmp_path, monkeypatch, capsys):
+    policy = load_policy(PolicyConfig(model=str(llava)))
+    asked = [tiny.context("What mark?", tiny.view(n), tiny.crop_turn(1)) for n in range(2)]
+    found = policy.answer_logprobs(asked, [["7", "12 13"], ["8"]])
+    assert [[one.tokens for one in some] for some in found] == [[1, 3], [1]]
+    inputs = policy._inputs(policy.protocol.messages(asked[0]))
+    ids = inputs["input_ids"][0].tolist()
+    written = tiny.tokenizer()("<answer>12 13", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        whole = policy.model(
+            input_ids=torch.tensor([ids + written]), pixel_values=inputs["pixel_values"]
+        ).logits[0]
+    table = whole[-4:-1].log_softmax(-1)
+    expected = sum(float(table[n, token]) for n, token in enumerate(written[-3:]))
+    assert found[0][1].total == pytest.approx(expected, abs=1e-4)
+    assert found[0][0].total != pytest.approx(found[1][0].total, abs=1e-4)
+
+    data = tmp_path / "data"
+    data.mkdir()
+    write_samples([tiny.sample(data, number) for number in range(2)], data)
+    call = tiny.crop_turn(0).reply
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            GeneratePolicy,
+            "reply",
+            lambda _, contexts: [
+                Reply("<answer>7</answer>") if one.turns else call for one in contexts
+            ],
+        )
+        words = ["--checkpoint", str(llava), "--probes", "own", "--out", str(tmp_path / "run")]
+        assert cli.main(["eval", str(data), *words]) == 0, capsys.readouterr()
+    words = ["probe", str(tmp_path / "run"), "--gain", "--probes", "noise"]
+    assert cli.main(words) == 0, capsys.readouterr()
+    assert "2 questions answered after a crop" in capsys.readouterr().out
 
 
 def test_what_it_cannot_play_or_load_is_named(llava, tmp_path):

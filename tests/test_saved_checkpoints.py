@@ -13,8 +13,9 @@ from transformers import AutoModelForImageTextToText
 
 from lfpc.cli import main
 from lfpc.errors import CheckpointError, ConfigError
+from lfpc.policies.bases import base_of
 from lfpc.policies.qwen import merging
-from lfpc.policies.qwen.adapters import adapted_layers
+from lfpc.policies.qwen.adapters import adapted_layers, merge_adapters
 from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.merging import merge
 from lfpc.policies.qwen.sums import write_sums
@@ -193,10 +194,30 @@ def test_merged_adapters_are_a_plain_checkpoint(base, adapted, tmp_path, capsys)
 
 
 def test_a_merge_that_computes_something_else_is_not_written(adapted, tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "merge_adapters", lambda *_: None)
-    with pytest.raises(CheckpointError, match="compute other logits than the adapters"):
-        merge(adapted, tmp_path / "merged")
-    assert not (tmp_path / "merged").exists()
+    def nearly(model, folder):
+        merge_adapters(model, folder)
+        model.model.language_model.layers[1].mlp.up_proj.weight.mul_(1.05)
+
+    for wrong, layer in ((lambda *_: None, "visual"), (nearly, r"layers\.1\.mlp\.up_proj")):
+        monkeypatch.setattr(merging, "merge_adapters", torch.no_grad()(wrong))
+        with pytest.raises(CheckpointError, match=f"something else .*{layer}.* what rounding"):
+            merge(adapted, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 0.1, 3.0])
+def test_a_right_merge_differs_by_what_rounding_explains(adapted, tmp_path, dtype, size):
+    """Also where bfloat16 drops adapters that are smaller than half of a weight's last digit."""
+    shutil.copytree(adapted, tmp_path / "adapters")
+    file = tmp_path / "adapters" / "adapter_model.safetensors"
+    save_file({name: size * weight for name, weight in load_file(file).items()}, file)
+    model, _ = load_checkpoint(base_of(adapted), dtype=dtype)
+    wanted = merging.adapted_outputs(model, tmp_path / "adapters")
+    merge_adapters(model, tmp_path / "adapters")
+    excess = [outputs.excess() for outputs in wanted.values()]
+    assert len(excess) == len(load_file(file)) // 2
+    assert 0 < max(excess) <= 1
 
 
 def test_damaged_adapters_and_a_damaged_base_are_found(base, adapted, tmp_path):

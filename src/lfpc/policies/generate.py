@@ -1,7 +1,7 @@
 """Any vision-language model of transformers as a policy, through its own processor and `generate`.
 
 For architectures without a batched engine (`lfpc.policies.qwen`): one reply at a time, pictures
-computed anew in every turn, no log-probabilities, and therefore no training.
+computed anew in every turn, no log-probabilities of replies, and therefore no training.
 """
 
 import sys
@@ -12,20 +12,20 @@ from typing import Any, Self
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.errors import CheckpointError, ConfigError, first_line
 from lfpc.images import View
 from lfpc.policies.backends import Backend
-from lfpc.policies.config import PolicyConfig, policy_config, reply_seed
+from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.settings import local_folder
 from lfpc.protocols import ChatProtocol, Message
 
 
 class GeneratePolicy:
-    """Samples replies with `model.generate`, without log-probabilities.
+    """Samples replies with `model.generate`, without their log-probabilities.
 
     Args:
         model, processor: results of `load_any`.
@@ -101,6 +101,37 @@ class GeneratePolicy:
         text = self.processor.tokenizer.decode(written, skip_special_tokens=True)
         finish = TRUNCATED if len(written) >= self.sampling.max_new_tokens else STOPPED
         return Reply(text, usage=Usage(read, len(written)), finish=finish)
+
+    def answer_logprobs(
+        self, contexts: Sequence[Context], answers: Sequence[Sequence[str]]
+    ) -> list[list[TextLogprob]]:
+        """See `lfpc.policies.config.ScoringPolicy`. Mark and answer are tokenised apart; each
+        answer is read with its whole conversation.
+        """
+        found: list[list[TextLogprob]] = []
+        for context, some in zip(contexts, answers, strict=True):
+            inputs = self._inputs(self.protocol.messages(context, tools=self.tools))
+            found.append([self._logprob(inputs, text) for text in some])
+        return found
+
+    @torch.no_grad()
+    def _logprob(self, inputs: Any, text: str) -> TextLogprob:
+        """Log-probability of `text` after the conversation in `inputs` and the answer mark."""
+        mark, wanted = (
+            self.processor.tokenizer(part, add_special_tokens=False, return_tensors="pt").input_ids
+            for part in (self.protocol.answer_mark, text)
+        )
+        written = torch.cat([mark, wanted], dim=1)
+        whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], written], dim=1)}
+        for name, value in inputs.items():  # of every token: the mask, and kinds of tokens
+            if name != "input_ids" and value.shape == inputs["input_ids"].shape:
+                added = torch.full_like(written, name == "attention_mask", dtype=value.dtype)
+                whole[name] = torch.cat([value, added], dim=1)
+        moved = BatchFeature(whole).to(self.model.device, self.model.dtype)
+        count = wanted.shape[1]
+        table = self.model(**moved).logits[0, -count - 1 : -1].float().log_softmax(-1)
+        chosen = table.gather(1, wanted[0, :, None].to(table.device))
+        return TextLogprob(float(chosen.double().sum()), count)
 
     def _inputs(self, messages: Sequence[Message]) -> Any:
         chat = [{"role": m.role, "content": [_part(part) for part in m.parts]} for m in messages]

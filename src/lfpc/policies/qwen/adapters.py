@@ -6,7 +6,6 @@ them, and the name of the folder with the weights that they change.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def merge_adapters(model: Any, folder: Path) -> None:
     Raises:
         CheckpointError: unreadable adapters, or adapters of another model.
     """
-    for layer, low, high in _layers(model, folder):
+    for _, layer, low, high in each_adapter(model, folder):
         layer.weight.copy_(layer.weight.float() + high @ low)
 
 
@@ -129,47 +128,26 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         yield name.replace(".base_layer.", "."), weight
 
 
-@contextmanager
-def applied_adapters(model: Any, folder: Path) -> Iterator[None]:
-    """Inside the block the layers of `model` add the output of the adapters in `folder`, without
-    another weight.
-
-        y' = y + alpha / rank * B (A x)
+def each_adapter(model: Any, folder: Path) -> Iterator[tuple[str, Any, Tensor, Tensor]]:
+    """(name, layer of `model`, A, alpha / rank * B) of all adapters in `folder`, in float32.
 
     Raises:
         CheckpointError: see `merge_adapters`.
     """
-
-    def adding(low: Tensor, high: Tensor) -> Any:
-        def add(_layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            added = inputs[0].float() @ low.T @ high.T
-            return (output.float() + added).to(output.dtype)
-
-        return add
-
-    with ExitStack() as stack:
-        for layer, low, high in _layers(model, folder):
-            stack.callback(layer.register_forward_hook(adding(low, high)).remove)
-        yield
-
-
-def _layers(model: Any, folder: Path) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """(layer of `model`, A, alpha / rank * B) of all adapters in `folder`."""
     settings = adapter_settings(folder)
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
         scale = float(settings["lora_alpha"]) / int(settings["r"])
         for name in sorted(tensors):
             if name.endswith(".lora_A.weight"):
-                layer: Any = model.get_submodule(
-                    name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-                )
+                place = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+                layer: Any = model.get_submodule(place)
                 device = layer.weight.device
                 low = tensors[name].to(device).float()
                 high = tensors[name.replace(".lora_A.", ".lora_B.")].to(device).float()
                 if (len(high), low.shape[1]) != tuple(layer.weight.shape):
                     raise ValueError(f"{name} has another size than its layer")
-                yield layer, low, scale * high
+                yield place, layer, low, scale * high
     except Exception as error:  # each reader raises its own exception for a broken file
         raise CheckpointError(
             f"{folder / WEIGHTS_FILE}: not adapters of this model ({first_line(error)})"
