@@ -360,6 +360,7 @@ def test_a_mistyped_verb_has_a_hint_also_within_its_group(
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_checkpoint_is_found_out_before_torch_is_imported(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     Image.new("RGB", (56, 56)).save(picture)
