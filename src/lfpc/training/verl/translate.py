@@ -20,6 +20,8 @@ from lfpc.training.verl.estimate import shape_of_run
 NAME = "lfpc"
 """Name of our agent loop and advantages in verl's registries, and of our section in its
 configuration."""
+OURS = f"+{NAME}"
+"""Key of our own section."""
 INSIDE = "lfpc.training.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 TRAIN = "train"
@@ -216,13 +218,11 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # settings of our own parts inside verl's processes
-        f"+{NAME}": {"train": plain(run)},
+        OURS: {"train": plain(run)},
     }
 
 
 def settings_lines(values: Mapping[str, Any]) -> str:
     """`settings` as text, without our own section."""
     width = max(len(key) for key in values)
-    return "\n".join(
-        f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}"
-    )
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items() if key != OURS)
