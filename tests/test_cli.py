@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,10 +10,12 @@ from typing import Any, ClassVar, get_args, get_type_hints
 
 import pytest
 import tyro
+from PIL import Image
 
 from lfpc import __version__, cli
 from lfpc.cli import data, story
 from lfpc.cli.selecting import Select
+from lfpc.cli.training import Train
 from lfpc.data.config import MixConfig, MixPart
 from lfpc.errors import RunError
 from lfpc.mini.config import DemoConfig, PretrainConfig
@@ -324,3 +327,62 @@ def test_play_asks_judges_and_ends_cleanly(
 def test_play_refuses_numbers_below_one(tmp_path: Path, capsys: Capture) -> None:
     assert cli.main(["play", str(tmp_path), "--budget", "0"]) == 1
     assert capsys.readouterr().err == "lfpc: --budget must be at least 1, got 0\n"
+
+
+def test_every_verb_has_examples_that_parse() -> None:
+    from lfpc.training.options import parsed
+    from lfpc.training.presets import preset
+
+    for name, verb in cli.VERBS.items():
+        examples = getattr(verb, "EXAMPLES", ())
+        assert examples or name.startswith("mini "), name
+        for line in examples:
+            words = shlex.split(line.partition(" > ")[0])[1:]
+            found = cli._parse(words)
+            if isinstance(found, Train):
+                parsed(preset(found.preset), found.options, prog="lfpc train")
+            else:
+                assert isinstance(found, (verb, *cli.VERBS.values()))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [("data chek", "lfpc data check"), ("mini galery", "lfpc mini gallery"), ("evl", "lfpc eval")],
+)
+def test_a_mistyped_verb_has_a_hint_also_within_its_group(
+    capsys: Capture, words: str, hint: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words.split())
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"no command {words!r}; did you mean `{hint}`?" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_wrong_checkpoint_is_found_out_before_torch_is_imported(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (56, 56)).save(picture)
+    sample = Sample(id="a", image=picture, question="?", answer="x", budget=4)
+    write_samples([sample], tmp_path / "data")
+    for words in (
+        ["eval", "data", "--checkpoint", "nowhere", "--out", "out/eval"],
+        ["ask", "a.png", "?", "--checkpoint", "nowhere", "--engine", "vllm"],
+        ["train", "stage1", "--data", "data", "--init", "nowhere", "--out", "out/train"],
+    ):
+        code = (
+            f"import sys, lfpc.cli\nprint(lfpc.cli.main({words}))\n"
+            "print('TORCH', 'torch' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.stdout == "1\nTORCH False\n", done.stderr
+        assert "nowhere: no config.json in it" in done.stderr
+
+
+def test_a_reader_that_leaves_early_gets_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lfpc eval --help | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")

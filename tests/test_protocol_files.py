@@ -23,6 +23,7 @@ from lfpc.protocols import PROTOCOLS, ChatProtocol, ProtocolFile, protocol_given
 from lfpc.protocols.reply_format import ReplyFormat
 from lfpc.protocols.toml import FORMATS, starting_file
 from lfpc.report.evidence import Origin
+from lfpc.report.model_card import model_card
 from lfpc.samples import Sample, write_samples
 from lfpc.storage.runs import read_run
 from lfpc.storage.typed import config_from_plain, plain
@@ -246,6 +247,8 @@ def test_a_configuration_keeps_the_content_of_the_file(folder: Path) -> None:
     settings = CheckpointSettings(protocol=own.given)
     write_settings(settings, folder)
     assert read_settings(folder) == settings
+    row = "| protocol | mine, on qwen2_5_vl (lfpc.json holds its file) |"
+    assert row in model_card(folder).splitlines()
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from lfpc.report.figures import IntervalEstimate, against, bars, points
 from lfpc.report.markup import table_latex, table_markdown
 from lfpc.report.numbers import percent, with_interval
 from lfpc.report.strip import ASKED, TRUTH, episode_strip
+from lfpc.report.tables import page_tables
 from lfpc.rewards import RewardConfig, episode_reward
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
@@ -331,6 +332,13 @@ def test_episodes_come_in_files_of_a_hundred(tmp_path, records):
         "index.js",
     ]
     assert [one["id"] for one in data_of(folder, "0-1")] == [f"q{CHUNK}"]
+
+
+def test_every_row_of_every_table_has_its_columns(records):
+    tables = page_tables(made_up_evidence(records).results)
+    assert {"accuracy", "cost"} <= {table.name for table in tables}
+    for table in tables:
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.name
 
 
 def test_a_table_and_a_figure_are_files_too(tmp_path, records):

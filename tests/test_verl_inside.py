@@ -4,6 +4,7 @@ settings, guards."""
 import asyncio
 import json
 import os
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -20,6 +21,7 @@ import tiny
 import torch
 import verl.utils
 import verl_cpu
+from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl.utils import hf_processor
 from verl.utils.torch_functional import get_cosine_schedule_with_warmup
@@ -30,6 +32,8 @@ from lfpc.episode import Stop
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.images import CropRules
 from lfpc.policies.qwen.vision import Normalisation
+from lfpc.protocols import protocol_given
+from lfpc.protocols.toml import starting_file
 from lfpc.rewards import RewardConfig, strict
 from lfpc.samples import read_samples
 from lfpc.training.draw import prompts_of_step
@@ -37,6 +41,7 @@ from lfpc.training.groups import group_advantages
 from lfpc.training.update import learning_rate
 from lfpc.training.verl.inside import loop, pixels, plugin, workers
 from lfpc.training.verl.inside.dataset import ScheduledSamples
+from lfpc.training.verl.inside.section import run_config
 from lfpc.training.verl.inside.start import composed
 from lfpc.training.verl.recording import RecordedRollout
 from lfpc.training.verl.translate import NAME, TRAIN, VALIDATION, settings
@@ -74,6 +79,21 @@ def test_settings_given_by_hand_win_and_unknown_ones_are_refused_in_a_sentence(d
         verl_config(run, verl=("trainer.no_such_key=1",))
     with pytest.raises(ConfigError, match="verl rejects the settings"):
         verl_config(run, verl=("actor_rollout_ref.actor.loss_agg_mode=nonsense",))
+
+
+def test_a_protocol_file_reaches_every_process_as_it_is_written(data, tmp_path):
+    text = starting_file("qwen2_5_vl").replace(
+        "You answer questions about a picture.\n", "You ${oc.env:HOME} ${ \"q\" 's' $ answer.\n"
+    )
+    (tmp_path / "own.toml").write_text(text)
+    run = replace(
+        config(data, tmp_path / "run"), protocol=protocol_given(str(tmp_path / "own.toml"))
+    )
+    found = verl_config(run)
+    OmegaConf.resolve(found)  # as verl does
+    asked = run_config(found.actor_rollout_ref)
+    assert asked.protocol == run.protocol
+    assert asked.chat.system.startswith("You ${oc.env:HOME} ${ ")
 
 
 def test_the_learning_rate_is_the_local_engines_in_every_step(data, tmp_path):

@@ -7,7 +7,8 @@ declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`).
 inside `run`, so that `lfpc --help` is quick and needs no torch.
 
 Exit codes: 0 done, 1 a failure explained in one sentence (also where results are written but lack
-questions), 2 wrong usage, 130 interrupted by Ctrl-C, 143 ended by SIGTERM.
+questions), 2 wrong usage, 130 interrupted by Ctrl-C, 143 ended by SIGTERM,
+141 the reader of its output is gone.
 LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 
@@ -93,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"all its requirements, or use a served model (--base-url)",
             words,
         )
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     # a full disk, a folder that may not be written: with the system's own sentence
     except OSError as error:
         return _fail(
@@ -134,13 +138,20 @@ def _presets() -> str:
 
 
 def _unknown(words: Sequence[str]) -> str | None:
-    """A sentence for a first word that is no verb and no group; None: it is one, or an option."""
+    """A sentence for a word that is no verb, group or verb of its group; None: it is, or is an
+    option.
+    """
     firsts = {name.partition(" ")[0] for name in VERBS}
-    if not words or words[0].startswith("-") or words[0] in firsts:
+    group = words[0] if words and words[0] in firsts else ""
+    named = list(words[1:] if group else words)
+    if not named or named[0].startswith("-"):
         return None
-    near = get_close_matches(words[0], sorted(firsts), n=1)
-    hint = f"; did you mean `lfpc {near[0]}`?" if near else ""
-    return f"no command {words[0]!r}{hint} (`lfpc --help` lists them)"
+    inside = {name.partition(" ")[2] for name in VERBS if name.startswith(f"{group} ")}
+    known = inside if group else firsts
+    near = get_close_matches(named[0], sorted(known), n=1)
+    hint = f"; did you mean `lfpc {f'{group} {near[0]}'.strip()}`?" if near else ""
+    more = f"{group} " if group else ""
+    return f"no command {f'{more}{named[0]}'!r}{hint} (`lfpc {more}--help` lists them)"
 
 
 def _fail(sentence: str, words: Sequence[str]) -> int:

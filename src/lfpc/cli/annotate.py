@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -26,6 +26,12 @@ class Annotate(AskedModel):
 
     With --checkpoint, or --base-url and --model, the page can ask that model for proposals.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc annotate data/hard",
+        "lfpc annotate data/hard --pictures data/selected --proposals runs/on-train",
+        "lfpc annotate data/hard --checkpoint CHECKPOINT",
+    )
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to change: samples.jsonl beside its pictures."""
@@ -108,6 +114,10 @@ class Annotate(AskedModel):
 class Hardest:
     """Pick the samples that a model answers wrongly most often in recorded runs, for boxing."""
 
+    EXAMPLES: ClassVar = (
+        "lfpc data hardest data/selected --runs runs/on-train --out data/hard --count 256",
+    )
+
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to pick from."""
     runs: tuple[Path, ...]
@@ -139,6 +149,8 @@ class Hardest:
 @dataclass(frozen=True, kw_only=True)
 class MergeBoxes:
     """Merge two people's copies of a samples folder, and measure the agreement of their boxes."""
+
+    EXAMPLES: ClassVar = ("lfpc data merge-boxes data/anna data/ben --out data/boxed",)
 
     first: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder of one person."""
@@ -184,6 +196,8 @@ class MergeBoxes:
 @dataclass(frozen=True, kw_only=True)
 class ExportBoxes:
     """Export the boxes of a samples folder to another tool's file."""
+
+    EXAMPLES: ClassVar = ("lfpc data export-boxes data/boxed boxes.json --format coco",)
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder."""
@@ -232,6 +246,10 @@ class ImportBoxes:
     """Import boxes from another tool's file into a samples folder. Samples that the file does not
     name are unchanged.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc data import-boxes data/hard boxes.json --format coco --out data/boxed",
+    )
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder of the file's pictures."""

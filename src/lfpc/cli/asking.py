@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
@@ -13,6 +13,13 @@ from lfpc.cli.verb import Verb
 @dataclass(frozen=True, kw_only=True)
 class Ask(AskedModel):
     """Ask a model one question about one picture; prints the turns, saves the crops and a page."""
+
+    EXAMPLES: ClassVar = (
+        'lfpc ask photo.jpg "What does the sign say?" --checkpoint CHECKPOINT',
+        'lfpc ask photo.jpg "Which colour is the kite?" --options red blue '
+        "--base-url http://127.0.0.1:8000/v1 --model NAME",
+        'lfpc ask photo.jpg "How many boats?" --checkpoint CHECKPOINT --budget 256',
+    )
 
     picture: Annotated[Positional[Path], arg(metavar="PICTURE")]
     """Picture file."""
@@ -50,6 +57,11 @@ class Play:
     """Answer the questions of a samples folder yourself, from the same pictures and texts as a
     model.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc play data/test",
+        "lfpc play data/test --questions 5 --budget 256",
+    )
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder: samples.jsonl beside its pictures."""

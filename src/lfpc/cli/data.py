@@ -19,6 +19,11 @@ class DataCheck:
     sample is unusable.
     """
 
+    EXAMPLES: ClassVar = (
+        "lfpc data check data/train",
+        "lfpc data check data/train --page out/check --against benchmarks/vstar",
+    )
+
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder: samples.jsonl beside its pictures."""
     against: tuple[Path, ...] = ()
@@ -60,6 +65,11 @@ class DataMix:
     """Mix imported training sets: filtered, drawn evenly over categories, without duplicates and
     without pictures of benchmarks.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc data mix sets data/mixture --preset stage1 --against benchmarks/vstar",
+        "lfpc data mix sets data/mixture --parts mine=500 thinklite-vl=all",
+    )
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Folder with a samples folder per part: pixel-reasoner, chain-of-focus, thinklite-vl for the
@@ -129,6 +139,8 @@ class DataImport(ImportConfig):
 class DataExport:
     """Write a samples folder in another tool's layout."""
 
+    EXAMPLES: ClassVar = ("lfpc data export verl data/selected out/verl",)
+
     format: Positional[Literal["samples", "verl", "deepeyes", "mini-o3"]]
     """Layout. samples: a folder with copies of its pictures; verl and deepeyes: parquet with the
     pictures inside; mini-o3: a JSON list."""
@@ -157,6 +169,8 @@ class DataExport:
 @dataclass(frozen=True, kw_only=True)
 class FetchInstructions:
     """Print where to get the files of a training set or benchmark. Nothing is downloaded."""
+
+    EXAMPLES: ClassVar = ("lfpc data fetch-instructions vstar",)
 
     task: Annotated[Positional[str], arg(metavar="NAME")]
     """Name of the set; an unknown name lists the known ones."""

@@ -34,7 +34,7 @@ class Eval(AskedModel):
 
     folder: Annotated[Positional[Path | None], arg(metavar="FOLDER")] = None
     """Samples folder; or give --tasks and --data."""
-    tasks: tuple[str, ...] = ()
+    tasks: Annotated[tuple[str, ...], arg(metavar="TASK [TASK ...]")] = ()
     """Benchmarks: vstar, hrbench-4k, hrbench-8k, visualprobe, treebench, zoombench,
     mme-realworld-lite, samples."""
     data: Path | None = None
@@ -46,10 +46,10 @@ class Eval(AskedModel):
     out: Path
     """Folder for the records, one folder per task, budget and probe. Questions with a record are
     not asked again."""
-    budget: tuple[str, ...] = ()
+    budget: Annotated[tuple[str, ...], arg(metavar="TOKENS [TOKENS ...]")] = ()
     """First-view budgets in visual tokens, one evaluation each. Default: each sample's own; if no
     sample has one, the checkpoint's (lfpc.json), else 16384."""
-    probes: tuple[str, ...] = ("own", "noise")
+    probes: Annotated[tuple[str, ...], arg(metavar="PROBE [PROBE ...]")] = ("own", "noise")
     """Probes to run: own (the requested crop) and those of `lfpc probe`."""
     no_tool: FlagCreatePairsOff[bool] = False
     """Also ask without the tool (the probe no-tool): the accuracy that needs no crop."""
@@ -139,7 +139,7 @@ class Probe(BackendOptions):
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
     a record are not asked again."""
-    probes: tuple[str, ...] = DEFAULT_PROBES
+    probes: Annotated[tuple[str, ...], arg(metavar="PROBE [PROBE ...]")] = DEFAULT_PROBES
     """Probes to run: noise, noise-added (to the crop), truth (the true region), truth-wide (padded
     by half), truth-each (one target per call), other (another picture), mean (colour), black, blur,
     random (another place of the picture), whole (the whole picture), none (no picture), no-tool
@@ -192,6 +192,12 @@ class Compare:
     their power.
     """
 
+    EXAMPLES: ClassVar = (
+        "lfpc compare runs/stage2-test runs/stage1-test",
+        "lfpc compare runs/deepeyes runs/other --out out/compared.json",
+        "lfpc compare runs/a runs/b --replay",
+    )
+
     run_a: Annotated[Positional[Path], arg(metavar="RUN_A")]
     """Folder that `lfpc eval` (and `lfpc probe`) wrote."""
     run_b: Annotated[Positional[Path], arg(metavar="RUN_B")]
@@ -219,6 +225,11 @@ class Rescore(JudgeOptions):
     """Score an evaluation again from its records, without new replies. With --judge, a judge
     decides where no rule can.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc rescore runs/deepeyes",
+        "lfpc rescore runs/deepeyes --judge http://127.0.0.1:8001/v1",
+    )
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of one or several evaluations; every evaluation at or below it is scored."""

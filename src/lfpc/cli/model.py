@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class BackendOptions:
     """Options of the backend: a server, or transformers or vLLM in this process."""
 
-    base_url: str | None = None
+    base_url: Annotated[str | None, arg(metavar="URL")] = None
     """Address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; the key comes from
     OPENAI_API_KEY."""
     transformers: Group[Transformers] = field(default_factory=Transformers)
@@ -54,7 +54,7 @@ class AnsweringModel(BackendOptions):
     --base-url and --model."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """Backend of a checkpoint in this process."""
-    model: str | None = None
+    model: Annotated[str | None, arg(metavar="NAME")] = None
     """Name of the served model."""
     protocol: Annotated[str | None, arg(metavar="NAME|FILE.toml")] = None
     """Prompt and reply format of the model's family: qwen2_5_vl, qwen3_vl, qwen3_vl_user,

@@ -18,6 +18,12 @@ class Report:
     side, with paired differences (the first minus each other).
     """
 
+    EXAMPLES: ClassVar = (
+        "lfpc report runs/vstar",
+        "lfpc report runs/stage1 runs/stage2 --out out/both",
+        "lfpc report --watch runs/stage1",
+    )
+
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders."""
     out: Path = Path("out/report")

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import ClassVar, Self
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
@@ -21,6 +21,12 @@ class Serve(AskedModel):
 
     The default model is the miniature's base checkpoint. See docs/serve.md.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc serve",
+        "lfpc serve --checkpoint CHECKPOINT --port 8017",
+        "lfpc serve --base-url http://127.0.0.1:8000/v1 --model NAME --protocol deepeyes",
+    )
 
     budget: int | None = None
     """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""

@@ -4,7 +4,7 @@ see `lfpc.cli`.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -33,6 +33,11 @@ class Demo:
     """Run the paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation,
     probes, one page.
     """
+
+    EXAMPLES: ClassVar = (
+        "lfpc demo --out out/demo",
+        "lfpc demo --seeds 3 --out out/three",
+    )
 
     config: Embedded[DemoConfig] = field(default_factory=DemoConfig)
 

@@ -34,6 +34,7 @@ class Train:
 
     def run(self) -> str:
         from lfpc.errors import ConfigError
+        from lfpc.policies.bases import model_type
         from lfpc.training.options import parsed
         from lfpc.training.presets import preset
 
@@ -44,6 +45,8 @@ class Train:
             raise ConfigError(f"--stop-after must be above 0 minutes, got {asked.stop_after:g}")
         if not asked.dry_run:
             _check_given(asked.run)
+            if not (asked.run.out / "checkpoints").is_dir():  # a run that resumes has its own
+                model_type(asked.run.init)
         if asked.engine == "verl":
             from lfpc.training.verl import launch
 
@@ -99,6 +102,8 @@ def _check_given(run: "TrainConfig") -> None:
 @dataclass(frozen=True, kw_only=True)
 class Merge:
     """Write a checkpoint of adapters (`lfpc train --lora`) as a plain checkpoint."""
+
+    EXAMPLES: ClassVar = ("lfpc merge runs/lora/checkpoints/step-000080 --out models/merged",)
 
     adapters: Positional[Path]
     """Folder with the adapters."""

@@ -5,7 +5,9 @@ imports.
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from lfpc.errors import ConfigError
 
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 class JudgeOptions:
     """Options of the judge of free answers."""
 
-    judge: str | None = None
+    judge: Annotated[str | None, arg(metavar="URL")] = None
     """Address of the judge's OpenAI-compatible server, ending in /v1. Default: rules alone."""
-    judge_model: str | None = None
+    judge_model: Annotated[str | None, arg(metavar="NAME")] = None
     """Name of the judge on that server. Default: its only model."""
     judge_cache: Path | None = None
     """File for the judge's verdicts, which runs may share. Default: judge.jsonl in the output

@@ -25,6 +25,24 @@ def weights_folder(checkpoint: Path) -> Path:
     return base_of(folder) or folder
 
 
+def model_type(path: Path) -> str:
+    """The architecture in the folder's config.json, or of what its adapters change.
+
+    Raises:
+        CheckpointError: no such folder, or no such file.
+    """
+    file = weights_folder(path) / "config.json"
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "
+            f"(download one with `hf download`)"
+        )
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
+    except (ValueError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
+
+
 def base_of(folder: Path) -> Path | None:
     """The folder of the weights that the adapters in `folder` change; None: it holds no adapters.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import cached
 
 from lfpc.policies.backends import Backend, Server, Transformers, VllmEngine
+from lfpc.policies.bases import model_type
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.replicated import ReplicatedPolicy
 from lfpc.policies.served import ServedPolicy
@@ -43,16 +44,17 @@ def local_policies(
         ConfigError: the device of `engine` is unavailable.
         CheckpointError: the checkpoint does not load.
     """
+    path = Path(config.model)
+    family = model_type(path)
     # here, because torch is slow to import and unused by a served model
     from lfpc.policies.devices import placed
     from lfpc.policies.qwen.architectures import ARCHITECTURES
-    from lfpc.policies.qwen.checkpoint import load_checkpoint, model_type
+    from lfpc.policies.qwen.checkpoint import load_checkpoint
 
     engine = engine or Transformers()
     device, dtype = placed(engine)
-    path = Path(config.model)
     bounds: dict[str, Any] = {}
-    if model_type(path) in ARCHITECTURES:
+    if family in ARCHITECTURES:
         from lfpc.policies.transformers import TransformersPolicy as Policy
 
         model, reader = load_checkpoint(path, dtype=dtype, device=device)
@@ -83,6 +85,8 @@ def any_policy(
     config: PolicyConfig, backend: Backend, *, tools: bool = True
 ) -> "LocalPolicy | ReplicatedPolicy | ServedPolicy | VllmPolicy":
     """The model `config.model` on any backend as a policy."""
+    if not isinstance(backend, Server):
+        model_type(Path(config.model))  # a wrong one fails before torch or vLLM is imported
     match backend:
         case Server():
             return served_policy(config, backend, tools=tools)

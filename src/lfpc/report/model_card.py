@@ -100,7 +100,9 @@ def _name(path: Any) -> str:
 
 def _cells(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name, value in settings.items():
-        if isinstance(value, Mapping):
+        if name == "protocol" and isinstance(value, Mapping):
+            yield name, f"{value['name']}, on {value['base']} ({SETTINGS_FILE} holds its file)"
+        elif isinstance(value, Mapping):
             yield name, ", ".join(f"{key} {one}" for key, one in value.items())
         elif value is not None:
             yield name, str(value)

@@ -260,6 +260,7 @@ def efficiency_table(results: Mapping[str, Any], name: Namer) -> Table:
                 episodes_link(arm, budget, sort="seconds"),
             ),
             Cell(number(found["seconds_alone"], 3)),
+            Cell(number(found.get("cpu_seconds_alone"), 3)),
         )
         for arm, budget, found in conditions(results)
     )

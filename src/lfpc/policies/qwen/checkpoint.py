@@ -15,7 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.utils import logging as transformers_logging
 
 from lfpc.errors import CheckpointError, first_line
-from lfpc.policies.bases import base_of, weights_folder
+from lfpc.policies.bases import base_of, model_type, weights_folder
 from lfpc.policies.identity import PICTURE_FILES, PROCESSOR_FILES
 from lfpc.policies.qwen.adapters import merge_adapters
 from lfpc.policies.qwen.architectures import ARCHITECTURES
@@ -88,24 +88,6 @@ def check_folder(path: Path, supported: Collection[str] = tuple(ARCHITECTURES)) 
         raise CheckpointError(
             f"{path}: architecture {found!r} is not supported; supported: {', '.join(supported)}"
         )
-
-
-def model_type(path: Path) -> str:
-    """The architecture in the folder's config.json, or of what its adapters change.
-
-    Raises:
-        CheckpointError: no such folder, or no such file.
-    """
-    file = weights_folder(path) / "config.json"
-    if not file.is_file():
-        raise CheckpointError(
-            f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "
-            f"(download one with `hf download`)"
-        )
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type"))
-    except (ValueError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{file}: not a model configuration ({first_line(error)})") from error
 
 
 def dtype_of(folder: Path) -> torch.dtype:

@@ -20,6 +20,8 @@ from lfpc.training.verl.estimate import shape_of_run
 NAME = "lfpc"
 """Name of our agent loop and advantages in verl's registries, and of our section in its
 configuration."""
+OURS = f"+{NAME}"
+"""Key of our own section."""
 INSIDE = "lfpc.training.verl.inside"
 AGGREGATIONS = {"token-mean": "token-mean", "sequence-mean": "seq-mean-token-mean"}
 FREEZE_VISION = "lfpc_freeze_vision"
@@ -237,7 +239,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         "trainer.resume_mode": "auto",
         **({"+ray_kwargs.ray_init.address": "auto"} if cluster.nodes > 1 else {}),
         # settings of our own parts inside verl's processes
-        f"+{NAME}": {"train": plain(run)},
+        OURS: {"train": plain(run)},
     }
 
 
@@ -263,6 +265,4 @@ def _trained(config: TrainConfig, *, actor: str, rollout: str, model: str) -> di
 def settings_lines(values: Mapping[str, Any]) -> str:
     """`settings` as text, without our own section."""
     width = max(len(key) for key in values)
-    return "\n".join(
-        f"{key:<{width}}  {value}" for key, value in values.items() if key != f"+{NAME}"
-    )
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in values.items() if key != OURS)

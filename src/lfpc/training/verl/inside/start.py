@@ -21,7 +21,9 @@ from verl.utils.device import auto_set_device
 from lfpc.errors import ConfigError, LfpcError, RunError, first_line
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.inside.runner import remote_runner
+from lfpc.training.verl.inside.section import section
 from lfpc.training.verl.inside.workers import check_processor
+from lfpc.training.verl.translate import OURS
 
 
 def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
@@ -36,7 +38,7 @@ def composed(values: Mapping[str, Any], cluster: Cluster) -> DictConfig:
     ):
         config = compose("ppo_trainer")
     try:
-        for key, value in values.items():
+        for key, value in {**values, OURS: section(values[OURS])}.items():
             OmegaConf.update(config, key.lstrip("+"), value, force_add=key.startswith("+"))
         for setting in cluster.verl:
             key, _, value = setting.partition("=")
