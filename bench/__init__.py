@@ -16,5 +16,7 @@ selection_scale    selection of many samples by a policy that answers at once
 large_picture      a large JPEG to a view and crops as PNG, exact and fast
 profile_step       where a training step spends its seconds, and its counts beside the least
                    (`python -m bench profile`)
+scale              seconds and memory of an import and a mixture by their rows
+                   (`python -m bench scale`)
 results            out/bench/results.json, and the table
 """

@@ -88,7 +88,20 @@ def _profile(options: argparse.Namespace) -> int:
     return 0
 
 
-ALONE: dict[str, Callable[[argparse.Namespace], int]] = {"gpu": _gpu, "profile": _profile}
+def _scale(options: argparse.Namespace) -> int:
+    from bench.scale import lines, measure
+
+    found = measure(options.out, options.rows)
+    merge(options.out / "results.json", "scale", found)
+    print(lines(found))
+    return 0
+
+
+ALONE: dict[str, Callable[[argparse.Namespace], int]] = {
+    "gpu": _gpu,
+    "profile": _profile,
+    "scale": _scale,
+}
 """Measurements without another side, each run by itself."""
 
 
@@ -123,8 +136,8 @@ def _options() -> argparse.Namespace:
         nargs="*",
         metavar="NAME",
         help=f"what to run: {', '.join(BENCHMARKS)} (default: all of these); or alone: gpu "
-        "(sampling, updates and memory on one GPU, in at most nine minutes) or profile (where a "
-        "training step spends its seconds)",
+        "(sampling, updates and memory on one GPU, in at most nine minutes) profile (where a "
+        "training step spends its seconds) or scale (seconds and memory of many rows)",
     )
     parser.add_argument(
         "--steps", type=int, default=5, help="timed steps or rounds per side (default: 5)"
@@ -136,6 +149,9 @@ def _options() -> argparse.Namespace:
         type=int,
         default=threads,
         help="CPU threads of either side (default: OMP_NUM_THREADS, else all)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=100_000, help="scale: rows of the mixture (default: 100,000)"
     )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "out" / "bench", help="where results and logs go"

@@ -31,13 +31,14 @@ from lfpc.policies.settings import read_settings
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
 from lfpc.rewards import RewardTerms
-from lfpc.samples import write_samples
+from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training import local
 from lfpc.training.config import LoraConfig, TrainConfig
-from lfpc.training.draw import first_views, prompts_of_step, training_samples
+from lfpc.training.draw import extra_prompts, first_views, prompts_of_step, training_samples
+from lfpc.training.groups import advantages_of, episodes_of
 from lfpc.training.local import train
-from lfpc.training.rollouts import rollout_of
+from lfpc.training.rollouts import rollout_of, rollouts_of
 from lfpc.training.state import best_checkpoint, checkpoint_folder, saved_steps, settings_of_run
 from lfpc.training.update import Learner, micro_batches
 
@@ -526,3 +527,128 @@ def test_the_line_of_a_step_tells_the_time_left(capsys):
     assert capsys.readouterr().err == (
         "step 2/40 reward 0.50 accuracy 0.25 tool_rate 1.00 seconds 4.00, 01:54 left\n"
     )
+
+
+def one_step(base, out, **changes):
+    """A trainer that made one step, its metrics and its groups; rewards differ within groups."""
+
+    def token_sum(episode):
+        return RewardTerms(accuracy=float(sum(episode.turns[0].reply.token_ids)))
+
+    run = config(base, out, prompts_per_step=4, **changes)
+    trainer = local.Trainer(run, local.pick_device(run), 0, token_sum)
+    samples = read_samples(base / "data")[:4]
+    return trainer, *trainer.step(samples, 1)
+
+
+def test_two_minibatches_are_two_updates_with_the_log_probabilities_of_sampling(base, tmp_path):
+    trainer, numbers, groups = one_step(base, tmp_path, minibatches=2)
+    by_hand, _, _ = one_step(base, tmp_path, learning_rate=0.0)  # plays the same, moves nothing
+    by_hand.learner = Learner(by_hand.policy, trainer.config)
+    rows = rollouts_of(
+        episodes_of(groups),
+        by_hand.policy.encoder,
+        max_rollout_tokens=trainer.config.max_rollout_tokens,
+    )
+    advantages = advantages_of(groups)
+    first = by_hand.learner.update(rows[:6], advantages[:6], step=1)
+    second_rows = [row for row, a in zip(rows[6:], advantages[6:], strict=True) if a]
+    with torch.no_grad():
+        features = [by_hand.policy.views.features(row.views) for row in second_rows]
+        now = by_hand.learner.logprobs(second_rows, features, {}).numpy()
+    gaps = now - np.concatenate([row.logprobs for row in second_rows])
+    assert np.abs(gaps).max() > 1e-3  # the first update moved the policy: ratios are not 1
+    per_token = np.concatenate(
+        [[a] * len(r.logprobs) for r, a in zip(rows[6:], advantages[6:], strict=True) if a]
+    )
+    ratio = np.exp(gaps)
+    weight = 1 / sum(len(row.logprobs) for row in rows[6:])
+    loss = -np.minimum(ratio * per_token, np.clip(ratio, 0.8, 1.2) * per_token).sum() * weight
+    second = by_hand.learner.update(rows[6:], advantages[6:], step=1)
+    assert second.loss == pytest.approx(loss, abs=1e-5)
+    assert numbers["loss"] == pytest.approx((first.loss + second.loss) / 2)
+    assert numbers["logprob_gap"] == first.logprob_gap < 1e-4
+    assert numbers["trained_rollouts"] == first.trained_rollouts + second.trained_rollouts
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, by_hand.model.state_dict()[name]), name
+
+
+def test_one_minibatch_is_one_update_of_all_rollouts(base, tmp_path):
+    trainer, numbers, groups = one_step(base, tmp_path)
+    by_hand, _, _ = one_step(base, tmp_path, learning_rate=0.0)
+    by_hand.learner = Learner(by_hand.policy, trainer.config)
+    rows = rollouts_of(
+        episodes_of(groups),
+        by_hand.policy.encoder,
+        max_rollout_tokens=trainer.config.max_rollout_tokens,
+    )
+    report = by_hand.learner.update(rows, advantages_of(groups), step=1)
+    assert (numbers["loss"], numbers["grad_norm"]) == (report.loss, report.grad_norm)
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, by_hand.model.state_dict()[name]), name
+
+
+def flat_for(*ids):
+    """A reward that is equal for all rollouts of these samples."""
+
+    def reward(episode):
+        flat = episode.sample.id in ids
+        return RewardTerms() if flat else early_tokens(episode)
+
+    return reward
+
+
+def test_groups_without_a_signal_are_replaced_by_further_samples(base, tmp_path):
+    run = config(base, tmp_path, dynamic_sampling=3)
+    samples = read_samples(base / "data")
+    flat = flat_for("s0", "s2")
+    trainer = local.Trainer(run, local.pick_device(run), 0, flat)
+    asked = []
+
+    def further(step, start, count):
+        asked.append((step, start, count))
+        return samples[2:][start : start + count]
+
+    trainer.further = further
+    numbers, groups = trainer.step(samples[:2], 7)
+    # s0 is flat, and so is its first replacement, s2
+    assert asked == [(7, 0, 1), (7, 1, 1), (7, 2, 0)]
+    assert [group.sample.id for group in groups] == ["s3", "s1"]
+    assert all(group.has_signal for group in groups)
+    assert numbers["extra_questions"] == 2
+    assert numbers["zero_variance"] == 0.5  # of the four groups that were played
+    assert numbers["trained_rollouts"] == sum(a != 0 for a in advantages_of(groups))
+
+
+def test_extra_rounds_are_bounded_and_the_batch_keeps_its_size(base, tmp_path):
+    run = config(base, tmp_path, dynamic_sampling=1)
+    samples = read_samples(base / "data")
+    trainer = local.Trainer(run, local.pick_device(run), 0, flat_for("s0", "s1", "s2"))
+    trainer.further = lambda step, start, count: samples[2:][start : start + count]
+    numbers, groups = trainer.step(samples[:2], 1)
+    assert [group.sample.id for group in groups] == ["s3", "s1"]
+    assert numbers["extra_questions"] == 2
+    plain = local.Trainer(replace(run, dynamic_sampling=0), torch.device("cpu"), 0, flat_for("s0"))
+    assert "extra_questions" not in plain.step(samples[:2], 1)[0]
+
+
+def test_the_further_samples_of_a_step_are_its_own_and_none_twice(base):
+    run = config(base, Path("out"))
+    places = [extra_prompts(50, run, step) for step in (1, 2, 1)]
+    assert places[0] == places[2] != places[1]
+    assert sorted([*places[0], *prompts_of_step(50, run, 1)]) == list(range(50))
+
+
+def test_a_stopped_run_with_dynamic_sampling_and_minibatches_continues_exactly(
+    base, tmp_path, monkeypatch
+):
+    changes = {"dynamic_sampling": 2, "minibatches": 2, "steps": 2, "save_every": 1}
+    reward = flat_for("s0", "s1", "s2")
+    whole = train(config(base, tmp_path / "a", **changes), progress=False, reward=reward)
+    stopped = config(base, tmp_path / "b", **changes)
+    resumed = tiny.train_in_two_parts(stopped, reward, monkeypatch)
+    a, b = (without_times(RunFolder(tmp_path / name).metrics()) for name in "ab")
+    assert a == b
+    assert sum(row["extra_questions"] for row in a) > 0
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name

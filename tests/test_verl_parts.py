@@ -166,6 +166,7 @@ REFUSED = {
     "gradient_checkpointing",
     "micro_batch_tokens",
     "gpu_memory",
+    "dynamic_sampling",
 }
 
 
@@ -181,6 +182,7 @@ def test_every_field_of_a_run_changes_verls_settings_or_is_known_to_be_read_else
         "steps": 81,
         "lora": LoraConfig(),
         "protocol": None,
+        "minibatches": 2,
     }
     before = seen_by_verl(run)
     for name in (field.name for field in fields(TrainConfig)):
@@ -213,6 +215,11 @@ def seen_by_verl(run):
         ({"lora": LoraConfig(rank=513)}, "ranks up to 512; use a smaller rank, or --engine local"),
         ({"decay": True}, "--decay needs the local engine"),
         ({"sampler": "vllm"}, "--sampler needs the local engine"),
+        ({"dynamic_sampling": 2}, "--dynamic-sampling needs the local engine"),
+        (
+            {"minibatches": 8, "group_size": 12},
+            "12 rollouts per update are not divisible by 8 GPUs",
+        ),
         ({"optimizer": "adamw-8bit"}, "--optimizer adamw-8bit needs the local engine"),
         ({"save_dtype": "float32"}, "--save-dtype needs the local engine"),
         ({"gradient_checkpointing": True}, "use --cluster.checkpointing"),

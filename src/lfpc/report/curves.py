@@ -28,6 +28,7 @@ KNOWN = {
     "box_area": ("Area of the crops, share of the picture", "%"),
     "iou": ("IoU", "%"),
     "iou_last": ("IoU of the last crop", "%"),
+    "extra_questions": ("Extra questions of a step (dynamic sampling)", ""),
     "entropy": ("Entropy of the replies, nats per token", ""),
 }
 """Titles and units of the quantities that come first; others follow under their own names."""

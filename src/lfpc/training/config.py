@@ -136,8 +136,12 @@ class TrainConfig(Transformers):
     steps: Changeable[int] = 80
     """Training steps. A run can be continued to more of them, without --decay."""
     updates_per_batch: int = 1
-    """Optimiser updates per step, all on the same rollouts; clipping takes effect from the second
-    on."""
+    """Passes over the rollouts of a step; clipping takes effect from the second update on."""
+    minibatches: int = 1
+    """Optimiser updates per pass, each on an equal part of the step's samples."""
+    dynamic_sampling: int = 0
+    """Maximum extra rounds of sampling in a step, each of which replaces the groups with equal
+    rewards, which have no gradient, by groups of further samples (DAPO). Local engine only."""
     micro_batch: Changeable[int] = 64
     """Maximum rollouts per forward and backward pass of an update; a smaller value needs less
     memory and leaves the gradient unchanged."""
@@ -239,6 +243,7 @@ class TrainConfig(Transformers):
             "prompts_per_step",
             "steps",
             "updates_per_batch",
+            "minibatches",
         )
         _at_least(
             self,
@@ -252,6 +257,7 @@ class TrainConfig(Transformers):
             "validate_every",
         )
         _at_least(self, 0, "warmup", "weight_decay", "threads", "log_episodes", "learning_rate")
+        _at_least(self, 0, "dynamic_sampling")
         _at_least(self, 1, "validation_size")
         _at_least(self, 2, "group_size")
         for name in ("micro_batch_tokens", "gpu_memory"):
@@ -273,6 +279,11 @@ class TrainConfig(Transformers):
                 raise ConfigError(
                     f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
+        if self.prompts_per_step % self.minibatches:
+            raise ConfigError(
+                f"`minibatches` must divide `prompts_per_step`, which is {self.prompts_per_step}; "
+                f"got {self.minibatches}"
+            )
         if self.sampler != "vllm" and self.vllm != SamplerLimits():
             raise ConfigError(
                 "`gpu_share`, `max_model_len` and `engine_options` are vLLM's; use them with "

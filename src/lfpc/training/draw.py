@@ -72,6 +72,15 @@ def prompts_of_step(count: int, config: TrainConfig, step: int) -> list[int]:
     return [int(_order(count, config.seed, place // count)[place % count]) for place in places]
 
 
+def extra_prompts(count: int, config: TrainConfig, step: int) -> list[int]:
+    """Numbers of the further samples of a step with dynamic sampling, in the order of their use: a
+    function of (seed, step), without the samples that the step begins with.
+    """
+    drawn = np.random.default_rng([config.seed, 2, step]).permutation(count)
+    first = set(prompts_of_step(count, config, step))
+    return [int(place) for place in drawn if int(place) not in first]
+
+
 @lru_cache(maxsize=4)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)

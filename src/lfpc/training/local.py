@@ -40,6 +40,7 @@ from lfpc.training.config import MICRO_BATCH_TOKENS, TrainConfig
 from lfpc.training.draw import (
     Each,
     Openable,
+    extra_prompts,
     first_view_tokens,
     first_views,
     look_once,
@@ -94,7 +95,7 @@ from lfpc.training.statistics import (
     validation_numbers,
 )
 from lfpc.training.trackers import Tracker, TrackerName, opened
-from lfpc.training.update import Learner
+from lfpc.training.update import Learner, summed_up
 from lfpc.training.verl.clusters import Cluster
 from lfpc.training.verl.estimate import assumption, shape_of_run
 from lfpc.training.verl.shape import shape_of_checkpoint
@@ -102,6 +103,8 @@ from lfpc.training.verl.shape import shape_of_checkpoint
 log = logging.getLogger(__name__)
 Reward = Callable[[Episode], RewardTerms]
 SamplingPolicy = TransformersPolicy | VllmSampler
+Further = Callable[[int, int, int], list[Sample]]
+"""Of the further samples of a step, those from a number on, at most as many as asked for."""
 
 
 def train(
@@ -180,13 +183,14 @@ class Trainer:
         self.reward: Reward = reward or (lambda played: episode_reward(played, config.reward))
         self.judge = judge
         self.undecided = 0
-        """Answers of the last call of `play` that the judge did not decide."""
+        """Answers of this step that the judge did not decide."""
         self.generator = torch.Generator(model.device)
         self.policy = self._policy(temperature=config.temperature)
         self.sampler, self.greedy = self._samplers(done)
         self.learner = Learner(self.policy, config)
         self.first_view = first_views(config)
         self.look = original_look(config.crop)
+        self.further: Further = lambda step, start, count: []
         count = min(config.threads or THREADS, THREADS)
         self.each: Each = map if count == 1 else ThreadPoolExecutor(count).map
         """Works on pictures, as many at once as torch has threads."""
@@ -216,32 +220,54 @@ class Trainer:
         return sampler, sampler.resampled(replace(sampler.sampling, temperature=0.0))
 
     def step(self, samples: Sequence[Sample], step: int) -> tuple[Numbers, list[Group]]:
-        """Play a group per sample, then update. Returns metrics and groups."""
+        """Play a group per sample, then update. Returns metrics, of all groups that were played,
+        and the groups of the update.
+        """
         started = time.perf_counter()
         before = self.policy.views.count.pictures
         seed = _seed(self.config.seed, 1, step)
         self.generator.manual_seed(seed)
         self.sampler.reseed(seed)
+        self.undecided = 0
         with self.policy.cached_views():
             with interruptible(), out_of_memory_explained("playing", self.config):
-                groups = self.play_groups(samples)
+                groups, played = self.play_step(samples, step)
             self.policy.forget_prompts()
-            played = time.perf_counter()
+            middle = time.perf_counter()
             with out_of_memory_explained("updating", self.config):
                 updated = self._update(groups, step)
         ended = time.perf_counter()
         numbers: Numbers = {
             "step": step,
-            **episode_numbers(episodes_of(groups), terms_of(groups)),
-            **sampling_numbers(groups),
+            **episode_numbers(episodes_of(played), terms_of(played)),
+            **sampling_numbers(played),
             **updated,
             **({"undecided": float(self.undecided)} if self.judge else {}),
             "vision_passes": self.policy.views.count.pictures - before,
-            "seconds_play": played - started,
-            "seconds_update": ended - played,
+            "seconds_play": middle - started,
+            "seconds_update": ended - middle,
             "seconds": ended - started,
         }
+        if self.config.dynamic_sampling:
+            numbers["extra_questions"] = len(played) - len(samples)
         return numbers, groups
+
+    def play_step(self, samples: Sequence[Sample], step: int) -> tuple[list[Group], list[Group]]:
+        """The groups of an update, and all that were played for it. A group without a signal is
+        replaced by one of further samples that has one, in up to `dynamic_sampling` rounds.
+
+        Source: DAPO (arXiv 2503.14476), there without a limit.
+        """
+        groups = self.play_groups(samples)
+        played = list(groups)
+        for _ in range(self.config.dynamic_sampling):
+            flat = [place for place, group in enumerate(groups) if not group.has_signal]
+            found = self.play_groups(self.further(step, len(played) - len(samples), len(flat)))
+            played += found
+            useful = [group for group in found if group.has_signal]
+            for place, group in zip(flat, useful, strict=False):
+                groups[place] = group
+        return groups, played
 
     def play_groups(self, samples: Sequence[Sample]) -> list[Group]:
         """One group per sample: its episodes, their rewards and advantages."""
@@ -273,7 +299,8 @@ class Trainer:
         with policy.synced() if isinstance(policy, VllmSampler) else self.learner.autocast():
             played = play(games, policy, each=self.each)
         if self.judge is not None:
-            played, self.undecided = judged(played, self.judge)
+            played, undecided = judged(played, self.judge)
+            self.undecided += undecided
         return played
 
     def _update(self, groups: Sequence[Group], step: int) -> Numbers:
@@ -283,18 +310,24 @@ class Trainer:
             max_rollout_tokens=self.config.max_rollout_tokens,
             masks=self.config.masks,
         )
+        advantages = advantages_of(groups)
+        size = len(rollouts) // self.config.minibatches
         reports = [
-            self.learner.update(rollouts, advantages_of(groups), step=step)
+            self.learner.update(
+                rollouts[start : start + size], advantages[start : start + size], step=step
+            )
             for _ in range(self.config.updates_per_batch)
+            for start in range(0, len(rollouts), size)
         ]
         check_finite(self.learner.weights, self.config, step)
+        report = summed_up(reports, self.config.minibatches)
         return {
-            "loss": reports[-1].loss,
-            "grad_norm": reports[-1].grad_norm,
-            "ratio_clip_share": reports[-1].clip_share,
-            "logprob_gap": reports[0].logprob_gap,
-            "logprob_gap_mean": reports[0].logprob_gap_mean,
-            "trained_rollouts": reports[0].trained_rollouts,
+            "loss": report.loss,
+            "grad_norm": report.grad_norm,
+            "ratio_clip_share": report.clip_share,
+            "logprob_gap": report.logprob_gap,
+            "logprob_gap_mean": report.logprob_gap_mean,
+            "trained_rollouts": report.trained_rollouts,
             "overlong": sum(rollout.overlong for rollout in rollouts),
         }
 
@@ -329,6 +362,9 @@ def _loop(
     history = run.metrics()
     training = Openable(samples, trainer.first_view)
     held_out = Openable(validation, trainer.first_view)
+    trainer.further = lambda step, start, count: training.at(
+        extra_prompts(len(samples), config, step)[start : start + count], trainer.each
+    )
     longest = 0.0
     saved = done
 

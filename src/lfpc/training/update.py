@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,23 @@ class UpdateReport:
     """Its mean over the trained tokens."""
     trained_rollouts: int
     """Rollouts with a nonzero advantage; the others have no gradient and are skipped."""
+
+
+def summed_up(reports: Sequence[UpdateReport], minibatches: int) -> UpdateReport:
+    """One report of the updates of a step: means over the last pass, but for the gaps, those of the
+    first update, and `trained_rollouts`, the sum of a pass.
+    """
+    last = [one for one in reports[-minibatches:] if one.trained_rollouts] or reports[-1:]
+    norms = [one.grad_norm for one in last if one.grad_norm is not None]
+    first = next((one for one in reports if one.trained_rollouts), reports[0])
+    return UpdateReport(
+        loss=fmean(one.loss for one in last),
+        grad_norm=fmean(norms) if norms else None,
+        clip_share=fmean(one.clip_share for one in last),
+        logprob_gap=first.logprob_gap,
+        logprob_gap_mean=first.logprob_gap_mean,
+        trained_rollouts=sum(one.trained_rollouts for one in reports[:minibatches]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         ConfigError: it does not; the message names the option to change.
     """
     rollouts = config.prompts_per_step * config.group_size
+    part = "step" if config.minibatches == 1 else "update"
     chat = config.chat
     whole = shape_of_run(config, cluster).indivisible(cluster.tensor_parallel)
     unknown = sorted({*config.lora.targets} - {*LoraConfig().targets}) if config.lora else []
@@ -79,6 +80,11 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
         ),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
+            config.dynamic_sampling > 0,
+            "--dynamic-sampling needs the local engine, as verl's goes on without a limit of "
+            "rounds and off the run's schedule; leave it out",
+        ),
+        (
             config.optimizer != "adamw",
             f"--optimizer {config.optimizer} needs the local engine; leave it out",
         ),
@@ -99,9 +105,9 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             "--gpu-memory needs the local engine; use --cluster.gpu-gib",
         ),
         (
-            rollouts % cluster.gpus,
-            f"{rollouts} rollouts per step are not divisible by {cluster.gpus} GPUs; "
-            f"change --prompts-per-step or --group-size",
+            rollouts // config.minibatches % cluster.gpus,
+            f"{rollouts // config.minibatches} rollouts per {part} are not divisible by "
+            f"{cluster.gpus} GPUs; change --prompts-per-step or --group-size",
         ),
         (
             whole,
@@ -171,7 +177,7 @@ def settings(config: TrainConfig, cluster: Cluster) -> dict[str, Any]:
         f"{actor}.clip_ratio_high": config.clip,
         f"{actor}.clip_ratio_c": NO_DUAL_CLIP,
         f"{actor}.loss_agg_mode": AGGREGATIONS[config.aggregation],
-        f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
+        f"{actor}.ppo_mini_batch_size": config.prompts_per_step // config.minibatches,
         f"{actor}.ppo_epochs": config.updates_per_batch,
         # optimiser: a cosine of no cycle is the local engine's schedule, warm-up of step / warmup;
         # verl's "constant" warms up one step later, so its first update would move nothing
