@@ -159,6 +159,7 @@ OF_THE_LOCAL_ENGINE_ALONE = {
 }
 REFUSED = {
     "decay",
+    "judge",
     "optimizer",
     "sampler",
     "vllm",  # by the configuration itself, without `sampler`
@@ -213,6 +214,7 @@ def seen_by_verl(run):
             "the language model has no layer 'qkv'; it has q_proj, k_proj,",
         ),
         ({"lora": LoraConfig(rank=513)}, "ranks up to 512; use a smaller rank, or --engine local"),
+        ({"judge": "m"}, "--judge needs the local engine"),
         ({"decay": True}, "--decay needs the local engine"),
         ({"sampler": "vllm"}, "--sampler needs the local engine"),
         ({"dynamic_sampling": 2}, "--dynamic-sampling needs the local engine"),

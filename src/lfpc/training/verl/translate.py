@@ -78,6 +78,7 @@ def check_translatable(config: TrainConfig, cluster: Cluster) -> None:
             config.sampler != "transformers",
             "--sampler needs the local engine; verl samples with vLLM anyway",
         ),
+        (bool(config.judge), "--judge needs the local engine; leave it out"),
         (config.decay, "--decay needs the local engine; leave it out"),
         (
             config.dynamic_sampling > 0,
