@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_a_reply_format_reads_what_the_protocol_of_the_family_reads(
 def test_a_file_of_ones_own_format_is_spoken_and_read(folder: Path) -> None:
     own = built(OWN, folder)
     assert (own.name, own.stop, own.answer_mark) == ("mine", ("</look>",), "\\boxed{")
+    with pytest.raises(ConfigError, match="mine has no `coords` as-released: a protocol file"):
+        own.with_coords("as-released")
     talked = talk(
         own,
         ("<look>[500, 0, 1000, 1000]</look>", RIGHT),
@@ -144,6 +147,17 @@ def test_a_file_of_ones_own_format_is_spoken_and_read(folder: Path) -> None:
         Box(0.25, 0.5, 0.75, 1)
     )
     assert own.ask("a {options} b", ()) == "Q: a {options} b"
+
+
+@pytest.mark.parametrize("answer", ['["\\\\boxed{", "}"]', '["<answer>", "</answer>"]'])
+def test_hostile_replies_are_read_in_bounded_time(answer: str, folder: Path) -> None:
+    text = OWN.replace('box = ""', 'box = "a.b"\npicture = "p"\ncrop_name = "x{number}"')
+    own = built(text.replace('["\\\\boxed{", "}"]', answer), folder)
+    for one in ("<look>", "</look>", "\\boxed{", "<answer>", '{"a":', "[", "{", "9", "\\ud800"):
+        began = time.monotonic()
+        for tag in ("", "<look>", '<look>{"a": {"b": [0, 0, 1, 1]}, "p": "x'):
+            check(own.parse(tag + one * (100_000 // len(one)), SHOWN[1]), SHOWN[1])
+        assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("coordinates", ["shown", "0-1", "0-1000", "original"])
