@@ -3,6 +3,10 @@ memory. `python -m bench gpu` takes at most nine minutes and writes gpu.json; pa
 time is left are listed there as not run.
 
 A view has 1,024 visual tokens, and a rollout one crop of as many and two replies of 150 tokens.
+
+Every part has its seconds at best beside its seconds: an update six operations per weight and token
+at the speed of a large matrix product on this device, sampling one read of all weights per token of
+a batch at the speed of a large copy.
 """
 
 import gc
@@ -55,6 +59,8 @@ class Work:
     sampled: int = 64
     """Rollouts of a sampling batch."""
     limit_s: float = LIMIT_S
+    matrix: int = 8192
+    """Side of the matrices that measure the device."""
 
 
 TINY = Work(
@@ -77,6 +83,7 @@ TINY = Work(
     group=2,
     written=8,
     sampled=4,
+    matrix=256,
 )
 """A few seconds on a CPU: whether the benchmark runs."""
 
@@ -206,7 +213,9 @@ def _sampling(
     policy.reply(_contexts(work)[:2])  # warm
     with _watched(device) as figures:
         replies = policy.reply(_contexts(work))
-    return _rate(figures, [len(reply.token_ids) for reply in replies])
+    weight_bytes = shape.parameters * dtype.itemsize
+    speeds = peak(device, dtype, work.matrix)
+    return _rate(figures, [len(reply.token_ids) for reply in replies], weight_bytes, speeds)
 
 
 def _vllm(
@@ -235,11 +244,47 @@ def _vllm(
     with _watched(device) as figures:
         replies = policy.reply(_contexts(work))
     figures.pop("peak_gib", None)  # vLLM allocates in a process of its own
-    return _rate(figures, [len(reply.token_ids) for reply in replies])
+    weight_bytes = shape.parameters * dtype.itemsize
+    speeds = peak(device, dtype, work.matrix)
+    return _rate(figures, [len(reply.token_ids) for reply in replies], weight_bytes, speeds)
 
 
-def _rate(figures: Result, counts: list[int]) -> Result:
-    return {**figures, "tokens": sum(counts), "tokens_s": sum(counts) / figures["seconds"]}
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Speeds of a device."""
+
+    flops: float
+    """Operations a second of a matrix product."""
+    bandwidth: float
+    """Bytes a second that a copy reads and writes."""
+
+
+@torch.no_grad()
+def peak(device: torch.device, dtype: torch.dtype, side: int) -> Peak:
+    """Highest speeds of some products and copies of `side` x `side` matrices."""
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    other = torch.empty_like(matrix)
+
+    def shortest(work: Callable[[], object]) -> float:
+        found: list[float] = []
+        for _ in range(5):
+            with _watched(device) as figures:
+                work()
+            found.append(figures["seconds"])
+        return min(found)
+
+    product = shortest(lambda: torch.mm(matrix, matrix, out=other))
+    copy = shortest(lambda: other.copy_(matrix))
+    return Peak(2 * side**3 / product, 2 * matrix.numel() * matrix.element_size() / copy)
+
+
+def _with_limit(figures: Result, at_best_s: float) -> Result:
+    return {**figures, "at_best_s": at_best_s, "share": at_best_s / figures["seconds"]}
+
+
+def _rate(figures: Result, counts: list[int], weight_bytes: float, speeds: Peak) -> Result:
+    found = {**figures, "tokens": sum(counts), "tokens_s": sum(counts) / figures["seconds"]}
+    return _with_limit(found, max(counts) * weight_bytes / speeds.bandwidth)
 
 
 def _update(
@@ -289,7 +334,9 @@ def _update(
     learner.update(rollouts, advantages, step=1)  # warm, and makes the optimiser's state
     with _watched(device) as figures:
         learner.update(rollouts, advantages, step=2)
-    return {**figures, "tokens": read, "tokens_s": read / figures["seconds"], **estimated}
+    found = {**figures, "tokens": read, "tokens_s": read / figures["seconds"], **estimated}
+    speeds = peak(device, dtype, work.matrix)
+    return _with_limit(found, 6 * shape.parameters * read / speeds.flops)
 
 
 def _name(device: torch.device) -> str:
