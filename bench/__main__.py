@@ -44,6 +44,12 @@ def _eval_overhead(options: argparse.Namespace) -> Result:
     return measure(ROOT, options.out, repeats=options.steps)
 
 
+def _eval_large(options: argparse.Namespace) -> Result:
+    from bench.eval_large import measure
+
+    return measure(ROOT, options.out)
+
+
 def _large_picture(options: argparse.Namespace, *, fast: bool = False) -> Result:
     from bench.large_picture import measure
 
@@ -63,6 +69,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "grpo_step_vs_trl": _grpo_step_vs_trl,
     "vision_sharing": _vision_sharing,
     "eval_overhead": _eval_overhead,
+    "eval_large": _eval_large,
     "large_picture": _large_picture,
     "large_picture_fast": partial(_large_picture, fast=True),
     "selection": _selection,

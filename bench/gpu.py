@@ -5,6 +5,10 @@ time is left are listed there as not run.
 A view has 1,024 visual tokens, and a rollout one crop of as many and two replies of 150 tokens.
 "no sharing": prompts and pictures are computed for every rollout. `mfu` is the share of the card's
 peak that model FLOPs take, see `bench.flops`.
+
+Every part has its seconds at best beside its seconds: an update its model FLOPs at the speed of a
+large matrix product on this device, sampling one read of all weights per token of a batch at the
+speed of a large copy.
 """
 
 import gc
@@ -58,6 +62,8 @@ class Work:
     sampled: int = 64
     """Rollouts of a sampling batch."""
     limit_s: float = LIMIT_S
+    matrix: int = 8192
+    """Side of the matrices that measure the device."""
 
 
 TINY = Work(
@@ -80,6 +86,7 @@ TINY = Work(
     group=2,
     written=8,
     sampled=4,
+    matrix=256,
 )
 """A few seconds on a CPU: whether the benchmark runs."""
 
@@ -223,7 +230,9 @@ def _sampling(
     policy.reply(_contexts(work)[:2])  # warm
     with _watched(device) as figures:
         replies = policy.reply(_contexts(work))
-    return _rate(figures, [len(reply.token_ids) for reply in replies])
+    weight_bytes = shape.parameters * dtype.itemsize
+    speeds = peak(device, dtype, work.matrix)
+    return _rate(figures, [len(reply.token_ids) for reply in replies], weight_bytes, speeds)
 
 
 def _vllm(
@@ -252,11 +261,47 @@ def _vllm(
     with _watched(device) as figures:
         replies = policy.reply(_contexts(work))
     figures.pop("peak_gib", None)  # vLLM allocates in a process of its own
-    return _rate(figures, [len(reply.token_ids) for reply in replies])
+    weight_bytes = shape.parameters * dtype.itemsize
+    speeds = peak(device, dtype, work.matrix)
+    return _rate(figures, [len(reply.token_ids) for reply in replies], weight_bytes, speeds)
 
 
-def _rate(figures: Result, counts: list[int]) -> Result:
-    return {**figures, "tokens": sum(counts), "tokens_s": sum(counts) / figures["seconds"]}
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Speeds of a device."""
+
+    flops: float
+    """Operations a second of a matrix product."""
+    bandwidth: float
+    """Bytes a second that a copy reads and writes."""
+
+
+@torch.no_grad()
+def peak(device: torch.device, dtype: torch.dtype, side: int) -> Peak:
+    """Highest speeds of some products and copies of `side` x `side` matrices."""
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    other = torch.empty_like(matrix)
+
+    def shortest(work: Callable[[], object]) -> float:
+        found: list[float] = []
+        for _ in range(5):
+            with _watched(device) as figures:
+                work()
+            found.append(figures["seconds"])
+        return min(found)
+
+    product = shortest(lambda: torch.mm(matrix, matrix, out=other))
+    copy = shortest(lambda: other.copy_(matrix))
+    return Peak(2 * side**3 / product, 2 * matrix.numel() * matrix.element_size() / copy)
+
+
+def _with_limit(figures: Result, at_best_s: float) -> Result:
+    return {**figures, "at_best_s": at_best_s, "share": at_best_s / figures["seconds"]}
+
+
+def _rate(figures: Result, counts: list[int], weight_bytes: float, speeds: Peak) -> Result:
+    found = {**figures, "tokens": sum(counts), "tokens_s": sum(counts) / figures["seconds"]}
+    return _with_limit(found, max(counts) * weight_bytes / speeds.bandwidth)
 
 
 def _update(
@@ -309,13 +354,14 @@ def _update(
     with _watched(device) as figures:
         learner.update(rollouts, advantages, step=2)
     flops = update_flops(shape, rollouts, lora=lora, share=share)
-    return {
+    found = {
         **figures,
         "tokens": read,
         "tokens_s": read / figures["seconds"],
         "mfu": mfu(flops, figures["seconds"], _name(device)),
         **estimated,
     }
+    return _with_limit(found, flops / peak(device, dtype, work.matrix).flops)
 
 
 def _name(device: torch.device) -> str:

@@ -111,6 +111,7 @@ def _result(setup: Setup, ours: Sequence[Facts], theirs: Sequence[Facts]) -> dic
         "ratio": seconds["theirs"] / seconds["ours"],
         **{side: setup.rollouts / spent for side, spent in seconds.items()},
         "unit": "rollouts/s",
+        "at_best": setup.rollouts / median(step["limit"] for step in ours),
         "ratio_range": [min(ratios), max(ratios)],
         "steps": len(ours),
         "threads": setup.threads,

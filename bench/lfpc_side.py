@@ -8,6 +8,7 @@ from statistics import fmean
 
 import torch
 
+from bench.limit import step_limit
 from bench.side_by_side import Channel
 from bench.task import CROP, MAX_NEW_TOKENS, PROTOCOL, TEMPERATURE, TURNS, Setup, score
 from lfpc.episode import Episode
@@ -36,6 +37,7 @@ def main() -> None:
         clock = channel.wait()
         numbers, groups = trainer.step(chosen, step)
         spent = clock.read()
+        seen = count.tokens - before
         rows = rollouts_of(
             episodes_of(groups),
             trainer.policy.encoder,
@@ -52,7 +54,8 @@ def main() -> None:
                 sum(visual_tokens(view.size) for view in row.views) for row in rows
             ),
             vision_passes=numbers["vision_passes"] or 0.0,
-            vision_tokens=count.tokens - before,
+            vision_tokens=seen,
+            limit=step_limit(trainer.policy, groups, rows),
         )
 
 

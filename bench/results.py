@@ -19,13 +19,28 @@ def merge(file: Path, name: str, result: Result) -> None:
 
 
 def table(results: dict[str, Result]) -> str:
-    """One line per figure that both sides have; parts of a benchmark are indented."""
-    lines = [f"{'':46}{'ours':>10}{'theirs':>10}{'ratio':>8}"]
+    """One line per figure that both sides have, with the limit where it is known and the share of
+    it that ours reaches; parts of a benchmark are indented.
+    """
+    lines = [f"{'':46}{'ours':>10}{'theirs':>10}{'ratio':>8}{'at best':>10}{'share':>7}"]
     for name, result in results.items():
         for label, part in _lines(name, result, ""):
             ratio = part["ratio"] if "ratio" in part else part["theirs"] / part["ours"]
-            lines.append(f"{label:46}{part['ours']:10.4g}{part['theirs']:10.4g}{ratio:8.2f}")
+            reached = share(part)
+            limit = "" if reached is None else f"{part['at_best']:10.4g}{100 * reached:5.0f} %"
+            lines.append(f"{label:46}{part['ours']:10.4g}{part['theirs']:10.4g}{ratio:8.2f}{limit}")
     return "\n".join(lines)
+
+
+def share(result: Result) -> float | None:
+    """Share of the limit `at_best` that our side reaches, at most 1; None: no limit is known.
+
+    Rates (a unit per second) are compared the other way round than seconds.
+    """
+    if "at_best" not in result:
+        return None
+    ours, best = result["ours"], result["at_best"]
+    return min(1.0, ours / best if str(result.get("unit", "")).endswith("/s") else best / ours)
 
 
 def _lines(name: str, result: Result, indent: str) -> Iterator[tuple[str, Result]]:

@@ -43,6 +43,7 @@ def measure(setup: Setup, root: Path, out: Path, warmup: int) -> dict[str, Any]:
         "ratio": seconds["theirs"] / seconds["ours"],
         **seconds,
         "unit": "s/step",
+        "at_best": median(step["limit"] for step in on),
         "steps": len(on),
         "threads": setup.threads,
         "cpu_seconds_per_step": both(on, off, "cpu_seconds", median),

@@ -29,6 +29,7 @@ def test_every_part_runs_on_a_tiny_shape_and_is_written(tmp_path):
         if name != "sampling, vllm":
             assert figures["seconds"] > 0, name
             assert figures["tokens_s"] == pytest.approx(figures["tokens"] / figures["seconds"])
+            assert figures["share"] == figures["at_best_s"] / figures["seconds"] > 0, name
     assert parts["sampling"]["tokens"] <= 4 * 4
     assert parts["update, all weights, no sharing"]["mfu"] == "unknown card"
     rollouts = gpu.TINY.questions * gpu.TINY.group

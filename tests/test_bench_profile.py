@@ -6,6 +6,7 @@ import pytest
 import tiny
 from small_runs import config, early_tokens
 
+from bench.limit import costs_of, picture_seconds, step_limit, views_by_file
 from bench.profile_step import least_work, lines, measure, metered
 from lfpc.policies.qwen.checkpoint import save_checkpoint
 from lfpc.rewards import RewardTerms
@@ -42,6 +43,12 @@ def test_a_step_decodes_cuts_and_encodes_nothing_twice_and_updates_no_flat_group
         assert meter.units[part] == least[part], part
     assert least["token"] <= meter.units["token"]
     assert least["read"] <= meter.units["read"]
+    costs = costs_of(trainer.policy, list(rollouts[0].views), [one.encoded for one in rollouts])
+    assert min(costs.view, costs.read, costs.token) > 0
+    shown = views_by_file(episodes_of(groups))
+    assert sum(map(len, shown.values())) == least["resize"]
+    assert len(shown) == 4
+    assert step_limit(trainer.policy, groups, rollouts) > 0 < picture_seconds(shown)
 
 
 def test_the_table_names_every_part_and_shares_add_up(tmp_path, monkeypatch):
