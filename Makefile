@@ -21,12 +21,12 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not clients and not vllm and not verl"
 
-# `lfpc serve`, exported files and metrics against other people's clients, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
+# `lfpc serve`, scores, exported files and metrics against other people's clients, harnesses, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
 test-clients: setup
 	$(BIN)/python -m environments clients
 	$(BIN)/python -m pytest -m clients
 
-# Box files against pycocotools and Label Studio's converter, in an environment of their own: .venv-annotation.
+# Box files against pycocotools, Label Studio's converter and its server, in an environment of their own: .venv-annotation, made once, 1 GB.
 test-annotation: setup
 	$(BIN)/python -m environments annotation
 	$(BIN)/python -m pytest tests/test_annotation_tools.py
