@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,28 @@ def page(browser: "Browser") -> "Iterator[Page]":
     """An empty page, 1280 x 800; a complaint in its console fails the test."""
     with open_page(browser, viewport={"width": 1280, "height": 800}) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The checkpoint of a family in its published layout, see `layout.published`: (family, tied) ->
+    folder, made once for all tests and their processes. Read-only.
+    """
+    import layout  # these import torch
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def of(family: str, tied: bool = True) -> Path:
+        layout.need_packages()
+        folder = root / "published" / f"{family}{'' if tied else '-untied'}"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            return folder if folder.exists() else layout.published(folder, family, tied=tied)
+
+    return of
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 transformers' own processor and model.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +34,6 @@ from lfpc.training.config import LoraConfig, TrainConfig
 pytestmark = pytest.mark.slow
 
 BOXES = (Box(0.1, 0.2, 0.3, 0.45), Box(0.55, 0.5, 0.62, 0.58))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> Callable[..., Path]:
-    """The checkpoint of a family, made once."""
-    made: dict[tuple[str, bool], Path] = {}
-
-    def of(family: str, tied: bool = True) -> Path:
-        if (family, tied) not in made:
-            folder = tmp_path_factory.mktemp("published") / family
-            made[family, tied] = layout.published(folder, family, tied=tied)
-        return made[family, tied]
-
-    return of
 
 
 class NoVideos:
@@ -107,8 +92,8 @@ def conversation(family: str, asked: Context) -> tuple[list[dict[str, Any]], lis
 
 @pytest.mark.parametrize("crops", [0, 2])
 @pytest.mark.parametrize("family", layout.FAMILIES)
-def test_ids_grids_positions_and_log_probabilities_are_transformers(family, crops, folders):
-    folder = folders(family)
+def test_ids_grids_positions_and_log_probabilities_are_transformers(family, crops, published):
+    folder = published(family)
     model, tokenizer = load_checkpoint(folder)
     policy = TransformersPolicy(model, tokenizer, PROTOCOLS[family])
     asked = context(family, tokenizer, crops)
@@ -149,9 +134,9 @@ def even_tokens(episode: Episode) -> RewardTerms:
 
 @pytest.mark.parametrize("family", layout.FAMILIES)
 def test_evaluation_selection_and_training_of_a_published_folder(
-    family, folders, tmp_path, capsys, monkeypatch
+    family, published, tmp_path, capsys, monkeypatch
 ):
-    folder = folders(family, tied=family == "qwen3_vl")  # untied: as the published 7B
+    folder = published(family, tied=family == "qwen3_vl")  # untied: as the published 7B
     data = tmp_path / "data"
     data.mkdir()
     Image.new("RGB", (8000, 6000), "teal").save(data / "48-megapixels.jpg")

@@ -25,18 +25,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def of(family: str) -> Path:
-        if family not in made:
-            made[family] = layout.published(tmp_path_factory.mktemp("folders") / family, family)
-        return made[family]
-
-    return of
-
-
-@pytest.fixture(scope="module")
 def expected(published) -> Callable[[str], "tuple[list[int], Normalisation]"]:
     """What the published folder of a family reads as."""
     return cache(lambda family: read(published(family), family))
