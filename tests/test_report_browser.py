@@ -220,6 +220,23 @@ def contrast(a, b):
 
 
 @pytest.mark.slow
+def test_a_hundred_thousand_episodes_are_painted_within_a_second(browser, tmp_path):
+    pictures = noise_pictures(tmp_path / "pictures", 20)
+    many = [made_up_episode(n, pictures[n % 20], correct=n % 3 == 0) for n in range(100_000)]
+    evidence = made_up_evidence({("a", "small", "own", 0): many})
+    folder = write_report(tmp_path / "out", evidence, title="Many").parent
+    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
+    for name in ("index.html", "episodes.html"):
+        with open_page(browser) as page:
+            page.goto((folder / name).as_uri())
+            wait_until(page, f"{paint} > 0")
+            assert page.evaluate(paint) < 1_000, name
+            if name == "episodes.html":
+                page.wait_for_selector("body[data-ready]")
+                assert page.inner_text("output").startswith("100,000 of 100,000 episodes")
+
+
+@pytest.mark.slow
 def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     pictures = noise_pictures(tmp_path / "pictures", 20)
     records = {
