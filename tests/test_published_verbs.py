@@ -97,7 +97,7 @@ def test_stage2_of_a_published_folder_stops_and_continues(
     words += ["2", "--prompts-per-step", "2", "--max-turns", "2", "--max-new-tokens", "80"]
     words += ["--crop.min-tokens", "64", "--crop.max-tokens", "64"]
     words += ["--learning-rate", "1e-3", "--device", "cpu", *lora]
-    assert cli.main([*words, "--stop-after", "0"]) == 0, capsys.readouterr()
+    assert cli.main([*words, "--stop-after", "0.001"]) == 0, capsys.readouterr()
     assert [row["step"] for row in RunFolder(tmp_path / "run").metrics()] == [1]
     assert cli.main(words) == 0, capsys.readouterr()
     rows = RunFolder(tmp_path / "run").metrics()
