@@ -16,6 +16,7 @@ from environments import ROOT, interpreter, made
 from environments.vllm_server import ENV
 from lfpc.evaluation.places import place_at, place_records
 from lfpc.mini.folders import CROPS, write_split
+from lfpc.records import read_records
 from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training.state import checkpoint_folder
@@ -81,7 +82,9 @@ def test_both_engines_say_the_same_greedily_after_each_update(tmp_path, data, na
 
 
 @pytest.mark.parametrize("lora", [(), ("--lora", "rank=4", "alpha=8")], ids=["all", "lora"])
-def test_a_stopped_run_continues_exactly(tmp_path, data, lora):
+def test_a_stopped_run_continues_with_the_same_rollouts(tmp_path, data, lora):
+    """Numbers agree to rounding: vLLM's sums are not the same, bit for bit, from process to
+    process."""
     words = ["-m", "lfpc", "train", "stage1", "--data", data, "--init", MINIATURE, *lora]
     words += ["--sampler", "vllm", "--engine-options", EAGER, "--device", "cpu", "--max-turns", 3]
     words += ["--crop.min-tokens", CROPS.min_tokens, "--crop.max-tokens", CROPS.max_tokens]
@@ -98,14 +101,24 @@ def test_a_stopped_run_continues_exactly(tmp_path, data, lora):
         ]
         for name in ("whole", "parts")
     )
-    assert whole == parts
+    assert replies(tmp_path / "whole") == replies(tmp_path / "parts")
+    for a, b in zip(whole, parts, strict=True):
+        assert a.pop("alarms") == b.pop("alarms")
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
     assert all(row["grad_norm"] > 0 and row["crops"] > 0 for row in whole)
     assert all(0 < row["logprob_gap"] < LOGPROB_BOUND for row in whole)
     saved = [
         load_file(next(checkpoint_folder(tmp_path / name, 2).glob("*model.safetensors")))
         for name in ("whole", "parts")
     ]
-    assert all(torch.equal(weight, saved[1][name]) for name, weight in saved[0].items())
+    for name, weight in saved[0].items():
+        torch.testing.assert_close(weight, saved[1][name], rtol=0, atol=1e-4)
+
+
+def replies(folder: Path) -> dict[str, list[str]]:
+    """The texts of the logged episodes."""
+    records = read_records(RunFolder(folder))
+    return {key: [turn.text for turn in one.turns] for key, one in records.items()}
 
 
 def test_a_conversation_longer_than_max_model_len_fails_alone_with_a_sentence(tmp_path, data):
@@ -115,7 +128,7 @@ def test_a_conversation_longer_than_max_model_len_fails_alone_with_a_sentence(tm
     words = ["-m", "lfpc", "eval", tmp_path / "data", "--checkpoint", MINIATURE, "--engine", "vllm"]
     words += ["--max-model-len", 512, "--engine-options", EAGER, "--budget", 25, "--probes", "own"]
     words += ["--max-new-tokens", 24, "--max-turns", 1, "--out", tmp_path / "run"]
-    with pytest.raises(AssertionError, match="1 questions failed"):
+    with pytest.raises(AssertionError, match="1 of 8 questions failed"):
         run(*words)
     records = place_records(place_at(tmp_path / "run" / "25"))["own"]
     assert [record.failed for record in records] == [sample.id == long.id for sample in samples]

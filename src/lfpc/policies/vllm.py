@@ -66,6 +66,17 @@ def started(checkpoint: Path, arguments: Mapping[str, Any]) -> Any:
         ) from error
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises for a conversation that it does not take: ValueError, and since 0.32 an
+    exception of its own.
+    """
+    try:
+        from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return (ValueError,)
+    return (ValueError, VLLMClientError)
+
+
 def one_line(error: Exception) -> str:
     """The start of a message of vLLM, in one line."""
     return " ".join(str(error).split())[:300]
@@ -182,7 +193,7 @@ class VllmPolicy:
         tools = (list(self.protocol.native_tools) if self.tools else None) or None
         try:
             found = self._model.chat(chats, rules, use_tqdm=False, tools=tools, **more)
-        except ValueError as error:
+        except refusals() as error:
             said = one_line(error)
             if "maximum model length" in said or "maximum context length" in said:
                 said = (
