@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 from reports import made_up_record
 
+from lfpc.errors import ConfigError
 from lfpc.mini.arms import GROUPS, Data
 from lfpc.mini.config import StudyConfig
 
@@ -30,6 +31,12 @@ def test_the_area_weighs_budgets_by_their_logarithm():
     assert found["r"] == pytest.approx(low / 2 / (low + high))
     by_budget[0] = by_budget[0][1:]  # a question that one budget did not ask has no area
     assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r", "s"}
+
+
+@pytest.mark.parametrize("wrong", [{"first_seed": -1}, {"budgets": (64, 25)}, {"seeds": 0}])
+def test_impossible_values_are_refused_before_anything_runs(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        StudyConfig(**wrong)
 
 
 @pytest.mark.parametrize("steps", [1, 9, 80])
