@@ -19,6 +19,7 @@ from lfpc.dialogue import Answer, Context, Crop, Malformed
 from lfpc.errors import ConfigError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.protocol import prompt_hash
+from lfpc.images import CropRules
 from lfpc.policies.settings import CheckpointSettings, read_settings, write_settings
 from lfpc.protocols import PROTOCOLS, ChatProtocol, ProtocolFile, protocol_given, protocol_named
 from lfpc.protocols.reply_format import ReplyFormat
@@ -277,6 +278,7 @@ def test_a_configuration_keeps_the_content_of_the_file(folder: Path) -> None:
     assert again == config
     assert prompt_hash(again.chat) == prompt_hash(own) != prompt_hash(PROTOCOLS["qwen2_5_vl"])
     assert Origin(plain(config), {}).rules == own.crop
+    assert Origin({}, {}).rules == Origin({"protocol": "another"}, {}).rules == CropRules()
     settings = CheckpointSettings(protocol=own.given)
     write_settings(settings, folder)
     assert read_settings(folder) == settings

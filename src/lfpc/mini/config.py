@@ -71,6 +71,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in (
             "seeds",
+            "questions",
             "steps",
             "stage2_steps",
             "train_samples",
