@@ -121,6 +121,10 @@ def test_every_place_that_opens_pictures_agrees(samples: list[Sample], tmp_path:
     assert {sample.id for sample in opens.all()} == set(GOOD)
     assert set(opens.broken) == bad
     assert [sample.id for sample in opens.at([5, 0])] == ["plain.png", "plain.png"]
+    order = range(len(samples))
+    good = [samples[place].id for place in order if samples[place].id in GOOD]
+    assert [sample.id for sample in opens.further(order, 1, 2)] == good[1:3]
+    assert opens.further(order, len(good), 2) == []
 
     pages = PictureFiles(tmp_path / "pages")
     assert {sample.id for sample in samples if pages.original(sample) is None} == bad

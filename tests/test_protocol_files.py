@@ -19,6 +19,7 @@ from lfpc.dialogue import Answer, Context, Crop, Malformed
 from lfpc.errors import ConfigError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.protocol import prompt_hash
+from lfpc.images import CropRules
 from lfpc.policies.settings import CheckpointSettings, read_settings, write_settings
 from lfpc.protocols import PROTOCOLS, ChatProtocol, ProtocolFile, protocol_given, protocol_named
 from lfpc.protocols.reply_format import ReplyFormat
@@ -192,6 +193,19 @@ def test_every_unit_of_boxes_comes_back_as_it_was_written(coordinates: str, fold
         ("[malformed]", "max_turns = 0\n[malformed]", "'max_turns' must be at least 1, got 0"),
         ("bad_box", "badbox", "malformed: unknown key 'badbox'; did you mean 'bad_box'"),
         ("[reply]", "[reply", "not a TOML file .*line 13"),
+        ("\\n{options}", "", r"'question' must contain \{options\}"),
+        ('name = "mine"', 'name = "a\\nb"', "'name' must be one line of text"),
+        ("[malformed]", 'stop = [""]\n[malformed]', "'stop' has an empty text"),
+        ("[malformed]", f"[malformed{'.a' * 20_000}]", "its tables nest too deep"),
+        ("[malformed]", f"stop = {'[' * 400}{']' * 400}\n[malformed]", r"recursion|nest|should be"),
+        ('["<look>", ', '["\\\\boxed{", ', "'call' and 'answer' begin alike"),
+        ('box = ""', 'box = "b."', "must be keys joined by single dots"),
+        ('box = ""', 'box = "name"\ntool = "look"', "cannot hold both 'name' and 'name'"),
+        ('box = ""', 'box = "b"\npicture = "b.n"\ncrop_name = "{number}"', "both 'b' and 'b.n'"),
+        ('box = ""', 'box = ""\nwiden = nan', "'widen' must be a number from 1, got nan"),
+        ('box = ""', 'box = ""\nwiden = inf', "'widen' must be a number from 1, got inf"),
+        ('box = ""', 'box = ""\nmin_side = nan', "'min_side' must be a number from 0, got nan"),
+        ('box = ""', 'box = ""\nmax_aspect = 0.5', "'max_aspect' must be a number from 1"),
         ('direct_system = "Answer in \\\\boxed{}."', "", "'direct_system' must be given"),
     ],
 )  # fmt: skip
@@ -202,6 +216,12 @@ def test_a_mistake_in_a_file_is_one_sentence(
     with pytest.raises(ConfigError, match=sentence) as error:
         built(OWN.replace(old, new), tmp_path)
     assert str(error.value).startswith(str(tmp_path / "own.toml"))
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_a_word_that_is_no_name_of_a_file_is_an_unknown_protocol() -> None:
+    with pytest.raises(ConfigError, match="unknown protocol"):
+        protocol_given("a" * 5000)
 
 
 def test_a_missing_file_and_a_mistyped_name_are_one_sentence(
@@ -258,6 +278,7 @@ def test_a_configuration_keeps_the_content_of_the_file(folder: Path) -> None:
     assert again == config
     assert prompt_hash(again.chat) == prompt_hash(own) != prompt_hash(PROTOCOLS["qwen2_5_vl"])
     assert Origin(plain(config), {}).rules == own.crop
+    assert Origin({}, {}).rules == Origin({"protocol": "another"}, {}).rules == CropRules()
     settings = CheckpointSettings(protocol=own.given)
     write_settings(settings, folder)
     assert read_settings(folder) == settings

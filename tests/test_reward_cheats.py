@@ -288,6 +288,8 @@ def test_a_point_earns_nothing_if_distances_are_scaled_by_the_box():
     [
         ({"repeat_iou": 0.0}, "`reward.repeat_iou` must lie in"),
         ({"crop_cost": -1}, "--reward.crop-cost must be at least 0, got -1"),
+        ({"area_cost": float("inf")}, "--reward.area-cost must be a finite number, got inf"),
+        ({"tool": float("nan")}, "--reward.tool must be a finite number, got nan"),
         ({"new_pixels": -1}, "--reward.new-pixels must be at least 0"),
         ({"l1_scale": "boxes"}, "--reward.l1-scale must be one of picture, trivial, box"),
     ],

@@ -2,11 +2,14 @@
 
 import json
 from math import log
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from reports import made_up_record
 
-from lfpc.mini.arms import GROUPS
+from lfpc.errors import ConfigError
+from lfpc.mini.arms import GROUPS, Data
 from lfpc.mini.config import StudyConfig
 
 pytestmark = pytest.mark.slow
@@ -30,14 +33,22 @@ def test_the_area_weighs_budgets_by_their_logarithm():
     assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r", "s"}
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_every_planned_comparison_is_of_arms_that_run(group):
-    from lfpc.mini.study import BASE, planned
+@pytest.mark.parametrize("wrong", [{"first_seed": -1}, {"budgets": (64, 25)}, {"seeds": 0}])
+def test_impossible_values_are_refused_before_anything_runs(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        StudyConfig(**wrong)
 
-    config = StudyConfig(group=group)
-    arms = set(GROUPS[group]) | {BASE}
-    if group == "laziness":
-        arms |= {f"{arm}-{config.steps}" for arm in GROUPS[group]}
+
+@pytest.mark.parametrize("steps", [1, 9, 80])
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_planned_comparison_is_of_arms_that_are_asked(group, steps):
+    from lfpc.mini.study import _trials, planned
+
+    config = StudyConfig(group=group, steps=steps)
+    folders = dict.fromkeys(get_args(Data), Path("data"))
+    asked = _trials(config, Path("base"), folders).asked
+    arms = {one.arm for one in asked}
+    assert len({(one.arm, one.seed) for one in asked}) == len(asked)
     plans = planned(config)
     assert {side for plan in plans for side in (plan.left, plan.right)} <= arms
     assert len(set(plans)) == len(plans)

@@ -91,6 +91,8 @@ def test_policies_take_turns_in_alternating_order(sample, clock, tmp_path):
     assert [cpu for _, cpu in found["slow"].each] == pytest.approx([0.2] * 3)
     write_timings(tmp_path, [found["slow"]])
     assert read_timings(tmp_path) == [found["slow"]]
+    # the only question is timed, without a warm-up
+    assert time_by_turns(samples[:1], asked, questions=3)["slow"].questions == 1
 
 
 def test_timing_needs_more_than_the_warm_up(sample):

@@ -460,6 +460,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones():
         {"minibatches": 3},
         {"minibatches": 0},
         {"dynamic_sampling": -1},
+        {"seed": -1},
         {"learning_rate": -1.0},
         {"first_view": "small"},
         {"protocol": "gpt"},

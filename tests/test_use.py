@@ -1,5 +1,7 @@
 """What a model does with its crops, by hand: 10 questions, three of them known without the tool."""
 
+from dataclasses import replace
+
 import pytest
 from reports import made_up_record
 
@@ -85,3 +87,28 @@ def test_the_view_is_printed_and_a_row_of_the_page():
     bare = condition_results({"own": PROBES["own"]})
     assert use_lines(bare) == []
     assert use_table({"conditions": {"a": {"25": bare}}}, namer([("a", "25")])).rows == ()
+
+
+def test_of_averaged_draws_every_pair_of_draws_counts():
+    mixed = {
+        "own": [made_up_record("a", 0.75), made_up_record("b", 0.5)],
+        "no-tool": [made_up_record("a", 0.5), made_up_record("b", 0.5)],
+    }
+    use = crop_use(mixed)
+    assert use["call_gain"]["share"] == pytest.approx((0.75 * 0.5 + 0.5 * 0.5) / 2)
+    assert use["call_harm"]["share"] == pytest.approx((0.5 * 0.25 + 0.5 * 0.5) / 2)
+    assert use["call_gain"]["share"] - use["call_harm"]["share"] == pytest.approx(0.125)
+
+
+def test_questions_that_were_not_asked_without_the_tool_are_neither_known_nor_unknown():
+    seeds = {
+        name: [replace(one, seed=seed) for seed in (0, 1) for one in records]
+        for name, records in PROBES.items()
+    }
+    seeds["no-tool"] = [
+        replace(one, error="no reply") if one.sample.id == "q9" else one
+        for one in seeds["no-tool"]
+        if one.seed == 0
+    ]
+    use = crop_use(seeds)
+    assert (use["known"]["n"], use["unknown"]["n"], use["call_gain"]["n"]) == (3, 6, 9)

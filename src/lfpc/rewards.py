@@ -5,7 +5,8 @@ of `RewardConfig` that close this are set together in `STRICT`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from math import isfinite
 from statistics import fmean
 from typing import Literal
 
@@ -69,6 +70,11 @@ class RewardConfig:
     """Cost of a crop of the whole picture; the largest shown crop costs its share of the area."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not isfinite(value):
+                option = f"--reward.{field.name.replace('_', '-')}"
+                raise ConfigError(f"{option} must be a finite number, got {value}")
         for name in ("iou_weight", "min_coverage"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`reward.{name}` must lie in [0, 1], got {getattr(self, name)}")

@@ -97,8 +97,9 @@ def time_by_turns(
         samples: the first `warm_up + questions` are asked; the first `warm_up` are not counted.
         asked: a policy of this process with the function that starts its episodes, by name.
         questions: maximum number of timed questions.
-        warm_up: untimed questions before them.
+        warm_up: untimed questions before them; fewer if no timed one would be left.
     """
+    warm_up = min(warm_up, len(samples) - 1)
     took: dict[K, list[tuple[float, float]]] = {name: [] for name in asked}
     for number, sample in enumerate(samples[: warm_up + questions]):
         open_picture(sample.image)

@@ -24,11 +24,12 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
     """Measures of the use of crops, as far as their probes ran.
 
         call_gain   share of all questions that are wrong without the tool and right with it
-        call_harm   share that is right without the tool and wrong with it
+        call_harm   share that is right without the tool and wrong with it; of averaged draws, the
+                    shares of pairs of one draw with the tool and one without
         unlooked    of the questions with a crop, share whose answer is the same when the crop is
                     replaced (`SWAPPED`)
         known       accuracy lost when the crop is replaced, of the questions that are right without
-                    the tool; unknown: of the others
+                    the tool; unknown: of those that are wrong without it
 
     call_gain - call_harm is the accuracy that the tool is worth. A question that is answered
     without the tool may still be answered from a crop: `known` is the dependence that accuracy
@@ -45,8 +46,8 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
     mine = by_probe[own]
     alone = by_probe.get(NO_TOOL)
     if alone is not None and (pairs := paired(mine, alone)):
-        found["call_gain"] = _share(pairs, [float(a.score > b.score) for a, b in pairs])
-        found["call_harm"] = _share(pairs, [float(a.score < b.score) for a, b in pairs])
+        found["call_gain"] = _share(pairs, [a.score * (1 - b.score) for a, b in pairs])
+        found["call_harm"] = _share(pairs, [b.score * (1 - a.score) for a, b in pairs])
     swapped = next((probe for probe in SWAPPED if probe in by_probe), None)
     if swapped is None:
         return found
@@ -56,10 +57,9 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
     if cropped:
         found["unlooked"] = _share(cropped, [float(bool(same_answer(a, b))) for a, b in cropped])
     if alone is not None:
-        right = {(one.sample.id, one.seed) for one in alone if one.score >= 0.5}
-        keys = [(one, (one.sample.id, one.seed) in right) for one in mine]
-        found["known"] = difference_row([one for one, knows in keys if knows], shown)
-        found["unknown"] = difference_row([one for one, knows in keys if not knows], shown)
+        asked = paired(mine, alone)
+        found["known"] = difference_row([a for a, b in asked if b.score >= 0.5], shown)
+        found["unknown"] = difference_row([a for a, b in asked if b.score < 0.5], shown)
     return found
 
 

@@ -71,6 +71,7 @@ class DemoConfig:
     def __post_init__(self) -> None:
         for name in (
             "seeds",
+            "questions",
             "steps",
             "stage2_steps",
             "train_samples",
@@ -140,6 +141,8 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {value}")
+        if self.first_seed < 0:
+            raise ConfigError(f"`first_seed` must be at least 0, got {self.first_seed}")
         if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
             raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
 
@@ -200,6 +203,10 @@ class PretrainConfig:
     """Seed of weights and batches."""
     save_every: NotAnOption[int] = 200
     """Steps between saved states."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"`seed` must be at least 0, got {self.seed}")
 
     @property
     def phases(self) -> dict[str, int]:

@@ -35,8 +35,9 @@ from lfpc.training.state import checkpoint_folder
 BASE = "base"
 """Arm of the base, untrained."""
 BASE_PROBES = (OWN, "noise", NO_TOOL, "truth", "random", "whole")
-"""Of the base and of the first seed, which also ask what a user would pick in place of training."""
+"""Of the base, which also ask what a user would pick in place of training."""
 TRAINED_PROBES = (OWN, "noise")
+"""Of trained arms; the first seed is also asked without the tool."""
 LAZINESS = "laziness"
 """The group whose runs are evaluated at each quarter of their steps."""
 SOME_FULL = 0.3
@@ -170,7 +171,7 @@ def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Tr
         )
     ]
     for (name, seed), run in runs.items():
-        steps = range(run.save_every, run.steps + 1, run.save_every) if lazy else (run.steps,)
+        quarters = range(run.save_every, run.steps, run.save_every) if lazy else ()
         asked += [
             Asked(
                 arm=f"{name}-{step}" if lazy else name,
@@ -181,7 +182,7 @@ def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Tr
                 else probes,
                 after=name,
             )
-            for step in steps
+            for step in (*quarters, run.steps)
         ]
     parents = {name: arm.parent for name, arm in arms.items() if arm.parent}
     budgets = {str(budget): budget for budget in config.budgets}

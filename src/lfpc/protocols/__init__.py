@@ -52,7 +52,7 @@ def protocol_given(word: str) -> str | ProtocolFile:
         ConfigError: neither, or an error in the file.
     """
     path = Path(word)
-    if word in PROTOCOLS or not (path.suffix == ".toml" or path.is_file()):
+    if word in PROTOCOLS or not (path.suffix == ".toml" or _is_file(path)):
         return _known(word).name
     file = read_toml(path)
     if file.name in PROTOCOLS:
@@ -64,6 +64,13 @@ def protocol_given(word: str) -> str | ProtocolFile:
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from error
     return file
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name of a file, such as a very long one
+        return False
 
 
 @lru_cache(maxsize=16)

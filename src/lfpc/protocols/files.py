@@ -90,8 +90,12 @@ class ProtocolFile:
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ConfigError("'name' is empty")
+        if not self.name.isprintable():
+            raise ConfigError(f"'name' must be one line of text, got {self.name!r}")
         if self.max_turns is not None and self.max_turns < 1:
             raise ConfigError(f"'max_turns' must be at least 1, got {self.max_turns}")
+        if self.stop is not None and not all(self.stop):
+            raise ConfigError("'stop' has an empty text, which would end every reply at once")
         if self.crop_tokens is not None and not 1 <= self.crop_tokens[0] <= self.crop_tokens[1]:
             raise ConfigError(
                 f"'crop_tokens' must be two ascending numbers from 1, got {list(self.crop_tokens)}"
@@ -101,8 +105,9 @@ class ProtocolFile:
         for field in fields(self.malformed):
             text = getattr(self.malformed, field.name)
             _check_placeholders(f"malformed.{field.name}", text, PLACEHOLDERS["malformed"])
-        if self.question is not None and "{question}" not in self.question:
-            raise ConfigError("'question' must contain {question}")
+        for placeholder in ("{question}", "{options}"):
+            if self.question is not None and placeholder not in self.question:
+                raise ConfigError(f"'question' must contain {placeholder}")
         if self.crop_message is not None and self.crop_message.count(CROP) != 1:
             raise ConfigError("'crop_message' must contain {crop} once")
         if self.reply is not None and None in (self.system, self.direct_system):
@@ -127,7 +132,10 @@ def read_toml(path: Path) -> ProtocolFile:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
-    return config_from_plain(ProtocolFile, found, str(path))
+    try:
+        return config_from_plain(ProtocolFile, found, str(path))
+    except RecursionError as error:
+        raise ConfigError(f"{path}: its tables nest too deep") from error
 
 
 def protocol_from_plain(found: object) -> str | ProtocolFile:

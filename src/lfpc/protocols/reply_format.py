@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, permutations
+from math import inf
 from typing import Any, Literal
 
 from lfpc.boxes import Box
@@ -67,14 +69,33 @@ class ReplyFormat:
         for name in ("call", "answer"):
             if not all(getattr(self, name)):
                 raise ConfigError(f"'{name}' must be two texts that are not empty")
+        if self.call[0] == self.answer[0]:
+            raise ConfigError("'call' and 'answer' begin alike, so that no answer could be read")
         if self.tool and not self.box:
             raise ConfigError("'tool' needs a call in JSON: give the keys of the box in 'box'")
         if self.picture and not (
             self.crop_name.count("{number}") + self.crop_name.count("{picture}") == 1
         ):
             raise ConfigError("'crop_name' must contain {number} or {picture} once")
-        if self.widen < 1:
-            raise ConfigError(f"'widen' must be at least 1, got {self.widen}")
+        keys = [one.split(".") for one in (self.box, self.picture) if one]
+        if not all(chain(*keys)):
+            raise ConfigError("'box' and 'picture' must be keys joined by single dots")
+        if self.tool:
+            keys.append(["name"])
+        for one, other in permutations(keys, 2):
+            if one == other[: len(one)]:
+                raise ConfigError(
+                    f"a call cannot hold both {'.'.join(one)!r} and {'.'.join(other)!r}; give "
+                    f"'box', 'picture' and the tool's \"name\" keys of their own"
+                )
+        most = 1.0 if self.max_aspect is None else self.max_aspect
+        for name, value, least in (
+            ("widen", self.widen, 1),
+            ("min_side", self.min_side, 0),
+            ("max_aspect", most, 1),
+        ):
+            if not least <= value < inf:
+                raise ConfigError(f"'{name}' must be a number from {least}, got {value}")
 
     @property
     def closing_tags(self) -> tuple[str, ...]:
@@ -147,7 +168,7 @@ class ReplyFormat:
         if isinstance(crop, Malformed):
             return crop
         size = views[0].size if self.coordinates == "shown" else views[0].original_size
-        most = float("inf") if self.max_aspect is None else self.max_aspect
+        most = inf if self.max_aspect is None else self.max_aspect
         if self.min_side or self.max_aspect is not None:
             crop = check_shape(crop, size, above=self.min_side, aspect=most)
         if isinstance(crop, Malformed) or self.widen == 1:

@@ -107,8 +107,7 @@ def _lines(protocol: ChatProtocol) -> Iterator[str]:
         yield ""
         yield f"# Without a [reply] table the parser of {name} reads calls and answers."
         return
-    none = ("\0", "\0")
-    plain = ReplyFormat(call=none, box="", coordinates="original", answer=none)
+    plain = ReplyFormat(call=("\0", "\0"), box="", coordinates="original", answer=("\1", "\1"))
     yield from _table("reply", FORMATS[name], plain)
 
 

@@ -34,10 +34,10 @@ class Origin:
         """Crop rules of the run."""
         if given := self.config.get("crop"):
             return CropRules(**given)
-        named = protocol_from_plain(self.config.get("protocol"))
-        if isinstance(named, str) and named not in PROTOCOLS:
+        named = self.config.get("protocol")
+        if not isinstance(named, Mapping) and named not in PROTOCOLS:
             return CropRules()
-        protocol = protocol_named(named)
+        protocol = protocol_named(protocol_from_plain(named))
         released = protocol.as_released if self.config.get("coords") == "as-released" else None
         return (released and released.crop) or protocol.crop
 

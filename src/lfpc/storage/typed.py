@@ -17,6 +17,9 @@ Changeable = Annotated[C, _CHANGEABLE]
 """A configuration field that a resumed run may change, because results do not depend on it, or
 because the run compares content in place of the path."""
 
+LONGEST_VALUE = 200
+"""Maximum characters of a value in an error."""
+
 
 @cache
 def changeable_fields(cls: type) -> frozenset[str]:
@@ -85,7 +88,13 @@ def _sentence(cls: Any, error: Any) -> str:
             return f"{_prefix(place)}{error['ctx']['error']}"
         case _:
             said = error["msg"].removeprefix("Input ")
-            return f"{_prefix(place)}{error['input']!r} {said}"
+            return f"{_prefix(place)}{_short(error['input'])} {said}"
+
+
+def _short(value: Any) -> str:
+    """`value` for a sentence."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _prefix(place: tuple[str | int, ...]) -> str:

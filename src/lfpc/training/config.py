@@ -257,7 +257,7 @@ class TrainConfig(Transformers):
             "validate_every",
         )
         _at_least(self, 0, "warmup", "weight_decay", "threads", "log_episodes", "learning_rate")
-        _at_least(self, 0, "dynamic_sampling")
+        _at_least(self, 0, "dynamic_sampling", "seed")
         _at_least(self, 1, "validation_size")
         _at_least(self, 2, "group_size")
         for name in ("micro_batch_tokens", "gpu_memory"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -109,6 +110,16 @@ class Openable:
         """
         self._ahead([self._samples[place] for place in places], each)
         return [self._next(place) for place in places]
+
+    def further(
+        self, places: Sequence[int], start: int, count: int, each: Each = map
+    ) -> list[Sample]:
+        """Of the samples at `places` whose pictures open, those from the number `start` on, at most
+        `count`.
+        """
+        self._ahead([self._samples[place] for place in places[start : start + count]], each)
+        opened = filter(self._opens, (self._samples[place] for place in places))
+        return list(islice(opened, start, start + count))
 
     def all(self, each: Each = map) -> list[Sample]:
         """Every sample whose picture opens."""

@@ -262,7 +262,12 @@ class Trainer:
         played = list(groups)
         for _ in range(self.config.dynamic_sampling):
             flat = [place for place, group in enumerate(groups) if not group.has_signal]
-            found = self.play_groups(self.further(step, len(played) - len(samples), len(flat)))
+            if not flat:
+                break
+            more = self.further(step, len(played) - len(samples), len(flat))
+            if not more:
+                break
+            found = self.play_groups(more)
             played += found
             useful = [group for group in found if group.has_signal]
             for place, group in zip(flat, useful, strict=False):
@@ -362,8 +367,8 @@ def _loop(
     history = run.metrics()
     training = Openable(samples, trainer.first_view)
     held_out = Openable(validation, trainer.first_view)
-    trainer.further = lambda step, start, count: training.at(
-        extra_prompts(len(samples), config, step)[start : start + count], trainer.each
+    trainer.further = lambda step, start, count: training.further(
+        extra_prompts(len(samples), config, step), start, count, trainer.each
     )
     longest = 0.0
     saved = done
