@@ -469,3 +469,10 @@ def test_rewards_keep_their_terms(step):
         for one in reports
         if one.episode.boxes
     )
+
+
+def test_a_run_is_a_key_of_what_its_workers_keep():
+    """Its views and looks are cached by run in the workers."""
+    run = preset("stage1")
+    assert hash(run) == hash(replace(run))
+    assert {run, replace(run)} == {run}

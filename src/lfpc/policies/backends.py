@@ -120,7 +120,7 @@ class VllmLimits:
     """Longest conversation of vLLM, in tokens. Default: the checkpoint's."""
     options: Annotated[
         Mapping[str, Any], json_option("engine_options"), arg(name="engine-options")
-    ] = field(default_factory=dict[str, Any])
+    ] = field(default_factory=dict[str, Any], hash=False)
     """Further arguments of `vllm.LLM`, such as {"enforce_eager": true}; they override the
     others."""
 
