@@ -30,7 +30,8 @@ def test_the_area_weighs_budgets_by_their_logarithm():
     assert found["q"] == pytest.approx((low / 2 + high) / (low + high))
     assert found["r"] == pytest.approx(low / 2 / (low + high))
     by_budget[0] = by_budget[0][1:]  # a question that one budget did not ask has no area
-    assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r", "s"}
+    by_budget[2][2] = made_up_record("s", None, error="no reply")  # nor has one that failed
+    assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r"}
 
 
 @pytest.mark.parametrize("wrong", [{"first_seed": -1}, {"budgets": (64, 25)}, {"seeds": 0}])

@@ -652,3 +652,23 @@ def test_a_stopped_run_with_dynamic_sampling_and_minibatches_continues_exactly(
     assert sum(row["extra_questions"] for row in a) > 0
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
+
+
+def test_a_failure_while_episodes_are_played_loses_no_finished_step(base, tmp_path):
+    run = config(base, tmp_path / "run", steps=3, save_every=3)
+    paid = []
+
+    def reward(episode):
+        paid.append(episode)
+        if len(paid) > 2 * run.prompts_per_step * run.group_size:
+            raise RunError("the judge is down")
+        return early_tokens(episode)
+
+    with pytest.raises(RunError, match="the judge is down"):
+        train(run, progress=False, reward=reward)
+    assert saved_steps(run.out) == [2]
+    train(run, progress=False, reward=early_tokens)
+    whole = config(base, tmp_path / "whole", steps=3, save_every=3)
+    train(whole, progress=False, reward=early_tokens)
+    a, b = (weights(checkpoint_folder(one.out, 3)) for one in (run, whole))
+    assert all(torch.equal(a[name], b[name]) for name in b)

@@ -283,6 +283,8 @@ def area_records(by_budget: Sequence[Records], budgets: Mapping[str, int]) -> li
     first: dict[tuple[str, int | None], EpisodeRecord] = {}
     for place, records in enumerate(by_budget):
         for record in records:
+            if record.failed:  # a missing answer is no wrong one
+                continue
             key = record.sample.id, record.seed
             scores.setdefault(key, {})[place] = record.score
             first.setdefault(key, record)

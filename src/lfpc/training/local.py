@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from lfpc.episode import Episode, episode, play
+from lfpc.errors import LfpcError
 from lfpc.evaluation.judge import Judge
 from lfpc.looks import original_look
 from lfpc.playing.stopping import Terminated, held, interruptible
@@ -120,7 +121,8 @@ def train(
     checkpoint.
 
     SIGTERM (as Terminated) abandons the episodes of a step, or waits for its update, and the
-    checkpoint of the last whole step is saved.
+    checkpoint of the last whole step is saved; so it is after a failure while episodes are played,
+    such as of the judge.
 
     Args:
         config: the run.
@@ -184,6 +186,8 @@ class Trainer:
         self.judge = judge
         self.undecided = 0
         """Answers of this step that the judge did not decide."""
+        self.updating = False
+        """Whether the step has begun to change the weights."""
         self.generator = torch.Generator(model.device)
         self.policy = self._policy(temperature=config.temperature)
         self.sampler, self.greedy = self._samplers(done)
@@ -229,11 +233,13 @@ class Trainer:
         self.generator.manual_seed(seed)
         self.sampler.reseed(seed)
         self.undecided = 0
+        self.updating = False
         with self.policy.cached_views():
             with interruptible(), out_of_memory_explained("playing", self.config):
                 groups, played = self.play_step(samples, step)
             self.policy.forget_prompts()
             middle = time.perf_counter()
+            self.updating = True
             with out_of_memory_explained("updating", self.config):
                 updated = self._update(groups, step)
         ended = time.perf_counter()
@@ -397,9 +403,11 @@ def _loop(
             chosen = training.at(places, trainer.each)
             try:
                 numbers, groups = trainer.step(chosen, step)
-            except Terminated:
-                save()
-                tqdm.write(f"SIGTERM: step {done} of {config.steps} is saved", file=sys.stderr)
+            except (Terminated, LfpcError) as error:
+                if not trainer.updating:  # weights of the last whole step
+                    save()
+                if isinstance(error, Terminated):
+                    tqdm.write(f"SIGTERM: step {done} of {config.steps} is saved", file=sys.stderr)
                 raise
             numbers["broken_pictures"] = sum(
                 samples[place].id != sample.id for place, sample in zip(places, chosen, strict=True)
