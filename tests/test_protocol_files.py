@@ -192,6 +192,7 @@ def test_every_unit_of_boxes_comes_back_as_it_was_written(coordinates: str, fold
         ("[malformed]", "max_turns = 0\n[malformed]", "'max_turns' must be at least 1, got 0"),
         ("bad_box", "badbox", "malformed: unknown key 'badbox'; did you mean 'bad_box'"),
         ("[reply]", "[reply", "not a TOML file .*line 13"),
+        ('["\\\\boxed{', '["\\boxed{', r"'answer': TOML reads \\b as .* write \\\\b,"),
         ('direct_system = "Answer in \\\\boxed{}."', "", "'direct_system' must be given"),
     ],
 )  # fmt: skip
