@@ -434,6 +434,8 @@ def test_every_benchmark_names_what_is_missing(tmp_path: Path, name: str) -> Non
 def test_a_training_set_is_no_benchmark(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown benchmark 'deepeyes'; known are vstar"):
         read("deepeyes", tmp_path)
+    with pytest.raises(ConfigError, match=r"; did you mean vstar\?$"):
+        read("v-star", tmp_path)
 
 
 def test_a_folder_of_the_benchmarks_name_is_looked_into_and_an_unknown_name_lists_the_known(

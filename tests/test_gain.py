@@ -167,6 +167,8 @@ def test_prompt_logprobs_of_a_server():
     for other in (b"{}", b"no JSON", b'{"prompt_logprobs": null}', b'{"prompt_logprobs": [3]}'):
         with pytest.raises(PolicyError, match="serve the model with vLLM"):
             read_prompt_logprobs(other)
+    with pytest.raises(PolicyError, match=r"\(its answer: 'no JSON'\)"):
+        read_prompt_logprobs(b"no JSON")
 
 
 def test_the_verb_prints_a_table_and_updates_the_results(run, monkeypatch, capsys):

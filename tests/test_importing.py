@@ -257,6 +257,8 @@ def test_saved_data_set_with_pictures_and_splits(tmp_path: Path) -> None:
 def test_unknown_format_and_unknown_field_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown data set 'nonsense'; known are deepeyes"):
         bring("nonsense", tmp_path, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"samples, table; did you mean vstar\?$"):
+        bring("VStar", tmp_path, tmp_path / "out")
     published.write_json(tmp_path / "in" / "x.json", ROWS)
     with pytest.raises(ConfigError, match="a sample has no 'qestion'"):
         bring("table", tmp_path / "in", tmp_path / "out", columns={"qestion": "problem"})

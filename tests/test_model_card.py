@@ -51,7 +51,7 @@ def test_a_card_holds_settings_results_and_the_verdict_and_no_path(tmp_path, che
         "| reward | accuracy 1.0, tool 0.5 |",
         "| protocol | deepeyes |",
         "## Results: vstar",
-        "| 1024 | 100 | 90.0 % [82.6, 94.5] | 50.0 % | 40.0 % [",
+        "| 1024 | 100 | 90.0 % [82.6, 94.5] | 50.0 % | +40.0 [",
         "* 1024: Uses its crops: noise costs 40.0 points [",
     ):
         assert row in card

@@ -197,6 +197,17 @@ def test_the_command_picks_the_hardest_and_keeps_their_pictures(
     assert all(one.image.is_file() for one in picked)
 
 
+def test_hardest_of_a_run_about_other_samples_is_an_error(
+    asked: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_samples([asked], tmp_path / "data")
+    record(tmp_path / "run", replace(asked, id="other"), "<answer>K</answer>")
+    words = ["data", "hardest", str(tmp_path / "data"), "--runs", str(tmp_path / "run")]
+    assert main([*words, "--out", str(tmp_path / "hard")]) == 1
+    assert "no sample of" in capsys.readouterr().err
+    assert not (tmp_path / "hard").exists()
+
+
 def test_a_model_that_calls_its_tool_proposes_the_crop(asked: Sample):
     found = asked_boxes(
         asked, ScriptedPolicy([call(98, 77, 196, 154)]), PROTOCOL, budget=256, source="asked m"

@@ -206,6 +206,7 @@ def test_every_unit_of_boxes_comes_back_as_it_was_written(coordinates: str, fold
         ('box = ""', 'box = ""\nwiden = inf', "'widen' must be a number from 1, got inf"),
         ('box = ""', 'box = ""\nmin_side = nan', "'min_side' must be a number from 0, got nan"),
         ('box = ""', 'box = ""\nmax_aspect = 0.5', "'max_aspect' must be a number from 1"),
+        ('["\\\\boxed{', '["\\boxed{', r"'answer': TOML reads \\b as .* write \\\\b,"),
         ('direct_system = "Answer in \\\\boxed{}."', "", "'direct_system' must be given"),
     ],
 )  # fmt: skip

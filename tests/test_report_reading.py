@@ -11,6 +11,7 @@ from lfpc.errors import RunError
 from lfpc.evaluation.results import Condition
 from lfpc.evaluation.timing import write_timings
 from lfpc.metrics.summary import Timing
+from lfpc.report import write_report
 from lfpc.report.reading import budget_histogram, read_runs
 from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, write_samples
@@ -134,6 +135,8 @@ def write_demo(demo, pictures, arms=("stage1", "stage1-fixed-budget"), kept=2):
 def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):
     write_demo(tmp_path / "demo", pictures)
     found = read_runs([tmp_path / "demo"])
+    page = write_report(tmp_path / "out", found, title="T", shown=0).read_text()
+    assert '<section id="arms">\n<h2>Arms</h2>\n<dl><dt>stage1</dt>' in page
     assert ("stage1", "small", "own", 1) in found.records
     conditions = found.results["conditions"]
     assert {arm: some["small"]["seconds_alone"] for arm, some in conditions.items()} == {

@@ -116,6 +116,13 @@ def test_a_folder_without_samples_names_what_is_missing(tmp_path: Path) -> None:
         read_samples(tmp_path)
 
 
+def test_a_table_in_place_of_samples_gets_the_command_that_imports_it(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text("image,question,answer\n")
+    with pytest.raises(SampleError, match=rf"`lfpc data import table {file} FOLDER`"):
+        read_samples(file)
+
+
 def test_samples_survive_writing_and_reading(tmp_path: Path) -> None:
     full = Sample(
         id="b",

@@ -416,6 +416,16 @@ def test_random_budgets_are_the_selected_ones_dealt_by_the_seed(tmp_path):
     assert [s.budget for s in training_samples(tmp_path, TrainConfig())] == budgets
 
 
+def test_a_grounding_reward_without_a_box_is_said_to_pay_nothing(tmp_path, caplog):
+    run = TrainConfig(reward=replace(TrainConfig().reward, grounding=1.0))
+    write_samples([replace(tiny.sample(tmp_path, 0), boxes=())], tmp_path)
+    training_samples(tmp_path, run)
+    assert "no sample has truth boxes, so the grounding reward pays nothing" in caplog.text
+    caplog.clear()
+    training_samples(tmp_path, TrainConfig())
+    assert not caplog.text
+
+
 def test_what_a_run_lacks_is_said_before_it_starts(base, tmp_path):
     data = tmp_path / "data"
     data.mkdir()

@@ -19,6 +19,7 @@ from lfpc.training.config import LoraConfig, TrainConfig
 from lfpc.training.lengths import check_lengths
 from lfpc.training.memory import (
     Pass,
+    advice,
     constant_bytes,
     fitted,
     pass_bytes,
@@ -158,8 +159,20 @@ def test_a_dry_run_of_the_local_engine_needs_no_checkpoint(capsys):
     shown = capsys.readouterr().out
     assert "3.8 billion parameters (LoRA, rank 16) on one device of 24 GiB" in shown
     assert shown.rstrip().endswith("fits")
+    settings = next(line for line in shown.splitlines() if "settings" in line).split()[1:]
+    assert settings[-2:] == ["--gradient-checkpointing", "True"]
+    assert main([*words.split(), *settings]) == 0  # they can be typed as printed
     assert main([*words.replace("--lora", "").split()]) == 0
     assert "does not fit: use --lora, --freeze-vision" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_every_option_that_a_dry_run_names_can_be_typed(half, capsys):
+    config = TrainConfig(gradient_checkpointing=False)
+    words = [word for one in advice(config, half=half) for word in one.split()]
+    named = words[: words.index("smaller")]
+    run = "train stage1 --dry-run --cluster.model 3B --data no --init no"
+    assert main([*run.split(), *named]) == 0, capsys.readouterr().err
 
 
 # ---- first views that leave no room

@@ -84,6 +84,10 @@ def test_a_model_without_crops_and_an_evaluation_without_answers_get_no_judgemen
     assert verdict(right, right, tool=False) == (
         "Never crops: none of 100 questions led to a crop."
     )
+    other = answers(right, tool=False, malformed=("no_action", "no_action"))
+    assert crop_verdict(condition_results({"own": other, "noise": other})) == (
+        "Never crops: none of 100 questions led to a crop, malformed replies: no_action 200."
+    )
     failed = [failed_record(one.sample, RuntimeError("no server")) for one in answers(right)]
     found = crop_verdict(condition_results({"own": failed, "noise": failed}))
     assert found == "No verdict: 100 of 100 questions have no answer (own)."
@@ -206,6 +210,12 @@ def test_seconds_that_a_batch_shares_have_no_interval():
 def test_no_discordant_pair_in_eight_is_no_certainty():
     found = compare_runs({"own": answers([1, 0] * 4)}, {"own": answers([1, 0] * 4)})
     assert "+0.0 [-20.1, +20.1]" in compare_lines(found, ("a", "b"))[1]
+
+
+def test_a_folder_with_the_name_of_a_preset_is_not_described_as_one(tmp_path):
+    records = {("deepeyes", "1024", "own", 0): answers([1] * 4)}
+    page = write_report(tmp_path, made_up_evidence(records), title="T", shown=0).read_text()
+    assert '<section id="arms">' not in page
 
 
 def test_the_page_opens_with_the_verdicts_and_its_accuracy_names_chance(tmp_path):

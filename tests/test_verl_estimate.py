@@ -53,7 +53,7 @@ def test_a_missing_checkpoint_is_named_and_adapters_count_as_their_base(tmp_path
     run = TrainConfig(init=Path("Qwen/Qwen3-VL-4B-Instruct-that-is-not-in-the-cache"))
     assert shape_of_run(run, Cluster(model="3B")) == SHAPES["3B"]
     said = assumption(run, Cluster(model="3B"))
-    assert f"Qwen2.5-VL 3B (--cluster.model), because there is no checkpoint {run.init}" in said
+    assert f"3B (--cluster.model), because there is no checkpoint at --init {run.init}" in said
     settings = {"peft_type": "LORA", "base_model_name_or_path": str(MINIATURE)}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     run = TrainConfig(init=tmp_path)

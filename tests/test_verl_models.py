@@ -70,7 +70,7 @@ def test_a_qwen3_vl_in_the_published_layout_trains_with_its_tower_frozen(tmp_pat
 def test_adapters_are_trained_resumed_saved_alone_evaluated_and_merged(tmp_path, capsys):
     data = scenes(tmp_path / "data", 4)
     lora = LoraConfig(rank=4, alpha=8, targets=("q_proj", "down_proj"))
-    run = config(data, tmp_path / "run", lora=lora, steps=2, learning_rate=1e-2)
+    run = config(data, tmp_path / "run", lora=lora, steps=2)
     first = train(run, cluster(2, stop_at=1))
     last = train(run, cluster(2))
     rows = RunFolder(run.out).metrics()
@@ -81,7 +81,7 @@ def test_adapters_are_trained_resumed_saved_alone_evaluated_and_merged(tmp_path,
     assert one.keys() == two.keys()
     for name, weight in one.items():
         moved = float((two[name] - weight).abs().max())
-        assert 0 < moved < 0.03, name  # one more step from the same adapters, not from new ones
+        assert 0 < moved < 0.003, name  # one more step from the same adapters, not from new ones
         assert bool(weight.any()), name
     merged = load_checkpoint(merge(last, tmp_path / "merged"))[0].state_dict()
     base = load_checkpoint(BASE)[0].state_dict()

@@ -19,6 +19,7 @@ from lfpc.errors import BoxError, SampleError
 from lfpc.storage.files import LONE_SURROGATES, atomic_file, disk
 
 SAMPLES_FILE = "samples.jsonl"
+_TABLES = {".csv", ".tsv", ".parquet", ".xlsx"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Letters of options, in the order shown."""
 _LETTERED = re.compile(r"\(?([A-Za-z])[.):]{0,2}(?: (.+))?")
@@ -242,6 +243,11 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
     if not file.is_file():
         raise SampleError(
             f"{file}: no such file; a samples folder holds {SAMPLES_FILE} beside its pictures"
+        )
+    if file.suffix.lower() in _TABLES:
+        raise SampleError(
+            f"{file}: a table is no samples folder; make one of it: "
+            f"`lfpc data import table {file} FOLDER`"
         )
     seen: set[str] = set()
     with file.open("rb") as lines:

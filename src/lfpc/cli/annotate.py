@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from lfpc.cli.model import AskedModel
 from lfpc.cli.verb import Verb
+from lfpc.errors import RunError
 
 if TYPE_CHECKING:
     from lfpc.boxing.proposals import Proposal
@@ -135,6 +136,11 @@ class Hardest:
         samples = read_samples(self.folder)
         records = failure_counts(record for run in self.runs for record in own_records(run))
         known = [sample for sample in samples if sample.id in records]
+        if not known:
+            raise RunError(
+                f"no sample of {self.folder} was asked in {', '.join(map(str, self.runs))}; name "
+                f"a run that was trained or evaluated on this folder"
+            )
         picked = hardest_first(known, records)[: self.count]
         failed = sum(records[one.id].failed for one in picked)
         asked = sum(records[one.id].asked for one in picked)

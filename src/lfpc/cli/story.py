@@ -55,7 +55,7 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniStudy:
-    """Hold the method's claims against controls in miniature, over several training seeds: a night
+    """Test the method's claims against controls in miniature, over several training seeds: a night
     on two cores for each group. An interrupted study can resume.
     """
 

@@ -42,7 +42,7 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     if found := _unfinished({OWN: own, probe: shown}, own["n"]):
         return f"No verdict: {found}."
     if not own["tool_rate"]:
-        return f"Never crops: none of {own['n']} questions led to a crop."
+        return f"Never crops: none of {own['n']} questions led to a crop{_malformed(own)}."
     row = shown["all"]
     if row is None:
         return f"No verdict: no question was answered with own crops and under {probe}."
@@ -119,6 +119,15 @@ def gain_verdict(results: Mapping[str, Any]) -> str | None:
 
 def _seldom(tool_rate: float) -> str:
     return "" if tool_rate >= 0.5 else f", {100 * tool_rate:.0f} % of them with a crop"
+
+
+def _malformed(own: Mapping[str, Any]) -> str:
+    """The malformed replies with their reasons, as they may be crops that the parser missed."""
+    counts: Mapping[str, int] = own["malformed"]
+    if not counts:
+        return ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return f", malformed replies: {reasons}"
 
 
 def _unfinished(rows: Mapping[str, Mapping[str, Any]], n: int) -> str:

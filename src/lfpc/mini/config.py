@@ -106,21 +106,22 @@ class StudyConfig:
     out: Path = Path("out/study")
     """Folder for all results; an existing study continues. One folder per group."""
     group: Literal["gap", "grounding", "laziness"] = "gap"
-    """Arms to train. gap: with and without it, by selection or simpler rules; grounding: forms of
-    Stage II's reward; laziness: dependence during training."""
+    """Arms to train. gap: with and without the information gap, chosen by selection or simpler
+    rules; grounding: forms of Stage II's reward; laziness: crop dependence over the steps of
+    training."""
     base: Path | None = None
     """Checkpoint to start from. Default: the base checkpoint in the package."""
     seeds: int = 8
     """Training runs per arm."""
     first_seed: int = 100
-    """Number of the first training seed. Choices were made with seeds below 100."""
+    """First training seed. Seeds below 100 were used to choose settings."""
     questions: int = 600
     """Held-out questions."""
     split: Literal["wide-validation", "wide-test", "wide-large"] = "wide-test"
     """Split of the questions. wide-validation: to choose on; wide-test: to report on; wide-large:
     originals of four times the full budget."""
     budgets: tuple[int, ...] = (25, 64, 144, 256)
-    """Visual tokens of the first views that are asked, in rising order."""
+    """First-view budgets to evaluate, in visual tokens, ascending."""
     ladder: tuple[int, ...] = (256, 144, 64, 36, 25)
     """Ladder of resolution selection, in visual tokens."""
     steps: int = 80

@@ -159,7 +159,7 @@ def read_reply(
         calls = message.get("tool_calls") or ([{"function": old_form}] if old_form else [])
         hidden = [name for name in _REASONING if message.get(name)]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise NoReply(f"a 200 without a reply: {body[:200]!r}") from error
+        raise NoReply(f"a 200 without a reply: {body[:200].decode(errors='replace')!r}") from error
     if calls and not call_text:
         raise PolicyError(
             "the server put the tool call elsewhere than into the reply's text; start it "
@@ -197,7 +197,7 @@ def read_prompt_logprobs(body: bytes) -> list[tuple[str, float]]:
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise PolicyError(
             f"the server gives no log-probabilities of prompts, which --gain needs; serve the "
-            f"model with vLLM (its answer: {body[:200]!r})"
+            f"model with vLLM (its answer: {body[:200].decode(errors='replace')!r})"
         ) from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from lfpc.dialogue import Action, Malformed
 from lfpc.errors import ConfigError
@@ -132,10 +132,36 @@ def read_toml(path: Path) -> ProtocolFile:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
+<<<<<<< HEAD
     try:
         return config_from_plain(ProtocolFile, found, str(path))
     except RecursionError as error:
         raise ConfigError(f"{path}: its tables nest too deep") from error
+=======
+    _check_escapes(found, str(path))
+    return config_from_plain(ProtocolFile, found, str(path))
+>>>>>>> freshfix
+
+
+def _check_escapes(found: object, where: str) -> None:
+    """Raise ConfigError for a backspace or form feed, as TOML reads one in `boxed` or `frac` after
+    a single backslash.
+    """
+    match found:
+        case str() if control := re.search("[\b\f]", found):
+            letter = {"\b": "b", "\f": "f"}[control[0]]
+            raise ConfigError(
+                f"{where}: TOML reads \\{letter} as a control character; write \\\\{letter}, or "
+                f"the text in single quotes"
+            )
+        case dict():
+            for key, value in cast("dict[str, object]", found).items():
+                _check_escapes(value, f"{where}: '{key}'")
+        case list():
+            for value in cast("list[object]", found):
+                _check_escapes(value, where)
+        case _:
+            pass
 
 
 def protocol_from_plain(found: object) -> str | ProtocolFile:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lfpc.errors import ConfigError, SampleError
+from lfpc.errors import SampleError
 from lfpc.metrics.summary import Records, Summary, summarise
-from lfpc.published.index import PUBLISHED, PublishedSet
+from lfpc.published.index import PUBLISHED, PublishedSet, unknown
 from lfpc.published.published_set import ReadOptions
 from lfpc.published.reading import sample_of
 from lfpc.samples import Sample
@@ -23,7 +23,7 @@ def benchmark(name: str) -> PublishedSet:
     """
     known = {each.name: each for each in PUBLISHED.values() if each.score}
     if name not in known:
-        raise ConfigError(f"unknown benchmark {name!r}; known are {', '.join(known)}")
+        raise unknown("benchmark", name, known)
     return known[name]
 
 

@@ -3,6 +3,9 @@
 Files are read from a folder; nothing is downloaded.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from lfpc.errors import ConfigError
 from lfpc.published.chain_of_focus import CHAIN_OF_FOCUS
 from lfpc.published.deepeyes import DEEPEYES, VERL
@@ -47,8 +50,16 @@ def published_set(name: str) -> PublishedSet:
         ConfigError: unknown data set; the message lists the known ones.
     """
     if name not in PUBLISHED:
-        raise ConfigError(f"unknown data set {name!r}; known are {', '.join(PUBLISHED)}")
+        raise unknown("data set", name, PUBLISHED)
     return PUBLISHED[name]
 
 
-__all__ = ["PUBLISHED", "PublishedSet", "published_set"]
+def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is none of the known ones, with the nearest as a hint."""
+    known = list(known)
+    near = get_close_matches(name.lower(), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ConfigError(f"unknown {what} {name!r}; known are {', '.join(known)}{hint}")
+
+
+__all__ = ["PUBLISHED", "PublishedSet", "published_set", "unknown"]

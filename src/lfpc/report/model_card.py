@@ -9,12 +9,13 @@ from typing import Any
 import lfpc
 from lfpc.errors import CheckpointError, RunError
 from lfpc.evaluation.places import find_places, study_records
+from lfpc.evaluation.results import lost
 from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.evaluation.verdict import verdict_lines
 from lfpc.policies.settings import SETTINGS_FILE, read_settings
 from lfpc.report.cells import conditions, interval_text
 from lfpc.report.markup import markdown
-from lfpc.report.numbers import number, percent
+from lfpc.report.numbers import number, percent, points
 from lfpc.storage.files import write_text
 from lfpc.storage.runs import Kind, is_run, read_run
 from lfpc.storage.typed import plain
@@ -122,16 +123,23 @@ def _results(folder: Path) -> str:
                 number(summary["n"], 0),
                 interval_text(found, "accuracy"),
                 percent(summary["chance"]),
-                interval_text(found, "noise_drop"),
+                points(lost(found, "noise")),
                 number(summary["visual_tokens"], 0),
             )
         )
         verdicts += [f"* {name}: {line}" for line in verdict_lines(found)]
-    columns = ("budget", "questions", "accuracy", "chance", "lost under noise", "visual tokens")
+    columns = (
+        "budget",
+        "questions",
+        "accuracy",
+        "chance",
+        "lost under noise, points",
+        "visual tokens",
+    )
     models = ", ".join(dict.fromkeys(f"`{_name(one.own.config.model)}`" for one in places))
     said = "\n".join(verdicts)
     return (
-        f"## Results: {folder.name}\n\nRecorded of {models}.\n\n"
+        f"## Results: {folder.name}\n\nEvaluated: {models}.\n\n"
         + markdown(columns, rows, left=1)
         + (f"\n{said}\n" if said else "")
     )

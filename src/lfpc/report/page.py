@@ -72,6 +72,8 @@ def write_report(
     short, faults = _faults(results)
     shared, runs, differing = config_table(evidence)
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
+    recorded = {origin.config.get("arm") for origin in evidence.origins.values()}
+    presets = PRESETS.keys() & recorded  # a folder may have the name of a preset by chance
     sets = episode_sets(evidence)
     picked = pick_questions(sets, shown)
     try:
@@ -103,7 +105,7 @@ def write_report(
                 trained=trained,
                 episodes=sum(len(one.own) for one in sets),
                 notes=notes,
-                arms={arm: PRESETS[arm][0] for arm in results["conditions"] if arm in PRESETS},
+                arms={arm: PRESETS[arm][0] for arm in results["conditions"] if arm in presets},
                 live=live,
             )
         )

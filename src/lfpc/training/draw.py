@@ -53,6 +53,12 @@ def training_samples(data: Path, config: TrainConfig) -> list[Sample]:
             )
         if not sample.image.is_file():
             raise PictureError(f"{sample.image}: no such picture (sample {sample.id!r} of {data})")
+    if config.reward.grounding and not any(sample.boxes for sample in samples):
+        log.warning(
+            "%s: no sample has truth boxes, so the grounding reward pays nothing; "
+            "`lfpc annotate` draws them",
+            data,
+        )
     if config.first_view == "random":
         dealt = np.random.default_rng(config.seed).permutation(len(samples))
         budgets = [samples[int(place)].budget for place in dealt]

@@ -194,7 +194,7 @@ def advice(config: TrainConfig, *, half: bool) -> Iterator[str]:
     if not half:
         yield "--dtype bfloat16"
     if config.gradient_checkpointing is False:
-        yield "--gradient-checkpointing"
+        yield "--gradient-checkpointing True"
     if config.lora is None and not config.freeze_vision:
         yield "--freeze-vision"
     if config.lora is None and config.optimizer == "adamw":
@@ -238,8 +238,7 @@ def report(
         f"{gib:.3g} GiB",
         f"  assumed rollout: {load.tokens} tokens: first view {load.first_view}, {load.crops} crop "
         f"of {load.crop}, text {load.text}, written {load.written}",
-        f"  settings    --micro-batch-tokens {tokens} "
-        f"{'--gradient-checkpointing' if checkpointing else '--no-gradient-checkpointing'}",
+        f"  settings    --micro-batch-tokens {tokens} --gradient-checkpointing {checkpointing}",
         f"  weights     {constant:7.1f} GiB with gradients and optimiser",
         f"  update      {total:7.1f} GiB at most, weights included",
         f"  sampling    {sampling}",

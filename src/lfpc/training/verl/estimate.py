@@ -138,7 +138,7 @@ def assumption(config: TrainConfig, cluster: Cluster) -> str:
         return ""
     return (
         f"assumed model: Qwen2.5-VL {cluster.model} (--cluster.model), because there is no "
-        f"checkpoint {config.init}\n"
+        f"checkpoint at --init {config.init}\n"
     )
 
 
