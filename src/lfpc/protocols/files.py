@@ -132,15 +132,11 @@ def read_toml(path: Path) -> ProtocolFile:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
-<<<<<<< HEAD
     try:
+        _check_escapes(found, str(path))
         return config_from_plain(ProtocolFile, found, str(path))
     except RecursionError as error:
         raise ConfigError(f"{path}: its tables nest too deep") from error
-=======
-    _check_escapes(found, str(path))
-    return config_from_plain(ProtocolFile, found, str(path))
->>>>>>> freshfix
 
 
 def _check_escapes(found: object, where: str) -> None:
