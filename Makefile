@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not clients and not vllm and not verl"
+	$(BIN)/python -m pytest -n 2 -m "not annotation and not clients and not vllm and not verl"
 
 # `lfpc serve`, scores, exported files and metrics against other people's clients, harnesses, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
 test-clients: setup
@@ -29,7 +29,7 @@ test-clients: setup
 # Box files against pycocotools, Label Studio's converter and its server, in an environment of their own: .venv-annotation, made once, 1 GB.
 test-annotation: setup
 	$(BIN)/python -m environments annotation
-	$(BIN)/python -m pytest tests/test_annotation_tools.py
+	$(BIN)/python -m pytest -m annotation
 
 # Against a real vLLM server, in an environment of its own: .venv-vllm, made once, 4 GB.
 test-vllm: setup
@@ -46,7 +46,7 @@ test-verl: setup
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow and not browser and not clients and not vllm and not verl"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser and not annotation and not clients and not vllm and not verl"
 
 check: setup
 	$(BIN)/ruff check .

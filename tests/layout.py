@@ -13,13 +13,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import (
     AddedToken,
@@ -31,6 +33,8 @@ from tokenizers import (
     pre_tokenizers,
 )
 from transformers import AutoConfig, AutoModelForImageTextToText
+
+from lfpc.samples import Sample
 
 PACKAGES = Path(os.environ.get("PUBLISHED_PACKAGES") or Path(sys.prefix) / "published")
 VOCABULARY = PACKAGES / "qwen_agent" / "utils" / "qwen.tiktoken"
@@ -375,3 +379,14 @@ def _byte_letters() -> dict[int, str]:
             others += byte not in plain
 
     return dict(letters())
+
+
+def enlarged(samples: Sequence[Sample], folder: Path) -> list[Sample]:
+    """The samples, with the first two pictures enlarged to 12 and 48 megapixels in `folder`."""
+    found = list(samples)
+    for n, size in enumerate(((4000, 3000), (8000, 6000))):
+        file = folder / f"{size[0] * size[1] // 10**6}-megapixels.jpg"
+        with Image.open(samples[n].image) as picture:
+            picture.convert("RGB").resize(size, Image.Resampling.BOX).save(file)
+        found[n] = replace(samples[n], image=file)
+    return found

@@ -21,7 +21,7 @@ from lfpc.cli import main
 from lfpc.samples import Sample, read_samples, write_samples
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.annotation,
     pytest.mark.skipif(
         not made("annotation"), reason="the environment is missing: make test-annotation"
     ),

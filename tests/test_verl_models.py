@@ -48,7 +48,8 @@ def answers_by_chance(folder: Path) -> Path:
 def test_a_qwen3_vl_in_the_published_layout_trains_with_its_tower_frozen(tmp_path, capsys):
     init = answers_by_chance(tmp_path / "init")
     data = scenes(tmp_path / "data", 2, (64, 120))  # of different lengths, as verl needs
-    write_samples([replace(sample, answer="K") for sample in read_samples(data)], data)
+    samples = layout.enlarged(read_samples(data), data)
+    write_samples([replace(sample, answer="K") for sample in samples], data)
     changes = {"max_new_tokens": 1, "freeze_vision": True, "group_size": 2}
     run = qwen3(data, init, tmp_path / "run", **changes)
     last = train(run, cluster(1))

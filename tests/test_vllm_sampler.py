@@ -59,7 +59,13 @@ def data(tmp_path_factory) -> Path:
     [("miniature", 25, 0), ("qwen2_5_vl", 64, 4), ("qwen3_vl", 64, 0)],
 )
 def test_both_engines_say_the_same_greedily_after_each_update(tmp_path, data, name, budget, rank):
-    folder = MINIATURE if name == "miniature" else layout.published(tmp_path / name, name)
+    folder = MINIATURE
+    if name != "miniature":
+        folder = layout.published(tmp_path / name, name)
+        large = tmp_path / "large"
+        large.mkdir()
+        write_samples(layout.enlarged(read_samples(data), large), large)
+        data = large
     out = run(ROOT / "tests" / "sampler_side.py", folder, data, budget, rank)
     rows = [json.loads(line) for line in out.splitlines() if line.startswith('{"numbers"')]
     assert len(rows) == 3
