@@ -387,3 +387,15 @@ def test_a_reader_that_leaves_early_gets_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m lfpc eval --help | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --data x stage1", "name the preset first: lfpc train PRESET [options]"),
+        ("mini scenes out --count 0", "--count must be at least 1, got 0"),
+    ],
+)
+def test_words_in_the_wrong_order_or_of_no_use_get_a_sentence(capsys: Capture, words, said):
+    assert cli.main(words.split()) == 1
+    assert said in capsys.readouterr().err

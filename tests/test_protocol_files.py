@@ -267,7 +267,7 @@ def test_a_starting_file_is_written_once(
     assert cli.main(command) == 0
     assert (tmp_path / "mine.toml").read_text() == starting_file("mini_o3")
     assert cli.main(command) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already; delete it" in capsys.readouterr().err
     assert cli.main(command[:3]) == 0
     assert capsys.readouterr().out == starting_file("mini_o3")
 

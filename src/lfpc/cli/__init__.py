@@ -38,10 +38,11 @@ from lfpc.cli import (
 from lfpc.cli.training import Train
 from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
-from lfpc.errors import LfpcError
+from lfpc.errors import ConfigError, LfpcError
 from lfpc.options import configuration_errors, parse
 from lfpc.playing.stopping import Terminated, sigterm_raises
 
+HELP = {"-h", "--help"}
 VERBS: dict[str, type[Verb]] = {
     **story.VERBS,
     **training.VERBS,
@@ -113,6 +114,8 @@ def _parse(arguments: list[str]) -> Verb:
             return Train(
                 preset=arguments[1], options=tuple(arguments[2:])
             )  # a run has its own options
+        if name == "train" and len(arguments) > 1 and not HELP.intersection(arguments[1:]):
+            raise ConfigError("name the preset first: lfpc train PRESET [options]")
         if name in VERBS:
             more = _presets() if name == "train" else ""
             return parse(VERBS[name], arguments[words:], prog=f"lfpc {name}", more=more)

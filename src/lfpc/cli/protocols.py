@@ -33,7 +33,7 @@ class Show:
         if self.out is None:
             return text.rstrip()
         if self.out.exists():
-            raise ConfigError(f"{self.out} is there already; remove it, or use another --out")
+            raise ConfigError(f"{self.out} exists already; delete it or name another --out")
         write_text(self.out, text)
         return f"protocol file: {self.out}"
 

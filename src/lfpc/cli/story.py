@@ -83,6 +83,10 @@ class MiniScenes:
     count: int = 100
     """Number of samples."""
 
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"--count must be at least 1, got {self.count}")
+
     def run(self) -> str:
         from lfpc.mini.folders import write_split
 

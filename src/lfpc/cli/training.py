@@ -60,7 +60,7 @@ class Train:
                     "--stop-after needs the local engine; --engine verl stops at a step, "
                     "--cluster.stop-at"
                 )
-            if asked.judge:
+            if asked.judge.judge:
                 raise ConfigError("--judge needs the local engine; leave it out")
             if asked.dry_run:
                 return launch.preview(asked.run, asked.cluster)
@@ -71,7 +71,7 @@ class Train:
         if asked.dry_run:
             return preview(asked.run, asked.cluster)
         limit = math.inf if asked.stop_after is None else 60 * asked.stop_after
-        with asked.asked_judge(asked.run.out) as judge:
+        with asked.judge.asked_judge(asked.run.out) as judge:
             run = replace(asked.run, judge=judge.config.model if judge else "")
             folder = train(run, judge=judge, trackers=asked.trackers, stop_after_s=limit)
         steps = asked.run.steps

@@ -228,8 +228,8 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         metric = str(row["metric"])
         name = _FIELD_NAMES.get(metric, metric.replace("_", " "))
         lines.append((name, *numbers, str(row["n"]), str(row["clusters"])))
-    notes = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
-    notes += [f"{row['metric']}: {row['power']}" for row in results["tests"]]
+    named = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=True)]
+    notes = [f"{row['metric']}: {row['power']}" for row in results["tests"]]
     notes += [
         f"{count} questions are only in {letter} and left out"
         for letter, count in results["unpaired"].items()
@@ -240,7 +240,7 @@ def compare_lines(results: Mapping[str, Any], names: tuple[str, str]) -> list[st
         for letter, count in results["failed"].items()
         if count
     ]
-    return [*_columns(lines), *notes]
+    return [*named, *_columns(lines), *notes]
 
 
 def truncation_lines(counts: Mapping[str, int]) -> list[str]:

@@ -70,7 +70,8 @@ def files_like(folder: Path, *patterns: str) -> list[Path]:
         if found := sorted(file for path, file in there.items() if fnmatchcase(path, pattern)):
             return found
     raise SampleError(
-        f"{folder}: no file like {' or '.join(patterns)}; see `lfpc data fetch-instructions NAME`"
+        f"{folder}: no file like {' or '.join(patterns)}; `lfpc data fetch-instructions` prints "
+        f"which files belong there, for each benchmark by its name"
     )
 
 

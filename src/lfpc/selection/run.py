@@ -274,6 +274,10 @@ def cost_line(
     votes = config.votes
     kept = f"; {known:,} answers are stored" if known else ""
     return (
-        f"select: {len(samples):,} samples, {least * votes:,} to {most * votes:,} requests of "
-        f"{least_tokens * votes:,} to {most_tokens * votes:,} visual tokens in total{kept}"
+        f"select: {len(samples):,} samples, {_range(least * votes, most * votes)} requests of "
+        f"{_range(least_tokens * votes, most_tokens * votes)} visual tokens in total{kept}"
     )
+
+
+def _range(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -9,7 +9,7 @@ import tyro
 
 from lfpc.errors import CheckpointError
 from lfpc.evaluation.judge_options import JudgeOptions
-from lfpc.options import configuration_errors, parse
+from lfpc.options import Group, configuration_errors, parse
 from lfpc.policies.settings import checkpoint_settings
 from lfpc.protocols import ProtocolFile, protocol_given, protocol_named
 from lfpc.training.config import TrainConfig
@@ -20,7 +20,7 @@ HARDWARE_OPTION = "--hardware"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions(JudgeOptions):
+class TrainOptions:
     """One run of reinforcement learning."""
 
     run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -39,6 +39,7 @@ class TrainOptions(JudgeOptions):
     stop_after: float | None = None
     """Minutes after which to save and stop, for queues with a time limit; the same command resumes.
     Local engine only; for verl --cluster.stop-at names a step."""
+    judge: Group[JudgeOptions] = field(default_factory=JudgeOptions)
     dry_run: bool = False
     """Print estimates of memory and time, for verl with its settings, checked by verl, and stop.
     Speeds of a GPU are --cluster.gpu-tflops and --cluster.gpu-tbps."""

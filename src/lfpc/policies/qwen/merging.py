@@ -45,7 +45,7 @@ def merge(adapters: Path, out: Path) -> Path:
     if base is None:
         raise CheckpointError(f"{adapters}: no adapters in it; a plain checkpoint needs no merging")
     if out.exists():
-        raise CheckpointError(f"{out} exists already; give another --out")
+        raise CheckpointError(f"{out} exists already; delete it or name another --out")
     check_sums(adapters)
     model, tokenizer = load_checkpoint(base, dtype=dtype_of(base))
     wanted = adapted_outputs(model, adapters)
