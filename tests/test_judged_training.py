@@ -90,6 +90,7 @@ def test_the_command_hands_the_judge_to_the_run(tmp_path: Path, monkeypatch) -> 
         return tmp_path
 
     monkeypatch.setattr(local, "train", train)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     words = ("--data", str(tmp_path), "--init", str(tmp_path), "--out", str(tmp_path / "run"))
     asked = ("--judge", "http://127.0.0.1:1/v1", "--judge-model", "agrees")
     Train(preset="stage1", options=(*words, *asked)).run()

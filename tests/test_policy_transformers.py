@@ -14,6 +14,7 @@ from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.errors import ConfigError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.plan import eval_run, task_of
+from lfpc.policies import loading
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.loading import local_policies
 from lfpc.policies.qwen import checkpoint
@@ -440,7 +441,7 @@ def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers
     tokenizer = copy(tiny.tokenizer())
     tokenizer.__class__ = Counting
     model = tiny.model()
-    monkeypatch.setattr(checkpoint, "model_type", lambda path: "qwen2_5_vl")
+    monkeypatch.setattr(loading, "model_type", lambda path: "qwen2_5_vl")
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path, **_: (model, tokenizer))
     config = PolicyConfig(model="tiny", temperature=1.0, max_new_tokens=6)
     policies = local_policies(config)

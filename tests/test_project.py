@@ -93,8 +93,10 @@ for command in json.loads(sys.argv[1]):
             ("compare", "run", "run"),
             ("report", "run", "--out", "page"),
             ("ask", str(samples[0].image), "Which colour?", *served),
-            ("train", "stage1", "--data", "data", "--init", "models/7b", "--out", "local"),
+            ("train", "stage1", "--data", "data", "--init", "7b", "--out", "local"),
         )
+        (tmp_path / "7b").mkdir()
+        (tmp_path / "7b" / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
         done = subprocess.run(
             [sys.executable, "-c", without, json.dumps(commands)],
             cwd=tmp_path,

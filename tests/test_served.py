@@ -588,11 +588,12 @@ def test_eval_of_a_served_model_at_two_budgets_under_a_probe(tmp_path, samples, 
         ["noise", "0.0"],
     ]
     assert table[2].split()[2] == "+50.0"
-    assert [line.split(":")[0] for line in lines[-5:-1]] == [
-        "4/own",
-        "4/noise",
-        "16/own",
-        "16/noise",
+    figures = [line.split(":")[0] for line in lines if line.startswith(("4/", "16/"))]
+    assert figures == ["4/own", "4/noise", "16/own", "16/noise"]
+    closing = lines[lines.index(next(line for line in lines if line.startswith("task "))) :]
+    assert [line.split()[:3] for line in closing[1:3]] == [
+        ["samples", "4", "24"],
+        ["samples", "16", "24"],
     ]
     assert lines[-1] == f"results: {tmp_path / 'out' / 'results.json'}"
     environment = json.loads((tmp_path / "out/4/own/environment.json").read_text())

@@ -38,4 +38,21 @@ class Show:
         return f"protocol file: {self.out}"
 
 
-VERBS: dict[str, type[Verb]] = {"protocols show": Show}
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the protocols by name, with the visual tokens of their crops."""
+
+    EXAMPLES: ClassVar = ("lfpc protocols list",)
+
+    def run(self) -> str:
+        from lfpc.protocols import PROTOCOLS
+
+        width = max(map(len, PROTOCOLS))
+        return "\n".join(
+            f"{name:{width}}  crops of {one.crop.min_tokens} to {one.crop.max_tokens} visual "
+            f"tokens, {one.factor} pixels wide each"
+            for name, one in PROTOCOLS.items()
+        )
+
+
+VERBS: dict[str, type[Verb]] = {"protocols list": List, "protocols show": Show}
