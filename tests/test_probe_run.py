@@ -344,8 +344,8 @@ def test_the_verbs_print_tables_and_say_where_the_figures_are(run, policy, tmp_p
     out = tmp_path / "figures" / "compare.json"
     assert cli.main(["compare", str(run), str(run), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["accuracy", "100.0", "100.0"]
-    assert "A: " + str(run) in lines
+    assert lines[3].split()[:3] == ["accuracy", "100.0", "100.0"]
+    assert lines[0] == f"A: {run}"
     assert lines[-1] == f"figures: {out}"
     assert json.loads(out.read_text())["."]["tests"][0]["delta"] == 0
     assert cli.main(["compare", str(run), str(tmp_path / "pictures")]) == 1

@@ -209,7 +209,7 @@ def test_seconds_that_a_batch_shares_have_no_interval():
 
 def test_no_discordant_pair_in_eight_is_no_certainty():
     found = compare_runs({"own": answers([1, 0] * 4)}, {"own": answers([1, 0] * 4)})
-    assert "+0.0 [-20.1, +20.1]" in compare_lines(found, ("a", "b"))[1]
+    assert "+0.0 [-20.1, +20.1]" in compare_lines(found, ("a", "b"))[3]
 
 
 def test_a_folder_with_the_name_of_a_preset_is_not_described_as_one(tmp_path):
