@@ -160,11 +160,12 @@ def test_an_evaluation_names_model_data_protocol_and_date_and_no_training_seed()
     }
 
 
-def test_a_study_names_its_budgets():
-    key = ("stage1", "small", "own", 0)
+@pytest.mark.parametrize(("name", "shown"), [("small", "small 25"), ("25", "25")])
+def test_a_study_names_its_budgets(name, shown):
+    key = ("stage1", name, "own", 0)
     config = CONFIG | {"arm": "stage1", "budget": 25}
     found = made_up_evidence({key: records(3, 3)}, origins={Condition(*key): Origin(config, {})})
-    assert dict(facts_of(found, found.results))["Budgets"] == "small 25 visual tokens"
+    assert dict(facts_of(found, found.results))["Budgets"] == f"{shown} visual tokens"
 
 
 def training(arm, steps, **config):

@@ -218,7 +218,7 @@ def facts_of(evidence: Evidence, results: Mapping[str, Any]) -> list[tuple[str, 
     tasks = values("task")
     seeds = results.get("seeds", [])
     budgets = {
-        one.budget: f"{one.budget} {origin.config['budget']}"
+        one.budget: " ".join(dict.fromkeys((one.budget, str(origin.config["budget"]))))
         for one, origin in evaluated.items()
         if origin.config.get("arm") and origin.config.get("budget")
     }
