@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 import layout
 import pytest
@@ -125,6 +126,21 @@ def replies(folder: Path) -> dict[str, list[str]]:
     """The texts of the logged episodes."""
     records = read_records(RunFolder(folder))
     return {key: [turn.text for turn in one.turns] for key, one in records.items()}
+
+
+def test_a_run_that_samples_with_vllm_learns(tmp_path):
+    """The miniature's Stage I. 128 rollouts are more than vLLM reads at once."""
+    data = tmp_path / "data"
+    write_split(data, "train", 320)
+    words = ["-m", "lfpc", "train", "stage1", "--data", data, "--init", MINIATURE]
+    words += ["--sampler", "vllm", "--engine-options", EAGER, "--device", "cpu", "--max-turns", 3]
+    words += ["--crop.min-tokens", CROPS.min_tokens, "--crop.max-tokens", CROPS.max_tokens]
+    words += ["--prompts-per-step", 16, "--max-new-tokens", 24, "--temperature", 0.6]
+    words += ["--first-view", "fixed", "--fixed-budget", 25, "--learning-rate", 3e-4]
+    words += ["--steps", 25, "--freeze-vision", "--warmup", 5, "--decay", "--save-every", 25]
+    run(*words, "--out", tmp_path / "run")
+    accuracy = [row["accuracy"] for row in RunFolder(tmp_path / "run").metrics()]
+    assert fmean(accuracy[-5:]) > fmean(accuracy[:5]) + 0.1
 
 
 def test_a_conversation_longer_than_max_model_len_fails_alone_with_a_sentence(tmp_path, data):
