@@ -96,6 +96,9 @@ whole       the whole picture, at the resolution of a crop
 none        no picture
 no-tool     nothing: the model is not offered the tool
 """
+SWAPPED = ("noise", "other", "noise-added", "mean", "black", "blur")
+"""Probes that show something without the answer, in the order in which a verdict prefers them. A
+missing picture is none of them, as a model may never have seen its message."""
 RANDOM = ("noise", "noise-added", "other", "random")
 """Probes that depend on a seed."""
 

@@ -10,13 +10,11 @@ from typing import Any
 
 from lfpc.answers import normalise
 from lfpc.evaluation.differences import difference_row
-from lfpc.evaluation.probes import NO_TOOL, paired
+from lfpc.evaluation.probes import NO_TOOL, SWAPPED, paired
 from lfpc.metrics.statistics import clustered_wilson
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 
-SWAPPED = ("noise", "other", "noise-added", "mean", "black", "blur")
-"""Probes that show something without the answer, the first that ran."""
 Pairs = Sequence[tuple[EpisodeRecord, EpisodeRecord]]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lfpc.evaluation.probes import NO_TOOL, OWN
+from lfpc.evaluation.probes import NO_TOOL, OWN, SWAPPED
 
 RELEVANT = 0.05
 """A drop of this size matters: "no sign" needs pairs that would show it with 80 % power, and below
@@ -19,12 +19,11 @@ _SHOWN = {
     "black": "a black crop",
     "blur": "a blurred crop",
 }
-"""Probes that a verdict rests on, the first that ran; a missing picture is none of them, as a model
-may never have seen its message."""
+"""What each of `SWAPPED` shows."""
 
 
 def crop_verdict(condition: Mapping[str, Any]) -> str | None:
-    """Whether a model uses its crops, in one sentence; None: no probe of `_SHOWN` ran.
+    """Whether a model uses its crops, in one sentence; None: no probe of `SWAPPED` ran.
 
     Where there are several training seeds, the interval is the one over questions and seeds.
 
@@ -33,7 +32,7 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     """
     probes = condition["probes"]
     probe = next(
-        (name for one in _SHOWN for name in probes if name == one or name == f"{one} (replay)"),
+        (name for one in SWAPPED for name in probes if name == one or name == f"{one} (replay)"),
         None,
     )
     if probe is None:
@@ -93,12 +92,12 @@ def verdict_lines(condition: Mapping[str, Any]) -> list[str]:
 
 
 def gain_verdict(results: Mapping[str, Any]) -> str | None:
-    """The same from the gain of the crops in nats; None: no look of `_SHOWN`.
+    """The same from the gain of the crops in nats; None: no look of `SWAPPED`.
 
     Args:
         results: see `lfpc.evaluation.gain.gain_results`.
     """
-    look = next((name for name in _SHOWN if name in results["looks"]), None)
+    look = next((name for name in SWAPPED if name in results["looks"]), None)
     if look is None:
         return None
     row = results["looks"][look]

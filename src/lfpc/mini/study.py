@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from lfpc.evaluation.differences import adjust, difference_row
+from lfpc.evaluation.differences import adjust, difference_row, field, score
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import NO_TOOL, OWN
-from lfpc.evaluation.results import with_drop
+from lfpc.evaluation.results import score_drop, with_drop
 from lfpc.evaluation.stored import update_results
 from lfpc.metrics.summary import Records
 from lfpc.mini.arms import GROUPS, Arm, Data
@@ -231,7 +231,11 @@ def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dic
         if plan.metric == "area":
             return area_records([records(arm, name) for name in trials.budgets], trials.budgets)
         own = records(arm, plan.budget)
-        return with_drop(own, records(arm, plan.budget, "noise")) if _drops(plan) else own
+        return (
+            with_drop(own, records(arm, plan.budget, "noise"))
+            if plan.metric == "noise_drop"
+            else own
+        )
 
     rows: list[dict[str, Any]] = []
     for plan in plans:
@@ -240,9 +244,8 @@ def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dic
             right = [
                 replace(r, seed=seed) for seed in sorted({r.seed or 0 for r in left}) for r in right
             ]
-        measure = _MEASURES.get(plan.metric)
-        row = difference_row(left, right, measure) if measure else difference_row(left, right)
-        if row:
+        measure = {"accuracy": score, "area": score, "noise_drop": score_drop}.get(plan.metric)
+        if row := difference_row(left, right, measure or field(plan.metric)):
             rows.append(
                 {"metric": plan.metric, "left_arm": plan.left, "right_arm": plan.right}
                 | {"budget": plan.budget}
@@ -250,22 +253,6 @@ def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dic
             )
     adjust(rows)
     return rows
-
-
-def _drops(plan: Planned) -> bool:
-    return plan.metric == "noise_drop"
-
-
-def _value(name: str) -> Any:
-    return lambda record: getattr(record, name)
-
-
-_MEASURES: Mapping[str, Any] = {
-    "noise_drop": lambda record: float(record.correct or 0),
-    "area": lambda record: float(record.correct or 0),
-    "iou": _value("iou"),
-    "crop_area": _value("crop_area"),
-}
 
 
 def area_records(by_budget: Sequence[Records], budgets: Mapping[str, int]) -> list[EpisodeRecord]:
