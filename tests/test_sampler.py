@@ -90,7 +90,9 @@ class Double:
 @pytest.fixture(autouse=True)
 def double(monkeypatch):
     module = SimpleNamespace(LLM=Double, SamplingParams=SimpleNamespace)
+    platform = SimpleNamespace(is_cpu=lambda: True)
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", SimpleNamespace(current_platform=platform))
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -244,6 +246,7 @@ def test_a_run_samples_with_vllm_from_the_weights_of_each_step_and_continues_exa
         == load_checkpoint(base / "init")[0].config.get_text_config().max_position_embeddings
     )
     assert first.arguments["dtype"] == "float32"
+    assert first.arguments["enable_chunked_prefill"] is False  # as the double runs on a CPU
     assert first.done.count("reload_weights") == 2
     parts = replace(whole, out=base / "parts")
     tiny.train_in_two_parts(parts, early_tokens, monkeypatch)
