@@ -222,7 +222,7 @@ def test_words_of_an_import_become_its_configuration() -> None:
         ("data import table src out --map question", "--map takes FIELD=COLUMN"),
         ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
         ("data mix in out --parts a=few", "--parts a=few: COUNT must be a number above 0, or all"),
-        ("demo --seeds 0", "--seeds must be at least 1, got 0"),
+        ("demo --questions 0", "--questions must be at least 1, got 0"),
         ("demo --questions 0", "--questions must be at least 1, got 0"),
         (
             "select in --out out --ladder 4 16",

@@ -15,7 +15,6 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
         out=tmp_path / "demo",
         questions=18,
         steps=1,
-        stage2_steps=1,
         train_samples=8,
         hard_samples=8,
         ladder=(256, 25),
@@ -25,9 +24,15 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path):
     results = json.loads((config.out / "results.json").read_text())
     assert (results["questions"], results["seeds"]) == (18, [0])
     conditions = results["conditions"]
-    assert set(conditions) == {"baseline", "stage1", "stage2"}
+    assert set(conditions) == {
+        "baseline",
+        "baseline-matched",
+        "stage1",
+        "stage1-continued",
+        "stage2",
+    }
     for arm in conditions.values():
-        assert set(arm) == {"small", "full"}
+        assert set(arm) == {"small", "middle", "full"}
         for found in arm.values():
             summary = found["summary"]
             assert 0 <= summary["accuracy"] <= 1

@@ -275,10 +275,11 @@ def study():
         for arm, budget, probe, right, facts in (
             ("baseline", "small", "own", [1, 1, 0, 0, 0, 0, 1, 0], {}),
             ("baseline", "small", "noise", [1, 1, 0, 0, 0, 0, 0, 0], {}),
-            ("baseline", "full", "own", [1, 1, 1, 1, 1, 0, 1, 0], full),
+            ("baseline-matched", "full", "own", [1, 1, 1, 1, 1, 0, 1, 0], full),
             ("stage1", "small", "own", [1, 1, 1, 1, 0, 0, 1, 0], {}),
             ("stage1", "small", "noise", [1, 0, 0, 0, 0, 0, 0, 0], {}),
             ("stage1", "small", "repeat", [1, 1, 1, 1, 0, 0, 1, 0], {}),
+            ("stage1-continued", "small", "own", [1, 1, 1, 1, 0, 0, 1, 0], {}),
             ("stage2", "small", "own", [1, 1, 1, 1, 1, 0, 1, 0], precise),
         ):
             records[Condition(arm, budget, probe, seed)] = made_up(right, **facts)
@@ -305,7 +306,7 @@ def test_results_have_the_promised_shape(study):
     assert stage2["seconds_alone"] == 0.25
     assert lost(stage2, "noise") == {}
     promised = {"accuracy", "accuracy_ci", "iou", "crop_area", "visual_tokens", "tool_rate"}
-    assert promised <= set(results["conditions"]["baseline"]["full"]["summary"])
+    assert promised <= set(results["conditions"]["baseline-matched"]["full"]["summary"])
 
 
 def test_a_second_seed_does_not_narrow_an_interval_over_questions(study):
@@ -325,8 +326,8 @@ def test_planned_comparisons_are_paired_and_adjusted(study):
     drop = by_name["stage1 small - baseline small", "noise_drop"]
     assert drop["delta"] == pytest.approx(4 / 8 - 1 / 8)
     assert (drop["n"], drop["clusters"]) == (16, 8)
-    assert by_name["stage2 small - stage1 small", "iou"]["delta"] == pytest.approx(0.2)
-    assert by_name["stage2 small - baseline full", "accuracy"]["delta"] == 0
+    assert by_name["stage2 small - stage1-continued small", "iou"]["delta"] == pytest.approx(0.2)
+    assert by_name["stage2 small - baseline-matched full", "accuracy"]["delta"] == 0
     assert all(row["p_holm"] >= row["p"] for row in by_name.values())
     # two questions, both for Stage I: 2 * 1 / 2^2
     assert comparisons(first_seed(study))[1]["mcnemar_p"] == 0.5
@@ -340,7 +341,7 @@ def by_turns(*each):
 
 
 def seconds_ratio(study, ours, theirs):
-    timings = {("stage2", "small"): [ours], ("baseline", "full"): [theirs]}
+    timings = {("stage2", "small"): [ours], ("baseline-matched", "full"): [theirs]}
     return ratios(all_results(study, timings=timings)["conditions"])["seconds_alone"]
 
 

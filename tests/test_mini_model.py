@@ -168,7 +168,7 @@ def test_new_run_may_start_from_a_checkpoint(tmp_path):
     import torch
 
     from lfpc.mini.config import PretrainConfig
-    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import base_checkpoint
     from lfpc.mini.pretrain import pretrain
     from lfpc.policies.qwen.checkpoint import load_checkpoint
 
@@ -181,7 +181,7 @@ def test_new_run_may_start_from_a_checkpoint(tmp_path):
 def test_shipped_base_loads_with_the_ordinary_classes_and_is_small():
     from transformers import AutoModelForImageTextToText
 
-    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import base_checkpoint
     from lfpc.policies.qwen.checkpoint import load_checkpoint
     from lfpc.protocols.qwen2_5_vl import SYSTEM
 

@@ -313,7 +313,7 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
 
 @pytest.mark.slow
 def test_a_checkpoint_is_asked_as_it_was_trained_unless_an_argument_overrides(tmp_path, samples):
-    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import base_checkpoint
     from lfpc.policies.settings import read_settings
 
     base = base_checkpoint()

@@ -203,7 +203,7 @@ def test_training_on_one_gpu_at_the_size_of_the_miniature(tmp_path, monkeypatch,
     """The commands of the page, with the miniature's checkpoint, pictures and lengths; boxes are
     those of the scenes, in place of a person's.
     """
-    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import base_checkpoint
     from lfpc.mini.folders import write_split
 
     monkeypatch.chdir(tmp_path)
@@ -270,7 +270,7 @@ def test_training_on_a_node_at_the_size_of_the_miniature(tmp_path, monkeypatch, 
     """The commands of the page on published layouts with tiny pictures. The local engine stands in
     for the GPUs of `lfpc train`, after the settings of verl are made; boxes are given.
     """
-    from lfpc.mini.demo import base_checkpoint
+    from lfpc.mini.folders import base_checkpoint
     from lfpc.training.local import train as local_train
     from lfpc.training.verl import launch
     from lfpc.training.verl.translate import settings

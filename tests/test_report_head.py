@@ -94,12 +94,13 @@ def test_an_incomplete_condition_is_no_reference():
 
 
 def test_a_study_opens_with_stage_2_at_the_small_budget_beside_the_baseline_at_the_full():
-    cells = [("baseline", "small"), ("baseline", "full"), ("stage2", "small")]
+    matched = "baseline-matched"
+    cells = [(matched, "small"), (matched, "full"), ("stage2", "small")]
     found = made_up_evidence({(*cell, "own", 0): records(30) for cell in cells}).results
     head = head_of(found)
     assert head is not None
     assert head.name == "stage2, small"
-    assert head.tiles[0].reference == "baseline, full: 50.0 %"
+    assert head.tiles[0].reference == "baseline-matched, full: 50.0 %"
 
 
 def test_conditions_have_names_that_a_reader_knows():

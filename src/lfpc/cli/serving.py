@@ -77,7 +77,7 @@ class Serve(AskedModel):
             return str(self.model), self
         if self.checkpoint is not None:
             return self.checkpoint.resolve().name, self
-        from lfpc.mini.demo import base_checkpoint  # imports torch, which a served model needs not
+        from lfpc.mini.folders import base_checkpoint
 
         return "lfpc-mini", replace(self, checkpoint=base_checkpoint())
 

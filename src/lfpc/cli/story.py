@@ -36,7 +36,7 @@ class Demo:
 
     EXAMPLES: ClassVar = (
         "lfpc demo --out out/demo",
-        "lfpc demo --seeds 3 --out out/three",
+        "lfpc demo --base out/neutral/checkpoint --out out/neutral-demo",
     )
 
     config: Embedded[DemoConfig] = field(default_factory=DemoConfig)
@@ -128,7 +128,7 @@ class MiniMeasure:
 
     def run(self) -> str:
         from lfpc.mini.abilities import measure
-        from lfpc.mini.demo import base_checkpoint
+        from lfpc.mini.folders import base_checkpoint
 
         return measure(self.checkpoint or base_checkpoint(), self.questions, split=self.split)
 

@@ -15,8 +15,8 @@ from lfpc.evaluation.run import evaluate_probe
 from lfpc.images import View, crop_view, global_view, open_picture
 from lfpc.looks import no_look, original_look
 from lfpc.metrics.summary import summarise
-from lfpc.mini.demo import MAX_NEW_TOKENS, MAX_TURNS, PROTOCOL
-from lfpc.mini.folders import CROPS, write_split
+from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
+from lfpc.mini.trials import PROTOCOL
 from lfpc.policies.loading import load_policy
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.sampling import Sampling
@@ -36,8 +36,8 @@ def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> s
         budget=25,
         probe="own",
         crop=CROPS,
-        max_turns=MAX_TURNS,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_turns=BASE_SETTINGS.max_turns,
+        max_new_tokens=BASE_SETTINGS.max_new_tokens,
     )
     lines = [f"{checkpoint}, {questions} scenes of the {split} split"]
     with TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def _sampled(config: EvaluationConfig, samples: Sequence[Sample], budget: int) -
     policy = TransformersPolicy(
         *load_checkpoint(Path(config.model)),
         PROTOCOL,
-        sampling=Sampling(temperature=1.0, max_new_tokens=MAX_NEW_TOKENS),
+        sampling=Sampling(temperature=1.0, max_new_tokens=BASE_SETTINGS.max_new_tokens),
     )
     look = original_look(CROPS)
     games = [
@@ -103,7 +103,7 @@ def _sampled(config: EvaluationConfig, samples: Sequence[Sample], budget: int) -
             _at_budget(budget, sample),
             look=look,
             protocol=PROTOCOL,
-            max_turns=MAX_TURNS,
+            max_turns=BASE_SETTINGS.max_turns,
             draw=draw,
         )
         for sample in samples

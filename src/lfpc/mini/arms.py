@@ -72,7 +72,22 @@ LAZINESS = {
     "stage1": Arm(preset="stage1", change={"keep": 100}),
 }
 """Whether training at equal resolution makes a policy lazy: dependence every 20 steps."""
+CLAIMS = {
+    **{
+        name: GAP[name]
+        for name in ("baseline", "baseline-matched", "stage1", "stage1-continued", "random-budget")
+    },
+    **{name: GROUNDING[name] for name in ("stage2", "stage2-l1-box")},
+}
+"""The paper's claims, each beside the arm that could explain it away."""
+DEMO = {
+    **{name: GAP[name] for name in ("baseline", "stage1", "baseline-matched", "stage1-continued")},
+    "stage2": _stage2(l1_scale="box"),
+}
+"""Both stages beside the same steps and samples without them. The corner distance of Stage II is
+scaled by the box: by the picture it hardly depends on the box."""
 GROUPS: Mapping[str, Mapping[str, Arm]] = {
+    "claims": CLAIMS,
     "gap": GAP,
     "grounding": GROUNDING,
     "laziness": LAZINESS,

@@ -11,54 +11,23 @@ from typing import Literal
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
 
-ARMS = ("baseline", "stage1", "stage2")
-CONTROLS = ("baseline-matched", "stage1-continued")
-"""What else could explain Stage II: its steps and samples alone."""
-ABLATIONS = ("stage1-fixed-budget", "stage2-easy-data", "stage2-no-l1", "stage2-plain-iou")
-CONTINUED = {
-    "baseline-matched": "baseline",
-    "stage1-continued": "stage1",
-    "stage2": "stage1",
-    "stage2-easy-data": "stage1",
-    "stage2-no-l1": "stage1",
-    "stage2-plain-iou": "stage1",
-}
-"""Arm -> the arm whose last checkpoint it starts from; the others start from the base."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemoConfig:
-    """Configuration of the demo. The defaults fit a laptop; several seeds are the full version."""
+class ArmsConfig:
+    """What the demo and the study share: arms trained from one base on scenes of a wide range."""
 
-    out: Path = Path("out/demo")
-    """Folder for all results; an existing demo continues."""
-    seeds: int = 1
-    """Training runs per arm; with several, also 500 questions, the controls and the ablations."""
-    questions: int | None = None
-    """Held-out questions. Default: 160 with one seed, 500 with several."""
-    split: Literal["test", "hard-test", "transfer"] = "hard-test"
-    """Split of the held-out questions; hard-test has smaller marks and more distractors than Stage
-    I's samples."""
-    ablations: bool | None = None
-    """Run the controls and the paper's ablations. Default: only with several seeds."""
+    out: Path = Path("out")
+    """Folder for all results; what is there is not repeated."""
     base: Path | None = None
     """Checkpoint to start from. Default: the base checkpoint in the package."""
-    steps: int = 80
-    """Training steps of the baseline and of Stage I."""
-    stage2_steps: int = 80
-    """Training steps of Stage II, from Stage I's checkpoint."""
-    train_samples: int = 320
-    """Number of training samples of the baseline and Stage I."""
+    steps: int = 40
+    """Training steps of every arm; a continued arm has as many again."""
+    train_samples: int = 640
+    """Number of training samples."""
     hard_samples: int = 768
-    """Number of hard training samples of Stage II, with truth boxes."""
-    small: NotAnOption[int] = 25
-    """Visual tokens of the small budget."""
-    full: NotAnOption[int] = 256
-    """Visual tokens of the full budget, the original's resolution."""
-    ladder: tuple[int, ...] = (256, 36, 25)
+    """Number of hard training samples, with truth boxes."""
+    ladder: tuple[int, ...] = (256, 144, 64, 36, 25)
     """Ladder of resolution selection, in visual tokens."""
-    # Sizes from pretraining. Without 64, because most hard samples would be trained at 64, and the
-    # small budget is `small`.
     learning_rate: float = 3e-4
     """Peak AdamW learning rate of every run."""
     temperature: NotAnOption[float] = 0.6
@@ -69,93 +38,70 @@ class DemoConfig:
     small models gain nothing from more threads."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "seeds",
-            "questions",
-            "steps",
-            "stage2_steps",
-            "train_samples",
-            "hard_samples",
-            "processes",
-        ):
-            value = getattr(self, name)
+        for name in ("questions", "seeds", "steps", "train_samples", "hard_samples", "processes"):
+            value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {value}")
-
-    @property
-    def parallel(self) -> int:
-        """Number of parallel runs."""
-        return self.processes or min(4, os.cpu_count() or 1)
-
-    @property
-    def asked(self) -> int:
-        """Number of held-out questions."""
-        return self.questions or (160 if self.seeds == 1 else 500)
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """Arms to train, in this order."""
-        with_ablations = self.seeds > 1 if self.ablations is None else self.ablations
-        return ARMS + (CONTROLS + ABLATIONS if with_ablations else ())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyConfig:
-    """Configuration of the study: one group of arms over several training seeds."""
-
-    out: Path = Path("out/study")
-    """Folder for all results; an existing study continues. One folder per group."""
-    group: Literal["gap", "grounding", "laziness"] = "gap"
-    """Arms to train. gap: with and without the information gap, chosen by selection or simpler
-    rules; grounding: forms of Stage II's reward; laziness: crop dependence over the steps of
-    training."""
-    base: Path | None = None
-    """Checkpoint to start from. Default: the base checkpoint in the package."""
-    seeds: int = 8
-    """Training runs per arm."""
-    first_seed: int = 100
-    """First training seed. Seeds below 100 were used to choose settings."""
-    questions: int = 600
-    """Held-out questions."""
-    split: Literal["wide-validation", "wide-test", "wide-large"] = "wide-test"
-    """Split of the questions. wide-validation: to choose on; wide-test: to report on; wide-large:
-    originals of four times the full budget."""
-    budgets: tuple[int, ...] = (25, 64, 144, 256)
-    """First-view budgets to evaluate, in visual tokens, ascending."""
-    ladder: tuple[int, ...] = (256, 144, 64, 36, 25)
-    """Ladder of resolution selection, in visual tokens."""
-    steps: int = 80
-    """Training steps of every arm; a continued arm has as many again."""
-    train_samples: int = 640
-    """Number of training samples."""
-    hard_samples: int = 768
-    """Number of hard training samples, with truth boxes."""
-    learning_rate: float = 3e-4
-    """Peak AdamW learning rate of every run."""
-    temperature: float = 0.6
-    """Sampling temperature in training."""
-    processes: int | None = None
-    """Number of parallel runs. Default: one per core, at most 4."""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "questions", "steps", "train_samples", "hard_samples", "processes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"`{name}` must be at least 1, got {value}")
-        if self.first_seed < 0:
-            raise ConfigError(f"`first_seed` must be at least 0, got {self.first_seed}")
-        if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
-            raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
 
     @property
     def full(self) -> int:
-        """Visual tokens of the full budget."""
+        """Visual tokens of the full budget, the original's resolution."""
         return self.ladder[0]
 
     @property
     def parallel(self) -> int:
         """Number of parallel runs."""
         return self.processes or min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig(ArmsConfig):
+    """Configuration of the demo. The defaults fit a laptop; `lfpc mini study` has several seeds."""
+
+    out: Path = Path("out/demo")
+    """Folder for all results; an existing demo continues."""
+    questions: int = 100
+    """Held-out questions."""
+    split: Literal["wide-test", "wide-large"] = "wide-test"
+    """Split of the held-out questions. wide-large: originals of four times the full budget."""
+    steps: int = 30
+    """Training steps of every arm; a continued arm has as many again."""
+    train_samples: int = 320
+    """Number of training samples."""
+    hard_samples: int = 320
+    """Number of hard training samples, with truth boxes."""
+    seed: int = 0
+    """Training seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyConfig(ArmsConfig):
+    """Configuration of the study: one group of arms over several training seeds."""
+
+    out: Path = Path("out/study")
+    """Folder for all results; an existing study continues. laziness needs a folder of its own."""
+    group: Literal["claims", "gap", "grounding", "laziness"] = "claims"
+    """Arms to train. claims: each stage beside the arm that could explain its effect; gap:
+    budgets dealt by selection or simpler rules; grounding: forms of Stage II's reward; laziness:
+    crop dependence over the steps of training."""
+    seeds: int = 8
+    """Training runs per arm."""
+    first_seed: int = 100
+    """First training seed. Seeds below 100 were used to choose settings."""
+    questions: int = 300
+    """Held-out questions."""
+    split: Literal["wide-validation", "wide-test", "wide-large"] = "wide-test"
+    """Split of the questions. wide-validation: to choose on; wide-test: to report on; wide-large:
+    originals of four times the full budget."""
+    budgets: tuple[int, ...] = (25, 64, 144, 256)
+    """First-view budgets to evaluate, in visual tokens, ascending."""
+
+    def __post_init__(self) -> None:
+        super(StudyConfig, self).__post_init__()
+        if self.first_seed < 0:
+            raise ConfigError(f"`first_seed` must be at least 0, got {self.first_seed}")
+        if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
+            raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

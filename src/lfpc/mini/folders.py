@@ -1,11 +1,12 @@
 """Scenes on disk, as ordinary samples folders. Each split has fixed seeds of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
-from lfpc.errors import ConfigError
+from lfpc.errors import CheckpointError, ConfigError
 from lfpc.images import CropRules
 from lfpc.mini.scenes import (
     EASY,
@@ -50,6 +51,20 @@ BASE_SETTINGS = CheckpointSettings(
 tokens."""
 RELATIONS = 0.2
 """Share of questions about the relation of two things."""
+
+
+def base_checkpoint() -> Path:
+    """The base checkpoint in the package.
+
+    Raises:
+        CheckpointError: this copy of the package was built without it.
+    """
+    folder = Path(str(files("lfpc.mini") / "checkpoint"))
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: no base checkpoint; make it with `lfpc mini pretrain --out {folder}`"
+        )
+    return folder
 
 
 def write_split(

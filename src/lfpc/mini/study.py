@@ -5,7 +5,7 @@ comparisons are named before anything runs; the measure over budgets is the area
 against the logarithm of visual tokens, question by question.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from lfpc.evaluation.probes import NO_TOOL, OWN
 from lfpc.evaluation.results import score_drop, with_drop
 from lfpc.evaluation.stored import update_results
 from lfpc.metrics.summary import Records
-from lfpc.mini.arms import GROUPS, Arm, Data
+from lfpc.mini.arms import GROUPS, Data
 from lfpc.mini.config import StudyConfig
-from lfpc.mini.demo import base_checkpoint, select_budgets
-from lfpc.mini.folders import write_split
-from lfpc.mini.trials import Asked, Trials, miniature
+from lfpc.mini.folders import base_checkpoint, write_split
+from lfpc.mini.trials import Asked, Trials, arm_run, select_budgets
 from lfpc.records import EpisodeRecord
 from lfpc.report.markup import results_markdown
 from lfpc.report.page import write_report
@@ -56,47 +55,46 @@ class Planned:
 
 def planned(config: StudyConfig) -> list[Planned]:
     """The comparisons of a group: the paper's claims, each against its control."""
-    group, budgets = config.group, config.budgets
-    middle = [str(budget) for budget in budgets[1:]]
-    if group == "gap":
-        others = (arm for arm in GROUPS[group] if arm not in ("stage1", "baseline-matched"))
-        return [
-            *(Planned("noise_drop", "stage1", "baseline", budget) for budget in middle),
-            *(
-                Planned("noise_drop", "stage1-continued", "baseline-matched", budget)
-                for budget in middle
-            ),
-            *(
-                Planned("accuracy", "stage1-continued", "baseline-matched", str(budget))
-                for budget in budgets
-            ),
-            *(Planned("area", "stage1", arm) for arm in others if arm != "stage1-continued"),
-        ]
-    if group == "grounding":
-        small = str(budgets[0])
-        found = [
-            Planned("crop_area", "stage1", BASE, small),
-            Planned("crop_area", "stage2", "stage1", small),
-            Planned("iou", "stage2", "stage1", small),
-        ]
-        for arm in GROUPS[group]:
-            if arm not in ("stage1", "stage1-continued", "stage1-continued-easy"):
-                control = "stage1-continued-easy" if "easy" in arm else "stage1-continued"
-                found.append(Planned("area", arm, control))
-                found.append(Planned("iou", arm, control, small))
-        return found
+    arms, budgets = GROUPS[config.group], tuple(map(str, config.budgets))
+    if config.group == LAZINESS:
+        last = {arm: f"{arm}-{config.steps}" for arm in arms}
+        pairs = [*((arm, BASE) for arm in last.values()), (last["stage1"], last["baseline"])]
+        return [Planned("noise_drop", *pair, budget) for pair in pairs for budget in budgets[1:]]
+    gap = _gap(arms, budgets) if "baseline" in arms else []
+    return gap + (_grounding(arms, budgets[0]) if "stage2" in arms else [])
+
+
+def _gap(arms: Collection[str], budgets: Sequence[str]) -> list[Planned]:
+    matched = "stage1-continued", "baseline-matched"
+    dealt = [arm for arm in arms if arm not in (*matched, "stage1") and "stage2" not in arm]
     return [
-        Planned("noise_drop", f"{arm}-{config.steps}", BASE, budget)
-        for arm in GROUPS[group]
-        for budget in middle
-    ] + [
-        Planned("noise_drop", f"stage1-{config.steps}", f"baseline-{config.steps}", budget)
-        for budget in middle
+        *(
+            Planned("noise_drop", *pair, budget)
+            for pair in (("stage1", "baseline"), matched)
+            for budget in budgets[1:]
+        ),
+        *(Planned("accuracy", *matched, budget) for budget in budgets),
+        *(Planned("area", "stage1", arm) for arm in dealt),
     ]
+
+
+def _grounding(arms: Collection[str], small: str) -> list[Planned]:
+    found = [Planned("crop_area", "stage1", BASE, small)]
+    for arm in arms:
+        if "stage2" in arm:
+            control = "stage1-continued-easy" if "easy" in arm else "stage1-continued"
+            found += [
+                Planned("area", arm, control),
+                Planned("iou", arm, control, small),
+                Planned("crop_area", arm, control, small),
+            ]
+    return found
 
 
 def study(config: StudyConfig, *, progress: bool = True) -> Path:
     """Run the missing parts of the study. Returns the page; `study.json` has the comparisons.
+
+    Groups in one folder share their runs; `study.json` and `study.md` are of the last.
 
     Raises:
         RunError: another process writes in `config.out`.
@@ -156,11 +154,13 @@ def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Tr
     arms = GROUPS[config.group]
     lazy = config.group == LAZINESS
     seeds = range(config.first_seed, config.first_seed + config.seeds)
-    runs = {
-        (name, seed): _run(name, arm, seed, config, base, folders)
-        for seed in seeds
-        for name, arm in arms.items()
-    }
+    runs: dict[tuple[str, int], TrainConfig] = {}
+    for seed in seeds:
+        for name, arm in arms.items():
+            place = config.out / f"seed{seed}" / name
+            run = arm_run(arm, place, config, base=base, folders=folders, seed=seed)
+            every = max(1, config.steps // 4) if lazy else run.save_every
+            runs[name, seed] = replace(run, save_every=every)
     probes = {str(budget): TRAINED_PROBES for budget in config.budgets}
     asked = [
         Asked(
@@ -187,30 +187,6 @@ def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Tr
     parents = {name: arm.parent for name, arm in arms.items() if arm.parent}
     budgets = {str(budget): budget for budget in config.budgets}
     return Trials(out=config.out, budgets=budgets, runs=runs, parents=parents, asked=asked)
-
-
-def _run(
-    name: str,
-    arm: Arm,
-    seed: int,
-    config: StudyConfig,
-    base: Path,
-    folders: Mapping[Data, Path],
-) -> TrainConfig:
-    here = config.out / f"seed{seed}"
-    run = miniature(arm.config())
-    return replace(
-        run,
-        save_every=max(1, config.steps // 4) if config.group == LAZINESS else run.save_every,
-        data=folders[arm.data],
-        init=checkpoint_folder(here / arm.parent, config.steps) if arm.parent else base,
-        out=here / name,
-        original_budget=config.full,
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        temperature=config.temperature,
-        seed=seed,
-    )
 
 
 def compared(trials: Trials, known: Known, plans: Sequence[Planned]) -> list[dict[str, Any]]:

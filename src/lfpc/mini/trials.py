@@ -11,15 +11,28 @@ from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.run import evaluate_probe, evaluation_inputs
 from lfpc.metrics.summary import Records
-from lfpc.mini.folders import BASE_SETTINGS, CROPS
+from lfpc.mini.arms import Arm, Data
+from lfpc.mini.config import ArmsConfig
+from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
+from lfpc.policies.identity import model_identity
 from lfpc.policies.loading import load_policy
-from lfpc.samples import SAMPLES_FILE, Sample
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE
+from lfpc.policies.qwen.checkpoint import load_checkpoint
+from lfpc.policies.sampling import Sampling
+from lfpc.policies.transformers import TransformersPolicy
+from lfpc.protocols import PROTOCOLS
+from lfpc.run_samples import sample_hashes
+from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.run import select
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
 from lfpc.training.state import checkpoint_folder
 
+PROTOCOL = PROTOCOLS["qwen2_5_vl"]
+SELECTED = "selected"
+"""Folder of a split's samples with their budgets, inside the split."""
 STEP_COST = 30.0
 """Duration of a training step in questions, for the progress bar."""
 Probes = Mapping[str, tuple[str, ...]]
@@ -107,12 +120,64 @@ class Trials:
         )
 
 
-def miniature(config: TrainConfig) -> TrainConfig:
-    """`config` at the miniature's size: 16 groups of 8 rollouts a step, crops of a few tokens, a
-    frozen vision tower.
+def select_budgets(
+    data: Path,
+    split: str,
+    count: int,
+    base: Path,
+    config: ArmsConfig,
+    *,
+    progress: bool,
+) -> Path:
+    """Write a split below `data`, and a samples folder of it with budgets selected by the base
+    model. Returns that folder.
+    """
+    folder = data / split
+    chosen = folder / SELECTED
+    samples = write_split(folder, split, count)
+    sampling = Sampling(max_new_tokens=BASE_SETTINGS.max_new_tokens)
+    rules = SelectConfig(
+        ladder=config.ladder, model=str(base), protocol=PROTOCOL.name, sampling=sampling
+    )
+    inputs = model_identity(str(base))
+    check_run(chosen, Kind.SELECTION, rules, inputs=inputs)
+    if not _is_selected(chosen, samples):
+        model, tokenizer = load_checkpoint(base)
+        policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=sampling, tools=False)
+        found = select(
+            samples,
+            policy,
+            protocol=PROTOCOL,
+            config=rules,
+            out=chosen,
+            inputs=inputs,
+            progress=progress,
+        )
+        write_samples(found.samples, chosen)
+    return chosen
+
+
+def _is_selected(chosen: Path, samples: Sequence[Sample]) -> bool:
+    """Whether `chosen` has the budgets of these samples."""
+    there = read_samples(chosen) if (chosen / SAMPLES_FILE).is_file() else []
+    hashes = sample_hashes([replace(sample, budget=None) for sample in there])
+    return hashes == sample_hashes(samples)
+
+
+def arm_run(
+    arm: Arm,
+    place: Path,
+    config: ArmsConfig,
+    *,
+    base: Path,
+    folders: Mapping[Data, Path],
+    seed: int,
+) -> TrainConfig:
+    """The run of an arm in the folder `place`, at the miniature's size: 16 groups of 8 rollouts a
+    step, crops of a few tokens, a frozen vision tower. Its parent's run stands beside it.
     """
     return replace(
-        config,
+        arm.config(),
         crop=CROPS,
         max_turns=BASE_SETTINGS.max_turns,
         max_new_tokens=BASE_SETTINGS.max_new_tokens,
@@ -121,17 +186,20 @@ def miniature(config: TrainConfig) -> TrainConfig:
         decay=True,
         freeze_vision=True,
         save_every=10,
+        data=folders[arm.data],
+        init=checkpoint_folder(place.parent / arm.parent, config.steps) if arm.parent else base,
+        out=place,
+        original_budget=config.full,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        temperature=config.temperature,
+        seed=seed,
     )
 
 
 def train_quietly(run: TrainConfig) -> None:
     """One training run without a progress bar."""
     train(run, progress=False)
-
-
-def last_checkpoint(run: TrainConfig) -> Path:
-    """The checkpoint of a run's last step."""
-    return checkpoint_folder(run.out, run.steps)
 
 
 def evaluate_quietly(one: Asked, trials: Trials, questions: Sequence[Sample]) -> Known:
