@@ -54,7 +54,7 @@ class Serve(AskedModel):
         config, backend = model.asked()
         defaults = model.defaults()
         config = replace(config, budget=self.budget or defaults.budget)
-        examples = "test" if defaults.full_budget <= SMALL else "large"
+        examples = "wide-test" if defaults.full_budget <= SMALL else "large"
         with (
             bound_socket(self.port, address_for(self.public)) as listening,
             TemporaryDirectory(prefix="lfpc-serve-") as folder,

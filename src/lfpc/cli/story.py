@@ -123,7 +123,7 @@ class MiniMeasure:
     """Checkpoint. Default: the base checkpoint in the package."""
     questions: int = 200
     """Scenes per figure."""
-    split: Annotated[SplitName, arg(metavar="SPLIT")] = "validation"
+    split: Annotated[SplitName, arg(metavar="SPLIT")] = "wide-validation"
     """Split of the scenes, as in `lfpc mini scenes`."""
 
     def run(self) -> str:

@@ -27,7 +27,7 @@ BUDGETS = (256, 64, 36, 25)
 """First-view budgets, from readable to hardly readable."""
 
 
-def measure(checkpoint: Path, questions: int, *, split: str = "validation") -> str:
+def measure(checkpoint: Path, questions: int, *, split: str = "wide-validation") -> str:
     """A table as text: direct answers by budget, reading of tight crops, and the tool at the small
     and the full budget.
     """

@@ -44,6 +44,11 @@ class ArmsConfig:
                 raise ConfigError(f"`{name}` must be at least 1, got {value}")
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of training samples by split."""
+        return {"wide": self.train_samples, "wide-hard": self.hard_samples}
+
+    @property
     def full(self) -> int:
         """Visual tokens of the full budget, the original's resolution."""
         return self.ladder[0]
@@ -66,9 +71,9 @@ class DemoConfig(ArmsConfig):
     """Split of the held-out questions. wide-large: originals of four times the full budget."""
     steps: int = 30
     """Training steps of every arm; a continued arm has as many again."""
-    train_samples: int = 320
+    train_samples: int = 240
     """Number of training samples."""
-    hard_samples: int = 320
+    hard_samples: int = 240
     """Number of hard training samples, with truth boxes."""
     seed: int = 0
     """Training seed."""

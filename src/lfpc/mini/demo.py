@@ -69,8 +69,7 @@ def _demo(config: DemoConfig, *, progress: bool) -> Path:
     for run in trials.runs.values():  # before anything is written
         check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
     _print("data and resolution selection", progress)
-    select_budgets(data, "wide", config.train_samples, base, config, progress=progress)
-    select_budgets(data, "wide-hard", config.hard_samples, base, config, progress=progress)
+    select_budgets(data, config.counts, base, config, label="lfpc demo", progress=progress)
     questions = write_split(data / config.split, config.split, config.questions)
     _print(f"train and evaluate {', '.join(DEMO)}", progress)
     known = trials.run(questions, config.parallel, label="lfpc demo", progress=progress)

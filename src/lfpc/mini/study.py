@@ -120,8 +120,10 @@ def _study(config: StudyConfig, *, progress: bool) -> Path:
 def _data(config: StudyConfig, base: Path, *, progress: bool) -> dict[Data, Path]:
     """Folders of samples with the base's budgets, and with budgets one level off."""
     data = config.out / "data"
-    easy = select_budgets(data, "wide", config.train_samples, base, config, progress=progress)
-    hard = select_budgets(data, "wide-hard", config.hard_samples, base, config, progress=progress)
+    selected = select_budgets(
+        data, config.counts, base, config, label="lfpc study, selection", progress=progress
+    )
+    easy, hard = selected["wide"], selected["wide-hard"]
     samples = read_samples(easy)
     ladder = config.ladder
 

@@ -24,7 +24,7 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.run_samples import sample_hashes
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
-from lfpc.selection.run import select
+from lfpc.selection.run import ANSWERS_FILE, ANSWERS_FOLDER, select
 from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
@@ -122,39 +122,56 @@ class Trials:
 
 def select_budgets(
     data: Path,
-    split: str,
-    count: int,
+    counts: Mapping[str, int],
     base: Path,
     config: ArmsConfig,
     *,
+    label: str,
     progress: bool,
-) -> Path:
-    """Write a split below `data`, and a samples folder of it with budgets selected by the base
-    model. Returns that folder.
+) -> dict[str, Path]:
+    """Write `counts` samples of each split below `data`, and a samples folder of each with budgets
+    selected by the base model, in parallel. Returns these folders by split.
     """
-    folder = data / split
-    chosen = folder / SELECTED
-    samples = write_split(folder, split, count)
-    sampling = Sampling(max_new_tokens=BASE_SETTINGS.max_new_tokens)
-    rules = SelectConfig(
-        ladder=config.ladder, model=str(base), protocol=PROTOCOL.name, sampling=sampling
+    jobs: list[Job] = []
+    files: dict[Path, tuple[int, float]] = {}
+    for split, count in counts.items():
+        chosen = data / split / SELECTED
+        samples = write_split(data / split, split, count)
+        rules = _selection_rules(base, config)
+        check_run(chosen, Kind.SELECTION, rules, inputs=model_identity(str(base)))
+        if not _is_selected(chosen, samples):
+            jobs.append(Job(split, select_quietly, (samples, chosen, rules)))
+            answers = count * (len(config.ladder) - 1)  # at most twice as many, few below half
+            files[chosen / ANSWERS_FOLDER / ANSWERS_FILE] = (answers, 1.0)
+    if jobs:
+        with bar_over_files(files, label, shown=progress) as update:
+            run_jobs(jobs, config.parallel, update)
+    return {split: data / split / SELECTED for split in counts}
+
+
+def _selection_rules(base: Path, config: ArmsConfig) -> SelectConfig:
+    return SelectConfig(
+        ladder=config.ladder,
+        model=str(base),
+        protocol=PROTOCOL.name,
+        sampling=Sampling(max_new_tokens=BASE_SETTINGS.max_new_tokens),
     )
-    inputs = model_identity(str(base))
-    check_run(chosen, Kind.SELECTION, rules, inputs=inputs)
-    if not _is_selected(chosen, samples):
-        model, tokenizer = load_checkpoint(base)
-        policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=sampling, tools=False)
-        found = select(
-            samples,
-            policy,
-            protocol=PROTOCOL,
-            config=rules,
-            out=chosen,
-            inputs=inputs,
-            progress=progress,
-        )
-        write_samples(found.samples, chosen)
-    return chosen
+
+
+def select_quietly(samples: Sequence[Sample], chosen: Path, rules: SelectConfig) -> None:
+    """One selection without a progress bar, and its samples with their budgets."""
+    model, tokenizer = load_checkpoint(Path(rules.model))
+    policy = TransformersPolicy(model, tokenizer, PROTOCOL, sampling=rules.sampling, tools=False)
+    found = select(
+        samples,
+        policy,
+        protocol=PROTOCOL,
+        config=rules,
+        out=chosen,
+        inputs=model_identity(rules.model),
+        progress=False,
+    )
+    write_samples(found.samples, chosen)
 
 
 def _is_selected(chosen: Path, samples: Sequence[Sample]) -> bool:

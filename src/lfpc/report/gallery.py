@@ -21,8 +21,8 @@ from lfpc.report.strip import episode_strip
 
 SHOWN_ARM = "stage2"
 FINDING = (
-    (("baseline", "full"), "Baseline\n{tokens} visual tokens"),
-    (("stage1", "small"), "Stage I\n{tokens} visual tokens"),
+    (("baseline", "middle"), "Baseline\n{tokens} visual tokens"),
+    (("stage1", "middle"), "Stage I\n{tokens} visual tokens"),
 )
 """(arm, budget) and label of the rows of the finding."""
 ByProbe = Mapping[str, EpisodeRecord]
