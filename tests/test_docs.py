@@ -235,7 +235,7 @@ def test_the_finding_is_the_first_question_that_shows_it(tmp_path):
 
     def evidence(lazy, looking):
         """Records of both models by what they answer with their own crop and under noise."""
-        cells = {("baseline", "full"): lazy, ("stage1", "small"): looking}
+        cells = {("baseline", "middle"): lazy, ("stage1", "middle"): looking}
         return made_up_evidence(
             {
                 (*cell, probe, 0): [

@@ -47,12 +47,16 @@ GAP = {
         f"fixed-{budget}": Arm(preset="stage1-fixed-budget", change={"fixed_budget": budget})
         for budget in (25, 64, 144)
     },
+    **{
+        f"{preset}-information": Arm(preset=preset, reward={"pay": "information"})
+        for preset in ("baseline", "stage1")
+    },
     "selection-lower": Arm(preset="stage1", data="lower"),
     "selection-higher": Arm(preset="stage1", data="higher"),
     "selection-some-full": Arm(preset="stage1", data="some-full"),
 }
 """What the information gap does: with and without it, by selection or by simpler rules, at equal
-steps and samples."""
+steps and samples; and what paying for what a crop told does, in its place and beside it."""
 GROUNDING = {
     "stage1": Arm(preset="stage1"),
     "stage1-continued": Arm(preset="stage1-continued", parent="stage1", data="hard"),
@@ -75,7 +79,14 @@ LAZINESS = {
 CLAIMS = {
     **{
         name: GAP[name]
-        for name in ("baseline", "baseline-matched", "stage1", "stage1-continued", "random-budget")
+        for name in (
+            "baseline",
+            "baseline-matched",
+            "stage1",
+            "stage1-continued",
+            "random-budget",
+            "baseline-information",
+        )
     },
     **{name: GROUNDING[name] for name in ("stage2", "stage2-l1-box")},
 }

@@ -5,7 +5,7 @@ comparisons are named before anything runs; the measure over budgets is the area
 against the logarithm of visual tokens, question by question.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from lfpc.mini.config import StudyConfig
 from lfpc.mini.folders import base_checkpoint, write_split
 from lfpc.mini.trials import Asked, Trials, arm_run, select_budgets
 from lfpc.records import EpisodeRecord
-from lfpc.report.markup import results_markdown
+from lfpc.report.cells import METRIC_NAMES, Cell, Table
+from lfpc.report.markup import results_markdown, table_markdown
+from lfpc.report.numbers import number, p_value, points
 from lfpc.report.page import write_report
 from lfpc.report.reading import read_runs
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
@@ -66,11 +68,12 @@ def planned(config: StudyConfig) -> list[Planned]:
 
 def _gap(arms: Collection[str], budgets: Sequence[str]) -> list[Planned]:
     matched = "stage1-continued", "baseline-matched"
+    paid = "baseline-information", "baseline"
     dealt = [arm for arm in arms if arm not in (*matched, "stage1") and "stage2" not in arm]
     return [
         *(
             Planned("noise_drop", *pair, budget)
-            for pair in (("stage1", "baseline"), matched)
+            for pair in (("stage1", "baseline"), matched, paid)
             for budget in budgets[1:]
         ),
         *(Planned("accuracy", *matched, budget) for budget in budgets),
@@ -113,8 +116,10 @@ def _study(config: StudyConfig, *, progress: bool) -> Path:
     rows = compared(trials, known, planned(config))
     write_json(config.out / "study.json", {"group": config.group, "comparisons": rows})
     table = comparison_table(rows)
-    write_text(config.out / "study.md", table + "\n" + results_markdown(results))
-    return write_report(config.out / "report", read_runs([config.out]), title="LFPC, the study")
+    write_text(config.out / "study.md", table_markdown(table) + "\n" + results_markdown(results))
+    return write_report(
+        config.out / "report", read_runs([config.out]), title="LFPC, the study", first=[table]
+    )
 
 
 def _data(config: StudyConfig, base: Path, *, progress: bool) -> dict[Data, Path]:
@@ -262,20 +267,37 @@ def area_records(by_budget: Sequence[Records], budgets: Mapping[str, int]) -> li
     return found
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The comparisons as a Markdown table; the interval over questions and seeds where there are
-    several seeds.
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The planned comparisons; the interval over questions and seeds where there are several
+    seeds.
     """
-    lines = [
-        "| metric | budget | left | right | left | right | difference | p (Holm) | n |",
-        "|---|---:|---|---|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        low, high = row.get("over_seeds") or (row["low"], row["high"])
-        ends = "" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-        lines.append(
-            f"| {row['metric']} | {row['budget']} | {row['left_arm']} | {row['right_arm']} "
-            f"| {100 * row['left']:.1f} | {100 * row['right']:.1f} "
-            f"| {100 * row['delta']:+.1f}{ends} | {row['p_holm']:.3f} | {row['n']} |"
-        )
-    return "\n".join(lines) + "\n"
+    return Table(
+        "planned",
+        "Planned comparisons",
+        "In points, paired by question and seed; 95 % interval over questions and training seeds; "
+        "permutation p, adjusted for the number of rows (Holm). area: accuracy over all budgets, "
+        "as the share of the largest area under its curve against the logarithm of the budget.",
+        (
+            "left \u2212 right",
+            "metric",
+            "budget",
+            "left",
+            "right",
+            "difference",
+            "p, adjusted",
+            "pairs",
+        ),
+        tuple(tuple(map(Cell, _texts(row))) for row in rows),
+    )
+
+
+def _texts(row: Mapping[str, Any]) -> Iterator[str]:
+    low, high = row.get("over_seeds") or (row["low"], row["high"])
+    yield f"{row['left_arm']} \u2212 {row['right_arm']}"
+    yield METRIC_NAMES.get(row["metric"], str(row["metric"]))
+    yield str(row["budget"] or "all")
+    yield number(100 * row["left"])
+    yield number(100 * row["right"])
+    yield points({**row, "low": low, "high": high})
+    yield p_value(row["p_holm"])
+    yield number(row["n"], 0)

@@ -17,7 +17,7 @@ from lfpc.evaluation.results import comparisons
 from lfpc.evaluation.terminal import truncation_lines
 from lfpc.report import canvas
 from lfpc.report.browser import episode_sets, pick_questions, write_browser
-from lfpc.report.cells import conditions
+from lfpc.report.cells import Table, conditions
 from lfpc.report.charts import config_table, data_figures, result_figures
 from lfpc.report.curves import training_figures
 from lfpc.report.evidence import Evidence
@@ -43,6 +43,7 @@ def write_report(
     *,
     title: str,
     notes: Sequence[str] = (),
+    first: Sequence[Table] = (),
     shown: int = SHOWN,
     live: bool = False,
 ) -> Path:
@@ -53,6 +54,7 @@ def write_report(
         evidence: content of the report.
         title: title of the page.
         notes: paragraphs below the title, which define what the page names.
+        first: tables above those of the results.
         shown: number of questions with pictures, drawn from all kinds; the others have their texts.
         live: whether the page follows unfinished runs.
     Raises:
@@ -64,7 +66,7 @@ def write_report(
     _check_folder(out)
     results = {"questions": 0, "seeds": [], "conditions": {}, **evidence.results}
     between_runs = comparisons(evidence.records, planned=evidence.run_comparisons)
-    tables = page_tables(results, between_runs)
+    tables = [*first, *page_tables(results, between_runs)]
     curves = training_figures(evidence.curves)
     charts = result_figures(results)
     data = data_figures(evidence.data)
