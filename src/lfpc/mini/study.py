@@ -73,7 +73,7 @@ def _gap(arms: Collection[str], budgets: Sequence[str]) -> list[Planned]:
     return [
         *(
             Planned("noise_drop", *pair, budget)
-            for pair in (("stage1", "baseline"), matched, paid)
+            for pair in (("baseline", BASE), ("stage1", "baseline"), matched, paid)
             for budget in budgets[1:]
         ),
         *(Planned("accuracy", *matched, budget) for budget in budgets),
