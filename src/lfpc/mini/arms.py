@@ -79,14 +79,7 @@ LAZINESS = {
 CLAIMS = {
     **{
         name: GAP[name]
-        for name in (
-            "baseline",
-            "baseline-matched",
-            "stage1",
-            "stage1-continued",
-            "random-budget",
-            "baseline-information",
-        )
+        for name in ("baseline", "baseline-matched", "stage1", "stage1-continued", "random-budget")
     },
     **{name: GROUNDING[name] for name in ("stage2", "stage2-l1-box")},
 }

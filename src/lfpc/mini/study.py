@@ -74,6 +74,7 @@ def _gap(arms: Collection[str], budgets: Sequence[str]) -> list[Planned]:
         *(
             Planned("noise_drop", *pair, budget)
             for pair in (("baseline", BASE), ("stage1", "baseline"), matched, paid)
+            if pair[0] in arms
             for budget in budgets[1:]
         ),
         *(Planned("accuracy", *matched, budget) for budget in budgets),
