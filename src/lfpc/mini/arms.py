@@ -47,10 +47,8 @@ GAP = {
         f"fixed-{budget}": Arm(preset="stage1-fixed-budget", change={"fixed_budget": budget})
         for budget in (25, 64, 144)
     },
-    **{
-        f"{preset}-information": Arm(preset=preset, reward={"pay": "information"})
-        for preset in ("baseline", "stage1")
-    },
+    "information": Arm(preset="information"),
+    "stage1-information": Arm(preset="stage1-information"),
     "selection-lower": Arm(preset="stage1", data="lower"),
     "selection-higher": Arm(preset="stage1", data="higher"),
     "selection-some-full": Arm(preset="stage1", data="some-full"),

@@ -68,7 +68,7 @@ def planned(config: StudyConfig) -> list[Planned]:
 
 def _gap(arms: Collection[str], budgets: Sequence[str]) -> list[Planned]:
     matched = "stage1-continued", "baseline-matched"
-    paid = "baseline-information", "baseline"
+    paid = "information", "baseline"
     dealt = [arm for arm in arms if arm not in (*matched, "stage1") and "stage2" not in arm]
     return [
         *(
