@@ -32,6 +32,8 @@ class Eval(AskedModel):
         "lfpc eval data/test --checkpoint CHECKPOINT --temperature 1 --repeats 8 --out out/avg8",
     )
 
+    FIRST: ClassVar = ("tasks", "data", *AskedModel.FIRST, "probes", "no_tool")
+
     folder: Annotated[Positional[Path | None], arg(metavar="FOLDER")] = None
     """Samples folder; or give --tasks and --data."""
     tasks: Annotated[tuple[str, ...], arg(metavar="TASK [TASK ...]")] = ()
@@ -135,6 +137,8 @@ class Probe(BackendOptions):
         "lfpc probe out/run --probes noise other --replay",
         "lfpc probe out/run --gain",
     )
+
+    FIRST: ClassVar = ("probes", "replay", "draws", "gain")
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
