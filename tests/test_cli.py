@@ -317,7 +317,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "lfpc: nowhere: no such file; a samples folder holds samples.jsonl beside its pictures\n"
+        == "lfpc: nowhere: no such folder (a samples folder holds samples.jsonl beside its pictures)\n"
     )
 
 

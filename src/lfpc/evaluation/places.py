@@ -18,6 +18,7 @@ from lfpc.evaluation.results import (
 )
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord, read_records
+from lfpc.storage.near import missing_folder
 from lfpc.storage.runs import CONFIG_FILE, Kind, RunFolder, is_run, read_run
 from lfpc.storage.typed import config_from_plain
 
@@ -52,9 +53,11 @@ def find_evaluations(root: Path) -> list[Evaluation]:
     """Every evaluation at or below `root`, sorted by path.
 
     Raises:
-        RunError: no evaluation, or an unreadable run folder.
+        RunError: no such folder, no evaluation, or an unreadable run folder.
     """
-    files = sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []
+    if not root.is_dir():
+        raise RunError(f"{missing_folder(root)} (name one that lfpc eval wrote)")
+    files = sorted(root.rglob(CONFIG_FILE))
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
     found = [as_evaluation(run) for run in runs if run.kind == Kind.EVALUATION]
     if not found:

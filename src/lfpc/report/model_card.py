@@ -12,7 +12,7 @@ from lfpc.evaluation.places import find_places, study_records
 from lfpc.evaluation.results import lost
 from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.evaluation.verdict import verdict_lines
-from lfpc.policies.settings import SETTINGS_FILE, read_settings
+from lfpc.policies.settings import SETTINGS_FILE, read_settings, there
 from lfpc.report.cells import conditions, interval_text
 from lfpc.report.markup import markdown
 from lfpc.report.numbers import number, percent, points
@@ -46,7 +46,7 @@ def model_card(checkpoint: Path, evaluations: Sequence[Path] = (), *, title: str
         CheckpointError: no `lfpc.json`, or an unreadable one.
         RunError: no evaluation at or below a folder, or an unreadable one.
     """
-    settings = read_settings(checkpoint)
+    settings = read_settings(there(checkpoint))
     if settings is None:
         raise CheckpointError(
             f"{checkpoint} has no {SETTINGS_FILE}; name a checkpoint that lfpc train wrote"

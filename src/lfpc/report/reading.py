@@ -19,6 +19,7 @@ from lfpc.records import read_records
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Gains, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
 from lfpc.storage.files import read_json
+from lfpc.storage.near import missing_folder
 from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, Kind, RunFolder, is_run, read_run
 
 
@@ -47,7 +48,7 @@ def read_evidence(folder: Path) -> Evidence:
     """
     if not folder.is_dir():
         raise RunError(
-            f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote"
+            f"{missing_folder(folder)} (name what lfpc demo, lfpc train or lfpc eval wrote)"
         )
     files = sorted(folder.rglob(CONFIG_FILE))
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
