@@ -315,9 +315,8 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "lfpc: nowhere: no such folder (a samples folder holds samples.jsonl beside its pictures)\n"
+    assert done.stderr == (
+        "lfpc: nowhere: no such folder (a samples folder holds samples.jsonl beside its pictures)\n"
     )
 
 

@@ -11,11 +11,8 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.probes import OWN, average_draws
-from lfpc.evaluation.results import (
-    REPLAYED,
-    Condition,
-)
+from lfpc.evaluation.probes import OWN, average_draws, name_in_results
+from lfpc.evaluation.results import Condition
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord, read_records
 from lfpc.storage.near import missing_folder
@@ -193,9 +190,8 @@ def study_records(
             found[Condition(place.arm, place.budget, probe, place.seed)] = some
         if any(one.config.replay for one in place.evaluations()):
             for probe, some in place_records(place, replay=True, known=known).items():
-                if probe != OWN:
-                    name = f"{probe}{REPLAYED}"
-                    found[Condition(place.arm, place.budget, name, place.seed)] = some
+                name = name_in_results(probe, replay=True)
+                found[Condition(place.arm, place.budget, name, place.seed)] = some
     return found
 
 
