@@ -12,6 +12,7 @@ from lfpc.cli.verb import Verb
 
 if TYPE_CHECKING:
     from lfpc.training.config import TrainConfig
+    from lfpc.training.verl.estimate import Preview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,13 @@ class Train:
             if asked.judge.judge:
                 raise ConfigError("--judge needs the local engine; leave it out")
             if launch.dry_run:
-                return verl_preview(asked.run, asked.cluster)
+                return _shown(verl_preview(asked.run, asked.cluster))
             return f"checkpoint: {verl_train(asked.run, asked.cluster)} (run: {asked.run.out})"
         from lfpc.training.local import preview, train
         from lfpc.training.state import checkpoint_folder
 
         if launch.dry_run:
-            return preview(asked.run, asked.cluster)
+            return _shown(preview(asked.run, asked.cluster))
         limit = math.inf if launch.stop_after is None else 60 * launch.stop_after
         with asked.judge.asked_judge(asked.run.out) as judge:
             run = replace(asked.run, judge=judge.config.model if judge else "")
@@ -83,6 +84,20 @@ class Train:
             command = f"lfpc eval HELD_OUT --checkpoint {folder} --probes own noise --out EVAL"
             print(f"evaluate it: {command}", file=sys.stderr)
         return f"checkpoint: {folder} (run: {asked.run.out})"
+
+
+def _shown(found: "Preview") -> str:
+    """The text of a dry run.
+
+    Raises:
+        ConfigError: the run does not fit; the text is printed.
+    """
+    from lfpc.errors import ConfigError
+
+    if not found.fits:
+        print(found.text)
+        raise ConfigError("the run does not fit; the estimate names options that lower its memory")
+    return found.text
 
 
 def _check_given(run: "TrainConfig") -> None:

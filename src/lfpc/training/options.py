@@ -35,8 +35,9 @@ class LaunchOptions:
     """Minutes after which to save and stop, for queues with a time limit; the same command resumes.
     Local engine only; for verl --cluster.stop-at names a step."""
     dry_run: bool = False
-    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop.
-    Speeds of a GPU are --cluster.gpu-tflops and --cluster.gpu-tbps."""
+    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop,
+    with exit code 1 if the run does not fit. Speeds of a GPU are --cluster.gpu-tflops and
+    --cluster.gpu-tbps."""
 
     @property
     def trackers(self) -> list[TrackerName]:
