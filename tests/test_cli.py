@@ -121,6 +121,46 @@ def test_every_verb_has_help_for_every_option(capsys: Capture, name: str) -> Non
         assert re.sub(r"\((default|required).*$", "", text).strip(), spelling
 
 
+FIRST = {
+    "eval": "--tasks --data --out --checkpoint --base-url --model --protocol --budget --probes",
+    "probe": "--probes --replay --draws --gain",
+    "select": "--out --checkpoint --base-url --model --protocol",
+    "ask": "--out --checkpoint --base-url --model --protocol --options --budget",
+    "serve": "--checkpoint --base-url --model --protocol --budget --port --public",
+    "annotate": "--proposals --hardest --pictures --by --checkpoint --base-url --model",
+    "train stage1": "--data --init --out --validation --protocol --steps --lora --seed",
+    "train stage2": "--data --init --out --validation --protocol --steps --lora --seed",
+}
+"""Options that the help of a verb shows first."""
+
+
+def shown_help(name: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main([*name.split(), "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_options_that_a_person_needs_come_first(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shown = shown_help(name, capsys, monkeypatch)
+    options = re.findall(r"^[│ ] (--[a-z-]+)", shown, re.MULTILINE)
+    wanted = FIRST[name].split()
+    assert options[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize("name", [*cli.VERBS, "train stage1"])
+def test_an_option_has_one_default(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for entry in help_entries(shown_help(name, capsys, monkeypatch)):
+        text = " ".join(entry.split())
+        assert not ("Default" in text and "(default:" in text), text
+        assert not re.search(r"\(default: ('')?\)", text), text
+
+
 def option_fields(config: Any) -> Iterator[str]:
     """Names of the fields that are options, those of embedded configurations too."""
     for name, hint in get_type_hints(config, include_extras=True).items():
@@ -275,9 +315,8 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == "lfpc: nowhere: no such file; a samples folder holds samples.jsonl beside its pictures\n"
+    assert done.stderr == (
+        "lfpc: nowhere: no such folder (a samples folder holds samples.jsonl beside its pictures)\n"
     )
 
 

@@ -154,6 +154,10 @@ def test_benchmarks_budgets_and_probes_in_one_command(tmp_path, data, capsys):
         4,
     )
     assert "truth: left out, no sample has boxes" in lines
+    places = [f"{task}/{budget}" for task in ("vstar", "hrbench-4k") for budget in (4, 16)]
+    assert lines[-5] == f"results: {out / 'results.json'}"
+    assert [line.split(": ")[0] for line in lines[-4:]] == places
+    assert sum("Too few questions to say" in line for line in lines) == 4  # said once, at the end
     assert any(
         line.startswith("vstar/16/own: accuracy ") and line.endswith("decided by rule 100.0%")
         for line in lines

@@ -242,3 +242,78 @@ def test_samples_may_come_from_a_generator_and_have_distinct_ids(data, tmp_path,
         with pytest.raises(SampleError, match=says):
             write_samples(wrong, data)
     assert (data / "samples.jsonl").read_bytes() == before
+
+
+# --- a folder that is not there
+
+
+@pytest.fixture
+def stage1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run folder with a checkpoint's folder, below the working directory."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "out/stage1/checkpoints/step-000080").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("out/stage1")
+
+
+CHECKPOINT_VERBS = (
+    "eval samples --out new --checkpoint",
+    "eval samples --out new --engine vllm --checkpoint",
+    "select samples --out new --checkpoint",
+    "ask samples/a.png What? --checkpoint",
+    "serve --port 0 --checkpoint",
+    "annotate samples --checkpoint",
+    "train stage1 --data samples --out new --init",
+    "train stage1 --engine verl --data samples --out new --init",
+    "mini measure --checkpoint",
+    "demo --out new --base",
+    "mini study --out new --base",
+    "mini pretrain --out new --init",
+    "merge --out new",
+    "card",
+)
+"""Every command that takes a checkpoint, up to its name."""
+
+
+@pytest.mark.parametrize("verb", CHECKPOINT_VERBS)
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("out/stage1/chekpoints/step-000080", "out/stage1/checkpoints/step-000080"),
+        ("out/stge1", "out/stage1"),  # the form of a hub id
+    ],
+)
+def test_a_mistyped_checkpoint_is_a_folder_that_is_not_there(
+    data: Path, stage1: Path, said: Callable[..., str], verb: str, typed: str, near: str
+) -> None:
+    heard = said(*verb.split(), typed)
+    assert f"{typed}: no such folder; did you mean {near}?" in heard
+    assert "hf download" not in heard
+    assert not Path("new").exists()
+
+
+def test_a_checkpoint_in_the_form_of_a_hub_id_may_be_one(
+    stage1: Path, said: Callable[..., str]
+) -> None:
+    heard = said("ask", "a.png", "What?", "--checkpoint", "Qwen/Some-Model")
+    assert heard.endswith(
+        "Qwen/Some-Model: no such folder (as a hub id it is not in the Hugging Face cache; "
+        "download it with `hf download Qwen/Some-Model`)"
+    )
+    heard = said("ask", "a.png", "What?", "--checkpoint", "otu/stage1")
+    assert "did you mean out/stage1?" in heard
+    for path in ("./Some-Model", "Some-Model", "a/b/c", "Qwen/.hidden"):
+        assert "hub id of the form owner/name" in said(
+            "ask", "a.png", "What?", "--checkpoint", path
+        )
+
+
+def test_other_mistyped_folders_name_the_nearest(
+    data: Path, stage1: Path, said: Callable[..., str]
+) -> None:
+    for words in ("check smples", "hardest smples --runs out/stge1 --out new"):
+        assert "smples: no such folder; did you mean samples?" in said("data", *words.split())
+    for words in ("report out/stge1", "probe out/stge1", "compare out/stge1 out/stage1"):
+        assert "out/stge1: no such folder; did you mean " in said(*words.split())

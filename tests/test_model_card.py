@@ -2,10 +2,13 @@
 
 import json
 
+import numpy
 import pytest
 from reports import made_up_record, write_run
+from safetensors.numpy import save_file
 
 from lfpc import cli
+from lfpc.policies.identity import checkpoint_identity
 from lfpc.storage.runs import Kind
 
 
@@ -59,6 +62,31 @@ def test_a_card_holds_settings_results_and_the_verdict_and_no_path(tmp_path, che
     assert "lora" not in card
     assert cli.main(run) == 1
     assert "README.md exists already; delete it or name another --out" in capsys.readouterr().err
+
+
+def test_a_card_rejects_evaluations_of_other_weights(tmp_path, checkpoint, capsys):
+    save_file({"w": numpy.ones(2)}, checkpoint / "model.safetensors")
+    weights = checkpoint_identity(checkpoint)["weights"]
+    for name, of in (("mine", weights), ("other", "0" * 32)):
+        evaluation(tmp_path / name, "own", [1] * 4)
+        file = tmp_path / name / "1024" / "own" / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"inputs": {"weights": of}}))
+    run = ["card", str(checkpoint), "--evaluations"]
+    assert cli.main([*run, str(tmp_path / "mine"), str(tmp_path / "other")]) == 1
+    assert (
+        f"{tmp_path / 'other/1024'}: evaluates other weights than those of {checkpoint} (its model "
+        f"was /home/ada/stage2)" in capsys.readouterr().err
+    )
+    assert not (checkpoint / "README.md").exists()
+    assert cli.main([*run, str(tmp_path / "mine")]) == 0
+    assert "Evaluated: `ada/stage2`.\n" in (checkpoint / "README.md").read_text()
+
+
+def test_a_card_says_which_evaluations_do_not_know_their_weights(tmp_path, checkpoint):
+    evaluation(tmp_path / "served", "own", [1] * 4)
+    assert cli.main(["card", str(checkpoint), "--evaluations", str(tmp_path / "served")]) == 0
+    card = (checkpoint / "README.md").read_text()
+    assert "Evaluated: `ada/stage2` (by its name; the weights are not recorded).\n" in card
 
 
 def test_a_card_needs_a_checkpoint_of_a_training(tmp_path, capsys):

@@ -339,8 +339,14 @@ def test_the_verbs_print_tables_and_say_where_the_figures_are(run, policy, tmp_p
     assert cli.main(["probe", str(run), "--probes", "noise,none", "--replay"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(run)
-    assert [line.split()[0] for line in lines[1:5]] == ["probe", "own", "noise", "none"]
-    assert lines[-1] == f"results: {run / 'results.json'}"
+    assert [line.split("  ")[0] for line in lines[1:5]] == [
+        "probe",
+        "own",
+        "noise (replay)",
+        "none (replay)",
+    ]
+    assert lines[-2] == f"results: {run / 'results.json'}"
+    assert "noise (replay) costs" in lines[-1]
     out = tmp_path / "figures" / "compare.json"
     assert cli.main(["compare", str(run), str(run), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -13,6 +13,7 @@ from lfpc.evaluation.timing import write_timings
 from lfpc.metrics.summary import Timing
 from lfpc.report import write_report
 from lfpc.report.reading import budget_histogram, read_runs
+from lfpc.report.tables import probe_table
 from lfpc.rewards import RewardTerms
 from lfpc.samples import Sample, write_samples
 from lfpc.storage.runs import Kind
@@ -84,6 +85,11 @@ def test_an_evaluation_is_one_arm_with_its_budgets_in_order(evaluated):
     )
     assert found.run_comparisons == []
     assert "comparisons" not in found.results
+    table = probe_table(found.results, lambda arm, budget: budget)
+    assert table.columns[2:] == ("noise", "noise (replay)")
+    assert [cell.text.split()[0] for cell in table.rows[0][2:]] == ["+100.0", "0.0"]
+    assert [bool(cell.href) for cell in table.rows[0][2:]] == [True, False]
+    assert "Replay: " in table.note
 
 
 def test_several_runs_are_compared_with_the_first(evaluated):

@@ -162,8 +162,11 @@ def test_a_dry_run_of_the_local_engine_needs_no_checkpoint(capsys):
     settings = next(line for line in shown.splitlines() if "settings" in line).split()[1:]
     assert settings[-2:] == ["--gradient-checkpointing", "True"]
     assert main([*words.split(), *settings]) == 0  # they can be typed as printed
-    assert main([*words.replace("--lora", "").split()]) == 0
-    assert "does not fit: use --lora, --freeze-vision" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main([*words.replace("--lora", "").split()]) == 1
+    shown = capsys.readouterr()
+    assert "does not fit: use --lora, --freeze-vision" in shown.out
+    assert shown.err.startswith("lfpc: the run does not fit; ")
 
 
 @pytest.mark.parametrize("half", [True, False])

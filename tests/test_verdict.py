@@ -16,7 +16,13 @@ from lfpc.evaluation.terminal import (
     gain_lines,
     probe_lines,
 )
-from lfpc.evaluation.verdict import crop_verdict, gain_verdict, tool_verdict, verdict_lines
+from lfpc.evaluation.verdict import (
+    crop_verdict,
+    gain_verdict,
+    named_verdicts,
+    tool_verdict,
+    verdict_lines,
+)
 from lfpc.metrics.summary import flat_figures
 from lfpc.records import EpisodeRecord, failed_record
 from lfpc.report import write_report
@@ -104,9 +110,20 @@ def test_a_seldom_tool_is_named():
 def test_another_probe_stands_in_for_noise_and_a_missing_picture_does_not():
     own, blind = answers([1] * 50), answers([0] * 50)
     assert crop_verdict(condition_results({"own": own, "none": blind})) is None
-    for probe in ("other", "other (replay)"):
-        said = crop_verdict(condition_results({"own": own, probe: blind}))
-        assert said.startswith("Uses its crops: another picture costs 100.0 points [")
+    for mark in ("", " (replay)"):
+        said = crop_verdict(condition_results({"own": own, f"other{mark}": blind}))
+        assert said.startswith(f"Uses its crops: another picture{mark} costs 100.0 points [")
+
+
+def test_verdicts_on_several_budgets_have_their_names():
+    own, blind = answers([1] * 50), answers([0] * 50)
+    uses, unsure = (condition_results({"own": own, "noise": shown}) for shown in (blind, own))
+    said = named_verdicts({"vstar/256": uses, "vstar/1024": unsure})
+    assert [line.split(": ")[:2] for line in said] == [
+        ["vstar/256", "Uses its crops"],
+        ["vstar/1024", "Too few questions to say"],
+    ]
+    assert named_verdicts({".": uses}) == verdict_lines(uses)
 
 
 def test_several_training_seeds_count_as_runs_and_not_as_questions():

@@ -227,6 +227,12 @@ def test_a_dry_run_shows_settings_and_estimate_and_needs_no_verl(capsys):
     assert "actor_rollout_ref.rollout.agent.num_workers" in shown
     assert "estimate for 3.8 billion parameters on 1 x 1 GPUs" in shown
     assert "  fits" in shown
+    assert main([*words.split(), "--cluster.gpu-gib", "8"]) == 1
+    shown = capsys.readouterr()
+    assert "does not fit: training: " in shown.out
+    assert shown.err == (
+        "lfpc: the run does not fit; the estimate names options that lower its memory\n"
+    )
 
 
 @pytest.mark.slow

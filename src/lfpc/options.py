@@ -8,7 +8,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import fields, replace
+from contextvars import ContextVar
+from dataclasses import fields, is_dataclass, replace
 from io import StringIO
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -18,6 +19,9 @@ from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
     UnsupportedTypeAnnotationError,
 )
 
@@ -139,6 +143,45 @@ def _may_be_absent(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | N
         is_instance=lambda value: value is None or spec.is_instance(value),
         str_from_instance=lambda value: [UNSET] if value is None else spec.str_from_instance(value),
     )
+
+
+_EMPTY = ("", "''", "'{}'")
+"""Empty values as tyro writes them in a help text."""
+_ARRANGING: ContextVar[bool] = ContextVar("arranging", default=False)
+
+
+@REGISTRY.struct_rule
+def _arranged(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """The options of a dataclass as tyro finds them, in the order of the help: those that the
+    class names in `FIRST`, then the others.
+    """
+    if _ARRANGING.get() or not is_dataclass(info.type):
+        return None
+    mark = _ARRANGING.set(True)  # the other rules are asked, not this one again
+    try:
+        spec = ConstructorRegistry.get_struct_spec(info)
+    finally:
+        _ARRANGING.reset(mark)
+    if not isinstance(spec, StructConstructorSpec):
+        return None
+    first: Sequence[str] = getattr(info.type, "FIRST", ())
+    order = {name: place for place, name in enumerate(first)}
+    arranged = sorted(spec.fields, key=lambda field: order.get(field.name, len(order)))
+    return replace(spec, fields=tuple(map(_helped, arranged)))
+
+
+def _helped(field: StructFieldSpec) -> StructFieldSpec:
+    """The option with its help on one line, and one default: an empty value is not shown, and None
+    only if the text does not say what happens then.
+    """
+    text = field.helptext() if callable(field.helptext) else field.helptext
+    said = field.default is None and "Default" in (text or "")
+
+    def hint(default: str) -> str:
+        return f"(default: {default})" if default not in _EMPTY and not said else ""
+
+    shown: Any = Annotated[field.type, tyro.conf.arg(help_behavior_hint=hint)]
+    return replace(field, helptext=text and " ".join(text.split()), type=shown)
 
 
 def parse(

@@ -17,6 +17,7 @@ from typing import Any, cast
 from lfpc.boxes import Box, coverage
 from lfpc.errors import BoxError, SampleError
 from lfpc.storage.files import LONE_SURROGATES, atomic_file, disk
+from lfpc.storage.near import missing_folder
 
 SAMPLES_FILE = "samples.jsonl"
 _TABLES = {".csv", ".tsv", ".parquet", ".xlsx"}
@@ -240,6 +241,10 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
         SampleError: no such file.
     """
     file = path / SAMPLES_FILE if path.is_dir() else path
+    if not path.exists() and not path.suffix:
+        raise SampleError(
+            f"{missing_folder(path)} (a samples folder holds {SAMPLES_FILE} beside its pictures)"
+        )
     if not file.is_file():
         raise SampleError(
             f"{file}: no such file; a samples folder holds {SAMPLES_FILE} beside its pictures"

@@ -7,8 +7,8 @@ declares are not repeated: the verb embeds that class (`lfpc.options.Embedded`).
 inside `run`, so that `lfpc --help` is quick and needs no torch.
 
 Exit codes: 0 done, 1 a failure explained in one sentence (also where results are written but lack
-questions), 2 wrong usage, 130 interrupted by Ctrl-C, 143 ended by SIGTERM,
-141 the reader of its output is gone.
+questions, and where a dry run does not fit), 2 wrong usage, 130 interrupted by Ctrl-C, 143 ended by
+SIGTERM, 141 the reader of its output is gone.
 LFPC_DEBUG=1 prints the traceback before that sentence. `lfpc --version` prints the version.
 """
 

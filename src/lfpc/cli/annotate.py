@@ -34,6 +34,8 @@ class Annotate(AskedModel):
         "lfpc annotate data/hard --checkpoint CHECKPOINT",
     )
 
+    FIRST: ClassVar = ("proposals", "hardest", "pictures", "by", *AskedModel.FIRST, "port")
+
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
     """Samples folder to change: samples.jsonl beside its pictures."""
     proposals: tuple[Path, ...] = ()

@@ -2,10 +2,10 @@
 `lfpc.cli`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -16,6 +16,7 @@ from lfpc.errors import ConfigError
 from lfpc.evaluation.judge_options import JudgeOptions
 
 if TYPE_CHECKING:
+    from lfpc.evaluation.incomplete import Shortfall
     from lfpc.evaluation.plan import Task
 
 
@@ -31,6 +32,8 @@ class Eval(AskedModel):
         "--model NAME --protocol deepeyes --budget 1024 16384 --out out/deepeyes",
         "lfpc eval data/test --checkpoint CHECKPOINT --temperature 1 --repeats 8 --out out/avg8",
     )
+
+    FIRST: ClassVar = ("tasks", "data", *AskedModel.FIRST, "probes", "no_tool")
 
     folder: Annotated[Positional[Path | None], arg(metavar="FOLDER")] = None
     """Samples folder; or give --tasks and --data."""
@@ -64,11 +67,11 @@ class Eval(AskedModel):
     --temperature above 0."""
 
     def run(self) -> str:
-        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
         from lfpc.evaluation.probes import NO_TOOL
         from lfpc.evaluation.stored import read_results
         from lfpc.evaluation.terminal import closing_lines, figure_lines
+        from lfpc.evaluation.verdict import named_verdicts
         from lfpc.published.benchmarks import benchmark
 
         names = several(self.tasks)
@@ -100,15 +103,15 @@ class Eval(AskedModel):
             repeats=self.repeats,
         )
         for result in found:
-            print(as_typed(f"{result.path}:\n{result}"))
+            print(as_typed("\n".join([f"{result.path}:", *result.lines()])))
         figures = {name: row for result in found for name, row in result.figures.items()}
         incomplete = read_results(self.out)["incomplete"]
         print(as_typed("\n".join(figure_lines(figures, incomplete))))
+        places = {one.path.relative_to(self.out).as_posix(): one.condition for one in found}
         if len(found) > 1:
-            places = {one.path.relative_to(self.out).as_posix(): one for one in found}
-            print("\n".join(closing_lines({at: one.condition for at, one in places.items()})))
-        check_complete(self.out, {name: incomplete.get(name) for name in figures})
-        return f"results: {self.out / 'results.json'}"
+            print("\n".join(closing_lines(places)))
+        last = [f"results: {self.out / 'results.json'}", *named_verdicts(places)]
+        return _said(last, self.out, {name: incomplete.get(name) for name in figures})
 
     def _budget(self, tasks: "Sequence[Task]") -> int | None:
         """The default budget; None: each sample's own."""
@@ -116,6 +119,18 @@ class Eval(AskedModel):
         from lfpc.policies.settings import read_settings
 
         return default_budget(tasks, self.checkpoint and read_settings(self.checkpoint))
+
+
+def _said(lines: Sequence[str], where: Path, incomplete: "Mapping[str, Shortfall | None]") -> str:
+    """The last lines of a command. If questions lack a verdict, they are printed and the error
+    follows.
+    """
+    from lfpc.evaluation.incomplete import check_complete
+
+    if any(incomplete.values()):
+        print("\n".join(lines))
+    check_complete(where, incomplete)
+    return "\n".join(lines)
 
 
 DEFAULT_PROBES = ("noise", "truth", "other", "none", "repeat")
@@ -135,6 +150,8 @@ class Probe(BackendOptions):
         "lfpc probe out/run --probes noise other --replay",
         "lfpc probe out/run --gain",
     )
+
+    FIRST: ClassVar = ("probes", "replay", "draws", "gain")
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
@@ -156,14 +173,15 @@ class Probe(BackendOptions):
 
     def run(self) -> str:
         from lfpc.evaluation.gain import LOOKS, read_gain
-        from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
         from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
         from lfpc.evaluation.terminal import gain_lines
+        from lfpc.evaluation.verdict import named_verdicts
 
         root = results_root(self.run_folder)
-        for place in find_places(self.run_folder).values():
+        found: dict[str, Mapping[str, Any]] = {}
+        for name, place in find_places(self.run_folder).items():
             backend = self.backend(self.base_url or recorded_backend(place.path))
             if self.gain:
                 looks = LOOKS if self.probes == DEFAULT_PROBES else several(self.probes)
@@ -179,11 +197,12 @@ class Probe(BackendOptions):
                 root=root,
                 backend=backend,
             )
-            print(as_typed(f"{place.path}\n{result}"))
+            found[name] = result.condition
+            print(as_typed("\n".join([str(place.path), *result.lines()])))
         incomplete = update_results(root)["incomplete"]
         names = names_below(self.run_folder, root)
-        check_complete(self.run_folder, {name: incomplete.get(name) for name in names})
-        return f"results: {root / RESULTS_FILE}"
+        last = [f"results: {root / RESULTS_FILE}", *named_verdicts(found)]
+        return _said(last, self.run_folder, {name: incomplete.get(name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

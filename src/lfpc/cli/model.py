@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
@@ -48,6 +48,16 @@ class BackendOptions:
 @dataclass(frozen=True, kw_only=True)
 class AnsweringModel(BackendOptions):
     """Options of the model: a checkpoint in this process, or a served model."""
+
+    FIRST: ClassVar = (
+        "out",
+        "checkpoint",
+        "base_url",
+        "model",
+        "protocol",
+        "options",
+        "budget",
+    )
 
     checkpoint: Path | None = None
     """Checkpoint to load into this process, a folder or a hub id in the local cache; or give

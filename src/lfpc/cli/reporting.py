@@ -76,7 +76,7 @@ class Card:
     checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")]
     """Checkpoint that `lfpc train` wrote."""
     evaluations: tuple[Path, ...] = ()
-    """Folders that `lfpc eval` wrote about it."""
+    """Folders that `lfpc eval` wrote about it; those of other weights are rejected."""
     title: str = ""
     """Heading of the card. Default: the names of run and checkpoint."""
     out: Path | None = None

@@ -11,7 +11,7 @@ from lfpc.cli.typed import as_typed
 from lfpc.cli.verb import Verb
 from lfpc.errors import ConfigError, Incomplete
 from lfpc.evaluation.judge_options import JudgeOptions
-from lfpc.options import Embedded
+from lfpc.options import Embedded, Group
 from lfpc.selection.config import SelectConfig
 
 SAMPLING = (
@@ -26,7 +26,7 @@ SAMPLING = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Select(AnsweringModel, JudgeOptions):
+class Select(AnsweringModel):
     """Resolution selection: choose each sample's first-view budget with the model to be trained."""
 
     EXAMPLES: ClassVar = (
@@ -43,6 +43,7 @@ class Select(AnsweringModel, JudgeOptions):
     """Folder of the model's answers, which selections may share. Default: inside the output
     folder."""
     config: Embedded[SelectConfig] = field(default_factory=SelectConfig)
+    judge: Group[JudgeOptions] = field(default_factory=JudgeOptions)
     batch: int = 64
     """Questions per batch of a checkpoint in this process; a server gets --concurrency at once."""
 
@@ -67,10 +68,10 @@ class Select(AnsweringModel, JudgeOptions):
             model=model.model,
             protocol=plain(model.protocol),
             sampling=replace(self.sampling, max_new_tokens=model.max_new_tokens),
-            judge=self.judge_model or self.judge or "",
+            judge=self.judge.judge_model or self.judge.judge or "",
         )
         samples = read_samples(self.data)
-        with FolderLock(self.out), self.asked_judge(self.out) as judge:
+        with FolderLock(self.out), self.judge.asked_judge(self.out) as judge:
             policy = any_policy(model, backend, tools=False)
             found = select(
                 samples,

@@ -28,6 +28,8 @@ class Serve(AskedModel):
         "lfpc serve --base-url http://127.0.0.1:8000/v1 --model NAME --protocol deepeyes",
     )
 
+    FIRST: ClassVar = (*AskedModel.FIRST, "port", "public")
+
     budget: int | None = None
     """Visual tokens of the first view. Default: the checkpoint's (lfpc.json), else 1024."""
     port: int = 8017

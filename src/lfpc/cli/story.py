@@ -28,6 +28,14 @@ SplitName = Literal[
 ]
 
 
+def _check_checkpoint(checkpoint: Path | None) -> None:
+    """Raise a CheckpointError before anything is written, if a given one is not there."""
+    from lfpc.policies.bases import model_type
+
+    if checkpoint is not None:
+        model_type(checkpoint)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     """Run the paper in miniature: data, resolution selection, baseline, Stage I and II, evaluation,
@@ -46,6 +54,7 @@ class Demo:
         from lfpc.evaluation.stored import read_results
         from lfpc.mini.demo import TABLE_FILE, demo
 
+        _check_checkpoint(self.config.base)
         page = demo(self.config)
         out = self.config.out
         print((out / TABLE_FILE).read_text(encoding="utf-8"))
@@ -64,6 +73,7 @@ class MiniStudy:
     def run(self) -> str:
         from lfpc.mini.study import study
 
+        _check_checkpoint(self.config.base)
         page = study(self.config)
         return (
             f"comparisons: {self.config.out / 'study.md'}\nopen {page} "
@@ -112,6 +122,7 @@ class MiniPretrain:
                 "of it"
             ) from None
 
+        _check_checkpoint(self.config.init)
         return f"checkpoint: {pretrain(self.config)}"
 
 

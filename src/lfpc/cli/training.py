@@ -12,6 +12,7 @@ from lfpc.cli.verb import Verb
 
 if TYPE_CHECKING:
     from lfpc.training.config import TrainConfig
+    from lfpc.training.verl.estimate import Preview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,41 +40,43 @@ class Train:
         from lfpc.training.presets import preset
 
         asked = parsed(preset(self.preset), self.options, prog=f"lfpc train {self.preset}")
-        if asked.hardware and asked.engine != "verl":
+        launch = asked.launch
+        if launch.hardware and launch.engine != "verl":
             raise ConfigError("--hardware needs --engine verl")
-        if asked.stop_after is not None and not asked.stop_after > 0:
-            raise ConfigError(f"--stop-after must be above 0 minutes, got {asked.stop_after:g}")
-        if not asked.dry_run:
+        if launch.stop_after is not None and not launch.stop_after > 0:
+            raise ConfigError(f"--stop-after must be above 0 minutes, got {launch.stop_after:g}")
+        if not launch.dry_run:
             _check_given(asked.run)
             if not (asked.run.out / "checkpoints").is_dir():  # a run that resumes has its own
                 model_type(asked.run.init)
-        if asked.engine == "verl":
-            from lfpc.training.verl import launch
+        if launch.engine == "verl":
+            from lfpc.training.verl.launch import preview as verl_preview
+            from lfpc.training.verl.launch import train as verl_train
 
-            if asked.trackers:
+            if launch.trackers:
                 raise ConfigError(
                     "--wandb and --trackio need the local engine; for verl set its own loggers "
                     "(--cluster.verl trainer.logger=...)"
                 )
-            if asked.stop_after is not None:
+            if launch.stop_after is not None:
                 raise ConfigError(
                     "--stop-after needs the local engine; --engine verl stops at a step, "
                     "--cluster.stop-at"
                 )
             if asked.judge.judge:
                 raise ConfigError("--judge needs the local engine; leave it out")
-            if asked.dry_run:
-                return launch.preview(asked.run, asked.cluster)
-            return f"checkpoint: {launch.train(asked.run, asked.cluster)} (run: {asked.run.out})"
+            if launch.dry_run:
+                return _shown(verl_preview(asked.run, asked.cluster))
+            return f"checkpoint: {verl_train(asked.run, asked.cluster)} (run: {asked.run.out})"
         from lfpc.training.local import preview, train
         from lfpc.training.state import checkpoint_folder
 
-        if asked.dry_run:
-            return preview(asked.run, asked.cluster)
-        limit = math.inf if asked.stop_after is None else 60 * asked.stop_after
+        if launch.dry_run:
+            return _shown(preview(asked.run, asked.cluster))
+        limit = math.inf if launch.stop_after is None else 60 * launch.stop_after
         with asked.judge.asked_judge(asked.run.out) as judge:
             run = replace(asked.run, judge=judge.config.model if judge else "")
-            folder = train(run, judge=judge, trackers=asked.trackers, stop_after_s=limit)
+            folder = train(run, judge=judge, trackers=launch.trackers, stop_after_s=limit)
         steps = asked.run.steps
         if folder != checkpoint_folder(asked.run.out, steps):
             print(f"stopped before step {steps}, as --stop-after asks; the same command resumes")
@@ -81,6 +84,20 @@ class Train:
             command = f"lfpc eval HELD_OUT --checkpoint {folder} --probes own noise --out EVAL"
             print(f"evaluate it: {command}", file=sys.stderr)
         return f"checkpoint: {folder} (run: {asked.run.out})"
+
+
+def _shown(found: "Preview") -> str:
+    """The text of a dry run.
+
+    Raises:
+        ConfigError: the run does not fit; the text is printed.
+    """
+    from lfpc.errors import ConfigError
+
+    if not found.fits:
+        print(found.text)
+        raise ConfigError("the run does not fit; the estimate names options that lower its memory")
+    return found.text
 
 
 def _check_given(run: "TrainConfig") -> None:

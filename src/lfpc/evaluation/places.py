@@ -11,13 +11,11 @@ from pathlib import Path
 
 from lfpc.errors import RunError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.probes import OWN, average_draws
-from lfpc.evaluation.results import (
-    REPLAYED,
-    Condition,
-)
+from lfpc.evaluation.probes import OWN, average_draws, name_in_results
+from lfpc.evaluation.results import Condition
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord, read_records
+from lfpc.storage.near import missing_folder
 from lfpc.storage.runs import CONFIG_FILE, Kind, RunFolder, is_run, read_run
 from lfpc.storage.typed import config_from_plain
 
@@ -52,9 +50,11 @@ def find_evaluations(root: Path) -> list[Evaluation]:
     """Every evaluation at or below `root`, sorted by path.
 
     Raises:
-        RunError: no evaluation, or an unreadable run folder.
+        RunError: no such folder, no evaluation, or an unreadable run folder.
     """
-    files = sorted(root.rglob(CONFIG_FILE)) if root.is_dir() else []
+    if not root.is_dir():
+        raise RunError(f"{missing_folder(root)} (name one that lfpc eval wrote)")
+    files = sorted(root.rglob(CONFIG_FILE))
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
     found = [as_evaluation(run) for run in runs if run.kind == Kind.EVALUATION]
     if not found:
@@ -190,9 +190,8 @@ def study_records(
             found[Condition(place.arm, place.budget, probe, place.seed)] = some
         if any(one.config.replay for one in place.evaluations()):
             for probe, some in place_records(place, replay=True, known=known).items():
-                if probe != OWN:
-                    name = f"{probe}{REPLAYED}"
-                    found[Condition(place.arm, place.budget, name, place.seed)] = some
+                name = name_in_results(probe, replay=True)
+                found[Condition(place.arm, place.budget, name, place.seed)] = some
     return found
 
 

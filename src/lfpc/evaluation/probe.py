@@ -8,7 +8,14 @@ from pathlib import Path
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_records
-from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, samples_of_probe
+from lfpc.evaluation.probes import (
+    OWN,
+    PROBES,
+    RANDOM,
+    check_probe_names,
+    name_in_results,
+    samples_of_probe,
+)
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
 from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
@@ -97,7 +104,8 @@ def probe_run(
                 backend=backend_name(backend),
                 progress=progress,
             )
-        by_probe = place_records(place_at(place), replay=replay, known=known)
+        found = place_records(place_at(place), replay=replay, known=known)
+        by_probe = {name_in_results(name, replay=replay): found[name] for name in found}
         return EvaluationResult(
             path=place,
             root=root or place,

@@ -5,7 +5,7 @@ function that makes the Look.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -99,8 +99,21 @@ no-tool     nothing: the model is not offered the tool
 SWAPPED = ("noise", "other", "noise-added", "mean", "black", "blur")
 """Probes that show something without the answer, in the order in which a verdict prefers them. A
 missing picture is none of them, as a model may never have seen its message."""
+REPLAYED = " (replay)"
+"""Suffix of the name of a replayed probe, beside those that were played."""
 RANDOM = ("noise", "noise-added", "other", "random")
 """Probes that depend on a seed."""
+
+
+def name_in_results(probe: str, *, replay: bool) -> str:
+    """The name of a probe where replayed ones stand beside those that were played."""
+    return f"{probe}{REPLAYED}" if replay and probe != OWN else probe
+
+
+def swapped_probe(ran: Collection[str]) -> str | None:
+    """The name of the first probe of `SWAPPED` that ran, played before replayed; None: none did."""
+    names = (f"{probe}{how}" for probe in SWAPPED for how in ("", REPLAYED))
+    return next((name for name in names if name in ran), None)
 
 
 def check_probe_names(names: Sequence[str], known: Sequence[str] = tuple(PROBES)) -> None:

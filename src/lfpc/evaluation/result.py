@@ -65,9 +65,13 @@ class EvaluationResult:
             raise ConfigError(f"{self.path} holds no probe {probe!r}; run so far: {known}")
         return accuracy_drop(self.records[OWN], self.records[probe])
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """The table with its notes, without the verdict."""
         left_out = [f"{probe}: left out, no sample has boxes" for probe in self.left_out]
-        return "\n".join([*probe_lines(self.condition), *left_out, *verdict_lines(self.condition)])
+        return [*probe_lines(self.condition), *left_out]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.lines(), *verdict_lines(self.condition)])
 
     def __repr__(self) -> str:
         return str(self)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lfpc.answers import normalise
 from lfpc.evaluation.differences import difference_row
-from lfpc.evaluation.probes import NO_TOOL, SWAPPED, paired
+from lfpc.evaluation.probes import NO_TOOL, paired, swapped_probe
 from lfpc.metrics.statistics import clustered_wilson
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
@@ -46,7 +46,7 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
     if alone is not None and (pairs := paired(mine, alone)):
         found["call_gain"] = _share(pairs, [a.score * (1 - b.score) for a, b in pairs])
         found["call_harm"] = _share(pairs, [b.score * (1 - a.score) for a, b in pairs])
-    swapped = next((probe for probe in SWAPPED if probe in by_probe), None)
+    swapped = swapped_probe(by_probe)
     if swapped is None:
         return found
     found["swapped"] = swapped

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lfpc.evaluation.probes import NO_TOOL, OWN, SWAPPED
+from lfpc.evaluation.probes import NO_TOOL, OWN, REPLAYED, SWAPPED, swapped_probe
 
 RELEVANT = 0.05
 """A drop of this size matters: "no sign" needs pairs that would show it with 80 % power, and below
@@ -31,10 +31,7 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
         condition: see `lfpc.evaluation.results.condition_results`.
     """
     probes = condition["probes"]
-    probe = next(
-        (name for one in SWAPPED for name in probes if name == one or name == f"{one} (replay)"),
-        None,
-    )
+    probe = swapped_probe(probes)
     if probe is None:
         return None
     own, shown = condition["summary"], probes[probe]
@@ -49,7 +46,8 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     pairs = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
     if low is None or high is None or row["smallest"] is None:
         return f"Too few questions to say: {pairs} about {row['clusters']} pictures."
-    what = _SHOWN[probe.removesuffix(" (replay)")]
+    shown_name = probe.removesuffix(REPLAYED)
+    what = _SHOWN[shown_name] + probe.removeprefix(shown_name)
     size = f"{_points(row['delta'])} points [{_points(low)}, {_points(high)}] of {pairs}"
     if row["p"] < _LEVEL and low > 0:
         how = "Hardly uses" if high < RELEVANT else "Uses"
@@ -89,6 +87,15 @@ def tool_verdict(condition: Mapping[str, Any]) -> str | None:
 def verdict_lines(condition: Mapping[str, Any]) -> list[str]:
     """`crop_verdict` and `tool_verdict`, as far as their probes ran."""
     return [line for line in (crop_verdict(condition), tool_verdict(condition)) if line]
+
+
+def named_verdicts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`verdict_lines` of each condition, after its name if there are several."""
+    return [
+        f"{name}: {line}" if len(found) > 1 else line
+        for name, condition in found.items()
+        for line in verdict_lines(condition)
+    ]
 
 
 def gain_verdict(results: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import CheckpointError, first_line
-from lfpc.policies.settings import local_folder
+from lfpc.policies.settings import local_folder, there
 
 ADAPTER_CONFIG = "adapter_config.json"
 _UNKNOWN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")
@@ -31,7 +31,8 @@ def model_type(path: Path) -> str:
     Raises:
         CheckpointError: no such folder, or no such file.
     """
-    file = weights_folder(path) / "config.json"
+    folder = there(path)
+    file = (base_of(folder) or folder) / "config.json"
     if not file.is_file():
         raise CheckpointError(
             f"{path}: no config.json in it; a checkpoint is a Hugging Face folder "

@@ -15,9 +15,11 @@ from typing import Literal
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.images import CropRules
 from lfpc.protocols import PROTOCOLS, ProtocolFile
+from lfpc.storage.near import missing_folder
 from lfpc.storage.typed import config_from_plain, plain
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""Exactly owner/name; anything else is a path."""
 SETTINGS_FILE = "lfpc.json"
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -102,10 +104,27 @@ def local_folder(checkpoint: Path) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+        if checkpoint.parent.is_dir():  # out/chekpoint
+            raise CheckpointError(missing_folder(checkpoint)) from error
         raise CheckpointError(
-            f"{name}: neither a folder nor in the Hugging Face cache; download it with "
-            f"`hf download {name}`"
+            f"{missing_folder(checkpoint)} (as a hub id it is not in the Hugging Face cache; "
+            f"download it with `hf download {name}`)"
         ) from error
+
+
+def there(checkpoint: Path) -> Path:
+    """`local_folder`, which exists.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    folder = local_folder(checkpoint)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{missing_folder(checkpoint)} (a checkpoint is a Hugging Face folder, or a hub id of "
+            f"the form owner/name in the local cache)"
+        )
+    return folder
 
 
 def checkpoint_name(checkpoint: Path) -> str:
@@ -122,13 +141,12 @@ def checkpoint_settings(checkpoint: Path) -> CheckpointSettings:
     Raises:
         CheckpointError: see `local_folder` and `read_settings`.
     """
-    folder = local_folder(checkpoint)
+    folder = there(checkpoint)
     found = read_settings(folder)
     if found is not None:
         return found
     used = CheckpointSettings(protocol=_family_protocol(folder))
-    if folder.is_dir():
-        _warn_of_defaults(checkpoint, used)
+    _warn_of_defaults(checkpoint, used)
     return used
 
 

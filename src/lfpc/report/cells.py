@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from lfpc.evaluation.incomplete import Shortfall
+from lfpc.evaluation.probes import REPLAYED
 from lfpc.evaluation.results import lost
 from lfpc.report.numbers import with_interval
 
@@ -95,8 +96,9 @@ def episodes_link(
 
 
 def probe_name(probe: str) -> str:
-    """What a probe shows for a crop, in words."""
-    return PROBE_NAMES.get(probe, probe)
+    """What a probe shows for a crop, in words; a replayed one has its mark."""
+    played = probe.removesuffix(REPLAYED)
+    return PROBE_NAMES.get(played, played) + probe.removeprefix(played)
 
 
 def lost_kind(probe: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 import lfpc
 from lfpc.errors import CheckpointError, RunError
-from lfpc.evaluation.places import find_places, study_records
+from lfpc.evaluation.places import Place, find_places, study_records
 from lfpc.evaluation.results import lost
 from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.evaluation.verdict import verdict_lines
-from lfpc.policies.settings import SETTINGS_FILE, read_settings
+from lfpc.policies.identity import WEIGHTS, checkpoint_identity
+from lfpc.policies.settings import SETTINGS_FILE, read_settings, there
 from lfpc.report.cells import conditions, interval_text
 from lfpc.report.markup import markdown
 from lfpc.report.numbers import number, percent, points
@@ -44,13 +45,15 @@ def model_card(checkpoint: Path, evaluations: Sequence[Path] = (), *, title: str
         title: heading; empty: the names of run and checkpoint.
     Raises:
         CheckpointError: no `lfpc.json`, or an unreadable one.
-        RunError: no evaluation at or below a folder, or an unreadable one.
+        RunError: no evaluation at or below a folder, an unreadable one, or one of other weights.
     """
-    settings = read_settings(checkpoint)
+    settings = read_settings(there(checkpoint))
     if settings is None:
         raise CheckpointError(
             f"{checkpoint} has no {SETTINGS_FILE}; name a checkpoint that lfpc train wrote"
         )
+    places = {folder: list(find_places(folder).values()) for folder in evaluations}
+    _check_weights(checkpoint, [place for some in places.values() for place in some])
     trained = _training(checkpoint)
     run = checkpoint.resolve().parent.parent.name
     parts = [
@@ -64,7 +67,7 @@ def model_card(checkpoint: Path, evaluations: Sequence[Path] = (), *, title: str
         "## Use\n",
         f"`lfpc eval`, `ask` and `serve` read the settings of training from `{SETTINGS_FILE}`.\n",
         markdown(("setting", "value"), _cells(plain(settings)), left=2),
-        *(_results(folder) for folder in evaluations),
+        *(_results(folder, some) for folder, some in places.items()),
         "## Limits\n",
         "Accuracy does not say whether the model looks; the verdicts on crops do. Intervals are at "
         "95 % over pictures, of one training run unless several seeds are named.\n",
@@ -109,8 +112,33 @@ def _cells(settings: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield name, str(value)
 
 
-def _results(folder: Path) -> str:
-    places = list(find_places(folder).values())
+def _check_weights(checkpoint: Path, places: Sequence[Place]) -> None:
+    """Check that the evaluations are of this checkpoint, as far as they know their weights: those
+    of a server do not.
+
+    Raises:
+        RunError: one is of other weights.
+    """
+    known = {place.path: place.own for place in places if WEIGHTS in place.own.run.inputs}
+    if not known or not (weights := checkpoint_identity(checkpoint).get(WEIGHTS)):
+        return
+    for folder, own in known.items():
+        if own.run.inputs[WEIGHTS] != weights:
+            raise RunError(
+                f"{folder}: evaluates other weights than those of {checkpoint} (its model was "
+                f"{own.config.model}); name evaluations of this checkpoint"
+            )
+
+
+def _evaluated(place: Place) -> str:
+    """The model of an evaluation, and whether it is known to be this checkpoint."""
+    known = (
+        "" if WEIGHTS in place.own.run.inputs else " (by its name; the weights are not recorded)"
+    )
+    return f"`{_name(place.own.config.model)}`{known}"
+
+
+def _results(folder: Path, places: Sequence[Place]) -> str:
     results = fresh_results(folder) or results_of(places, study_records(places))
     rows: list[tuple[str, ...]] = []
     verdicts: list[str] = []
@@ -136,7 +164,7 @@ def _results(folder: Path) -> str:
         "lost under noise, points",
         "visual tokens",
     )
-    models = ", ".join(dict.fromkeys(f"`{_name(one.own.config.model)}`" for one in places))
+    models = ", ".join(dict.fromkeys(map(_evaluated, places)))
     said = "\n".join(verdicts)
     return (
         f"## Results: {folder.name}\n\nEvaluated: {models}.\n\n"

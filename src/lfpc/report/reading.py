@@ -11,14 +11,15 @@ from typing import Any
 from lfpc.errors import RunError, SampleError
 from lfpc.evaluation.gain import GAIN_FOLDER, readouts
 from lfpc.evaluation.places import Place, find_places, study_records
-from lfpc.evaluation.probes import OWN
-from lfpc.evaluation.results import REPLAYED, Condition
+from lfpc.evaluation.probes import OWN, name_in_results
+from lfpc.evaluation.results import Condition
 from lfpc.evaluation.stored import fresh_results, results_of
 from lfpc.metrics.summary import Records
 from lfpc.records import read_records
 from lfpc.report.evidence import TRAINING, DataFacts, Evidence, Gains, Origin, merged
 from lfpc.samples import SAMPLES_FILE, read_samples
 from lfpc.storage.files import read_json
+from lfpc.storage.near import missing_folder
 from lfpc.storage.runs import CONFIG_FILE, ENVIRONMENT_FILE, Kind, RunFolder, is_run, read_run
 
 
@@ -47,7 +48,7 @@ def read_evidence(folder: Path) -> Evidence:
     """
     if not folder.is_dir():
         raise RunError(
-            f"{folder}: no such folder; name what lfpc demo, lfpc train or lfpc eval wrote"
+            f"{missing_folder(folder)} (name what lfpc demo, lfpc train or lfpc eval wrote)"
         )
     files = sorted(folder.rglob(CONFIG_FILE))
     runs = [read_run(file.parent) for file in files if is_run(file.parent)]
@@ -97,7 +98,12 @@ def _evaluated(folder: Path, places: Sequence[Place]) -> Evidence:
     """The evidence of evaluations; replayed probes have their own names."""
     records = study_records(places)
     origins = {
-        Condition(place.arm, place.budget, _probe_name(one.config), place.seed): _origin(one.run)
+        Condition(
+            place.arm,
+            place.budget,
+            name_in_results(one.config.probe, replay=one.config.replay),
+            place.seed,
+        ): _origin(one.run)
         for place in places
         for one in reversed(place.evaluations())
     }
@@ -122,10 +128,6 @@ def _gains(place: Place, records: Records) -> Gains:
         for name, some in logprobs.items()
         if OWN in some
     }
-
-
-def _probe_name(config: Any) -> str:
-    return f"{config.probe}{REPLAYED}" if config.replay else config.probe
 
 
 def _training(run: RunFolder, arm: str) -> Evidence:

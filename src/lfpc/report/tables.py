@@ -5,7 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.gain import NOTHING as NO_GAIN
 from lfpc.evaluation.incomplete import share
-from lfpc.evaluation.probes import NO_TOOL
+from lfpc.evaluation.probes import NO_TOOL, REPEAT, REPLAYED
 from lfpc.evaluation.results import lost
 from lfpc.report.cells import (
     METRIC_NAMES,
@@ -101,9 +101,10 @@ def results_table(results: Mapping[str, Any], name: Namer) -> Table:
 def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
     """Accuracy lost under each probe."""
     ran = [
-        probe
+        name
         for probe in PROBE_NAMES
-        if any(probe in found["probes"] for *_, found in conditions(results))
+        for name in (probe, f"{probe}{REPLAYED}")
+        if any(name in found["probes"] for *_, found in conditions(results))
     ]
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
@@ -117,20 +118,25 @@ def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
         for probe in ran:
             text = points(lost(found, probe)) + share(incomplete(found, probe))
             shown = episodes_link(arm, budget, lost_kind(probe))
-            yield Cell(text, shown if text != NOTHING else "")
+            yield Cell(text, shown if text != NOTHING and probe in PROBE_NAMES else "")
 
     rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
         "Accuracy lost, in points, when something else is shown for every crop, with its 95 % "
         "interval; pairs of answers to the same question, fewer where only some have boxes."
     )
-    if "repeat" in ran:
-        note += " The last column repeats the ordinary run, to show chance."
+    if any(REPLAYED in probe for probe in ran):
+        note += (
+            " Replay: the recorded replies up to the first crop are kept, so that only what "
+            "follows can differ."
+        )
+    if any(probe.startswith(REPEAT) for probe in ran):
+        note += f" {PROBE_NAMES[REPEAT].capitalize()}: repeats the ordinary run, to show chance."
     return Table(
         "probes",
         "Crop dependence",
         note,
-        ("condition", "pairs", *(PROBE_NAMES[probe] for probe in ran)),
+        ("condition", "pairs", *(probe_name(probe) for probe in ran)),
         rows,
     )
 

@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
@@ -104,6 +104,8 @@ class SamplerLimits(VllmLimits):
 class TrainConfig(Transformers):
     """One run of reinforcement learning, from a checkpoint and a samples folder to a checkpoint."""
 
+    FIRST: ClassVar = ("data", "init", "out", "validation", "protocol", "steps", "lora", "seed")
+
     data: Changeable[Path] = Path("data")
     """Samples folder to train on."""
     init: Changeable[Path] = Path("checkpoint")
@@ -125,7 +127,7 @@ class TrainConfig(Transformers):
     """Resolution of a crop, in visual tokens."""
     protocol: Annotated[str | ProtocolFile, PROTOCOL_OPTION] = "qwen2_5_vl"
     """Prompt and reply format of the model's family, or a TOML file with a fine-tune's own;
-    docs/protocols.md describes both. Default on the command line: the checkpoint's."""
+    docs/protocols.md describes both. With --init on the command line: that of the checkpoint."""
     max_turns: int = 6
     """Turn limit of an episode."""
 
@@ -167,7 +169,7 @@ class TrainConfig(Transformers):
     warmup: int = 0
     """Steps of linear learning-rate warm-up."""
     decay: bool = False
-    """Linear learning-rate decay after the warm-up, to 0 after the last step. Default: constant.
+    """Linear learning-rate decay after the warm-up, to 0 after the last step.
     Local engine only."""
     optimizer: Optimizer = "adamw"
     """Optimiser. adamw-8bit keeps its two moments in 8 bits and needs the package bitsandbytes and

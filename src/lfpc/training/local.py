@@ -98,7 +98,7 @@ from lfpc.training.statistics import (
 from lfpc.training.trackers import Tracker, TrackerName, opened
 from lfpc.training.update import Learner, summed_up
 from lfpc.training.verl.clusters import Cluster
-from lfpc.training.verl.estimate import assumption, shape_of_run
+from lfpc.training.verl.estimate import Preview, assumption, shape_of_run
 from lfpc.training.verl.shape import shape_of_checkpoint
 
 log = logging.getLogger(__name__)
@@ -506,8 +506,8 @@ def fitted_to(config: TrainConfig, device: torch.device) -> TrainConfig:
     return config
 
 
-def preview(config: TrainConfig, cluster: Cluster) -> str:
-    """The estimate of a run on this machine's device, or on a GPU of --gpu-memory, as text.
+def preview(config: TrainConfig, cluster: Cluster) -> Preview:
+    """The estimate of a run on this machine's device, or on a GPU of --gpu-memory.
 
     Args:
         config: the run; without its checkpoint, the model is `cluster.model`.
@@ -518,7 +518,7 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
     gib = config.gpu_memory or device_gib(device) or GPU_GIB
     half = dtype == torch.bfloat16 or (with_gpu and config.dtype == "auto")
     found = report(config, shape_of_run(config, cluster), gib, half=half, cluster=cluster)
-    return assumption(config, cluster) + found
+    return replace(found, text=assumption(config, cluster) + found.text)
 
 
 def _seed(*parts: int) -> int:

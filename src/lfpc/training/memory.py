@@ -30,6 +30,7 @@ from lfpc.training.verl.estimate import (
     GIB,
     USABLE,
     Load,
+    Preview,
     play_seconds,
     typical_load,
     update_seconds,
@@ -204,8 +205,8 @@ def advice(config: TrainConfig, *, half: bool) -> Iterator[str]:
 
 def report(
     config: TrainConfig, shape: ModelShape, gib: float, *, half: bool, cluster: Cluster
-) -> str:
-    """The estimate of a run as text.
+) -> Preview:
+    """The estimate of a run.
 
     Args:
         config: the run.
@@ -246,7 +247,8 @@ def report(
         f"{(play + update) * config.steps / 3600:.1f} h per run on "
         f"{cluster.gpu_tflops:g} TFLOP/s and {cluster.gpu_tbps:g} TB/s",
     ]
-    if total > USABLE * gib:
-        options = ", ".join(advice(config, half=half))
-        return "\n".join([*lines, f"  does not fit: use {options}"])
-    return "\n".join([*lines, "  fits"])
+    fits = total <= USABLE * gib
+    lines.append(
+        "  fits" if fits else f"  does not fit: use {', '.join(advice(config, half=half))}"
+    )
+    return Preview("\n".join(lines), fits=fits)

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from lfpc.errors import CheckpointError
 from lfpc.evaluation.judge_options import JudgeOptions
-from lfpc.options import Group, configuration_errors, parse
+from lfpc.options import Embedded, Group, configuration_errors, parse
 from lfpc.policies.settings import checkpoint_settings
 from lfpc.protocols import ProtocolFile, protocol_given, protocol_named
 from lfpc.training.config import TrainConfig
@@ -20,18 +18,15 @@ HARDWARE_OPTION = "--hardware"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """One run of reinforcement learning."""
+class LaunchOptions:
+    """Engine, trackers, time limit and dry run."""
 
-    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     engine: Literal["local", "verl"] = "local"
     """Training engine. local: this process, one device; verl: the GPUs of one or several machines
     (docs/cluster.md)."""
     hardware: str | None = None
     """Hardware preset of the verl engine, with batch, lengths and machines: paper, node4, gpu1 or
     nodes2. Other options override it."""
-    cluster: Cluster = field(default_factory=Cluster)
-    """Machines of the verl engine."""
     wandb: bool = False
     """Send metrics and some episodes to Weights & Biases."""
     trackio: bool = False
@@ -39,16 +34,27 @@ class TrainOptions:
     stop_after: float | None = None
     """Minutes after which to save and stop, for queues with a time limit; the same command resumes.
     Local engine only; for verl --cluster.stop-at names a step."""
-    judge: Group[JudgeOptions] = field(default_factory=JudgeOptions)
     dry_run: bool = False
-    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop.
-    Speeds of a GPU are --cluster.gpu-tflops and --cluster.gpu-tbps."""
+    """Print estimates of memory and time, for verl with its settings, checked by verl, and stop,
+    with exit code 1 if the run does not fit. Speeds of a GPU are --cluster.gpu-tflops and
+    --cluster.gpu-tbps."""
 
     @property
     def trackers(self) -> list[TrackerName]:
         """Names of the local engine's trackers besides TensorBoard."""
         names: tuple[TrackerName, ...] = ("wandb", "trackio")
         return [name for name in names if getattr(self, name)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """One run of reinforcement learning."""
+
+    run: Embedded[TrainConfig] = field(default_factory=TrainConfig)
+    launch: Group[LaunchOptions] = field(default_factory=LaunchOptions)
+    cluster: Cluster = field(default_factory=Cluster)
+    """Machines of the verl engine."""
+    judge: Group[JudgeOptions] = field(default_factory=JudgeOptions)
 
 
 def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOptions:
@@ -62,7 +68,8 @@ def parsed(config: TrainConfig, words: Sequence[str], *, prog: str) -> TrainOpti
     cluster = Cluster()
     if name is not None:
         config, cluster = hardware(name, config)
-    default = TrainOptions(run=config, cluster=cluster, hardware=name)
+    launch = LaunchOptions(hardware=name)
+    default = TrainOptions(run=config, cluster=cluster, launch=launch)
     with configuration_errors():
         return parse(TrainOptions, words, prog=prog, default=default)
 

@@ -27,7 +27,7 @@ from lfpc.policies.bases import base_of
 from lfpc.policies.qwen.adapters import each_adapter, merge_adapters
 from lfpc.policies.qwen.checkpoint import dtype_of, load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.sums import check_sums
-from lfpc.policies.settings import read_settings
+from lfpc.policies.settings import read_settings, there
 
 FLOAT32 = torch.finfo(torch.float32).eps / 2
 """Unit roundoff of float32."""
@@ -41,7 +41,7 @@ def merge(adapters: Path, out: Path) -> Path:
         CheckpointError: no checkpoint of adapters, `out` exists, a merged layer computes other
             outputs than with its adapters, or the disk refuses.
     """
-    base = base_of(adapters)
+    base = base_of(there(adapters))
     if base is None:
         raise CheckpointError(f"{adapters}: no adapters in it; a plain checkpoint needs no merging")
     if out.exists():

@@ -214,6 +214,15 @@ def checkpoint_bytes(shape: ModelShape, config: TrainConfig) -> int:
     return 16 * trained + (8 * frozen if config.lora is None else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a dry run finds."""
+
+    text: str
+    fits: bool
+    """Whether the estimated memory is there."""
+
+
 def estimate(config: TrainConfig, cluster: Cluster, load: Load | None = None) -> Estimate:
     """The estimate of a run, with advice if it does not fit."""
     shape = shape_of_run(config, cluster)

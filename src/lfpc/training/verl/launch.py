@@ -31,7 +31,7 @@ from lfpc.training.verl.checkpoints import (
     saved_step,
 )
 from lfpc.training.verl.clusters import Cluster
-from lfpc.training.verl.estimate import assumption, estimate, report
+from lfpc.training.verl.estimate import Preview, assumption, estimate, report
 from lfpc.training.verl.translate import settings, settings_lines, state_folder
 from lfpc.training.verl.versions import NEEDED, check_versions, installed_version, needed
 
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 SETTINGS_FILE = "settings.json"
 
 
-def preview(config: TrainConfig, cluster: Cluster) -> str:
-    """Verl's settings, checked by verl if installed, with the estimate, as text."""
+def preview(config: TrainConfig, cluster: Cluster) -> Preview:
+    """Verl's settings, checked by verl if installed, with the estimate."""
     values = settings(config, cluster)
     verl = installed_version("verl")
     if verl is None:
@@ -51,8 +51,10 @@ def preview(config: TrainConfig, cluster: Cluster) -> str:
 
         composed(values, cluster)
         checked = f"checked by verl {verl}"
-    found = assumption(config, cluster) + report(estimate(config, cluster), cluster)
-    return f"{settings_lines(values)}\n\n{found}\n\nsettings of verl: {checked}"
+    found = estimate(config, cluster)
+    shown = assumption(config, cluster) + report(found, cluster)
+    text = f"{settings_lines(values)}\n\n{shown}\n\nsettings of verl: {checked}"
+    return Preview(text, fits=not found.advice)
 
 
 def check_bounds(config: TrainConfig, samples: Sequence[Sample]) -> None:

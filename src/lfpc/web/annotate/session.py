@@ -27,6 +27,7 @@ from lfpc.caches import file_state
 from lfpc.errors import SampleError
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.storage.files import FolderLock
+from lfpc.storage.near import missing_folder
 from lfpc.web.guard import file_within
 
 ProposeBoxes = Callable[[Sample], Sequence[Proposal]]
@@ -194,7 +195,7 @@ def open_session(
     """
     if not folder.is_dir():
         raise SampleError(
-            f"{folder}: no such folder; a samples folder holds {SAMPLES_FILE} beside its pictures"
+            f"{missing_folder(folder)} (a samples folder holds {SAMPLES_FILE} beside its pictures)"
         )
     samples = read_samples(folder)
     if not samples:
