@@ -24,6 +24,7 @@ from lfpc.images import smart_resize, upright_size, visual_tokens
 from lfpc.published.rejections import Rejected, RejectReason, reason_of
 from lfpc.samples import SAMPLES_FILE, Sample, iter_samples, write_samples
 from lfpc.storage.files import FolderLock, atomic_file, write_json
+from lfpc.storage.seen import Seen, seen_texts
 
 LEFT_OUT_FILE = "left_out.jsonl"
 SUMMARY_FILE = "mix.json"
@@ -107,8 +108,8 @@ def mix(
     with FolderLock(out):
         known = known_hashes(against, out / HASHES, progress=progress) if against else None
         mixed = Mixed(out)
-        with atomic_file(out / LEFT_OUT_FILE) as lines:
-            work = _Mixing(folder, config, known, mixed, lines, progress=progress)
+        with atomic_file(out / LEFT_OUT_FILE) as lines, seen_texts() as seen:
+            work = _Mixing(folder, config, known, mixed, lines, seen, progress=progress)
             write_samples(work.samples(min_share), out, replace=False)
         write_json(
             out / SUMMARY_FILE,
@@ -123,8 +124,8 @@ def mix(
 
 
 class _Mixing:
-    """The work on a mixture. Every part is read twice, to filter and to write, so that no more than
-    an id and a key of each sample is in memory.
+    """The work on a mixture. Every part is read twice, to filter and to write, so that no rows
+    are in memory.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class _Mixing:
         known: KnownHashes | None,
         mixed: Mixed,
         lines: IO[str],
+        seen: Seen,
         *,
         progress: bool,
     ) -> None:
@@ -143,7 +145,7 @@ class _Mixing:
         self._mixed = mixed
         self._lines = lines
         self._progress = progress
-        self._seen: set[int] = set()
+        self._seen = seen
 
     def samples(self, min_share: float) -> Iterator[Sample]:
         """The samples of the mixture. What is left out is written meanwhile.
@@ -214,7 +216,7 @@ class _Mixing:
                         RejectReason.LEAK,
                         f"copy of {near[0]} ({near[1]} of {SIDE * SIDE} bits differ)",
                     )
-                key = question_key(sample)
+                key = str(question_key(sample))
                 if key in self._seen:
                     raise Rejected(
                         RejectReason.DUPLICATE,
