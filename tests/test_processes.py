@@ -15,6 +15,7 @@ import pytest
 from chat_server import ChatServer
 from test_served import policy_of, questions
 
+from lfpc import cli
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.run import evaluate_probe
@@ -22,6 +23,7 @@ from lfpc.images import CropRules
 from lfpc.playing.driver import Failure, Question
 from lfpc.playing.processes import check_processes, play_in_processes, processes_for
 from lfpc.policies.backends import Server
+from lfpc.records import read_records
 from lfpc.samples import write_samples
 
 CONFIG = EvaluationConfig(
@@ -57,6 +59,32 @@ def test_records_are_those_of_one_process(samples, tmp_path):
             )
             assert one == two, probe
             assert any(record.turns for record in one)
+
+
+@pytest.mark.slow
+def test_the_commands_divide_their_questions_among_processes(samples, tmp_path):
+    write_samples(samples, tmp_path / "data")
+    with ChatServer() as server:
+        model = ["--base-url", server.base_url, "--model", "scripted", "--concurrency", "6"]
+        asked = ["eval", str(tmp_path / "data"), *model, "--budget", "16"]
+        found = []
+        for number in ("1", "2"):
+            out = tmp_path / number
+            assert cli.main([*asked, "--out", str(out), "--processes", number]) == 0
+            options = ["--probes", "none", "--processes", number]
+            assert cli.main(["probe", str(out), *options]) == 0
+            found.append(
+                {
+                    probe: {
+                        key: replace(record, seconds=None)
+                        for key, record in read_records(out / "16" / probe).items()
+                    }
+                    for probe in ("own", "noise", "none")
+                }
+            )
+    one, two = found
+    assert [len(some) for some in one.values()] == [len(samples)] * 3
+    assert one == two
 
 
 class Waiting:
