@@ -1,58 +1,77 @@
 """Evaluating a served model on pictures of 7680 x 4320 from disk: CPU seconds per question,
 questions a second per core, decodes per picture, and memory.
 
-The server answers at once, and every picture has two questions with one crop each. Theirs is the
-usual way, in which every view and crop decodes the whole picture and is packed at PNG level 6,
+The server answers at once, and every picture has two questions with one crop each. Ours is two
+worker processes with eight questions in play each, and once one process with all of them. Theirs is
+the usual way, in which every view and crop decodes the whole picture and is packed at PNG level 6,
 beside the requests of a bare loop. At best is one decode per picture, one resize and packing per
 view and crop, and the same requests.
 """
 
+import json
 import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import lfpc.images
 from bench.eval_overhead import (
     BOX,
+    LOOK,
+    PROTOCOL,
     RULES,
     bare_loop,
     conversation_of,
     cpu_of,
     evaluated,
+    policy_of,
     served,
 )
 from bench.large_picture import large_picture, theirs
-from bench.limit import picture_seconds
-from bench.side_by_side import peak_memory_mib
-from lfpc.evaluation import run
+from bench.side_by_side import BenchError, peak_memory_mib
+from lfpc.episode import AsyncPolicy
+from lfpc.evaluation.run import recorded_items
 from lfpc.images import crop_view, global_view, open_picture, png_bytes
+from lfpc.playing.driver import Item
+from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 
 FILES = 24
 """Pictures: three times as many as `lfpc.images.PICTURE_BYTES` keeps."""
 BUDGET = 1024
+CONCURRENCY = 16
+PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What evaluating `questions` costs, in all processes."""
+
+    questions: int
+    cpu_seconds: float
+    decodes: int
+    peak_mib: float
+    """Of the largest process."""
 
 
 def measure(root: Path, out: Path, *, files: int = FILES) -> dict[str, Any]:
-    """Our evaluation of half of the questions, and of all."""
+    """Our evaluation of half of the questions and of all, in processes of their own."""
+    from bench.limit import picture_seconds  # here: no worker needs torch
+
     folder = out / "eval_large"
     samples = questions(folder, large_picture(out / "large.jpg"), files)
-    half = samples[: len(samples) // 2]
-    decoded: list[int] = []
-    with served(root) as url, patch.object(lfpc.images, "upright_rgb", _counted(decoded)):
-        evaluated(half, url, folder / "half", budget=BUDGET)
-        peak = peak_memory_mib()
-        decoded.clear()
-        for cache in (open_picture, run._view):
-            cache.cache.clear()
-        cpu = cpu_of(lambda: evaluated(samples, url, folder / "all", budget=BUDGET))
-        last = peak_memory_mib()
+    with served(root) as url:
+        half = _process(url, folder, files // 2, PROCESSES)
+        whole = _process(url, folder, files, PROCESSES)
+        alone = _process(url, folder, files, 1)
         conversations = [conversation_of(sample, budget=BUDGET) for sample in samples[:2]]
         requests = cpu_of(lambda: bare_loop(conversations, url)) / len(conversations)
-    ours = cpu / len(samples)
+    ours = whole.cpu_seconds / whole.questions
     picture = open_picture.__wrapped__(samples[0].image)
     views = [global_view(picture, BUDGET), crop_view(picture, BOX, RULES)]
     once = cpu_of(lambda: picture_seconds({samples[0].image: views}))
@@ -64,27 +83,75 @@ def measure(root: Path, out: Path, *, files: int = FILES) -> dict[str, Any]:
         "ratio": (usual + requests) / ours,
         "unit": "CPU s/question",
         "at_best": (once + packing) / 2 + packing / 2 + requests,
-        "questions_per_second_per_core": 1 / ours,
-        "decodes_per_picture": len(decoded) / files,
-        "peak_mib": {"half": peak, "all": last},
+        "processes": [asdict(half), asdict(whole)],
+        "one_process": asdict(alone),
     }
-    print(
-        f"eval_large: {1 / ours:.1f} questions a second per core, "
-        f"{found['decodes_per_picture']:.1f} decodes per picture (1 at best); peak memory "
-        f"{peak:.0f} MiB after {len(half)} questions and {last:.0f} MiB "
-        f"after {len(samples)} more"
-    )
+    for name, cost in (("two processes", half), ("two processes", whole), ("one process", alone)):
+        print(
+            f"eval_large: {name}, {cost.questions} questions: "
+            f"{cost.questions / cost.cpu_seconds:.1f} questions a second per core, "
+            f"{2 * cost.decodes / cost.questions:.1f} decodes per picture (1 at best), at most "
+            f"{cost.peak_mib:.0f} MiB in a process"
+        )
     return found
 
 
-def _counted(decoded: list[int]) -> Callable[..., Any]:
+def _process(url: str, folder: Path, files: int, processes: int) -> Cost:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.eval_large", url, str(folder), str(files), str(processes)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchError(f"evaluating {files} pictures failed: {done.stderr[-500:]}")
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def evaluating(url: str, folder: Path, files: int, processes: int) -> Cost:
+    """Evaluate the questions about `files` pictures."""
+    samples = questions(folder, folder.parent / "large.jpg", files)
+    counts = folder / "decoded"
+    counts.write_bytes(b"")
+    setup = partial(counting, url, counts)
+    if processes == 1:
+        setup(1)
+    cpu = cpu_of(
+        lambda: evaluated(
+            samples,
+            url,
+            folder / "run",
+            budget=BUDGET,
+            concurrency=CONCURRENCY,
+            processes=processes,
+            setup=setup,
+        )
+    )
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(
+        len(samples),
+        cpu + workers.ru_utime + workers.ru_stime,
+        counts.stat().st_size,
+        max(peak_memory_mib(), workers.ru_maxrss / 1024),
+    )
+
+
+def counting(
+    url: str, counts: Path, players: int
+) -> tuple[Callable[[Sample], Item[EpisodeRecord]], AsyncPolicy]:
+    """The questions and the policy of a process, in which a decoded picture adds a byte to
+    `counts`.
+    """
     upright = lfpc.images.upright_rgb
 
-    def counting(file: Any) -> Any:
-        decoded.append(1)
+    def counted(file: Any) -> Any:
+        with counts.open("ab") as out:
+            out.write(b"1")
         return upright(file)
 
-    return counting
+    lfpc.images.upright_rgb = counted
+    items = recorded_items(protocol=PROTOCOL, budget=BUDGET, look=LOOK, before={})
+    return items, policy_of(url, players)
 
 
 def questions(folder: Path, picture: Path, files: int) -> Sequence[Sample]:
@@ -98,3 +165,13 @@ def questions(folder: Path, picture: Path, files: int) -> Sequence[Sample]:
         one = Sample(id=f"{number}a", image=file, question="Which colour is it?", answer="red")
         samples += [one, replace(one, id=f"{number}b", question="Which colour has it?")]
     return samples
+
+
+def main() -> None:
+    """Evaluate once and print the cost."""
+    url, folder, files, processes = sys.argv[1:]
+    print(json.dumps(asdict(evaluating(url, Path(folder), int(files), int(processes)))))
+
+
+if __name__ == "__main__":
+    main()

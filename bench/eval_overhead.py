@@ -32,10 +32,12 @@ from lfpc.episode import Game, episode
 from lfpc.evaluation.run import evaluate, first_view
 from lfpc.images import CropRules, crop_view, global_view, open_picture, png_bytes
 from lfpc.looks import original_look
+from lfpc.playing.processes import Setup
 from lfpc.policies.backends import Server
 from lfpc.policies.chat_api import PictureUrls, chat_messages
 from lfpc.policies.served import KEEP_STOP, ServedPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import EpisodeRecord
 from lfpc.samples import Sample
 from lfpc.storage.runs import Kind, RunFolder
 
@@ -122,8 +124,20 @@ def _timed(play: Callable[[], None]) -> tuple[float, float]:
     ) / QUESTIONS
 
 
+def policy_of(base_url: str, concurrency: int = CONCURRENCY) -> ServedPolicy:
+    """The served model."""
+    return ServedPolicy(Server(base_url=base_url, concurrency=concurrency), "scripted", PROTOCOL)
+
+
 def evaluated(
-    samples: Sequence[Sample], base_url: str, folder: Path, *, budget: int = BUDGET
+    samples: Sequence[Sample],
+    base_url: str,
+    folder: Path,
+    *,
+    budget: int = BUDGET,
+    concurrency: int = CONCURRENCY,
+    processes: int = 1,
+    setup: Setup[EpisodeRecord] | None = None,
 ) -> None:
     """Our evaluation of the samples.
 
@@ -131,10 +145,17 @@ def evaluated(
         BenchError: a question was not answered as the server says it answers.
     """
     rmtree(folder, ignore_errors=True)
-    policy = ServedPolicy(Server(base_url=base_url, concurrency=CONCURRENCY), "scripted", PROTOCOL)
     run = RunFolder.open(folder, Kind.EVALUATION, Nothing())
     records = evaluate(
-        samples, policy, protocol=PROTOCOL, budget=budget, look=LOOK, run=run, progress=False
+        samples,
+        policy_of(base_url, concurrency),
+        protocol=PROTOCOL,
+        budget=budget,
+        look=LOOK,
+        run=run,
+        progress=False,
+        processes=processes,
+        setup=setup,
     )
     if not all(record.correct and record.crops == 1 for record in records):
         raise BenchError("a question was not answered as the server says it answers")

@@ -3,6 +3,8 @@ out."""
 
 import json
 import re
+import tracemalloc
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -213,19 +215,14 @@ def test_hashes_are_not_computed_twice(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(hashes_of(pictures, tmp_path / "hashes", progress=False)) == first
 
 
-def test_small_categories_are_taken_whole_and_the_others_share_the_rest(tmp_path: Path) -> None:
+def test_small_categories_are_taken_whole_and_the_others_share_the_rest() -> None:
     # 3 of a, 10 of b, 20 of c; 15 wanted: 15 // 3 = 5 > 3, so a 3; (15 - 3) // 2 = 6 of b; 15 - 9 =
     # 6 of c
-    samples = [
-        a_sample(tmp_path, f"{name}{i}", category=name)
-        for name, count in (("a", 3), ("b", 10), ("c", 20))
-        for i in range(count)
-    ]
-    drawn = draw_evenly(samples, 15, 0)
-    assert [sum(sample.category == name for sample in drawn) for name in "abc"] == [3, 6, 6]
-    assert drawn == [sample for sample in samples if sample in drawn], "in their order"
-    assert drawn == draw_evenly(samples, 15, 0) != draw_evenly(samples, 15, 1)
-    assert draw_evenly(samples, 40, 0) == draw_evenly(samples, None, 0) == samples
+    piles = {"a": range(3), "b": range(3, 13), "c": range(13, 33)}
+    drawn = set(draw_evenly(piles, 15, 0))
+    assert [len(drawn.intersection(pile)) for pile in piles.values()] == [3, 6, 6]
+    assert drawn == set(draw_evenly(piles, 15, 0)) != set(draw_evenly(piles, 15, 1))
+    assert sorted(draw_evenly(piles, 40, 0)) == sorted(draw_evenly(piles, None, 0)) == [*range(33)]
 
 
 def imported(folder: Path) -> Path:
@@ -266,14 +263,17 @@ def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nob
     folder = imported(tmp_path)
     config = MixConfig(parts=(MixPart("one", 5), MixPart("two", None)))
     mixed = mix(folder, config, tmp_path / "out", against=[folder / "bench"], progress=False)
-    left = {f"{each.part}/{each.sample.id}": each.reason.value for each in mixed.left_out}
+    left = {f"{row['part']}/{row['sample']}": row["reason"] for row in left_out(tmp_path / "out")}
     assert {name: reason for name, reason in left.items() if reason != "not drawn"} == {
         "one/leak": "leak",
         "one/small": "tiny picture",
         "one/bad": "answer",
         "two/t": "duplicate",
     }
-    assert [sample.id for sample in mixed.samples if sample.id.startswith("two")] == ["two/x"]
+    ids = [sample.id for sample in read_samples(tmp_path / "out")]
+    assert [name for name in ids if name.startswith("two")] == ["two/x"]
+    assert mixed.samples == len(ids)
+    assert [each.sample.id for each in mixed.leaks] == ["leak"]
     assert mixed.parts["one"] == {
         "read": 10,
         "samples": 5,
@@ -282,12 +282,62 @@ def test_mixture_leaves_out_leaks_duplicates_small_pictures_and_answers_that_nob
         "answer": 1,
         "not drawn": 2,
     }
-    assert [sample.id for sample in read_samples(tmp_path / "out")] == [
-        sample.id for sample in mixed.samples
-    ]
     assert all(sample.image.is_file() for sample in read_samples(tmp_path / "out"))
     assert str(folder / "bench" / "b.jpg") in (tmp_path / "out" / "left_out.jsonl").read_text()
     assert json.loads((tmp_path / "out" / "mix.json").read_text())["compared_with"] == 1
+
+
+def test_a_mixture_is_the_same_for_a_seed(tmp_path: Path) -> None:
+    for n in range(9):
+        Image.new("RGB", (224, 224) if n else (60, 60), (n * 20, 9, 9)).save(tmp_path / f"{n}.png")
+    for part, count in (("one", 20), ("two", 40)):
+        some = [
+            a_sample(
+                tmp_path / f"{n % 9}.png",
+                str(n),
+                question=f"What is thing {n % 36} of {'ab'[n % 2]}?",
+                category="abbc"[n % 4],
+            )
+            for n in range(count)
+        ]
+        write_samples(some, tmp_path / part)
+    config = MixConfig(parts=(MixPart("one", 7), MixPart("two", 5)), seed=3)
+    out = tmp_path / "out"
+    mixed = mix(tmp_path, config, out, progress=False)
+    assert mixed.samples == len(read_samples(out)) == 12
+    assert mixed.left_out == {"tiny picture": 8, "duplicate": 20, "not drawn": 20}
+    digests = [sha256((out / name).read_bytes()).hexdigest()[:12] for name in WRITTEN]
+    assert digests == list(WRITTEN.values())
+
+
+WRITTEN = {
+    "samples.jsonl": "6c355b353497",
+    "left_out.jsonl": "a8e5fa240f7a",
+    "mix.json": "2b5ceaabf125",
+}
+"""Hashes of what the first version, which kept all samples in memory, wrote."""
+
+
+@pytest.mark.slow
+def test_a_mixture_keeps_no_rows_in_memory(tmp_path: Path) -> None:
+    picture = photo(tmp_path / "p.png", 1, (240, 240))
+    peaks: list[int] = []
+    for count in (50, 550):
+        rows = (
+            a_sample(picture, str(n), answer=f"A long answer to question {n}" * 20)
+            for n in range(count)
+        )
+        write_samples(rows, tmp_path / str(count) / "one")
+        tracemalloc.start()
+        config = MixConfig(parts=(MixPart("one", count // 2),))
+        mix(tmp_path / str(count), config, tmp_path / f"out{count}", progress=False)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 500 * 400, "bytes; the answer of a row has 560"
+
+
+def left_out(folder: Path) -> list[dict[str, str]]:
+    return list(map(json.loads, (folder / "left_out.jsonl").read_text().splitlines()))
 
 
 def test_a_mixture_of_less_than_half_writes_nothing_and_names_the_filters(

@@ -149,12 +149,15 @@ def report(out, records, **options):
 
 
 def data_of(folder, name):
-    """The value of a data file."""
+    """The value of a data file, of `columns` both."""
     text = (folder / "data" / f"{name}.js").read_text(encoding="ascii")
-    start = f'lfpc.chunk("{name}", ' if name != "index" else "lfpc.index("
-    assert text.startswith(start)
-    assert text.endswith(");\n")
-    return json.loads(text[len(start) : -3])
+    call, _, values = text.partition("(")
+    assert call == f"lfpc.{name if name in ('index', 'columns') else 'chunk'}"
+    assert values.endswith(");\n")
+    found = json.loads(f"[{values[:-3]}]")
+    if call == "lfpc.chunk":
+        assert found.pop(0) == name
+    return found if call == "lfpc.columns" else found[0]
 
 
 def texts_in(value):
@@ -203,7 +206,7 @@ def test_hostile_texts_stay_texts(tmp_path, records):
     found = data_of(index.parent, "0-0")
     assert found[2]["question"] == HOSTILE[:-1]
     assert found[2]["columns"][1]["said"] == HOSTILE[:-1].strip()
-    assert data_of(index.parent, "index")["questions"]["id"][2] == '"><b id="x'
+    assert data_of(index.parent, "columns")[0]["id"][2] == '"><b id="x'
     for text in texts_in(found):
         assert not text.startswith("pictures/") or re.fullmatch(
             r"pictures/[a-z]+-[0-9a-f]{16}\.jpg", text
@@ -271,7 +274,7 @@ def test_numbers_lead_to_episodes_that_the_browser_knows(tmp_path, records):
     assert {(link["arm"], link["budget"]) for link in links} == {
         (one["arm"], one["budget"]) for one in known["groups"]
     }
-    columns = known["groups"][0]["columns"]
+    columns = data_of(index.parent, "columns")[1][0]
     names = [kind for kind, _ in known["kinds"]]
     assert [
         [name for n, name in enumerate(names) if kinds & 1 << n] for kinds in columns["kinds"]
@@ -299,7 +302,8 @@ def test_a_failed_question_is_shown_with_its_reason(tmp_path, records, samples):
     assert data_of(index.parent, "0-0")[0]["columns"][0]["error"] == "a.png: no such picture"
     known = data_of(index.parent, "index")
     failed = 1 << [kind for kind, _ in known["kinds"]].index("failed")
-    assert [bool(kinds & failed) for kinds in known["groups"][0]["columns"]["kinds"]] == [
+    columns = data_of(index.parent, "columns")[1][0]
+    assert [bool(kinds & failed) for kinds in columns["kinds"]] == [
         True,
         False,
         False,
@@ -329,6 +333,7 @@ def test_episodes_come_in_files_of_a_hundred(tmp_path, records):
     assert sorted(file.name for file in (folder / "data").iterdir()) == [
         "0-0.js",
         "0-1.js",
+        "columns.js",
         "index.js",
     ]
     assert [one["id"] for one in data_of(folder, "0-1")] == [f"q{CHUNK}"]

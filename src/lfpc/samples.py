@@ -18,6 +18,7 @@ from lfpc.boxes import Box, coverage
 from lfpc.errors import BoxError, SampleError
 from lfpc.storage.files import LONE_SURROGATES, atomic_file, disk
 from lfpc.storage.near import missing_folder
+from lfpc.storage.seen import seen_texts
 
 SAMPLES_FILE = "samples.jsonl"
 _TABLES = {".csv", ".tsv", ".parquet", ".xlsx"}
@@ -254,14 +255,13 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
             f"{file}: a table is no samples folder; make one of it: "
             f"`lfpc data import table {file} FOLDER`"
         )
-    seen: set[str] = set()
-    with file.open("rb") as lines:
+    with file.open("rb") as lines, seen_texts() as seen:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 sample = _sample_from_line(line, file.parent)
-                if sample.id in seen:
+                if not seen.add(sample.id):
                     raise SampleError(
                         f"sample id {sample.id!r} is used twice; ids name episodes, so "
                         f"each must be unique"
@@ -269,7 +269,6 @@ def scan_samples(path: Path) -> Iterator[Sample | SampleError]:
             except SampleError as error:
                 yield SampleError(f"{file}:{number}: {error}")
             else:
-                seen.add(sample.id)
                 yield sample
 
 
@@ -307,17 +306,16 @@ def distinct_samples(samples: Iterable[Any]) -> Iterator[Sample]:
     Raises:
         SampleError: something is no Sample, or two samples share an id.
     """
-    seen: set[str] = set()
-    for number, sample in enumerate(samples):
-        if not isinstance(sample, Sample):
-            raise SampleError(
-                f"samples[{number}] is no Sample but {type(sample).__name__}; give a list of "
-                f"lfpc.Sample, or the path of a samples folder"
-            )
-        if sample.id in seen:
-            raise SampleError(f"sample id {sample.id!r} is used twice; ids name episodes")
-        seen.add(sample.id)
-        yield sample
+    with seen_texts() as seen:
+        for number, sample in enumerate(samples):
+            if not isinstance(sample, Sample):
+                raise SampleError(
+                    f"samples[{number}] is no Sample but {type(sample).__name__}; give a list of "
+                    f"lfpc.Sample, or the path of a samples folder"
+                )
+            if not seen.add(sample.id):
+                raise SampleError(f"sample id {sample.id!r} is used twice; ids name episodes")
+            yield sample
 
 
 def write_samples(samples: Iterable[Sample], folder: Path | str, *, replace: bool = True) -> Path:

@@ -99,7 +99,7 @@ class DataMix:
         if not self.against:
             print("not compared with any benchmark; name their folders with --against")
         return (
-            f"{len(mixed.samples):,} samples: {self.out} (figures: "
+            f"{mixed.samples:,} samples: {self.out} (figures: "
             f"{write_mix_page(self.out / 'report', mixed)})"
         )
 

@@ -65,6 +65,10 @@ class Eval(AskedModel):
     repeats: int = 1
     """Times to ask every question, each with another sampling seed (Avg@k). More than 1 needs
     --temperature above 0."""
+    processes: int | None = None
+    """Worker processes that ask a server, each with its share of --concurrency, up to 2 GiB of
+    memory and a core to decode and encode pictures. Default: by the size of the pictures, at most
+    one per core."""
 
     def run(self) -> str:
         from lfpc.evaluation.plan import benchmark_task, eval_run, samples_task
@@ -101,6 +105,7 @@ class Eval(AskedModel):
             backend=backend,
             timed=self.timed,
             repeats=self.repeats,
+            processes=self.processes,
         )
         for result in found:
             print(as_typed("\n".join([f"{result.path}:", *result.lines()])))
@@ -170,6 +175,9 @@ class Probe(BackendOptions):
     gain: bool = False
     """Read how likely the right answer is, in place of asking again: the gain of the own crop over
     each probe, in nats. Needs far fewer questions. For checkpoints and vLLM servers."""
+    processes: int | None = None
+    """Worker processes that ask a server; see `lfpc eval --help`. Default: by the size of the
+    pictures, at most one per core."""
 
     def run(self) -> str:
         from lfpc.evaluation.gain import LOOKS, read_gain
@@ -196,6 +204,7 @@ class Probe(BackendOptions):
                 draws=self.draws,
                 root=root,
                 backend=backend,
+                processes=self.processes,
             )
             found[name] = result.condition
             print(as_typed("\n".join([str(place.path), *result.lines()])))

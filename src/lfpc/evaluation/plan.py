@@ -23,6 +23,7 @@ from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inp
 from lfpc.evaluation.stored import read_results, update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
+from lfpc.playing.processes import check_processes
 from lfpc.policies.backends import Backend, Server, backend_name
 from lfpc.policies.config import ModelPolicy
 from lfpc.policies.identity import WEIGHTS
@@ -113,6 +114,7 @@ def eval_run(
     timed: int = 0,
     repeats: int = 1,
     progress: bool = True,
+    processes: int | None = 1,
 ) -> list[EvaluationResult]:
     """Run every task, budget and probe that `out` lacks, then write the results. Returns them by
     task and budget.
@@ -132,6 +134,7 @@ def eval_run(
         timed: number of questions to ask once more, one at a time, to measure seconds; 0: none.
         repeats: times to ask every question, each with another sampling seed and in its own folder.
         progress: whether to show a progress bar, or lines without a terminal.
+        processes: number of processes that ask a server; None: as many as the pictures are worth.
     Raises:
         ConfigError: an unknown probe, fewer than one repeat, or several repeats of greedy replies.
         SampleError: a probe that needs boxes, and no task has any.
@@ -145,6 +148,7 @@ def eval_run(
         )
     if timed < 0:
         raise ConfigError(f"`timed` must be at least 0, got {timed}")
+    check_processes(processes, backend if policy is None else policy.backend)
     check_probe_names(probes)
     _check_folder(out)
     for task in tasks:
@@ -194,6 +198,7 @@ def eval_run(
                 samples_file=out / job.task.name / SAMPLES_FILE,
                 backend=backend_name(policy.backend),
                 progress=progress,
+                processes=processes,
                 label=f"{job.task.name} {job.place.name}".strip(),
             )
             protocols[job.folder] = _protocol(job.config, job.task, inputs.get(WEIGHTS))

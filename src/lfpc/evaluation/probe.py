@@ -23,6 +23,7 @@ from lfpc.evaluation.stored import read_results
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
 from lfpc.options import fields_of
+from lfpc.playing.processes import check_processes
 from lfpc.policies.backends import VLLM_BACKEND, Backend, backend_name
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import WEIGHTS
@@ -41,6 +42,7 @@ def probe_run(
     policy: ModelPolicy | None = None,
     backend: Backend = None,
     progress: bool = True,
+    processes: int | None = 1,
 ) -> EvaluationResult:
     """Run every probe on a recorded evaluation; their run folders go into `place`.
 
@@ -57,6 +59,7 @@ def probe_run(
             `backend` computes.
         backend: what computes the replies; None: transformers in this process.
         progress: whether to show a progress bar, or lines without a terminal.
+        processes: number of processes that ask a server; None: as many as the pictures are worth.
     Returns:
         The place with its probes: the replayed ones, or those that ran freely.
     Raises:
@@ -70,6 +73,7 @@ def probe_run(
         raise ConfigError(f"`probes` is empty; name one or more of {', '.join(PROBES)}")
     if draws < 1:
         raise ConfigError(f"`draws` must be at least 1, got {draws}")
+    check_processes(processes, backend if policy is None else policy.backend)
     recorded = own_evaluation(place)
     read_results(root or place)  # damaged ones end a probe before it asks
     runs = _runs(recorded, probes, replay=replay, draws=draws)
@@ -103,6 +107,7 @@ def probe_run(
                 samples_file=recorded.run.samples_file,
                 backend=backend_name(backend),
                 progress=progress,
+                processes=processes,
             )
         found = place_records(place_at(place), replay=replay, known=known)
         by_probe = {name_in_results(name, replay=replay): found[name] for name in found}

@@ -2,9 +2,12 @@
 others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from lfpc.caches import byte_cache
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
@@ -16,11 +19,13 @@ from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_
 from lfpc.images import View, global_view, open_picture, view_bytes
 from lfpc.looks import Look
 from lfpc.metrics.summary import Records
-from lfpc.playing.driver import Failure, Played, one_game, play_samples
+from lfpc.playing.driver import Failure, Item, Played, Question, play_samples
+from lfpc.playing.processes import Setup, play_in_processes, processes_for
 from lfpc.playing.progress import progress_bar
-from lfpc.policies.backends import Backend
+from lfpc.policies.backends import Backend, Server
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
+from lfpc.policies.loading import any_policy
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
     EpisodeRecord,
@@ -29,7 +34,7 @@ from lfpc.records import (
     read_records,
     record_of,
 )
-from lfpc.rewards import RewardConfig, RewardFunction, episode_reward
+from lfpc.rewards import RewardConfig, RewardFunction, RewardTerms, episode_reward
 from lfpc.run_samples import check_asked, keep_samples, sample_hashes
 from lfpc.samples import Sample
 from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run, is_run, read_run
@@ -41,6 +46,15 @@ UNLIMITED = 16_384
 visual tokens."""
 VIEW_BYTES = 2**28
 """Bytes of cached first views, which questions about one picture share."""
+
+
+class _Settings(TypedDict):
+    protocol: ChatProtocol
+    budget: int | None
+    look: Look
+    max_turns: int
+    draw: int
+    reward: RewardFunction
 
 
 def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
@@ -73,6 +87,8 @@ def evaluate(
     draw: int = 0,
     progress: bool = True,
     label: str = "evaluate",
+    setup: Setup[EpisodeRecord] | None = None,
+    processes: int | None = 1,
 ) -> list[EpisodeRecord]:
     """One record per sample, in the order of `samples`.
 
@@ -97,9 +113,13 @@ def evaluate(
         draw: number of the draw; runs with different ones are sampled independently.
         progress: whether to show a progress bar, or lines without a terminal.
         label: label of the bar.
+        setup: makes the same policy and questions in another process, for an AsyncPolicy; None:
+            this process plays.
+        processes: number of processes that `setup` is for; None: as many as the pictures are
+            worth.
     Raises:
-        RunError: more than `max_failures` samples failed, or all of them (with the last reason), or
-            the disk refuses.
+        RunError: more than `max_failures` samples failed, or all of them (with the last reason),
+            the disk refuses, or a process was killed.
     """
     there = read_records(run, samples).values()
     done = {record.sample.id: record for record in there if not record.failed}
@@ -110,28 +130,27 @@ def evaluate(
     failed: list[str] = []
     played = 0
 
-    def start(sample: Sample) -> Game:
-        view = first_view(sample, budget, factor=protocol.factor)
-        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns, draw=draw)
-        return replayed(game, replies_of(before.get(sample.id, ())))
+    item = recorded_items(
+        protocol=protocol,
+        budget=budget,
+        look=look,
+        max_turns=max_turns,
+        reward=reward,
+        before=before,
+        draw=draw,
+    )
 
-    def recorded(sample: Sample, result: Episode | Failure, seconds: float) -> EpisodeRecord:
-        if isinstance(result, Failure):
-            made = failed_record(sample, result.why, seconds=seconds, concurrency=concurrency)
-        else:
-            made = record_of(
-                result,
-                reward and reward(result),
-                factor=protocol.factor,
-                seconds=seconds,
-                budget=budget or sample.budget,
-                concurrency=concurrency,
-                asked=hashes[sample.id],
-            )
+    def recorded(sample: Sample, result: EpisodeRecord | Failure, seconds: float) -> EpisodeRecord:
+        made = (
+            failed_record(sample, result.why)
+            if isinstance(result, Failure)
+            else replace(result, asked=hashes[sample.id])
+        )
+        made = replace(made, seconds=seconds, concurrency=concurrency)
         turns = before.get(sample.id)
         return with_counts(made, turns) if turns else made
 
-    def record(some: Sequence[Played[Episode]]) -> None:
+    def record(some: Sequence[Played[EpisodeRecord]]) -> None:
         nonlocal played
         for sample, result, seconds in some:
             done[sample.id] = recorded(sample, result, seconds)
@@ -149,8 +168,45 @@ def evaluate(
     with progress_bar(
         len(samples), len(samples) - len(todo), label, unit="question", shown=progress
     ) as advance:
-        play_samples(todo, one_game(start), policy, record, batch=batch)
+        workers = 1
+        if setup is not None and concurrency is not None:
+            workers = processes_for(todo, concurrency) if processes is None else processes
+        if setup is not None and concurrency is not None and workers > 1:
+            play_in_processes(todo, setup, record, processes=workers, concurrency=concurrency)
+        else:
+            play_samples(todo, item, policy, record, batch=batch)
     return [done[sample.id] for sample in samples]
+
+
+def recorded_items(
+    *,
+    protocol: ChatProtocol,
+    budget: int | None,
+    look: Look,
+    max_turns: int = 6,
+    reward: RewardFunction | None = None,
+    before: Mapping[str, Turns],
+    draw: int = 0,
+) -> Callable[[Sample], Item[EpisodeRecord]]:
+    """Items of one episode each, whose results are their records. For the arguments see
+    `evaluate`.
+    """
+
+    def start(sample: Sample) -> Game:
+        view = first_view(sample, budget, factor=protocol.factor)
+        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns, draw=draw)
+        return replayed(game, replies_of(before.get(sample.id, ())))
+
+    def item(sample: Sample) -> Item[EpisodeRecord]:
+        (played,) = yield Question(lambda: [start(sample)])
+        return record_of(
+            played,
+            reward and reward(played),
+            factor=protocol.factor,
+            budget=budget or sample.budget,
+        )
+
+    return item
 
 
 def open_evaluation(
@@ -210,6 +266,7 @@ def evaluate_probe(
     backend: str = "",
     progress: bool = True,
     label: str = "",
+    processes: int | None = 1,
 ) -> list[EpisodeRecord]:
     """One record per sample under one probe, in the run folder `out`. Questions with a record there
     are not asked again.
@@ -225,19 +282,20 @@ def evaluate_probe(
         samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
         backend: name of the backend, for `environment.json`.
         label: label of the progress bar, before the probe, its repeat and draw.
+        processes: number of processes that ask a server; None: as many as the pictures are worth.
     Raises:
         ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
-    max_turns = config.max_turns
     if config.probe == NO_TOOL:
         policy = _without_tools(policy)
-        max_turns = 1
     name = out.name if out.name.startswith(config.probe) else config.probe
     played = {record.sample.id for record in own if not record.failed}
     asked = [sample for sample in samples if sample.id in played] if config.replay else samples
+    before = prefixes(own) if config.replay else {}
     run = open_evaluation(
         out, config, asked, inputs=inputs, samples_file=samples_file, backend=backend
     )
+    server = policy.backend if isinstance(policy, ModelPolicy) else None
     with run, getattr(policy, "cached_views", nullcontext)():
         if config.replay:
             there = read_records(run, asked)
@@ -247,18 +305,48 @@ def evaluate_probe(
         return evaluate(
             asked,
             policy,
-            protocol=config.chat,
-            budget=config.budget,
-            look=PROBES[config.probe](samples, config.crop_rules, config.seed),
+            **_settings(config, samples),
             run=run,
-            max_turns=max_turns,
-            before=prefixes(own) if config.replay else {},
-            # a repeat with the same random numbers would be no second sample
-            draw=1 + config.seed if config.probe == REPEAT else 0,
-            reward=lambda played: episode_reward(played, SHOWN_REWARD),
+            before=before,
             progress=progress,
             label=" ".join(filter(None, (label, name))),
+            setup=partial(_elsewhere, config, samples, before, server)
+            if isinstance(server, Server)
+            else None,
+            processes=processes,
         )
+
+
+def _settings(config: EvaluationConfig, samples: Sequence[Sample]) -> _Settings:
+    """The arguments of `evaluate` that a configuration decides."""
+    return {
+        "protocol": config.chat,
+        "budget": config.budget,
+        "look": PROBES[config.probe](samples, config.crop_rules, config.seed),
+        "max_turns": 1 if config.probe == NO_TOOL else config.max_turns,
+        # a repeat with the same random numbers would be no second sample
+        "draw": 1 + config.seed if config.probe == REPEAT else 0,
+        "reward": _shown_reward,
+    }
+
+
+def _shown_reward(played: Episode) -> RewardTerms:
+    return episode_reward(played, SHOWN_REWARD)
+
+
+def _elsewhere(
+    config: EvaluationConfig,
+    samples: Sequence[Sample],
+    before: Mapping[str, Turns],
+    server: Server,
+    players: int,
+) -> tuple[Callable[[Sample], Item[EpisodeRecord]], AsyncPolicy]:
+    """The items and the policy of a process that asks `players` questions at a time."""
+    policy = any_policy(config, replace(server, concurrency=players))
+    if config.probe == NO_TOOL:
+        policy = policy.without_tools()
+    assert isinstance(policy, AsyncPolicy)
+    return recorded_items(**_settings(config, samples), before=before), policy
 
 
 def _without_tools(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:

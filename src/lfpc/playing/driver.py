@@ -98,7 +98,7 @@ def play_samples(
         return
     if isinstance(policy, AsyncPolicy):
         players = min(concurrency or policy.concurrency, len(samples))
-        run_async(_play_concurrently(samples, item, policy, record, players))
+        run_async(play_concurrently(samples, item, policy, record, players))
     else:
         _play_batches(samples, item, policy, record, batch * getattr(policy, "copies", 1))
 
@@ -233,13 +233,16 @@ def _outcomes(
     return outcomes
 
 
-async def _play_concurrently(
-    samples: Sequence[Sample],
+async def play_concurrently(
+    samples: Iterable[Sample],
     item: Callable[[Sample], Item[R]],
     policy: AsyncPolicy,
     record: OnPlayed[R],
     players: int,
 ) -> None:
+    """Play every sample's item, `players` at a time; see `play_samples`. A sample is taken as
+    another ends.
+    """
     todo = iter(samples)
 
     async def player() -> None:

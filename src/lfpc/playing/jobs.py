@@ -6,20 +6,19 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from lfpc.errors import RunError
+from lfpc.playing.processes import end_with_parent
 
 _LINE_EVERY_S = 30.0
 
@@ -96,21 +95,6 @@ def _be_worker(processes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
-def end_with_parent() -> None:
-    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
-    was killed.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 @contextmanager

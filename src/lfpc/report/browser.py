@@ -1,8 +1,8 @@
 """The episodes of a report as data files that a page loads from disk on demand.
 
-`data/index.js` holds the fields for filters, sorting and search, `data/SET-N.js` `CHUNK` whole
-episodes. Each is a script with one call and one JSON value, in ASCII, because a page from disk may
-load scripts and no other data.
+`data/index.js` names the sets of episodes, `data/columns.js` holds the fields for filters, sorting
+and search, `data/SET-N.js` `CHUNK` whole episodes. Each is a script with one call and JSON values,
+in ASCII, because a page from disk may load scripts and no other data.
 """
 
 import json
@@ -26,7 +26,7 @@ from lfpc.report.pictures import PictureFiles
 CHUNK = 100
 """Episodes per data file."""
 _SHORT = 160
-"""Maximum characters of a question or answer in the index."""
+"""Maximum characters of a question or answer in the lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +128,33 @@ def write_episode_sets(
     folder.mkdir(parents=True, exist_ok=True)
     questions: dict[str, list[str]] = {}
     evaluated = namer((one.arm, one.budget) for one in sets if one.budget != TRAINING)
-    columns: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
+    columns: list[Mapping[str, list[Any]]] = []
     for n, one in enumerate(sets):
         some = gains.get((one.arm, one.budget, one.seed), {})
-        group = _write_set(folder, n, one, shown, pictures, picked, questions, some)
+        columns.append(_write_set(folder, n, one, shown, pictures, picked, questions, some))
         training = f"{one.arm}, {budget_text(one.budget)}"
         name = training if one.budget == TRAINING else evaluated(one.arm, one.budget)
-        columns.append({"name": name, **group})
-    ids = list(questions)
-    index = {
-        "chunk": CHUNK,
-        "kinds": list(KINDS.items()),
-        "questions": {
-            "id": ids,
-            **{
-                key: [questions[name][n] for name in ids]
-                for n, key in enumerate(("text", "category", "thumbnail"))
-            },
+        groups.append(
+            {
+                "name": name,
+                "arm": one.arm,
+                "budget": one.budget,
+                "seed": one.seed,
+                "probes": list(one.probes),
+                "episodes": len(one.own),
+            }
+        )
+    by_question = {
+        "id": list(questions),
+        **{
+            key: [values[n] for values in questions.values()]
+            for n, key in enumerate(("text", "category", "thumbnail"))
         },
-        "groups": columns,
     }
+    index = {"chunk": CHUNK, "kinds": list(KINDS.items()), "groups": groups}
     (folder / "index.js").write_text(_call("index", index), encoding="ascii")
+    (folder / "columns.js").write_text(_call("columns", by_question, columns), encoding="ascii")
 
 
 def _write_set(
@@ -160,8 +166,10 @@ def _write_set(
     picked: set[str],
     questions: dict[str, list[str]],
     gains: Gains,
-) -> dict[str, Any]:
-    """Write the data files of a set, and add its questions; returns its columns of the index."""
+) -> Mapping[str, list[Any]]:
+    """Write the data files of a set, and add its questions; returns its fields for filters, sorting
+    and search.
+    """
     looks = {probe: shown(one.condition(probe)) for probe in one.probes}
     numbers = {name: i for i, name in enumerate(questions)}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
@@ -178,26 +186,20 @@ def _write_set(
             ]
         columns["question"].append(numbers[sample.id])
         gained = gains.get(sample.id, {})
-        for key, value in _index_entry(own, others, gained).items():
+        for key, value in _fields(own, others, gained).items():
             columns[key].append(value)
         cards.append(card({"own": own, **others}, here, looks, gained))
         if len(cards) == CHUNK or len(columns["question"]) == len(one.own):
             name = f"{n}-{(len(columns['question']) - 1) // CHUNK}"
             (folder / f"{name}.js").write_text(_call("chunk", name, cards), encoding="ascii")
             cards = []
-    return {
-        "arm": one.arm,
-        "budget": one.budget,
-        "seed": one.seed,
-        "probes": list(one.probes),
-        "columns": columns,
-    }
+    return columns
 
 
-def _index_entry(
+def _fields(
     own: EpisodeRecord, others: Mapping[str, EpisodeRecord], gained: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The index fields of an episode for filters, sorting and search; "kinds" has a bit for each of
+    """The fields of an episode for filters, sorting and search; "kinds" has a bit for each of
     `KINDS`.
     """
     kinds = kinds_of(own, others)

@@ -1,10 +1,13 @@
 """Results of a check and of a mixture as pages with samples to look at."""
 
+from itertools import islice
 from pathlib import Path
 
 from lfpc.data.check import Checked, CheckSummary
 from lfpc.data.mix import Mixed
+from lfpc.published.rejections import RejectReason
 from lfpc.report.data_page import SampleCard, TextTable, write_data_page
+from lfpc.samples import iter_samples
 
 MOST_ROWS = 2_000
 """Maximum number of problems in the table."""
@@ -57,13 +60,13 @@ def _shown(checked: Checked) -> SampleCard:
 
 
 def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
-    """Write the page of a mixture into `out`: its parts, why samples were left out, and up to
-    `shown` leaks.
+    """Write the page of a mixture into `out`: its parts, why samples were left out, the first
+    leaks, and `shown` samples.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    reasons = list(dict.fromkeys(each.reason.value for each in mixed.left_out))
+    reasons = list(mixed.left_out)
     rows = [
         (
             name,
@@ -73,18 +76,14 @@ def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
         )
         for name, counts in mixed.parts.items()
     ]
-    leaks = [
-        SampleCard(each.sample, (each.detail,))
-        for each in mixed.left_out
-        if each.reason.value == "leak"
-    ]
-    step = max(1, len(mixed.samples) // shown)
+    step = max(1, mixed.samples // shown)
+    samples = islice(iter_samples(mixed.folder), 0, None, step)
     return write_data_page(
         out,
         title="Mixture",
         facts=[
-            f"{len(mixed.samples):,} samples; {len(mixed.left_out):,} were left out, "
-            f"{len(leaks):,} of them for a benchmark's picture."
+            f"{mixed.samples:,} samples; {mixed.left_out.total():,} were left out, "
+            f"{mixed.left_out[RejectReason.LEAK.value]:,} of them for a benchmark's picture."
         ],
         bars={"Samples by part": {name: counts["samples"] for name, counts in mixed.parts.items()}},
         tables=[
@@ -95,7 +94,9 @@ def write_mix_page(out: Path, mixed: Mixed, shown: int = 12) -> Path:
             )
         ],
         groups={
-            "Left out: pictures of a benchmark": leaks[:shown],
-            "Samples": [SampleCard(sample) for sample in mixed.samples[::step][:shown]],
+            "Left out: pictures of a benchmark": [
+                SampleCard(each.sample, (each.detail,)) for each in mixed.leaks
+            ],
+            "Samples": [SampleCard(sample) for sample in islice(samples, shown)],
         },
     )

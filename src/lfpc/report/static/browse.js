@@ -222,19 +222,22 @@
 
   try {
     index = await lfpc.open();
+    if (!index.groups.length) {
+      count.textContent = "No episodes.";
+      return;
+    }
+    // Without a choice in the address the first episode is open, and shown before all fields are there.
+    const alone = document.body.dataset.alone === "yes";
+    if ((alone || location.hash.length < 2) && index.groups[0].episodes) {
+      place.replaceChildren(showEpisode(await lfpc.episode(0, 0), named(index.groups[0])));
+    }
+    if (alone) return;
+    await lfpc.fields();
   } catch (error) {
     count.textContent = `The episodes cannot be shown: ${error.message}.`;
     return;
   }
-  if (!index.groups.length) {
-    count.textContent = "No episodes.";
-    return;
-  }
   fill();
-  if (document.body.dataset.alone === "yes") {
-    lfpc.episode(0, 0).then((episode) => place.replaceChildren(showEpisode(episode, named(index.groups[0]))));
-    return;
-  }
   form.addEventListener("input", change);
   form.addEventListener("submit", (event) => event.preventDefault());
   list.addEventListener("click", (event) => {

@@ -36,6 +36,17 @@ const lfpc = (() => {
     return found;
   }
 
-  // `index` and `chunk` are what the data files call.
-  return { open, episode, index: (value) => { found = value; }, chunk: (name, entries) => { chunks.set(name, entries); } };
+  // The fields of all episodes, which take longer to load than one episode.
+  async function fields() {
+    await load("columns");
+    return found;
+  }
+
+  function columns(questions, groups) {
+    found.questions = questions;
+    groups.forEach((some, n) => { found.groups[n].columns = some; });
+  }
+
+  // `index`, `columns` and `chunk` are what the data files call.
+  return { open, fields, episode, index: (value) => { found = value; }, columns, chunk: (name, entries) => { chunks.set(name, entries); } };
 })();

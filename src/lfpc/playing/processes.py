@@ -1,0 +1,235 @@
+"""Samples played in several processes, for a served model.
+
+Each process opens, cuts and encodes the pictures of its samples, asks the server, and makes their
+results. Between the processes go numbers of samples and results, no pixels.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lfpc.episode import AsyncPolicy
+from lfpc.errors import ConfigError, LfpcError, PictureError, RunError
+from lfpc.images import PICTURE_BYTES, upright_size
+from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
+from lfpc.policies.backends import Backend, Server
+from lfpc.samples import Sample
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+R = TypeVar("R")
+Setup = Callable[[int], tuple[Callable[[Sample], Item[R]], AsyncPolicy]]
+"""Makes the items and the policy of a process that plays so many samples at a time. It must
+pickle, as must the results of its items."""
+_THREADS = 2
+"""Threads of a process that work on pictures: each may hold a large one in decoding."""
+PIXELS_PER_PROCESS = 2_000_000_000
+"""Pixels of originals that are worth a process, which takes a second to start: those of 60
+pictures of 7680 x 4320."""
+PROCESS_BYTES = 2 * PICTURE_BYTES
+"""Memory of a process: cached originals, others in decoding, views and requests."""
+
+
+def check_processes(processes: int | None, backend: Backend) -> None:
+    """Check a number of processes that ask `backend`; None: not yet known.
+
+    Raises:
+        ConfigError: it is below 1, or above 1 for a model in this process.
+    """
+    if processes is None or processes == 1:
+        return
+    if processes < 1:
+        raise ConfigError(f"`processes` must be at least 1, got {processes}")
+    if not isinstance(backend, Server):
+        raise ConfigError(
+            f"`processes` is for served models (--base-url), which several processes can ask; got "
+            f"{processes} for a model in this process"
+        )
+
+
+def processes_for(samples: Sequence[Sample], concurrency: int) -> int:
+    """Number of processes that the pictures of `samples` are worth, by the size of some of them,
+    but no more than cores, pairs of questions in play, or what half of the memory holds.
+    """
+    some = samples[:: len(samples) // 16 + 1]
+    pixels = 0.0
+    for sample in some:
+        with suppress(PictureError):
+            width, height = upright_size(sample.image)
+            pixels += width * height * len(samples) / len(some)
+    most = min(os.cpu_count() or 1, concurrency // 2, _memory() // 2 // PROCESS_BYTES)
+    return max(1, min(most, int(pixels / PIXELS_PER_PROCESS)))
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory, or of its control group's if that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such group, or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
+
+
+def play_in_processes(
+    samples: Sequence[Sample],
+    setup: Setup[R],
+    record: OnPlayed[R],
+    *,
+    processes: int,
+    concurrency: int,
+) -> None:
+    """Play every sample's item, as `play_samples` does with an AsyncPolicy, in several processes.
+
+    Questions about one picture go to one process, which decodes it once. However this process
+    ends, the others end with it.
+
+    Args:
+        samples: the samples, with distinct ids, started about in this order.
+        setup: called in each process.
+        record: called here with a finished sample at once.
+        processes: number of processes; fewer if `concurrency` or the samples are.
+        concurrency: samples in play, of all processes.
+    Raises:
+        RunError: a process was killed, such as by a system without memory.
+    """
+    concurrency = min(concurrency, len(samples))
+    processes = min(processes, concurrency)
+    todo = _Piles(samples)
+    workers: dict[Connection, SpawnProcess] = {}
+    try:
+        for n in range(processes):
+            players = (concurrency - n - 1) // processes + 1
+            here, process = _started(samples, setup, players)
+            workers[here] = process
+            for _ in range(players + 1):  # one more, so that no player waits for its next sample
+                _send(here, todo.next(here))
+        while workers:
+            for here in wait(list(workers)):
+                assert isinstance(here, Connection)
+                message = _received(here)
+                if isinstance(message, Exception):
+                    raise message
+                if message is None:
+                    workers.pop(here).join()
+                    here.close()
+                    continue
+                number, result, seconds = message
+                _send(here, todo.next(here))
+                record([(samples[number], result, seconds)])
+    finally:
+        for here, process in workers.items():
+            process.terminate()
+            process.join()
+            here.close()
+
+
+class _Piles:
+    """Numbers of the samples to be played, in piles of one picture each."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        piles: dict[Path, deque[int]] = {}
+        for number, sample in enumerate(samples):
+            piles.setdefault(sample.image, deque()).append(number)
+        self._fresh = deque(piles.values())
+        self._begun: dict[Connection, deque[int]] = {}
+
+    def next(self, worker: Connection) -> int | None:
+        """The next number for `worker`: from its pile, else from a pile that nobody has begun, else
+        from the largest; None: all are given.
+        """
+        pile = self._begun.get(worker)
+        if not pile and self._fresh:
+            pile = self._begun[worker] = self._fresh.popleft()
+        if not pile:
+            pile = max(self._begun.values(), key=len, default=None)
+        return pile.popleft() if pile else None
+
+
+def _started(
+    samples: Sequence[Sample], setup: Setup[R], players: int
+) -> "tuple[Connection, SpawnProcess]":
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=_work, args=(there, samples, setup, players), daemon=True)
+    process.start()
+    there.close()  # so that the end of the process is the end of the pipe
+    return here, process
+
+
+def _send(there: Connection, number: int | None) -> None:
+    with suppress(OSError):  # it has ended, which `_received` will see
+        there.send(number)
+
+
+def _received(there: Connection) -> Any:
+    """(number, result, seconds) of a sample, an exception that ends the run, or None at the end.
+
+    Raises:
+        RunError: the process was killed.
+    """
+    try:
+        return there.recv()
+    except (EOFError, OSError):
+        raise RunError(
+            "a worker process was killed, perhaps because the machine ran out of memory; the same "
+            "command resumes, and fewer `processes` need less memory"
+        ) from None
+
+
+def _work(there: Connection, samples: Sequence[Sample], setup: Setup[R], players: int) -> None:
+    """Play the samples whose numbers come from `there`, until None does for each player."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+    numbers = {sample.id: number for number, sample in enumerate(samples)}
+    given = (samples[number] for number in iter(there.recv, None))
+
+    def send(played: Sequence[Played[R]]) -> None:
+        for sample, result, seconds in played:
+            there.send((numbers[sample.id], result, seconds))
+
+    try:
+        item, policy = setup(players)
+        asyncio.run(_play(given, item, policy, send, players))
+    except LfpcError as error:
+        there.send(error)
+    except Exception as error:
+        there.send(RuntimeError("".join(traceback.format_exception(error))))
+    else:
+        there.send(None)
+
+
+async def _play(
+    samples: Iterator[Sample],
+    item: Callable[[Sample], Item[R]],
+    policy: AsyncPolicy,
+    record: OnPlayed[R],
+    players: int,
+) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+    await play_concurrently(samples, item, policy, record, players)
+
+
+def end_with_parent() -> None:
+    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
+    was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
