@@ -1,12 +1,13 @@
 """Short commands with a fault at each of their file-system events, each called again to its end.
 
-python fault_matrix.py WORK COMMAND MODE FIRST EVERY
+python fault_matrix.py WORK COMMAND MODE:FIRST:EVERY ...
 
 COMMAND is train, select, eval or import. MODE: killed or refused at an event, or limited, where no
 file may reach one of the sizes that the files have in the end. Every EVERY-th place is
 tried, from FIRST (0: the first).
-Prints {"places": number, "tried": number, "bad": [what differed]} as JSON. A process of its own, as
-it forks, which must not happen beside the threads of a test run.
+Prints {MODE: {"places": number, "tried": number, "bad": [what differed]}} as JSON. A process of its
+own, as it forks, which must not happen beside the threads of a test run; one for all modes, as
+loading the libraries takes longer than most commands.
 """
 
 import hashlib
@@ -17,16 +18,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import published
-import tiny
 from fault_points import KILLED, forked
 
-import lfpc.training.local as local
 from lfpc import cli
-from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
 
@@ -41,16 +40,23 @@ def early_tokens(played: Any, config: Any) -> RewardTerms:
     return RewardTerms(accuracy=sum(i < 400 for i in ids) / len(ids))
 
 
-def prepared(work: Path) -> None:
-    """A checkpoint, a samples folder and a published file."""
+def prepared(work: Path, command: str) -> None:
+    """A published file to import, or a checkpoint and a samples folder."""
+    if command == "import":
+        rows = [
+            published.deepeyes_row(i, published.picture_bytes(i, (64, 48) if i % 3 else (9, 9)))
+            for i in range(5)
+        ]
+        published.write_parquet(work / "published" / "d.parquet", rows)
+        return
+    import tiny  # these import torch
+
+    import lfpc.training.local as local
+    from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
+
     save_checkpoint(tiny.model(), tiny.tokenizer(), work / "init")
     (work / "data").mkdir()
     write_samples([tiny.sample(work / "data", n, answer=str(n)) for n in range(4)], work / "data")
-    rows = [
-        published.deepeyes_row(i, published.picture_bytes(i, (64, 48) if i % 3 else (9, 9)))
-        for i in range(5)
-    ]
-    published.write_parquet(work / "published" / "d.parquet", rows)
     load_checkpoint(work / "init")  # what transformers imports on first use
     local.episode_reward = early_tokens
 
@@ -145,8 +151,8 @@ def noted(run: Callable[[], int], modules: Path) -> int:
     return code
 
 
-def main(work: Path, command: str, mode: str, first: int, every: int) -> None:
-    prepared(work)
+def main(work: Path, command: str, modes: list[str]) -> None:
+    prepared(work, command)
     whole, modules = work / "run-000", work / "modules"
     run = partial(noted, partial(cli.main, words_of(work, command, whole)), modules)
     code, events, said = forked(run, whole)
@@ -156,16 +162,21 @@ def main(work: Path, command: str, mode: str, first: int, every: int) -> None:
             import_module(name)
     wanted = end_of(whole)
     sizes = {file.stat().st_size for file in whole.rglob("*") if file.is_file()} - {0}
-    places = sorted(size - 1 for size in sizes) if mode == "limited" else range(1, events + 1)
-    bad = []
-    for number, place in enumerate(places[first::every], 1):
-        out = work / f"run-{number:03d}"
-        run = partial(cli.main, words_of(work, command, out))
-        if why := fault_at(place, mode, run, out, wanted):
-            bad.append(why)
-        shutil.rmtree(out, ignore_errors=True)
-    print(json.dumps({"places": len(places), "tried": len(places[first::every]), "bad": bad}))
+    numbers = count(1)
+    found = {}
+    for mode, first, every in (words.split(":") for words in modes):
+        places = sorted(size - 1 for size in sizes) if mode == "limited" else range(1, events + 1)
+        tried = places[int(first) :: int(every)]
+        bad = []
+        for place in tried:
+            out = work / f"run-{next(numbers):03d}"
+            run = partial(cli.main, words_of(work, command, out))
+            if why := fault_at(place, mode, run, out, wanted):
+                bad.append(why)
+            shutil.rmtree(out, ignore_errors=True)
+        found[mode] = {"places": len(places), "tried": len(tried), "bad": bad}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -1,22 +1,6 @@
-"""The limits of the benchmarks: counts by hand, and the share that the table prints."""
+"""The share of its limit that the table of the benchmarks prints."""
 
-import pytest
-
-from bench.limit import Costs, model_seconds
 from bench.results import share, table
-
-
-def test_seconds_at_best_by_hand():
-    least = {
-        "tower": 5,
-        "read": 100,
-        "token": 30,
-        "tower, update": 2,
-        "read, update": 40,
-    }
-    # 1 s a view, 0.1 s a token read, 0.5 s a token sampled; an update costs three passes
-    costs = Costs(view=1.0, read=0.1, token=0.5)
-    assert model_seconds(least, costs) == pytest.approx(5 + 6 + 10 + 12 + 15)
 
 
 def test_the_share_of_the_limit_of_seconds_and_of_rates():

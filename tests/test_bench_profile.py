@@ -6,7 +6,14 @@ import pytest
 import tiny
 from small_runs import config, early_tokens
 
-from bench.limit import costs_of, picture_seconds, step_limit, views_by_file
+from bench.limit import (
+    Costs,
+    costs_of,
+    model_seconds,
+    picture_seconds,
+    step_limit,
+    views_by_file,
+)
 from bench.profile_step import least_work, lines, measure, metered
 from lfpc.policies.qwen.checkpoint import save_checkpoint
 from lfpc.rewards import RewardTerms
@@ -59,3 +66,16 @@ def test_the_table_names_every_part_and_shares_add_up(tmp_path, monkeypatch):
     assert found["parts"]["decode"]["units"] == found["parts"]["decode"]["least"] == 1
     header = lines(found).partition("\n")[0]
     assert header.split() == ["a", "step", "calls", "units", "least", "ms", "share"]
+
+
+def test_seconds_at_best_by_hand():
+    least = {
+        "tower": 5,
+        "read": 100,
+        "token": 30,
+        "tower, update": 2,
+        "read, update": 40,
+    }
+    # 1 s a view, 0.1 s a token read, 0.5 s a token sampled; an update costs three passes
+    costs = Costs(view=1.0, read=0.1, token=0.5)
+    assert model_seconds(least, costs) == pytest.approx(5 + 6 + 10 + 12 + 15)
