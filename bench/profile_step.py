@@ -23,8 +23,7 @@ import lfpc.images
 from bench.results import Result
 from bench.side_by_side import BenchError
 from lfpc.images import CropRules
-from lfpc.mini.folders import base_checkpoint
-from lfpc.mini.folders import write_split
+from lfpc.mini.folders import base_checkpoint, write_split
 from lfpc.policies.qwen import language, sampling, vision
 from lfpc.policies.qwen.encode import Encoder
 from lfpc.policies.qwen.language import prefix_key

@@ -32,8 +32,7 @@ from bench.side_by_side import BenchError
 from lfpc.answers import answer_key
 from lfpc.dialogue import Answer, Context, Reply
 from lfpc.images import View, global_view, open_picture
-from lfpc.mini.folders import base_checkpoint
-from lfpc.mini.folders import write_split
+from lfpc.mini.folders import base_checkpoint, write_split
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy

@@ -263,7 +263,6 @@ def test_words_of_an_import_become_its_configuration() -> None:
         ("data mix in out --parts a", "--parts takes NAME=COUNT or NAME=all; got a"),
         ("data mix in out --parts a=few", "--parts a=few: COUNT must be a number above 0, or all"),
         ("demo --questions 0", "--questions must be at least 1, got 0"),
-        ("demo --questions 0", "--questions must be at least 1, got 0"),
         (
             "select in --out out --ladder 4 16",
             "--ladder must be at least two falling positive",

@@ -374,8 +374,7 @@ def test_the_samples_of_the_docs_are_written_and_read(tmp_path, picture, monkeyp
 
 @pytest.mark.slow
 def test_the_training_of_the_docs_selects_trains_and_evaluates(tmp_path, monkeypatch, capsys):
-    from lfpc.mini.folders import base_checkpoint
-    from lfpc.mini.folders import write_split
+    from lfpc.mini.folders import base_checkpoint, write_split
 
     monkeypatch.chdir(tmp_path)
     write_split(tmp_path / "data" / "train", "train", 2)

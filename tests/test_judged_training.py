@@ -101,8 +101,7 @@ def test_the_command_hands_the_judge_to_the_run(tmp_path: Path, monkeypatch) -> 
 
 @pytest.mark.slow
 def test_a_run_is_paid_by_the_judge(tmp_path: Path) -> None:
-    from lfpc.mini.folders import base_checkpoint
-    from lfpc.mini.folders import write_split
+    from lfpc.mini.folders import base_checkpoint, write_split
     from lfpc.mini.trials import miniature
     from lfpc.samples import write_samples
     from lfpc.storage.runs import RunFolder

@@ -203,8 +203,7 @@ def test_training_on_one_gpu_at_the_size_of_the_miniature(tmp_path, monkeypatch,
     """The commands of the page, with the miniature's checkpoint, pictures and lengths; boxes are
     those of the scenes, in place of a person's.
     """
-    from lfpc.mini.folders import base_checkpoint
-    from lfpc.mini.folders import write_split
+    from lfpc.mini.folders import base_checkpoint, write_split
 
     monkeypatch.chdir(tmp_path)
     write_split(tmp_path / "data" / "train", "train", 4)
