@@ -131,7 +131,7 @@ def replies(folder: Path) -> dict[str, list[str]]:
 def test_a_run_that_samples_with_vllm_learns(tmp_path):
     """The miniature's Stage I. 128 rollouts are more than vLLM reads at once."""
     data = tmp_path / "data"
-    write_split(data, "train", 320)
+    write_split(data, "wide", 320)
     words = ["-m", "lfpc", "train", "stage1", "--data", data, "--init", MINIATURE]
     words += ["--sampler", "vllm", "--engine-options", EAGER, "--device", "cpu", "--max-turns", 3]
     words += ["--crop.min-tokens", CROPS.min_tokens, "--crop.max-tokens", CROPS.max_tokens]
