@@ -24,11 +24,11 @@ import published
 import tiny
 from fault_points import KILLED, forked
 
-import lfpc.training.local as local
 from lfpc import cli
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
+from lfpc.training import trainer
 
 SHORT = ["--max-new-tokens", "4"]
 CROPS = ["--crop.min-tokens", "4", "--crop.max-tokens", "16"]
@@ -52,7 +52,7 @@ def prepared(work: Path) -> None:
     ]
     published.write_parquet(work / "published" / "d.parquet", rows)
     load_checkpoint(work / "init")  # what transformers imports on first use
-    local.episode_reward = early_tokens
+    trainer.episode_reward = early_tokens
 
 
 def words_of(work: Path, command: str, out: Path) -> list[str]:
