@@ -16,9 +16,10 @@ from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
 from lfpc.samples import read_samples
 from lfpc.training.config import TrainConfig
+from lfpc.training.fitting import pick_device
 from lfpc.training.groups import episodes_of
-from lfpc.training.local import Trainer, pick_device
 from lfpc.training.rollouts import rollouts_of
+from lfpc.training.trainer import Trainer
 
 
 def main() -> None:

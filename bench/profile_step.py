@@ -30,9 +30,10 @@ from lfpc.policies.qwen.language import prefix_key
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.training.config import TrainConfig
 from lfpc.training.draw import Openable
+from lfpc.training.fitting import pick_device
 from lfpc.training.groups import Group, episodes_of
-from lfpc.training.local import Trainer, pick_device
 from lfpc.training.rollouts import Rollout, rollouts_of
+from lfpc.training.trainer import Trainer
 from lfpc.training.update import Learner
 
 QUESTIONS = 16

@@ -28,6 +28,7 @@ from fault_points import KILLED, forked
 from lfpc import cli
 from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
+from lfpc.training import trainer
 
 SHORT = ["--max-new-tokens", "4"]
 CROPS = ["--crop.min-tokens", "4", "--crop.max-tokens", "16"]
@@ -58,7 +59,7 @@ def prepared(work: Path, command: str) -> None:
     (work / "data").mkdir()
     write_samples([tiny.sample(work / "data", n, answer=str(n)) for n in range(4)], work / "data")
     load_checkpoint(work / "init")  # what transformers imports on first use
-    local.episode_reward = early_tokens
+    trainer.episode_reward = early_tokens
 
 
 def words_of(work: Path, command: str, out: Path) -> list[str]:

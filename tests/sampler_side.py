@@ -16,8 +16,9 @@ from lfpc.protocols import PROTOCOLS
 from lfpc.rewards import RewardTerms
 from lfpc.samples import read_samples
 from lfpc.training.config import LoraConfig, SamplerLimits, TrainConfig
-from lfpc.training.local import Trainer, pick_device
+from lfpc.training.fitting import pick_device
 from lfpc.training.sampler import VllmSampler, check_sampler
+from lfpc.training.trainer import Trainer
 
 
 def even_tokens(episode: Episode) -> RewardTerms:

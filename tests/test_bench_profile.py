@@ -19,9 +19,10 @@ from lfpc.policies.qwen.checkpoint import save_checkpoint
 from lfpc.rewards import RewardTerms
 from lfpc.samples import write_samples
 from lfpc.training.draw import Openable
+from lfpc.training.fitting import pick_device
 from lfpc.training.groups import episodes_of
-from lfpc.training.local import Trainer, pick_device
 from lfpc.training.rollouts import rollouts_of
+from lfpc.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

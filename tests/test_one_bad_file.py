@@ -124,7 +124,10 @@ def test_every_place_that_opens_pictures_agrees(samples: list[Sample], tmp_path:
     order = range(len(samples))
     good = [samples[place].id for place in order if samples[place].id in GOOD]
     assert [sample.id for sample in opens.further(order, 1, 2)] == good[1:3]
+    ends = [samples[place].id for place in order].index(good[2]) + 1
+    assert opens.passed == ends - 3
     assert opens.further(order, len(good), 2) == []
+    assert opens.passed == len(bad)
 
     pages = PictureFiles(tmp_path / "pages")
     assert {sample.id for sample in samples if pages.original(sample) is None} == bad

@@ -207,6 +207,13 @@ def test_every_unit_of_boxes_comes_back_as_it_was_written(coordinates: str, fold
         ('box = ""', 'box = ""\nmin_side = nan', "'min_side' must be a number from 0, got nan"),
         ('box = ""', 'box = ""\nmax_aspect = 0.5', "'max_aspect' must be a number from 1"),
         ('["\\\\boxed{', '["\\boxed{', r"'answer': TOML reads \\b as .* write \\\\b,"),
+        ('"mine"', "2026-11-26", "'name': 2026-11-26 is a date or time in TOML; put it in quotes"),
+        ("[malformed]", "stop = [07:32:00]\n[malformed]", "'stop': 07:32:00 is a date or time"),
+        ('box = ""', 'box = "b"\npicture = "n"\ncrop_name = "{number}"\noriginal_name = "1"',
+         "'original_name' '1' is also the name of a crop by 'crop_name' '{number}'"),
+        ('box = ""', 'box = "b"\npicture = "n"\ncrop_name = "p{picture}"\noriginal_name = "p2"',
+         "'p2' is also the name of a crop"),
+        ("[malformed]", f"# {'x' * 2**20}\n[malformed]", "larger than 1 MiB, so no protocol file"),
         ('direct_system = "Answer in \\\\boxed{}."', "", "'direct_system' must be given"),
     ],
 )  # fmt: skip
@@ -218,6 +225,12 @@ def test_a_mistake_in_a_file_is_one_sentence(
         built(OWN.replace(old, new), tmp_path)
     assert str(error.value).startswith(str(tmp_path / "own.toml"))
     assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_the_first_view_may_have_the_name_that_the_pattern_gives_it(tmp_path: Path) -> None:
+    for pattern, name in (("{number}", "0"), ("{picture}", "1"), ("{number}", "original")):
+        keys = f'box = "b"\npicture = "n"\ncrop_name = "{pattern}"\noriginal_name = "{name}"'
+        assert built(OWN.replace('box = ""', keys), tmp_path).name == "mine"
 
 
 def test_a_word_that_is_no_name_of_a_file_is_an_unknown_protocol() -> None:

@@ -191,6 +191,10 @@ def test_an_area_costs_its_share_of_the_picture(boxed):
         assert episode_reward(one, PAPER).total - episode_reward(one, costly).total == (
             pytest.approx(0.5 * share)
         )
+    one = played(TABLE["half"][0], boxed)
+    shown = tuple(replace(turn, view=turn.view and FIRST) for turn in one.turns)
+    wider = replace(one, turns=shown)  # the tool shows more than the requested half
+    assert episode_reward(wider, costly).crops == episode_reward(one, costly).crops == -0.25
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from lfpc.dialogue import Answer, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.storage.runs import RunFolder
-from lfpc.training.local import Trainer, train
+from lfpc.training.local import train
 from lfpc.training.trackers import captioned_pictures
+from lfpc.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 

@@ -664,6 +664,49 @@ def test_a_stopped_run_with_dynamic_sampling_and_minibatches_continues_exactly(
         assert torch.equal(weight, weights(resumed)[name]), name
 
 
+def test_broken_pictures_among_the_further_samples_are_counted(base, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    samples = [tiny.sample(data, n, answer=str(n)) for n in range(8)]
+    write_samples(samples, data)
+    run = config(base, tmp_path / "run", data=data, steps=2, dynamic_sampling=1)
+    broken = extra_prompts(8, run, 1)[0]
+    samples[broken].image.write_bytes(samples[broken].image.read_bytes()[:-40])
+    train(run, progress=False, reward=lambda episode: RewardTerms())
+    drawn = [[*prompts_of_step(8, run, s), *extra_prompts(8, run, s)] for s in (1, 2)]
+    counts = [row["broken_pictures"] for row in RunFolder(run.out).metrics()]
+    assert counts[0] == 1
+    assert counts[1] == (drawn[1].index(broken) <= 2 * run.prompts_per_step)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_failure_in_validation_loses_no_step_and_is_made_up_for(base, tmp_path, step):
+    """The judge fails while a step is validated: the same command validates it and goes on."""
+    changes = {"validation": base / "data", "validate_every": 2, "save_every": 4}
+    run = config(base, tmp_path / "run", **changes)
+    paid = []
+
+    def reward(episode):
+        paid.append(episode)
+        validated = len(read_samples(base / "data")) * (step // 2 - 1)
+        if len(paid) > step * run.prompts_per_step * run.group_size + validated:
+            raise RunError("the judge is down")
+        return early_tokens(episode)
+
+    with pytest.raises(RunError, match="the judge is down"):
+        train(run, progress=False, reward=reward)
+    assert saved_steps(run.out) == [step]
+    assert "validation_reward" not in RunFolder(run.out).metrics()[-1]
+    train(run, progress=False, reward=early_tokens)
+    whole = config(base, tmp_path / "whole", **changes)
+    train(whole, progress=False, reward=early_tokens)
+    a, b = (without_times(RunFolder(one.out).metrics()) for one in (run, whole))
+    assert a == b
+    for at in (lambda one: checkpoint_folder(one.out, 4), lambda one: best_checkpoint(one.out)):
+        x, y = weights(at(run)), weights(at(whole))
+        assert all(torch.equal(x[name], y[name]) for name in y)
+
+
 def test_a_failure_while_episodes_are_played_loses_no_finished_step(base, tmp_path):
     run = config(base, tmp_path / "run", steps=3, save_every=3)
     paid = []

@@ -67,7 +67,8 @@ class RewardConfig:
     crop_cost: float = 0.0
     """Cost of each shown crop after the first."""
     area_cost: float = 0.0
-    """Cost of a crop of the whole picture; the largest shown crop costs its share of the area."""
+    """Cost of a box of the whole picture; an episode's largest requested box costs its share of the
+    area, whatever is shown for it."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -295,7 +296,7 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
         r = a * r_acc - f * [malformed or unanswered] + 1[r_acc > 0] * t * [a crop was shown]
             + g * r_geo
             - length_cost * max(0, reply tokens - free_tokens) / 1000 - crop_cost * further crops
-            - area_cost * area of the largest shown crop
+            - area_cost * area of the largest requested box
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`. The costs, and the options
     that decide which crops are paid, are this project's, and 0 or off by default.

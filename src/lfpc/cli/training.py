@@ -68,7 +68,8 @@ class Train:
             if launch.dry_run:
                 return _shown(verl_preview(asked.run, asked.cluster))
             return f"checkpoint: {verl_train(asked.run, asked.cluster)} (run: {asked.run.out})"
-        from lfpc.training.local import preview, train
+        from lfpc.training.fitting import preview
+        from lfpc.training.local import train
         from lfpc.training.state import checkpoint_folder
 
         if launch.dry_run:

@@ -22,14 +22,13 @@ from tqdm import tqdm
 from lfpc.errors import CheckpointError
 from lfpc.mini.config import PretrainConfig
 from lfpc.mini.dense import DenseHeads, dense_batch, dense_loss
+from lfpc.mini.dialogue_batch import collate, dialogue_loss
 from lfpc.mini.dialogues import (
     MIXED,
     SETTLED,
     SINGLE,
     CropShares,
     DialogueRules,
-    collate,
-    dialogue_loss,
     dialogue_rows,
 )
 from lfpc.mini.folders import BASE_SETTINGS

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date, time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast
@@ -28,6 +29,8 @@ PLACEHOLDERS: Mapping[str, tuple[str, ...]] = {
     "malformed": ("error", "pictures", "width", "height"),
 }
 """Placeholders of each text. Other braces stay as they are."""
+LARGEST = 2**20
+"""Bytes that a protocol file may have."""
 _PLACEHOLDER = re.compile(r"\{([a-z_]{1,32})\}")
 
 
@@ -127,21 +130,27 @@ def read_toml(path: Path) -> ProtocolFile:
         ConfigError: unreadable, not TOML, or a key is unknown, missing or wrong.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigError(f"{path}: larger than {LARGEST >> 20} MiB, so no protocol file")
+        found = tomllib.loads(content.decode("utf-8"))
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
     try:
-        _check_escapes(found, str(path))
+        _check_values(found, str(path))
         return config_from_plain(ProtocolFile, found, str(path))
     except RecursionError as error:
         raise ConfigError(f"{path}: its tables nest too deep") from error
 
 
-def _check_escapes(found: object, where: str) -> None:
-    """Raise ConfigError for a backspace or form feed, as TOML reads one in `boxed` or `frac` after
-    a single backslash.
+def _check_values(found: object, where: str) -> None:
+    """Raise ConfigError for a date, as TOML reads 2026-11-26 without quotes, and for a backspace or
+    form feed, as it reads one in `boxed` or `frac` after a single backslash.
     """
     match found:
         case str() if control := re.search("[\b\f]", found):
@@ -150,12 +159,14 @@ def _check_escapes(found: object, where: str) -> None:
                 f"{where}: TOML reads \\{letter} as a control character; write \\\\{letter}, or "
                 f"the text in single quotes"
             )
+        case date() | time():
+            raise ConfigError(f"{where}: {found} is a date or time in TOML; put it in quotes")
         case dict():
             for key, value in cast("dict[str, object]", found).items():
-                _check_escapes(value, f"{where}: '{key}'")
+                _check_values(value, f"{where}: '{key}'")
         case list():
             for value in cast("list[object]", found):
-                _check_escapes(value, where)
+                _check_values(value, where)
         case _:
             pass
 

@@ -77,6 +77,11 @@ class ReplyFormat:
             self.crop_name.count("{number}") + self.crop_name.count("{picture}") == 1
         ):
             raise ConfigError("'crop_name' must contain {number} or {picture} once")
+        if self.picture and self.original_name and (self._numbered(self.original_name) or 0) > 0:
+            raise ConfigError(
+                f"'original_name' {self.original_name!r} is also the name of a crop by 'crop_name' "
+                f"{self.crop_name!r}; give the first view another name"
+            )
         keys = [one.split(".") for one in (self.box, self.picture) if one]
         if not all(chain(*keys)):
             raise ConfigError("'box' and 'picture' must be keys joined by single dots")
@@ -189,8 +194,10 @@ class ReplyFormat:
         name = str(whole_number(named)) if isinstance(named, int | float) else named
         if not isinstance(name, str):
             return None
-        if name == self.original_name:
-            return 0
+        return 0 if name == self.original_name else self._numbered(name)
+
+    def _numbered(self, name: str) -> int | None:
+        """Number of the picture with this name by `crop_name`; None: a name of another form."""
         before, _, after = re.sub(r"\{number\}|\{picture\}", "\0", self.crop_name).partition("\0")
         digits = name.removeprefix(before).removesuffix(after)
         if f"{before}{digits}{after}" != name or not re.fullmatch("[0-9]{1,6}", digits):

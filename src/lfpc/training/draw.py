@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -104,6 +103,8 @@ class Openable:
         self._open = open_sample
         self.broken: dict[str, str] = {}
         """Reason by id of each sample that was skipped so far."""
+        self.passed = 0
+        """Broken pictures among the places that the last call of `further` went through."""
 
     def at(self, places: Sequence[int], each: Each = map) -> list[Sample]:
         """The samples at `places`; for one with a broken picture, the next that opens.
@@ -124,8 +125,16 @@ class Openable:
         `count`.
         """
         self._ahead([self._samples[place] for place in places[start : start + count]], each)
-        opened = filter(self._opens, (self._samples[place] for place in places))
-        return list(islice(opened, start, start + count))
+        opened: list[Sample] = []
+        self.passed = 0
+        for place in places:
+            if len(opened) == start + count:
+                break
+            if self._opens(sample := self._samples[place]):
+                opened.append(sample)
+            else:
+                self.passed += 1
+        return opened[start:]
 
     def all(self, each: Each = map) -> list[Sample]:
         """Every sample whose picture opens."""
