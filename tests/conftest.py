@@ -1,3 +1,4 @@
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -29,6 +30,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     mark = ALL_TESTS.search(collection_path.read_text(encoding="utf-8"))
     return (mark is not None and f"not {mark[1]}" in config.option.markexpr) or None
+
+
+def pytest_collection_finish() -> None:
+    """Garbage collection leaves out what the imports made: tests of memory collect often, and with
+    torch and transformers loaded each took half a second.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")  # while it is open, asyncio.run works in no test of this thread
