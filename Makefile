@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CPU_ONLY := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt)
 
-.PHONY: setup lock demo test test-annotation test-clients test-vllm test-verl fast check docs bench fuzz
+.PHONY: setup lock demo test test-long test-annotation test-clients test-vllm test-verl fast check docs bench fuzz
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -18,8 +18,16 @@ setup: $(STAMP)
 demo: setup
 	$(BIN)/lfpc demo --out out/demo
 
+# Tests of a file stay together where they can, as they share what they set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+MAIN := not annotation and not clients and not vllm and not verl
+
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not annotation and not clients and not vllm and not verl"
+	$(PYTEST) -m "not long and $(MAIN)"
+
+# Whole runs at length, and further cases of what a test of `make test` holds.
+test-long: setup
+	$(PYTEST) -m "long and $(MAIN)"
 
 # `lfpc serve`, scores, exported files and metrics against other people's clients, harnesses, tools and trackers, in an environment of their own: .venv-clients, made once, 2.1 GB.
 test-clients: setup
@@ -46,7 +54,7 @@ test-verl: setup
 
 # No torch, no browser, nothing that waits: under a minute.
 fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow and not browser and not annotation and not clients and not vllm and not verl"
+	$(PYTEST) -m "not slow and not browser and $(MAIN)"
 
 check: setup
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,7 @@ class Peak:
     """Bytes a second that a copy reads and writes."""
 
 
+@cache  # a device has one, and it takes longer than a small part
 @torch.no_grad()
 def peak(device: torch.device, dtype: torch.dtype, side: int) -> Peak:
     """Highest speeds of some products and copies of `side` x `side` matrices."""

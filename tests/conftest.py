@@ -1,5 +1,7 @@
+import gc
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     mark = ALL_TESTS.search(collection_path.read_text(encoding="utf-8"))
     return (mark is not None and f"not {mark[1]}" in config.option.markexpr) or None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The fast part loads no torch, as each of its processes would wait for it.
+
+    Garbage collection leaves out what the imports made: tests of memory collect often, and with
+    torch and transformers loaded each took half a second.
+    """
+    if "not slow" in session.config.option.markexpr and "torch" in sys.modules:
+        raise pytest.UsageError("a file with tests that are not marked slow imports torch")
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")  # while it is open, asyncio.run works in no test of this thread

@@ -22,11 +22,18 @@ TOGETHER = [(mode,) for mode in MODES] if ALL else [MODES]
 """Modes that a test tries."""
 PARTS = {"train": 8 if ALL else 1}
 """Tests that share the events of a command; one, if it is not named."""
+LONG = ("select", "eval")
+"""Commands whose kills test_select.py and test_served.py hold too."""
 
 
 @pytest.mark.parametrize("modes", TOGETHER, ids="-".join)
 @pytest.mark.parametrize(
-    ("command", "part"), [(name, part) for name in EVERY for part in range(PARTS.get(name, 1))]
+    ("command", "part"),
+    [
+        pytest.param(name, part, marks=[pytest.mark.long] if name in LONG else [])
+        for name in EVERY
+        for part in range(PARTS.get(name, 1))
+    ],
 )
 def test_a_command_with_a_fault_at_any_file_event_ends_the_same_when_it_is_called_again(
     tmp_path, command, part, modes

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lfpc.cli import main
 from lfpc.errors import RunError
 from lfpc.rewards import RewardConfig
 from lfpc.storage.files import FolderLock
@@ -123,11 +124,16 @@ def test_a_forked_process_keeps_no_lock_past_the_end_of_its_parent(tmp_path: Pat
 @pytest.mark.parametrize(
     "command", [["demo", "--out"], ["mini", "pretrain", "--out"]], ids=["demo", "pretrain"]
 )
-def test_a_study_is_made_by_one_process(tmp_path: Path, command: list[str]) -> None:
-    with FolderLock(tmp_path):
-        done = subprocess.run(
-            [sys.executable, "-m", "lfpc", *command, str(tmp_path)], capture_output=True, text=True
-        )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"lfpc: {tmp_path} is in use")
+def test_a_study_is_made_by_one_process(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = (
+        "import sys; from pathlib import Path; from lfpc.storage.files import FolderLock; "
+        "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert first_line(other) == "held"
+        assert main([*command, str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"lfpc: {tmp_path} is in use")
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

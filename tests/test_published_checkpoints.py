@@ -132,7 +132,7 @@ def even_tokens(episode: Episode) -> RewardTerms:
     return RewardTerms(accuracy=float(np.mean([one % 2 == 0 for one in ids])))
 
 
-@pytest.mark.parametrize("family", layout.FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param("qwen2_5_vl", marks=pytest.mark.long), "qwen3_vl"])
 def test_evaluation_selection_and_training_of_a_published_folder(
     family, published, tmp_path, capsys, monkeypatch
 ):

@@ -86,7 +86,7 @@ def speaking(monkeypatch) -> None:
     monkeypatch.setattr(transformers, "write", forced)
 
 
-@pytest.mark.parametrize("family", layout.FAMILIES)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.long)])
 def test_stage2_of_a_published_folder_stops_and_continues(
     family, published, data, tmp_path, speaking, capsys
 ):
@@ -109,7 +109,7 @@ def test_stage2_of_a_published_folder_stops_and_continues(
         assert 0 < row["iou_last"] < 1
 
 
-@pytest.mark.parametrize("family", layout.FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param("qwen2_5_vl", marks=pytest.mark.long), "qwen3_vl"])
 def test_probes_and_the_gain_of_crops_of_large_pictures(
     family, published, data, tmp_path, speaking, capsys
 ):

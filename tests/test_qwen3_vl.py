@@ -266,6 +266,7 @@ def test_commands_take_the_protocol_and_token_size_from_the_checkpoint(base, tmp
     assert (settings.protocol, settings.crop) == ("qwen3_vl", PROTOCOL.crop)
 
 
+@pytest.mark.long
 def test_what_a_picture_shows_is_learnt_and_holds_for_new_pictures(tmp_path):
     """A bandit that is right half of the time without the picture: the reward wants an even token
     for red and an odd one for blue.

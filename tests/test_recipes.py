@@ -265,6 +265,7 @@ def downloaded(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_on_a_node_at_the_size_of_the_miniature(tmp_path, monkeypatch, capsys):
     """The commands of the page on published layouts with tiny pictures. The local engine stands in
     for the GPUs of `lfpc train`, after the settings of verl are made; boxes are given.

@@ -229,6 +229,7 @@ MARK_ARTICLE = """new MutationObserver((_, observer) => {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_episodes_are_painted_within_a_second(browser, tmp_path):
     pictures = noise_pictures(tmp_path / "pictures", 20)
     many = [made_up_episode(n, pictures[n % 20], correct=n % 3 == 0) for n in range(100_000)]

@@ -56,15 +56,30 @@ def test_every_planned_comparison_is_of_arms_that_are_asked(group, steps):
     assert all(arm.parent in GROUPS[group] for arm in GROUPS[group].values() if arm.parent)
 
 
-def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path):
+def in_turn(jobs, _processes, _tick):
+    """The jobs in this process, which has loaded torch."""
+    waiting, results = list(jobs), {}
+    while waiting:
+        job = next(one for one in waiting if one.after is None or one.after in results)
+        waiting.remove(job)
+        results[job.name] = job.call(*job.arguments)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("steps", "questions"), [(1, 2), pytest.param(4, 6, marks=pytest.mark.long)]
+)
+def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path, steps, questions, monkeypatch):
     from lfpc.mini.study import study
 
+    if steps == 1:  # the processes are in the long case, and in the demo
+        monkeypatch.setattr("lfpc.mini.trials.run_jobs", in_turn)
     config = StudyConfig(
         out=tmp_path / "study",
         group="laziness",
         seeds=1,
-        steps=4,
-        questions=6,
+        steps=steps,
+        questions=questions,
         budgets=(25, 64),
         ladder=(256, 64, 25),
         train_samples=8,
@@ -74,8 +89,8 @@ def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path):
     text = page.read_text()
     assert text.index("Planned comparisons") < text.index("stage1-4 \u2212 baseline-4")
     results = json.loads((config.out / "results.json").read_text())
-    steps = {f"{arm}-{step}" for arm in ("baseline", "stage1") for step in (1, 2, 3, 4)}
-    assert set(results["conditions"]) == steps | {"base"}
+    trained = {f"{arm}-{n}" for arm in ("baseline", "stage1") for n in range(1, steps + 1)}
+    assert set(results["conditions"]) == trained | {"base"}
     assert set(results["conditions"]["base"]["64"]["probes"]) == {
         "noise",
         "no-tool",
@@ -85,9 +100,9 @@ def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path):
     }
     rows = json.loads((config.out / "study.json").read_text())["comparisons"]
     assert [(row["metric"], row["left_arm"], row["right_arm"], row["n"]) for row in rows] == [
-        ("noise_drop", "baseline-4", "base", 6),
-        ("noise_drop", "stage1-4", "base", 6),
-        ("noise_drop", "stage1-4", "baseline-4", 6),
+        ("noise_drop", f"baseline-{steps}", "base", questions),
+        ("noise_drop", f"stage1-{steps}", "base", questions),
+        ("noise_drop", f"stage1-{steps}", f"baseline-{steps}", questions),
     ]
     lowered = json.loads((config.out / "data/wide/lower/samples.jsonl").read_text().split("\n")[0])
     assert lowered["budget"] in (64, 25)

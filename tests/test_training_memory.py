@@ -83,7 +83,10 @@ def measured_and_estimated(shape, **changes):
     return live.peak, made + pass_bytes(shape, config, size, half=half, checkpointing=checkpointing)
 
 
-@pytest.mark.parametrize("shape", [SMALL, LARGER], ids=["small", "larger"])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(SMALL, id="small"), pytest.param(LARGER, id="larger", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("changes", "low", "high"),

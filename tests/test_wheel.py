@@ -66,6 +66,7 @@ def test_the_package_is_marked_as_typed():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_installed_wheel_evaluates_a_served_model(tmp_path):
     """In an environment with nothing but the wheel; requirements come from this one."""
     subprocess.run(

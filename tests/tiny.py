@@ -1,4 +1,6 @@
-"""A tiny random Qwen2.5-VL and Qwen3-VL with their tokenizer, and small contexts, for tests."""
+"""A tiny random Qwen2.5-VL and Qwen3-VL with their tokenizer, and small contexts, for tests. Only
+models and tokenizer import torch.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,15 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.images import View
-from lfpc.mini.model import build_model, build_tokenizer
 from lfpc.samples import Sample
 from lfpc.training.config import TrainConfig
 
@@ -24,12 +22,18 @@ BOX = Box(0.25, 0.25, 0.5, 0.5)
 @lru_cache(maxsize=1)
 def tokenizer() -> Any:
     """The miniature's tokenizer."""
+    from lfpc.mini.model import build_tokenizer
+
     return build_tokenizer()
 
 
 def model(seed: int = 0) -> Any:
     """A fresh random miniature in evaluation mode, with layers strong enough that it does not just
     echo its last token."""
+    import torch
+
+    from lfpc.mini.model import build_model
+
     made = build_model(tokenizer(), seed=seed).eval()
     with torch.no_grad():
         for layer in made.model.language_model.layers:
@@ -89,6 +93,9 @@ def sample(folder: Path, number: int, answer: str = "7", *, budget: int | None =
 
 def qwen3_model(seed: int = 0) -> Any:
     """A fresh random Qwen3-VL of the miniature's size, with the miniature's tokenizer."""
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
     vocabulary = tokenizer().get_vocab()
     text = {
         "vocab_size": model_vocabulary(),
@@ -132,8 +139,10 @@ def qwen3_model(seed: int = 0) -> Any:
     return made
 
 
-def qwen3_pictures() -> Qwen2VLImageProcessorPil:
+def qwen3_pictures() -> Any:
     """The published Qwen3-VL's picture processor."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
     return Qwen2VLImageProcessorPil(
         patch_size=16,
         image_mean=[0.5] * 3,
