@@ -52,7 +52,6 @@ def prepared(work: Path, command: str) -> None:
         return
     import tiny  # these import torch
 
-    import lfpc.training.local as local
     from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 
     save_checkpoint(tiny.model(), tiny.tokenizer(), work / "init")
