@@ -418,7 +418,7 @@ def test_a_wrong_checkpoint_is_found_out_before_torch_is_imported(tmp_path: Path
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
         )
         assert done.stdout == "1\nTORCH False\n", done.stderr
-        assert "nowhere: no config.json in it" in done.stderr
+        assert "nowhere: no such folder" in done.stderr
 
 
 def test_a_reader_that_leaves_early_gets_no_error(tmp_path: Path) -> None:

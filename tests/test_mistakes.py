@@ -172,6 +172,7 @@ def test_a_checkpoint_is_recorded_by_its_whole_path(tmp_path, monkeypatch):
     from lfpc.cli.evaluating import Eval
 
     monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
     config, _ = Eval(checkpoint=Path("here"), out=Path("out")).asked()
     assert config.model == str(tmp_path / "here")
 
