@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lfpc.policies.settings import CheckpointSettings
     from lfpc.protocols import ProtocolFile
 
+_WHICH = "give either --checkpoint, or --base-url and --model"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
@@ -79,11 +81,11 @@ class AnsweringModel(BackendOptions):
         """Defaults of the options: the checkpoint's settings."""
         from lfpc.policies.settings import CheckpointSettings, checkpoint_settings
 
-        return (
-            CheckpointSettings()
-            if self.checkpoint is None
-            else checkpoint_settings(self.checkpoint)
-        )
+        if self.checkpoint is None:
+            return CheckpointSettings()
+        if self.base_url is not None or self.model is not None:
+            raise ConfigError(_WHICH)
+        return checkpoint_settings(self.checkpoint)
 
     def spoken(self, defaults: "CheckpointSettings") -> "str | ProtocolFile":
         """The protocol: the given one, else that of the `defaults`."""
@@ -98,7 +100,7 @@ class AnsweringModel(BackendOptions):
 
         served = self.base_url is not None
         if (self.checkpoint is not None) == served or (self.model is not None) != served:
-            raise ConfigError("give either --checkpoint, or --base-url and --model")
+            raise ConfigError(_WHICH)
         if served and self.engine != "transformers":
             raise ConfigError(
                 f"--engine {self.engine} computes a checkpoint's replies; with --base-url "
