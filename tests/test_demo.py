@@ -44,7 +44,7 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path, questions):
             (timing,) = summary["timings"]
             assert found["seconds_alone"] == timing["median"]
             assert found["cpu_seconds_alone"] == timing["cpu"] > 0
-            assert len(timing["each"]) == min(15, questions)
+            assert len(timing["each"]) == min(15, questions - 1)  # the first one warms
         small, full = arm["small"]["summary"], arm["full"]["summary"]
         assert small["visual_tokens"] < full["visual_tokens"]
     compared = results["comparisons"]
