@@ -29,7 +29,7 @@ from bench.side_by_side import BenchError
 from lfpc.boxes import Box
 from lfpc.dialogue import Reply
 from lfpc.episode import Game, episode
-from lfpc.evaluation.run import evaluate, first_view
+from lfpc.evaluation.run import OpenEvaluation, evaluate, first_view
 from lfpc.images import CropRules, crop_view, global_view, open_picture, png_bytes
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server
@@ -133,9 +133,8 @@ def evaluated(
     rmtree(folder, ignore_errors=True)
     policy = ServedPolicy(Server(base_url=base_url, concurrency=CONCURRENCY), "scripted", PROTOCOL)
     run = RunFolder.open(folder, Kind.EVALUATION, Nothing())
-    records = evaluate(
-        samples, policy, protocol=PROTOCOL, budget=budget, look=LOOK, run=run, progress=False
-    )
+    asked = OpenEvaluation(samples=samples, run=run, protocol=PROTOCOL, budget=budget, look=LOOK)
+    (records,) = evaluate([asked], policy, progress=False)
     if not all(record.correct and record.crops == 1 for record in records):
         raise BenchError("a question was not answered as the server says it answers")
 

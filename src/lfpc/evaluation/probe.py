@@ -11,7 +11,7 @@ from lfpc.evaluation.places import Evaluation, own_evaluation, place_at, place_r
 from lfpc.evaluation.probes import OWN, PROBES, RANDOM, check_probe_names, samples_of_probe
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
-from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
+from lfpc.evaluation.run import ProbeRun, check_evaluation, evaluate_probes, evaluation_inputs
 from lfpc.evaluation.stored import read_results
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
@@ -85,18 +85,18 @@ def probe_run(
             check_evaluation(place / name, config, asked[config.probe], inputs)
         policy = any_policy(recorded.config, backend) if policy is None else policy
         known: dict[Path, Records] = {recorded.folder: own}
-        for name, config in runs.items():
-            known[place / name] = evaluate_probe(
-                policy,
-                asked[config.probe],
-                config,
-                place / name,
-                own=own,
-                inputs=inputs,
-                samples_file=recorded.run.samples_file,
-                backend=backend_name(backend),
-                progress=progress,
-            )
+        some = evaluate_probes(
+            policy,
+            [
+                ProbeRun(asked[config.probe], config, place / name, own)
+                for name, config in runs.items()
+            ],
+            inputs=inputs,
+            samples_file=recorded.run.samples_file,
+            backend=backend_name(backend),
+            progress=progress,
+        )
+        known |= dict(zip((place / name for name in runs), some, strict=True))
         by_probe = place_records(place_at(place), replay=replay, known=known)
         return EvaluationResult(
             path=place,

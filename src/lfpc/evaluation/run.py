@@ -2,8 +2,11 @@
 others.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from lfpc.caches import byte_cache
@@ -21,6 +24,7 @@ from lfpc.playing.progress import progress_bar
 from lfpc.policies.backends import Backend
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
+from lfpc.policies.once import asking_once
 from lfpc.protocols import ChatProtocol
 from lfpc.records import (
     EpisodeRecord,
@@ -57,100 +61,146 @@ def _view(path: Path, budget: int, factor: int) -> View:
     return global_view(open_picture(path), budget, factor=factor)
 
 
-def evaluate(
-    samples: Sequence[Sample],
-    policy: Policy | AsyncPolicy,
-    *,
-    protocol: ChatProtocol,
-    budget: int | None,
-    look: Look,
-    run: RunFolder,
-    max_turns: int = 6,
-    reward: RewardFunction | None = None,
-    batch: int = 64,
-    max_failures: int = 20,
-    before: Mapping[str, Turns] | None = None,
-    draw: int = 0,
-    progress: bool = True,
-    label: str = "evaluate",
-) -> list[EpisodeRecord]:
-    """One record per sample, in the order of `samples`.
-
-    Records are written to `run` under the sample's id at once. Samples with a record there are not
-    played again, except failed ones. A sample whose picture, policy call or look fails gets a
-    failed record, which counts as wrong.
-
-    Args:
-        samples: the questions.
-        policy: gives the replies. An AsyncPolicy plays `policy.concurrency` episodes at a time,
-            each at its own pace, and `seconds` is the episode's own time. Any other policy plays
-            batches turn by turn, and `seconds` is the episode's share of its batch.
-        protocol: the model family's protocol.
-        budget: visual tokens of the first view; None: each sample's own.
-        look: what the crop tool shows.
-        run: run folder of one model, budget and probe.
-        max_turns: turn limit of an episode.
-        reward: reward whose terms each record shows; None: none.
-        batch: episodes per batch of a policy in this process.
-        max_failures: failures of the policy or the look to accept before giving up.
-        before: recorded turns by sample id, to replay before the policy replies.
-        draw: number of the draw; runs with different ones are sampled independently.
-        progress: whether to show a progress bar, or lines without a terminal.
-        label: label of the bar.
-    Raises:
-        RunError: more than `max_failures` samples failed, or all of them (with the last reason), or
-            the disk refuses.
+@dataclass(kw_only=True)
+class OpenEvaluation:
+    """Questions under one probe, whose records go to one run folder. Those with a record there are
+    not asked again, except failed ones.
     """
-    there = read_records(run, samples).values()
-    done = {record.sample.id: record for record in there if not record.failed}
-    todo = [sample for sample in samples if sample.id not in done]
-    hashes = sample_hashes(todo, budget)
-    before = before or {}
-    concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
-    failed: list[str] = []
-    played = 0
 
-    def start(sample: Sample) -> Game:
-        view = first_view(sample, budget, factor=protocol.factor)
-        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns, draw=draw)
-        return replayed(game, replies_of(before.get(sample.id, ())))
+    samples: Sequence[Sample]
+    run: RunFolder
+    """Run folder of one model, budget and probe."""
+    protocol: ChatProtocol
+    """The model family's protocol."""
+    budget: int | None
+    """Visual tokens of the first view; None: each sample's own."""
+    look: Look
+    """What the crop tool shows."""
+    max_turns: int = 6
+    """Turn limit of an episode."""
+    reward: RewardFunction | None = None
+    """Reward whose terms each record shows; None: none."""
+    before: Mapping[str, Turns] = field(default_factory=dict[str, Turns])
+    """Recorded turns by sample id, to replay before the policy replies."""
+    draw: int = 0
+    """Number of the draw; runs with different ones are sampled independently."""
+    max_failures: int = 20
+    """Failures of the policy or the look to accept before giving up."""
 
-    def recorded(sample: Sample, result: Episode | Failure, seconds: float) -> EpisodeRecord:
+    def __post_init__(self) -> None:
+        there = read_records(self.run, self.samples).values()
+        self._records = {record.sample.id: record for record in there if not record.failed}
+        self.todo = [sample for sample in self.samples if sample.id not in self._records]
+        self._hashes = sample_hashes(self.todo, self.budget)
+        self._failed: list[str] = []
+        self._played = 0
+
+    @property
+    def records(self) -> list[EpisodeRecord]:
+        """The records, in the order of `samples`, once all are played."""
+        return [self._records[sample.id] for sample in self.samples]
+
+    def start(self, sample: Sample) -> Game:
+        """The episode of a sample, from its first view on."""
+        game = episode(
+            sample,
+            first_view(sample, self.budget, factor=self.protocol.factor),
+            look=self.look,
+            protocol=self.protocol,
+            max_turns=self.max_turns,
+            draw=self.draw,
+        )
+        return replayed(game, replies_of(self.before.get(sample.id, ())))
+
+    def record(
+        self, sample: Sample, result: Episode | Failure, seconds: float, concurrency: int | None
+    ) -> None:
+        """Write the record of a played sample."""
         if isinstance(result, Failure):
             made = failed_record(sample, result.why, seconds=seconds, concurrency=concurrency)
         else:
             made = record_of(
                 result,
-                reward and reward(result),
-                factor=protocol.factor,
+                self.reward and self.reward(result),
+                factor=self.protocol.factor,
                 seconds=seconds,
-                budget=budget or sample.budget,
+                budget=self.budget or sample.budget,
                 concurrency=concurrency,
-                asked=hashes[sample.id],
+                asked=self._hashes[sample.id],
             )
-        turns = before.get(sample.id)
-        return with_counts(made, turns) if turns else made
+        turns = self.before.get(sample.id)
+        made = self._records[sample.id] = with_counts(made, turns) if turns else made
+        log_record(self.run, sample.id, made)
+        if isinstance(result, Failure) and result.counts:
+            self._failed.append(result.why)
+        self._played += 1
 
-    def record(some: Sequence[Played[Episode]]) -> None:
-        nonlocal played
-        for sample, result, seconds in some:
-            done[sample.id] = recorded(sample, result, seconds)
-            log_record(run, sample.id, done[sample.id])
-            if isinstance(result, Failure) and result.counts:
-                failed.append(result.why)
-        played += len(some)
-        if len(failed) > max_failures or len(failed) == len(samples) > 0:
+    def check(self) -> None:
+        """Check the number of failures.
+
+        Raises:
+            RunError: more than `max_failures` samples failed, or all of them.
+        """
+        failed = len(self._failed)
+        if failed > self.max_failures or failed == len(self.samples) > 0:
             raise RunError(
-                f"{run.path}: {len(failed)} of {played} questions failed, the last with: "
-                f"{failed[-1]}"
+                f"{self.run.path}: {failed} of {self._played} questions failed, the last with: "
+                f"{self._failed[-1]}"
             )
+
+
+def evaluate(
+    evaluations: Sequence[OpenEvaluation],
+    policy: Policy | AsyncPolicy,
+    *,
+    batch: int = 64,
+    progress: bool = True,
+    label: str = "evaluate",
+) -> list[list[EpisodeRecord]]:
+    """The records of each evaluation, in the order of its samples.
+
+    Records are written at once, under the sample's id. A sample whose picture, policy call or look
+    fails in one evaluation gets a failed record there, which counts as wrong. The episodes of one
+    sample are played together: a policy in this process reads a prompt that they share once, and an
+    AsyncPolicy plays them one after another, so that a server finds it in its cache.
+
+    Args:
+        evaluations: the questions.
+        policy: gives the replies. An AsyncPolicy plays `policy.concurrency` episodes at a time,
+            each at its own pace, and `seconds` is the episode's own time. Any other policy plays
+            batches turn by turn, and `seconds` is the episode's share of its batch.
+        batch: episodes per batch of a policy in this process.
+        progress: whether to show a progress bar, or lines without a terminal.
+        label: label of the bar.
+    Raises:
+        RunError: more than its `max_failures` samples failed in one evaluation, or all of them
+            (with the last reason), or the disk refuses.
+    """
+    concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
+    together: defaultdict[str, list[tuple[OpenEvaluation, Sample]]] = defaultdict(list)
+    for one in evaluations:
+        for sample in one.todo:
+            together[sample.id].append((one, sample))
+    todo = list(chain.from_iterable(together.values()))
+
+    def record(some: Sequence[Played[tuple[OpenEvaluation, Sample], Episode]]) -> None:
+        for (one, sample), result, seconds in some:
+            one.record(sample, result, seconds, concurrency)
+        for one in evaluations:
+            one.check()
         advance(len(some))
 
-    with progress_bar(
-        len(samples), len(samples) - len(todo), label, unit="question", shown=progress
-    ) as advance:
-        play_samples(todo, one_game(start), policy, record, batch=batch)
-    return [done[sample.id] for sample in samples]
+    total = sum(len(one.samples) for one in evaluations)
+    with progress_bar(total, total - len(todo), label, unit="question", shown=progress) as advance:
+        play_samples(
+            todo,
+            one_game(lambda asked: asked[0].start(asked[1])),
+            asking_once(policy),
+            record,
+            batch=batch,
+            one_by_one=lambda asked: asked[1].id,
+        )
+    return [one.records for one in evaluations]
 
 
 def open_evaluation(
@@ -198,67 +248,115 @@ def evaluation_inputs(config: PolicyConfig, backend: Backend = None) -> Inputs:
     return {**model_identity(config.model, backend), "prompts": prompts}
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeRun:
+    """An evaluation to make or to resume."""
+
+    samples: Sequence[Sample]
+    config: EvaluationConfig
+    """Model, budget, probe."""
+    out: Path
+    """The run folder."""
+    own: Records = ()
+    """Records with the policy's own crops. With `config.replay` they are replayed, without failed
+    questions."""
+
+    @property
+    def name(self) -> str:
+        """The probe, with its repeat and draw."""
+        name = self.out.name
+        return name if name.startswith(self.config.probe) else self.config.probe
+
+    @property
+    def asked(self) -> Sequence[Sample]:
+        """The samples to have a record of."""
+        if not self.config.replay:
+            return self.samples
+        played = {record.sample.id for record in self.own if not record.failed}
+        return [sample for sample in self.samples if sample.id in played]
+
+    def opened(self, run: RunFolder) -> OpenEvaluation:
+        """Its questions, with their records in `run`."""
+        config = self.config
+        if config.replay:
+            there = read_records(run, self.asked)
+            for record in taken_over(self.own):
+                if record.sample.id not in there:
+                    log_record(run, record.sample.id, record)
+        return OpenEvaluation(
+            samples=self.asked,
+            run=run,
+            protocol=config.chat,
+            budget=config.budget,
+            look=PROBES[config.probe](self.samples, config.crop_rules, config.seed),
+            max_turns=1 if config.probe == NO_TOOL else config.max_turns,
+            before=prefixes(self.own) if config.replay else {},
+            # a repeat with the same random numbers would be no second sample
+            draw=1 + config.seed if config.probe == REPEAT else 0,
+            reward=lambda played: episode_reward(played, SHOWN_REWARD),
+        )
+
+
+def evaluate_probes(
+    policy: Policy | AsyncPolicy,
+    runs: Sequence[ProbeRun],
+    *,
+    inputs: Inputs = NO_INPUTS,
+    samples_file: Path | None = None,
+    backend: str = "",
+    progress: bool = True,
+    label: str = "",
+) -> list[list[EpisodeRecord]]:
+    """One record per sample in each of several run folders. Questions with a record there are not
+    asked again; the others are played together, see `evaluate`.
+
+    Args:
+        policy, progress: see `evaluate`.
+        runs: evaluations with the sampling of `policy`.
+        inputs: see `evaluation_inputs`.
+        samples_file: `samples.jsonl` that several evaluations share; None: one inside each folder.
+        backend: name of the backend, for `environment.json`.
+        label: label of the progress bar, before the probes, their repeats and draws.
+    Raises:
+        ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
+    """
+    by_tool: defaultdict[bool, list[ProbeRun]] = defaultdict(list)
+    for one in runs:
+        by_tool[one.config.probe != NO_TOOL].append(one)
+    policies = {tool: policy if tool else _without_tools(policy) for tool in by_tool}
+    opened: dict[Path, OpenEvaluation] = {}
+    with ExitStack() as stack:
+        for one in runs:
+            run = open_evaluation(
+                one.out,
+                one.config,
+                one.asked,
+                inputs=inputs,
+                samples_file=samples_file,
+                backend=backend,
+            )
+            opened[one.out] = one.opened(stack.enter_context(run))
+        for tool, some in by_tool.items():  # the prompt without it is another one
+            with getattr(policies[tool], "cached_views", nullcontext)():
+                evaluate(
+                    [opened[one.out] for one in some],
+                    policies[tool],
+                    progress=progress,
+                    label=" ".join(filter(None, (label, ", ".join(one.name for one in some)))),
+                )
+    return [opened[one.out].records for one in runs]
+
+
 def evaluate_probe(
     policy: Policy | AsyncPolicy,
     samples: Sequence[Sample],
     config: EvaluationConfig,
     out: Path,
     *,
-    own: Records = (),
-    inputs: Inputs = NO_INPUTS,
-    samples_file: Path | None = None,
-    backend: str = "",
     progress: bool = True,
-    label: str = "",
 ) -> list[EpisodeRecord]:
-    """One record per sample under one probe, in the run folder `out`. Questions with a record there
-    are not asked again.
-
-    With `config.replay`, the records `own` are replayed, without failed questions.
-
-    Args:
-        policy, samples, progress: see `evaluate`.
-        config: model, budget, probe.
-        out: the run folder.
-        own: records with the policy's own crops, to replay.
-        inputs: see `evaluation_inputs`.
-        samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
-        backend: name of the backend, for `environment.json`.
-        label: label of the progress bar, before the probe, its repeat and draw.
-    Raises:
-        ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
-    """
-    max_turns = config.max_turns
-    if config.probe == NO_TOOL:
-        policy = _without_tools(policy)
-        max_turns = 1
-    name = out.name if out.name.startswith(config.probe) else config.probe
-    played = {record.sample.id for record in own if not record.failed}
-    asked = [sample for sample in samples if sample.id in played] if config.replay else samples
-    run = open_evaluation(
-        out, config, asked, inputs=inputs, samples_file=samples_file, backend=backend
-    )
-    with run, getattr(policy, "cached_views", nullcontext)():
-        if config.replay:
-            there = read_records(run, asked)
-            for record in taken_over(own):
-                if record.sample.id not in there:
-                    log_record(run, record.sample.id, record)
-        return evaluate(
-            asked,
-            policy,
-            protocol=config.chat,
-            budget=config.budget,
-            look=PROBES[config.probe](samples, config.crop_rules, config.seed),
-            run=run,
-            max_turns=max_turns,
-            before=prefixes(own) if config.replay else {},
-            # a repeat with the same random numbers would be no second sample
-            draw=1 + config.seed if config.probe == REPEAT else 0,
-            reward=lambda played: episode_reward(played, SHOWN_REWARD),
-            progress=progress,
-            label=" ".join(filter(None, (label, name))),
-        )
+    """One record per sample under one probe; see `ProbeRun` and `evaluate_probes`."""
+    return evaluate_probes(policy, [ProbeRun(samples, config, out)], progress=progress)[0]
 
 
 def _without_tools(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:

@@ -150,7 +150,7 @@ def _ask_concurrently(
     """(seconds of each question, seconds of all)."""
     took: list[float] = []
 
-    def record(some: Sequence[Played[Episode]]) -> None:
+    def record(some: Sequence[Played[Sample, Episode]]) -> None:
         for sample, result, seconds in some:
             if isinstance(result, Failure):
                 raise RunError(f"timing: question {sample.id!r} failed: {result.why}")
