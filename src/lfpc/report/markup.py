@@ -60,7 +60,9 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         if ratios.get(key) is not None
     ]
     return text + (
-        "\n" + markdown(("full matched baseline / small Stage II", "ratio"), saved, left=1) if saved else ""
+        "\n" + markdown(("full matched baseline / small Stage II", "ratio"), saved, left=1)
+        if saved
+        else ""
     )
 
 
