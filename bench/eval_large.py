@@ -35,7 +35,8 @@ from bench.eval_overhead import (
 from bench.large_picture import large_picture, theirs
 from bench.side_by_side import BenchError, peak_memory_mib
 from lfpc.episode import AsyncPolicy
-from lfpc.evaluation.run import recorded_items
+from lfpc.evaluation.opened import EpisodeSettings
+from lfpc.evaluation.run import Asked, items_of
 from lfpc.images import crop_view, global_view, open_picture, png_bytes
 from lfpc.playing.driver import Item
 from lfpc.records import EpisodeRecord
@@ -138,7 +139,7 @@ def evaluating(url: str, folder: Path, files: int, processes: int) -> Cost:
 
 def counting(
     url: str, counts: Path, players: int
-) -> tuple[Callable[[Sample], Item[EpisodeRecord]], AsyncPolicy]:
+) -> tuple[Callable[[Asked], Item[EpisodeRecord]], AsyncPolicy]:
     """The questions and the policy of a process, in which a decoded picture adds a byte to
     `counts`.
     """
@@ -150,8 +151,8 @@ def counting(
         return upright(file)
 
     lfpc.images.upright_rgb = counted
-    items = recorded_items(protocol=PROTOCOL, budget=BUDGET, look=LOOK, before={})
-    return items, policy_of(url, players)
+    settings = EpisodeSettings(protocol=PROTOCOL, budget=BUDGET, look=LOOK)
+    return items_of([settings]), policy_of(url, players)
 
 
 def questions(folder: Path, picture: Path, files: int) -> Sequence[Sample]:

@@ -29,7 +29,8 @@ from bench.side_by_side import BenchError
 from lfpc.boxes import Box
 from lfpc.dialogue import Reply
 from lfpc.episode import Game, episode
-from lfpc.evaluation.run import evaluate, first_view
+from lfpc.evaluation.opened import OpenEvaluation, first_view
+from lfpc.evaluation.run import Asked, evaluate
 from lfpc.images import CropRules, crop_view, global_view, open_picture, png_bytes
 from lfpc.looks import original_look
 from lfpc.playing.processes import Setup
@@ -137,7 +138,7 @@ def evaluated(
     budget: int = BUDGET,
     concurrency: int = CONCURRENCY,
     processes: int = 1,
-    setup: Setup[EpisodeRecord] | None = None,
+    setup: Setup[Asked, EpisodeRecord] | None = None,
 ) -> None:
     """Our evaluation of the samples.
 
@@ -146,13 +147,10 @@ def evaluated(
     """
     rmtree(folder, ignore_errors=True)
     run = RunFolder.open(folder, Kind.EVALUATION, Nothing())
-    records = evaluate(
-        samples,
+    asked = OpenEvaluation(samples=samples, run=run, protocol=PROTOCOL, budget=budget, look=LOOK)
+    (records,) = evaluate(
+        [asked],
         policy_of(base_url, concurrency),
-        protocol=PROTOCOL,
-        budget=budget,
-        look=LOOK,
-        run=run,
         progress=False,
         processes=processes,
         setup=setup,

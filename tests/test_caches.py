@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lfpc.caches import byte_cache
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.images import open_picture
 from lfpc.samples import Sample
 from lfpc.web.annotate.tiles import tile

@@ -13,7 +13,7 @@ from lfpc.boxes import WHOLE
 from lfpc.dialogue import Context, Usage
 from lfpc.episode import episode, play
 from lfpc.errors import PolicyError
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.images import View
 from lfpc.looks import original_look
 from lfpc.policies.backends import Server

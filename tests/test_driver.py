@@ -12,7 +12,8 @@ from chat_server import ChatServer
 from lfpc.dialogue import Reply
 from lfpc.episode import episode, play, run_async
 from lfpc.errors import PictureError, RunError
-from lfpc.evaluation.run import evaluate, first_view
+from lfpc.evaluation.opened import OpenEvaluation, first_view
+from lfpc.evaluation.run import evaluate
 from lfpc.evaluation.timing import time_questions
 from lfpc.images import CropRules
 from lfpc.looks import original_look
@@ -85,15 +86,9 @@ def played(samples, policy, item=None, **options):
 
 
 def evaluated(samples, policy, out):
-    records = evaluate(
-        samples,
-        policy,
-        protocol=PROTOCOL,
-        budget=16,
-        look=LOOK,
-        run=RunFolder.open(out, Kind.EVALUATION, Config()),
-        progress=False,
-    )
+    run = RunFolder.open(out, Kind.EVALUATION, Config())
+    asked = OpenEvaluation(samples=samples, run=run, protocol=PROTOCOL, budget=16, look=LOOK)
+    (records,) = evaluate([asked], policy, progress=False)
     return [replace(record, seconds=None) for record in records]
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from lfpc.boxes import WHOLE, Box
 from lfpc.dialogue import Reply
 from lfpc.errors import RunError, SampleError
+from lfpc.evaluation.opened import OpenEvaluation
 from lfpc.evaluation.probes import PROBES, accuracy_drop, derangement
 from lfpc.evaluation.results import (
     Condition,
@@ -102,15 +103,14 @@ def run_folder(tmp_path, name="run"):
     return RunFolder.open(tmp_path / name, Kind.EVALUATION, Config())
 
 
-def records_of(tmp_path, samples, policy, probe="own", name="run", **options):
-    settings = {
-        "protocol": PROTOCOL,
-        "budget": 16,
-        "look": PROBES[probe](samples, RULES, 0),
-        "progress": False,
-        **options,
-    }
-    return evaluate(samples, policy, run=run_folder(tmp_path, name), **settings)
+def records_of(
+    tmp_path, samples, policy, probe="own", *, name="run", batch=64, label="", **options
+):
+    look = PROBES[probe](samples, RULES, 0)
+    run = run_folder(tmp_path, name)
+    settings = {"protocol": PROTOCOL, "budget": 16, "look": look, **options}
+    asked = OpenEvaluation(samples=samples, run=run, **settings)
+    return evaluate([asked], policy, batch=batch, progress=bool(label), label=label)[0]
 
 
 def test_records_hold_the_episode_and_its_facts(tmp_path, samples):
@@ -185,9 +185,7 @@ def test_a_policy_that_always_fails_ends_the_run_with_its_reason(tmp_path, sampl
 
 
 def test_progress_elsewhere_than_on_a_terminal_is_a_line(tmp_path, samples, capsys):
-    records_of(
-        tmp_path, samples, ScriptedPolicy(say_at_once), progress=True, label="baseline small"
-    )
+    records_of(tmp_path, samples, ScriptedPolicy(say_at_once), label="baseline small")
     assert "baseline small: 10 of 10 questions" in capsys.readouterr().err
 
 

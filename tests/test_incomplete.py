@@ -104,7 +104,7 @@ def test_a_probe_whose_pictures_cannot_be_read_has_no_figure_and_ends_with_1(
         assert evaluated(server, data, out) == 0
         probe = ["probe", str(out), "--probes", "none"]
         with monkeypatch.context() as away:
-            away.setattr("lfpc.evaluation.run.first_view", unreadable)
+            away.setattr("lfpc.evaluation.opened.first_view", unreadable)
             assert cli.main(probe) == 1
         said = capsys.readouterr()
         assert "none: 4 of 4 questions failed and count as wrong" in said.out

@@ -14,7 +14,7 @@ from live_storages import LiveStorages
 from lfpc.dialogue import Answer, Reply, Turn
 from lfpc.episode import Episode, Stop, episode
 from lfpc.errors import ConfigError, PolicyError
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.images import CropRules
 from lfpc.looks import original_look
 from lfpc.playing.driver import one_game, play_samples

@@ -19,6 +19,7 @@ from lfpc.data.check import check_samples
 from lfpc.data.exporters import export
 from lfpc.data.hashes import picture_hash
 from lfpc.errors import PictureError
+from lfpc.evaluation.opened import OpenEvaluation
 from lfpc.evaluation.run import evaluate
 from lfpc.images import CropRules
 from lfpc.looks import original_look
@@ -112,8 +113,8 @@ def test_every_place_that_opens_pictures_agrees(samples: list[Sample], tmp_path:
     policy = ScriptedPolicy(["<answer>A</answer>"])
     run = RunFolder.open(tmp_path / "run", Kind.EVALUATION, config)
     look = original_look(CropRules())
-    options = {"protocol": PROTOCOL, "budget": 16, "look": look, "run": run, "progress": False}
-    records = evaluate(samples, policy, **options)
+    asked = OpenEvaluation(samples=samples, run=run, protocol=PROTOCOL, budget=16, look=look)
+    (records,) = evaluate([asked], policy, progress=False)
     assert {record.sample.id for record in records if record.failed} == bad
     assert all(record.correct for record in records if not record.failed)
 

@@ -297,6 +297,10 @@ def test_a_sampled_reply_depends_on_seed_question_and_turn_and_not_on_its_batch(
     assert [policy.reply([context])[0].token_ids for context in contexts] == said
     assert [reply.token_ids for reply in policy.reply(contexts[::-1])] == said[::-1]
     assert policy.reply([replace(contexts[0], key="another")])[0].token_ids != said[0]
+    # two probes of one question: other contexts with one key, each as if it were asked alone
+    probed = [replace(context, key="q") for context in contexts]
+    apart = [policy.reply([context])[0].token_ids for context in probed]
+    assert [reply.token_ids for reply in policy.reply(probed)] == apart
 
 
 def test_a_budget_and_a_probe_have_the_same_rows_alone_and_beside_others(tmp_path):

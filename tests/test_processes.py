@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from test_served import policy_of, questions
 from lfpc import cli
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.run import ProbeRun, evaluate_probes
 from lfpc.images import CropRules
 from lfpc.playing.driver import Failure, Question
 from lfpc.playing.processes import check_processes, play_in_processes, processes_for
@@ -36,29 +37,36 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("data"), 24)
 
 
-def records_of(samples, server, out, config=CONFIG, *, own=(), processes=1):
-    records = evaluate_probe(
-        policy_of(server), samples, config, out, own=own, progress=False, processes=processes
+def records_of(runs, server, place, *, processes=1):
+    found = evaluate_probes(
+        policy_of(server),
+        [replace(run, out=place / run.out) for run in runs],
+        progress=False,
+        processes=processes,
     )
-    return [replace(record, seconds=None) for record in records]
+    return [[replace(record, seconds=None) for record in records] for records in found]
 
 
 @pytest.mark.slow
 def test_records_are_those_of_one_process(samples, tmp_path):
     broken = replace(samples[3], id="broken", image=tmp_path / "none.png")
     asked = [*samples, broken]
+    own = ProbeRun(asked, CONFIG, Path("own"))
     with ChatServer() as server:
-        own = records_of(asked, server, tmp_path / "own")
-        assert [record.sample.id for record in own if record.failed] == ["broken"]
-        assert records_of(asked, server, tmp_path / "own2", processes=2) == own
-        for probe, replay in (("other", False), ("noise", True), ("no-tool", False)):
+        (played,) = records_of([own], server, tmp_path / "alone")
+        assert [record.sample.id for record in played if record.failed] == ["broken"]
+        assert records_of([own], server, tmp_path / "apart", processes=2) == [played]
+        runs = [own]
+        for probe, replay in (("other", False), ("noise", True), ("repeat", False)):
             config = replace(CONFIG, probe=probe, replay=replay)
-            one, two = (
-                records_of(asked, server, tmp_path / f"{probe}{n}", config, own=own, processes=n)
-                for n in (1, 2)
-            )
-            assert one == two, probe
-            assert any(record.turns for record in one)
+            runs.append(ProbeRun(asked, config, Path(probe), played if replay else ()))
+        runs.append(ProbeRun(asked[::2], replace(CONFIG, probe="no-tool"), Path("no-tool")))
+        expected = [records_of([run], server, tmp_path / "alone")[0] for run in runs]
+        assert records_of(runs, server, tmp_path / "together") == expected
+        assert records_of(runs, server, tmp_path / "divided", processes=2) == expected
+    assert [len(records) for records in expected] == [25, 25, 24, 25, 13]
+    assert all(any(record.turns for record in records) for records in expected)
+    assert all(record.replayed for record in expected[2])
 
 
 @pytest.mark.slow
@@ -114,7 +122,7 @@ def working(work, players):
 
 
 def played(samples, work, record=lambda some: None, **options):
-    settings = {"processes": 2, "concurrency": 3} | options
+    settings = {"processes": 2, "concurrency": 3, "picture": lambda sample: sample.image} | options
     play_in_processes(samples, partial(working, work), record, **settings)
 
 
@@ -139,6 +147,41 @@ def test_every_sample_is_played_once_and_concurrency_is_divided(samples):
     assert sorted(sample.id for sample, _, _ in found) == sorted(one.id for one in samples)
     assert {result for _, result, _ in found} == {1, 2}
     assert not any(isinstance(result, Failure) for _, result, _ in found)
+
+
+def timed(players):
+    """Items whose result is their process, beginning and end."""
+
+    def item(asked):
+        began = time.monotonic()
+        time.sleep(0.01)
+        return os.getpid(), began, time.monotonic()
+        yield Question(list)
+
+    return item, Waiting()
+
+
+@pytest.mark.slow
+def test_the_probes_of_a_sample_are_played_one_after_another_in_one_process(samples):
+    asked = [(probe, sample) for sample in samples for probe in ("own", "noise", "none")]
+    found = []
+    options = {"picture": lambda one: one[1].image, "one_by_one": lambda one: one[1].id}
+    play_in_processes(asked, timed, found.extend, processes=2, concurrency=5, **options)
+    assert sorted((probe, sample.id) for (probe, sample), *_ in found) == sorted(
+        (probe, sample.id) for probe, sample in asked
+    )
+    by_sample = {sample.id: [] for sample in samples}
+    for (probe, sample), result, _ in found:
+        by_sample[sample.id].append((probe, *result))
+    for some in by_sample.values():
+        assert [probe for probe, *_ in some] == ["own", "noise", "none"]
+        assert len({process for _, process, *_ in some}) == 1
+        assert all(one[3] <= after[2] for one, after in pairwise(some))
+    assert len({result[0] for _, result, _ in found}) == 2
+    of_picture = {}
+    for (_, sample), (process, *_), _ in found:
+        of_picture.setdefault(sample.image, set()).add(process)
+    assert [len(some) for some in of_picture.values()].count(1) >= len(of_picture) - 2
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from reports import CONFIG, made_up_evidence, made_up_record
 from lfpc.boxes import Box
 from lfpc.episode import Stop
 from lfpc.errors import RunError
+from lfpc.evaluation.opened import OpenEvaluation
 from lfpc.evaluation.probes import PROBES
 from lfpc.evaluation.results import Condition, all_results
 from lfpc.evaluation.run import evaluate
@@ -108,16 +109,16 @@ def records(tmp_path, samples):
     found = {}
     for probe, says in (("own", "red"), ("noise", HOSTILE[:-1]), ("none", "blue")):
         run = RunFolder.open(tmp_path / "runs" / probe, Kind.EVALUATION, Config(probe))
-        found[Condition("stage1", "small", probe, 0)] = evaluate(
-            samples,
-            ScriptedPolicy(crop_then_say(says)),
+        asked = OpenEvaluation(
+            samples=samples,
+            run=run,
             protocol=PROTOCOLS["qwen2_5_vl"],
             budget=8,
             look=PROBES[probe](samples, RULES, 0),
-            run=run,
             reward=lambda episode: episode_reward(episode, RewardConfig()),
-            progress=False,
         )
+        policy = ScriptedPolicy(crop_then_say(says))
+        (found[Condition("stage1", "small", probe, 0)],) = evaluate([asked], policy, progress=False)
     return found
 
 

@@ -22,8 +22,9 @@ from lfpc.boxes import WHOLE
 from lfpc.dialogue import Context, Reply, Usage
 from lfpc.episode import episode, play
 from lfpc.errors import ConfigError, PolicyError, RunError
+from lfpc.evaluation.opened import OpenEvaluation, first_view
 from lfpc.evaluation.probes import PROBES
-from lfpc.evaluation.run import evaluate, first_view
+from lfpc.evaluation.run import evaluate
 from lfpc.images import CropRules, View
 from lfpc.policies import chat_api
 from lfpc.policies.backends import Server
@@ -93,9 +94,10 @@ def policy_of(
 def records_of(out: Path, samples, policy, **options) -> list[EpisodeRecord]:
     look = PROBES["own"](samples, RULES, 0)
     run = RunFolder.open(out, Kind.EVALUATION, Config())
-    return evaluate(
-        samples, policy, protocol=PROTOCOL, budget=16, look=look, run=run, progress=False, **options
+    asked = OpenEvaluation(
+        samples=samples, run=run, protocol=PROTOCOL, budget=16, look=look, **options
     )
+    return evaluate([asked], policy, progress=False)[0]
 
 
 def comparable(records) -> list[EpisodeRecord]:

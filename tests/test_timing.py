@@ -3,7 +3,7 @@ import time
 import pytest
 
 from lfpc.episode import episode
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.timing import read_timings, time_by_turns, time_questions, write_timings
 from lfpc.images import CropRules
 from lfpc.looks import original_look

@@ -20,8 +20,9 @@ from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.gain import read_gain
+from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import place_at, place_records
-from lfpc.evaluation.run import evaluate_probe, first_view
+from lfpc.evaluation.run import evaluate_probe
 from lfpc.images import LEAST_TOKENS
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server

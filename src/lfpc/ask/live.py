@@ -15,9 +15,9 @@ from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.episode import AsyncPolicy, Episode, Game, advance, episode
 from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.probes import PROBES
 from lfpc.evaluation.replay import replayed
-from lfpc.evaluation.run import first_view
 from lfpc.looks import Look, fixed_look
 from lfpc.policies.backends import Backend, Server, VllmEngine
 from lfpc.policies.loading import local_policies, served_policy

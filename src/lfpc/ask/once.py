@@ -7,7 +7,7 @@ from pathlib import Path
 from lfpc.dialogue import Crop, Malformed, Turn
 from lfpc.episode import Policy, episode, play
 from lfpc.errors import ConfigError, RunError
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.images import CropRules, View
 from lfpc.looks import original_look
 from lfpc.protocols import ChatProtocol

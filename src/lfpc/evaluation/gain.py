@@ -23,10 +23,11 @@ import numpy as np
 from lfpc.dialogue import Answer, Context
 from lfpc.episode import episode
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import Evaluation, own_evaluation
 from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES, REPEAT, samples_of_probe
 from lfpc.evaluation.replay import replies_of
-from lfpc.evaluation.run import check_evaluation, evaluation_inputs, first_view
+from lfpc.evaluation.run import check_evaluation, evaluation_inputs
 from lfpc.looks import Look
 from lfpc.metrics.statistics import paired_difference, power_line
 from lfpc.metrics.summary import Records

@@ -19,7 +19,7 @@ from lfpc.evaluation.places import budget_name
 from lfpc.evaluation.probes import OWN, PROBES, check_probe_names, samples_of_probe
 from lfpc.evaluation.protocol import data_block, protocol_block
 from lfpc.evaluation.result import EvaluationResult
-from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
+from lfpc.evaluation.run import ProbeRun, check_evaluation, evaluate_probes, evaluation_inputs
 from lfpc.evaluation.stored import read_results, update_results
 from lfpc.evaluation.timing import read_timings, time_questions, write_timings
 from lfpc.metrics.summary import Records
@@ -50,12 +50,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One evaluation of `eval_run`."""
+    """The evaluations of `eval_run` that are played together: those of one repeat at one budget."""
 
     task: Task
     place: Path
-    folder: Path
-    config: EvaluationConfig
+    sampling_seed: int | None
+    runs: Sequence[ProbeRun]
 
 
 def samples_task(folder: Path) -> Task:
@@ -164,36 +164,46 @@ def eval_run(
     served = backend if policy is None else policy.backend
     inputs = evaluation_inputs(config, served)
     jobs = [
-        _Job(task, place, folder, replace(one, sampling_seed=repeat_seed(config, n, served)))
+        _Job(
+            task,
+            place,
+            seed,
+            [
+                ProbeRun(
+                    asked[task.name][probe],
+                    replace(here, probe=probe, sampling_seed=seed),
+                    place / (f"{probe}-repeat{n}" if n else probe),
+                )
+                for probe in asked[task.name]
+            ],
+        )
         for task in tasks
         for budget in budgets
         for here in [replace(config, budget=budget, task=task.name)]
         for place in [out / task.name / budget_name(here)]
-        for one in [replace(here, probe=probe) for probe in asked[task.name]]
         for n in range(repeats)
-        for folder in [place / (f"{one.probe}-repeat{n}" if n else one.probe)]
+        for seed in [repeat_seed(config, n, served)]
     ]
-    for job in jobs:  # before a model is loaded or anything is asked
-        check_evaluation(job.folder, job.config, asked[job.task.name][job.config.probe], inputs)
+    runs = [run for job in jobs for run in job.runs]
+    for run in runs:  # before a model is loaded or anything is asked
+        check_evaluation(run.out, run.config, run.samples, inputs)
     with FolderLock(out):  # results.json tells of every evaluation below it
-        for job in jobs:
-            if job.folder.is_dir():
-                FolderLock(job.folder).release()  # raises if another process holds it
+        for run in runs:
+            if run.out.is_dir():
+                FolderLock(run.out).release()  # raises if another process holds it
         for folder in {
             out,
-            *(job.folder.parent for job in jobs),
+            *(job.place for job in jobs),
             *(out / job.task.name for job in jobs),
         }:
             remove_drafts(folder)
         policy = any_policy(config, backend) if policy is None else policy
         for number, job in enumerate(jobs):
             if repeats > 1:
-                policy.reseed(job.config.sampling_seed)
-            known[job.folder] = evaluate_probe(
+                policy.reseed(job.sampling_seed)
+            records = evaluate_probes(
                 policy,
-                asked[job.task.name][job.config.probe],
-                job.config,
-                job.folder,
+                job.runs,
                 inputs=inputs,
                 samples_file=out / job.task.name / SAMPLES_FILE,
                 backend=backend_name(policy.backend),
@@ -201,11 +211,13 @@ def eval_run(
                 processes=processes,
                 label=f"{job.task.name} {job.place.name}".strip(),
             )
-            protocols[job.folder] = _protocol(job.config, job.task, inputs.get(WEIGHTS))
-            original[job.folder] = len(job.task.samples) + job.task.data["skipped"]
+            for run, some in zip(job.runs, records, strict=True):
+                known[run.out] = some
+                protocols[run.out] = _protocol(run.config, job.task, inputs.get(WEIGHTS))
+                original[run.out] = len(job.task.samples) + job.task.data["skipped"]
             last = number + 1 == len(jobs) or jobs[number + 1].place != job.place
             if timed and last and not read_timings(job.place):
-                _time(policy, job.task, job.config, job.place, timed)
+                _time(policy, job.task, job.runs[-1].config, job.place, timed)
         results = update_results(out, known=known, protocols=protocols, original=original)
     found: list[EvaluationResult] = []
     for task in tasks:

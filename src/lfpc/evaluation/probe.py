@@ -18,7 +18,7 @@ from lfpc.evaluation.probes import (
 )
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
-from lfpc.evaluation.run import check_evaluation, evaluate_probe, evaluation_inputs
+from lfpc.evaluation.run import ProbeRun, check_evaluation, evaluate_probes, evaluation_inputs
 from lfpc.evaluation.stored import read_results
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records
@@ -79,7 +79,6 @@ def probe_run(
     runs = _runs(recorded, probes, replay=replay, draws=draws)
     with _locked(place, [recorded.folder, *(place / name for name in runs)]):
         own = recorded.records()
-        own = recorded.records()
         if not own:
             raise RunError(
                 f"{recorded.folder} holds no episode yet; run its lfpc eval command again"
@@ -96,19 +95,19 @@ def probe_run(
             check_evaluation(place / name, config, asked[config.probe], inputs)
         policy = any_policy(recorded.config, backend) if policy is None else policy
         known: dict[Path, Records] = {recorded.folder: own}
-        for name, config in runs.items():
-            known[place / name] = evaluate_probe(
-                policy,
-                asked[config.probe],
-                config,
-                place / name,
-                own=own,
-                inputs=inputs,
-                samples_file=recorded.run.samples_file,
-                backend=backend_name(backend),
-                progress=progress,
-                processes=processes,
-            )
+        some = evaluate_probes(
+            policy,
+            [
+                ProbeRun(asked[config.probe], config, place / name, own if replay else ())
+                for name, config in runs.items()
+            ],
+            inputs=inputs,
+            samples_file=recorded.run.samples_file,
+            backend=backend_name(backend),
+            progress=progress,
+            processes=processes,
+        )
+        known |= dict(zip((place / name for name in runs), some, strict=True))
         found = place_records(place_at(place), replay=replay, known=known)
         by_probe = {name_in_results(name, replay=replay): found[name] for name in found}
         return EvaluationResult(

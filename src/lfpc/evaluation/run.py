@@ -2,211 +2,125 @@
 others.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TypedDict
 
-from lfpc.caches import byte_cache
-from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode
-from lfpc.errors import ConfigError, RunError
+from lfpc.episode import AsyncPolicy, Episode, Policy
+from lfpc.errors import ConfigError
 from lfpc.evaluation.config import EvaluationConfig
+from lfpc.evaluation.opened import EpisodeSettings, OpenEvaluation
 from lfpc.evaluation.probes import NO_TOOL, PROBES, REPEAT
 from lfpc.evaluation.protocol import prompt_hash
-from lfpc.evaluation.replay import Turns, prefixes, replayed, replies_of, taken_over, with_counts
-from lfpc.images import View, global_view, open_picture, view_bytes
-from lfpc.looks import Look
+from lfpc.evaluation.replay import prefixes, taken_over
 from lfpc.metrics.summary import Records
-from lfpc.playing.driver import Failure, Item, Played, Question, play_samples
+from lfpc.options import fields_of
+from lfpc.playing.driver import Item, Played, play_samples
 from lfpc.playing.processes import Setup, play_in_processes, processes_for
 from lfpc.playing.progress import progress_bar
 from lfpc.policies.backends import Backend, Server
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
-from lfpc.policies.loading import any_policy
-from lfpc.protocols import ChatProtocol
-from lfpc.records import (
-    EpisodeRecord,
-    failed_record,
-    log_record,
-    read_records,
-    record_of,
-)
-from lfpc.rewards import RewardConfig, RewardFunction, RewardTerms, episode_reward
-from lfpc.run_samples import check_asked, keep_samples, sample_hashes
+from lfpc.policies.loading import served_policy
+from lfpc.policies.once import asking_once
+from lfpc.records import EpisodeRecord, log_record, read_records
+from lfpc.rewards import RewardConfig, RewardTerms, episode_reward
+from lfpc.run_samples import check_asked, keep_samples
 from lfpc.samples import Sample
 from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run, is_run, read_run
 
 SHOWN_REWARD = RewardConfig(grounding=1.0)
 """Reward terms in the records of an evaluation, for any model: Stage II's, which has all terms."""
-UNLIMITED = 16_384
-"""First-view budget if neither the caller nor the sample has one: Qwen2.5-VL's upper limit, in
-visual tokens."""
-VIEW_BYTES = 2**28
-"""Bytes of cached first views, which questions about one picture share."""
-
-
-class _Settings(TypedDict):
-    protocol: ChatProtocol
-    budget: int | None
-    look: Look
-    max_turns: int
-    draw: int
-    reward: RewardFunction
-
-
-def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
-    """The sample's picture at `budget` visual tokens; None: at the sample's own budget.
-
-    Raises:
-        PictureError: the file is not a usable picture.
-    """
-    return _view(sample.image, budget or sample.budget or UNLIMITED, factor)
-
-
-@byte_cache(VIEW_BYTES, view_bytes)
-def _view(path: Path, budget: int, factor: int) -> View:
-    return global_view(open_picture(path), budget, factor=factor)
+Asked = tuple[int, Sample]
+"""The number of an evaluation, among those played together, and one of its samples."""
 
 
 def evaluate(
-    samples: Sequence[Sample],
+    evaluations: Sequence[OpenEvaluation],
     policy: Policy | AsyncPolicy,
     *,
-    protocol: ChatProtocol,
-    budget: int | None,
-    look: Look,
-    run: RunFolder,
-    max_turns: int = 6,
-    reward: RewardFunction | None = None,
     batch: int = 64,
-    max_failures: int = 20,
-    before: Mapping[str, Turns] | None = None,
-    draw: int = 0,
     progress: bool = True,
     label: str = "evaluate",
-    setup: Setup[EpisodeRecord] | None = None,
+    setup: Setup[Asked, EpisodeRecord] | None = None,
     processes: int | None = 1,
-) -> list[EpisodeRecord]:
-    """One record per sample, in the order of `samples`.
+) -> list[list[EpisodeRecord]]:
+    """The records of each evaluation, in the order of its samples.
 
-    Records are written to `run` under the sample's id at once. Samples with a record there are not
-    played again, except failed ones. A sample whose picture, policy call or look fails gets a
-    failed record, which counts as wrong.
+    Records are written at once, under the sample's id. A sample whose picture, policy call or look
+    fails in one evaluation gets a failed record there, which counts as wrong. The episodes of one
+    sample are played together: a policy in this process reads a prompt that they share once, and an
+    AsyncPolicy plays them one after another, so that a server finds it in its cache.
 
     Args:
-        samples: the questions.
+        evaluations: the questions.
         policy: gives the replies. An AsyncPolicy plays `policy.concurrency` episodes at a time,
             each at its own pace, and `seconds` is the episode's own time. Any other policy plays
             batches turn by turn, and `seconds` is the episode's share of its batch.
-        protocol: the model family's protocol.
-        budget: visual tokens of the first view; None: each sample's own.
-        look: what the crop tool shows.
-        run: run folder of one model, budget and probe.
-        max_turns: turn limit of an episode.
-        reward: reward whose terms each record shows; None: none.
         batch: episodes per batch of a policy in this process.
-        max_failures: failures of the policy or the look to accept before giving up.
-        before: recorded turns by sample id, to replay before the policy replies.
-        draw: number of the draw; runs with different ones are sampled independently.
         progress: whether to show a progress bar, or lines without a terminal.
         label: label of the bar.
-        setup: makes the same policy and questions in another process, for an AsyncPolicy; None:
+        setup: makes the same policy and evaluations in another process, for an AsyncPolicy; None:
             this process plays.
         processes: number of processes that `setup` is for; None: as many as the pictures are
             worth.
     Raises:
-        RunError: more than `max_failures` samples failed, or all of them (with the last reason),
-            the disk refuses, or a process was killed.
+        RunError: more than its `max_failures` samples failed in one evaluation, or all of them
+            (with the last reason), the disk refuses, or a process was killed.
     """
-    there = read_records(run, samples).values()
-    done = {record.sample.id: record for record in there if not record.failed}
-    todo = [sample for sample in samples if sample.id not in done]
-    hashes = sample_hashes(todo, budget)
-    before = before or {}
     concurrency = policy.concurrency if isinstance(policy, AsyncPolicy) else None
-    failed: list[str] = []
-    played = 0
+    together: defaultdict[str, list[Asked]] = defaultdict(list)
+    for number, one in enumerate(evaluations):
+        for sample in one.todo:
+            together[sample.id].append((number, sample))
+    todo = list(chain.from_iterable(together.values()))
 
-    item = recorded_items(
-        protocol=protocol,
-        budget=budget,
-        look=look,
-        max_turns=max_turns,
-        reward=reward,
-        before=before,
-        draw=draw,
-    )
-
-    def recorded(sample: Sample, result: EpisodeRecord | Failure, seconds: float) -> EpisodeRecord:
-        made = (
-            failed_record(sample, result.why)
-            if isinstance(result, Failure)
-            else replace(result, asked=hashes[sample.id])
-        )
-        made = replace(made, seconds=seconds, concurrency=concurrency)
-        turns = before.get(sample.id)
-        return with_counts(made, turns) if turns else made
-
-    def record(some: Sequence[Played[EpisodeRecord]]) -> None:
-        nonlocal played
-        for sample, result, seconds in some:
-            done[sample.id] = recorded(sample, result, seconds)
-            log_record(run, sample.id, done[sample.id])
-            if isinstance(result, Failure) and result.counts:
-                failed.append(result.why)
-        played += len(some)
-        if len(failed) > max_failures or len(failed) == len(samples) > 0:
-            raise RunError(
-                f"{run.path}: {len(failed)} of {played} questions failed, the last with: "
-                f"{failed[-1]}"
-            )
+    def record(some: Sequence[Played[Asked, EpisodeRecord]]) -> None:
+        for (number, sample), result, seconds in some:
+            evaluations[number].record(sample, result, seconds, concurrency)
+        for one in evaluations:
+            one.check()
         advance(len(some))
 
-    with progress_bar(
-        len(samples), len(samples) - len(todo), label, unit="question", shown=progress
-    ) as advance:
+    total = sum(len(one.samples) for one in evaluations)
+    with progress_bar(total, total - len(todo), label, unit="question", shown=progress) as advance:
         workers = 1
         if setup is not None and concurrency is not None:
-            workers = processes_for(todo, concurrency) if processes is None else processes
+            pictured = [some[0][1] for some in together.values()]
+            workers = processes_for(pictured, concurrency) if processes is None else processes
         if setup is not None and concurrency is not None and workers > 1:
-            play_in_processes(todo, setup, record, processes=workers, concurrency=concurrency)
+            play_in_processes(
+                todo,
+                setup,
+                record,
+                processes=workers,
+                concurrency=concurrency,
+                picture=lambda asked: asked[1].image,
+                one_by_one=_sample_id,
+            )
         else:
-            play_samples(todo, item, policy, record, batch=batch)
-    return [done[sample.id] for sample in samples]
+            play_samples(
+                todo,
+                items_of(evaluations),
+                asking_once(policy),
+                record,
+                batch=batch,
+                one_by_one=_sample_id,
+            )
+    return [one.records for one in evaluations]
 
 
-def recorded_items(
-    *,
-    protocol: ChatProtocol,
-    budget: int | None,
-    look: Look,
-    max_turns: int = 6,
-    reward: RewardFunction | None = None,
-    before: Mapping[str, Turns],
-    draw: int = 0,
-) -> Callable[[Sample], Item[EpisodeRecord]]:
-    """Items of one episode each, whose results are their records. For the arguments see
-    `evaluate`.
-    """
+def items_of(evaluations: Sequence[EpisodeSettings]) -> Callable[[Asked], Item[EpisodeRecord]]:
+    """The items of several evaluations."""
+    return lambda asked: evaluations[asked[0]].item(asked[1])
 
-    def start(sample: Sample) -> Game:
-        view = first_view(sample, budget, factor=protocol.factor)
-        game = episode(sample, view, look=look, protocol=protocol, max_turns=max_turns, draw=draw)
-        return replayed(game, replies_of(before.get(sample.id, ())))
 
-    def item(sample: Sample) -> Item[EpisodeRecord]:
-        (played,) = yield Question(lambda: [start(sample)])
-        return record_of(
-            played,
-            reward and reward(played),
-            factor=protocol.factor,
-            budget=budget or sample.budget,
-        )
-
-    return item
+def _sample_id(asked: Asked) -> str:
+    return asked[1].id
 
 
 def open_evaluation(
@@ -254,80 +168,127 @@ def evaluation_inputs(config: PolicyConfig, backend: Backend = None) -> Inputs:
     return {**model_identity(config.model, backend), "prompts": prompts}
 
 
-def evaluate_probe(
+@dataclass(frozen=True, slots=True)
+class ProbeRun:
+    """An evaluation to make or to resume."""
+
+    samples: Sequence[Sample]
+    config: EvaluationConfig
+    """Model, budget, probe."""
+    out: Path
+    """The run folder."""
+    own: Records = ()
+    """Records with the policy's own crops. With `config.replay` they are replayed, without failed
+    questions."""
+
+    @property
+    def name(self) -> str:
+        """The probe, with its repeat and draw."""
+        name = self.out.name
+        return name if name.startswith(self.config.probe) else self.config.probe
+
+    @property
+    def asked(self) -> Sequence[Sample]:
+        """The samples to have a record of."""
+        if not self.config.replay:
+            return self.samples
+        played = {record.sample.id for record in self.own if not record.failed}
+        return [sample for sample in self.samples if sample.id in played]
+
+    @property
+    def settings(self) -> EpisodeSettings:
+        """How its episodes are played."""
+        config = self.config
+        return EpisodeSettings(
+            protocol=config.chat,
+            budget=config.budget,
+            look=PROBES[config.probe](self.samples, config.crop_rules, config.seed),
+            max_turns=1 if config.probe == NO_TOOL else config.max_turns,
+            reward=_shown_reward,
+            before=prefixes(self.own) if config.replay else {},
+            # a repeat with the same random numbers would be no second sample
+            draw=1 + config.seed if config.probe == REPEAT else 0,
+        )
+
+    def opened(self, run: RunFolder) -> OpenEvaluation:
+        """Its questions, with their records in `run`."""
+        if self.config.replay:
+            there = read_records(run, self.asked)
+            for record in taken_over(self.own):
+                if record.sample.id not in there:
+                    log_record(run, record.sample.id, record)
+        settings = fields_of(EpisodeSettings, self.settings)
+        return OpenEvaluation(samples=self.asked, run=run, **settings)
+
+
+def evaluate_probes(
     policy: Policy | AsyncPolicy,
-    samples: Sequence[Sample],
-    config: EvaluationConfig,
-    out: Path,
+    runs: Sequence[ProbeRun],
     *,
-    own: Records = (),
     inputs: Inputs = NO_INPUTS,
     samples_file: Path | None = None,
     backend: str = "",
     progress: bool = True,
     label: str = "",
     processes: int | None = 1,
-) -> list[EpisodeRecord]:
-    """One record per sample under one probe, in the run folder `out`. Questions with a record there
-    are not asked again.
-
-    With `config.replay`, the records `own` are replayed, without failed questions.
+) -> list[list[EpisodeRecord]]:
+    """One record per sample in each of several run folders. Questions with a record there are not
+    asked again; the others are played together, see `evaluate`.
 
     Args:
-        policy, samples, progress: see `evaluate`.
-        config: model, budget, probe.
-        out: the run folder.
-        own: records with the policy's own crops, to replay.
+        policy, progress: see `evaluate`.
+        runs: evaluations with the sampling of `policy`.
         inputs: see `evaluation_inputs`.
-        samples_file: `samples.jsonl` that several evaluations share; None: one inside `out`.
+        samples_file: `samples.jsonl` that several evaluations share; None: one inside each folder.
         backend: name of the backend, for `environment.json`.
-        label: label of the progress bar, before the probe, its repeat and draw.
+        label: label of the progress bar, before the probes, their repeats and draws.
         processes: number of processes that ask a server; None: as many as the pictures are worth.
     Raises:
         ConfigError: the probe no-tool as a replay, or of a policy that always has the tool.
     """
-    if config.probe == NO_TOOL:
-        policy = _without_tools(policy)
-    name = out.name if out.name.startswith(config.probe) else config.probe
-    played = {record.sample.id for record in own if not record.failed}
-    asked = [sample for sample in samples if sample.id in played] if config.replay else samples
-    before = prefixes(own) if config.replay else {}
-    run = open_evaluation(
-        out, config, asked, inputs=inputs, samples_file=samples_file, backend=backend
-    )
-    server = policy.backend if isinstance(policy, ModelPolicy) else None
-    with run, getattr(policy, "cached_views", nullcontext)():
-        if config.replay:
-            there = read_records(run, asked)
-            for record in taken_over(own):
-                if record.sample.id not in there:
-                    log_record(run, record.sample.id, record)
-        return evaluate(
-            asked,
-            policy,
-            **_settings(config, samples),
-            run=run,
-            before=before,
-            progress=progress,
-            label=" ".join(filter(None, (label, name))),
-            setup=partial(_elsewhere, config, samples, before, server)
-            if isinstance(server, Server)
-            else None,
-            processes=processes,
-        )
-
-
-def _settings(config: EvaluationConfig, samples: Sequence[Sample]) -> _Settings:
-    """The arguments of `evaluate` that a configuration decides."""
-    return {
-        "protocol": config.chat,
-        "budget": config.budget,
-        "look": PROBES[config.probe](samples, config.crop_rules, config.seed),
-        "max_turns": 1 if config.probe == NO_TOOL else config.max_turns,
-        # a repeat with the same random numbers would be no second sample
-        "draw": 1 + config.seed if config.probe == REPEAT else 0,
-        "reward": _shown_reward,
+    by_tool: defaultdict[bool, list[ProbeRun]] = defaultdict(list)
+    for one in runs:
+        by_tool[one.config.probe != NO_TOOL].append(one)
+    policies = {
+        tool: policy if tool else _without_tools(policy, some[0].config)
+        for tool, some in by_tool.items()
     }
+    server = policy.backend if isinstance(policy, ModelPolicy) else None
+    opened: dict[Path, OpenEvaluation] = {}
+    with ExitStack() as stack:
+        for one in runs:
+            run = open_evaluation(
+                one.out,
+                one.config,
+                one.asked,
+                inputs=inputs,
+                samples_file=samples_file,
+                backend=backend,
+            )
+            opened[one.out] = one.opened(stack.enter_context(run))
+        for tool, some in by_tool.items():  # the prompt without it is another one
+            with getattr(policies[tool], "cached_views", nullcontext)():
+                evaluate(
+                    [opened[one.out] for one in some],
+                    policies[tool],
+                    progress=progress,
+                    label=" ".join(filter(None, (label, ", ".join(one.name for one in some)))),
+                    setup=partial(_elsewhere, some, server) if isinstance(server, Server) else None,
+                    processes=processes,
+                )
+    return [opened[one.out].records for one in runs]
+
+
+def evaluate_probe(
+    policy: Policy | AsyncPolicy,
+    samples: Sequence[Sample],
+    config: EvaluationConfig,
+    out: Path,
+    *,
+    progress: bool = True,
+) -> list[EpisodeRecord]:
+    """One record per sample under one probe; see `ProbeRun` and `evaluate_probes`."""
+    return evaluate_probes(policy, [ProbeRun(samples, config, out)], progress=progress)[0]
 
 
 def _shown_reward(played: Episode) -> RewardTerms:
@@ -335,24 +296,23 @@ def _shown_reward(played: Episode) -> RewardTerms:
 
 
 def _elsewhere(
-    config: EvaluationConfig,
-    samples: Sequence[Sample],
-    before: Mapping[str, Turns],
-    server: Server,
-    players: int,
-) -> tuple[Callable[[Sample], Item[EpisodeRecord]], AsyncPolicy]:
-    """The items and the policy of a process that asks `players` questions at a time."""
-    policy = any_policy(config, replace(server, concurrency=players))
-    if config.probe == NO_TOOL:
-        policy = policy.without_tools()
-    assert isinstance(policy, AsyncPolicy)
-    return recorded_items(**_settings(config, samples), before=before), policy
+    runs: Sequence[ProbeRun], server: Server, players: int
+) -> tuple[Callable[[Asked], Item[EpisodeRecord]], AsyncPolicy]:
+    """The items of `runs`, all with the tool or all without it, and the policy of a process that
+    asks `players` questions at a time.
+    """
+    config = runs[0].config
+    tools = config.probe != NO_TOOL
+    policy = served_policy(config, replace(server, concurrency=players), tools=tools)
+    return items_of([one.settings for one in runs]), policy
 
 
-def _without_tools(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:
+def _without_tools(policy: Policy | AsyncPolicy, config: EvaluationConfig) -> ModelPolicy:
     if not isinstance(policy, ModelPolicy):
         raise ConfigError(
             f"the probe {NO_TOOL!r} needs a policy with the method without_tools, which "
             f"{type(policy).__name__} does not have; leave the probe out"
         )
-    return policy.without_tools()
+    other = policy.without_tools()
+    other.reseed(config.sampling_seed)  # a repeat's seed is no part of the policy's configuration
+    return other

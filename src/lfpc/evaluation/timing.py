@@ -11,7 +11,7 @@ import numpy as np
 
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, episode, play
 from lfpc.errors import RunError
-from lfpc.evaluation.run import first_view
+from lfpc.evaluation.opened import first_view
 from lfpc.images import open_picture
 from lfpc.looks import Look
 from lfpc.metrics.summary import Timing
@@ -150,7 +150,7 @@ def _ask_concurrently(
     """(seconds of each question, seconds of all)."""
     took: list[float] = []
 
-    def record(some: Sequence[Played[Episode]]) -> None:
+    def record(some: Sequence[Played[Sample, Episode]]) -> None:
         for sample, result, seconds in some:
             if isinstance(result, Failure):
                 raise RunError(f"timing: question {sample.id!r} failed: {result.why}")

@@ -11,7 +11,7 @@ from lfpc.boxes import target_iou
 from lfpc.episode import Episode, Policy, episode, play
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.probes import accuracy_drop
-from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.run import ProbeRun, evaluate_probes
 from lfpc.images import View, crop_view, global_view, open_picture
 from lfpc.looks import no_look, original_look
 from lfpc.metrics.summary import summarise
@@ -62,16 +62,16 @@ def measure(checkpoint: Path, questions: int, *, split: str = "wide-validation")
         policy = load_policy(config)
         for budget in (25, 256):
             probes = ("own", "noise", "repeat", "truth", "none")
-            records = {
-                probe: evaluate_probe(
-                    policy,
+            runs = [
+                ProbeRun(
                     marks,
                     replace(config, budget=budget, probe=probe),
                     Path(folder) / f"{budget}" / probe,
-                    progress=False,
                 )
                 for probe in probes
-            }
+            ]
+            found = evaluate_probes(policy, runs, progress=False)
+            records = dict(zip(probes, found, strict=True))
             own = summarise(records["own"])
             drop = accuracy_drop(records["own"], records["noise"])
             lines.append(

@@ -11,10 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lfpc.episode import Game, Policy, episode
+from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES
 from lfpc.evaluation.protocol import prompt_hash
-from lfpc.evaluation.run import first_view
 from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_by_turns, write_timings
 from lfpc.looks import original_look

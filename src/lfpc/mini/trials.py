@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
-from lfpc.evaluation.run import evaluate_probe, evaluation_inputs
+from lfpc.evaluation.run import ProbeRun, evaluate_probes, evaluation_inputs
 from lfpc.metrics.summary import Records
 from lfpc.mini.arms import Arm, Data
 from lfpc.mini.config import ArmsConfig
@@ -226,15 +226,16 @@ def evaluate_quietly(one: Asked, trials: Trials, questions: Sequence[Sample]) ->
     policy = load_policy(first)
     inputs = evaluation_inputs(first)
     for budget, probes in one.probes.items():
-        for probe in probes:
-            folder = trials.place(one, budget) / probe
-            known[folder] = evaluate_probe(
-                policy,
+        runs = [
+            ProbeRun(
                 questions,
                 trials.evaluation(one, budget, probe),
-                folder,
-                inputs=inputs,
-                samples_file=trials.out / SAMPLES_FILE,
-                progress=False,
+                trials.place(one, budget) / probe,
             )
+            for probe in probes
+        ]
+        found = evaluate_probes(
+            policy, runs, inputs=inputs, samples_file=trials.out / SAMPLES_FILE, progress=False
+        )
+        known |= {run.out: records for run, records in zip(runs, found, strict=True)}
     return known

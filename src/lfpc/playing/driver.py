@@ -4,24 +4,33 @@ not stop the others.
 Each sample has an `Item`, a generator without a model call, like an episode: it yields a Question,
 receives its episodes, and returns a result. A policy in this process gets full batches of
 questions. An AsyncPolicy plays `concurrency` samples, each at its own pace. Results do not depend
-on the driver.
+on the driver. What is called a sample here may be a sample with anything else that tells its items
+apart, such as a probe.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Generator,
+    Hashable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any, Generic, TypeVar
 
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, play, play_async, run_async
 from lfpc.errors import LfpcError, PictureError, PolicyError
 from lfpc.playing.threads import THREADS
-from lfpc.samples import Sample
 
 log = logging.getLogger(__name__)
+S = TypeVar("S")
 R = TypeVar("R")
 
 
@@ -54,18 +63,18 @@ Item = Generator[Question, list[Episode], R]
 other exception ends the run."""
 Outcome = list[Episode] | Failure
 """Result of a question."""
-Played = tuple[Sample, R | Failure, float]
+Played = tuple[S, R | Failure, float]
 """(sample, result, seconds)."""
-OnPlayed = Callable[[Sequence[Played[R]]], None]
+OnPlayed = Callable[[Sequence[Played[S, R]]], None]
 """Called with finished samples at once. An exception ends the run."""
-Start = Callable[[Sample], Game]
+Start = Callable[[S], Game]
 """Opens a sample's picture and begins its episode."""
 
 
-def one_game(start: Start) -> Callable[[Sample], Item[Episode]]:
+def one_game(start: Start[S]) -> Callable[[S], Item[Episode]]:
     """Items of one episode each, begun by `start`."""
 
-    def item(sample: Sample) -> Item[Episode]:
+    def item(sample: S) -> Item[Episode]:
         episodes = yield Question(lambda: [start(sample)])
         return episodes[0]
 
@@ -73,13 +82,14 @@ def one_game(start: Start) -> Callable[[Sample], Item[Episode]]:
 
 
 def play_samples(
-    samples: Sequence[Sample],
-    item: Callable[[Sample], Item[R]],
+    samples: Sequence[S],
+    item: Callable[[S], Item[R]],
     policy: Policy | AsyncPolicy,
-    record: OnPlayed[R],
+    record: OnPlayed[S, R],
     *,
     batch: int = 64,
     concurrency: int | None = None,
+    one_by_one: Callable[[S], Hashable] = id,
 ) -> None:
     """Play every sample's item. Works inside a running event loop (a notebook).
 
@@ -93,29 +103,32 @@ def play_samples(
             a running event loop.
         batch: questions per batch of a policy in this process, for each copy of its model.
         concurrency: samples in play with an AsyncPolicy; None: its own limit.
+        one_by_one: key of a sample; an AsyncPolicy plays neighbours with one key after another, so
+            that a server that keeps prompts reads theirs once.
     """
     if not samples:
         return
     if isinstance(policy, AsyncPolicy):
         players = min(concurrency or policy.concurrency, len(samples))
-        run_async(play_concurrently(samples, item, policy, record, players))
+        groups = [list(some) for _, some in groupby(samples, one_by_one)]
+        run_async(play_concurrently(groups, item, policy, record, players))
     else:
         _play_batches(samples, item, policy, record, batch * getattr(policy, "copies", 1))
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting(Generic[R]):
+class _Waiting(Generic[S, R]):
     """A sample whose item waits for the result of a question."""
 
-    sample: Sample
+    sample: S
     item: Item[R]
     question: Question
     seconds: float
 
 
 def _advance(
-    sample: Sample, item: Item[R], outcome: Outcome | None = None, seconds: float = 0.0
-) -> _Waiting[R] | Played[R]:
+    sample: S, item: Item[R], outcome: Outcome | None = None, seconds: float = 0.0
+) -> _Waiting[S, R] | Played[S, R]:
     """Advance `item` to its next question or its end. `outcome` is None at the beginning."""
     if isinstance(outcome, Failure):
         return sample, outcome, seconds
@@ -144,18 +157,18 @@ def _failure(error: Exception, *, counts: bool) -> Failure:
 
 
 def _play_batches(
-    samples: Sequence[Sample],
-    item: Callable[[Sample], Item[R]],
+    samples: Sequence[S],
+    item: Callable[[S], Item[R]],
     policy: Policy,
-    record: OnPlayed[R],
+    record: OnPlayed[S, R],
     batch: int,
 ) -> None:
     """Play batches, higher levels first, so that at most a batch per level is waiting."""
     todo = iter(samples)
-    waiting: dict[int, list[_Waiting[R]]] = {}
+    waiting: dict[int, list[_Waiting[S, R]]] = {}
 
-    def place(found: Iterable[_Waiting[R] | Played[R]]) -> None:
-        played: list[Played[R]] = []
+    def place(found: Iterable[_Waiting[S, R] | Played[S, R]]) -> None:
+        played: list[Played[S, R]] = []
         for each in found:
             if isinstance(each, _Waiting):
                 waiting.setdefault(each.question.level, []).append(each)
@@ -176,13 +189,13 @@ def _play_batches(
             place(_play_part(part, policy, threads))
 
 
-def _take(waiting: dict[int, list[_Waiting[R]]], batch: int) -> list[_Waiting[R]]:
+def _take(waiting: dict[int, list[_Waiting[S, R]]], batch: int) -> list[_Waiting[S, R]]:
     """A full batch of the highest level with one, else all waiting questions, highest level
     first.
     """
     full = max((level for level, some in waiting.items() if len(some) >= batch), default=None)
     levels = sorted(waiting, reverse=True) if full is None else [full]
-    part: list[_Waiting[R]] = []
+    part: list[_Waiting[S, R]] = []
     for level in levels:
         room = batch - len(part)
         part += waiting[level][:room]
@@ -191,8 +204,8 @@ def _take(waiting: dict[int, list[_Waiting[R]]], batch: int) -> list[_Waiting[R]
 
 
 def _play_part(
-    part: Sequence[_Waiting[R]], policy: Policy, threads: ThreadPoolExecutor
-) -> Iterator[_Waiting[R] | Played[R]]:
+    part: Sequence[_Waiting[S, R]], policy: Policy, threads: ThreadPoolExecutor
+) -> Iterator[_Waiting[S, R] | Played[S, R]]:
     began = time.perf_counter()
     outcomes = _outcomes([each.question for each in part], policy, threads)
     share = (time.perf_counter() - began) / len(part)
@@ -234,19 +247,19 @@ def _outcomes(
 
 
 async def play_concurrently(
-    samples: Iterable[Sample],
-    item: Callable[[Sample], Item[R]],
+    groups: Iterable[Sequence[S]],
+    item: Callable[[S], Item[R]],
     policy: AsyncPolicy,
-    record: OnPlayed[R],
+    record: OnPlayed[S, R],
     players: int,
 ) -> None:
-    """Play every sample's item, `players` at a time; see `play_samples`. A sample is taken as
-    another ends.
+    """Play every sample's item, `players` groups at a time, those of a group one after another; see
+    `play_samples`. A group is taken as another ends.
     """
-    todo = iter(samples)
+    todo = iter(groups)
 
     async def player() -> None:
-        for sample in todo:
+        for sample in chain.from_iterable(todo):
             began = time.perf_counter()
             found = await asyncio.to_thread(_advance, sample, item(sample))
             while isinstance(found, _Waiting):

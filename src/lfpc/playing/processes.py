@@ -1,7 +1,8 @@
 """Samples played in several processes, for a served model.
 
 Each process opens, cuts and encodes the pictures of its samples, asks the server, and makes their
-results. Between the processes go numbers of samples and results, no pixels.
+results. Between the processes go numbers of samples and results, no pixels. What is called a sample
+here may be one with anything else, as in `lfpc.playing.driver`.
 """
 
 import asyncio
@@ -11,9 +12,10 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import groupby
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,10 +30,11 @@ from lfpc.samples import Sample
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
+S = TypeVar("S")
 R = TypeVar("R")
-Setup = Callable[[int], tuple[Callable[[Sample], Item[R]], AsyncPolicy]]
+Setup = Callable[[int], tuple[Callable[[S], Item[R]], AsyncPolicy]]
 """Makes the items and the policy of a process that plays so many samples at a time. It must
-pickle, as must the results of its items."""
+pickle, as must the samples and the results of their items."""
 _THREADS = 2
 """Threads of a process that work on pictures: each may hold a large one in decoding."""
 PIXELS_PER_PROCESS = 2_000_000_000
@@ -82,37 +85,44 @@ def _memory() -> int:
 
 
 def play_in_processes(
-    samples: Sequence[Sample],
-    setup: Setup[R],
-    record: OnPlayed[R],
+    samples: Sequence[S],
+    setup: Setup[S, R],
+    record: OnPlayed[S, R],
     *,
     processes: int,
     concurrency: int,
+    picture: Callable[[S], Path],
+    one_by_one: Callable[[S], Hashable] = id,
 ) -> None:
     """Play every sample's item, as `play_samples` does with an AsyncPolicy, in several processes.
 
-    Questions about one picture go to one process, which decodes it once. However this process
-    ends, the others end with it.
+    Samples with one picture go to one process, which decodes it once. However this process ends,
+    the others end with it.
 
     Args:
-        samples: the samples, with distinct ids, started about in this order.
+        samples: the samples, started about in this order.
         setup: called in each process.
         record: called here with a finished sample at once.
         processes: number of processes; fewer if `concurrency` or the samples are.
         concurrency: samples in play, of all processes.
+        picture: the picture of a sample.
+        one_by_one: key of a sample; see `play_samples`.
     Raises:
         RunError: a process was killed, such as by a system without memory.
     """
-    concurrency = min(concurrency, len(samples))
+    numbers = groupby(range(len(samples)), lambda number: one_by_one(samples[number]))
+    groups = [list(some) for _, some in numbers]
+    last = {group[-1] for group in groups}
+    concurrency = min(concurrency, len(groups))
     processes = min(processes, concurrency)
-    todo = _Piles(samples)
+    todo = _Piles(groups, [picture(samples[group[0]]) for group in groups])
     workers: dict[Connection, SpawnProcess] = {}
     try:
         for n in range(processes):
             players = (concurrency - n - 1) // processes + 1
             here, process = _started(samples, setup, players)
             workers[here] = process
-            for _ in range(players + 1):  # one more, so that no player waits for its next sample
+            for _ in range(players + 1):  # one more, so that no player waits for its next group
                 _send(here, todo.next(here))
         while workers:
             for here in wait(list(workers)):
@@ -125,7 +135,8 @@ def play_in_processes(
                     here.close()
                     continue
                 number, result, seconds = message
-                _send(here, todo.next(here))
+                if number in last:
+                    _send(here, todo.next(here))
                 record([(samples[number], result, seconds)])
     finally:
         for here, process in workers.items():
@@ -134,18 +145,22 @@ def play_in_processes(
             here.close()
 
 
+_Group = Sequence[int]
+"""Numbers of samples that are played one after another."""
+
+
 class _Piles:
-    """Numbers of the samples to be played, in piles of one picture each."""
+    """Groups to be played, in piles of one picture each."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        piles: dict[Path, deque[int]] = {}
-        for number, sample in enumerate(samples):
-            piles.setdefault(sample.image, deque()).append(number)
+    def __init__(self, groups: Sequence[_Group], pictures: Sequence[Path]) -> None:
+        piles: dict[Path, deque[_Group]] = {}
+        for group, picture in zip(groups, pictures, strict=True):
+            piles.setdefault(picture, deque()).append(group)
         self._fresh = deque(piles.values())
-        self._begun: dict[Connection, deque[int]] = {}
+        self._begun: dict[Connection, deque[_Group]] = {}
 
-    def next(self, worker: Connection) -> int | None:
-        """The next number for `worker`: from its pile, else from a pile that nobody has begun, else
+    def next(self, worker: Connection) -> _Group | None:
+        """The next group for `worker`: from its pile, else from a pile that nobody has begun, else
         from the largest; None: all are given.
         """
         pile = self._begun.get(worker)
@@ -157,7 +172,7 @@ class _Piles:
 
 
 def _started(
-    samples: Sequence[Sample], setup: Setup[R], players: int
+    samples: Sequence[S], setup: Setup[S, R], players: int
 ) -> "tuple[Connection, SpawnProcess]":
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
@@ -167,9 +182,9 @@ def _started(
     return here, process
 
 
-def _send(there: Connection, number: int | None) -> None:
+def _send(there: Connection, group: _Group | None) -> None:
     with suppress(OSError):  # it has ended, which `_received` will see
-        there.send(number)
+        there.send(group)
 
 
 def _received(there: Connection) -> Any:
@@ -187,20 +202,28 @@ def _received(there: Connection) -> Any:
         ) from None
 
 
-def _work(there: Connection, samples: Sequence[Sample], setup: Setup[R], players: int) -> None:
-    """Play the samples whose numbers come from `there`, until None does for each player."""
+def _work(there: Connection, samples: Sequence[S], setup: Setup[S, R], players: int) -> None:
+    """Play the groups of samples whose numbers come from `there`, until None does for each
+    player.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
-    numbers = {sample.id: number for number, sample in enumerate(samples)}
-    given = (samples[number] for number in iter(there.recv, None))
 
-    def send(played: Sequence[Played[R]]) -> None:
-        for sample, result, seconds in played:
-            there.send((numbers[sample.id], result, seconds))
+    def send(played: Sequence[Played[int, R]]) -> None:
+        for one in played:
+            there.send(one)
 
     try:
         item, policy = setup(players)
-        asyncio.run(_play(given, item, policy, send, players))
+        asyncio.run(
+            _play(
+                iter(there.recv, None),
+                lambda number: item(samples[number]),
+                policy,
+                send,
+                players,
+            )
+        )
     except LfpcError as error:
         there.send(error)
     except Exception as error:
@@ -210,14 +233,14 @@ def _work(there: Connection, samples: Sequence[Sample], setup: Setup[R], players
 
 
 async def _play(
-    samples: Iterator[Sample],
-    item: Callable[[Sample], Item[R]],
+    groups: Iterator[_Group],
+    item: Callable[[int], Item[R]],
     policy: AsyncPolicy,
-    record: OnPlayed[R],
+    record: OnPlayed[int, R],
     players: int,
 ) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
-    await play_concurrently(samples, item, policy, record, players)
+    await play_concurrently(groups, item, policy, record, players)
 
 
 def end_with_parent() -> None:

@@ -186,19 +186,19 @@ class TransformersPolicy:
 
     def _randoms(self, contexts: Sequence[Context]) -> torch.Generator | torch.Tensor:
         """The generator, or (contexts, max_new_tokens) numbers in [0, 1) by question and turn.
-        Contexts without a key, or of the same episode, are counted.
+        Equal contexts, and contexts without a key, are counted.
         """
         if self.generator is not None:
             return self.generator
         if self.sampling.temperature == 0:
             return torch.zeros(len(contexts), self.sampling.max_new_tokens, dtype=torch.float64)
-        seeds = [reply_seed(self.seed, context) for context in contexts]
-        seen: Counter[int] = Counter()
+        seen: Counter[Context | int] = Counter()
         numbers: list[np.ndarray] = []
-        for seed in seeds:
-            rng = np.random.default_rng([seed, seen[seed]])
+        for context in contexts:
+            counted = context if context.key else len(context.turns)
+            rng = np.random.default_rng([reply_seed(self.seed, context), seen[counted]])
             numbers.append(rng.random(self.sampling.max_new_tokens))
-            seen[seed] += 1
+            seen[counted] += 1
         return torch.from_numpy(np.stack(numbers)) if numbers else torch.zeros(0, 0)
 
     @torch.no_grad()

@@ -146,7 +146,7 @@ def select(
             sample, budgets, protocol, rules, asking.ask, stop_early=not config.every_level
         )
 
-    def record(some: Sequence[Played[SearchResult]]) -> None:
+    def record(some: Sequence[Played[Sample, SearchResult]]) -> None:
         for sample, result, _ in some:
             results[sample.id] = result
             if isinstance(result, Failure) and result.counts:

@@ -9,7 +9,7 @@ from lfpc.ask.live import SWAPS, LiveQuestion, led, swapped
 from lfpc.boxes import Box
 from lfpc.errors import SampleError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.run import UNLIMITED
+from lfpc.evaluation.opened import UNLIMITED
 from lfpc.samples import Sample
 from lfpc.web.ask.asked import Questions
 from lfpc.web.ask.uploads import Uploads
