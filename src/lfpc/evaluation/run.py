@@ -323,7 +323,10 @@ def evaluate_probes(
     by_tool: defaultdict[bool, list[ProbeRun]] = defaultdict(list)
     for one in runs:
         by_tool[one.config.probe != NO_TOOL].append(one)
-    policies = {tool: policy if tool else _without_tools(policy) for tool in by_tool}
+    policies = {
+        tool: policy if tool else _without_tools(policy, some[0].config)
+        for tool, some in by_tool.items()
+    }
     opened: dict[Path, OpenEvaluation] = {}
     with ExitStack() as stack:
         for one in runs:
@@ -359,10 +362,12 @@ def evaluate_probe(
     return evaluate_probes(policy, [ProbeRun(samples, config, out)], progress=progress)[0]
 
 
-def _without_tools(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:
+def _without_tools(policy: Policy | AsyncPolicy, config: EvaluationConfig) -> ModelPolicy:
     if not isinstance(policy, ModelPolicy):
         raise ConfigError(
             f"the probe {NO_TOOL!r} needs a policy with the method without_tools, which "
             f"{type(policy).__name__} does not have; leave the probe out"
         )
-    return policy.without_tools()
+    other = policy.without_tools()
+    other.reseed(config.sampling_seed)  # a repeat's seed is no part of the policy's configuration
+    return other
