@@ -21,7 +21,7 @@ from lfpc.evaluation.probes import paired
 from lfpc.evaluation.results import AllRecords, Condition, all_results, comparisons, lost
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.metrics.summary import Records
-from lfpc.mini.config import ARMS
+from lfpc.mini.arms import DEMO
 from lfpc.policies.backends import Server
 from lfpc.policies.loading import served_policy
 from lfpc.records import EpisodeRecord, read_records
@@ -60,7 +60,7 @@ def demo_records(demo: Path) -> AllRecords:
                 read_run(demo / f"seed{SEED}" / "evaluate" / arm / BUDGET / probe)
             ).values()
         )
-        for arm in ARMS
+        for arm in DEMO
         for probe in PROBES
     }
 
@@ -118,7 +118,7 @@ def main() -> int:
         make("vllm")
         questions = read_samples(given.demo / "data" / given.split)
         ours: dict[Condition, Records] = {}
-        for arm in ARMS:
+        for arm in DEMO:
             ours |= served_records(given.demo, arm, questions, given.out)
     except (LfpcError, SetupError, ServerError) as error:
         print(error, file=sys.stderr)
