@@ -65,6 +65,15 @@ def _selection(options: argparse.Namespace) -> Result:
     return measure(options.out, options.steps)
 
 
+def _probes_together(options: argparse.Namespace) -> Result:
+    import torch
+
+    from bench.probes_together import measure
+
+    torch.set_num_threads(options.threads)
+    return measure(options.out, options.steps)
+
+
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "grpo_step_vs_trl": _grpo_step_vs_trl,
     "vision_sharing": _vision_sharing,
@@ -73,6 +82,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "large_picture": _large_picture,
     "large_picture_fast": partial(_large_picture, fast=True),
     "selection": _selection,
+    "probes_together": _probes_together,
 }
 
 

@@ -33,6 +33,7 @@ from lfpc.training.groups import Group, episodes_of
 from lfpc.training.rollouts import Rollout
 
 T = TypeVar("T")
+Clock = Callable[[], float]
 BATCHES = (8, 32, 128)
 PASSES = 3
 """Forward passes that an update costs: the backward pass has twice the operations of a forward."""
@@ -97,15 +98,17 @@ def model_seconds(least: Mapping[str, float], costs: Costs) -> float:
     )
 
 
-def picture_seconds(views: Mapping[Path, Iterable[View]]) -> float:
+def picture_seconds(
+    views: Mapping[Path, Iterable[View]], clock: Clock = time.perf_counter
+) -> float:
     """Seconds to decode each file once, and to make each of its views by one resize."""
     total = 0.0
     for file, some in views.items():
-        began = time.perf_counter()
+        began = clock()
         picture = open_picture.__wrapped__(file)
         for view in some:
             picture.resize(view.size, Image.Resampling.BICUBIC, box=view.cut)
-        total += time.perf_counter() - began
+        total += clock() - began
     return total
 
 
@@ -118,15 +121,20 @@ def views_by_file(episodes: Iterable[Episode]) -> dict[Path, list[View]]:
 
 
 @torch.no_grad()
-def costs_of(policy: TransformersPolicy, views: Sequence[View], rows: Sequence[Encoded]) -> Costs:
-    """Lowest costs of the views and of tokens as in `rows`."""
+def costs_of(
+    policy: TransformersPolicy,
+    views: Sequence[View],
+    rows: Sequence[Encoded],
+    clock: Clock = time.perf_counter,
+) -> Costs:
+    """Lowest costs of the views and of tokens as in `rows`, in seconds of `clock`."""
     sizes: defaultdict[Size, list[View]] = defaultdict(list)
     for view in views:
         sizes[view.size].append(view)
-    tower = sum(len(some) * _lowest(some, policy.views._encode) for some in sizes.values())
+    tower = sum(len(some) * _lowest(some, policy.views._encode, clock) for some in sizes.values())
     equal = _equal_rows(rows)
-    read_token = _lowest(equal, lambda some: _read(policy, some)) / len(equal[0].ids)
-    return Costs(tower / len(views), read_token, _token(policy, equal))
+    read_token = _lowest(equal, lambda some: _read(policy, some), clock) / len(equal[0].ids)
+    return Costs(tower / len(views), read_token, _token(policy, equal, clock))
 
 
 def _equal_rows(rows: Sequence[Encoded]) -> list[Encoded]:
@@ -139,13 +147,13 @@ def _equal_rows(rows: Sequence[Encoded]) -> list[Encoded]:
     return max(by_length.values(), key=len)
 
 
-def _lowest(items: Sequence[T], work: Callable[[Sequence[T]], object]) -> float:
+def _lowest(items: Sequence[T], work: Callable[[Sequence[T]], object], clock: Clock) -> float:
     """Lowest seconds per item over the batch sizes."""
     found: list[float] = []
     for size in sorted({min(size, len(items)) for size in BATCHES}):
-        began = time.perf_counter()
+        began = clock()
         work(items[:size])
-        found.append((time.perf_counter() - began) / size)
+        found.append((clock() - began) / size)
     return min(found)
 
 
@@ -164,23 +172,23 @@ def _read(policy: TransformersPolicy, rows: Sequence[Encoded]) -> Read:
     return read(policy.model, rows, blank, prefixes=None, room=TOKENS + 1)
 
 
-def _token(policy: TransformersPolicy, rows: Sequence[Encoded]) -> float:
+def _token(policy: TransformersPolicy, rows: Sequence[Encoded], clock: Clock) -> float:
     """Lowest seconds of a sampled token."""
     found: list[float] = []
     for size in sorted({min(size, len(rows)) for size in BATCHES}):
         start = _read(policy, rows[:size])
-        found.append(_steps(policy, rows[:size], start) / size / TOKENS)
+        found.append(_steps(policy, rows[:size], start, clock) / size / TOKENS)
     return min(found)
 
 
-def _steps(policy: TransformersPolicy, rows: Sequence[Encoded], start: Read) -> float:
+def _steps(policy: TransformersPolicy, rows: Sequence[Encoded], start: Read, clock: Clock) -> float:
     cache: KeyValues = start.cache
     visible = start.visible
     place = torch.tensor([int(row.positions[0, -1]) + 1 for row in rows])
     tokens = torch.full((len(rows),), policy.encoder.end_of_turn)
-    began = time.perf_counter()
+    began = clock()
     for _ in range(TOKENS):
         visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
         policy.model.lm_head(_step(policy.model, tokens, place, visible, cache))
         place = place + 1
-    return time.perf_counter() - began
+    return clock() - began

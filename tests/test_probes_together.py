@@ -54,6 +54,7 @@ class Seeded:
     def without_tools(self):
         other = copy(self)
         other.tools = False
+        other.reseed(None)
         return other
 
     def reply(self, contexts):
@@ -148,6 +149,18 @@ def test_equal_contexts_are_asked_once(tmp_path, samples):
     keys = [sample.id for sample in samples]
     # own, noise and none ask the same at first, repeat is another draw, no-tool another prompt
     assert sorted(first) == sorted([*keys, *(f"{key} 1" for key in keys), *keys])
+
+
+def test_a_repeat_without_the_tool_is_another_sample(tmp_path, samples):
+    def said(seed):
+        policy = Seeded()
+        policy.reseed(seed)
+        config = dataclasses.replace(CONFIG, probe="no-tool", temperature=1.0, sampling_seed=seed)
+        run = ProbeRun(samples, config, tmp_path / f"no-tool-{seed}")
+        (records,) = evaluate_probes(policy, [run], progress=False)
+        return [record.turns[0].text for record in records]
+
+    assert said(1) != said(2)
 
 
 def test_a_served_model_gets_the_probes_of_a_sample_one_after_another(tmp_path, samples):
