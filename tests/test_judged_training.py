@@ -101,8 +101,7 @@ def test_the_command_hands_the_judge_to_the_run(tmp_path: Path, monkeypatch) -> 
 
 @pytest.mark.slow
 def test_a_run_is_paid_by_the_judge(tmp_path: Path) -> None:
-    from lfpc.mini.folders import base_checkpoint, write_split
-    from lfpc.mini.trials import miniature
+    from lfpc.mini.folders import BASE_SETTINGS, CROPS, base_checkpoint, write_split
     from lfpc.samples import write_samples
     from lfpc.storage.runs import RunFolder
     from lfpc.training.config import TrainConfig
@@ -115,8 +114,13 @@ def test_a_run_is_paid_by_the_judge(tmp_path: Path) -> None:
     marks = write_split(tmp_path / "marks", "validation", 2, relations=0.0)
     data = tmp_path / "data"
     write_samples([replace(one, answer=f"the letter {one.answer} there") for one in marks], data)
-    run = replace(
-        miniature(TrainConfig(first_view="fixed", fixed_budget=256)),
+    run = TrainConfig(
+        first_view="fixed",
+        fixed_budget=256,
+        crop=CROPS,
+        max_turns=BASE_SETTINGS.max_turns,
+        max_new_tokens=BASE_SETTINGS.max_new_tokens,
+        freeze_vision=True,
         data=data,
         init=base_checkpoint(),
         steps=1,

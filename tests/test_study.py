@@ -87,7 +87,7 @@ def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path, steps, quest
     )
     page = study(config, progress=False)
     text = page.read_text()
-    assert text.index("Planned comparisons") < text.index("stage1-4 \u2212 baseline-4")
+    assert text.index("Planned comparisons") < text.index(f"stage1-{steps} \u2212 baseline-{steps}")
     results = json.loads((config.out / "results.json").read_text())
     trained = {f"{arm}-{n}" for arm in ("baseline", "stage1") for n in range(1, steps + 1)}
     assert set(results["conditions"]) == trained | {"base"}
