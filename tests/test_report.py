@@ -480,6 +480,7 @@ def test_fractions_become_per_cent():
     assert percent(None) == "\u2013"
     assert with_interval(-0.05, [-0.1, 0.02], signed=True) == "\u22125.0 % [\u221210.0, 2.0]"
     assert with_interval(0.5, [None, None]) == "50.0 %"
+    assert with_interval(-0.0001, [-0.0002, 0.13]) == "0.0 % [0.0, 13.0]"
 
 
 def test_ticks_are_round_and_inside():

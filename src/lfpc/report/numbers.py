@@ -14,7 +14,7 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     return (
         NOTHING
         if value is None
-        else f"{100 * value:{'+' if signed else ''}.1f} %".replace("-", "\u2212")
+        else f"{100 * value:{'+' if signed else ''}z.1f} %".replace("-", "\u2212")
     )
 
 
@@ -31,12 +31,12 @@ def bracketed(ends: Sequence[float | None] | None) -> str:
     low, high = ends or (None, None)
     if low is None or high is None:
         return ""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "\u2212")
+    return f"[{100 * low:z.1f}, {100 * high:z.1f}]".replace("-", "\u2212")
 
 
 def number(value: float | None, digits: int = 1) -> str:
     """A number with `digits` decimals and a comma between thousands."""
-    return NOTHING if value is None else f"{value:,.{digits}f}".replace("-", "\u2212")
+    return NOTHING if value is None else f"{value:z,.{digits}f}".replace("-", "\u2212")
 
 
 def points(difference: Mapping[str, Any]) -> str:
