@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lfpc.errors import ConfigError
 from lfpc.options import NotAnOption
@@ -63,6 +63,7 @@ class ArmsConfig:
 class DemoConfig(ArmsConfig):
     """Configuration of the demo. The defaults fit a laptop; `lfpc mini study` has several seeds."""
 
+    FIRST: ClassVar = ("out", "questions", "split", "seed")
     out: Path = Path("out/demo")
     """Folder for all results; an existing demo continues."""
     questions: int = 100
@@ -83,6 +84,7 @@ class DemoConfig(ArmsConfig):
 class StudyConfig(ArmsConfig):
     """Configuration of the study: one group of arms over several training seeds."""
 
+    FIRST: ClassVar = ("out", "group", "seeds", "first_seed", "questions", "split", "budgets")
     out: Path = Path("out/study")
     """Folder for all results; an existing study continues. laziness needs a folder of its own."""
     group: Literal["claims", "gap", "grounding", "laziness"] = "claims"
