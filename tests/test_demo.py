@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("questions", [4, pytest.param(18, marks=pytest.mark.long)])
-def test_demo_writes_results_and_page_and_reuses_them(tmp_path, questions):
+def test_demo_writes_results_and_page_and_reuses_them(tmp_path, questions, monkeypatch):
     from lfpc.mini.config import DemoConfig
     from lfpc.mini.demo import demo
 
@@ -52,6 +52,9 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path, questions):
     assert compared["ratios"]["visual_tokens"] > 1
     trained = {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
     episodes = {file: file.stat().st_mtime_ns for file in config.out.rglob("episodes.jsonl")}
+    monkeypatch.setattr(
+        "lfpc.mini.trials.run_jobs", lambda *_: pytest.fail("nothing is left to do")
+    )
     demo(config, progress=False)
     assert trained == {file: file.stat().st_mtime_ns for file in config.out.rglob("*.safetensors")}
     assert episodes == {

@@ -64,8 +64,9 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class MiniStudy:
-    """Test the method's claims against controls in miniature, over several training seeds: about two
-    hours on two cores for the group claims, more for the others. An interrupted study can resume.
+    """Test the method's claims against controls in miniature, over several training seeds: about
+    two hours on two cores for the group claims, more for the others. An interrupted study can
+    resume.
     """
 
     config: Embedded[StudyConfig] = field(default_factory=StudyConfig)

@@ -3,13 +3,19 @@
 The demo and the study are lists of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
-from lfpc.evaluation.run import ProbeRun, evaluate_probes, evaluation_inputs
+from lfpc.evaluation.probes import OWN
+from lfpc.evaluation.run import (
+    ProbeRun,
+    check_evaluation,
+    evaluate_probes,
+    evaluation_inputs,
+)
 from lfpc.metrics.summary import Records
 from lfpc.mini.arms import Arm, Data
 from lfpc.mini.config import ArmsConfig
@@ -21,11 +27,12 @@ from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols import PROTOCOLS
+from lfpc.records import read_records
 from lfpc.run_samples import sample_hashes
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.run import ANSWERS_FILE, ANSWERS_FOLDER, select
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_run
+from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_run, is_run, read_run
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
 from lfpc.training.state import checkpoint_folder
@@ -87,37 +94,79 @@ class Trials:
         """Train and evaluate what is not on disk, in parallel. Returns the records of each
         evaluation by its folder.
         """
+        stored = {
+            (one.arm, one.seed): known
+            for one in self.asked
+            if (known := self._stored(one, questions)) is not None
+        }
+        finished = {
+            (arm, seed)
+            for (arm, seed), run in self.runs.items()
+            if checkpoint_folder(run.out, run.steps).is_dir()
+            and all((one.arm, seed) in stored for one in self._asked_after(arm, seed))
+        }
+
+        def after(arm: str, seed: int) -> tuple[str, str, int] | None:
+            return ("train", arm, seed) if arm and (arm, seed) not in finished else None
+
+        def evaluations(some: Sequence[Asked]) -> list[Job]:
+            return [
+                Job(
+                    ("evaluate", one.arm, one.seed),
+                    evaluate_quietly,
+                    (one, self, questions),
+                    after=after(one.after, one.seed),
+                )
+                for one in some
+                if (one.arm, one.seed) not in stored
+            ]
+
         jobs: list[Job] = []
         files: dict[Path, tuple[int, float]] = {}
         for (arm, seed), run in self.runs.items():
-            parent = ("train", self.parents[arm], seed) if arm in self.parents else None
-            jobs.append(Job(("train", arm, seed), train_quietly, (run,), after=parent))
+            parent = after(self.parents.get(arm, ""), seed)
+            if (arm, seed) not in finished:
+                jobs.append(Job(("train", arm, seed), train_quietly, (run,), after=parent))
             files[run.out / METRICS_FILE] = (run.steps, STEP_COST)
-            jobs += [
-                self._job(one, questions)
-                for one in self.asked
-                if one.after == arm and one.seed == seed
-            ]
-        jobs += [self._job(one, questions) for one in self.asked if not one.after]
+            jobs += evaluations(self._asked_after(arm, seed))
+        jobs += evaluations([one for one in self.asked if not one.after])
         for one in self.asked:
             for budget, probes in one.probes.items():
                 place = self.place(one, budget)
                 files |= {place / probe / EPISODES_FILE: (len(questions), 1.0) for probe in probes}
-        with bar_over_files(files, label, shown=progress) as update:
-            results = run_jobs(jobs, processes, update)
-        return {
-            folder: some
-            for one in self.asked
-            for folder, some in results["evaluate", one.arm, one.seed].items()
-        }
+        results: Mapping[Hashable, Known] = {}
+        if jobs:
+            with bar_over_files(files, label, shown=progress) as update:
+                results = run_jobs(jobs, processes, update)
+        for one in self.asked:
+            key = one.arm, one.seed
+            stored.setdefault(key, results.get(("evaluate", *key), {}))
+        return {folder: some for known in stored.values() for folder, some in known.items()}
 
-    def _job(self, one: Asked, questions: Sequence[Sample]) -> Job:
-        return Job(
-            ("evaluate", one.arm, one.seed),
-            evaluate_quietly,
-            (one, self, questions),
-            after=("train", one.after, one.seed) if one.after else None,
-        )
+    def _asked_after(self, arm: str, seed: int) -> list[Asked]:
+        return [one for one in self.asked if (one.after, one.seed) == (arm, seed)]
+
+    def _stored(self, one: Asked, questions: Sequence[Sample]) -> Known | None:
+        """The records of a policy by folder, if all are there.
+
+        Raises:
+            RunError: they are those of other questions, settings or weights.
+        """
+        if not one.checkpoint.is_dir():
+            return None
+        inputs = evaluation_inputs(self.evaluation(one, next(iter(one.probes)), OWN))
+        known: dict[Path, Records] = {}
+        for budget, probes in one.probes.items():
+            for probe in probes:
+                folder = self.place(one, budget) / probe
+                check_evaluation(folder, self.evaluation(one, budget, probe), questions, inputs)
+                if not is_run(folder):
+                    return None
+                there = read_records(read_run(folder), questions)
+                if any(q.id not in there or there[q.id].failed for q in questions):
+                    return None
+                known[folder] = [there[q.id] for q in questions]
+        return known
 
 
 def select_budgets(
