@@ -123,6 +123,8 @@ def _read_conversation(model: Any) -> None:
     tokens = torch.tensor([ids], device=model.device)
     model(
         input_ids=tokens,
+        # any would do; given, because in a process that trained with verl its forward asks for them
+        position_ids=torch.arange(len(ids), device=model.device).expand(4, 1, -1),
         mm_token_type_ids=(tokens == config.image_token_id).int(),
         pixel_values=torch.randn(side * side, patch, generator=generator).to(
             model.device, model.dtype
