@@ -107,7 +107,7 @@ class Waiting:
         pass
 
     async def reply_to(self, context):
-        raise NotImplementedError
+        raise AssertionError("its items are done before they ask")
 
 
 def working(work, players):

@@ -34,7 +34,7 @@ from lfpc.mini.dialogues import (
 from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
-from lfpc.playing.jobs import end_with_parent
+from lfpc.playing.processes import end_with_parent
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.varlen import speed_up_vision
 from lfpc.storage.files import FolderLock, atomic_file
