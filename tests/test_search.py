@@ -1,6 +1,7 @@
 """Search by confidence: tiles in place of crops, for scripted policies whose sight is known."""
 
 import json
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -242,3 +243,38 @@ def test_the_verb_prints_a_table(run, monkeypatch, capsys):
 def test_wrong_grids_are_named(run, words, said, capsys):
     assert cli.main(["probe", str(run), *words]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_confidence_is_the_log_probability_of_the_greedy_reply(tmp_path):
+    from lfpc.evaluation.gain import last_context, readouts
+    from lfpc.looks import fixed_look
+    from lfpc.mini.folders import BASE_SETTINGS, CROPS, base_checkpoint, write_split
+    from lfpc.policies.loading import load_policy
+    from lfpc.records import read_records
+    from lfpc.storage.runs import read_run
+
+    config = EvaluationConfig(
+        model=str(base_checkpoint()),
+        budget=64,
+        probe="own",
+        crop=CROPS,
+        max_new_tokens=BASE_SETTINGS.max_new_tokens,
+        max_turns=2,
+    )
+    samples = write_split(tmp_path / "data", "wide-validation", 3)
+    policy = load_policy(config)
+    evaluate_probe(policy, samples, config, tmp_path / "own", progress=False)
+    assert search(tmp_path, (2,), policy=policy, progress=False)["n"] == 3
+    recorded = searching.own_evaluation(tmp_path)
+    found = readouts(read_run(tmp_path / "search" / "logprobs"), samples)
+    pairs = [replace(one, id=f"{one.id}/{tile}") for one in samples for tile in tiles(2)]
+    records = read_records(tmp_path / "search" / "answers", pairs)
+    assert len(found) == len(records) == 12
+    for (name, tile), one in found.items():
+        look = fixed_look(CROPS, tiles(2)[tile])
+        context = last_context(records[f"{name}/{tile}"], look, recorded)
+        (reply,) = policy.reply([context])
+        mark = policy.writer.text(reply.token_ids[:1])
+        assert mark == "<answer>"
+        assert one.logprob == pytest.approx(sum(reply.logprobs[1 : 1 + one.tokens]), abs=1e-3)
