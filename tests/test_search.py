@@ -6,6 +6,7 @@ from math import log
 
 import numpy as np
 import pytest
+from chat_server import ChatServer
 from PIL import Image
 
 from lfpc import cli
@@ -18,7 +19,9 @@ from lfpc.evaluation.run import evaluate_probe
 from lfpc.evaluation.search import search, tiles
 from lfpc.evaluation.stored import update_results
 from lfpc.images import CropRules
+from lfpc.policies.backends import Server
 from lfpc.policies.config import TextLogprob
+from lfpc.policies.loading import served_policy
 from lfpc.samples import Sample
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
@@ -217,6 +220,19 @@ def test_without_log_probabilities_nothing_is_asked(run, tmp_path):
     evaluate_probe(Looking(), samples, CONFIG, tmp_path / "lazy" / "own", progress=False)
     with pytest.raises(RunError, match="no question has a crop"):
         search(tmp_path / "lazy", policy=Looking(), progress=False)
+
+
+def test_a_server_without_log_probabilities_is_not_asked_every_tile(tmp_path, capsys):
+    samples = list(questions(tmp_path))[:4]
+    with ChatServer(say=lambda *asked: "<answer>red</answer>" if asked[1] else CALL) as server:
+        settings = replace(CONFIG, model="scripted")
+        policy = served_policy(settings, Server(base_url=server.base_url))
+        evaluate_probe(policy, samples, settings, tmp_path / "run" / "own", progress=False)
+        server.requests.clear()
+        words = ["probe", str(tmp_path / "run"), "--search", "--base-url", server.base_url]
+        assert cli.main(words) == 1
+        assert len(server.requests) <= 2
+    assert "serve the model with vLLM" in capsys.readouterr().err
 
 
 def test_the_verb_prints_a_table(run, monkeypatch, capsys):
