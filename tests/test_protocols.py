@@ -208,6 +208,38 @@ def test_a_written_call_asks_for_its_box(
     )  # a pixel of the first view, which is 200 x 100
 
 
+WITH_JSON = [name for name in PROTOCOLS if name not in ("ergo", "thyme")]
+
+
+@pytest.mark.parametrize("name", WITH_JSON)
+@pytest.mark.parametrize("more", ['{"name": "again"}', " and more", ", {}", "]"])
+def test_a_call_with_more_beside_it_is_read_but_not_exact(name: str, more: str) -> None:
+    call = PROTOCOLS[name].write_call(Box(0.1, 0.2, 0.9, 0.8), FIRST)
+    asked = PROTOCOLS[name].parse(call, [FIRST])
+    assert isinstance(asked, Crop)
+    assert asked.exact
+    stacked = PROTOCOLS[name].parse(re.sub(r"\s*(</\w+>)$", rf"{more}\1", call), [FIRST])
+    assert stacked == asked
+    assert isinstance(stacked, Crop)
+    assert not stacked.exact
+
+
+def test_a_repaired_call_is_not_exact_and_one_in_xml_is() -> None:
+    call = PROTOCOLS["qwen3_vl"].write_call(Box(0.25, 0.25, 0.5, 0.5), FIRST)
+    repaired = PROTOCOLS["qwen3_vl"].parse(call.replace("}}", ",}}"), [FIRST])
+    box = "<parameter=bbox_2d>[250, 250, 500, 500]</parameter>"
+    one = f"<function=image_zoom_in_tool>{box}</function>"
+    xml, two = (
+        PROTOCOLS["qwen3_vl"].parse(f"<tool_call>{calls}</tool_call>", [FIRST])
+        for calls in (one, 2 * one)
+    )
+    assert repaired == xml == two
+    assert isinstance(repaired, Crop)
+    assert isinstance(xml, Crop)
+    assert isinstance(two, Crop)
+    assert (repaired.exact, xml.exact, two.exact) == (False, True, False)
+
+
 def test_a_report_cuts_crops_by_the_rules_of_the_reading() -> None:
     config = {"protocol": "ergo", "coords": "as-released"}
     assert Origin(config, {}).rules == protocol_named("ergo", "as-released").crop

@@ -49,11 +49,14 @@ class Played:
     right: bool = True
     tokens: int = 60
     cut_off: bool = False
+    exact: bool = True
 
 
 def played(one: Played, sample: Sample) -> Episode:
     call = Reply("crop", finish=TRUNCATED if one.cut_off else STOPPED)
-    turns = [Turn(call, Crop(box), crop_view(PICTURE, box, RULES)) for box in one.boxes]
+    turns = [
+        Turn(call, Crop(box, exact=one.exact), crop_view(PICTURE, box, RULES)) for box in one.boxes
+    ]
     last = Reply("answer", token_ids=(7,) * one.tokens)
     answer = Answer("K" if one.right else "X")
     return Episode(sample, FIRST, (*turns, Turn(last, answer)), Stop.ANSWERED)
@@ -76,6 +79,7 @@ TABLE = {
     "the same good crop five times": (Played([NEAR] * 5), 1.50, 1.30, 2.45, 2.24),
     "good crop, 3,000 words": (Played([NEAR], tokens=4000), 1.50, 1.15, 2.45, 2.09),
     "good crop, cut off": (Played([NEAR], cut_off=True), 0.50, 0.50, 1.45, 1.44),
+    "good crop, more calls beside it": (Played([NEAR], exact=False), 0.50, 0.50, 1.45, 1.44),
     "wrong, good crop": (Played([NEAR], right=False), 0.00, 0.00, 0.95, 0.00),
     "wrong, corner pixel": (Played([CORNER], right=False), 0.00, 0.00, 0.15, 0.00),
     "wrong, centre pixel": (Played([CENTRE], right=False), 0.00, 0.00, 0.40, 0.00),
@@ -110,7 +114,10 @@ IN_DOCS = {
     "half of the picture, right": ["half"],
     "five useless crops, right": ["five useless crops"],
     "a good crop and 3,000 words, right": ["good crop, 3,000 words"],
-    "a good crop in a reply that the token limit ended, right": ["good crop, cut off"],
+    "a good crop, the call not closed or with others beside it, right": [
+        "good crop, cut off",
+        "good crop, more calls beside it",
+    ],
     "a good crop, wrong": ["wrong, good crop"],
     "one pixel, half or whole picture, wrong": [
         "wrong, corner pixel",

@@ -25,6 +25,9 @@ class Crop:
     source: int = field(default=0, compare=False)
     """Number of the picture they refer to: 0 the first view or its original, n the nth shown
     crop."""
+    exact: bool = field(default=True, compare=False)
+    """Whether the call is one value of JSON as it stands: nothing was repaired, and no further call
+    stands beside it. A reward pays for exact calls; not stored."""
 
     @property
     def shown(self) -> Box:

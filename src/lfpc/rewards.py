@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Literal
 
 from lfpc.boxes import WHOLE, Box, corner_distance, coverage, iou
-from lfpc.dialogue import Crop, Turn, crop_turns
+from lfpc.dialogue import Crop, Malformed, Turn, crop_turns
 from lfpc.episode import Episode
 from lfpc.errors import ConfigError
 from lfpc.images import View
@@ -29,8 +29,8 @@ class RewardConfig:
     accuracy: float = 1.0
     """Reward of a right answer."""
     format: float = 1.0
-    """Penalty of an episode with a malformed reply, with one that the token limit ended, or without
-    an answer."""
+    """Penalty of an episode that is not well-formed: without an answer, with a malformed reply or
+    one that the token limit ended, or with a call that is not one value of JSON."""
     tool: float = 0.5
     """Reward of a right answer after at least one shown crop."""
     pay: Literal["crop", "information"] = "crop"
@@ -294,20 +294,19 @@ def episode_grounding(episode: Episode, config: RewardConfig) -> float:
 def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
     """Reward of one episode.
 
-        r = a * r_acc - f * [malformed, cut off or unanswered]
-            + 1[r_acc > 0] * t * [a crop was shown] + g * r_geo
+        r = a * r_acc - f * [not well-formed] + 1[r_acc > 0] * t * [a crop was shown] + g * r_geo
             - length_cost * max(0, reply tokens - free_tokens) / 1000 - crop_cost * further crops
             - area_cost * area of the largest requested box
 
-    A reply that the token limit ended is cut off, even if it holds a whole call: parsers accept one
-    that is not closed, and a policy may write more and more of them.
+    An episode is well-formed if it has an answer, no reply was malformed or ended by the token
+    limit, and every call is exact (`Crop.exact`). Parsers also read calls that were repaired or
+    have others beside them; a policy that is paid for these writes more and more of them.
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`. The costs, and the options
     that decide which crops are paid, are this project's, and 0 or off by default.
     """
     correct = episode.verdict.correct
-    cut_off = any(turn.reply.truncated for turn in episode.turns)
-    sound = episode.answer is not None and not episode.malformed and not cut_off
+    sound = episode.answer is not None and all(map(_is_sound, episode.turns))
     shown = any(turn.view is not None for turn in paid_crops(episode, config))
     tokens = sum(turn.reply.tokens for turn in episode.turns)
     grounded = config.grounding and (correct or not config.gate_grounding)
@@ -321,6 +320,12 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
         - config.crop_cost * max(0, episode.shown_crops - 1)
         - config.area_cost * max((box.area for box in episode.boxes), default=0.0),
     )
+
+
+def _is_sound(turn: Turn) -> bool:
+    action = turn.action
+    exact = action.exact if isinstance(action, Crop) else not isinstance(action, Malformed)
+    return exact and not turn.reply.truncated
 
 
 RewardFunction = Callable[[Episode], RewardTerms]

@@ -20,6 +20,7 @@ from lfpc.protocols.reading import (
     call_or_answer,
     crop_of,
     four_numbers,
+    is_json,
     tool_arguments,
 )
 from lfpc.protocols.released import FAILURES, filled, tool_crop, tool_size
@@ -125,7 +126,9 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    crop = crop_of(four_numbers(arguments.get("bbox_2d")), views[0].size, views)
+    crop = crop_of(
+        four_numbers(arguments.get("bbox_2d")), views[0].size, views, exact=is_json(body)
+    )
     if isinstance(crop, Malformed):
         return crop
     return replace(crop, wider=crop.box.grown((WIDENED - 1) / 2))

@@ -21,6 +21,7 @@ from lfpc.protocols.reading import (
     crop_of,
     four_numbers,
     hermes_call,
+    is_json,
     tool_arguments,
 )
 from lfpc.protocols.released import (
@@ -126,7 +127,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views)
+    crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views, exact=is_json(body))
     return (
         crop
         if isinstance(crop, Malformed)

@@ -21,6 +21,7 @@ from lfpc.protocols.reading import (
     check_shape,
     crop_of,
     four_numbers,
+    is_json,
     malformed,
     read_json,
 )
@@ -203,7 +204,11 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     if numbered is None and named != ORIGINAL:
         return malformed(Reason.BAD_SOURCE, f"source must be '{ORIGINAL}' or 'observation_i'.")
     crop = crop_of(
-        four_numbers(call.get("bbox_2d")), FRAME, views, int(numbered.group(1)) if numbered else 0
+        four_numbers(call.get("bbox_2d")),
+        FRAME,
+        views,
+        int(numbered.group(1)) if numbered else 0,
+        exact=is_json(body),
     )
     return (
         crop

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Action, Answer, Malformed, Reason
+from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
@@ -26,6 +26,7 @@ from lfpc.protocols.reading import (
     four_numbers,
     hermes_call,
     inline_call_text,
+    is_json,
     malformed,
     said,
     tool_arguments,
@@ -92,7 +93,9 @@ def parse(text: str, views: Sequence[View]) -> Action:
         return malformed(
             Reason.BAD_SOURCE, f"target_image must be a number from 1 to {len(views)}."
         )
-    return _crop(numbers, views, target - 1)
+    crop = _crop(numbers, views, target - 1)
+    exact = is_json(called.group(1))
+    return replace(crop, exact=exact) if isinstance(crop, Crop) else crop
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:

@@ -16,6 +16,7 @@ from lfpc.protocols.reading import (
     four_numbers,
     hermes_call,
     inline_call_text,
+    is_json,
     malformed,
     observe_tagged,
     tool_arguments,
@@ -59,7 +60,8 @@ def _read_call(body: str, shown: View) -> Action:
     if numbers is None:
         return malformed(Reason.BAD_BOX, "bbox_2d must be four numbers [x1, y1, x2, y2].")
     try:
-        return Crop(Box.from_pixels(numbers, shown.size), emitted=numbers)
+        box = Box.from_pixels(numbers, shown.size)
+        return Crop(box, emitted=numbers, exact=is_json(body))
     except BoxError:
         width, height = shown.size
         return malformed(

@@ -26,6 +26,7 @@ from lfpc.protocols.reading import (
     crop_of,
     four_numbers,
     from_text,
+    is_json,
     malformed,
     observe_tagged,
     read_json,
@@ -128,13 +129,15 @@ def _is_call(text: str) -> bool:
 
 
 def _read_call(body: str, views: Sequence[View]) -> Action:
-    arguments = _xml_arguments(body) if "<function=" in body else tool_arguments(body, TOOL)
+    calls = body.count("<function=")
+    arguments = _xml_arguments(body) if calls else tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
     picture = arguments.get("img_idx")
     if picture is not None and whole_number(picture) != 0:
         return malformed(Reason.BAD_SOURCE, "img_idx must be 0: there is one picture.")
-    crop = crop_of(four_numbers(arguments.get("bbox_2d")), FRAME, views)
+    exact = calls == 1 if calls else is_json(body)
+    crop = crop_of(four_numbers(arguments.get("bbox_2d")), FRAME, views, exact=exact)
     if isinstance(crop, Malformed):
         return crop
     width, height = views[0].original_size

@@ -117,6 +117,15 @@ def read_json(text: str, *, repair: bool = True) -> Any:
         raise ValueError("not JSON, nor with repair") from error
 
 
+def is_json(text: str) -> bool:
+    """Whether `text` is one value of JSON, as it stands."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _repaired(text: str) -> str:
     if '"' not in text:
         text = text.replace("'", '"')
@@ -237,6 +246,8 @@ def crop_of(
     frame: Size,
     views: Sequence[View],
     source: int = 0,
+    *,
+    exact: bool = True,
 ) -> Crop | Malformed:
     """The Crop of the four `numbers`.
 
@@ -246,6 +257,7 @@ def crop_of(
         frame: (width, height) of the picture they refer to, in their unit.
         views: pictures shown so far.
         source: number of the picture they refer to.
+        exact: see `Crop.exact`.
     """
     if numbers is None:
         return BAD_BOX
@@ -261,7 +273,7 @@ def crop_of(
             f"The box has no area inside the picture, which goes from 0 to {frame[0]} "
             f"across and 0 to {frame[1]} down.",
         )
-    return Crop(box, emitted=numbers, source=source)
+    return Crop(box, emitted=numbers, source=source, exact=exact)
 
 
 def check_shape(

@@ -19,6 +19,7 @@ from lfpc.protocols.reading import (
     crop_of,
     four_numbers,
     from_text,
+    is_json,
     malformed,
     read_json,
     said,
@@ -169,7 +170,7 @@ class ReplyFormat:
             return malformed(Reason.BAD_SOURCE, "The call names no picture that was shown.")
         numbers = four_numbers(self._at(call, self.box), lenient=self.repair)
         frame = self._frame(views[source if source < len(views) else 0])
-        crop = crop_of(numbers, frame, views, source)
+        crop = crop_of(numbers, frame, views, source, exact=is_json(body))
         if isinstance(crop, Malformed):
             return crop
         size = views[0].size if self.coordinates == "shown" else views[0].original_size
