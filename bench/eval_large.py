@@ -47,6 +47,7 @@ FILES = 24
 BUDGET = 1024
 CONCURRENCY = 16
 PROCESSES = 2
+_EVALUATE = "from bench.eval_large import main; main()"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def measure(root: Path, out: Path, *, files: int = FILES) -> dict[str, Any]:
 
 def _process(url: str, folder: Path, files: int, processes: int) -> Cost:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.eval_large", url, str(folder), str(files), str(processes)],
+        [sys.executable, "-c", _EVALUATE, url, str(folder), str(files), str(processes)],
         capture_output=True,
         text=True,
         check=False,
@@ -172,7 +173,3 @@ def main() -> None:
     """Evaluate once and print the cost."""
     url, folder, files, processes = sys.argv[1:]
     print(json.dumps(asdict(evaluating(url, Path(folder), int(files), int(processes)))))
-
-
-if __name__ == "__main__":
-    main()
