@@ -44,6 +44,7 @@ def evaluate(
     seed: int = 0,
     repeats: int = 1,
     timed: int = 0,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "EvaluationResult":
     """Evaluate a policy on samples, with its own crops and under probes, as `lfpc eval` does.
@@ -62,9 +63,13 @@ def evaluate(
         repeats: times to ask every question, each with another sampling seed; several need a
             temperature above 0.
         timed: number of questions to ask once more, one at a time, to measure seconds.
+        processes: worker processes that ask a server, each with its share of `concurrency`, up to
+            2 GiB of memory and a core to decode and encode pictures. None: by the size of the
+            pictures, at most one per core.
         progress: whether to show a progress bar, or lines without a terminal.
     Raises:
-        ConfigError: an unknown probe, or a value out of range.
+        ConfigError: an unknown probe, a value out of range, or several `processes` for a
+            checkpoint.
         SampleError: there are no samples, two share an id, or a row is no sample.
         RunError: `out` holds an evaluation with other settings or is in use, too many questions
             failed, or the disk refuses.
@@ -78,6 +83,7 @@ def evaluate(
     check_whole("max_turns", max_turns, 1, optional=True)
     check_whole("repeats", repeats, 1)
     check_whole("timed", timed, 0)
+    check_whole("processes", processes, 1, optional=True)
     if isinstance(samples, Path | str):
         task = samples_task(Path(samples))
     else:
@@ -103,6 +109,7 @@ def evaluate(
         policy=policy,
         timed=timed,
         repeats=repeats,
+        processes=processes,
         progress=progress,
     )
     return result
@@ -115,6 +122,7 @@ def probe(
     policy: ModelPolicy | None = None,
     replay: bool = False,
     draws: int = 1,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "EvaluationResult":
     """Ask an evaluation's questions again, with something else for every crop, as `lfpc probe`
@@ -127,7 +135,7 @@ def probe(
         replay: whether to replay the recorded replies up to the first crop, and ask the policy only
             for the rest.
         draws: number of seeds for the probes noise and other; verdicts are averaged per question.
-        progress: see `evaluate`.
+        processes, progress: see `evaluate`.
     Returns:
         The evaluation with its replayed probes, or with the others.
     Raises:
@@ -140,6 +148,7 @@ def probe(
     from lfpc.evaluation.result import EvaluationResult
     from lfpc.evaluation.stored import results_root, update_results
 
+    check_whole("processes", processes, 1, optional=True)
     if isinstance(run, EvaluationResult):
         root = run.root
         place = run.path
@@ -159,6 +168,7 @@ def probe(
         root=root,
         policy=policy,
         backend=None if policy is not None else _backend_named(recorded_backend(place)),
+        processes=processes,
         progress=progress,
     )
     update_results(root)

@@ -57,7 +57,7 @@ def check_processes(processes: int | None, backend: Backend) -> None:
         raise ConfigError(f"`processes` must be at least 1, got {processes}")
     if not isinstance(backend, Server):
         raise ConfigError(
-            f"`processes` is for served models (--base-url), which several processes can ask; got "
+            f"`processes` is for served models (`base_url`), which several processes can ask; got "
             f"{processes} for a model in this process"
         )
 
