@@ -188,6 +188,7 @@ def select(
     votes: int = 1,
     answers: Path | str | None = None,
     batch: int = 64,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "Selection":
     """Resolution selection, as `lfpc select` does it: choose each sample's first-view budget, and
@@ -206,19 +207,23 @@ def select(
         votes: sampled answers per question, of which the most frequent counts.
         answers: folder of the answers, which selections may share. None: inside `out`.
         batch: questions per batch of a checkpoint; a server gets its `concurrency` at once.
-        progress: see `evaluate`.
+        processes, progress: see `evaluate`.
     Raises:
-        ConfigError: a ladder that does not fall, or several votes at temperature 0.
+        ConfigError: a ladder that does not fall, several votes at temperature 0, or several
+            `processes` for a checkpoint.
         SampleError: there are no samples, two share an id, a row is no sample, or rows of an
             earlier selection would be lost, such as boxes drawn there.
         RunError: `out` holds another selection or is in use, or too many samples failed.
     """
+    from lfpc.playing.processes import check_processes
     from lfpc.selection import run
     from lfpc.selection.config import SelectConfig
 
     check_policy(policy)
     check_whole("votes", votes, 1)
     check_whole("batch", batch, 1)
+    check_whole("processes", processes, 1, optional=True)
+    check_processes(processes, policy.backend)
     if votes > 1 and policy.config.temperature == 0:
         raise ConfigError(
             "`votes` above 1 need sampled answers: give the policy a `temperature` above 0"
@@ -249,6 +254,7 @@ def select(
             inputs=model_identity(policy.config.model, policy.backend),
             answers=None if answers is None else Path(answers),
             batch=batch,
+            processes=processes,
             progress=progress,
         )
         write_samples(selection.samples, out, replace=False)
