@@ -19,6 +19,7 @@ from test_processes import said_by
 import lfpc
 from lfpc import cli
 from lfpc.cli.evaluating import Eval, Probe
+from lfpc.cli.selecting import Select
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.selection.config import SelectConfig
 
@@ -322,6 +323,8 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
         ConfigError, match=r"`processes` is for served models \(`base_url`\).*got 2"
     ):
         lfpc.evaluate(local, samples, out, processes=2)
+    with pytest.raises(ConfigError, match=r"`processes` is for served models .*got 3"):
+        lfpc.select(local, samples, out, processes=3)
     assert server.requests == []
     assert not out.exists()
 
@@ -354,7 +357,11 @@ def test_processes_ask_the_same_also_from_a_script_without_a_guard(tmp_path, sam
 
 
 def test_the_defaults_of_processes_are_those_of_the_commands():
-    for function, command in ((lfpc.evaluate, Eval), (lfpc.probe, Probe)):
+    for function, command in (
+        (lfpc.evaluate, Eval),
+        (lfpc.probe, Probe),
+        (lfpc.select, Select),
+    ):
         given = inspect.signature(function).parameters["processes"]
         (option,) = (one for one in fields(command) if one.name == "processes")
         assert given.default is option.default is None
