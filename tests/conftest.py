@@ -44,6 +44,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Nor does a test of the fast part load torch, which takes as long as a hundred others."""
+    yield
+    if "not slow" in item.config.option.markexpr and "torch" in sys.modules:
+        pytest.fail("this test, or one before it in this process, loaded torch: mark it slow")
+
+
 @pytest.fixture(scope="module")  # while it is open, asyncio.run works in no test of this thread
 def browser() -> "Iterator[Browser]":
     with chromium() as started:

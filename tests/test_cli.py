@@ -123,7 +123,7 @@ def test_every_verb_has_help_for_every_option(capsys: Capture, name: str) -> Non
 
 FIRST = {
     "eval": "--tasks --data --out --checkpoint --base-url --model --protocol --budget --probes",
-    "probe": "--probes --replay --draws --gain",
+    "probe": "--probes --replay --draws --gain --search",
     "select": "--out --checkpoint --base-url --model --protocol",
     "ask": "--out --checkpoint --base-url --model --protocol --options --budget",
     "serve": "--checkpoint --base-url --model --protocol --budget --port --public",

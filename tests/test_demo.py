@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from in_turn import in_turn
 
 pytestmark = pytest.mark.slow
 
@@ -12,6 +13,8 @@ def test_demo_writes_results_and_page_and_reuses_them(tmp_path, questions, monke
     from lfpc.mini.config import DemoConfig
     from lfpc.mini.demo import demo
 
+    if questions == 4:  # the processes are in the long case
+        monkeypatch.setattr("lfpc.mini.trials.run_jobs", in_turn)
     config = DemoConfig(
         out=tmp_path / "demo",
         questions=questions,

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
 from lfpc.episode import episode, play
-from lfpc.errors import ConfigError
+from lfpc.errors import CheckpointError, ConfigError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.plan import eval_run, task_of
 from lfpc.looks import no_look
@@ -40,6 +43,18 @@ pytestmark = pytest.mark.slow
 
 def encoder(**options):
     return Encoder(tiny.tokenizer(), QWEN2_5_VL, **options)
+
+
+@pytest.mark.parametrize("unknown", [None, "<unk>"])
+def test_a_tokenizer_without_pictures_is_named(unknown):
+    words = {"<unk>": 0, "<|im_end|>": 1, "hello": 2}
+    plain = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel(words, unk_token=unknown)),
+        unk_token=unknown,
+        chat_template="{{ messages }}",
+    )
+    with pytest.raises(CheckpointError, match=r"does not know <\|image_pad\|>"):
+        Encoder(plain, QWEN2_5_VL)
 
 
 def ids(text):
@@ -497,9 +512,9 @@ def test_questions_share_what_was_built_from_the_tokenizer_and_no_random_numbers
     built = []
 
     class Counting(type(tiny.tokenizer())):
-        def get_vocab(self):
+        def convert_tokens_to_ids(self, tokens):
             built.append(1)
-            return super().get_vocab()
+            return super().convert_tokens_to_ids(tokens)
 
     tokenizer = copy(tiny.tokenizer())
     tokenizer.__class__ = Counting

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lfpc.boxes import WHOLE, Box
-from lfpc.dialogue import Answer, Crop, Reply, Turn
+from lfpc.dialogue import STOPPED, TRUNCATED, Answer, Crop, Reply, Turn
 from lfpc.episode import Episode, Stop
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, crop_view, global_view
@@ -48,10 +48,12 @@ class Played:
     boxes: Sequence[Box] = ()
     right: bool = True
     tokens: int = 60
+    cut_off: bool = False
 
 
 def played(one: Played, sample: Sample) -> Episode:
-    turns = [Turn(Reply("crop"), Crop(box), crop_view(PICTURE, box, RULES)) for box in one.boxes]
+    call = Reply("crop", finish=TRUNCATED if one.cut_off else STOPPED)
+    turns = [Turn(call, Crop(box), crop_view(PICTURE, box, RULES)) for box in one.boxes]
     last = Reply("answer", token_ids=(7,) * one.tokens)
     answer = Answer("K" if one.right else "X")
     return Episode(sample, FIRST, (*turns, Turn(last, answer)), Stop.ANSWERED)
@@ -73,6 +75,7 @@ TABLE = {
     "the same useless crop five times": (Played(USELESS[:1] * 5), 1.50, 1.30, 1.69, 1.30),
     "the same good crop five times": (Played([NEAR] * 5), 1.50, 1.30, 2.45, 2.24),
     "good crop, 3,000 words": (Played([NEAR], tokens=4000), 1.50, 1.15, 2.45, 2.09),
+    "good crop, cut off": (Played([NEAR], cut_off=True), 0.50, 0.50, 1.45, 1.44),
     "wrong, good crop": (Played([NEAR], right=False), 0.00, 0.00, 0.95, 0.00),
     "wrong, corner pixel": (Played([CORNER], right=False), 0.00, 0.00, 0.15, 0.00),
     "wrong, centre pixel": (Played([CENTRE], right=False), 0.00, 0.00, 0.40, 0.00),
@@ -107,6 +110,7 @@ IN_DOCS = {
     "half of the picture, right": ["half"],
     "five useless crops, right": ["five useless crops"],
     "a good crop and 3,000 words, right": ["good crop, 3,000 words"],
+    "a good crop in a reply that the token limit ended, right": ["good crop, cut off"],
     "a good crop, wrong": ["wrong, good crop"],
     "one pixel, half or whole picture, wrong": [
         "wrong, corner pixel",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from in_turn import in_turn
 from reports import made_up_record
 
 from lfpc.errors import ConfigError
@@ -56,23 +57,13 @@ def test_every_planned_comparison_is_of_arms_that_are_asked(group, steps):
     assert all(arm.parent in GROUPS[group] for arm in GROUPS[group].values() if arm.parent)
 
 
-def in_turn(jobs, _processes, _tick):
-    """The jobs in this process, which has loaded torch."""
-    waiting, results = list(jobs), {}
-    while waiting:
-        job = next(one for one in waiting if one.after is None or one.after in results)
-        waiting.remove(job)
-        results[job.name] = job.call(*job.arguments)
-    return results
-
-
 @pytest.mark.parametrize(
     ("steps", "questions"), [(1, 2), pytest.param(4, 6, marks=pytest.mark.long)]
 )
 def test_a_study_trains_compares_and_reuses_what_is_there(tmp_path, steps, questions, monkeypatch):
     from lfpc.mini.study import study
 
-    if steps == 1:  # the processes are in the long case, and in the demo
+    if steps == 1:  # the processes are in the long case
         monkeypatch.setattr("lfpc.mini.trials.run_jobs", in_turn)
     config = StudyConfig(
         out=tmp_path / "study",

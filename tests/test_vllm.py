@@ -19,10 +19,11 @@ from lfpc.dialogue import Context
 from lfpc.episode import Stop
 from lfpc.errors import PolicyError
 from lfpc.evaluation.config import EvaluationConfig
-from lfpc.evaluation.gain import read_gain
+from lfpc.evaluation.gain import read_gain, readouts
 from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import place_at, place_records
 from lfpc.evaluation.run import evaluate_probe
+from lfpc.evaluation.search import search
 from lfpc.images import LEAST_TOKENS
 from lfpc.mini.folders import CROPS, write_split
 from lfpc.policies.backends import Server
@@ -34,6 +35,7 @@ from lfpc.policies.served import KEEP_STOP, ServedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.reading import hermes_call
 from lfpc.samples import write_samples
+from lfpc.storage.runs import read_run
 
 pytestmark = [
     pytest.mark.vllm,
@@ -358,6 +360,28 @@ def test_the_gain_of_a_crop_is_the_same_from_the_server(server, samples, tmp_pat
     assert there["logprob"] == pytest.approx(here["logprob"], abs=LOGPROB_BOUND)
     assert there["looks"]["noise"]["delta"] == pytest.approx(
         here["looks"]["noise"]["delta"], abs=LOGPROB_BOUND
+    )
+
+
+def test_a_search_is_the_same_from_the_server(server, samples, tmp_path):
+    """The answers after four tiles, and how sure the model is of each."""
+    settings = config()
+    ask(server, samples[:6], settings, tmp_path / "own")
+    there = search(
+        tmp_path,
+        (2,),
+        policy=served_policy(settings, Server(base_url=server.base_url)),
+        progress=False,
+    )
+    logprobs = readouts(read_run(tmp_path / "search" / "logprobs"), samples)
+    shutil.rmtree(tmp_path / "search")
+    local = load_policy(replace(settings, model=str(CHECKPOINT)))
+    here = search(tmp_path, (2,), policy=local, progress=False)
+    assert here["n"] >= 4
+    assert there == here
+    again = readouts(read_run(tmp_path / "search" / "logprobs"), samples)
+    assert {key: one.logprob for key, one in logprobs.items()} == pytest.approx(
+        {key: one.logprob for key, one in again.items()}, abs=LOGPROB_BOUND
     )
 
 

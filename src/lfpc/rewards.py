@@ -29,7 +29,8 @@ class RewardConfig:
     accuracy: float = 1.0
     """Reward of a right answer."""
     format: float = 1.0
-    """Penalty of an episode with a malformed reply or without an answer."""
+    """Penalty of an episode with a malformed reply, with one that the token limit ended, or without
+    an answer."""
     tool: float = 0.5
     """Reward of a right answer after at least one shown crop."""
     pay: Literal["crop", "information"] = "crop"
@@ -293,16 +294,20 @@ def episode_grounding(episode: Episode, config: RewardConfig) -> float:
 def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
     """Reward of one episode.
 
-        r = a * r_acc - f * [malformed or unanswered] + 1[r_acc > 0] * t * [a crop was shown]
-            + g * r_geo
+        r = a * r_acc - f * [malformed, cut off or unanswered]
+            + 1[r_acc > 0] * t * [a crop was shown] + g * r_geo
             - length_cost * max(0, reply tokens - free_tokens) / 1000 - crop_cost * further crops
             - area_cost * area of the largest requested box
+
+    A reply that the token limit ended is cut off, even if it holds a whole call: parsers accept one
+    that is not closed, and a policy may write more and more of them.
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`. The costs, and the options
     that decide which crops are paid, are this project's, and 0 or off by default.
     """
     correct = episode.verdict.correct
-    sound = episode.answer is not None and not episode.malformed
+    cut_off = any(turn.reply.truncated for turn in episode.turns)
+    sound = episode.answer is not None and not episode.malformed and not cut_off
     shown = any(turn.view is not None for turn in paid_crops(episode, config))
     tokens = sum(turn.reply.tokens for turn in episode.turns)
     grounded = config.grounding and (correct or not config.gate_grounding)

@@ -154,9 +154,10 @@ class Probe(BackendOptions):
         "lfpc probe out/run",
         "lfpc probe out/run --probes noise other --replay",
         "lfpc probe out/run --gain",
+        "lfpc probe out/run --search 2 3",
     )
 
-    FIRST: ClassVar = ("probes", "replay", "draws", "gain")
+    FIRST: ClassVar = ("probes", "replay", "draws", "gain", "search")
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
@@ -175,6 +176,10 @@ class Probe(BackendOptions):
     gain: bool = False
     """Read how likely the right answer is, in place of asking again: the gain of the own crop over
     each probe, in nats. Needs far fewer questions. For checkpoints and vLLM servers."""
+    search: Annotated[tuple[str, ...] | None, arg(metavar="[GRID ...]")] = None
+    """Search in place of the own crops: show each tile of overlapping grids (2: 2 x 2 tiles) and
+    keep the answer that the model is surest of. Without a number: 2 3. For checkpoints and vLLM
+    servers. Default: no search."""
     processes: int | None = None
     """Worker processes that ask a server; see `lfpc eval --help`. Default: by the size of the
     pictures, at most one per core."""
@@ -183,12 +188,18 @@ class Probe(BackendOptions):
         from lfpc.evaluation.gain import LOOKS, read_gain
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
+        from lfpc.evaluation.search import GRIDS, search
         from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
-        from lfpc.evaluation.terminal import gain_lines
+        from lfpc.evaluation.terminal import gain_lines, search_lines
         from lfpc.evaluation.verdict import named_verdicts
 
+        searches = self.search is not None
+        grids = whole_numbers("--search", self.search or ()) or list(GRIDS)
+        if searches and not self.gain and self.probes != DEFAULT_PROBES:
+            raise ConfigError("--search has its own tiles; give --probes in a second command")
         root = results_root(self.run_folder)
         found: dict[str, Mapping[str, Any]] = {}
+        lacks: dict[str, Shortfall | None] = {}
         for name, place in find_places(self.run_folder).items():
             backend = self.backend(self.base_url or recorded_backend(place.path))
             if self.gain:
@@ -196,6 +207,11 @@ class Probe(BackendOptions):
                 print(
                     place.path, *gain_lines(read_gain(place.path, looks, backend=backend)), sep="\n"
                 )
+            if searches:
+                results = search(place.path, grids, backend=backend)
+                lacks[f"{name}/search"] = results["incomplete"]
+                print(place.path, *search_lines(results), sep="\n")
+            if self.gain or searches:
                 continue
             result = probe_run(
                 place.path,
@@ -211,7 +227,8 @@ class Probe(BackendOptions):
         incomplete = update_results(root)["incomplete"]
         names = names_below(self.run_folder, root)
         last = [f"results: {root / RESULTS_FILE}", *named_verdicts(found)]
-        return _said(last, self.run_folder, {name: incomplete.get(name) for name in names})
+        lacks |= {name: incomplete.get(name) for name in names}
+        return _said(last, self.run_folder, lacks)
 
 
 @dataclass(frozen=True, kw_only=True)

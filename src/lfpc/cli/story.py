@@ -50,11 +50,11 @@ class Demo:
     config: Embedded[DemoConfig] = field(default_factory=DemoConfig)
 
     def run(self) -> str:
+        _check_checkpoint(self.config.base)
         from lfpc.evaluation.incomplete import check_complete
         from lfpc.evaluation.stored import read_results
         from lfpc.mini.demo import TABLE_FILE, demo
 
-        _check_checkpoint(self.config.base)
         page = demo(self.config)
         out = self.config.out
         print((out / TABLE_FILE).read_text(encoding="utf-8"))
@@ -72,9 +72,9 @@ class MiniStudy:
     config: Embedded[StudyConfig] = field(default_factory=StudyConfig)
 
     def run(self) -> str:
+        _check_checkpoint(self.config.base)
         from lfpc.mini.study import study
 
-        _check_checkpoint(self.config.base)
         page = study(self.config)
         return (
             f"comparisons: {self.config.out / 'study.md'}\nopen {page} "
@@ -113,6 +113,7 @@ class MiniPretrain:
     config: Embedded[PretrainConfig] = field(default_factory=PretrainConfig)
 
     def run(self) -> str:
+        _check_checkpoint(self.config.init)
         try:
             from lfpc.mini.pretrain import pretrain
         except ModuleNotFoundError as error:
@@ -123,7 +124,6 @@ class MiniPretrain:
                 "of it"
             ) from None
 
-        _check_checkpoint(self.config.init)
         return f"checkpoint: {pretrain(self.config)}"
 
 
@@ -139,6 +139,7 @@ class MiniMeasure:
     """Split of the scenes, as in `lfpc mini scenes`."""
 
     def run(self) -> str:
+        _check_checkpoint(self.checkpoint)
         from lfpc.mini.abilities import measure
         from lfpc.mini.folders import base_checkpoint
 

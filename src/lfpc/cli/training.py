@@ -50,9 +50,6 @@ class Train:
             if not (asked.run.out / "checkpoints").is_dir():  # a run that resumes has its own
                 model_type(asked.run.init)
         if launch.engine == "verl":
-            from lfpc.training.verl.launch import preview as verl_preview
-            from lfpc.training.verl.launch import train as verl_train
-
             if launch.trackers:
                 raise ConfigError(
                     "--wandb and --trackio need the local engine; for verl set its own loggers "
@@ -65,6 +62,9 @@ class Train:
                 )
             if asked.judge.judge:
                 raise ConfigError("--judge needs the local engine; leave it out")
+            from lfpc.training.verl.launch import preview as verl_preview
+            from lfpc.training.verl.launch import train as verl_train
+
             if launch.dry_run:
                 return _shown(verl_preview(asked.run, asked.cluster))
             return f"checkpoint: {verl_train(asked.run, asked.cluster)} (run: {asked.run.out})"
@@ -129,6 +129,9 @@ class Merge:
     """Folder to write."""
 
     def run(self) -> str:
+        from lfpc.policies.settings import there
+
+        there(self.adapters)
         from lfpc.policies.qwen.merging import merge
 
         return f"checkpoint: {merge(self.adapters, self.out)}"

@@ -10,7 +10,7 @@ questions show a difference. With options the answers are their letters, and pro
 normalised over them; else the answer is the text, whole.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import exp, log
@@ -118,12 +118,7 @@ def read_gain(
     inputs = evaluation_inputs(recorded.config, backend)
     samples = [record.sample for record in chosen]
     check_evaluation(recorded.folder, recorded.config, samples, inputs)
-    policy = policy or any_policy(recorded.config, backend)
-    if not isinstance(policy, ScoringPolicy):
-        raise ConfigError(
-            "--gain needs log-probabilities of given answers, which this engine does not give; "
-            "use a checkpoint without --engine, or a vLLM server with --base-url"
-        )
+    scoring = scoring_policy(policy or any_policy(recorded.config, backend), "--gain")
     config = recorded.config
     wanted = {
         look: {sample.id for sample in samples_of_probe(samples, look)}
@@ -138,7 +133,7 @@ def read_gain(
         samples=recorded.run.samples_file,
         backend=backend_name(backend),
     )
-    with run, getattr(policy, "cached_views", nullcontext)():
+    with run, getattr(scoring, "cached_views", nullcontext)():
         known = readouts(run, samples)
         missing = [
             (record, look)
@@ -147,15 +142,17 @@ def read_gain(
             if record.sample.id in names and (record.sample.id, look) not in known
         ]
         shown = {look: PROBES[look](samples, config.crop_rules, config.seed) for look in wanted}
-        with progress_bar(
-            len(missing) + len(known), len(known), "gain", unit="readout", shown=progress
-        ) as advance:
-            for start in range(0, len(missing), batch):
-                some = missing[start : start + batch]
-                for one in _read(policy, some, recorded, shown):
-                    known[one.sample.id, one.look] = one
-                    run.log_episode(f"{one.sample.id}/{one.look}", _row(one))
-                advance(len(some))
+        known |= new_readouts(
+            scoring,
+            missing,
+            shown,
+            recorded,
+            run,
+            batch=batch,
+            label="gain",
+            already=len(known),
+            progress=progress,
+        )
     results = gain_results(chosen, known)
     write_json(place / GAIN_FILE, results)
     return results
@@ -167,17 +164,58 @@ def _has_gain(record: EpisodeRecord) -> bool:
     return answered and bool(record.crops) and (free or record.sample.choice is not None)
 
 
-def _read(
+def scoring_policy(policy: object, option: str) -> ScoringPolicy:
+    """`policy`, which gives log-probabilities.
+
+    Raises:
+        ConfigError: it does not; names the option that needs them.
+    """
+    if not isinstance(policy, ScoringPolicy):
+        raise ConfigError(
+            f"{option} needs log-probabilities of given answers, which this engine does not give; "
+            f"use a checkpoint without --engine, or a vLLM server with --base-url"
+        )
+    return policy
+
+
+def new_readouts(
     policy: ScoringPolicy,
     asked: Sequence[tuple[EpisodeRecord, str]],
+    looks: Mapping[str, Look],
     recorded: Evaluation,
-    shown: Mapping[str, Look],
-) -> Iterator[Readout]:
-    contexts = [_last_context(record, shown[look], recorded) for record, look in asked]
-    answers = [read_answers(record.sample) for record, _ in asked]
-    found = policy.answer_logprobs(contexts, answers)
-    for (record, look), logprobs in zip(asked, found, strict=True):
-        yield readout(record.sample, look, logprobs)
+    run: RunFolder,
+    *,
+    batch: int,
+    label: str,
+    already: int,
+    progress: bool,
+) -> dict[tuple[str, str], Readout]:
+    """Readouts by (sample id, look), each written to `run` at once.
+
+    Args:
+        policy: gives the log-probabilities.
+        asked: records, whose samples have the answer to read, and names of looks.
+        looks: the looks by name.
+        recorded: the evaluation that the records belong to.
+        run: the run folder.
+        batch: readouts per batch.
+        label: label of the progress bar.
+        already: number of readouts that are there.
+        progress: whether to show the bar.
+    """
+    found: dict[tuple[str, str], Readout] = {}
+    total = already + len(asked)
+    with progress_bar(total, already, label, unit="readout", shown=progress) as advance:
+        for start in range(0, len(asked), batch):
+            some = asked[start : start + batch]
+            contexts = [last_context(record, looks[look], recorded) for record, look in some]
+            answers = [read_answers(record.sample) for record, _ in some]
+            scores = policy.answer_logprobs(contexts, answers)
+            for (record, look), logprobs in zip(some, scores, strict=True):
+                one = found[record.sample.id, look] = readout(record.sample, look, logprobs)
+                run.log_episode(f"{record.sample.id}/{look}", _row(one))
+            advance(len(some))
+    return found
 
 
 def read_answers(sample: Sample) -> list[str]:
@@ -201,7 +239,7 @@ def readout(sample: Sample, look: str, logprobs: Sequence[TextLogprob]) -> Reado
     )
 
 
-def _last_context(record: EpisodeRecord, look: Look, recorded: Evaluation) -> Context:
+def last_context(record: EpisodeRecord, look: Look, recorded: Evaluation) -> Context:
     """What the model saw before its last reply, with the pictures of `look`."""
     config = recorded.config
     view = first_view(record.sample, config.budget, factor=config.chat.factor)

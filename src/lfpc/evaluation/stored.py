@@ -36,6 +36,7 @@ from lfpc.evaluation.results import (
     comparisons,
     ratios,
 )
+from lfpc.evaluation.search import SEARCH_FILE
 from lfpc.evaluation.timing import read_timings
 from lfpc.metrics.summary import Records, average_at_k, flat_figures
 from lfpc.published.benchmarks import score_task
@@ -45,6 +46,8 @@ from lfpc.storage.runs import EPISODES_FILE
 
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 2
+FURTHER = {"gain": GAIN_FILE, "search": SEARCH_FILE}
+"""Files of a place with further results of its condition, by their key."""
 
 
 def evaluation_name(root: Path, one: Evaluation) -> str:
@@ -260,7 +263,8 @@ def _is_counted(found: Mapping[str, Any], place: Place, changed: set[Path]) -> b
     if changed.intersection(one.folder for one in place.evaluations()):
         return False
     timed = found["summary"]["timings"] == list(map(asdict, read_timings(place.path)))
-    return timed and found.get("gain") == stored_gain(place.path)
+    further = stored_further(place.path)
+    return timed and all(found.get(name) == further.get(name) for name in FURTHER)
 
 
 def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
@@ -269,8 +273,7 @@ def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
     tasks = {(place.arm, place.budget): place.own.config.task for place in places}
     found = all_results(records, timings=timings, tasks=tasks)
     for place in reversed(places):  # of several seeds the first's, as the timings
-        if gain := stored_gain(place.path):
-            found["conditions"][place.arm][place.budget]["gain"] = gain
+        found["conditions"][place.arm][place.budget] |= stored_further(place.path)
     if not any(place.arm for place in places):
         return found
     further = ablation_comparisons(records)
@@ -283,9 +286,10 @@ def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
     }
 
 
-def stored_gain(place: Path) -> dict[str, Any] | None:
-    """The summary that `lfpc probe --gain` wrote; None: it has not run."""
-    return read_json(place / GAIN_FILE) if (place / GAIN_FILE).exists() else None
+def stored_further(place: Path) -> dict[str, Any]:
+    """The summaries that `lfpc probe --gain` and `--search` wrote, as far as they have run."""
+    files = {name: place / file for name, file in FURTHER.items()}
+    return {name: read_json(file) for name, file in files.items() if file.exists()}
 
 
 def _config_of(

@@ -121,6 +121,37 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
     return [*_columns(lines), *notes, *([verdict] if verdict else [])]
 
 
+def search_lines(results: Mapping[str, Any]) -> list[str]:
+    """The results of `lfpc.evaluation.search.search` as a table with notes."""
+    head = ("shown", "accuracy", "search - own", "p (Holm)", "visual tokens", "any tile right")
+    truth = any(row["holds_truth"] is not None for row in results["grids"].values())
+    more = ("chosen tile holds truth",) if truth else ()
+    own = (_percent(results["accuracy"]), "", "", _number(results["visual_tokens"]), "")
+    lines: list[tuple[str, ...]] = [(*head, *more), ("own crops", *own, *("" for _ in more))]
+    for name, row in results["grids"].items():
+        accuracy = _percent(row["accuracy"]) + share(row["incomplete"])
+        compared = (accuracy, _points(row["difference"]), _p(row["difference"]))
+        cells = (*compared, _number(row["visual_tokens"]), _percent(row["best"]))
+        held = (_percent(row["holds_truth"]),) if truth else ()
+        lines.append((f"{name}: {row['tiles']} tiles", *cells, *held))
+    about = (
+        f"{results['n']} of {results['questions']} questions have a crop; the search shows every "
+        f"tile in its place and keeps the answer that the model is surest of; points of accuracy "
+        f"by rule, with 95 % intervals"
+    )
+    last = list(results["grids"].values())[-1]
+    chance = f"a tile at random is right in {_percent(last['random'])} %"
+    if truth:
+        chance += f" and holds the truth in {_percent(last['random_holds_truth'])} %"
+    return [
+        *_columns(lines),
+        about,
+        chance,
+        *([last["difference"]["power"]] if last["difference"] else []),
+        *shortfall_lines({"search": results["incomplete"]}),
+    ]
+
+
 def figure_lines(
     results: Mapping[str, Mapping[str, Any]], incomplete: Mapping[str, Shortfall]
 ) -> list[str]:

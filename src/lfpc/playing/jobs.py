@@ -2,7 +2,6 @@
 write.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from lfpc.errors import RunError
 from lfpc.playing.processes import end_with_parent
+from lfpc.policies.forking import model_context
 
 _LINE_EVERY_S = 30.0
 
@@ -46,7 +46,9 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
     """
     results: dict[Hashable, Any] = {}
     waiting = list(jobs)
-    context = multiprocessing.get_context("spawn")
+    import torch
+
+    context = model_context(cuda=torch.cuda.is_available())
     with ProcessPoolExecutor(
         processes, context, initializer=_be_worker, initargs=(processes,)
     ) as pool:

@@ -5,7 +5,6 @@ keeps their pictures and first prompts. Replies do not depend on the number of d
 rounding, because each has its own random numbers.
 """
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from lfpc.errors import PolicyError
 from lfpc.images import View
 from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
+from lfpc.policies.forking import model_context
 from lfpc.policies.spawning import without_main
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class ReplicatedPolicy:
         self._config = config
         self.backend: Backend = engine
         self.tools = tools
-        spawn = multiprocessing.get_context("spawn")
-        self._workers = [ProcessPoolExecutor(1, mp_context=spawn) for _ in engine.devices]
+        context = model_context(cuda=any(device != "cpu" for device in engine.devices))
+        self._workers = [ProcessPoolExecutor(1, mp_context=context) for _ in engine.devices]
         self._home: dict[str, int] = {}
         places = [replace(engine, device=device) for device in engine.devices]
         with without_main():  # a process starts with its first task

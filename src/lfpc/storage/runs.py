@@ -50,6 +50,7 @@ RESULTS = {
     "import": (".",),
     "hashes": (".",),
     "gain": (EPISODES_FILE,),
+    "search": (EPISODES_FILE,),
 }
 """Files of a run's results, by its kind."""
 Inputs = Mapping[str, str]
@@ -69,6 +70,8 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     GAIN = "gain"
     """Log-probabilities of the right answers of an evaluation, under several looks."""
+    SEARCH = "search"
+    """Answers after each tile of a search, or their log-probabilities."""
     SELECTION = "selection"
     ANSWERS = "answers"
     """Answers of a model, which selections may share."""

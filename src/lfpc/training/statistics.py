@@ -177,7 +177,8 @@ ALARM_TEXTS = {
     "malformed": "most episodes have a malformed reply: the protocol may not be the model's",
     "unanswered": "most episodes end without an answer: the turn or token limit may be too low, or "
     "the protocol may not be the model's",
-    "truncated": "the token limit ends replies of most episodes: raise --max-new-tokens",
+    "truncated": "the token limit ends replies of most episodes: raise --max-new-tokens, unless "
+    "they repeat themselves",
     "flat_groups": "almost all groups have equal rewards and no gradient: the questions may be too "
     "easy or too hard, or the temperature too low",
     "no_entropy": "the policy hardly varies its replies: its entropy is gone, and it will not "

@@ -203,8 +203,16 @@ _MARK = "\0reply\0"
 """Mark in the rendered text for a reply's tokens; NUL is removed from all other texts."""
 
 
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """The id of a token; None: the tokenizer has none of this text."""
+    found = tokenizer.convert_tokens_to_ids(token)  # that of an unknown text, if there is one
+    if isinstance(found, int) and tokenizer.convert_ids_to_tokens(found) == token:
+        return found
+    return None
+
+
 def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    found = tokenizer.get_vocab().get(token)
+    found = token_id(tokenizer, token)
     if found is None:
         raise CheckpointError(
             f"the tokenizer does not know {token}; it is not the tokenizer of a Qwen-VL checkpoint"

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED
 from lfpc.policies.qwen.attention import additive
-from lfpc.policies.qwen.encode import END_OF_TURN, Encoded
+from lfpc.policies.qwen.encode import END_OF_TURN, Encoded, token_id
 from lfpc.policies.qwen.language import KeyValues, Read
 from lfpc.policies.sampling import Sampling
 from lfpc.policies.texts import NOT_SAMPLED
@@ -26,6 +26,11 @@ LOGIT_ELEMENTS = 2**25
 """Maximum logits at once in training: those of 220 tokens for 151,936 words."""
 ROOM = 64
 """Growth of the key-value cache, in tokens."""
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[int]:
+    """Ids of those tokens that the tokenizer has."""
+    return [found for token in tokens if (found := token_id(tokenizer, token)) is not None]
 
 
 class Writer:
@@ -41,16 +46,12 @@ class Writer:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], vocabulary: int
     ) -> None:
-        known = tokenizer.get_vocab()
         self.tokenizer = tokenizer
         self.stops = tuple(stops)
-        self.ends = {
-            known[token]
-            for token in (END_OF_TURN, tokenizer.eos_token, tokenizer.pad_token)
-            if isinstance(token, str)
-        }
+        ends = (END_OF_TURN, tokenizer.eos_token, tokenizer.pad_token)
+        self.ends = set(_ids(tokenizer, [token for token in ends if isinstance(token, str)]))
         self.banned = torch.zeros(vocabulary, dtype=torch.bool)
-        self.banned[[known[token] for token in NOT_SAMPLED if token in known]] = True
+        self.banned[_ids(tokenizer, NOT_SAMPLED)] = True
         self.banned[len(tokenizer) :] = True
         self._texts: dict[int, str] = {}
 

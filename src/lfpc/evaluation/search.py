@@ -1,0 +1,287 @@
+"""Search by confidence: what any model with log-probabilities can do in place of its own crops.
+
+The recorded replies are played again up to the first call. In place of the crop the model is shown
+one tile of overlapping grids over the picture, and answers; then another. The search's answer is
+the one that the model is surest of:
+
+    surest = argmax over tiles of log p(what was said after the tile)
+
+normalised over the options, or per token of a free answer, without any reasoning before it. It
+needs neither training nor boxes, and pays for every tile. ZoomEye (arXiv 2411.16044) asks the model
+whether a region suffices, which not every model can answer.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from lfpc.answers import check_answer
+from lfpc.answers.options import named_option
+from lfpc.boxes import Box, coverage
+from lfpc.errors import PictureError, RunError
+from lfpc.evaluation.differences import adjust, difference_row
+from lfpc.evaluation.gain import Readout, last_context, new_readouts, readouts, scoring_policy
+from lfpc.evaluation.incomplete import shortfall
+from lfpc.evaluation.opened import OpenEvaluation
+from lfpc.evaluation.places import Evaluation, own_evaluation
+from lfpc.evaluation.replay import prefixes
+from lfpc.evaluation.run import check_evaluation, evaluate, evaluation_inputs
+from lfpc.looks import fixed_look, original_look
+from lfpc.metrics.summary import Records
+from lfpc.policies.backends import Backend, backend_name
+from lfpc.policies.config import ModelPolicy, ScoringPolicy
+from lfpc.policies.loading import any_policy
+from lfpc.records import EpisodeRecord
+from lfpc.samples import LETTERS, Sample
+from lfpc.storage.files import write_json
+from lfpc.storage.runs import Kind, RunFolder
+
+SEARCH_FOLDER = "search"
+SEARCH_FILE = "search.json"
+GRIDS = (2, 3)
+"""Grids of `lfpc probe --search` by default: 13 tiles."""
+OVERLAP = 0.25
+"""Share of a tile's side that it has in common with its neighbour."""
+ALL = "all"
+"""Name of the search over the tiles of several grids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The answer to a question after one tile."""
+
+    record: EpisodeRecord
+    sure: float
+    """Log-probability of what was said, see above; -inf: nothing readable."""
+    holds: bool | None
+    """Whether the tile has every truth box (the tightest) inside; None: there are none."""
+
+
+def tiles(grid: int) -> dict[str, Box]:
+    """The tiles of a `grid` x `grid` grid over the picture, by name ("3x3-0"), row by row.
+
+        side = 1 / (1 + (grid - 1) (1 - OVERLAP)),   in fractions of width and height
+
+    Neighbours share OVERLAP of a side, so that a detail of up to this size is whole in one tile.
+    """
+    side = 1 / (1 + (grid - 1) * (1 - OVERLAP))
+    starts = [n * (1 - side) / max(1, grid - 1) for n in range(grid)]
+    places = [(x, y) for y in starts for x in starts]
+    return {
+        f"{grid}x{grid}-{n}": Box(x, y, min(1.0, x + side), min(1.0, y + side))
+        for n, (x, y) in enumerate(places)
+    }
+
+
+def search(
+    place: Path,
+    grids: Sequence[int] = GRIDS,
+    *,
+    policy: ModelPolicy | None = None,
+    backend: Backend = None,
+    batch: int = 32,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Search the pictures of a recorded evaluation for each question with a crop. Answers and their
+    log-probabilities go to `place`/search, and are not asked again; the summary to
+    `place`/search.json.
+
+    Args:
+        place: an evaluation, or the folder of one with its probes.
+        grids: tiles per side of each grid, see `tiles`.
+        policy: the recorded model; None: it is loaded, or asked at `backend`.
+        backend: what computes; None: transformers in this process.
+        batch: answers per batch whose log-probabilities are read.
+        progress: whether to show progress bars, or lines without a terminal.
+    Returns:
+        See `search_results`.
+    Raises:
+        RunError: `place` holds no evaluation, or no question with a crop; or its samples or model
+            have changed.
+        ConfigError, PolicyError: the backend gives no log-probabilities of given texts.
+    """
+    recorded = own_evaluation(place)
+    own = recorded.records()
+    turns = prefixes(own)
+    cropped = [record for record in own if record.sample.id in turns]
+    if not cropped:
+        raise RunError(f"{recorded.folder}: no question has a crop to show a tile in place of")
+    samples = [record.sample for record in cropped]
+    config = recorded.config
+    inputs = evaluation_inputs(config, backend)
+    check_evaluation(recorded.folder, config, samples, inputs)
+    policy = policy or any_policy(config, backend)
+    scoring = scoring_policy(policy, "--search")
+    boxes = {name: box for grid in grids for name, box in tiles(grid).items()}
+    looks = {name: fixed_look(config.crop_rules, box) for name, box in boxes.items()}
+    pairs = {f"{one.sample.id}/{tile}": (one, tile) for one in cropped for tile in boxes}
+    opening = partial(
+        RunFolder.open,
+        kind=Kind.SEARCH,
+        config=config,
+        inputs=inputs,
+        samples=recorded.run.samples_file,
+        backend=backend_name(backend),
+    )
+    folder = place / SEARCH_FOLDER
+    with (
+        opening(folder / "answers") as answers,
+        opening(folder / "logprobs") as logprobs,
+        getattr(policy, "cached_views", nullcontext)(),
+    ):
+        questions = OpenEvaluation(
+            protocol=config.chat,
+            budget=config.budget,
+            look=lambda sample, box: looks[pairs[sample.id][1]](sample, box),
+            max_turns=config.max_turns,
+            before={key: turns[one.sample.id] for key, (one, _) in pairs.items()},
+            samples=[replace(one.sample, id=key) for key, (one, _) in pairs.items()],
+            run=answers,
+            max_failures=20 * len(boxes),
+        )
+        if questions.todo:
+            _check_logprobs(scoring, cropped[0], recorded)
+        (played,) = evaluate([questions], policy, label="search", progress=progress)
+        records = {
+            (one.sample.id, tile): replace(found, sample=one.sample)
+            for (one, tile), found in zip(pairs.values(), played, strict=True)
+        }
+        known = readouts(logprobs, samples)
+        known |= new_readouts(
+            scoring,
+            [
+                (replace(one, sample=replace(one.sample, answer=said)), key[1])
+                for key, one in records.items()
+                if key not in known and (said := _said(one))
+            ],
+            looks,
+            recorded,
+            logprobs,
+            batch=batch,
+            label="confidence",
+            already=len(records.keys() & known.keys()),
+            progress=progress,
+        )
+    tried = {
+        key: Tried(_ruled(record), _sure(known.get(key)), _holds(boxes[key[1]], record.sample))
+        for key, record in records.items()
+    }
+    results = {"questions": len(own), **search_results(cropped, tried, list(boxes))}
+    write_json(place / SEARCH_FILE, results)
+    return results
+
+
+def _check_logprobs(policy: ScoringPolicy, record: EpisodeRecord, recorded: Evaluation) -> None:
+    """Read a log-probability, so that a server without them says so before it is asked all."""
+    with suppress(PictureError):
+        context = last_context(record, original_look(recorded.config.crop_rules), recorded)
+        policy.answer_logprobs([context], [["A"]])
+
+
+def _said(record: EpisodeRecord) -> str | None:
+    """What an episode answered: the letter of its option, or the text; None: nothing readable."""
+    sample = record.sample
+    if record.failed or not record.said or not sample.options:
+        return record.said
+    named = named_option(record.said, sample.options, sample.question)
+    return None if named is None else LETTERS[named]
+
+
+def search_results(
+    own: Records, tried: Mapping[tuple[str, str], Tried], names: Sequence[str]
+) -> dict[str, Any]:
+    """The summary of a search. Verdicts are by rule on both sides, without a judge.
+
+    Args:
+        own: the questions with a crop.
+        tried: answers by (sample id, tile).
+        names: the tiles.
+    Returns:
+        "n": questions; "accuracy" and "visual_tokens": means with their own crops; "grids": a row
+        for each grid, and for all of several, see `_row`; "incomplete": the `shortfall` of the
+        last.
+    """
+    own = [_ruled(record) for record in own]
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.partition("-")[0]].append(name)
+    if len(groups) > 1:
+        groups[ALL] = list(names)
+    rows = {
+        grid: _row(own, [[tried[record.sample.id, name] for name in some] for record in own])
+        for grid, some in groups.items()
+    }
+    adjust([row["difference"] for row in rows.values() if row["difference"]])
+    return {
+        "n": len(own),
+        "accuracy": fmean(record.score for record in own),
+        "visual_tokens": fmean(record.visual_tokens or 0 for record in own),
+        "grids": rows,
+        "incomplete": list(rows.values())[-1]["incomplete"],
+    }
+
+
+def _row(own: Records, tried: Sequence[Sequence[Tried]]) -> dict[str, Any]:
+    """A search over the tiles `tried` of each question in `own`.
+
+    Returns:
+        "tiles": their number; "accuracy", in which a question with a failed tile is wrong;
+        "difference": search - own crops, see `difference_row`; "incomplete": see `shortfall`; and
+        of the questions without a failed tile, "visual_tokens" of the first view and every tile,
+        "best": accuracy of the best tile in hindsight, "holds_truth": share of chosen tiles that
+        hold the truth, "random" and "random_holds_truth": the same of a tile at random.
+    """
+    whole = [some for some in tried if not any(one.record.failed for one in some)]
+    chosen = [_surest(some) for some in whole]
+    found = [_searched(some) for some in tried]
+    every = [one for some in whole for one in some]
+    return {
+        "tiles": len(tried[0]),
+        "accuracy": fmean(one.score for one in found),
+        "difference": difference_row(found, own),
+        "visual_tokens": _mean(one.visual_tokens for one in found if not one.failed),
+        "best": _mean(max(one.record.score for one in some) for some in whole),
+        "random": _mean(one.record.score for one in every),
+        "holds_truth": _mean(one.holds for one in chosen),
+        "random_holds_truth": _mean(one.holds for one in every),
+        "incomplete": shortfall(found),
+    }
+
+
+def _surest(tried: Sequence[Tried]) -> Tried:
+    return max(tried, key=lambda one: one.sure)
+
+
+def _searched(tried: Sequence[Tried]) -> EpisodeRecord:
+    """The record of a question: the surest answer at the cost of all tiles; failed if one is."""
+    surest = _surest(tried).record
+    tokens = (surest.global_tokens or 0) + sum(one.record.crop_tokens or 0 for one in tried)
+    error = next((one.record.error for one in tried if one.record.failed), "")
+    correct = surest.correct and not error
+    return replace(surest, visual_tokens=tokens, error=error, correct=correct)
+
+
+def _sure(readout: Readout | None) -> float:
+    if readout is None:
+        return -inf
+    return readout.logprob / (1 if readout.options else max(1, readout.tokens))
+
+
+def _holds(box: Box, sample: Sample) -> bool | None:
+    inside = [coverage(box, nested[0]) > 1 - 1e-6 for nested in sample.boxes]
+    return all(inside) if inside else None
+
+
+def _ruled(record: EpisodeRecord) -> EpisodeRecord:
+    return replace(record, correct=check_answer(record.said, record.sample).correct)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
