@@ -10,6 +10,7 @@ grpo_step_vs_trl   the comparison
 vision_sharing     the local engine with and without sharing
 eval_overhead      evaluating a served model, beside a bare loop of the same requests
 eval_large         evaluating on 8K pictures from disk
+select_large       resolution selection on 8K pictures from disk
 served_miniature   the demo's arms through a real vLLM server
                    (`python -m bench.served_miniature out/demo`)
 selection          resolution selection, beside a loop over transformers' generate

@@ -50,6 +50,12 @@ def _eval_large(options: argparse.Namespace) -> Result:
     return measure(ROOT, options.out)
 
 
+def _select_large(options: argparse.Namespace) -> Result:
+    from bench.select_large import measure
+
+    return measure(ROOT, options.out)
+
+
 def _large_picture(options: argparse.Namespace, *, fast: bool = False) -> Result:
     from bench.large_picture import measure
 
@@ -79,6 +85,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "vision_sharing": _vision_sharing,
     "eval_overhead": _eval_overhead,
     "eval_large": _eval_large,
+    "select_large": _select_large,
     "large_picture": _large_picture,
     "large_picture_fast": partial(_large_picture, fast=True),
     "selection": _selection,

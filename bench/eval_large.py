@@ -67,9 +67,9 @@ def measure(root: Path, out: Path, *, files: int = FILES) -> dict[str, Any]:
     folder = out / "eval_large"
     samples = questions(folder, large_picture(out / "large.jpg"), files)
     with served(root) as url:
-        half = _process(url, folder, files // 2, PROCESSES)
-        whole = _process(url, folder, files, PROCESSES)
-        alone = _process(url, folder, files, 1)
+        half = cost_of("bench.eval_large", url, folder, files // 2, PROCESSES)
+        whole = cost_of("bench.eval_large", url, folder, files, PROCESSES)
+        alone = cost_of("bench.eval_large", url, folder, files, 1)
         conversations = [conversation_of(sample, budget=BUDGET) for sample in samples[:2]]
         requests = cpu_of(lambda: bare_loop(conversations, url)) / len(conversations)
     ours = whole.cpu_seconds / whole.questions
@@ -87,19 +87,28 @@ def measure(root: Path, out: Path, *, files: int = FILES) -> dict[str, Any]:
         "processes": [asdict(half), asdict(whole)],
         "one_process": asdict(alone),
     }
-    for name, cost in (("two processes", half), ("two processes", whole), ("one process", alone)):
+    print_costs("eval_large", half, whole, alone)
+    return found
+
+
+def print_costs(name: str, half: Cost, whole: Cost, alone: Cost) -> None:
+    """Print what two processes took for half of the questions and for all, and one for all."""
+    for where, cost in (("two processes", half), ("two processes", whole), ("one process", alone)):
         print(
-            f"eval_large: {name}, {cost.questions} questions: "
+            f"{name}: {where}, {cost.questions} questions: "
             f"{cost.questions / cost.cpu_seconds:.1f} questions a second per core, "
             f"{2 * cost.decodes / cost.questions:.1f} decodes per picture (1 at best), at most "
             f"{cost.peak_mib:.0f} MiB in a process"
         )
-    return found
 
 
-def _process(url: str, folder: Path, files: int, processes: int) -> Cost:
+def cost_of(module: str, url: str, folder: Path, files: int, processes: int) -> Cost:
+    """What the `main` of a benchmark's module prints, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.eval_large", url, str(folder), str(files), str(processes)],
+        [
+            *(sys.executable, "-c", f"from {module} import main; main()"),
+            *(url, str(folder), str(files), str(processes)),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -128,9 +137,16 @@ def evaluating(url: str, folder: Path, files: int, processes: int) -> Cost:
             setup=setup,
         )
     )
+    return spent(len(samples), cpu, counts)
+
+
+def spent(questions: int, cpu: float, counts: Path) -> Cost:
+    """The cost of `questions` after `cpu` seconds of this process, and with its children that have
+    ended.
+    """
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Cost(
-        len(samples),
+        questions,
         cpu + workers.ru_utime + workers.ru_stime,
         counts.stat().st_size,
         max(peak_memory_mib(), workers.ru_maxrss / 1024),
@@ -140,9 +156,14 @@ def evaluating(url: str, folder: Path, files: int, processes: int) -> Cost:
 def counting(
     url: str, counts: Path, players: int
 ) -> tuple[Callable[[Asked], Item[EpisodeRecord]], AsyncPolicy]:
-    """The questions and the policy of a process, in which a decoded picture adds a byte to
-    `counts`.
-    """
+    """The questions and the policy of a process that counts what it decodes."""
+    count_decodes(counts)
+    settings = EpisodeSettings(protocol=PROTOCOL, budget=BUDGET, look=LOOK)
+    return items_of([settings]), policy_of(url, players)
+
+
+def count_decodes(counts: Path) -> None:
+    """Let each picture that this process decodes add a byte to `counts`."""
     upright = lfpc.images.upright_rgb
 
     def counted(file: Any) -> Any:
@@ -151,8 +172,6 @@ def counting(
         return upright(file)
 
     lfpc.images.upright_rgb = counted
-    settings = EpisodeSettings(protocol=PROTOCOL, budget=BUDGET, look=LOOK)
-    return items_of([settings]), policy_of(url, players)
 
 
 def questions(folder: Path, picture: Path, files: int) -> Sequence[Sample]:
@@ -172,7 +191,3 @@ def main() -> None:
     """Evaluate once and print the cost."""
     url, folder, files, processes = sys.argv[1:]
     print(json.dumps(asdict(evaluating(url, Path(folder), int(files), int(processes)))))
-
-
-if __name__ == "__main__":
-    main()

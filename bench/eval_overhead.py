@@ -222,9 +222,9 @@ def conversation_of(sample: Sample, *, budget: int = BUDGET) -> Conversation:
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
+def served(root: Path, replies: Sequence[str] = REPLIES) -> Iterator[str]:
     """The tests' server in a process of its own, answering at once; yields its address."""
-    command = [sys.executable, str(root / "tests" / "chat_server.py"), *REPLIES]
+    command = [sys.executable, str(root / "tests" / "chat_server.py"), *replies]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

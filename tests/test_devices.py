@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import tiny
+from test_processes import said_by
 
 from lfpc.cli import main
 from lfpc.errors import ConfigError, PolicyError
@@ -73,6 +74,18 @@ def test_two_devices_reply_as_one(folder, two):
     bare = texts(two.without_tools().reply(contexts()[:2]))
     assert bare == texts(one.without_tools().reply(contexts()[:2]))
     assert two.config == one.config
+
+
+def test_a_script_without_a_guard_is_not_run_again_by_its_processes(folder, two, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, lfpc, test_devices\n"
+        "settings = {'temperature': 1.0, 'max_new_tokens': 6, 'sampling_seed': 3}\n"
+        "policy = lfpc.load_policy(sys.argv[1], device='cpu,cpu', **settings)\n"
+        "print(test_devices.texts(policy.reply(test_devices.contexts())))\n"
+    )
+    two.reseed(3)
+    assert said_by(script, folder) == f"{texts(two.reply(contexts()))}\n"
 
 
 def test_a_process_that_ends_is_said_in_a_sentence(folder):

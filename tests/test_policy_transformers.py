@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +15,17 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from lfpc.dialogue import Answer, Malformed, Reply, Turn, Usage
+from lfpc.episode import episode, play
 from lfpc.errors import CheckpointError, ConfigError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.plan import eval_run, task_of
+from lfpc.looks import no_look
 from lfpc.policies import loading
+from lfpc.policies.backends import BATCH_TOKENS
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.loading import local_policies
-from lfpc.policies.qwen import checkpoint
+from lfpc.policies.once import AskingOnce
+from lfpc.policies.qwen import checkpoint, language
 from lfpc.policies.qwen.encode import Encoder, rope_positions
 from lfpc.policies.qwen.language import read
 from lfpc.policies.qwen.sampling import inverse_cdf, log_softmax
@@ -30,6 +35,7 @@ from lfpc.policies.transformers import TransformersPolicy, row_features
 from lfpc.protocols import PROTOCOLS
 from lfpc.protocols.qwen2_5_vl import DIRECT_SYSTEM, QWEN2_5_VL, SYSTEM
 from lfpc.records import read_records
+from lfpc.samples import Sample
 from lfpc.storage.runs import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -414,6 +420,59 @@ def test_pictures_and_first_prompts_are_read_once_over_the_rounds_of_a_game():
         assert policy.views.count.pictures == 2
     assert late == policy.reply([tiny.context("What mark?", first, tiny.crop_turn(2))])
     assert policy.views.count.pictures == 4
+
+
+@pytest.mark.parametrize("probes", [1, 2])
+def test_prompts_that_a_batch_does_not_keep_are_read_once_and_replies_stay(probes, monkeypatch):
+    read_prompts = []
+    run = language._run
+
+    def counted(model, rows, parts, features, cache, before):
+        read_prompts.extend(rows if before is None else ())
+        return run(model, rows, parts, features, cache, before)
+
+    monkeypatch.setattr(language, "_run", counted)
+    made = tiny.model()
+    views = [tiny.view(seed) for seed in range(7)]
+
+    def games():
+        return [
+            episode(
+                Sample(id=f"s{n}", image=Path(), question="What mark?", answer="A"),
+                view,
+                look=no_look,
+                protocol=QWEN2_5_VL,
+                max_turns=3,
+            )
+            for n, view in enumerate(views)
+            for _ in range(probes)
+        ]
+
+    def played(batch_tokens):
+        policy = TransformersPolicy(
+            made,
+            tiny.tokenizer(),
+            QWEN2_5_VL,
+            sampling=Sampling(max_new_tokens=8),
+            batch_tokens=batch_tokens,
+        )
+        read_prompts.clear()
+        with policy.cached_views():
+            found = play(games(), AskingOnce(policy))
+        return [[turn.reply.token_ids for turn in one.turns] for one in found], policy
+
+    whole, _ = played(BATCH_TOKENS)
+    assert len(read_prompts) == 7
+    assert sum(len(turns) for turns in whole) > 2 * 7 * probes
+    length = len(read_prompts[0].ids)
+    few, policy = played(3 * (length + 8))
+    assert few == whole
+    assert len(read_prompts) == 7
+    assert policy.views.count.pictures == 7
+    assert policy.together([one.send(None) for one in games()]) == [range(7 * probes)]
+    with policy.cached_views():
+        groups = policy.together([one.send(None) for one in games()])
+    assert [len(group) // probes for group in groups] == [3, 3, 1]
 
 
 def test_banned_tokens_are_never_written():

@@ -200,6 +200,31 @@ def test_what_ends_a_run_in_a_process_ends_it_here(samples):
 
 
 @pytest.mark.slow
+def test_a_script_without_a_guard_is_not_run_again_by_its_processes(samples, tmp_path):
+    write_samples(samples, tmp_path)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom test_processes import nothing, played\n"
+        "from lfpc.samples import read_samples\n"
+        "found = []\nplayed(read_samples(sys.argv[1]), nothing, found.extend)\nprint(len(found))\n"
+    )
+    assert said_by(script, tmp_path) == f"{len(samples)}\n"
+
+
+def said_by(script, *words):
+    """What a script prints, alone."""
+    done = subprocess.run(
+        [sys.executable, script, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_the_processes_end_with_their_parent(samples, tmp_path, how):
     write_samples(samples, tmp_path)

@@ -5,17 +5,21 @@ import inspect
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from chat_server import ChatServer
 from other_lock import held
 from PIL import Image
+from test_processes import said_by
 
 import lfpc
 from lfpc import cli
+from lfpc.cli.evaluating import Eval, Probe
+from lfpc.cli.selecting import Select
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.selection.config import SelectConfig
 
@@ -308,7 +312,59 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
         lfpc.train("stage3", data="data", init="init", out=out)
     with pytest.raises(ConfigError, match="unknown key 'step_count'; did you mean"):
         lfpc.train("stage1", data="data", init="init", out=out, step_count=3)
+    with pytest.raises(ConfigError, match="`processes` must be at least 1, got 0"):
+        lfpc.evaluate(policy, samples, out, processes=0)
+    with pytest.raises(ConfigError, match="`processes` must be a whole number, got '2'"):
+        lfpc.probe(out, processes="2")
+    local = SimpleNamespace(
+        config=policy.config, backend=None, reply=None, reseed=lambda seed: None
+    )
+    with pytest.raises(
+        ConfigError, match=r"`processes` is for served models \(`base_url`\).*got 2"
+    ):
+        lfpc.evaluate(local, samples, out, processes=2)
+    with pytest.raises(ConfigError, match=r"`processes` is for served models .*got 3"):
+        lfpc.select(local, samples, out, processes=3)
     assert server.requests == []
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_processes_ask_the_same_also_from_a_script_without_a_guard(tmp_path, samples, server):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, lfpc\n"
+        "policy = lfpc.served_policy(sys.argv[1], 'scripted', concurrency=4)\n"
+        "options = {'processes': int(sys.argv[4]), 'progress': False}\n"
+        "found = lfpc.evaluate(policy, sys.argv[2], sys.argv[3], budget=16, **options)\n"
+        "found = lfpc.probe(found, ['none'], policy=policy, **options)\n"
+        "print({probe: len(records) for probe, records in found.records.items()})\n"
+    )
+    data = tmp_path / "data"
+    lfpc.write_samples(samples, data)
+    for n in ("1", "2"):
+        said = said_by(script, server.base_url, data, tmp_path / n, n)
+        assert said == "{'own': 4, 'noise': 4, 'none': 4}\n"
+    one, two = (
+        [
+            {key: replace(record, seconds=None) for key, record in found.items()}
+            for probe in ("own", "noise", "none")
+            for found in [lfpc.read_records(lfpc.open_run(tmp_path / n / "16" / probe))]
+        ]
+        for n in ("1", "2")
+    )
+    assert one == two
+
+
+def test_the_defaults_of_processes_are_those_of_the_commands():
+    for function, command in (
+        (lfpc.evaluate, Eval),
+        (lfpc.probe, Probe),
+        (lfpc.select, Select),
+    ):
+        given = inspect.signature(function).parameters["processes"]
+        (option,) = (one for one in fields(command) if one.name == "processes")
+        assert given.default is option.default is None
 
 
 @pytest.mark.slow

@@ -10,27 +10,33 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 from chat_server import ChatServer
 from PIL import Image
+from test_served import policy_of
 
+import lfpc.images
 from lfpc import cli
 from lfpc.answers import normalise
 from lfpc.dialogue import Answer, Context, Reply
 from lfpc.errors import ConfigError, RunError
 from lfpc.evaluation.judge import Judgement
 from lfpc.images import global_view, open_picture, visual_tokens
+from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.policies.scripted import ScriptedPolicy
 from lfpc.protocols import PROTOCOLS
 from lfpc.report.selection_page import selection_lines, write_selection_page
 from lfpc.samples import Sample, read_samples, write_samples
+from lfpc.selection import processes as selection_processes
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.judged import judged_rules
 from lfpc.selection.ladder import majority
 from lfpc.selection.run import Level, Selection, cost_line, select
+from lfpc.storage.journal import read_lines
 
 HERE = Path(__file__).parent
 PROTOCOL = PROTOCOLS["qwen2_5_vl"]
@@ -72,10 +78,16 @@ def run(samples, out, asked, **options):
     return choose(samples, reader(asked), out, **options)
 
 
-def choose(samples, policy, out, *, batch=64, **options):
-    config = SelectConfig(**{"ladder": LADDER} | options)
+def choose(samples, policy, out, *, batch=64, processes=1, **options):
     return select(
-        samples, policy, protocol=PROTOCOL, config=config, out=out, batch=batch, progress=False
+        samples,
+        policy,
+        protocol=PROTOCOL,
+        config=SelectConfig(**{"ladder": LADDER} | options),
+        out=out,
+        batch=batch,
+        processes=processes,
+        progress=False,
     )
 
 
@@ -557,6 +569,149 @@ def test_killed_selection_resumes_and_asks_only_what_was_in_flight_again(tmp_pat
     assert len({json.loads(line)["key"] for line in lines}) == len(lines), (
         "no answer is asked for twice"
     )
+
+
+# --- worker processes -----------------------------------------------------------------------------
+
+
+def counting(counts, *arguments):
+    """The setup of a process that adds a byte to `counts` for every picture that it decodes."""
+    decode = lfpc.images.upright_rgb
+
+    def counted(file):
+        decoded = decode(file)
+        with counts.open("ab") as out:
+            out.write(b"1")
+        return decoded
+
+    lfpc.images.upright_rgb = counted
+    return selection_processes._elsewhere(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("votes", [1, 2])
+def test_processes_choose_what_one_chooses_and_decode_each_picture_once(
+    tmp_path, monkeypatch, votes
+):
+    samples = many(tmp_path / "p", 20)
+    (tmp_path / "broken.png").write_bytes(samples[0].image.read_bytes()[:60])
+    broken = replace(samples[0], id="broken", image=tmp_path / "broken.png")
+    counts = tmp_path / "decoded"
+    monkeypatch.setattr(selection_processes, "_elsewhere", partial(counting, counts))
+
+    def say(question, turn, pictures):
+        return f"<answer>{'AB'[crc32((question + pictures[0]).encode()) % 5 == 0]}</answer>"
+
+    def chosen(server, out, processes):
+        sampling = Sampling(temperature=1.0, sampling_seed=3) if votes > 1 else GREEDY
+        return choose(
+            [*samples, broken],
+            policy_of(server, tools=False, sampling=sampling),
+            out,
+            processes=processes,
+            votes=votes,
+        )
+
+    with ChatServer(say=say) as server:
+        one = chosen(server, tmp_path / "one", 1)
+        asked = len(server.requests)
+        assert not counts.exists()
+        two = chosen(server, tmp_path / "two", 2)
+        assert len(server.requests) == 2 * asked
+        assert chosen(server, tmp_path / "two", 2) == two
+        assert len(server.requests) == 2 * asked, "everything is known"
+    assert two == one
+    assert one.levels
+    assert one.never
+    assert one.failed is not None
+    assert list(one.failed) == ["broken"]
+    # at the end a process without work takes a question about another's picture
+    assert 10 <= len(counts.read_bytes()) <= 12
+    rows = [
+        {row["key"]: row["said"] for row in read_lines(tmp_path / out / "answers/answers.jsonl")}
+        for out in ("one", "two")
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_answers_of_processes_are_kept_when_the_next_level_fails(tmp_path):
+    samples = many(tmp_path / "p", 24, sizes=((224, 224),))
+    first = samples[0].question
+    asked = Counter()
+    down = True
+
+    def say(question, turn, pictures):
+        asked[question] += 1
+        if down and first in question.split() and asked[question] == 2:
+            raise ConnectionError
+        return "<answer>A</answer>"
+
+    with ChatServer(say=say) as server:
+        policy = policy_of(server, tools=False, retries=0)
+        found = choose(samples, policy, tmp_path / "out", processes=2)
+        assert found.failed is not None
+        assert list(found.failed) == list(found.open) == [samples[0].id]
+        assert len(found.samples) == 23
+        asked.clear()
+        down = False
+        assert choose(samples, policy, tmp_path / "out", processes=2).failed == {}
+    assert len(server.requests) == 24 * 3
+    assert sum(asked.values()) == 2, "the level that failed, and the one below"
+
+
+@pytest.mark.slow
+def test_a_judge_may_search_deeper_than_the_processes_asked(tmp_path):
+    class Judge:
+        def decide(self, cases):
+            return [Judgement(case.reference[:1] == case.reply[:1]) for case in cases]
+
+    samples = many(tmp_path / "p", 12, sizes=((224, 224), (112, 84)))
+
+    def say(question, turn, pictures):
+        return f"<answer>{crc32(pictures[0].encode()) % 3} {pictures[0]}</answer>"
+
+    rules = judged_rules(Judge())  # pyright: ignore[reportArgumentType]
+    with ChatServer(say=say) as server:
+        one, two = (
+            select(
+                samples,
+                policy_of(server, tools=False),
+                protocol=PROTOCOL,
+                config=SelectConfig(ladder=LADDER, judge="m"),
+                out=tmp_path / str(processes),
+                rules=rules,
+                processes=processes,
+                progress=False,
+            )
+            for processes in (1, 2)
+        )
+    assert one == two
+    assert 4 in one.levels, "the judge found an answer at 16 the same as that at 64"
+
+
+@pytest.mark.slow
+def test_a_dead_server_ends_a_selection_by_processes(tmp_path):
+    samples = many(tmp_path / "p", 24)
+
+    def say(question, turn, pictures):
+        raise ConnectionError
+
+    with ChatServer(say=say) as server:
+        policy = policy_of(server, tools=False, retries=0)
+        with pytest.raises(RunError, match="21 of 21 samples failed"):
+            choose(samples, policy, tmp_path / "out", processes=2)
+
+
+def test_processes_are_for_servers(samples, tmp_path, capsys):
+    folder = write_samples(samples, tmp_path / "data").parent
+    command = ["select", str(folder), "--out", str(tmp_path / "out"), "--processes"]
+    served = ["--base-url", "http://127.0.0.1:1/v1", "--model", "scripted"]
+    assert cli.main([*command, "0", *served]) == 1
+    assert "--processes must be at least 1, got 0" in capsys.readouterr().err
+    assert cli.main([*command, "2", "--checkpoint", str(tmp_path)]) == 1
+    assert "--processes is for served models (--base-url)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_verb_asks_a_served_model_and_writes_budgets_and_plots(samples, tmp_path, capsys):

@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lfpc.api import evaluate, load_policy, open_run, probe, select, served_policy, train
+    from lfpc.api.commands import evaluate, open_run, probe, select, train
+    from lfpc.api.policies import load_policy, served_policy
     from lfpc.boxes import Box
     from lfpc.episode import Episode
     from lfpc.errors import LfpcError
@@ -56,6 +57,7 @@ __all__ = [
     "write_samples",
 ]
 _HOMES = {
+    "lfpc.api.policies": ("load_policy", "served_policy"),
     "lfpc.boxes": ("Box",),
     "lfpc.episode": ("Episode",),
     "lfpc.errors": ("LfpcError",),
@@ -71,7 +73,7 @@ _HOMES = {
     "lfpc.training.config": ("LoraConfig", "TrainConfig"),
     "lfpc.training.presets": ("preset",),
 }
-"""Module -> its public names; all others are in `lfpc.api`."""
+"""Module -> its public names; all others are in `lfpc.api.commands`."""
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that other names are not there
@@ -80,7 +82,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that other n
         if name not in __all__:
             raise AttributeError(f"module 'lfpc' has no attribute {name!r}")
         homes = (module for module, names in _HOMES.items() if name in names)
-        value = getattr(import_module(next(homes, "lfpc.api")), name)
+        value = getattr(import_module(next(homes, "lfpc.api.commands")), name)
         globals()[name] = value
         return value
 

@@ -148,17 +148,26 @@ def play(
 
     Args:
         games: the episodes to play.
-        policy: gives the replies.
+        policy: gives the replies. Its method `together`, if it has one, divides the numbers of the
+            first contexts into groups, which are played one after another.
         each: `map`, or that of a thread pool, in which the crops of a turn are cut side by side.
     """
     found = list(each(_next, games))
-    while playing := [i for i, one in enumerate(found) if isinstance(one, Context)]:
-        replies = policy.reply([found[i] for i in playing])
-        replied = list(zip((games[i] for i in playing), replies, strict=True))
-        after = each(_next, *zip(*replied, strict=True))
-        for i, one in zip(playing, after, strict=True):
-            found[i] = one
+    begun = [i for i, one in enumerate(found) if isinstance(one, Context)]
+    for group in getattr(policy, "together", all_together)([found[i] for i in begun]):
+        playing = [begun[n] for n in group]
+        while playing := [i for i in playing if isinstance(found[i], Context)]:
+            replies = policy.reply([found[i] for i in playing])
+            replied = list(zip((games[i] for i in playing), replies, strict=True))
+            after = each(_next, *zip(*replied, strict=True))
+            for i, one in zip(playing, after, strict=True):
+                found[i] = one
     return found
+
+
+def all_together(contexts: Sequence[Context]) -> list[Sequence[int]]:
+    """The numbers of `contexts` as one group."""
+    return [range(len(contexts))]
 
 
 def _next(game: Game, reply: Reply | None = None) -> Any:

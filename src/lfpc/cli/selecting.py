@@ -46,8 +46,12 @@ class Select(AnsweringModel):
     judge: Group[JudgeOptions] = field(default_factory=JudgeOptions)
     batch: int = 64
     """Questions per batch of a checkpoint in this process; a server gets --concurrency at once."""
+    processes: int | None = None
+    """Worker processes that ask a server; see `lfpc eval --help`. Default: by the size of the
+    pictures, at most one per core."""
 
     def run(self) -> str:
+        from lfpc.playing.processes import check_processes
         from lfpc.policies.identity import model_identity
         from lfpc.policies.loading import any_policy
         from lfpc.report.selection_page import selection_lines, write_selection_page
@@ -63,6 +67,7 @@ class Select(AnsweringModel):
                 "--votes above 1 need sampled answers: set --temperature above 0, for example 0.7"
             )
         model, backend = self.asked()
+        check_processes(self.processes, backend)
         config = replace(
             self.config,
             model=model.model,
@@ -83,6 +88,7 @@ class Select(AnsweringModel):
                 answers=self.answers,
                 rules=RULES if judge is None else judged_rules(judge),
                 batch=self.batch,
+                processes=self.processes,
             )
             written = write_samples(found.samples, self.out, replace=False)
         print(as_typed("\n".join(selection_lines(found))))

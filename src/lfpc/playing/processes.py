@@ -25,6 +25,7 @@ from lfpc.errors import ConfigError, LfpcError, PictureError, RunError
 from lfpc.images import PICTURE_BYTES, upright_size
 from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
 from lfpc.policies.backends import Backend, Server
+from lfpc.policies.spawning import without_main
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ S = TypeVar("S")
 R = TypeVar("R")
 Setup = Callable[[int], tuple[Callable[[S], Item[R]], AsyncPolicy]]
 """Makes the items and the policy of a process that plays so many samples at a time. It must
-pickle, as must the samples and the results of their items."""
+pickle, as must the samples and the results of their items, without a name of `__main__`."""
 _THREADS = 2
 """Threads of a process that work on pictures: each may hold a large one in decoding."""
 PIXELS_PER_PROCESS = 2_000_000_000
@@ -56,7 +57,7 @@ def check_processes(processes: int | None, backend: Backend) -> None:
         raise ConfigError(f"`processes` must be at least 1, got {processes}")
     if not isinstance(backend, Server):
         raise ConfigError(
-            f"`processes` is for served models (--base-url), which several processes can ask; got "
+            f"`processes` is for served models (`base_url`), which several processes can ask; got "
             f"{processes} for a model in this process"
         )
 
@@ -177,7 +178,8 @@ def _started(
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_work, args=(there, samples, setup, players), daemon=True)
-    process.start()
+    with without_main():
+        process.start()
     there.close()  # so that the end of the process is the end of the pipe
     return here, process
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lfpc.dialogue import Context, Reply
-from lfpc.episode import AsyncPolicy, Policy
+from lfpc.episode import AsyncPolicy, Policy, all_together
 from lfpc.policies.config import ModelPolicy
 
 
@@ -21,6 +21,10 @@ class AskingOnce:
         distinct = list(dict.fromkeys(contexts))
         replies = dict(zip(distinct, self.policy.reply(distinct), strict=True))
         return [replies[context] for context in contexts]
+
+    def together(self, contexts: Sequence[Context]) -> list[Sequence[int]]:
+        """See `lfpc.episode.play`."""
+        return getattr(self.policy, "together", all_together)(contexts)
 
 
 def asking_once(policy: Policy | AsyncPolicy) -> Policy | AsyncPolicy:

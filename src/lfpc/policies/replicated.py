@@ -20,6 +20,7 @@ from lfpc.images import View
 from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.forking import model_context
+from lfpc.policies.spawning import without_main
 
 if TYPE_CHECKING:
     from lfpc.policies.loading import LocalPolicy
@@ -44,10 +45,11 @@ class ReplicatedPolicy:
         self._workers = [ProcessPoolExecutor(1, mp_context=context) for _ in engine.devices]
         self._home: dict[str, int] = {}
         places = [replace(engine, device=device) for device in engine.devices]
-        loading = [
-            worker.submit(_load, config, place)
-            for worker, place in zip(self._workers, places, strict=True)
-        ]
+        with without_main():  # a process starts with its first task
+            loading = [
+                worker.submit(_load, config, place)
+                for worker, place in zip(self._workers, places, strict=True)
+            ]
         try:
             for loaded in loading:
                 self._result(loaded)

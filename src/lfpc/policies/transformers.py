@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, Self, TypeVar
@@ -12,13 +12,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
+from lfpc.episode import all_together
 from lfpc.errors import ConfigError, PolicyError
 from lfpc.policies.backends import BATCH_TOKENS, Backend
 from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
 from lfpc.policies.devices import out_of_memory, release_memory
 from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded, Encoder
-from lfpc.policies.qwen.language import Prefixes, drop_oldest, read
+from lfpc.policies.qwen.language import Prefixes, drop_oldest, prefix_key, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
 from lfpc.policies.sampling import GREEDY, Sampling
@@ -129,6 +130,29 @@ class TransformersPolicy:
             return self._reply_batch([encoded[n] for n in batch], own)
 
         return self._in_batches(encoded, self.sampling.max_new_tokens, compute)
+
+    def together(self, contexts: Sequence[Context]) -> list[Sequence[int]]:
+        """The numbers of `contexts`, first ones of episodes, in groups whose prompts `cached_views`
+        keeps at once. Each prompt is read once if a group is played to its end before the next.
+        """
+        if self._prefixes is None or not self.share:
+            return all_together(contexts)
+        groups: list[list[int]] = []
+        prompts: set[Hashable] = set()
+        tokens = 0
+        for number, context in enumerate(contexts):
+            row = self.encoder.context(context)
+            key = prefix_key(row)
+            if key not in prompts:
+                length = len(row.ids) + self.sampling.max_new_tokens
+                if not groups or tokens + length > self.batch_tokens:
+                    groups.append([])
+                    prompts.clear()
+                    tokens = 0
+                prompts.add(key)
+                tokens += length
+            groups[-1].append(number)
+        return [*groups]
 
     def _in_batches(
         self, rows: Sequence[Encoded], room: int, compute: Callable[[list[int]], list[R]]

@@ -1,39 +1,81 @@
 """Asks a level's question, and stores the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from lfpc.episode import Episode, Game, episode
-from lfpc.images import global_view, open_picture
+from lfpc.evaluation.opened import first_view
 from lfpc.looks import no_look
 from lfpc.playing.driver import Item, Question
 from lfpc.protocols import ChatProtocol
-from lfpc.selection.ladder import LevelQuestion
-from lfpc.storage.journal import Journal
+from lfpc.samples import Sample
+from lfpc.selection.config import SelectConfig
+from lfpc.selection.ladder import (
+    RULES,
+    AnswerRules,
+    LevelQuestion,
+    SearchResult,
+    level_budgets,
+    search,
+)
+
+Row = Mapping[str, Any]
+"""The answers to a question as they are stored: its sample, budget and answers (a text per vote).
+"""
 
 
 class Asking:
-    """Asks questions whose answers are not stored yet.
+    """Searches samples, and asks the questions whose answers are not stored yet.
 
     Args:
-        journal: the stored answers.
+        rows: the stored answers, each with its "key".
         protocol: the model family's protocol.
-        votes: answers per question.
+        config: ladder and options.
+        store: stores new answers under a key.
     """
 
-    def __init__(self, journal: Journal, protocol: ChatProtocol, votes: int) -> None:
-        self.known: dict[str, Sequence[str]] = {
-            row["key"]: tuple(row["said"]) for row in journal.rows()
-        }
+    def __init__(
+        self,
+        rows: Iterable[Row],
+        protocol: ChatProtocol,
+        config: SelectConfig,
+        store: Callable[[str, Row], None],
+    ) -> None:
+        self.known: dict[str, Sequence[str]] = {}
         """Key of a question -> answers (a text per vote)."""
         self.truncated: set[str] = set()
         """Ids of the samples with a reply that the token limit ended."""
-        self._cut = {row["key"] for row in journal.rows() if row.get("truncated")}
-        self._journal = journal
+        self._cut: set[str] = set()
         self._protocol = protocol
-        self._votes = votes
+        self._config = config
+        self._budgets = level_budgets(config, protocol.factor)
+        self._store = store
+        for row in rows:
+            self._add(row["key"], row)
 
-    def ask(self, question: LevelQuestion) -> Item[Sequence[str]]:
+    def search(self, sample: Sample, rules: AnswerRules = RULES) -> Item[SearchResult]:
+        """The search of one sample; see `lfpc.selection.ladder.search`."""
+        return search(
+            sample,
+            self._budgets,
+            self._protocol,
+            rules,
+            self._ask,
+            stop_early=not self._config.every_level,
+        )
+
+    def keep(self, key: str, row: Row) -> None:
+        """Store answers."""
+        self._store(key, row)
+        self._add(key, row)
+
+    def _add(self, key: str, row: Row) -> None:
+        self.known[key] = tuple(row["said"])
+        if row.get("truncated"):
+            self._cut.add(key)
+
+    def _ask(self, question: LevelQuestion) -> Item[Sequence[str]]:
         """The answers to the question, which is played unless they are stored."""
         if question.key not in self.known:
             yield Question(
@@ -47,10 +89,10 @@ class Asking:
         """The question as `votes` episodes of one reply about one view."""
         sample = question.sample
         protocol = self._protocol
-        view = global_view(open_picture(sample.image), question.budget, factor=protocol.factor)
+        view = first_view(sample, question.budget, factor=protocol.factor)
         return [
             episode(sample, view, look=no_look, protocol=protocol, max_turns=1, draw=draw)
-            for draw in range(self._votes)
+            for draw in range(self._config.votes)
         ]
 
     def _keep(self, question: LevelQuestion, played: Sequence[Episode]) -> None:
@@ -60,7 +102,5 @@ class Asking:
         ]
         row = {"sample": question.sample.id, "budget": question.budget, "said": said}
         if cut := sum(turn.reply.truncated for each in played for turn in each.turns):
-            self._cut.add(question.key)
             row["truncated"] = cut
-        self.known[question.key] = said
-        self._journal.append(question.key, row)
+        self.keep(question.key, row)

@@ -17,6 +17,7 @@ from lfpc.playing.driver import Item
 from lfpc.protocols import ChatProtocol
 from lfpc.published.soundness import picture_digest
 from lfpc.samples import Sample
+from lfpc.selection.config import SelectConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,13 @@ def majority(said: Sequence[str], options: Sequence[str] = (), question: str = "
     counts = Counter(keys)
     most = max(counts, key=lambda key: counts[key])
     return said[keys.index(most)]
+
+
+def level_budgets(config: SelectConfig, factor: int) -> Callable[[Size], Sequence[int]]:
+    """A function from the size of an original in pixels to the visual tokens of its levels."""
+    if config.ratios:
+        return ladder_of_ratios(config.ratios, config.ladder[0], factor)
+    return lambda original: config.ladder
 
 
 def ladder_of_ratios(

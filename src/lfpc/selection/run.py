@@ -7,25 +7,28 @@ there the picture has lost what the answer needs, and a crop adds it.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tqdm import tqdm
 
-from lfpc.boxes import Size
 from lfpc.episode import AsyncPolicy, Policy
 from lfpc.errors import ConfigError, LfpcError, RunError
 from lfpc.images import check_budget, shown_size, upright_size, visual_tokens
-from lfpc.playing.driver import Failure, Item, Played, play_samples
+from lfpc.playing.driver import Failure, Played, play_samples
 from lfpc.playing.progress import progress_bar
+from lfpc.policies.backends import Server
+from lfpc.policies.config import ModelPolicy
 from lfpc.protocols import ChatProtocol
 from lfpc.samples import Sample
 from lfpc.selection.asking import Asking
 from lfpc.selection.config import SelectConfig
-from lfpc.selection.ladder import RULES, AnswerRules, SearchResult, ladder_of_ratios, search
+from lfpc.selection.ladder import RULES, AnswerRules, SearchResult, level_budgets
+from lfpc.selection.processes import ask_in_processes
 from lfpc.storage.files import write_json
 from lfpc.storage.journal import Journal
 from lfpc.storage.runs import NO_INPUTS, Inputs, Kind, RunFolder, check_run
@@ -97,6 +100,7 @@ def select(
     rules: AnswerRules = RULES,
     batch: int = 64,
     max_failures: int = MAX_FAILURES,
+    processes: int | None = 1,
     progress: bool = True,
 ) -> Selection:
     """Choose every sample's budget. Answers are stored at once, so a killed run can resume.
@@ -114,12 +118,14 @@ def select(
         rules: comparison of answers.
         batch: questions per batch of a policy in this process.
         max_failures: failures of the policy to accept before giving up.
+        processes: number of processes that ask a server; None: as many as the pictures are worth.
         progress: whether to print the expected cost and show the progress.
     Returns:
         Samples with their budgets, in their order, without dropped ones.
     Raises:
         ConfigError: `batch` is below 1.
-        RunError: the folder holds another selection, the disk refuses, or too many samples failed.
+        RunError: the folder holds another selection, the disk refuses, too many samples failed, or
+            a process was killed.
     """
     if batch < 1:
         raise ConfigError(f"`batch` must be at least 1, got {batch}")
@@ -134,43 +140,63 @@ def select(
         run.close()
         raise
     journal = Journal.open(answered.path / ANSWERS_FILE)
-    asking = Asking(journal, protocol, config.votes)
+    asking = Asking(journal.rows(), protocol, config, journal.append)
     if progress:
         tqdm.write(cost_line(samples, config, protocol, len(asking.known)), file=sys.stderr)
-    budgets = _level_budgets(config, protocol.factor)
     results: dict[str, SearchResult | Failure] = {}
-    failed: list[str] = []
+    reasons: list[str] = []
 
-    def item(sample: Sample) -> Item[SearchResult]:
-        return search(
-            sample, budgets, protocol, rules, asking.ask, stop_early=not config.every_level
-        )
+    def failed(sample: Sample, failure: Failure, done: int) -> None:
+        results[sample.id] = failure
+        if failure.counts:
+            reasons.append(failure.why)
+            _give_up(reasons, done, len(samples), out, max_failures)
 
     def record(some: Sequence[Played[Sample, SearchResult]]) -> None:
         for sample, result, _ in some:
-            results[sample.id] = result
-            if isinstance(result, Failure) and result.counts:
-                failed.append(result.why)
-                _give_up(failed, len(results), len(samples), out, max_failures)
+            if isinstance(result, Failure):
+                failed(sample, result, len(results) + 1)
+            else:
+                results[sample.id] = result
         advance(len(some))
 
     concurrency = (
         max(1, policy.concurrency // config.votes) if isinstance(policy, AsyncPolicy) else None
     )
-    bar = progress_bar(len(samples), 0, "select", unit="sample", shown=progress)
-    with run, answered, bar as advance:
-        play_samples(samples, item, policy, record, batch=batch, concurrency=concurrency)
+    with run, answered:
+        if (
+            processes != 1
+            and concurrency is not None
+            and isinstance(policy, ModelPolicy)
+            and isinstance(server := policy.backend, Server)
+        ):
+            ask_in_processes(
+                samples,
+                asking,
+                policy.config,
+                server,
+                config,
+                journal.path,
+                failed,
+                concurrency=concurrency,
+                processes=processes,
+                progress=progress,
+            )
+        todo = [sample for sample in samples if sample.id not in results]
+        bar = progress_bar(len(samples), len(results), "select", unit="sample", shown=progress)
+        with bar as advance:
+            play_samples(
+                todo,
+                partial(asking.search, rules=rules),
+                policy,
+                record,
+                batch=batch,
+                concurrency=concurrency,
+            )
     found = {sample.id: results[sample.id] for sample in samples}
     selection = replace(_selection(found, config), truncated=len(asking.truncated))
     write_json(out / SUMMARY_FILE, summary(selection))
     return selection
-
-
-def _level_budgets(config: SelectConfig, factor: int) -> Callable[[Size], Sequence[int]]:
-    """A function from the size of an original in pixels to the visual tokens of its levels."""
-    if config.ratios:
-        return ladder_of_ratios(config.ratios, config.ladder[0], factor)
-    return lambda original: config.ladder
 
 
 def _give_up(failed: Sequence[str], done: int, total: int, out: Path, max_failures: int) -> None:
@@ -255,7 +281,7 @@ def cost_line(
     Equal sizes are asked once, so a small picture needs fewer requests than levels.
     """
     least = most = least_tokens = most_tokens = 0
-    budgets = _level_budgets(config, protocol.factor)
+    budgets = level_budgets(config, protocol.factor)
     for sample in samples:
         try:
             original = upright_size(sample.image)

@@ -1,40 +1,24 @@
-"""The functions of `import lfpc`: the commands of the command line, for a notebook.
-
-Paths may be texts. Runs resume as on the command line: questions with a record are not asked again.
-All functions work inside a running event loop. Torch is imported only to load or train a
-checkpoint.
+"""The commands of the command line. Runs resume as there: questions with a record are not asked
+again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from lfpc.api.checks import check_policy, check_whole, checked
 from lfpc.errors import ConfigError, RunError, SampleError
 from lfpc.images import CropRules
 from lfpc.options import fields_of
-from lfpc.policies.backends import (
-    BATCH_TOKENS,
-    VLLM_BACKEND,
-    Backend,
-    Server,
-    Transformers,
-    VllmEngine,
-)
+from lfpc.policies.backends import VLLM_BACKEND, Backend, Server, VllmEngine
 from lfpc.policies.config import ModelPolicy, PolicyConfig
 from lfpc.policies.identity import model_identity
 from lfpc.policies.sampling import Sampling
-from lfpc.policies.settings import (
-    CheckpointSettings,
-    checkpoint_name,
-    checkpoint_settings,
-    read_settings,
-)
-from lfpc.protocols import Coords, protocol_given
+from lfpc.policies.settings import CheckpointSettings, read_settings
 from lfpc.samples import Sample, distinct_samples, iter_samples, write_samples
 from lfpc.storage.files import FolderLock
 from lfpc.storage.runs import RunFolder, read_run
-from lfpc.storage.typed import config_from_plain, plain
+from lfpc.storage.typed import plain
 
 if TYPE_CHECKING:
     from lfpc.episode import Episode
@@ -44,125 +28,8 @@ if TYPE_CHECKING:
     from lfpc.training.config import TrainConfig
     from lfpc.training.trackers import TrackerName
 
-C = TypeVar("C")
 Samples = Iterable[Sample] | Path | str
 """Samples, or a samples folder (or one `.jsonl` file)."""
-
-
-def load_policy(
-    checkpoint: Path | str,
-    *,
-    protocol: str | None = None,
-    coords: Coords = "mapped",
-    max_new_tokens: int | None = None,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    sampling_seed: int | None = None,
-    engine: Literal["transformers", "vllm"] = "transformers",
-    engine_options: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto",
-    batch_tokens: int = BATCH_TOKENS,
-) -> ModelPolicy:
-    """A checkpoint in this process as a policy.
-
-    Args:
-        checkpoint: Hugging Face folder of a Qwen-VL model.
-        protocol: prompt and reply format, a name in docs/protocols.md or the path of a protocol
-            file. None: the checkpoint's (lfpc.json), else qwen2_5_vl.
-        coords: reading of a reply's calls and boxes. mapped: as the prompt defines them;
-            as-released: as the family's published script treats them.
-        max_new_tokens: token limit of a reply. None: the checkpoint's, else 512.
-        temperature: sampling temperature; 0: greedy.
-        top_p: share of the probability mass to sample from, in (0, 1].
-        sampling_seed: seed of the sampling; None: 0.
-        engine: backend of the checkpoint.
-        engine_options: with vllm, arguments of `vllm.LLM`, such as {"max_model_len": 32768}.
-        device: with transformers, auto (a GPU if there is one), cpu, cuda, cuda:1 or mps; or
-            several, such as cuda:0,cuda:1, with a copy of the model on each.
-        dtype: with transformers, precision; auto: bfloat16 on a GPU, float32 on the CPU.
-        batch_tokens: with transformers, maximum tokens of a batch.
-    Raises:
-        CheckpointError: no such folder, or not a supported checkpoint.
-        ConfigError: unknown protocol, a value out of range, or vLLM is not installed.
-    """
-    from lfpc.policies.loading import any_policy
-
-    if engine not in ("transformers", VLLM_BACKEND):
-        raise ConfigError(f"`engine` must be transformers or vllm, got {engine!r}")
-    if engine_options and engine != VLLM_BACKEND:
-        raise ConfigError("`engine_options` need engine='vllm'")
-    defaults = checkpoint_settings(Path(checkpoint))
-    config = _checked(
-        PolicyConfig,
-        model=checkpoint_name(Path(checkpoint)),
-        protocol=protocol_given(protocol) if protocol else defaults.protocol,
-        coords=coords,
-        max_new_tokens=defaults.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        sampling_seed=sampling_seed,
-    )
-    if engine == VLLM_BACKEND:
-        return any_policy(config, VllmEngine(options=dict(engine_options or {})))
-    return any_policy(config, Transformers(device=device, dtype=dtype, batch_tokens=batch_tokens))
-
-
-def served_policy(
-    base_url: str,
-    model: str,
-    *,
-    protocol: str = "qwen2_5_vl",
-    coords: Coords = "mapped",
-    max_new_tokens: int = 512,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    sampling_seed: int | None = None,
-    extra_body: Mapping[str, Any] | None = None,
-    concurrency: int = 32,
-    timeout_s: float = 600.0,
-    retries: int = 6,
-    picture_folder: Path | str | None = None,
-) -> ModelPolicy:
-    """A model behind an OpenAI-compatible server as a policy, without a request yet. The server's
-    key comes from OPENAI_API_KEY.
-
-    Args:
-        base_url: address of the API, such as http://127.0.0.1:8000/v1.
-        model: name of the model on the server.
-        protocol, coords, max_new_tokens, temperature, top_p: see `load_policy`.
-        sampling_seed: seed to send with each request; None: no seed.
-        extra_body: further fields of each request, such as {"repetition_penalty": 1.0}.
-        concurrency: concurrent episodes.
-        timeout_s: time-out of a request without a response, in seconds; then it is retried.
-        retries: retries of a failed request.
-        picture_folder: folder from which the server reads pictures (vLLM:
-            --allowed-local-media-path). None: pictures are sent with the request.
-    Raises:
-        ConfigError: unknown protocol, invalid address, or a value out of range.
-    """
-    from lfpc.policies import loading
-
-    config = _checked(
-        PolicyConfig,
-        model=model,
-        protocol=protocol_given(protocol),
-        coords=coords,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        sampling_seed=sampling_seed,
-        extra_body=dict(extra_body or {}),
-    )
-    server = _checked(
-        Server,
-        base_url=base_url,
-        concurrency=concurrency,
-        timeout_s=timeout_s,
-        retries=retries,
-        picture_folder=None if picture_folder is None else Path(picture_folder),
-    )
-    return loading.served_policy(config, server)
 
 
 def evaluate(
@@ -177,6 +44,7 @@ def evaluate(
     seed: int = 0,
     repeats: int = 1,
     timed: int = 0,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "EvaluationResult":
     """Evaluate a policy on samples, with its own crops and under probes, as `lfpc eval` does.
@@ -195,9 +63,13 @@ def evaluate(
         repeats: times to ask every question, each with another sampling seed; several need a
             temperature above 0.
         timed: number of questions to ask once more, one at a time, to measure seconds.
+        processes: worker processes that ask a server, each with its share of `concurrency`, up to
+            2 GiB of memory and a core to decode and encode pictures. None: by the size of the
+            pictures, at most one per core.
         progress: whether to show a progress bar, or lines without a terminal.
     Raises:
-        ConfigError: an unknown probe, or a value out of range.
+        ConfigError: an unknown probe, a value out of range, or several `processes` for a
+            checkpoint.
         SampleError: there are no samples, two share an id, or a row is no sample.
         RunError: `out` holds an evaluation with other settings or is in use, too many questions
             failed, or the disk refuses.
@@ -206,18 +78,19 @@ def evaluate(
     from lfpc.evaluation.plan import default_budget, eval_run, samples_task, task_of
     from lfpc.evaluation.probes import OWN
 
-    _check_policy(policy)
-    _check_whole("budget", budget, 1, optional=True)
-    _check_whole("max_turns", max_turns, 1, optional=True)
-    _check_whole("repeats", repeats, 1)
-    _check_whole("timed", timed, 0)
+    check_policy(policy)
+    check_whole("budget", budget, 1, optional=True)
+    check_whole("max_turns", max_turns, 1, optional=True)
+    check_whole("repeats", repeats, 1)
+    check_whole("timed", timed, 0)
+    check_whole("processes", processes, 1, optional=True)
     if isinstance(samples, Path | str):
         task = samples_task(Path(samples))
     else:
         task = task_of(list(distinct_samples(samples)), "samples given in Python")
     settings = _settings(policy)
     defaults = settings or CheckpointSettings()
-    config = _checked(
+    config = checked(
         EvaluationConfig,
         budget=None,
         probe=OWN,
@@ -236,6 +109,7 @@ def evaluate(
         policy=policy,
         timed=timed,
         repeats=repeats,
+        processes=processes,
         progress=progress,
     )
     return result
@@ -248,6 +122,7 @@ def probe(
     policy: ModelPolicy | None = None,
     replay: bool = False,
     draws: int = 1,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "EvaluationResult":
     """Ask an evaluation's questions again, with something else for every crop, as `lfpc probe`
@@ -260,7 +135,7 @@ def probe(
         replay: whether to replay the recorded replies up to the first crop, and ask the policy only
             for the rest.
         draws: number of seeds for the probes noise and other; verdicts are averaged per question.
-        progress: see `evaluate`.
+        processes, progress: see `evaluate`.
     Returns:
         The evaluation with its replayed probes, or with the others.
     Raises:
@@ -273,6 +148,7 @@ def probe(
     from lfpc.evaluation.result import EvaluationResult
     from lfpc.evaluation.stored import results_root, update_results
 
+    check_whole("processes", processes, 1, optional=True)
     if isinstance(run, EvaluationResult):
         root = run.root
         place = run.path
@@ -292,6 +168,7 @@ def probe(
         root=root,
         policy=policy,
         backend=None if policy is not None else _backend_named(recorded_backend(place)),
+        processes=processes,
         progress=progress,
     )
     update_results(root)
@@ -311,6 +188,7 @@ def select(
     votes: int = 1,
     answers: Path | str | None = None,
     batch: int = 64,
+    processes: int | None = None,
     progress: bool = True,
 ) -> "Selection":
     """Resolution selection, as `lfpc select` does it: choose each sample's first-view budget, and
@@ -329,24 +207,28 @@ def select(
         votes: sampled answers per question, of which the most frequent counts.
         answers: folder of the answers, which selections may share. None: inside `out`.
         batch: questions per batch of a checkpoint; a server gets its `concurrency` at once.
-        progress: see `evaluate`.
+        processes, progress: see `evaluate`.
     Raises:
-        ConfigError: a ladder that does not fall, or several votes at temperature 0.
+        ConfigError: a ladder that does not fall, several votes at temperature 0, or several
+            `processes` for a checkpoint.
         SampleError: there are no samples, two share an id, a row is no sample, or rows of an
             earlier selection would be lost, such as boxes drawn there.
         RunError: `out` holds another selection or is in use, or too many samples failed.
     """
+    from lfpc.playing.processes import check_processes
     from lfpc.selection import run
     from lfpc.selection.config import SelectConfig
 
-    _check_policy(policy)
-    _check_whole("votes", votes, 1)
-    _check_whole("batch", batch, 1)
+    check_policy(policy)
+    check_whole("votes", votes, 1)
+    check_whole("batch", batch, 1)
+    check_whole("processes", processes, 1, optional=True)
+    check_processes(processes, policy.backend)
     if votes > 1 and policy.config.temperature == 0:
         raise ConfigError(
             "`votes` above 1 need sampled answers: give the policy a `temperature` above 0"
         )
-    config = _checked(
+    config = checked(
         SelectConfig,
         ladder=ladder,
         ratios=ratios,
@@ -372,6 +254,7 @@ def select(
             inputs=model_identity(policy.config.model, policy.backend),
             answers=None if answers is None else Path(answers),
             batch=batch,
+            processes=processes,
             progress=progress,
         )
         write_samples(selection.samples, out, replace=False)
@@ -415,7 +298,7 @@ def train(
     from lfpc.training.presets import preset
 
     base = preset(config) if isinstance(config, str) else config
-    run = _checked(
+    run = checked(
         TrainConfig,
         **fields_of(TrainConfig, base)
         | settings
@@ -441,36 +324,6 @@ def _settings(policy: ModelPolicy) -> CheckpointSettings | None:
     if isinstance(policy.backend, Server):
         return None
     return read_settings(Path(policy.config.model))
-
-
-def _checked(cls: type[C], **values: Any) -> C:
-    """The configuration with these values, checked for their types too.
-
-    Raises:
-        ConfigError: an unknown field, or a wrong value.
-    """
-    return config_from_plain(cls, plain(values), "")
-
-
-def _check_policy(policy: Any) -> None:
-    """Raises: ConfigError: not a policy with a model."""
-    if not hasattr(policy, "reply") or not hasattr(policy, "config"):
-        raise ConfigError(
-            f"the policy must be the result of lfpc.load_policy or lfpc.served_policy, got "
-            f"{policy!r}"
-        )
-
-
-def _check_whole(name: str, value: Any, least: int, *, optional: bool = False) -> None:
-    """Raises: ConfigError: not a whole number of `least` or more."""
-    if optional and value is None:
-        return
-    if isinstance(value, list | tuple):
-        raise ConfigError(f"`{name}` is one whole number, got {value!r}; call once for each")
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ConfigError(f"`{name}` must be a whole number, got {value!r}")
-    if int(value) < least:
-        raise ConfigError(f"`{name}` must be at least {least}, got {value}")
 
 
 def _names(probes: Sequence[str]) -> Sequence[str]:
