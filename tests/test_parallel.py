@@ -130,6 +130,27 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path, how, work):
 
 
 @pytest.mark.slow
+def test_a_script_without_a_guard_is_not_run_again_by_its_jobs(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "from test_parallel import append\n"
+        "from lfpc.playing.jobs import Job, run_jobs\n"
+        "print('begun')\n"
+        "print(run_jobs([Job('a', append, (Path(sys.argv[1]), 'x'))], 1, lambda: None))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "out")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n") == ["begun", "{'a': 'X'}", ""]
+
+
+@pytest.mark.slow
 def test_jobs_that_wait_for_nothing_that_exists_are_refused():
     with pytest.raises(ValueError, match="wait for unknown jobs"):
         run_jobs([Job("a", print, after="b")], 1, lambda: None)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lfpc.errors import RunError
 from lfpc.playing.processes import end_with_parent
-from lfpc.policies.forking import model_context
+from lfpc.policies.spawning import model_context, without_main
 
 _LINE_EVERY_S = 30.0
 
@@ -58,7 +58,8 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
                 ready = [job for job in waiting if job.after is None or job.after in results]
                 for job in ready[: processes - len(running)]:
                     waiting.remove(job)
-                    running[pool.submit(job.call, *job.arguments)] = job
+                    with without_main():
+                        running[pool.submit(job.call, *job.arguments)] = job
                 if not running:
                     raise ValueError(
                         f"jobs wait for unknown jobs: {[job.after for job in waiting]}"

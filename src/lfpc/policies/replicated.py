@@ -19,8 +19,7 @@ from lfpc.errors import PolicyError
 from lfpc.images import View
 from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
-from lfpc.policies.forking import model_context
-from lfpc.policies.spawning import without_main
+from lfpc.policies.spawning import model_context, without_main
 
 if TYPE_CHECKING:
     from lfpc.policies.loading import LocalPolicy
