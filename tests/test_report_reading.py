@@ -1,5 +1,7 @@
 """Run folders of every kind, read for a report, and the command that writes one."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -136,6 +138,30 @@ def write_demo(demo, pictures, arms=("stage1", "stage1-fixed-budget"), kept=2):
             write_timings(
                 place, [Timing(concurrency=1, questions=2, median=took, p95=1, per_second=4)]
             )
+
+
+@pytest.mark.parametrize("study", [False, True])
+def test_the_page_says_every_alarm_of_a_training_with_its_steps(tmp_path, pictures, study):
+    if study:
+        write_demo(tmp_path / "run", pictures, arms=("stage2",))
+    else:
+        write_training(tmp_path / "run", pictures)
+    rows = [
+        {"step": 1, "reward": 1, "alarms": []},
+        {"step": 2, "reward": 1, "alarms": ["truncated"]},
+        {"step": 3, "reward": 1, "alarms": ["truncated", "a code of another version"]},
+    ]
+    for file in (tmp_path / "run").rglob("metrics.jsonl"):
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(tmp_path / "report", read_runs([tmp_path / "run"]), title="alarms")
+    found = re.findall(r'<p class="fault">(Alarm.*?)</p>', page.read_text())
+    names = ["stage2, seed 0", "stage2, seed 1"] if study else ["run"]
+    assert [line.split(": ")[0] for line in found] == [
+        f"Alarm in training ({name})" for name in names for _ in range(2)
+    ]
+    assert "the token limit ends replies of most episodes" in found[0]
+    assert found[0].endswith("; in 2 of 3 steps, first in step 2")
+    assert found[1].endswith(": a code of another version; in 1 of 3 steps, first in step 3")
 
 
 def test_a_demo_has_its_arms_seeds_and_seconds(tmp_path, pictures):

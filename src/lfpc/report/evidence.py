@@ -79,6 +79,10 @@ class Evidence:
         default_factory=dict[tuple[str, int], Records]
     )
     """Training records by (arm, seed)."""
+    alarms: Mapping[tuple[str, int], Sequence[Sequence[str]]] = field(
+        default_factory=dict[tuple[str, int], Sequence[Sequence[str]]]
+    )
+    """Codes of the alarms of every step by (arm, seed), for runs with any."""
     origins: Mapping[Condition, Origin] = field(default_factory=dict[Condition, Origin])
     """Origins by condition; a training run has the budget `TRAINING` and the probe "own"."""
     data: Mapping[str, DataFacts] = field(default_factory=dict[str, DataFacts])
@@ -140,6 +144,7 @@ class Evidence:
             results=results,
             curves={name(arm): rows for arm, rows in self.curves.items()},
             training={(name(arm), seed): some for (arm, seed), some in self.training.items()},
+            alarms={(name(arm), seed): codes for (arm, seed), codes in self.alarms.items()},
             origins={one._replace(arm=name(one.arm)): some for one, some in self.origins.items()},
             gains={(name(arm), *at): some for (arm, *at), some in self.gains.items()},
         )
@@ -179,6 +184,7 @@ def merged(parts: Sequence[Evidence]) -> Evidence:
         results=results,
         curves={key: rows for part in parts for key, rows in part.curves.items()},
         training={key: some for part in parts for key, some in part.training.items()},
+        alarms={key: codes for part in parts for key, codes in part.alarms.items()},
         origins={key: origin for part in parts for key, origin in part.origins.items()},
         data={key: facts for part in parts for key, facts in part.data.items()},
         gains={key: some for part in parts for key, some in part.gains.items()},

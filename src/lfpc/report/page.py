@@ -28,6 +28,7 @@ from lfpc.report.pages import copy_static, templates, typed
 from lfpc.report.pictures import PictureFiles
 from lfpc.report.tables import page_tables
 from lfpc.training.presets import PRESETS
+from lfpc.training.statistics import ALARM_TEXTS
 
 SHOWN = 200
 """Default number of questions with pictures."""
@@ -90,7 +91,7 @@ def write_report(
                 title=title,
                 facts=facts_of(evidence, results),
                 short=short,
-                faults=faults,
+                faults=[*faults, *_alarm_lines(evidence)],
                 head=head_of(results),
                 example=example_of(evidence, results, sets, picked, pictures),
                 tables=tables,
@@ -135,6 +136,21 @@ def _faults(results: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         faults += truncation_lines({key: row["truncated"] for key, row in named.items()})
     missing = {key: one for key, one in results.get("incomplete", {}).items() if one["missing"]}
     return short + shortfall_lines(missing), [typed(line) for line in faults]
+
+
+def _alarm_lines(evidence: Evidence) -> list[str]:
+    """A line per training run and alarm: its text, the number of steps and the first of them."""
+    several = len({seed for _, seed in evidence.alarms}) > 1
+    lines: list[str] = []
+    for (arm, seed), steps in evidence.alarms.items():
+        name = ", ".join([*([arm] if arm else []), *([f"seed {seed}"] if several else [])])
+        for code in dict.fromkeys(code for codes in steps for code in codes):
+            raised = [n for n, codes in enumerate(steps, 1) if code in codes]
+            lines.append(
+                f"Alarm in training{f' ({name})' if name else ''}: {ALARM_TEXTS.get(code, code)}; "
+                f"in {len(raised)} of {len(steps)} steps, first in step {raised[0]}"
+            )
+    return lines
 
 
 def _check_folder(out: Path) -> None:

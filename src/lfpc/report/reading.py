@@ -133,9 +133,12 @@ def _gains(place: Place, records: Records) -> Gains:
 def _training(run: RunFolder, arm: str) -> Evidence:
     seed = int(run.config.get("seed", 0)) if arm else 0
     records = list(read_records(run).values())
+    metrics = run.metrics()
+    alarms = [row.get("alarms") or [] for row in metrics]
     return Evidence(
-        curves={arm: run.metrics()},
+        curves={arm: metrics},
         training={(arm, seed): records} if records else {},
+        alarms={(arm, seed): alarms} if any(alarms) else {},
         origins={Condition(arm, TRAINING, OWN, seed): _origin(run)},
         data=_data_facts(_found(Path(str(run.config.get("data", ""))), run.path)),
     )
