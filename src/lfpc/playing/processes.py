@@ -9,7 +9,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,7 +24,7 @@ from lfpc.errors import ConfigError, LfpcError, PictureError, RunError
 from lfpc.images import PICTURE_BYTES, upright_size
 from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
 from lfpc.policies.backends import Backend, Server
-from lfpc.policies.spawning import without_main
+from lfpc.policies.spawning import end_with_parent, without_main
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
@@ -243,18 +242,3 @@ async def _play(
 ) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     await play_concurrently(groups, item, policy, record, players)
-
-
-def end_with_parent() -> None:
-    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
-    was killed.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
