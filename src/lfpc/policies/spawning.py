@@ -47,8 +47,11 @@ def model_context(*, cuda: bool) -> "BaseContext":
 
 
 def be_worker() -> None:
-    """Let this process, started by multiprocessing, end silently on Ctrl-C, and with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Let this process, started by multiprocessing, end silently on Ctrl-C, unless its parent
+    ignores that, and end with its parent.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
 
 
