@@ -3,7 +3,11 @@
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -86,6 +90,34 @@ def test_a_script_without_a_guard_is_not_run_again_by_its_processes(folder, two,
     )
     two.reseed(3)
     assert said_by(script, folder) == f"{texts(two.reply(contexts()))}\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_processes_end_with_their_parent(folder, tmp_path, how):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, time, lfpc\n"
+        "policy = lfpc.load_policy(sys.argv[1], device='cpu,cpu', max_new_tokens=6)\n"
+        "print(*(pid for one in policy._workers for pid in one._processes), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # a suite in the background of a shell ignores it, and so would this process
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdout is not None
+        workers = process.stdout.readline().split()
+        assert len(workers) == 2
+        process.send_signal(how)
+    ends = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < ends, "a process has outlived its parent"
+        time.sleep(0.05)
 
 
 def test_a_process_that_ends_is_said_in_a_sentence(folder):

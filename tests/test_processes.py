@@ -24,6 +24,7 @@ from lfpc.images import CropRules
 from lfpc.playing.driver import Failure, Question
 from lfpc.playing.processes import check_processes, play_in_processes, processes_for
 from lfpc.policies.backends import Server
+from lfpc.policies.spawning import be_worker
 from lfpc.records import read_records
 from lfpc.samples import write_samples
 
@@ -196,6 +197,31 @@ def test_what_ends_a_run_in_a_process_ends_it_here(samples):
 
     with pytest.raises(RunError, match="the disk is full"):
         played(samples, nothing, full)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("inherited", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_worker_of_a_command_in_the_background_ignores_ctrl_c_as_that_does(inherited):
+    before = signal.signal(signal.SIGINT, inherited)
+    try:
+        be_worker()
+        found = signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found is (signal.SIG_IGN if inherited is signal.SIG_IGN else signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("place", ["__main__", __name__])
+def test_samples_that_other_processes_cannot_read_are_named(samples, monkeypatch, place):
+    class Worded(str):
+        __slots__ = ()
+
+    Worded.__module__ = place
+    Worded.__qualname__ = "Worded"
+    monkeypatch.setattr(sys.modules["__main__"], "Worded", Worded, raising=False)
+    worded = [replace(sample, question=Worded("Where?")) for sample in samples]
+    with pytest.raises(ConfigError, match=r"cannot be sent to worker processes: .*Worded.* to 1"):
+        played(worded, nothing)
     assert multiprocessing.active_children() == []
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 import time
 import warnings
@@ -208,13 +209,15 @@ def test_a_written_call_asks_for_its_box(
     )  # a pixel of the first view, which is 200 x 100
 
 
-WITH_JSON = [name for name in PROTOCOLS if name not in ("ergo", "thyme")]
+def written(name: str) -> str:
+    write_call: Any = PROTOCOLS[name].write_call
+    return write_call(Box(0.1, 0.2, 0.9, 0.8), FIRST)
 
 
-@pytest.mark.parametrize("name", WITH_JSON)
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "thyme"])
 @pytest.mark.parametrize("more", ['{"name": "again"}', " and more", ", {}", "]"])
 def test_a_call_with_more_beside_it_is_read_but_not_exact(name: str, more: str) -> None:
-    call = PROTOCOLS[name].write_call(Box(0.1, 0.2, 0.9, 0.8), FIRST)
+    call = written(name)
     asked = PROTOCOLS[name].parse(call, [FIRST])
     assert isinstance(asked, Crop)
     assert asked.exact
@@ -224,20 +227,92 @@ def test_a_call_with_more_beside_it_is_read_but_not_exact(name: str, more: str) 
     assert not stacked.exact
 
 
-def test_a_repaired_call_is_not_exact_and_one_in_xml_is() -> None:
-    call = PROTOCOLS["qwen3_vl"].write_call(Box(0.25, 0.25, 0.5, 0.5), FIRST)
-    repaired = PROTOCOLS["qwen3_vl"].parse(call.replace("}}", ",}}"), [FIRST])
-    box = "<parameter=bbox_2d>[250, 250, 500, 500]</parameter>"
-    one = f"<function=image_zoom_in_tool>{box}</function>"
-    xml, two = (
-        PROTOCOLS["qwen3_vl"].parse(f"<tool_call>{calls}</tool_call>", [FIRST])
-        for calls in (one, 2 * one)
-    )
-    assert repaired == xml == two
-    assert isinstance(repaired, Crop)
-    assert isinstance(xml, Crop)
-    assert isinstance(two, Crop)
-    assert (repaired.exact, xml.exact, two.exact) == (False, True, False)
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_call_that_is_not_closed_or_has_more_behind_it_is_read_but_not_exact(name: str) -> None:
+    call = written(name)
+    parse = PROTOCOLS[name].parse
+    exact = parse(f"<think>Where?</think>\n{call}\n", [FIRST])
+    odd = [re.sub(r"</\w+>$", "", call), f"{call} and more", 2 * call]
+    if PROTOCOLS[name].thinks:
+        odd.append(f"<think>Where? {call}")
+    found = [parse(text, [FIRST]) for text in odd]
+    assert [exact] * len(odd) == found
+    assert isinstance(exact, Crop)
+    assert exact.exact
+    assert not any(one.exact for one in found if isinstance(one, Crop))
+
+
+TOOL = '{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [50, 50, 150, 90]}}'
+BOX = "[50, 50, 150, 90]"
+AS_TEXT = json.dumps(json.dumps({"bbox_2d": [50, 50, 150, 90]}))
+NOT_EXACT = {
+    "the arguments twice": TOOL.replace("}}", '}, "arguments": {"bbox_2d": [50, 50, 150, 90]}}'),
+    "the box twice": TOOL.replace("]}}", f'], "bbox_2d": {BOX}}}}}'),
+    "no number of JSON": TOOL.replace("]}}", '], "label": NaN}}'),
+    "the arguments as text": TOOL.replace(f'{{"bbox_2d": {BOX}}}', AS_TEXT),
+    "several boxes in a text": TOOL.replace(BOX, f'"{BOX} {BOX}"'),
+    "a list in a list": TOOL.replace(BOX, f"[{BOX}]"),
+    "a comma before a bracket": TOOL.replace("}}", ",}}"),
+}
+LENIENT = ("qwen3_vl", "deepeyes", "chain_of_focus")
+
+
+@pytest.mark.parametrize("body", NOT_EXACT.values(), ids=NOT_EXACT)
+@pytest.mark.parametrize("name", LENIENT)
+def test_a_call_that_needs_more_than_json_is_not_exact(name: str, body: str) -> None:
+    parse = PROTOCOLS[name].parse
+    plain, odd = (parse(f"<tool_call>\n{one}\n</tool_call>", [FIRST]) for one in (TOOL, body))
+    assert isinstance(plain, Crop)
+    assert isinstance(odd, Crop)
+    assert odd == plain
+    assert (plain.exact, odd.exact) == (True, False)
+
+
+def test_a_trained_call_with_a_key_twice_is_not_exact() -> None:
+    body = NOT_EXACT["the box twice"]
+    crop = PROTOCOLS["qwen2_5_vl"].parse(f"<tool_call>{body}</tool_call>", [FIRST])
+    assert isinstance(crop, Crop)
+    assert not crop.exact
+
+
+XML_BOX = f"<parameter=bbox_2d>\n{BOX}\n</parameter>"
+XML = f"<function=image_zoom_in_tool>\n{XML_BOX}\n</function>"
+LABEL = "<parameter=label>\na sign\n</parameter>\n</function>"
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        (f"<tool_call>\n{XML}\n</tool_call>", True),
+        (f"<tool_call>{XML.replace('</function>', LABEL)}</tool_call>", True),
+        (f"<tool_call>{2 * XML}</tool_call>", False),
+        (f"<tool_call>{XML.replace(XML_BOX, 2 * XML_BOX)}</tool_call>", False),
+        (f"<tool_call>{XML.replace(BOX, f'{BOX} {BOX}')}</tool_call>", False),
+        (f"<tool_call>{XML} more</tool_call>", False),
+        (f"<tool_call>{XML.replace('</function>', '')}</tool_call>", False),
+        (f"<tool_call>{XML.replace('</parameter>', '')}</tool_call>", False),
+        (XML, False),
+        (TOOL, False),
+    ],
+)
+def test_a_call_in_xml_is_exact_if_it_is_one_closed_function(text: str, exact: bool) -> None:
+    crop = PROTOCOLS["qwen3_vl"].parse(text, [FIRST])
+    assert isinstance(crop, Crop)
+    assert crop.emitted == (50, 50, 150, 90)
+    assert crop.exact is exact
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "pixel_reasoner"])
+def test_an_answer_is_exact_if_it_is_closed_and_alone(name: str) -> None:
+    odd = ["<answer>K", "<answer>K</answer> and more"]
+    if name == "deepeyes":
+        odd.append(f"<tool_call>{TOOL}<answer>K</answer>")
+    if PROTOCOLS[name].thinks:
+        odd.append("<think>Well, <answer>K</answer>")
+    texts = ["<think>It says K.</think>\n<answer>\nK\n</answer>\n", *odd]
+    found = [PROTOCOLS[name].parse(text, [FIRST]) for text in texts]
+    assert found == [Answer("K")] * len(texts)
+    assert [one.exact for one in found if isinstance(one, Answer)] == [True] + [False] * len(odd)
 
 
 def test_a_report_cuts_crops_by_the_rules_of_the_reading() -> None:

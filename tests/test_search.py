@@ -13,6 +13,7 @@ from lfpc import cli
 from lfpc.boxes import WHOLE, Box, coverage, union
 from lfpc.dialogue import Reply
 from lfpc.errors import ConfigError, PolicyError, RunError
+from lfpc.evaluation import gain as gaining
 from lfpc.evaluation import search as searching
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.run import evaluate_probe
@@ -248,15 +249,46 @@ def test_the_verb_prints_a_table(run, monkeypatch, capsys):
     assert "4x4: 16 tiles" in capsys.readouterr().out
 
 
+class Answering(Looking):
+    """Answers without a crop."""
+
+    def reply(self, contexts):
+        return [Reply("<answer>green</answer>") for _ in contexts]
+
+
+@pytest.mark.parametrize("option", ["--search", "--gain"])
+def test_an_evaluation_without_crops_does_not_keep_the_others_from_theirs(
+    tmp_path, monkeypatch, capsys, option
+):
+    samples = list(questions(tmp_path))
+    for budget, policy in ((4, Answering()), (16, Looking())):
+        config = replace(CONFIG, budget=budget)
+        folder = tmp_path / "run" / str(budget) / "own"
+        evaluate_probe(policy, samples, config, folder, progress=False)
+    for module in (searching, gaining):
+        monkeypatch.setattr(module, "any_policy", lambda config, backend: Looking())
+    assert cli.main(["probe", str(tmp_path / "run"), option]) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/run/4/own: no question" in printed
+    assert f"\n{tmp_path}/run/16\n" in printed
+    assert (tmp_path / "run" / "16" / f"{option[2:]}.json").exists()
+    assert cli.main(["probe", str(tmp_path / "run" / "4"), option]) == 1
+    assert "/run/4/own: no question" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--search", "0"], "--search must be whole numbers of 1 or more, got 0"),
         (["--search", "2x2"], "--search must be whole numbers of 1 or more, got 2x2"),
         (["--search", "--probes", "noise"], "give --probes in a second command"),
+        (["--search", "101"], "--search must be from 1 to 100, got 101"),
+        (["--search", "--replay"], "--replay has no effect with --search; leave it out"),
+        (["--gain", "--draws", "3"], "--draws has no effect with --gain; leave it out"),
+        (["--search", "2", "--processes", "2"], "--processes has no effect with --search"),
     ],
 )
-def test_wrong_grids_are_named(run, words, said, capsys):
+def test_wrong_grids_and_options_are_named(run, words, said, capsys):
     assert cli.main(["probe", str(run), *words]) == 1
     assert said in capsys.readouterr().err
 

@@ -26,8 +26,8 @@ class Crop:
     """Number of the picture they refer to: 0 the first view or its original, n the nth shown
     crop."""
     exact: bool = field(default=True, compare=False)
-    """Whether the call is one value of JSON as it stands: nothing was repaired, and no further call
-    stands beside it. A reward pays for exact calls; not stored."""
+    """Whether the reply is what the family's prompt asks for: one closed call, in JSON that needed
+    no repair, with nothing beside it. A reward pays for exact calls; not stored."""
 
     @property
     def shown(self) -> Box:
@@ -40,6 +40,8 @@ class Answer:
     """An answer, which ends the episode."""
 
     text: str
+    exact: bool = field(default=True, compare=False)
+    """Whether it is closed and alone, after no call or unfinished thinking; see `Crop.exact`."""
 
 
 class Reason(StrEnum):

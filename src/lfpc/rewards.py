@@ -29,8 +29,8 @@ class RewardConfig:
     accuracy: float = 1.0
     """Reward of a right answer."""
     format: float = 1.0
-    """Penalty of an episode that is not well-formed: without an answer, with a malformed reply or
-    one that the token limit ended, or with a call that is not one value of JSON."""
+    """Penalty of an episode that is not well-formed: without an answer, or with a reply that is
+    malformed, was ended by the token limit, or is not exactly one closed call or answer."""
     tool: float = 0.5
     """Reward of a right answer after at least one shown crop."""
     pay: Literal["crop", "information"] = "crop"
@@ -299,8 +299,9 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
             - area_cost * area of the largest requested box
 
     An episode is well-formed if it has an answer, no reply was malformed or ended by the token
-    limit, and every call is exact (`Crop.exact`). Parsers also read calls that were repaired or
-    have others beside them; a policy that is paid for these writes more and more of them.
+    limit, and every call and answer is exact (`Crop.exact`). Parsers also read calls that were
+    repaired, not closed, or have others beside them; a policy that is paid for these writes more
+    and more of them.
 
     Source: LFPC, Stage I and II; a, f, t, g are the weights of `config`. The costs, and the options
     that decide which crops are paid, are this project's, and 0 or off by default.
@@ -324,8 +325,7 @@ def episode_reward(episode: Episode, config: RewardConfig) -> RewardTerms:
 
 def _is_sound(turn: Turn) -> bool:
     action = turn.action
-    exact = action.exact if isinstance(action, Crop) else not isinstance(action, Malformed)
-    return exact and not turn.reply.truncated
+    return not isinstance(action, Malformed) and action.exact and not turn.reply.truncated
 
 
 RewardFunction = Callable[[Episode], RewardTerms]

@@ -185,7 +185,7 @@ class Probe(BackendOptions):
     pictures, at most one per core."""
 
     def run(self) -> str:
-        from lfpc.evaluation.gain import LOOKS, read_gain
+        from lfpc.evaluation.gain import LOOKS, NoCropError, read_gain
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
         from lfpc.evaluation.search import GRIDS, search
@@ -197,21 +197,30 @@ class Probe(BackendOptions):
         grids = whole_numbers("--search", self.search or ()) or list(GRIDS)
         if searches and not self.gain and self.probes != DEFAULT_PROBES:
             raise ConfigError("--search has its own tiles; give --probes in a second command")
+        reads = self.gain or searches
+        self._check_options("--gain" if self.gain else "--search" if searches else "")
         root = results_root(self.run_folder)
         found: dict[str, Mapping[str, Any]] = {}
         lacks: dict[str, Shortfall | None] = {}
-        for name, place in find_places(self.run_folder).items():
+        places = find_places(self.run_folder)
+        without: list[NoCropError] = []
+        for name, place in places.items():
             backend = self.backend(self.base_url or recorded_backend(place.path))
-            if self.gain:
-                looks = LOOKS if self.probes == DEFAULT_PROBES else several(self.probes)
-                print(
-                    place.path, *gain_lines(read_gain(place.path, looks, backend=backend)), sep="\n"
-                )
-            if searches:
-                results = search(place.path, grids, backend=backend)
-                lacks[f"{name}/search"] = results["incomplete"]
-                print(place.path, *search_lines(results), sep="\n")
-            if self.gain or searches:
+            try:
+                if self.gain:
+                    looks = LOOKS if self.probes == DEFAULT_PROBES else several(self.probes)
+                    gain = read_gain(place.path, looks, backend=backend)
+                    print(place.path, *gain_lines(gain), sep="\n")
+                if searches:
+                    results = search(place.path, grids, backend=backend)
+                    lacks[f"{name}/search"] = results["incomplete"]
+                    print(place.path, *search_lines(results), sep="\n")
+            except NoCropError as error:  # the other places may have some
+                without.append(error)
+                if len(without) == len(places):
+                    raise
+                print(error)
+            if reads:
                 continue
             result = probe_run(
                 place.path,
@@ -229,6 +238,16 @@ class Probe(BackendOptions):
         last = [f"results: {root / RESULTS_FILE}", *named_verdicts(found)]
         lacks |= {name: incomplete.get(name) for name in names}
         return _said(last, self.run_folder, lacks)
+
+    def _check_options(self, reads: str) -> None:
+        """Raise a ConfigError for an option of probes beside the option `reads`, if given."""
+        probing = {
+            "--replay": self.replay,
+            "--draws": self.draws != 1,
+            "--processes": self.processes not in (None, 1),
+        }
+        for option in filter(probing.__getitem__, probing if reads else ()):
+            raise ConfigError(f"{option} has no effect with {reads}; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

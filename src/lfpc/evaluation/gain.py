@@ -77,6 +77,10 @@ class Readout:
         return max(self.logprob, -log(len(self.options))) if self.options else None
 
 
+class NoCropError(RunError):
+    """An evaluation has no question with a crop."""
+
+
 def read_gain(
     place: Path,
     looks: Sequence[str] = LOOKS,
@@ -101,8 +105,8 @@ def read_gain(
         See `gain_results`.
     Raises:
         ConfigError: an unknown look.
-        RunError: `place` holds no evaluation, or no answered question with a crop; or its samples
-            or model have changed.
+        NoCropError: no question was answered after a crop.
+        RunError: `place` holds no evaluation, or its samples or model have changed.
         PolicyError: the backend gives no log-probabilities of texts that it did not write.
     """
     readable = [probe for probe in PROBES if probe not in (OWN, REPEAT, NO_TOOL)]
@@ -112,7 +116,7 @@ def read_gain(
     recorded = own_evaluation(place)
     chosen = [record for record in recorded.records() if _has_gain(record)]
     if not chosen:
-        raise RunError(
+        raise NoCropError(
             f"{recorded.folder}: no question was answered after a crop, so no crop has a gain"
         )
     inputs = evaluation_inputs(recorded.config, backend)

@@ -24,9 +24,16 @@ from typing import Any
 from lfpc.answers import check_answer
 from lfpc.answers.options import named_option
 from lfpc.boxes import Box, coverage
-from lfpc.errors import PictureError, RunError
+from lfpc.errors import ConfigError, PictureError
 from lfpc.evaluation.differences import adjust, difference_row
-from lfpc.evaluation.gain import Readout, last_context, new_readouts, readouts, scoring_policy
+from lfpc.evaluation.gain import (
+    NoCropError,
+    Readout,
+    last_context,
+    new_readouts,
+    readouts,
+    scoring_policy,
+)
 from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.opened import OpenEvaluation
 from lfpc.evaluation.places import Evaluation, own_evaluation
@@ -46,6 +53,8 @@ SEARCH_FOLDER = "search"
 SEARCH_FILE = "search.json"
 GRIDS = (2, 3)
 """Grids of `lfpc probe --search` by default: 13 tiles."""
+LARGEST_GRID = 100
+"""10,000 tiles a question."""
 OVERLAP = 0.25
 """Share of a tile's side that it has in common with its neighbour."""
 ALL = "all"
@@ -102,16 +111,19 @@ def search(
     Returns:
         See `search_results`.
     Raises:
-        RunError: `place` holds no evaluation, or no question with a crop; or its samples or model
-            have changed.
+        NoCropError: no question has a crop.
+        RunError: `place` holds no evaluation, or its samples or model have changed.
+        ConfigError: a grid outside 1 to `LARGEST_GRID`.
         ConfigError, PolicyError: the backend gives no log-probabilities of given texts.
     """
+    if wrong := [grid for grid in grids if not 1 <= grid <= LARGEST_GRID]:
+        raise ConfigError(f"--search must be from 1 to {LARGEST_GRID}, got {wrong[0]}")
     recorded = own_evaluation(place)
     own = recorded.records()
     turns = prefixes(own)
     cropped = [record for record in own if record.sample.id in turns]
     if not cropped:
-        raise RunError(f"{recorded.folder}: no question has a crop to show a tile in place of")
+        raise NoCropError(f"{recorded.folder}: no question has a crop to show a tile in place of")
     samples = [record.sample for record in cropped]
     config = recorded.config
     inputs = evaluation_inputs(config, backend)

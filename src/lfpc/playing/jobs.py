@@ -3,7 +3,6 @@ write.
 """
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -17,8 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lfpc.errors import RunError
-from lfpc.playing.processes import end_with_parent
-from lfpc.policies.spawning import model_context, without_main
+from lfpc.policies.spawning import be_worker, model_context, without_main
 
 _LINE_EVERY_S = 30.0
 
@@ -95,8 +93,7 @@ def _be_worker(processes: int) -> None:
     """
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    end_with_parent()
+    be_worker()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 

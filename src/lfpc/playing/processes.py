@@ -8,8 +8,7 @@ here may be one with anything else, as in `lfpc.playing.driver`.
 import asyncio
 import multiprocessing
 import os
-import signal
-import threading
+import pickle
 import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,7 +24,8 @@ from lfpc.errors import ConfigError, LfpcError, PictureError, RunError
 from lfpc.images import PICTURE_BYTES, upright_size
 from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
 from lfpc.policies.backends import Backend, Server
-from lfpc.policies.spawning import without_main
+from lfpc.policies.spawning import be_worker, without_main
+from lfpc.policies.spawning import end_with_parent as end_with_parent
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def play_in_processes(
         picture: the picture of a sample.
         one_by_one: key of a sample; see `play_samples`.
     Raises:
+        ConfigError: the samples do not pickle.
         RunError: a process was killed, such as by a system without memory.
     """
     numbers = groupby(range(len(samples)), lambda number: one_by_one(samples[number]))
@@ -178,8 +179,14 @@ def _started(
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_work, args=(there, samples, setup, players), daemon=True)
-    with without_main():
-        process.start()
+    try:
+        with without_main():
+            process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the samples cannot be sent to worker processes: {error}; use plain values, define "
+            f"their class in a module that can be imported, or set `processes` to 1"
+        ) from error
     there.close()  # so that the end of the process is the end of the pipe
     return here, process
 
@@ -208,8 +215,7 @@ def _work(there: Connection, samples: Sequence[S], setup: Setup[S, R], players: 
     """Play the groups of samples whose numbers come from `there`, until None does for each
     player.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    end_with_parent()
+    be_worker()
 
     def send(played: Sequence[Played[int, R]]) -> None:
         for one in played:
@@ -243,18 +249,3 @@ async def _play(
 ) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
     await play_concurrently(groups, item, policy, record, players)
-
-
-def end_with_parent() -> None:
-    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
-    was killed.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()

@@ -19,7 +19,7 @@ from lfpc.errors import PolicyError
 from lfpc.images import View
 from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
-from lfpc.policies.spawning import model_context, without_main
+from lfpc.policies.spawning import be_worker, model_context, without_main
 
 if TYPE_CHECKING:
     from lfpc.policies.loading import LocalPolicy
@@ -41,7 +41,10 @@ class ReplicatedPolicy:
         self.backend: Backend = engine
         self.tools = tools
         context = model_context(cuda=any(device != "cpu" for device in engine.devices))
-        self._workers = [ProcessPoolExecutor(1, mp_context=context) for _ in engine.devices]
+        self._workers = [
+            ProcessPoolExecutor(1, mp_context=context, initializer=be_worker)
+            for _ in engine.devices
+        ]
         self._home: dict[str, int] = {}
         places = [replace(engine, device=device) for device in engine.devices]
         with without_main():  # a process starts with its first task

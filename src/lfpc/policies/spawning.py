@@ -1,9 +1,13 @@
 """How processes start that work for this one."""
 
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -40,3 +44,27 @@ def model_context(*, cuda: bool) -> "BaseContext":
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(["lfpc.policies.qwen.checkpoint"])
     return forking
+
+
+def be_worker() -> None:
+    """Let this process, started by multiprocessing, end silently on Ctrl-C, unless its parent
+    ignores that, and end with its parent.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process, started by multiprocessing, as soon as its parent has ended, even if that
+    was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()

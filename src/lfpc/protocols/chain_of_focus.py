@@ -20,7 +20,7 @@ from lfpc.protocols.reading import (
     call_or_answer,
     crop_of,
     four_numbers,
-    is_json,
+    is_exact,
     tool_arguments,
 )
 from lfpc.protocols.released import FAILURES, filled, tool_crop, tool_size
@@ -49,7 +49,7 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first call or answer counts; a box is in pixels of the first view."""
-    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views))
+    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views), thinks=True)
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -126,9 +126,9 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    crop = crop_of(
-        four_numbers(arguments.get("bbox_2d")), views[0].size, views, exact=is_json(body)
-    )
+    numbers = four_numbers(arguments.get("bbox_2d"))
+    exact = is_exact(body, "arguments", "bbox_2d")
+    crop = crop_of(numbers, views[0].size, views, exact=exact)
     if isinstance(crop, Malformed):
         return crop
     return replace(crop, wider=crop.box.grown((WIDENED - 1) / 2))

@@ -21,7 +21,7 @@ from lfpc.protocols.reading import (
     crop_of,
     four_numbers,
     hermes_call,
-    is_json,
+    is_exact,
     tool_arguments,
 )
 from lfpc.protocols.released import (
@@ -91,7 +91,9 @@ def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: an answer anywhere wins, else the first call counts; its box is in pixels of
     the first view.
     """
-    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views), answer_wins=True)
+    return call_or_answer(
+        text, TOOL_CALL, lambda body: _read_call(body, views), answer_wins=True, thinks=True
+    )
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -127,7 +129,8 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views, exact=is_json(body))
+    exact = is_exact(body, "arguments", "bbox_2d")
+    crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views, exact=exact)
     return (
         crop
         if isinstance(crop, Malformed)

@@ -19,7 +19,9 @@ from lfpc.protocols.reading import (
     ask,
     call_or_answer,
     crop_of,
+    ends_reply,
     four_numbers,
+    is_exact,
     malformed,
     said,
 )
@@ -61,11 +63,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
     if len(views) > 1:
         answered = ANSWER.search(text)
         return (
-            said(answered.group(1))
+            said(answered.group(1), exact=ends_reply(answered))
             if answered
             else malformed(Reason.NO_ACTION, "There is no answer.")
         )
-    action = call_or_answer(text, ZOOM, lambda body: _read_zoom(body, views))
+    action = call_or_answer(text, ZOOM, lambda body: _read_zoom(body, views), thinks=True)
     return replace(action, detail=action.detail + LAST) if isinstance(action, Malformed) else action
 
 
@@ -130,7 +132,7 @@ def _read_zoom(body: str, views: Sequence[View]) -> Action:
             f"Between the zoom tags there must be one list [x1, y1, x2, y2]; there are "
             f"{len(lists)}.",
         )
-    return crop_of(four_numbers(lists[0]), views[0].size, views)
+    return crop_of(four_numbers(lists[0]), views[0].size, views, exact=is_exact(body))
 
 
 ERGO = ChatProtocol(

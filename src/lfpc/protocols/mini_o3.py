@@ -21,7 +21,7 @@ from lfpc.protocols.reading import (
     check_shape,
     crop_of,
     four_numbers,
-    is_json,
+    is_exact,
     malformed,
     read_json,
 )
@@ -76,7 +76,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first grounding or answer counts. observation_1 is the first crop,
     observation_0 the original.
     """
-    return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views))
+    return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views), thinks=True)
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -208,7 +208,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
         FRAME,
         views,
         int(numbered.group(1)) if numbered else 0,
-        exact=is_json(body),
+        exact=is_exact(body, "bbox_2d"),
     )
     return (
         crop

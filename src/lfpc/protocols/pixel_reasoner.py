@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from lfpc.boxes import Box
-from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
+from lfpc.dialogue import Action, Answer, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
@@ -23,10 +23,12 @@ from lfpc.protocols.reading import (
     boxed_answer,
     check_shape,
     crop_of,
+    ends_reply,
+    exact_if,
     four_numbers,
     hermes_call,
     inline_call_text,
-    is_json,
+    is_exact,
     malformed,
     said,
     tool_arguments,
@@ -93,9 +95,8 @@ def parse(text: str, views: Sequence[View]) -> Action:
         return malformed(
             Reason.BAD_SOURCE, f"target_image must be a number from 1 to {len(views)}."
         )
-    crop = _crop(numbers, views, target - 1)
-    exact = is_json(called.group(1))
-    return replace(crop, exact=exact) if isinstance(crop, Crop) else crop
+    exact = ends_reply(called) and is_exact(called.group(1), "arguments", "bbox_2d")
+    return exact_if(exact, _crop(numbers, views, target - 1))
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:

@@ -16,7 +16,7 @@ from lfpc.protocols.reading import (
     four_numbers,
     hermes_call,
     inline_call_text,
-    is_json,
+    is_exact,
     malformed,
     observe_tagged,
     tool_arguments,
@@ -61,7 +61,7 @@ def _read_call(body: str, shown: View) -> Action:
         return malformed(Reason.BAD_BOX, "bbox_2d must be four numbers [x1, y1, x2, y2].")
     try:
         box = Box.from_pixels(numbers, shown.size)
-        return Crop(box, emitted=numbers, exact=is_json(body))
+        return Crop(box, emitted=numbers, exact=is_exact(body, "arguments", "bbox_2d"))
     except BoxError:
         width, height = shown.size
         return malformed(

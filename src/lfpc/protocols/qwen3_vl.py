@@ -24,9 +24,12 @@ from lfpc.protocols.reading import (
     ask,
     call_text,
     crop_of,
+    ends_reply,
+    exact_if,
     four_numbers,
     from_text,
-    is_json,
+    is_closed,
+    is_exact,
     malformed,
     observe_tagged,
     read_json,
@@ -100,18 +103,20 @@ def parse(text: str, views: Sequence[View]) -> Action:
     text = text.rpartition("</think>")[2]
     called = _CALL.search(text)
     answered = ANSWER.search(text)
+    thinking = "<think>" in text
     if answered and (called is None or answered.start() < called.start()):
-        return said(answered.group(1))
+        return said(answered.group(1), exact=ends_reply(answered) and not thinking)
     if called is not None:
-        return _read_call(called.group(1) or called.group(2) or "", views)
-    if "<think>" in text:
+        tagged = called.group(1) is not None and ends_reply(called) and not thinking
+        return exact_if(tagged, _read_call(called.group(1) or called.group(2) or "", views))
+    if thinking:
         return malformed(
             Reason.NO_ACTION,
             "The thinking has no end, and there is neither a tool call nor an answer.",
         )
     bare = _FENCED.match(text)
     if bare and _is_call(bare.group(1)):
-        return _read_call(bare.group(1), views)
+        return exact_if(False, _read_call(bare.group(1), views))
     return said(text)
 
 
@@ -129,14 +134,14 @@ def _is_call(text: str) -> bool:
 
 
 def _read_call(body: str, views: Sequence[View]) -> Action:
-    calls = body.count("<function=")
-    arguments = _xml_arguments(body) if calls else tool_arguments(body, TOOL)
+    xml = "<function=" in body
+    arguments = _xml_arguments(body) if xml else tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
     picture = arguments.get("img_idx")
     if picture is not None and whole_number(picture) != 0:
         return malformed(Reason.BAD_SOURCE, "img_idx must be 0: there is one picture.")
-    exact = calls == 1 if calls else is_json(body)
+    exact = _is_exact_xml(body) if xml else is_exact(body, "arguments", "bbox_2d")
     crop = crop_of(four_numbers(arguments.get("bbox_2d")), FRAME, views, exact=exact)
     if isinstance(crop, Malformed):
         return crop
@@ -155,6 +160,21 @@ def _xml_arguments(body: str) -> dict[str, Any] | Malformed:
     if function.group(1) != TOOL:
         return malformed(Reason.UNKNOWN_TOOL, f"The only tool is {TOOL}.")
     return {name: from_text(value.strip()) for name, value in _PARAMETER.findall(function.group(2))}
+
+
+def _is_exact_xml(body: str) -> bool:
+    """Whether `body` is one closed function of closed parameters, none twice, with four numbers."""
+    function = _FUNCTION.fullmatch(body.rstrip())
+    if function is None or not is_closed(function, 2):
+        return False
+    given = list(_PARAMETER.finditer(function.group(2)))
+    values = {one.group(1): one.group(2) for one in given}
+    return (
+        len(values) == len(given)
+        and all(is_closed(one, 2) for one in given)
+        and not _PARAMETER.sub("", function.group(2)).strip()
+        and is_exact(values.get("bbox_2d", ""))
+    )
 
 
 QWEN3_VL = ChatProtocol(

@@ -8,6 +8,7 @@ its docstring.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lfpc.boxes import Box, Size
@@ -44,10 +45,10 @@ def malformed(reason: Reason, why: str) -> Malformed:
     return Malformed(reason, f"Error: {why}")
 
 
-def said(text: str) -> Action:
+def said(text: str, *, exact: bool = True) -> Action:
     """An Answer, or a Malformed if the text is empty."""
     return (
-        Answer(text.strip())
+        Answer(text.strip(), exact)
         if text.strip()
         else malformed(Reason.EMPTY_ANSWER, "The answer is empty.")
     )
@@ -78,20 +79,46 @@ def call_or_answer(
     read_call: Callable[[str], Action],
     *,
     answer_wins: bool = False,
+    thinks: bool = False,
 ) -> Action:
     """The first call or answer of a reply; with `answer_wins` an answer anywhere wins.
 
     Args:
         text: the reply.
         call: pattern of a call, whose first group goes to `read_call`.
+        thinks: whether the prompt asks for thinking between tags, which then must be closed before
+            an exact call or answer.
     """
     called = call.search(text)
     answered = ANSWER.search(text)
     if answered and (called is None or answer_wins or answered.start() < called.start()):
-        return said(answered.group(1))
+        only = called is None or answered.start() < called.start()
+        thought = not thinks or has_thought(text[: answered.start()])
+        return said(answered.group(1), exact=only and thought and ends_reply(answered))
     if called is None:
         return malformed(Reason.NO_ACTION, "There is neither a tool call nor an answer.")
-    return read_call(called.group(1))
+    thought = not thinks or has_thought(text[: called.start()])
+    return exact_if(thought and ends_reply(called), read_call(called.group(1)))
+
+
+def is_closed(tagged: re.Match[str], group: int = 1) -> bool:
+    """Whether a closing tag follows the `group` of a match."""
+    return tagged.end(group) < tagged.end()
+
+
+def ends_reply(tagged: re.Match[str]) -> bool:
+    """Whether a match is closed, and nothing follows it."""
+    return is_closed(tagged) and not tagged.string[tagged.end() :].strip()
+
+
+def has_thought(text: str) -> bool:
+    """Whether thinking that begins in `text` ends there."""
+    return text.rfind("<think>") <= text.rfind("</think>")
+
+
+def exact_if(sound: bool, action: Action) -> Action:
+    """`action`, which is not exact unless `sound`."""
+    return action if sound or isinstance(action, Malformed) else replace(action, exact=False)
 
 
 def read_json(text: str, *, repair: bool = True) -> Any:
@@ -117,13 +144,28 @@ def read_json(text: str, *, repair: bool = True) -> Any:
         raise ValueError("not JSON, nor with repair") from error
 
 
-def is_json(text: str) -> bool:
-    """Whether `text` is one value of JSON, as it stands."""
+def is_exact(text: str, *keys: str) -> bool:
+    """Whether `text` is one value of JSON as it stands, without a key twice, that holds a list of
+    four numbers under `keys`.
+    """
     try:
-        json.loads(text)
+        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return False
-    return True
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return four_numbers(value, lenient=False) is not None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
 
 
 def _repaired(text: str) -> str:

@@ -17,9 +17,11 @@ from lfpc.protocols.reading import (
     boxed_answer,
     check_shape,
     crop_of,
+    ends_reply,
+    exact_if,
     four_numbers,
     from_text,
-    is_json,
+    is_exact,
     malformed,
     read_json,
     said,
@@ -118,7 +120,7 @@ class ReplyFormat:
         called = _between(self.call).search(text)
         if self.answer[0] == BOXED:
             before = text if called is None or self.answer_wins else text[: called.start()]
-            answer, comes_first = boxed_answer(before), True
+            answer, answered, comes_first = boxed_answer(before), None, True
         else:
             answered = _between(self.answer).search(text)
             answer = answered and answered.group(1)
@@ -126,9 +128,10 @@ class ReplyFormat:
                 answered is not None and called is not None and answered.start() < called.start()
             )
         if answer is not None and (called is None or self.answer_wins or comes_first):
-            return said(answer)
+            only = called is None or comes_first
+            return said(answer, exact=only and (answered is None or ends_reply(answered)))
         if called is not None:
-            return self._read(called.group(1), views)
+            return exact_if(ends_reply(called), self._read(called.group(1), views))
         if self.free_answer:
             return said(text.rpartition("</think>")[2])
         return malformed(Reason.NO_ACTION, "There is neither a tool call nor an answer.")
@@ -170,7 +173,9 @@ class ReplyFormat:
             return malformed(Reason.BAD_SOURCE, "The call names no picture that was shown.")
         numbers = four_numbers(self._at(call, self.box), lenient=self.repair)
         frame = self._frame(views[source if source < len(views) else 0])
-        crop = crop_of(numbers, frame, views, source, exact=is_json(body))
+        crop = crop_of(
+            numbers, frame, views, source, exact=is_exact(body, *filter(None, self.box.split(".")))
+        )
         if isinstance(crop, Malformed):
             return crop
         size = views[0].size if self.coordinates == "shown" else views[0].original_size
