@@ -34,9 +34,9 @@ from lfpc.mini.dialogues import (
 from lfpc.mini.folders import BASE_SETTINGS
 from lfpc.mini.model import build_model, build_tokenizer, picture_processor
 from lfpc.mini.scenes import MARKS
-from lfpc.playing.processes import end_with_parent
 from lfpc.policies.qwen.checkpoint import load_checkpoint, save_checkpoint
 from lfpc.policies.qwen.varlen import speed_up_vision
+from lfpc.policies.spawning import end_with_parent
 from lfpc.storage.files import FolderLock, atomic_file
 
 

@@ -25,7 +25,6 @@ from lfpc.images import PICTURE_BYTES, upright_size
 from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
 from lfpc.policies.backends import Backend, Server
 from lfpc.policies.spawning import be_worker, without_main
-from lfpc.policies.spawning import end_with_parent as end_with_parent
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
