@@ -69,9 +69,10 @@ def _keep_few_pictures() -> None:
     """
     names = vars(sys.modules[first_view.__module__])
     names["_view"] = byte_cache(PICTURE_MEMORY, view_bytes)(names["_view"].__wrapped__)
-    few = byte_cache(PICTURE_MEMORY, picture_bytes)(open_picture.__wrapped__)
+    replaced = open_picture  # which is another one as soon as this module has had its turn
+    few = byte_cache(PICTURE_MEMORY, picture_bytes)(replaced.__wrapped__)
     for module in list(sys.modules.values()):
-        if getattr(module, "open_picture", None) is open_picture:
+        if getattr(module, "open_picture", None) is replaced:
             vars(module)["open_picture"] = few
 
 
