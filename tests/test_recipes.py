@@ -16,7 +16,7 @@ from environments import ROOT
 from lfpc import cli
 from lfpc.boxes import Box
 from lfpc.errors import LfpcError
-from lfpc.metrics.statistics import smallest_difference
+from lfpc.metrics.power import smallest_difference
 from lfpc.published.index import PUBLISHED
 from lfpc.samples import read_samples, write_samples
 from lfpc.training.verl.estimate import READING

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from lfpc.metrics.power import power_line, smallest_difference
 from lfpc.metrics.statistics import (
     bootstrap_interval,
     clustered_se,
@@ -17,9 +18,7 @@ from lfpc.metrics.statistics import (
     newcombe_interval,
     p_text,
     paired_difference,
-    power_line,
     sign_flip_p,
-    smallest_difference,
     wilson,
 )
 

@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from lfpc.evaluation.probes import paired
-from lfpc.metrics.statistics import holm, mcnemar, paired_difference, power_line
+from lfpc.metrics.power import power_line
+from lfpc.metrics.statistics import holm, mcnemar, paired_difference
 from lfpc.metrics.summary import Records
 from lfpc.records import EpisodeRecord
 

@@ -29,7 +29,8 @@ from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES, REPEAT, samples_of_prob
 from lfpc.evaluation.replay import replies_of
 from lfpc.evaluation.run import check_evaluation, evaluation_inputs
 from lfpc.looks import Look
-from lfpc.metrics.statistics import paired_difference, power_line
+from lfpc.metrics.power import power_line
+from lfpc.metrics.statistics import paired_difference
 from lfpc.metrics.summary import Records
 from lfpc.playing.progress import progress_bar
 from lfpc.policies.backends import Backend, backend_name

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfpc.metrics.power import smallest_difference
+
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 _CHUNK = 1_000
@@ -35,7 +37,7 @@ class Difference:
     about others."""
     smallest: float = inf
     """The smallest true difference that these pairs show with 80 % power; see
-    `smallest_difference`."""
+    `lfpc.metrics.power`."""
     over_seeds: Interval | None = None
     """Interval over pictures and training seeds; None: not several seeds. See
     `crossed_interval`."""
@@ -330,67 +332,6 @@ def paired_difference(
         if seeds is not None and len(set(seeds)) > 1
         else None,
     )
-
-
-def smallest_difference(
-    n: float,
-    *,
-    discordance: float | None = None,
-    sd: float | None = None,
-    step: float = 0.0,
-    power: float = 0.8,
-    alpha: float = 0.05,
-) -> float:
-    """The smallest true difference that `n` pairs show with probability `power`, tested at `alpha`
-    (two-sided).
-
-        of means:     delta = max((z_a + z_b) sd / sqrt(n), s^2 step)
-        of verdicts:  n delta^2 = (z_a sqrt(psi) + z_b sqrt(psi - delta^2))^2, solved for delta:
-                      delta = s max(sqrt(psi), s)
-                      s = (z_a sqrt(n) + z_b sqrt(n + z_b^2 - z_a^2)) / (n + z_b^2)
-
-    The max holds because at least delta of the verdicts, or delta / step of the means, must change:
-    a few equal differences show no small ones. Normal approximation; infinite below n = 6, because
-    five differences are never significant.
-
-    Args:
-        n: number of independent pairs; for clustered pairs their `effective_size`.
-        discordance: psi, share of pairs whose two verdicts differ, in [0, 1]. Give this or `sd`.
-        sd: standard deviation of the paired differences.
-        step: the smallest difference of a pair that is not 0, such as 1/k of k averaged verdicts.
-        power: z_b is its normal quantile.
-        alpha: z_a is the normal quantile of 1 - alpha / 2.
-    Raises:
-        ValueError: `discordance` and `sd` are both given, or neither.
-    Source: Connor 1987 (paired verdicts).
-    """
-    if (discordance is None) == (sd is None):
-        raise ValueError(
-            "the smallest difference needs either the discordance of verdicts or the sd of "
-            "differences"
-        )
-    from scipy.stats import norm
-
-    z_a = float(norm.ppf(1 - alpha / 2))
-    z_b = float(norm.ppf(power))
-    if n < 6:
-        return inf
-    s = (z_a * sqrt(n) + z_b * sqrt(n + z_b**2 - z_a**2)) / (n + z_b**2)
-    if sd is not None:
-        return max((z_a + z_b) * sd / sqrt(n), s * s * step)
-    return s * max(sqrt(discordance or 0.0), s)
-
-
-def power_line(difference: Difference, *, nats: bool = False) -> str:
-    """A sentence with the smallest difference that these pairs can show, in percentage points or
-    in nats.
-    """
-    rows = f"{difference.n} paired answers about {difference.clusters} pictures"
-    if not isfinite(difference.smallest) or (difference.smallest > 1 and not nats):
-        return f"{rows} are too few to show any difference with 80 % power"
-    least = f"{difference.smallest:.2f} nats" if nats else f"{100 * difference.smallest:.1f} points"
-    shown = f"{rows} show a difference of {least} or more with 80 % power (two-sided, 5 %)"
-    return f"{shown}; smaller ones may go unseen"
 
 
 def p_text(p: float) -> str:

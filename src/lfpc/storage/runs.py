@@ -12,7 +12,6 @@ until a run has a result, everything may. Other modules write the weights.
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from lfpc.errors import RunError
 from lfpc.storage.environment import environment
 from lfpc.storage.files import FolderLock, read_json, remove_drafts, write_json, write_text
 from lfpc.storage.journal import Journal, append_line, cut_torn_line, line_of, read_lines
+from lfpc.storage.same_config import check_same_config
 from lfpc.storage.typed import changeable_fields, config_from_plain, plain
 
 if TYPE_CHECKING:
@@ -56,9 +56,6 @@ RESULTS = {
 Inputs = Mapping[str, str]
 """What a run is computed from: name, such as "weights" -> content hash, or a model's name."""
 NO_INPUTS: Inputs = MappingProxyType({})
-LONGEST_SHOWN = 120
-"""Maximum characters of a setting in a message."""
-_UNSET = object()
 C = TypeVar("C")
 log = logging.getLogger(__name__)
 
@@ -317,7 +314,7 @@ def check_run(
         return
     before: Inputs = head.get("inputs", {})
     free = changeable_fields(type(config)) if before and inputs else frozenset[str]()
-    _check_same_config(path, head["config"], config, free - set(before) - set(inputs))
+    check_same_config(path, head["config"], config, free - set(before) - set(inputs))
     changed = [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]
     if changed:
         name = changed[0]
@@ -348,37 +345,6 @@ def has_results(path: Path, kind: Kind) -> bool:
     return False
 
 
-def _check_same_config(
-    path: Path, before: Mapping[str, Any], config: "DataclassInstance", free: frozenset[str]
-) -> None:
-    difference = _first_difference(before, config, free=free)
-    if difference is None:
-        return
-    key, was, now = difference
-    if now is _UNSET:
-        raise RunError(
-            f"{path}: the existing run has `{key}` = {json.dumps(was)}, which this version does "
-            f"not know; use the version that wrote it or another folder"
-        )
-    raise RunError(
-        f"{path}: `{key}` is {'unset' if was is _UNSET else _shown(was, now)} in the existing run "
-        f"but {_shown(now, was)} here; use the same settings or another folder"
-    )
-
-
-def _shown(value: Any, other: Any) -> str:
-    """A value in a message; of a long text the part in which it differs from `other`."""
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    beside = json.dumps(other, ensure_ascii=False) if other is not _UNSET else ""
-    pairs = enumerate(zip(text, beside, strict=False))
-    same = next((place for place, (a, b) in pairs if a != b), 0)
-    start = max(0, same - LONGEST_SHOWN // 4)
-    end = start + LONGEST_SHOWN
-    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"
-
-
 def _check_no_other_content(path: Path, kind: Kind) -> None:
     """Whether a new run may be written into a folder without one.
 
@@ -388,45 +354,3 @@ def _check_no_other_content(path: Path, kind: Kind) -> None:
     kept = [name for name in ("samples.jsonl", "results.json") if (path / name).exists()]
     if kept and kind != Kind.EVALUATION:
         raise RunError(f"{path} already holds {kept[0]}, of another command; use another folder")
-
-
-def _first_difference(
-    found: Any, wanted: Any, key: str = "", free: frozenset[str] = frozenset()
-) -> tuple[str, Any, Any] | None:
-    """(key, stored value, wanted value) of the first difference between a stored configuration and
-    `wanted`, outside the keys `free`; None if equal. A missing key has its default.
-    """
-    defaults: dict[str, Any] = {}
-    if dataclasses.is_dataclass(wanted) and not isinstance(wanted, type):
-        defaults = _defaults(wanted)
-        wanted = {each.name: getattr(wanted, each.name) for each in dataclasses.fields(wanted)}
-    if isinstance(found, dict) and isinstance(wanted, Mapping):
-        wanted = {str(name): value for name, value in wanted.items()}
-        for name in [*wanted, *(name for name in found if name not in wanted)]:
-            value = wanted.get(name, _UNSET)
-            if name in free:
-                continue
-            if name not in found and name in defaults and plain(value) == plain(defaults[name]):
-                continue
-            inner = f"{key}.{name}" if key else name
-            if difference := _first_difference(found.get(name, _UNSET), value, inner):
-                return difference
-        return None
-    if isinstance(found, list) and isinstance(wanted, list | tuple) and len(found) == len(wanted):
-        for place, pair in enumerate(zip(found, wanted, strict=True)):
-            if difference := _first_difference(*pair, f"{key}[{place}]"):
-                return difference
-        return None
-    now = plain(wanted)
-    return None if found == now else (key, found, now)
-
-
-def _defaults(config: Any) -> dict[str, Any]:
-    """The defaults of the fields of `config`."""
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(config):
-        if each.default is not dataclasses.MISSING:
-            found[each.name] = each.default
-        elif each.default_factory is not dataclasses.MISSING:
-            found[each.name] = each.default_factory()
-    return found
