@@ -11,7 +11,7 @@ from lfpc.metrics.statistics import (
     bootstrap_interval,
     clustered_se,
     clustered_wilson,
-    crossed_interval,
+    crossed_bootstrap,
     effective_size,
     holm,
     mcnemar,
@@ -156,33 +156,74 @@ def test_seeds_of_a_question_count_as_one_cluster():
 
 
 def test_the_crossed_interval_covers_when_training_runs_differ():
-    """Runs scatter by 4 points: an interval over questions alone takes their scatter for an
+    """Runs scatter by 4 points: an interval or a p over questions alone takes their scatter for an
     effect.
     """
     rng = np.random.default_rng(3)
     covered = {"questions": 0, "both": 0}
+    kept = {"questions": 0, "both": 0}
     for i in range(60):
         values = rng.normal(0, 0.04, (1, 8)) + rng.normal(0, 0.3, (200, 8))
         names = np.repeat(np.arange(200), 8).tolist()
         runs = np.tile(np.arange(8), 200).tolist()
         flat = values.ravel().tolist()
-        found = paired_difference(flat, [0.0] * len(flat), names, seeds=runs, resamples=300, seed=i)
-        covered["questions"] += found.low <= 0 <= found.high
-        covered["both"] += found.over_seeds[0] <= 0 <= found.over_seeds[1]
+        for over, seeds in (("questions", None), ("both", runs)):
+            found = paired_difference(
+                flat, [0.0] * len(flat), names, seeds=seeds, resamples=300, seed=i
+            )
+            covered[over] += found.low <= 0 <= found.high
+            kept[over] += found.p >= 0.05
     assert covered["questions"] < 40
+    assert kept["questions"] < 40
     assert 51 <= covered["both"] <= 60
+    assert 51 <= kept["both"] <= 60
+
+
+def test_p_over_training_runs_is_small_only_where_their_interval_excludes_0():
+    """Seven runs gain 20 of 100 questions, each run others, and one loses all: +5 points, which one
+    more run like the last would reverse.
+    """
+    gains = np.zeros((8, 100))
+    for run in range(7):
+        gains[run, (20 * run + np.arange(20)) % 100] = 1
+    gains[7] = -1
+    names = list(range(100)) * 8
+    runs = [run for run in range(8) for _ in range(100)]
+    flat = gains.ravel().tolist()
+    one = paired_difference(flat, [0.0] * 800, names, seeds=runs)
+    assert one.delta == pytest.approx(0.05)
+    assert one.low < 0 < one.high
+    assert one.p > 0.3
+    assert one.as_row()["seeds"] == 8
+    alone = paired_difference(flat, [0.0] * 800, names)
+    assert alone.p < 0.01
+    assert one.smallest > 5 * alone.smallest
+    assert "800 paired answers about 100 pictures under 8 training seeds show" in power_line(one)
+
+
+def test_error_of_crossed_clusters_and_seeds():
+    # picture:  p  p  q  q     deviations from the mean 0.5: +-0.5, sums by picture 0 and 0, by
+    # seed:     0  1  0  1     seed +1 and -1; V(seeds) = 2 (1 + 1) / 4^2 = 1/4,
+    # right:    1  0  1  0     V(cells) = 4/3 * 4 * 0.25 / 4^2 = 1/12: SE^2 = 0 + 1/4 - 1/12
+    assert clustered_se([1, 0, 1, 0], "ppqq", [0, 1, 0, 1]) == pytest.approx(sqrt(1 / 6))
+    assert clustered_se([1, 0, 1, 0], "ppqq") == 0
+    # seeds that agree take nothing from the error over pictures
+    assert clustered_se([1, 1, 0, 0], "ppqq", [0, 1, 0, 1]) == clustered_se([1, 1, 0, 0], "ppqq")
+    narrow = clustered_wilson([1, 0] * 50, list(range(50)) * 2)
+    wide = clustered_wilson([1] * 50 + [0] * 50, list(range(50)) * 2, [0] * 50 + [1] * 50)
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
 def test_runs_that_agree_leave_the_interval_over_questions():
     names = list(range(40)) * 3
     verdicts = [1, 0, 0, 1, 0] * 24
     runs = [0] * 40 + [1] * 40 + [2] * 40
-    crossed = crossed_interval(verdicts, names, runs)
-    assert crossed == pytest.approx(bootstrap_interval(verdicts, names), abs=0.02)
+    low, high, _ = crossed_bootstrap(verdicts, names, runs)
+    assert (low, high) == pytest.approx(bootstrap_interval(verdicts, names), abs=0.02)
     one = paired_difference(verdicts[:40], [0] * 40, names[:40], seeds=[0] * 40)
-    assert one.over_seeds is None
-    assert "over_seeds" not in one.as_row()
-    assert crossed_interval([1, 0], ["q", "q"], [0, 1]) == (-inf, inf)
+    assert one.seeds == 1
+    assert "seeds" not in one.as_row()
+    assert crossed_bootstrap([1, 0], ["q", "q"], [0, 1]) == (-inf, inf, 1.0)
 
 
 def test_p_values_are_uniform_and_intervals_cover_when_nothing_differs():

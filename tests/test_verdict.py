@@ -135,7 +135,8 @@ def test_several_training_seeds_count_as_runs_and_not_as_questions():
     noise = [dataclasses.replace(one, seed=s) for s in range(3) for one in answers(lost[s])]
     condition = condition_results({"own": own, "noise": noise})
     row = condition["probes"]["noise"]["all"]
-    assert row["low"] > 0 > row["over_seeds"][0]
+    assert row["low"] < 0 < row["high"]
+    assert row["p"] > 0.05
     assert not crop_verdict(condition).startswith("Uses its crops")
 
 

@@ -14,7 +14,7 @@ from lfpc.evaluation.differences import adjust, difference_row, field, score
 from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.probes import OWN, REPEAT, REPLAYED, paired
 from lfpc.evaluation.use import crop_use
-from lfpc.metrics.statistics import bootstrap_interval
+from lfpc.metrics.statistics import bootstrap_interval, mean_interval
 from lfpc.metrics.summary import Records, Timing, truncated_questions
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord
@@ -284,8 +284,10 @@ def _paired_ratio(
 
 def _mean_interval(records: Records, key: str) -> list[float | None]:
     having = [record for record in records if getattr(record, key) is not None]
-    interval = bootstrap_interval(
-        [getattr(record, key) for record in having], [record.cluster for record in having]
+    interval = mean_interval(
+        [getattr(record, key) for record in having],
+        [record.cluster for record in having],
+        [record.seed for record in having],
     )
     return [value if isfinite(value) else None for value in interval]
 

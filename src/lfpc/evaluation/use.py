@@ -69,5 +69,5 @@ def same_answer(a: EpisodeRecord, b: EpisodeRecord) -> bool | None:
 
 
 def _share(pairs: Pairs, values: Sequence[float]) -> dict[str, float]:
-    low, high = clustered_wilson(values, [a.cluster for a, _ in pairs])
+    low, high = clustered_wilson(values, [a.cluster for a, _ in pairs], [a.seed for a, _ in pairs])
     return {"share": fmean(values), "low": low, "high": high, "n": len(values)}

@@ -25,8 +25,6 @@ _SHOWN = {
 def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     """Whether a model uses its crops, in one sentence; None: no probe of `SWAPPED` ran.
 
-    Where there are several training seeds, the interval is the one over questions and seeds.
-
     Args:
         condition: see `lfpc.evaluation.results.condition_results`.
     """
@@ -42,7 +40,7 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
     row = shown["all"]
     if row is None:
         return f"No verdict: no question was answered with own crops and under {probe}."
-    low, high = row.get("over_seeds") or (row["low"], row["high"])
+    low, high = row["low"], row["high"]
     pairs = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
     if low is None or high is None or row["smallest"] is None:
         return f"Too few questions to say: {pairs} about {row['clusters']} pictures."

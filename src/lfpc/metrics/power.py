@@ -60,7 +60,8 @@ def power_line(difference: "Difference", *, nats: bool = False) -> str:
     """A sentence with the smallest difference that these pairs can show, in percentage points or
     in nats.
     """
-    rows = f"{difference.n} paired answers about {difference.clusters} pictures"
+    runs = f" under {difference.seeds} training seeds" if difference.seeds > 1 else ""
+    rows = f"{difference.n} paired answers about {difference.clusters} pictures{runs}"
     if not isfinite(difference.smallest) or (difference.smallest > 1 and not nats):
         return f"{rows} are too few to show any difference with 80 % power"
     least = f"{difference.smallest:.2f} nats" if nats else f"{100 * difference.smallest:.1f} points"

@@ -2,7 +2,7 @@
 
 Values about one picture (several questions, rotations of one, repeats with other seeds) are one
 cluster: they are not independent evidence. Intervals are at 95 % and generalise to other pictures
-of the same kind; those of `crossed_interval` to other training runs too. Functions import
+of the same kind; where `seeds` names several training runs, to other runs too. Functions import
 `scipy.stats` when called, because it loads slowly.
 """
 
@@ -24,7 +24,9 @@ _CHUNK = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """mean(a - b) of paired values, with its interval and the p-value of "no difference"."""
+    """mean(a - b) of paired values, with its interval and the p-value of "no difference": over
+    pictures, and over training seeds if there are several.
+    """
 
     delta: float
     low: float
@@ -38,12 +40,11 @@ class Difference:
     smallest: float = inf
     """The smallest true difference that these pairs show with 80 % power; see
     `lfpc.metrics.power`."""
-    over_seeds: Interval | None = None
-    """Interval over pictures and training seeds; None: not several seeds. See
-    `crossed_interval`."""
+    seeds: int = 1
+    """Number of training seeds."""
 
     def as_row(self) -> dict[str, Any]:
-        """The fields for JSON, with None for infinity and NaN; "over_seeds" if there is one."""
+        """The fields for JSON, with None for infinity and NaN; "seeds" if there are several."""
         values = {
             "delta": self.delta,
             "low": self.low,
@@ -55,7 +56,7 @@ class Difference:
             **{k: v if isfinite(v) else None for k, v in values.items()},
             "n": self.n,
             "clusters": self.clusters,
-            **({"over_seeds": list(self.over_seeds)} if self.over_seeds else {}),
+            **({"seeds": self.seeds} if self.seeds > 1 else {}),
         }
 
 
@@ -87,25 +88,51 @@ def _by_cluster(values: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, F
     return sums, np.bincount(index, minlength=len(numbers)).astype(np.float64)
 
 
-def clustered_se(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Standard error of the mean when values of a cluster are dependent.
+def clustered_se(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+) -> float:
+    """Standard error of the mean when values of a cluster are dependent, and those of a seed.
 
-        SE = sqrt(G / (G - 1) * sum_c (sum_{i in c} (x_i - mean))^2) / n
+        SE = sqrt(V(clusters))
+        SE = sqrt(V(clusters) + V(seeds) - V(cells))     of several seeds, at least the one above
+        V(groups) = G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2 / n^2
 
     With one value per cluster this is the usual std / sqrt(n). Infinite below two clusters.
 
     Args:
         values: x, n numbers.
         clusters: the cluster of each value, G distinct ones.
-    Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640) for evaluations of language models.
+        seeds: the training seed of each value; None: one training run. A cell is the values of one
+            cluster under one seed.
+    Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640) for evaluations of language models;
+    Cameron, Gelbach and Miller 2011 for clusters that cross.
     """
     x = np.asarray(values, dtype=float)
-    sums, _ = _by_cluster(x - x.mean() if len(x) else x, clusters)
-    groups = len(sums)
-    return inf if groups < 2 else sqrt(groups / (groups - 1) * float((sums**2).sum())) / len(x)
+
+    def variance(groups: Sequence[Hashable]) -> float:
+        sums, _ = _by_cluster(x - x.mean() if len(x) else x, groups)
+        n = len(sums)
+        return inf if n < 2 else n / (n - 1) * float((sums**2).sum()) / len(x) ** 2
+
+    over_clusters = variance(clusters)
+    if over_clusters == inf or not (runs := _several(seeds)):
+        return sqrt(over_clusters)
+    cells = list(zip(clusters, runs, strict=True))
+    return sqrt(max(over_clusters, over_clusters + variance(runs) - variance(cells)))
 
 
-def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def _several(seeds: Sequence[Hashable] | None) -> Sequence[Hashable] | None:
+    """`seeds`, if there are several."""
+    return seeds if seeds is not None and len(set(seeds)) > 1 else None
+
+
+def effective_size(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+) -> float:
     """Effective sample size: the number of independent values that estimate the mean as precisely,
     at most n.
 
@@ -119,11 +146,16 @@ def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> flo
     independent = float(np.var(values, ddof=1)) / n if n > 1 else 0.0
     if groups < 2 or independent == 0:
         return groups
-    return n / max(1.0, clustered_se(values, clusters) ** 2 / independent)
+    return n / max(1.0, clustered_se(values, clusters, seeds) ** 2 / independent)
 
 
-def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
-    """Wilson interval of a mean of clustered zeros and ones.
+def clustered_wilson(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+) -> Interval:
+    """Wilson interval of a mean of clustered zeros and ones, over training seeds if there are
+    several.
 
     The Wilson interval of p at n = `effective_size`. With one value per cluster this is `wilson`.
     Source: Korn and Graubard 1998.
@@ -133,7 +165,7 @@ def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> I
     from scipy.stats import norm
 
     p = float(np.mean(values))
-    size = effective_size(values, clusters)
+    size = effective_size(values, clusters, seeds)
     z = float(norm.ppf(0.975))
     centre = p + z * z / (2 * size)
     spread = z * sqrt(p * (1 - p) / size + z * z / (4 * size * size))
@@ -210,27 +242,32 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def crossed_interval(
+def crossed_bootstrap(
     values: Sequence[float],
     clusters: Sequence[Hashable],
     seeds: Sequence[Hashable],
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> Interval:
-    """Percentile interval of the mean over resampled clusters and resampled training seeds.
+) -> tuple[float, float, float]:
+    """Percentile interval of the mean over resampled clusters and resampled training seeds, and the
+    p-value of "the mean is 0" at which that interval would end at 0.
 
         mean* = sum_cs w_c v_s S_cs / sum_cs w_c v_s m_cs,   w, v multinomial, independent
+        p     = min(1, 2 (1 + min(#{mean* <= 0}, #{mean* >= 0})) / (1 + R)),   R = resamples
 
     S_cs, m_cs: sum and number of the values of cluster c under seed s. With few seeds it is rough:
-    three have ten distinct resamples. Infinite below two clusters or two seeds. Source: Owen 2007,
-    the pigeonhole bootstrap.
+    three have ten distinct resamples. Infinite, and p = 1, below two clusters or two seeds.
+
+    Returns:
+        (low, high, p).
+    Source: Owen 2007, the pigeonhole bootstrap; Davison and Hinkley 1997 for the added ones.
     """
     x = np.asarray(values, dtype=float)
     rows = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     columns = {name: i for i, name in enumerate(dict.fromkeys(seeds))}
     if len(rows) < 2 or len(columns) < 2:
-        return -inf, inf
+        return -inf, inf, 1.0
     place = ([rows[name] for name in clusters], [columns[name] for name in seeds])
     sums = np.zeros((len(rows), len(columns)))
     counts = np.zeros_like(sums)
@@ -245,8 +282,21 @@ def crossed_interval(
         means[start : start + size] = (pictures @ sums * runs).sum(1) / (
             pictures @ counts * runs
         ).sum(1)
-    low, high = np.nanquantile(means, (0.025, 0.975))
-    return float(low), float(high)
+    means = means[~np.isnan(means)]  # NaN: the drawn clusters have no value under the drawn seeds
+    low, high = np.quantile(means, (0.025, 0.975))
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    return float(low), float(high), min(1.0, 2 * (1 + beyond) / (1 + len(means)))
+
+
+def mean_interval(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
+) -> Interval:
+    """Bootstrap interval of a mean over clusters, and over training seeds if there are several."""
+    if runs := _several(seeds):
+        return crossed_bootstrap(values, clusters, runs)[:2]
+    return bootstrap_interval(values, clusters)
 
 
 def sign_flip_p(
@@ -287,7 +337,8 @@ def paired_difference(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Difference:
-    """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value.
+    """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value; of several
+    training seeds, both from the `crossed_bootstrap`.
 
     Verdicts whose differences are all equal have the `newcombe_interval` in place of a bootstrap
     of width 0: eight questions without a change do not show that none would change.
@@ -308,9 +359,12 @@ def paired_difference(
     groups = len(set(names))
     if groups < 2:
         return Difference(float(np.mean(d)) if d else nan, -inf, inf, 1.0, len(d), groups)
-    low, high = bootstrap_interval(d, names, resamples=resamples, seed=seed)
-    p = sign_flip_p(d, names, resamples=resamples, seed=seed)
-    size = effective_size(d, names)
+    if runs := _several(seeds):
+        low, high, p = crossed_bootstrap(d, names, runs, resamples=resamples, seed=seed)
+    else:
+        low, high = bootstrap_interval(d, names, resamples=resamples, seed=seed)
+        p = sign_flip_p(d, names, resamples=resamples, seed=seed)
+    size = effective_size(d, names, runs)
     verdicts = {-1.0, 0.0, 1.0}.issuperset(d)
     if len(set(d)) == 1 and {0.0, 1.0}.issuperset([*a, *b]):
         low, high = newcombe_interval(a, b, size)
@@ -328,9 +382,7 @@ def paired_difference(
         len(d),
         groups,
         smallest_difference(size, **spread),
-        crossed_interval(d, names, seeds, resamples=resamples, seed=seed)
-        if seeds is not None and len(set(seeds)) > 1
-        else None,
+        len(set(runs or (0,))),
     )
 
 

@@ -123,20 +123,24 @@ def accuracy_of(records: Records) -> Summary:
     """n, accuracy, accuracy_ci, accuracy_stderr of `records`."""
     scores = [record.score for record in records]
     clusters = [record.cluster for record in records]
+    seeds = [record.seed for record in records]
     return {
         "n": len(records),
-        **mean_with_error("accuracy", scores, clusters),
-        "accuracy_ci": list(clustered_wilson(scores, clusters)),
+        **mean_with_error("accuracy", scores, clusters, seeds),
+        "accuracy_ci": list(clustered_wilson(scores, clusters, seeds)),
     }
 
 
 def mean_with_error(
-    name: str, values: Sequence[float], clusters: Sequence[Hashable]
+    name: str,
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    seeds: Sequence[Hashable] | None = None,
 ) -> dict[str, float | None]:
     """A mean under `name` and its clustered standard error under `name_stderr`; None with too few
     values.
     """
-    error = clustered_se(values, clusters) if values else None
+    error = clustered_se(values, clusters, seeds) if values else None
     return {
         name: fmean(values) if values else None,
         f"{name}_stderr": error if error is not None and isfinite(error) else None,

@@ -269,14 +269,12 @@ def area_records(by_budget: Sequence[Records], budgets: Mapping[str, int]) -> li
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The planned comparisons; the interval over questions and seeds where there are several
-    seeds.
-    """
+    """The planned comparisons."""
     return Table(
         "planned",
         "Planned comparisons",
-        "In points, paired by question and seed; 95 % interval over questions and training seeds; "
-        "permutation p, adjusted for the number of rows (Holm). area: accuracy over all budgets, "
+        "In points, paired by question and seed; 95 % interval and p over questions and training "
+        "seeds, p adjusted for the number of rows (Holm). area: accuracy over all budgets, "
         "as the share of the largest area under its curve against the logarithm of the budget.",
         (
             "left \u2212 right",
@@ -293,12 +291,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[str]:
-    low, high = row.get("over_seeds") or (row["low"], row["high"])
     yield f"{row['left_arm']} \u2212 {row['right_arm']}"
     yield METRIC_NAMES.get(row["metric"], str(row["metric"]))
     yield str(row["budget"] or "all")
     yield number(100 * row["left"])
     yield number(100 * row["right"])
-    yield points({**row, "low": low, "high": high})
+    yield points(row)
     yield p_value(row["p_holm"])
     yield number(row["n"], 0)

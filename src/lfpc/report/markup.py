@@ -21,7 +21,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "lost under noise",
         "shows a crop",
         "IoU",
-        "crop area",
+        "crop area, median",
         "visual tokens",
         "seconds alone",
     )
@@ -38,17 +38,10 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         for arm, budget, found in conditions(results)
     ]
     text = markdown(columns, rows, left=2)
-    comparisons = results.get("comparisons")
-    if not comparisons:
-        return text
-    text += "\n" + table_markdown(
-        difference_table(
-            "differences",
-            "Differences",
-            comparisons.get("differences", ()),
-            results_namer(results),
-        )
-    )
+    comparisons = results.get("comparisons", {})
+    if rows := comparisons.get("differences"):
+        table = difference_table("differences", "Differences", rows, results_namer(results))
+        text += "\n" + table_markdown(table)
     ratios = comparisons.get("ratios", {})
     names = {
         "visual_tokens": "visual tokens",

@@ -24,7 +24,6 @@ from lfpc.report.cells import (
 from lfpc.report.names import Namer, results_namer, split_budget
 from lfpc.report.numbers import (
     NOTHING,
-    bracketed,
     nats,
     number,
     p_value,
@@ -332,11 +331,7 @@ def category_table(results: Mapping[str, Any], name: Namer) -> Table:
 def difference_table(
     file: str, title: str, differences: Sequence[Mapping[str, Any]], name: Namer
 ) -> Table:
-    """Planned comparisons, each with a link to the questions on which the two sides differ.
-
-    With several training seeds there is a second interval, over questions and seeds.
-    """
-    several = any(row.get("over_seeds") for row in differences)
+    """Planned comparisons, each with a link to the questions on which the two sides differ."""
     rows = tuple(
         (
             Cell(
@@ -352,7 +347,6 @@ def difference_table(
                     beside=row["right"],
                 ),
             ),
-            *([Cell(bracketed(row.get("over_seeds")))] if several else []),
             Cell(p_value(row["p"])),
             Cell(p_value(row["p_holm"])),
             Cell(number(row["n"], 0)),
@@ -361,16 +355,13 @@ def difference_table(
         for row in differences
     )
     note = (
-        "In points, paired by question and seed; bootstrap interval over questions, "
-        "sign-flip permutation p, "
-        "and p adjusted for the number of rows (Holm)."
+        "In points, paired by question and seed; bootstrap interval and p over questions, and over "
+        "training seeds if there are several (of one, sign-flip permutation p); p adjusted for the "
+        "number of rows (Holm)."
     )
-    if several:
-        note += " The second interval is over questions and training seeds."
     columns = (
         "left \u2212 right",
         "difference",
-        *(["over seeds too"] if several else []),
         "p",
         "p, adjusted",
         "pairs",
