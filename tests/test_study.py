@@ -1,7 +1,8 @@
 """The study at its smallest, and its measures by hand."""
 
 import json
-from math import log
+from dataclasses import replace
+from math import inf, log, nan
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +10,7 @@ import pytest
 from in_turn import in_turn
 from reports import made_up_record
 
-from lfpc.errors import ConfigError
+from lfpc.errors import ConfigError, LfpcError
 from lfpc.mini.arms import GROUPS, Data
 from lfpc.mini.config import StudyConfig
 
@@ -35,10 +36,59 @@ def test_the_area_weighs_budgets_by_their_logarithm():
     assert {one.sample.id for one in area_records(by_budget, BUDGETS)} == {"r"}
 
 
-@pytest.mark.parametrize("wrong", [{"first_seed": -1}, {"budgets": (64, 25)}, {"seeds": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first_seed": -1},
+        {"budgets": (64, 25)},
+        {"budgets": (0, 64)},
+        {"seeds": 0},
+        {"ladder": (25, 256)},
+        {"ladder": (256, 3)},
+        {"learning_rate": -1.0},
+        {"learning_rate": nan},
+        {"learning_rate": inf},
+    ],
+)
 def test_impossible_values_are_refused_before_anything_runs(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         StudyConfig(**wrong)
+
+
+def test_a_folder_is_continued_only_by_the_same_study(tmp_path, monkeypatch):
+    """Everything was trained, so nothing but these checks would read the settings again."""
+    from lfpc.mini.study import study
+
+    monkeypatch.setattr("lfpc.mini.trials.run_jobs", in_turn)
+    config = StudyConfig(
+        out=tmp_path,
+        group="laziness",
+        seeds=1,
+        steps=1,
+        questions=2,
+        budgets=(25, 64),
+        ladder=(256, 25),
+        train_samples=4,
+        hard_samples=4,
+    )
+    study(config, progress=False)
+    before = (tmp_path / "results.json").read_text()
+    for change, says in (
+        ({"learning_rate": 1e-4}, "`learning_rate` is 0.0003 in the existing run but 0.0001 here"),
+        ({"split": "wide-large"}, "questions of lfpc-mini/wide-test, not of lfpc-mini/wide-large"),
+        ({"questions": 1}, "wide-test holds 2 samples, not 1; ask for 2 or more"),
+        ({"train_samples": 6}, "wide holds 4 samples, not 6; ask for 4, or use another folder"),
+    ):
+        with pytest.raises(LfpcError) as refused:
+            study(replace(config, **change), progress=False)
+        assert says in str(refused.value)
+    assert (tmp_path / "results.json").read_text() == before
+    assert study(replace(config, questions=3), progress=False).is_file()
+    for run in (tmp_path / "seed100").glob("*/checkpoints/*"):  # as of a run that kept the last
+        if run.name == "step-000001":
+            run.rename(run.with_name("step-000004"))
+    with pytest.raises(LfpcError, match="was trained without keeping step-000001"):
+        study(replace(config, steps=4, group="laziness"), progress=False)
 
 
 @pytest.mark.parametrize("steps", [1, 9, 80])

@@ -274,15 +274,15 @@ def crossed_bootstrap(
     np.add.at(sums, place, x)
     np.add.at(counts, place, 1.0)
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    totals = np.empty((resamples, 2))
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
         pictures = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size)
         runs = rng.multinomial(len(columns), np.full(len(columns), 1 / len(columns)), size)
-        means[start : start + size] = (pictures @ sums * runs).sum(1) / (
-            pictures @ counts * runs
-        ).sum(1)
-    means = means[~np.isnan(means)]  # NaN: the drawn clusters have no value under the drawn seeds
+        totals[start : start + size, 0] = (pictures @ sums * runs).sum(1)
+        totals[start : start + size, 1] = (pictures @ counts * runs).sum(1)
+    totals = totals[totals[:, 1] > 0]  # the drawn clusters may have no value under the drawn seeds
+    means = totals[:, 0] / totals[:, 1]
     low, high = np.quantile(means, (0.025, 0.975))
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     return float(low), float(high), min(1.0, 2 * (1 + beyond) / (1 + len(means)))

@@ -5,11 +5,17 @@ command line.
 import os
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from lfpc.errors import ConfigError
+from lfpc.images import check_budget
 from lfpc.options import NotAnOption
+from lfpc.selection.config import SelectConfig
+
+FACTOR = 28
+"""Side of the miniature's visual tokens, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,10 @@ class ArmsConfig:
             value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise ConfigError(f"`{name}` must be at least 1, got {value}")
+        if not 0 <= self.learning_rate < inf:
+            raise ConfigError(f"`learning_rate` must be at least 0, got {self.learning_rate}")
+        SelectConfig(ladder=self.ladder)
+        check_budget(self.ladder[-1], FACTOR, "the last budget of `ladder`")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,6 +89,11 @@ class DemoConfig(ArmsConfig):
     seed: int = 0
     """Training seed."""
 
+    def __post_init__(self) -> None:
+        super(DemoConfig, self).__post_init__()
+        if self.seed < 0:
+            raise ConfigError(f"`seed` must be at least 0, got {self.seed}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyConfig(ArmsConfig):
@@ -109,6 +124,7 @@ class StudyConfig(ArmsConfig):
             raise ConfigError(f"`first_seed` must be at least 0, got {self.first_seed}")
         if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
             raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
+        check_budget(self.budgets[0], FACTOR, "the first budget of `budgets`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

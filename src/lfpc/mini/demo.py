@@ -14,7 +14,6 @@ from lfpc.episode import Game, Policy, episode
 from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES
-from lfpc.evaluation.protocol import prompt_hash
 from lfpc.evaluation.stored import update_results
 from lfpc.evaluation.timing import read_timings, time_by_turns, write_timings
 from lfpc.looks import original_look
@@ -39,7 +38,6 @@ from lfpc.report.reading import read_runs
 from lfpc.report.strip import episode_strip
 from lfpc.samples import Sample
 from lfpc.storage.files import FolderLock, write_text
-from lfpc.storage.runs import Kind, check_formats, check_run
 from lfpc.training.state import checkpoint_folder
 
 BUDGETS = {"small": 25, "middle": 64, "full": 256}
@@ -65,12 +63,10 @@ def demo(config: DemoConfig, *, progress: bool = True) -> Path:
 def _demo(config: DemoConfig, *, progress: bool) -> Path:
     base, data = config.base or base_checkpoint(), config.out / "data"
     trials = _trials(config, base)
-    check_formats(config.out)
-    for run in trials.runs.values():  # before anything is written
-        check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
+    trials.check(config.split)
+    questions = write_split(data / config.split, config.split, config.questions)
     _print("data and resolution selection", progress)
     select_budgets(data, config.counts, base, config, label="lfpc demo", progress=progress)
-    questions = write_split(data / config.split, config.split, config.questions)
     _print(f"train and evaluate {', '.join(DEMO)}", progress)
     known = trials.run(questions, config.parallel, label="lfpc demo", progress=progress)
     _print("seconds per question, one at a time", progress)

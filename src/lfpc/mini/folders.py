@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfpc.errors import CheckpointError, ConfigError
+from lfpc.errors import CheckpointError, ConfigError, SampleError
 from lfpc.images import CropRules
 from lfpc.mini.scenes import (
     EASY,
@@ -67,19 +67,31 @@ def base_checkpoint() -> Path:
     return folder
 
 
+def source_of(split: str) -> str:
+    """The `source` of a split's samples."""
+    return f"lfpc-mini/{split}"
+
+
 def write_split(
-    folder: Path, split: str, count: int, *, relations: float = RELATIONS
+    folder: Path, split: str, count: int, *, relations: float = RELATIONS, more: bool = True
 ) -> list[Sample]:
     """Write the first `count` samples of `split` as a samples folder; existing pictures are kept.
+    With `more`, samples may be added to those that are there.
 
     Raises:
         ConfigError: unknown split.
-        SampleError: `folder` holds other samples.
+        SampleError: `folder` holds other samples, or another number.
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
-    if (folder / SAMPLES_FILE).is_file() and len(there := read_samples(folder)) == count:
+    there = read_samples(folder) if (folder / SAMPLES_FILE).is_file() else []
+    if len(there) == count:
         return there
+    if len(there) > count or (there and not more):
+        raise SampleError(
+            f"{folder} holds {len(there)} samples, not {count}; ask for {len(there)}"
+            f"{' or more' if more else ''}, or use another folder"
+        )
     with ThreadPoolExecutor(2) as pool:
         samples = list(
             pool.map(lambda index: _write_sample(folder, split, index, relations), range(count))
@@ -104,7 +116,7 @@ def _write_sample(folder: Path, split: str, index: int, relations: float) -> Sam
         answer=question.answer,
         boxes=question.boxes,
         category=question.category,
-        source=f"lfpc-mini/{split}",
+        source=source_of(split),
     )
 
 

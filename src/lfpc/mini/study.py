@@ -21,7 +21,7 @@ from lfpc.metrics.summary import Records
 from lfpc.mini.arms import GROUPS, Data
 from lfpc.mini.config import StudyConfig
 from lfpc.mini.folders import base_checkpoint, write_split
-from lfpc.mini.trials import Asked, Trials, arm_run, select_budgets
+from lfpc.mini.trials import SELECTED, Asked, Trials, arm_run, select_budgets
 from lfpc.records import EpisodeRecord
 from lfpc.report.cells import METRIC_NAMES, Cell, Table
 from lfpc.report.markup import results_markdown, table_markdown
@@ -109,9 +109,11 @@ def study(config: StudyConfig, *, progress: bool = True) -> Path:
 
 def _study(config: StudyConfig, *, progress: bool) -> Path:
     base = config.base or base_checkpoint()
-    folders = _data(config, base, progress=progress)
-    questions = write_split(config.out / "data" / config.split, config.split, config.questions)
+    folders = data_folders(config)
     trials = _trials(config, base, folders)
+    trials.check(config.split)
+    questions = write_split(config.out / "data" / config.split, config.split, config.questions)
+    _write_data(config, base, folders, progress=progress)
     known = trials.run(questions, config.parallel, label="lfpc study", progress=progress)
     results = update_results(config.out, known=known)
     rows = compared(trials, known, planned(config))
@@ -123,14 +125,21 @@ def _study(config: StudyConfig, *, progress: bool) -> Path:
     )
 
 
-def _data(config: StudyConfig, base: Path, *, progress: bool) -> dict[Data, Path]:
-    """Folders of samples with the base's budgets, and with budgets one level off."""
+def data_folders(config: StudyConfig) -> dict[Data, Path]:
+    """Folders of training samples."""
+    easy, hard = (config.out / "data" / split / SELECTED for split in ("wide", "wide-hard"))
+    beside: tuple[Data, ...] = ("lower", "higher", "some-full")
+    return {"selected": easy, "hard": hard, **{name: easy.with_name(name) for name in beside}}
+
+
+def _write_data(
+    config: StudyConfig, base: Path, folders: Mapping[Data, Path], *, progress: bool
+) -> None:
+    """Write samples with the base's budgets, and with budgets one level off."""
+    label = "lfpc study, selection"
     data = config.out / "data"
-    selected = select_budgets(
-        data, config.counts, base, config, label="lfpc study, selection", progress=progress
-    )
-    easy, hard = selected["wide"], selected["wide-hard"]
-    samples = read_samples(easy)
+    select_budgets(data, config.counts, base, config, label=label, progress=progress)
+    samples = read_samples(folders["selected"])
     ladder = config.ladder
 
     def moved(by: int) -> list[Sample]:
@@ -150,12 +159,9 @@ def _data(config: StudyConfig, base: Path, *, progress: bool) -> dict[Data, Path
             for one, at_full in zip(samples, full, strict=True)
         ],
     }
-    folders: dict[Data, Path] = {"selected": easy, "hard": hard}
     for name, some in variants.items():
-        folders[name] = easy.with_name(name)
         if not (folders[name] / SAMPLES_FILE).is_file():
             write_samples(some, folders[name])
-    return folders
 
 
 def _trials(config: StudyConfig, base: Path, folders: Mapping[Data, Path]) -> Trials:

@@ -7,9 +7,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lfpc.errors import RunError
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.places import Known
 from lfpc.evaluation.probes import OWN
+from lfpc.evaluation.protocol import prompt_hash
 from lfpc.evaluation.run import (
     ProbeRun,
     check_evaluation,
@@ -19,7 +21,7 @@ from lfpc.evaluation.run import (
 from lfpc.metrics.summary import Records
 from lfpc.mini.arms import Arm, Data
 from lfpc.mini.config import ArmsConfig
-from lfpc.mini.folders import BASE_SETTINGS, CROPS, write_split
+from lfpc.mini.folders import BASE_SETTINGS, CROPS, source_of, write_split
 from lfpc.playing.jobs import Job, bar_over_files, run_jobs
 from lfpc.policies.identity import model_identity
 from lfpc.policies.loading import load_policy
@@ -32,7 +34,15 @@ from lfpc.run_samples import sample_hashes
 from lfpc.samples import SAMPLES_FILE, Sample, read_samples, write_samples
 from lfpc.selection.config import SelectConfig
 from lfpc.selection.run import ANSWERS_FILE, ANSWERS_FOLDER, select
-from lfpc.storage.runs import EPISODES_FILE, METRICS_FILE, Kind, check_run, is_run, read_run
+from lfpc.storage.runs import (
+    EPISODES_FILE,
+    METRICS_FILE,
+    Kind,
+    check_formats,
+    check_run,
+    is_run,
+    read_run,
+)
 from lfpc.training.config import TrainConfig
 from lfpc.training.local import train
 from lfpc.training.state import checkpoint_folder
@@ -87,6 +97,34 @@ class Trials:
             max_new_tokens=BASE_SETTINGS.max_new_tokens,
             seed=one.seed,
         )
+
+    def check(self, split: str) -> None:
+        """Check that what `out` holds can be continued, before anything is written.
+
+        Args:
+            split: split of the questions.
+        Raises:
+            RunError: it was trained with other settings, lacks checkpoints that are evaluated, or
+                holds answers to the questions of another split.
+        """
+        check_formats(self.out)
+        for run in self.runs.values():
+            check_run(run.out, Kind.TRAIN, run, inputs={"prompts": prompt_hash(run.chat)})
+        for one in self.asked:
+            run = self.runs.get((one.after, one.seed))
+            trained = run is not None and checkpoint_folder(run.out, run.steps).is_dir()
+            if run and trained and not one.checkpoint.is_dir():
+                raise RunError(
+                    f"{run.out} was trained without keeping {one.checkpoint.name}, which is "
+                    f"evaluated here; use another `out`"
+                )
+        file = self.out / SAMPLES_FILE
+        asked = read_samples(file) if file.is_file() else []
+        if other := {one.source for one in asked} - {source_of(split)}:
+            raise RunError(
+                f"{self.out} holds answers to questions of {min(other)}, not of "
+                f"{source_of(split)}; use the same `split`, or another `out`"
+            )
 
     def run(
         self, questions: Sequence[Sample], processes: int, *, label: str, progress: bool
@@ -185,7 +223,7 @@ def select_budgets(
     files: dict[Path, tuple[int, float]] = {}
     for split, count in counts.items():
         chosen = data / split / SELECTED
-        samples = write_split(data / split, split, count)
+        samples = write_split(data / split, split, count, more=False)  # all were trained on
         rules = _selection_rules(base, config)
         check_run(chosen, Kind.SELECTION, rules, inputs=model_identity(str(base)))
         if not _is_selected(chosen, samples):
