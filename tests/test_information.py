@@ -86,3 +86,5 @@ def test_only_the_tools_term_changes_and_only_where_it_was_paid() -> None:
     assert pay_for_information([], [], Sees(0.5, 0.5), config, seed=0) == []
     with pytest.raises(ConfigError, match="must be crop or information, got 'looks'"):
         RewardConfig(pay="looks")
+    with pytest.raises(ConfigError, match=r"--reward.margin must be at least 0, got -1"):
+        RewardConfig(pay="information", margin=-1.0)

@@ -30,7 +30,7 @@ from lfpc.policies.sampling import Sampling
 from lfpc.policies.settings import read_settings
 from lfpc.policies.transformers import TransformersPolicy
 from lfpc.protocols.qwen2_5_vl import QWEN2_5_VL
-from lfpc.rewards import RewardTerms
+from lfpc.rewards import RewardConfig, RewardTerms
 from lfpc.samples import read_samples, write_samples
 from lfpc.storage.runs import RunFolder
 from lfpc.training import local
@@ -726,3 +726,22 @@ def test_a_failure_while_episodes_are_played_loses_no_finished_step(base, tmp_pa
     train(whole, progress=False, reward=early_tokens)
     a, b = (weights(checkpoint_folder(one.out, 3)) for one in (run, whole))
     assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_a_validation_is_paid_as_the_steps_are(base, tmp_path, monkeypatch):
+    """With pay="information" the best checkpoint is that of the reward that was trained."""
+    monkeypatch.setattr(
+        "lfpc.training.trainer.pay_for_information",
+        lambda episodes, terms, *rules, seed: [replace(one, tool=0.25) for one in terms],
+    )
+    run = config(
+        base,
+        tmp_path / "run",
+        steps=1,
+        validation=base / "data",
+        validate_every=1,
+        reward=RewardConfig(pay="information"),
+    )
+    train(run, progress=False, reward=lambda played: RewardTerms(tool=0.5))
+    (row,) = RunFolder(run.out).metrics()
+    assert (row["reward"], row["validation_reward"]) == (0.25, 0.25)

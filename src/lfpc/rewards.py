@@ -82,7 +82,8 @@ class RewardConfig:
                 raise ConfigError(f"`reward.{name}` must lie in [0, 1], got {getattr(self, name)}")
         if self.repeat_iou is not None and not 0 < self.repeat_iou <= 1:
             raise ConfigError(f"`reward.repeat_iou` must lie in (0, 1], got {self.repeat_iou}")
-        for name in ("new_pixels", "length_cost", "free_tokens", "crop_cost", "area_cost"):
+        least_0 = ("margin", "new_pixels", "length_cost", "free_tokens", "crop_cost", "area_cost")
+        for name in least_0:
             if not getattr(self, name) >= 0:
                 option = f"--reward.{name.replace('_', '-')}"
                 raise ConfigError(f"{option} must be at least 0, got {getattr(self, name)}")

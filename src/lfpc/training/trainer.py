@@ -165,13 +165,17 @@ class Trainer:
         """One group per sample: its episodes, their rewards and advantages."""
         size = self.config.group_size
         episodes = self.play(self.sampler, [sample for sample in samples for _ in range(size)])
-        terms = [self.reward(played) for played in episodes]
-        if self.config.reward.pay == "information":
-            with self.learner.autocast():
-                terms = pay_for_information(
-                    episodes, terms, self.policy, self.config.reward, seed=self.config.seed
-                )
+        terms = self.rewards(episodes, self.policy)
         return groups_of(episodes, terms, size=size, scale=self.config.advantage_scale)
+
+    def rewards(self, episodes: Sequence[Episode], reader: TransformersPolicy) -> list[RewardTerms]:
+        """The rewards of episodes; `reader` reads probabilities where information is paid for."""
+        terms = [self.reward(played) for played in episodes]
+        rules = self.config.reward
+        if rules.pay == "crop":
+            return terms
+        with self.learner.autocast():
+            return pay_for_information(episodes, terms, reader, rules, seed=self.config.seed)
 
     def play(self, policy: SamplingPolicy, samples: Sequence[Sample]) -> list[Episode]:
         """One episode per sample, judged. Equal boxes are cut once."""
@@ -233,8 +237,8 @@ class Trainer:
             episodes = self.play(greedy, samples)
             with self.learner.autocast():
                 gain = gain_over_noise(episodes, reader)
-        numbers = validation_numbers(episodes, [self.reward(played) for played in episodes])
-        return numbers | {"validation_gain": gain}
+            terms = self.rewards(episodes, reader)
+        return validation_numbers(episodes, terms) | {"validation_gain": gain}
 
 
 def _seed(*parts: int) -> int:
