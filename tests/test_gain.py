@@ -152,6 +152,11 @@ def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy(run):
         for n, record in enumerate(records)
     }
     assert gain_results(records, known)["ece"] == pytest.approx(0.3)  # sure of 80 %, right in half
+    tied = {
+        key: dataclasses.replace(one, logprob=log(0.5), options=(log(0.5), log(0.5)))
+        for key, one in known.items()
+    }
+    assert gain_results(records, tied)["ece"] == pytest.approx(0)  # right as often as it is sure
 
 
 def test_prompt_logprobs_of_a_server():

@@ -364,9 +364,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _calibration_error(answers: Sequence[Readout]) -> float:
-    """Expected calibration error: the mean distance of confidence and accuracy over equal bins."""
+    """Expected calibration error: the mean distance of confidence and accuracy over equal bins.
+    Of options that tie, as coarse logits do, each is chosen as often.
+    """
     confidence = np.array([exp(max(one.options)) for one in answers])
-    right = np.array([one.logprob == max(one.options) for one in answers], dtype=float)
+    right = np.array(
+        [(one.logprob == max(one.options)) / one.options.count(max(one.options)) for one in answers]
+    )
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     return float(
         sum(abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(BINS))
