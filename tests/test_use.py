@@ -67,6 +67,23 @@ def test_questions_without_an_answer_are_neither_same_nor_changed():
     assert same_answer(made_up_record("q", said="Red."), made_up_record("q", said="red")) is True
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("B", "(B) red", True),
+        ("B", "red", True),
+        ("The answer is B.", "b", True),
+        ("A", "red", False),
+        ("A", "B. red", False),
+    ],
+)
+def test_an_option_is_the_same_answer_however_it_is_written(one, other, same):
+    said = [made_up_record("q", said=text, options=("blue", "red")) for text in (one, other)]
+    assert same_answer(*said) is same
+    own, noise = ([replace(record, tool=True)] for record in said)
+    assert crop_use({"own": own, "noise": noise})["unlooked"]["share"] == float(same)
+
+
 def test_the_view_is_printed_and_a_row_of_the_page():
     results = condition_results(PROBES)
     lines = use_lines(results)
@@ -76,8 +93,8 @@ def test_the_view_is_printed_and_a_row_of_the_page():
     page = {"conditions": {"a": {"25": results}}}
     (row,) = use_table(page, namer([("a", "25")])).rows
     texts = [cell.text for cell in row]
-    assert texts[1:3] == ["70.0 %", "30.0 %"]
-    assert [text.split(" [")[0] for text in texts[3:8]] == [
+    assert texts[1:4] == ["10", "70.0 %", "30.0 %"]
+    assert [text.split(" [")[0] for text in texts[4:9]] == [
         "50.0 %",
         "10.0 %",
         "50.0 %",
@@ -112,3 +129,6 @@ def test_questions_that_were_not_asked_without_the_tool_are_neither_known_nor_un
     ]
     use = crop_use(seeds)
     assert (use["known"]["n"], use["unknown"]["n"], use["call_gain"]["n"]) == (3, 6, 9)
+    page = {"conditions": {"a": {"25": condition_results(seeds)}}}
+    (row,) = use_table(page, namer([("a", "25")])).rows
+    assert row[1].text == "9 to 20"  # accuracy of two seeds beside the tool's worth of one

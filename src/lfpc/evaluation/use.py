@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lfpc.answers import normalise
+from lfpc.answers import answer_key
 from lfpc.evaluation.differences import difference_row
 from lfpc.evaluation.probes import NO_TOOL, paired, swapped_probe
 from lfpc.metrics.statistics import clustered_wilson
@@ -51,9 +51,10 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
         return found
     found["swapped"] = swapped
     shown = by_probe[swapped]
-    cropped = [(a, b) for a, b in paired(mine, shown) if a.tool and same_answer(a, b) is not None]
-    if cropped:
-        found["unlooked"] = _share(cropped, [float(bool(same_answer(a, b))) for a, b in cropped])
+    compared = [(pair, same_answer(*pair)) for pair in paired(mine, shown) if pair[0].tool]
+    told = [(pair, float(same)) for pair, same in compared if same is not None]
+    if told:
+        found["unlooked"] = _share([pair for pair, _ in told], [same for _, same in told])
     if alone is not None:
         asked = paired(mine, alone)
         found["known"] = difference_row([a for a, b in asked if b.score >= 0.5], shown)
@@ -62,10 +63,15 @@ def crop_use(by_probe: Mapping[str, Records], own: str = "own") -> dict[str, Any
 
 
 def same_answer(a: EpisodeRecord, b: EpisodeRecord) -> bool | None:
-    """Whether two records of a question say the same; None: one of them says nothing."""
+    """Whether two records of a question say the same, such as "B" and "(B) red"; None: one of them
+    says nothing.
+    """
     if a.failed or b.failed or a.said is None or b.said is None:
         return None
-    return normalise(a.said) == normalise(b.said)
+    if a.said == b.said:
+        return True
+    one, other = (answer_key(r.said or "", r.sample.options, r.sample.question) for r in (a, b))
+    return one == other
 
 
 def _share(pairs: Pairs, values: Sequence[float]) -> dict[str, float]:

@@ -108,11 +108,8 @@ def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
 
     def cells(arm: str, budget: str, found: Mapping[str, Any]) -> Iterable[Cell]:
         yield Cell(name(arm, budget))
-        pairs = {lost(found, probe).get("n", 0) for probe in ran if probe in found["probes"]}
         yield Cell(
-            " to ".join(number(n, 0) for n in sorted({min(pairs), max(pairs)}))
-            if pairs
-            else NOTHING
+            _range([lost(found, probe).get("n", 0) for probe in ran if probe in found["probes"]])
         )
         for probe in ran:
             text = points(lost(found, probe)) + share(incomplete(found, probe))
@@ -138,6 +135,12 @@ def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
         ("condition", "pairs", *(probe_name(probe) for probe in ran)),
         rows,
     )
+
+
+def _range(counts: Sequence[int]) -> str:
+    """The smallest and the largest of some counts."""
+    ends = sorted({min(counts), max(counts)}) if counts else ()
+    return " to ".join(number(n, 0) for n in ends) or NOTHING
 
 
 def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
@@ -173,7 +176,9 @@ def use_table(results: Mapping[str, Any], name: Namer) -> Table:
         use, summary = one["use"], one["summary"]
         alone = one["probes"].get(NO_TOOL, {}).get("accuracy")
         first = (one.get("gain") or {"looks": {}})["looks"].get("noise", {})
+        asked = [summary["n"], *(row["n"] for row in (use.get("call_gain"), first) if row)]
         yield Cell(name(arm, budget))
+        yield Cell(_range(asked))
         yield Cell(percent(summary["accuracy"]), episodes_link(arm, budget, "right"))
         yield Cell(percent(alone))
         for key in ("call_gain", "call_harm", "unlooked"):
@@ -193,10 +198,12 @@ def use_table(results: Mapping[str, Any], name: Namer) -> Table:
         "Of all questions: wrong without the tool and right with it (gained), and the reverse "
         f"(harmed). Of questions with a crop: same answer with {shown} for the crop. Points lost "
         "that way where the answer is right without the tool, and where it is wrong. Text that "
-        "already answers before the first crop. Gain of the own crop over noise, in nats."
+        "already answers before the first crop. Gain of the own crop over noise, in nats. Fewer "
+        "answers where a seed was not asked without the tool, or only some answers have a gain."
     )
     columns = (
         "condition",
+        "answers",
         "accuracy",
         "without the tool",
         "gained",
