@@ -5,13 +5,15 @@ out/bench/results.json.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from bench.results import Result, merge, table
 from bench.side_by_side import BenchError
 from bench.task import PROMPTS, Setup
+from lfpc.cli.typed import as_typed
+from lfpc.errors import LfpcError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,19 +131,23 @@ ALONE: dict[str, Callable[[argparse.Namespace], int]] = {
 """Measurements without another side, each run by itself."""
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run; 1 if a benchmark could not be run or compared different work."""
-    options = _options()
+    options = _options(words)
     if len(options.names) == 1 and options.names[0] in ALONE:
-        return ALONE[options.names[0]](options)
+        try:
+            return ALONE[options.names[0]](options)
+        except LfpcError as error:
+            print(f"{options.names[0]}: {as_typed(str(error))}", file=sys.stderr)
+            return 1
     results: dict[str, Result] = {}
     failed = 0
     for name in options.names or BENCHMARKS:
         try:
             results[name] = BENCHMARKS[name](options)
-        except BenchError as error:
+        except (BenchError, LfpcError) as error:
             failed = 1
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{name}: {as_typed(str(error))}", file=sys.stderr)
         else:
             merge(options.out / "results.json", name, results[name])
     if results:
@@ -150,7 +156,7 @@ def main() -> int:
     return failed
 
 
-def _options() -> argparse.Namespace:
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure, side by side; ratios above 1 are in this package's favour.",
@@ -187,14 +193,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--tiny", action="store_true", help="gpu: a tiny shape, to see whether it runs"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if len(options.names) > 1 and (alone := set(options.names) & set(ALONE)):
         parser.error(f"{min(alone)} runs alone")
     if unknown := set(options.names) - {*BENCHMARKS, *ALONE}:
-        parser.error(f"unknown benchmark {min(unknown)!r}; known are {', '.join(BENCHMARKS)}")
-    if min(options.steps, options.threads) < 1 or options.warmup < 0:
-        parser.error("--steps and --threads must be at least 1, --warmup at least 0")
+        known = ", ".join((*BENCHMARKS, *ALONE))
+        parser.error(f"unknown benchmark {min(unknown)!r}; known are {known}")
+    if min(options.steps, options.threads, options.rows) < 1 or options.warmup < 0:
+        parser.error("--steps, --threads and --rows must be at least 1, --warmup at least 0")
+    if "gpu" not in options.names and (options.model or options.tiny or options.device != "auto"):
+        parser.error("--model, --device and --tiny are for gpu")
     options.out = options.out.resolve()
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"--out {options.out} is a file; name a folder")
     return options
 
 
