@@ -95,6 +95,8 @@ def test_the_gain_is_the_difference_of_log_probabilities(run):
     assert results["looks"]["noise"]["helped"] == 1
     assert results["looks"]["mean"]["delta"] == pytest.approx(0)
     assert results["looks"]["mean"]["nothing"] == 1
+    p = results["looks"]["noise"]["p"]
+    assert results["looks"]["noise"]["p_holm"] == min(1, 2 * p) > p  # the smaller of two
     assert results["logprob"] == pytest.approx(log(0.9))
     assert results["per_token"] == pytest.approx(log(0.9) / 2)
     assert "nats or more with 80 % power" in results["looks"]["noise"]["power"]

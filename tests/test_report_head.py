@@ -128,7 +128,7 @@ def test_results_are_a_row_for_each_task_and_budget_with_the_best_of_each_task_m
 
 
 def test_the_gain_of_a_crop_is_a_table():
-    row = {"delta": 0.514, "low": 0.31, "high": 0.72, "p": 0.0001, "n": 40}
+    row = {"delta": 0.514, "low": 0.31, "high": 0.72, "p": 0.0001, "p_holm": 0.02, "n": 40}
     shares = {"helped": 0.675, "nothing": 0.25, "hurt": 0.075}
     results = {"conditions": {"a": {"25": {"gain": {"looks": {"noise": row | shares}}}}}}
     (cells,) = gain_table(results, namer([("a", "25")])).rows
@@ -136,6 +136,7 @@ def test_the_gain_of_a_crop_is_a_table():
         "25 tokens: noise",
         "+0.51 [0.31, 0.72]",
         "< 0.001",
+        "0.020",
         "67.5 %",
         "25.0 %",
         "7.5 %",

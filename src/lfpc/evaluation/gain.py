@@ -23,6 +23,7 @@ import numpy as np
 from lfpc.dialogue import Answer, Context
 from lfpc.episode import episode
 from lfpc.errors import ConfigError, RunError
+from lfpc.evaluation.differences import adjust
 from lfpc.evaluation.opened import first_view
 from lfpc.evaluation.places import Evaluation, own_evaluation
 from lfpc.evaluation.probes import NO_TOOL, OWN, PROBES, REPEAT, samples_of_probe
@@ -305,20 +306,23 @@ def gain_results(records: Records, known: Mapping[tuple[str, str], Readout]) -> 
         "n": questions; "logprob" and "per_token": mean log-probability of the right answer under
         its own crop, in nats, whole and per token of the answer; "entropy": mean over the options;
         "ece": expected calibration error over the options, in [0, 1] (Naeini et al. 2015);
-        "looks": for each look a row of `Difference` with "power", "helped", "nothing" and "hurt"
-        (shares of questions), "entropy", "above_chance" (a row, at most the distance of certainty
-        from a guess; None without options) and "per_visual_token" (nats per token of the crops).
+        "looks": for each look a row of `Difference` with "p_holm" (adjusted over the looks),
+        "power", "helped", "nothing" and "hurt" (shares of questions), "entropy", "above_chance" (a
+        row, at most the distance of certainty from a guess; None without options) and
+        "per_visual_token" (nats per token of the crops).
     """
     own = [known[record.sample.id, OWN] for record in records]
     looks = list(dict.fromkeys(look for _, look in known if look != OWN))
     sure = [one for one in own if one.options]
+    rows = {look: _gain_row(records, known, look) for look in looks}
+    adjust(list(rows.values()))
     return {
         "n": len(own),
         "logprob": fmean(one.logprob for one in own),
         "per_token": fmean(one.logprob / one.tokens for one in own),
         "entropy": _mean([one.entropy for one in own]),
         "ece": _calibration_error(sure) if sure else None,
-        "looks": {look: _gain_row(records, known, look) for look in looks},
+        "looks": rows,
     }
 
 

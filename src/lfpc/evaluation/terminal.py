@@ -101,7 +101,9 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
     capped = results["entropy"] is not None
     shares = ("helped", "nothing", "hurt")
     above = ("above chance",) if capped else ()
-    lines: list[tuple[str, ...]] = [("in place of the crop", "gain, nats", "p", *above, *shares)]
+    lines: list[tuple[str, ...]] = [
+        ("in place of the crop", "gain, nats", "p (Holm)", *above, *shares)
+    ]
     for look, row in results["looks"].items():
         above = (_nats(row["above_chance"]),) if capped else ()
         lines.append((look, _nats(row), _p(row), *above, *(f"{row[key]:.0%}" for key in shares)))

@@ -151,6 +151,7 @@ def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
         yield Cell(f"{name(arm, budget)}: {probe_name(look)}")
         yield Cell(nats(row), shown if look == "noise" else "")
         yield Cell(p_value(row["p"]))
+        yield Cell(p_value(row.get("p_holm")))
         for share_of in ("helped", "nothing", "hurt"):
             yield Cell(percent(row[share_of]))
         yield Cell(number(row["n"], 0))
@@ -163,9 +164,18 @@ def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
     note = (
         "Log-probability of the right answer after the own crop, minus that with something else in "
         "its place, in nats, with its 95 % interval. A crop helped or hurt a question by more than "
-        f"{NO_GAIN} nats; else it did nothing."
+        f"{NO_GAIN} nats; else it did nothing. p is adjusted for the number of looks (Holm)."
     )
-    columns = ("in place of the crop", "gain, nats", "p", "helped", "nothing", "hurt", "questions")
+    columns = (
+        "in place of the crop",
+        "gain, nats",
+        "p",
+        "p, adjusted",
+        "helped",
+        "nothing",
+        "hurt",
+        "questions",
+    )
     return Table("gain", "Gain of a crop", note, columns, rows)
 
 
