@@ -201,6 +201,12 @@ def test_p_over_training_runs_is_small_only_where_their_interval_excludes_0():
     assert "800 paired answers about 100 pictures under 8 training seeds show" in power_line(one)
 
 
+def test_few_questions_that_agree_under_every_seed_are_no_proof():
+    # four questions can be flipped in 16 ways, 2 of which are as extreme: p is about 2 / 16
+    few = paired_difference([1.0] * 16, [0.0] * 16, [0, 1, 2, 3] * 4, seeds=[0] * 8 + [1] * 8)
+    assert few.p == pytest.approx(1 / 8, abs=0.02)
+
+
 def test_error_of_crossed_clusters_and_seeds():
     # picture:  p  p  q  q     deviations from the mean 0.5: +-0.5, sums by picture 0 and 0, by
     # seed:     0  1  0  1     seed +1 and -1; V(seeds) = 2 (1 + 1) / 4^2 = 1/4,

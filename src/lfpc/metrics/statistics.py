@@ -338,7 +338,7 @@ def paired_difference(
     seed: int = 0,
 ) -> Difference:
     """mean(a - b) with the cluster bootstrap interval and the sign-flip p-value; of several
-    training seeds, both from the `crossed_bootstrap`.
+    training seeds the interval of the `crossed_bootstrap`, and the larger of both p-values.
 
     Verdicts whose differences are all equal have the `newcombe_interval` in place of a bootstrap
     of width 0: eight questions without a change do not show that none would change.
@@ -359,11 +359,12 @@ def paired_difference(
     groups = len(set(names))
     if groups < 2:
         return Difference(float(np.mean(d)) if d else nan, -inf, inf, 1.0, len(d), groups)
+    p = sign_flip_p(d, names, resamples=resamples, seed=seed)
     if runs := _several(seeds):
-        low, high, p = crossed_bootstrap(d, names, runs, resamples=resamples, seed=seed)
+        low, high, over_seeds = crossed_bootstrap(d, names, runs, resamples=resamples, seed=seed)
+        p = max(p, over_seeds)  # a bootstrap alone takes two questions that agree for proof
     else:
         low, high = bootstrap_interval(d, names, resamples=resamples, seed=seed)
-        p = sign_flip_p(d, names, resamples=resamples, seed=seed)
     size = effective_size(d, names, runs)
     verdicts = {-1.0, 0.0, 1.0}.issuperset(d)
     if len(set(d)) == 1 and {0.0, 1.0}.issuperset([*a, *b]):

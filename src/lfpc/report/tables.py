@@ -373,8 +373,7 @@ def difference_table(
     )
     note = (
         "In points, paired by question and seed; bootstrap interval and p over questions, and over "
-        "training seeds if there are several (of one, sign-flip permutation p); p adjusted for the "
-        "number of rows (Holm)."
+        "training seeds if there are several; p adjusted for the number of rows (Holm)."
     )
     columns = (
         "left \u2212 right",
