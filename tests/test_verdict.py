@@ -174,6 +174,11 @@ def row_of_gain(delta, low, high, p, smallest=0.1):
         ((0.46, 0.36, 0.56, 0.0001), "Its crops make the right answer more likely: 0.46 nats [0.3"),
         ((-0.2, -0.3, -0.1, 0.01), "Its crops make the right answer less likely: -0.20 nats [-0.3"),
         ((0.0, -0.1, 0.1, 0.9), "No sign that its crops change the right answer's probability: 0."),
+        (
+            (0.87, 0.02, 1.73, 0.06, 1.3),
+            "Too few questions to say: 0.87 nats [0.02, 1.73] over noise, 160 questions; a gain "
+            "below 1.30 nats may go unseen.",
+        ),
         ((0.5, None, None, 1.0), "Too few questions to say: 160 questions about 160 pictures."),
     ],
 )

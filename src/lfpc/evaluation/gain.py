@@ -47,7 +47,8 @@ GAIN_FILE = "gain.json"
 LOOKS = ("noise", "other", "mean", "truth")
 """Looks of `lfpc probe --gain` by default; truth where samples have boxes."""
 NOTHING = 0.1
-"""Gains of at most this many nats, either way, count as none: 10 % of a probability."""
+"""Gains of at most this many nats, either way, count as none: 10 % of a probability. "No sign" of a
+gain needs questions that would show one of this size."""
 BINS = 10
 """Bins of the calibration error."""
 

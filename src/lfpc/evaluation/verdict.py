@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lfpc.evaluation.gain import NOTHING
 from lfpc.evaluation.probes import NO_TOOL, OWN, REPLAYED, SWAPPED, swapped_probe
 
 RELEVANT = 0.05
@@ -115,9 +116,12 @@ def gain_verdict(results: Mapping[str, Any]) -> str | None:
         return f"Its crops make the right answer more likely: {size}."
     if row["p"] < _LEVEL and row["high"] < 0:
         return f"Its crops make the right answer less likely: {size}."
+    seen = f"{row['smallest']:.2f} nats"
+    if row["smallest"] > NOTHING:
+        return f"Too few questions to say: {size}; a gain below {seen} may go unseen."
     return (
-        f"No sign that its crops change the right answer's probability: {size}; "
-        f"{row['smallest']:.2f} nats would have been seen (80 % power)."
+        f"No sign that its crops change the right answer's probability: {size}; {seen} would have "
+        f"been seen (80 % power)."
     )
 
 
