@@ -143,6 +143,9 @@ def test_options_are_normalised_and_a_guess_is_the_floor():
         dataclasses.replace(sample, options=(), answer="x y"), "own", [TextLogprob(-2, 3)]
     )
     assert (free.logprob, free.tokens, free.entropy, free.above_chance) == (-2, 3, None, None)
+    other = dataclasses.replace(sample, answer="none of them")  # is not the first option
+    assert gain.read_answers(other) == ["none of them"]
+    assert readout(other, "own", [TextLogprob(-2, 3)]).logprob == -2
 
 
 def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy(run):

@@ -226,22 +226,21 @@ def new_readouts(
 
 
 def read_answers(sample: Sample) -> list[str]:
-    """The answers to read: the letters of the options, or the answer's text."""
-    return list(LETTERS[: len(sample.options)]) if sample.options else [sample.answer]
+    """The answers to read: the letters of the options, or the answer's text if it is none."""
+    return [sample.answer] if sample.choice is None else list(LETTERS[: len(sample.options)])
 
 
 def readout(sample: Sample, look: str, logprobs: Sequence[TextLogprob]) -> Readout:
     """The readout of log-probabilities of `sample`'s answers, see `read_gain`."""
-    if not sample.options:
+    if sample.choice is None:
         return Readout(sample, look, logprobs[0].total, logprobs[0].tokens)
     totals = np.array([one.total for one in logprobs])
     normalised = totals - np.logaddexp.reduce(totals)
-    right = sample.choice or 0
     return Readout(
         sample,
         look,
-        float(normalised[right]),
-        logprobs[right].tokens,
+        float(normalised[sample.choice]),
+        logprobs[sample.choice].tokens,
         tuple(map(float, normalised)),
     )
 
