@@ -19,6 +19,8 @@ from lfpc.evaluation.stored import update_results
 from lfpc.policies.backends import Server
 from lfpc.policies.config import ViewAttention
 from lfpc.policies.loading import served_policy
+from lfpc.report.numbers import NOTHING
+from lfpc.report.replaced_table import replaced_table
 from lfpc.samples import Sample
 
 
@@ -215,6 +217,22 @@ def test_the_verb_prints_a_table(run, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "2x2: 4 tiles" in printed
     assert "the question's tokens" in printed
+    rows = replaced_table(
+        json.loads((run / "results.json").read_text()), lambda *_: "16 tokens"
+    ).rows
+    assert [[cell.text for cell in row] for row in rows][:3] == [
+        ["16 tokens: own crops", "0.0 %", NOTHING, NOTHING, "20", NOTHING],
+        ["16 tokens: 2x2: 4 tiles", "100.0 %", "+100.0 [49.9, 100.0]", "0.016", "32", "100.0 %"],
+        [
+            "16 tokens: the question's tokens, layer 3",
+            "100.0 %",
+            "+100.0 [49.9, 100.0]",
+            "0.047",
+            "20",
+            "100.0 %",
+        ],
+    ]
+    assert len(rows) == 5
 
 
 @pytest.mark.parametrize(

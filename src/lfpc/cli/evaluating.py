@@ -182,9 +182,9 @@ class Probe(BackendOptions):
     keep the answer that the model is surest of. Without a number: 2 3. For checkpoints and vLLM
     servers. Default: no search."""
     attention: Annotated[tuple[str, ...] | None, arg(metavar="[LAYER ...]")] = None
-    """Show the windows of the first view that the model attends to most, in place of the own
-    crops. Layers of the language model, from 1; without a number the 23rd of 36, or as deep. For
-    Qwen2.5-VL and Qwen3-VL checkpoints in this process. Default: no attention."""
+    """Show the window of the first view that the model attends to most in place of the own crops.
+    Numbers are layers of the language model, from 1; without one the 23rd of 36, or as deep. For
+    Qwen2.5-VL and Qwen3-VL checkpoints in this process. Default: no such crops."""
     processes: int | None = None
     """Worker processes that ask a server; see `lfpc eval --help`. Default: by the size of the
     pictures, at most one per core."""

@@ -43,8 +43,12 @@ from lfpc.storage.runs import Kind
 
 ATTENTION_FOLDER = "attention"
 ATTENTION_FILE = "attention.json"
-MAPS = ("question", "answer", "relative")
-"""The maps, see above."""
+MAPS = {
+    "question": "the question's tokens",
+    "answer": "the answer's place",
+    "relative": "the answer's place, relative",
+}
+"""The maps, see above, and their words."""
 RELATIVE = "relative"
 LAYER = 23 / 36
 """Layer by default, as share of the layers: the published script's for Qwen2.5-VL-3B, of 36."""
@@ -195,6 +199,12 @@ def attention_results(
         for name in names
     }
     return results_in_place(cropped, rows, "maps")
+
+
+def attention_rows(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The rows of `attention_results` by their words."""
+    named = {tuple(key.split("-")): row for key, row in results["maps"].items()}
+    return {f"{MAPS[name]}, layer {layer}": row for (name, layer), row in named.items()}
 
 
 def _row(cropped: Cropped, found: Sequence[EpisodeRecord], name: str) -> dict[str, Any]:

@@ -197,6 +197,11 @@ def search_results(
     return results_in_place(cropped, rows, "grids")
 
 
+def search_rows(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The rows of `search_results` by their words."""
+    return {f"{name}: {row['tiles']} tiles": row for name, row in results["grids"].items()}
+
+
 def _row(cropped: Cropped, tried: Sequence[Sequence[Tried]]) -> dict[str, Any]:
     """A search over the tiles `tried` of each question.
 

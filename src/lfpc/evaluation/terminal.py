@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfpc.evaluation.attention import attention_rows
 from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
+from lfpc.evaluation.search import search_rows
 from lfpc.evaluation.verdict import gain_verdict
 from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
@@ -123,7 +125,7 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
 
 def search_lines(results: Mapping[str, Any]) -> list[str]:
     """The results of `lfpc.evaluation.search.search` as a table with notes."""
-    rows = {f"{name}: {row['tiles']} tiles": row for name, row in results["grids"].items()}
+    rows = search_rows(results)
     last = list(rows.values())[-1]
     chance = f"a tile at random is right in {_percent(last['random'])} %"
     if last["holds_truth"] is not None:
@@ -138,25 +140,12 @@ def search_lines(results: Mapping[str, Any]) -> list[str]:
     )
 
 
-MAPS = {
-    "question": "the question's tokens",
-    "answer": "the answer's place",
-    "relative": "the answer's place, relative",
-}
-"""Words for the maps of `lfpc.evaluation.attention`."""
-
-
 def attention_lines(results: Mapping[str, Any]) -> list[str]:
     """The results of `lfpc.evaluation.attention.attend` as a table with notes."""
-    rows = {
-        f"{MAPS[name]}, layer {layer}": row
-        for key, row in results["maps"].items()
-        for name, _, layer in [key.partition("-")]
-    }
     return _lines_in_place(
         "attention",
         results,
-        rows,
+        attention_rows(results),
         {"area": "area", "window holds truth": "holds_truth"},
         "shown in its place is the window of the first view that gets the most attention of the "
         "question's tokens, or where the answer begins (relative: to a general question, whose "
