@@ -14,6 +14,7 @@ from lfpc.boxes import WHOLE, Box
 from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.evaluation import replacing
 from lfpc.evaluation.attention import GENERAL, MAPS, SIDES, attend, window
+from lfpc.evaluation.replacing import holds_truth
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.evaluation.stored import update_results
 from lfpc.policies.backends import Server
@@ -246,3 +247,46 @@ def test_the_verb_prints_a_table(run, monkeypatch, capsys):
 def test_wrong_layers_and_options_are_named(run, words, said, capsys):
     assert cli.main(["probe", str(run), *words]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_base_is_shown_the_window_of_its_question(tmp_path):
+    from lfpc.dialogue import Context
+    from lfpc.evaluation.opened import first_view
+    from lfpc.mini.folders import BASE_SETTINGS, CROPS, base_checkpoint, write_split
+    from lfpc.policies.loading import load_policy
+    from lfpc.records import read_records
+
+    config = replace(
+        CONFIG,
+        model=str(base_checkpoint()),
+        budget=144,
+        crop=CROPS,
+        max_new_tokens=BASE_SETTINGS.max_new_tokens,
+        max_turns=2,
+    )
+    samples = write_split(tmp_path / "data", "wide-validation", 6)
+    policy = load_policy(config)
+    evaluate_probe(policy, samples, config, tmp_path / "own", progress=False)
+    results = attend(tmp_path, (2,), policy=policy, progress=False)
+    assert results["n"] == 6
+    keyed = [replace(one, id=f"{one.id}/question-2") for one in samples]
+    records = read_records(tmp_path / "attention", keyed)
+    views = [first_view(one, 144) for one in samples]
+    asked = [
+        Context(one.question, one.options, view, ())
+        for one, view in zip(samples, views, strict=True)
+    ]
+    found = policy.view_attention(asked, [1, 2])
+    for sample, one in zip(samples, found, strict=True):
+        (shown,) = (turn for turn in records[f"{sample.id}/question-2"].turns if turn.region)
+        assert shown.region.corners == pytest.approx(window(one.question[1]).corners)
+        assert one.question.shape == one.answer.shape == (2, 12, 12)
+        assert 0 < one.question[1].sum() < 1
+    held = [
+        holds_truth(window(one.question[1], [1 / 3]), sample)
+        for sample, one in zip(samples, found, strict=True)
+        if len(sample.boxes) == 1
+    ]
+    assert held
+    assert all(held), "the base's second layer points with the question's tokens"
