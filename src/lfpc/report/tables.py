@@ -178,7 +178,6 @@ def use_table(results: Mapping[str, Any], name: Namer) -> Table:
         use, summary = one["use"], one["summary"]
         alone = one["probes"].get(NO_TOOL, {}).get("accuracy")
         yield Cell(name(arm, budget))
-        yield Cell(percent(summary["accuracy"]), episodes_link(arm, budget, "right"))
         yield Cell(percent(alone))
         for key in ("call_gain", "call_harm", "unlooked"):
             row = use.get(key) or {}
@@ -189,13 +188,13 @@ def use_table(results: Mapping[str, Any], name: Namer) -> Table:
 
     found = [one for one in conditions(results) if one[2].get("use")]
     note = (
-        "Of all questions: wrong without the tool and right with it (gained), and the reverse "
-        f"(harmed). Of questions with a crop: same answer with {_swapped(found)} for the crop; "
-        "text that already answers before the first crop."
+        "Accuracy without the tool. Of all questions that were asked with and without it: wrong "
+        "without and right with it (gained), and the reverse (harmed). Of questions with a crop: "
+        f"same answer with {_swapped(found)} for the crop; text that already answers before the "
+        "first crop."
     )
     columns = (
         "condition",
-        "accuracy",
         "without the tool",
         "gained",
         "harmed",
