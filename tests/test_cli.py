@@ -283,6 +283,10 @@ def test_a_value_that_a_configuration_refuses_is_one_sentence(
     [
         ("lfpc.cli", {"numpy", "PIL", "pyarrow", "pydantic", "starlette", "torch"}),
         (
+            "lfpc.cli, lfpc.evaluation.run, lfpc.published.index",
+            {"torch", "transformers", "openai", "pyarrow"},
+        ),
+        (
             "lfpc.cli, lfpc.storage.runs, lfpc.policies.human, lfpc.policies.scripted, "
             "lfpc.data.check",
             {"torch", "transformers", "matplotlib", "scipy"},

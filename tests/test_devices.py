@@ -80,6 +80,7 @@ def test_two_devices_reply_as_one(folder, two):
     assert two.config == one.config
 
 
+@pytest.mark.long  # test_processes.py holds it for processes without a model
 def test_a_script_without_a_guard_is_not_run_again_by_its_processes(folder, two, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -22,8 +22,8 @@ TOGETHER = [(mode,) for mode in MODES] if ALL else [MODES]
 """Modes that a test tries."""
 PARTS = {"train": 8 if ALL else 1}
 """Tests that share the events of a command; one, if it is not named."""
-LONG = ("select", "eval")
-"""Commands whose kills test_select.py and test_served.py hold too."""
+LONG = ("train", "select", "eval")
+"""Commands whose stops test_train_faults.py, test_select.py and test_served.py hold too."""
 
 
 @pytest.mark.parametrize("modes", TOGETHER, ids="-".join)

@@ -330,6 +330,7 @@ def test_impossible_requests_are_refused_before_anything_is_asked(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # test_processes.py holds it for one run
 def test_processes_ask_the_same_also_from_a_script_without_a_guard(tmp_path, samples, server):
     script = tmp_path / "script.py"
     script.write_text(

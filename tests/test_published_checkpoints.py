@@ -90,14 +90,20 @@ def conversation(family: str, asked: Context) -> tuple[list[dict[str, Any]], lis
     return chat, images
 
 
-@pytest.mark.parametrize("crops", [0, 2])
 @pytest.mark.parametrize("family", layout.FAMILIES)
-def test_ids_grids_positions_and_log_probabilities_are_transformers(family, crops, published):
+def test_ids_grids_positions_and_log_probabilities_are_transformers(family, published):
     folder = published(family)
     model, tokenizer = load_checkpoint(folder)
     policy = TransformersPolicy(model, tokenizer, PROTOCOLS[family])
-    asked = context(family, tokenizer, crops)
     theirs = processor(folder, family)
+    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    for crops in (0, 2):
+        agree(policy, plain, theirs, context(family, tokenizer, crops), family)
+
+
+def agree(policy: Any, plain: Any, theirs: Any, asked: Context, family: str) -> None:
+    """Ids, grids, positions and log-probabilities of a conversation are those of transformers."""
+    model = policy.model
     chat, images = conversation(family, asked)
     text = theirs.apply_chat_template(
         chat,
@@ -112,7 +118,6 @@ def test_ids_grids_positions_and_log_probabilities_are_transformers(family, crop
     assert [[1, view.size[1] // side, view.size[0] // side] for view in row.views] == inputs[
         "image_grid_thw"
     ].tolist()
-    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     kinds = inputs["mm_token_type_ids"]
     positions, _ = plain.model.get_rope_index(
         inputs["input_ids"], kinds, image_grid_thw=inputs["image_grid_thw"]

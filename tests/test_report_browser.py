@@ -248,6 +248,7 @@ def test_a_hundred_thousand_episodes_are_painted_within_a_second(browser, tmp_pa
                 assert page.inner_text("output").startswith("100,000 of 100,000 episodes")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ten_thousand_episodes_paint_within_a_second(browser, tmp_path, capsys):
     pictures = noise_pictures(tmp_path / "pictures", 20)

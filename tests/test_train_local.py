@@ -649,6 +649,7 @@ def test_the_further_samples_of_a_step_are_its_own_and_none_twice(base):
     assert sorted([*places[0], *prompts_of_step(50, run, 1)]) == list(range(50))
 
 
+@pytest.mark.long  # test_a_stopped_run_continues_exactly, with more options
 def test_a_stopped_run_with_dynamic_sampling_and_minibatches_continues_exactly(
     base, tmp_path, monkeypatch
 ):

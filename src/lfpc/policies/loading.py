@@ -1,6 +1,6 @@
 """Policies from a `PolicyConfig`: a checkpoint in this process (transformers or vLLM) or a server.
 
-Torch is imported only to load a checkpoint.
+Torch is imported only to load a checkpoint, the client only to ask a server.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from lfpc.policies.backends import Backend, Server, Transformers, VllmEngine
 from lfpc.policies.bases import model_type
 from lfpc.policies.config import PolicyConfig
 from lfpc.policies.replicated import ReplicatedPolicy
-from lfpc.policies.served import ServedPolicy
 from lfpc.policies.vllm import VllmPolicy
 from lfpc.protocols import Coords, ProtocolFile, protocol_named
 
 if TYPE_CHECKING:
     from lfpc.policies.generate import GeneratePolicy
+    from lfpc.policies.served import ServedPolicy
     from lfpc.policies.transformers import TransformersPolicy
 
     LocalPolicy = TransformersPolicy | GeneratePolicy
@@ -76,8 +76,10 @@ def local_policies(
     return policy
 
 
-def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -> ServedPolicy:
+def served_policy(config: PolicyConfig, server: Server, *, tools: bool = True) -> "ServedPolicy":
     """The model `config.model` on `server` as a policy."""
+    from lfpc.policies.served import ServedPolicy
+
     return ServedPolicy(server, config.model, config.chat, sampling=config, tools=tools)
 
 

@@ -11,12 +11,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from lfpc.errors import LfpcError
-from lfpc.evaluation.judge import Judge
 from lfpc.playing.stopping import Terminated, held
 from lfpc.policies.qwen.checkpoint import check_folder
 from lfpc.records import log_record, record_of
@@ -57,6 +56,9 @@ from lfpc.training.statistics import (
 from lfpc.training.trackers import Tracker, TrackerName, opened
 from lfpc.training.trainer import Reward, Trainer
 
+if TYPE_CHECKING:
+    from lfpc.evaluation.judge import Judge
+
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ def train(
     *,
     progress: bool = True,
     reward: Reward | None = None,
-    judge: Judge | None = None,
+    judge: "Judge | None" = None,
     trackers: Sequence[TrackerName] = (),
     stop_after_s: float = math.inf,
 ) -> Path:

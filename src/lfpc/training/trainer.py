@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from lfpc.episode import Episode, episode, play
-from lfpc.evaluation.judge import Judge
 from lfpc.looks import original_look
 from lfpc.playing.stopping import interruptible
 from lfpc.playing.threads import THREADS
@@ -28,7 +28,6 @@ from lfpc.training.faults import check_finite, out_of_memory_explained
 from lfpc.training.fitting import fitted_to
 from lfpc.training.groups import Group, advantages_of, episodes_of, groups_of, terms_of
 from lfpc.training.information import gain_over_noise, pay_for_information
-from lfpc.training.judged import judged
 from lfpc.training.rollouts import rollouts_of
 from lfpc.training.sampler import VllmSampler
 from lfpc.training.state import checkpoint_folder, load_model, load_state
@@ -39,6 +38,9 @@ from lfpc.training.statistics import (
     validation_numbers,
 )
 from lfpc.training.update import Learner, summed_up
+
+if TYPE_CHECKING:
+    from lfpc.evaluation.judge import Judge
 
 Reward = Callable[[Episode], RewardTerms]
 SamplingPolicy = TransformersPolicy | VllmSampler
@@ -55,7 +57,7 @@ class Trainer:
         device: torch.device,
         done: int,
         reward: Reward | None = None,
-        judge: Judge | None = None,
+        judge: "Judge | None" = None,
     ) -> None:
         config = fitted_to(config, device)
         model, self.tokenizer = load_model(config, done, device)
@@ -189,6 +191,8 @@ class Trainer:
         with policy.synced() if isinstance(policy, VllmSampler) else self.learner.autocast():
             played = play(games, policy, each=self.each)
         if self.judge is not None:
+            from lfpc.training.judged import judged
+
             played, undecided = judged(played, self.judge)
             self.undecided += undecided
         return played
