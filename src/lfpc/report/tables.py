@@ -33,6 +33,7 @@ from lfpc.report.numbers import (
     points,
     with_interval,
 )
+from lfpc.report.replaced_table import replaced_table
 
 
 def page_tables(
@@ -50,6 +51,7 @@ def page_tables(
         results_table(results, name),
         probe_table(results, name),
         gain_table(results, name),
+        replaced_table(results, name),
         use_table(results, name),
         known_table(results, name),
         localisation_table(results, name),
