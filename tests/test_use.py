@@ -10,7 +10,7 @@ from lfpc.evaluation.terminal import use_lines
 from lfpc.evaluation.use import crop_use, same_answer
 from lfpc.records import EpisodeRecord
 from lfpc.report.names import namer
-from lfpc.report.tables import known_table, use_table
+from lfpc.report.use_tables import known_table, use_table
 
 OWN = (1, 1, 1, 1, 1, 1, 0, 0, 1, 0)
 ALONE = (1, 1, 0, 0, 0, 0, 1, 0, 0, 0)

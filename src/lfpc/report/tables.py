@@ -5,7 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.gain import NOTHING as NO_GAIN
 from lfpc.evaluation.incomplete import share
-from lfpc.evaluation.probes import NO_TOOL, REPEAT, REPLAYED
+from lfpc.evaluation.probes import REPEAT, REPLAYED
 from lfpc.evaluation.results import lost
 from lfpc.report.cells import (
     METRIC_NAMES,
@@ -31,9 +31,9 @@ from lfpc.report.numbers import (
     p_value,
     percent,
     points,
-    with_interval,
 )
 from lfpc.report.replaced_table import replaced_table
+from lfpc.report.use_tables import known_table, use_table
 
 
 def page_tables(
@@ -171,69 +171,6 @@ def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
     )
     columns = ("in place of the crop", "gain, nats", "p", "helped", "nothing", "hurt", "questions")
     return Table("gain", "Gain of a crop", note, columns, rows)
-
-
-def use_table(results: Mapping[str, Any], name: Namer) -> Table:
-    """What the tool changes for each policy; without rows if no probe tells."""
-
-    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
-        use, summary = one["use"], one["summary"]
-        alone = one["probes"].get(NO_TOOL, {}).get("accuracy")
-        yield Cell(name(arm, budget))
-        yield Cell(percent(alone))
-        for key in ("call_gain", "call_harm", "unlooked"):
-            row = use.get(key) or {}
-            yield Cell(with_interval(row.get("share"), [row.get("low"), row.get("high")]))
-        early = episodes_link(arm, budget, "early")
-        told = summary["answered_before_crop"]
-        yield Cell(percent(told), early if told else "")
-
-    found = [one for one in conditions(results) if one[2].get("use")]
-    note = (
-        "Accuracy without the tool. Of all questions that were asked with and without it: wrong "
-        "without and right with it (gained), and the reverse (harmed). Of questions with a crop: "
-        f"same answer with {_swapped(found)} for the crop; text that already answers before the "
-        "first crop."
-    )
-    columns = (
-        "condition",
-        "without the tool",
-        "gained",
-        "harmed",
-        "same answer",
-        "answered first",
-    )
-    return Table(
-        "use", "Use of the crops", note, columns, tuple(tuple(cells(*one)) for one in found)
-    )
-
-
-def known_table(results: Mapping[str, Any], name: Namer) -> Table:
-    """What a policy loses with its crops, by whether it knows the answer without them."""
-
-    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
-        yield Cell(name(arm, budget))
-        for key in ("known", "unknown"):
-            yield Cell(points(one["use"].get(key) or {}))
-        yield Cell(nats((one.get("gain") or {"looks": {}})["looks"].get("noise", {})))
-
-    found = [one for one in conditions(results) if one[2].get("use")]
-    note = (
-        f"Points lost with {_swapped(found)} for the crop, where the answer is right without the "
-        "tool (known), and where it is wrong (unknown)."
-    )
-    if any((one.get("gain") or {"looks": {}})["looks"].get("noise") for *_, one in found):
-        note += " Gain of the own crop over noise, in nats."
-    columns = ("condition", "lost, known", "lost, unknown", "gain, nats")
-    rows = tuple(tuple(cells(*one)) for one in found)
-    told = any(cell.text != NOTHING for row in rows for cell in row[1:])
-    return Table("known", "Loss by prior knowledge", note, columns, rows if told else ())
-
-
-def _swapped(found: Sequence[tuple[str, str, Mapping[str, Any]]]) -> str:
-    """What the probe of `use` shows for a crop."""
-    swapped = {one["use"].get("swapped") for *_, one in found} - {None}
-    return ", ".join(sorted(map(probe_name, swapped))) or "something else"
 
 
 def localisation_table(results: Mapping[str, Any], name: Namer) -> Table:
