@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from reports import made_up_evidence
 
+from lfpc.evaluation import results
 from lfpc.evaluation.compare import compare_runs
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
@@ -137,6 +138,11 @@ def test_several_training_seeds_count_as_runs_and_not_as_questions():
     row = condition["probes"]["noise"]["all"]
     assert row["low"] > 0 > row["over_seeds"][0]
     assert not crop_verdict(condition).startswith("Uses its crops")
+    assert "] of 300 pairs of question and seed" in crop_verdict(condition)
+    shown = results.lost(condition, "noise")
+    assert [shown["low"], shown["high"]] == row["over_seeds"], "as in tables and figures"
+    alone = condition_results({"own": own, "no-tool": noise})
+    assert not tool_verdict(alone).startswith("The tool is worth")
 
 
 def test_the_tool_is_worth_what_answers_lose_without_it():

@@ -140,9 +140,11 @@ def condition_results(
 
 def lost(condition: Mapping[str, Any], probe: str) -> Mapping[str, Any]:
     """The difference row of accuracy lost under `probe`, over all questions; empty without that
-    probe.
+    probe. Where there are several training seeds, its interval is the one over questions and seeds.
     """
-    return condition["probes"].get(probe, {}).get("all") or {}
+    row = condition["probes"].get(probe, {}).get("all") or {}
+    low, high = row.get("over_seeds") or (row.get("low"), row.get("high"))
+    return {**row, "low": low, "high": high} if row else row
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from lfpc.evaluation.probes import NO_TOOL, OWN
 from lfpc.evaluation.results import score_drop, with_drop
 from lfpc.evaluation.stored import update_results
 from lfpc.metrics.summary import Records
-from lfpc.mini.arms import GROUPS, Data
+from lfpc.mini.arms import GROUPS, Data, described
 from lfpc.mini.config import StudyConfig
 from lfpc.mini.folders import base_checkpoint, write_split
 from lfpc.mini.trials import Asked, Trials, arm_run, select_budgets
@@ -119,7 +119,11 @@ def _study(config: StudyConfig, *, progress: bool) -> Path:
     table = comparison_table(rows)
     write_text(config.out / "study.md", table_markdown(table) + "\n" + results_markdown(results))
     return write_report(
-        config.out / "report", read_runs([config.out]), title="LFPC, the study", first=[table]
+        config.out / "report",
+        read_runs([config.out]),
+        title="LFPC, the study",
+        first=[table],
+        arms={BASE: "the checkpoint that every arm starts from", **described(GROUPS[config.group])},
     )
 
 
@@ -276,8 +280,9 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "planned",
         "Planned comparisons",
         "In points, paired by question and seed; 95 % interval over questions and training seeds; "
-        "permutation p, adjusted for the number of rows (Holm). area: accuracy over all budgets, "
-        "as the share of the largest area under its curve against the logarithm of the budget.",
+        "permutation p over questions, adjusted for the number of rows (Holm). area: accuracy "
+        "over all budgets, as the share of the largest area under its curve against the logarithm "
+        "of the budget.",
         (
             "left \u2212 right",
             "metric",

@@ -38,17 +38,10 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         for arm, budget, found in conditions(results)
     ]
     text = markdown(columns, rows, left=2)
-    comparisons = results.get("comparisons")
-    if not comparisons:
-        return text
-    text += "\n" + table_markdown(
-        difference_table(
-            "differences",
-            "Differences",
-            comparisons.get("differences", ()),
-            results_namer(results),
-        )
-    )
+    comparisons = results.get("comparisons", {})
+    if rows := comparisons.get("differences"):
+        found = difference_table("differences", "Differences", rows, results_namer(results))
+        text += "\n" + table_markdown(found)
     ratios = comparisons.get("ratios", {})
     names = {
         "visual_tokens": "visual tokens",
