@@ -130,6 +130,22 @@ def test_a_process_that_ends_is_said_in_a_sentence(folder):
     policy.close()
 
 
+def test_questions_and_settings_that_no_process_can_read_are_named(folder, monkeypatch):
+    class Worded(str):
+        __slots__ = ()
+
+    Worded.__module__ = "__main__"
+    Worded.__qualname__ = "Worded"
+    monkeypatch.setattr(sys.modules["__main__"], "Worded", Worded, raising=False)
+    with pytest.raises(ConfigError, match=r"the settings cannot be sent .*Worded.* one `device`"):
+        any_policy(config(folder, model=Worded(folder)), TWO)
+    policy = any_policy(config(folder), TWO)
+    asked = [replace(context, question=Worded("Where?")) for context in contexts()]
+    with pytest.raises(ConfigError, match=r"the questions cannot be sent .*Worded.* one `device`"):
+        policy.reply(asked)
+    policy.close()
+
+
 def test_what_a_process_cannot_load_is_said_as_without_it(folder):
     with pytest.raises(ConfigError, match="`device` nowhere is unavailable"):
         any_policy(config(folder), Transformers(device="cpu,nowhere"))

@@ -153,6 +153,10 @@ def test_as_released_a_crop_of_a_crop_is_in_pixels_of_the_original() -> None:
             '<grounding>{"bbox_2d": [0, 0.2, 1, 0.2049], "source": "original_image"}</grounding>',
             "The absolute aspect ratio of the bounding box exceeds 200, which is too large.",
         ),
+        (  # an address would differ from run to run
+            '<grounding>{"bbox_2d": box, "source": "original_image"}</grounding>',
+            "malformed node or string on line 1: <ast.Name object>",
+        ),
     ],
 )
 def test_as_released_errors_have_the_words_of_the_rollout(text: str, error: str) -> None:

@@ -2,6 +2,7 @@
 transformers' own processor and model.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Context, Crop, Reply, Turn
 from lfpc.episode import Episode
 from lfpc.images import crop_view, global_view, shown_size, visual_tokens
+from lfpc.policies.qwen import watching
 from lfpc.policies.qwen.checkpoint import load_checkpoint
 from lfpc.policies.qwen.language import read
 from lfpc.policies.qwen.merging import merge
@@ -129,6 +131,49 @@ def agree(policy: Any, plain: Any, theirs: Any, asked: Context, family: str) -> 
         ours = model.lm_head(got.hidden[0]).log_softmax(-1)
     assert (ours - expected).abs().max() < 1e-4
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("queries", [512, 5])
+@pytest.mark.parametrize("family", layout.FAMILIES)
+def test_attention_to_the_first_view_is_transformers_eager(family, queries, published, monkeypatch):
+    monkeypatch.setattr(watching, "QUERIES", queries)
+    folder = published(family)
+    model, tokenizer = load_checkpoint(folder)
+    policy = TransformersPolicy(model, tokenizer, PROTOCOLS[family])
+    usual = model.model.language_model.config._attn_implementation
+    theirs = processor(folder, family)
+    plain = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    wide = context(family, tokenizer, 0)
+    side = PROTOCOLS[family].factor
+    narrow = replace(wide, question="Where?", options=(), first_view=tiny.view(3, side, 66 * side))
+    layers = [policy.depth, 1]
+    found = policy.view_attention([wide, narrow], layers)
+    for asked, one in zip([wide, narrow], found, strict=True):
+        chat, images = conversation(family, asked)
+        text = theirs.apply_chat_template(
+            chat,
+            tokenize=False,
+            add_generation_prompt=True,
+            tools=list(PROTOCOLS[family].native_tools) or None,
+        )
+        inputs = theirs(text=[text + "<answer>"], images=images, return_tensors="pt")
+        start = len(policy.encoder.context(asked).ids)
+        picture = inputs["input_ids"][0] == model.config.image_token_id
+        first = max(int(picture.nonzero()[-1]) + 1, start - queries)
+        width, height = asked.first_view.size
+        with torch.no_grad():
+            weights = plain(**inputs, output_attentions=True).attentions
+        for number, layer in enumerate(layers):
+            heads = weights[layer - 1][0].mean(dim=0)[:, picture]
+            shape = height // side, width // side
+            expected = heads[first:start].mean(dim=0).reshape(shape).numpy()
+            assert np.allclose(one.question[number], expected, atol=1e-6)
+            assert np.allclose(one.answer[number], heads[-1].reshape(shape).numpy(), atol=1e-6)
+            assert one.answer[number].std() > 1e-5
+    assert model.model.language_model.config._attn_implementation == usual
+    assert not any(layer.self_attn._forward_hooks for layer in model.model.language_model.layers)
 
 
 def even_tokens(episode: Episode) -> RewardTerms:

@@ -353,11 +353,11 @@ def test_a_table_and_a_figure_are_files_too(tmp_path, records):
         (folder / "tables" / "accuracy.md")
         .read_text()
         .splitlines()[2]
-        .startswith("| stage1, small | 3 | \u2013 | 66.7 % [")
+        .startswith("| stage1, small | 3 | 66.7 % [")
     )
     latex = (folder / "tables" / "accuracy.tex").read_text()
-    assert r"stage1, small & 3 & -- & 66.7 \% [" in latex
-    assert latex.count("&") == 12, "two rows of seven columns"
+    assert r"stage1, small & 3 & 66.7 \% [" in latex
+    assert latex.count("&") == 10, "two rows of six columns"
     assert (folder / "figures" / "budgets-1.csv").read_text().splitlines() == [
         "budget,count",
         "16,3",
@@ -378,7 +378,10 @@ def test_hostile_names_in_exported_tables_and_figures_stay_texts():
         "A & B",
         "50 % of_it",
         ("a", "b"),
-        ((Cell("x|y\n\\input{/etc/passwd}"), Cell("\u22121.0 [\u22122, 1]")),),
+        (
+            (Cell("x|y\n\\input{/etc/passwd}"), Cell("\u22121.0 [\u22122, 1]")),
+            (Cell("z"), Cell("\u2013")),
+        ),
     )
     assert (
         table_markdown(table).splitlines()[2]
@@ -386,6 +389,7 @@ def test_hostile_names_in_exported_tables_and_figures_stay_texts():
     )
     latex = table_latex(table)
     assert r"x|y \textbackslash{}input\{/etc/passwd\} & $-$1.0 [$-$2, 1] \\" in latex
+    assert r"z & -- \\" in latex
     assert r"\caption{A \& B. 50 \% of\_it}" in latex
     assert figure_csv(bars("b", "t", {"=1+1": 2, "a": 1}, of="n")).splitlines() == [
         "n,count",
@@ -411,6 +415,43 @@ def test_rare_kinds_are_among_the_picked():
     picked = pick_questions([EpisodeSet("stage1", "small", 0, {"own": own})], 6)
     assert len(picked) == 6
     assert "7" in picked
+
+
+def test_a_page_of_many_arms_gives_each_its_own_colour_and_folds_long_tables(tmp_path):
+    arms = [f"arm{n}" for n in range(9)]
+    budgets = ("25", "64", "144")
+    own = [made_up_record("q", True, tool=True, visual_tokens=9), made_up_record("r", False)]
+    found = made_up_evidence(
+        {
+            (arm, budget, probe, 0): own
+            for arm in arms
+            for budget in budgets
+            for probe in ("own", "noise")
+        },
+        curves={arm: [{"step": 1, "reward": 1.0}, {"step": 2, "reward": 2.0}] for arm in arms[2:]},
+    )
+    text = write_report(tmp_path / "out", found, title="x", arms={"arm8": "the last"}).read_text()
+    keys = re.findall(r'class="key (s\d) d0"></span>(arm\d)', text)
+    colours = {arm: {colour for colour, one in keys if one == arm} for arm in arms}
+    assert [len(some) for some in colours.values()] == [1] * 9, "the same in every figure"
+    assert len(set.union(*colours.values())) == 9
+    exported = (tmp_path / "out" / "figures" / "training-reward.svg").read_text()
+    assert re.findall(r'"key (s\d) d0"', exported) == [f"s{n}" for n in range(2, 9)]
+    heads = {one.split('"')[0]: one.split("<table>")[0] for one in text.split('id="table-')[1:]}
+    assert "<details>" not in heads["accuracy"]
+    assert "<details><summary>27 rows</summary>" in heads["probes"]
+    assert "<dt>arm8</dt><dd>the last</dd>" in text
+    assert "<dt>arm7</dt>" not in text
+
+
+def test_columns_and_tables_without_a_value_are_left_out():
+    own = [made_up_record("q", True, tool=True, n_turns=2), made_up_record("r", False)]
+    tables = page_tables(made_up_evidence({("a", "25", "own", 0): own}).results)
+    columns = {table.name: table.columns for table in tables}
+    assert columns == {
+        "accuracy": ("condition", "questions", "accuracy", "shows a crop"),
+        "cost": ("condition", "replies"),
+    }
 
 
 def test_estimates_stand_beside_each_other_with_their_intervals():
@@ -455,7 +496,7 @@ def test_markdown_continues_with_the_planned_comparisons_and_savings():
     compared = {"differences": [row], "ratios": {"visual_tokens": 8.0, "seconds_alone": None}}
     text = results_markdown({"conditions": {}, "comparisons": compared})
     assert (
-        "| stage2, small \u2212 stage1, small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
+        "| stage2 \u2212 stage1, small: IoU | +10.0 [5.0, 15.0] | < 0.001 | 0.020 | 12 | 6 |"
         in text
     )
     assert "| visual tokens | 8.0 times |" in text

@@ -139,10 +139,10 @@ def test_hostile_texts_stay_texts_in_the_browser(page, folder):
 @pytest.mark.parametrize(
     ("number", "counted"),
     [
-        ("#table-accuracy tr:nth-child(1) td:nth-child(4) a", "4 of 6"),  # accuracy
-        ("#table-accuracy tr:nth-child(1) td:nth-child(5) a", "6 of 6"),  # shows a crop
-        ("#table-accuracy tr:nth-child(1) td:nth-child(6) a", "3 of 6"),  # lost under noise
-        ("#table-accuracy tr:nth-child(2) td:nth-child(4) a", "1 of 6"),
+        ("#table-accuracy tr:nth-child(1) td:nth-child(3) a", "4 of 6"),  # accuracy
+        ("#table-accuracy tr:nth-child(1) td:nth-child(4) a", "6 of 6"),  # shows a crop
+        ("#table-accuracy tr:nth-child(1) td:nth-child(5) a", "3 of 6"),  # lost under noise
+        ("#table-accuracy tr:nth-child(2) td:nth-child(3) a", "1 of 6"),
         ("#figure-accuracy a[aria-label^='poor']", "1 of 6"),
         (".tile:nth-child(1) a", "4 of 6"),
         (".tile:nth-child(2) a", "3 of 6"),

@@ -103,6 +103,20 @@ def test_a_study_opens_with_stage_2_at_the_small_budget_beside_the_baseline_at_t
     assert head.tiles[0].reference == "baseline-matched, full: 50.0 %"
 
 
+def test_a_study_of_numbered_budgets_opens_with_stage_2_too():
+    arms = ("base", "baseline-matched", "stage2")
+    cells = [(arm, budget) for arm in arms for budget in ("25", "256")]
+    found = made_up_evidence(
+        {(*cell, probe, 0): records(30) for cell in cells for probe in ("own", "noise")}
+    ).results
+    head = head_of(found)
+    assert head is not None
+    assert head.name == "stage2, 25 tokens"
+    assert head.tiles[0].reference == "baseline-matched, 256 tokens: 50.0 %"
+    del found["conditions"]["baseline-matched"]  # a folder of this name by chance
+    assert headline(found) == ("base", "25")
+
+
 def test_conditions_have_names_that_a_reader_knows():
     assert [namer([("run", task) for task in TASKS])("run", task) for task in TASKS] == [
         "vstar, 1024 tokens",

@@ -14,7 +14,7 @@ from lfpc.boxes import WHOLE, Box, coverage, union
 from lfpc.dialogue import Reply
 from lfpc.errors import ConfigError, PolicyError, RunError
 from lfpc.evaluation import gain as gaining
-from lfpc.evaluation import search as searching
+from lfpc.evaluation import replacing
 from lfpc.evaluation.config import EvaluationConfig
 from lfpc.evaluation.run import evaluate_probe
 from lfpc.evaluation.search import search, tiles
@@ -237,7 +237,7 @@ def test_a_server_without_log_probabilities_is_not_asked_every_tile(tmp_path, ca
 
 
 def test_the_verb_prints_a_table(run, monkeypatch, capsys):
-    monkeypatch.setattr(searching, "any_policy", lambda config, backend: Looking())
+    monkeypatch.setattr(replacing, "any_policy", lambda config, backend: Looking())
     assert cli.main(["probe", str(run), "--search"]) == 0
     printed = capsys.readouterr().out
     assert "7 of 8 questions have a crop" in printed
@@ -265,7 +265,7 @@ def test_an_evaluation_without_crops_does_not_keep_the_others_from_theirs(
         config = replace(CONFIG, budget=budget)
         folder = tmp_path / "run" / str(budget) / "own"
         evaluate_probe(policy, samples, config, folder, progress=False)
-    for module in (searching, gaining):
+    for module in (replacing, gaining):
         monkeypatch.setattr(module, "any_policy", lambda config, backend: Looking())
     assert cli.main(["probe", str(tmp_path / "run"), option]) == 0
     printed = capsys.readouterr().out
@@ -296,6 +296,7 @@ def test_wrong_grids_and_options_are_named(run, words, said, capsys):
 @pytest.mark.slow
 def test_the_confidence_is_the_log_probability_of_the_greedy_reply(tmp_path):
     from lfpc.evaluation.gain import last_context, readouts
+    from lfpc.evaluation.places import own_evaluation
     from lfpc.looks import fixed_look
     from lfpc.mini.folders import BASE_SETTINGS, CROPS, base_checkpoint, write_split
     from lfpc.policies.loading import load_policy
@@ -314,7 +315,7 @@ def test_the_confidence_is_the_log_probability_of_the_greedy_reply(tmp_path):
     policy = load_policy(config)
     evaluate_probe(policy, samples, config, tmp_path / "own", progress=False)
     assert search(tmp_path, (2,), policy=policy, progress=False)["n"] == 3
-    recorded = searching.own_evaluation(tmp_path)
+    recorded = own_evaluation(tmp_path)
     found = readouts(read_run(tmp_path / "search" / "logprobs"), samples)
     pairs = [replace(one, id=f"{one.id}/{tile}") for one in samples for tile in tiles(2)]
     records = read_records(tmp_path / "search" / "answers", pairs)

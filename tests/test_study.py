@@ -11,7 +11,7 @@ from in_turn import in_turn
 from reports import made_up_record
 
 from lfpc.errors import ConfigError, LfpcError
-from lfpc.mini.arms import GROUPS, Data
+from lfpc.mini.arms import GROUPS, Data, described
 from lfpc.mini.config import StudyConfig
 
 pytestmark = pytest.mark.slow
@@ -105,6 +105,15 @@ def test_every_planned_comparison_is_of_arms_that_are_asked(group, steps):
     assert {side for plan in plans for side in (plan.left, plan.right)} <= arms
     assert len(set(plans)) == len(plans)
     assert all(arm.parent in GROUPS[group] for arm in GROUPS[group].values() if arm.parent)
+
+
+def test_arms_that_are_no_presets_are_described():
+    texts = described({**GROUPS["gap"], **GROUPS["grounding"]})
+    assert "stage2" not in texts
+    assert texts["stage2-l1-box"] == "stage2, --reward.l1-scale box"
+    assert texts["fixed-25"] == "stage1-fixed-budget, --fixed-budget 25"
+    assert texts["selection-lower"] == "stage1, with budgets one level lower"
+    assert texts["stage2-easy-no-l1"] == "stage2, --reward.iou-weight 1.0, on the easy samples"
 
 
 @pytest.mark.parametrize(

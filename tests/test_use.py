@@ -10,7 +10,7 @@ from lfpc.evaluation.terminal import use_lines
 from lfpc.evaluation.use import crop_use, same_answer
 from lfpc.records import EpisodeRecord
 from lfpc.report.names import namer
-from lfpc.report.tables import use_table
+from lfpc.report.use_tables import known_table, use_table
 
 OWN = (1, 1, 1, 1, 1, 1, 0, 0, 1, 0)
 ALONE = (1, 1, 0, 0, 0, 0, 1, 0, 0, 0)
@@ -91,19 +91,14 @@ def test_the_view_is_printed_and_a_row_of_the_page():
     assert lines[0].endswith("] of 10 questions")
     assert lines[2].startswith("same answer with noise for the crop: 50.0 % [")
     page = {"conditions": {"a": {"25": results}}}
-    (row,) = use_table(page, namer([("a", "25")])).rows
-    texts = [cell.text for cell in row]
-    assert texts[1:4] == ["10", "70.0 %", "30.0 %"]
-    assert [text.split(" [")[0] for text in texts[4:9]] == [
-        "50.0 %",
-        "10.0 %",
-        "50.0 %",
-        "+33.3",
-        "+57.1",
-    ]
+    (use,) = use_table(page, namer([("a", "25")])).rows
+    (known,) = known_table(page, namer([("a", "25")])).rows
+    texts = [cell.text.split(" [")[0] for cell in (*use[1:5], *known[1:3])]
+    assert texts == ["30.0 %", "50.0 %", "10.0 %", "50.0 %", "+33.3", "+57.1"]
     bare = condition_results({"own": PROBES["own"]})
     assert use_lines(bare) == []
-    assert use_table({"conditions": {"a": {"25": bare}}}, namer([("a", "25")])).rows == ()
+    for table in (use_table, known_table):
+        assert table({"conditions": {"a": {"25": bare}}}, namer([("a", "25")])).rows == ()
 
 
 def test_of_averaged_draws_every_pair_of_draws_counts():
@@ -129,6 +124,3 @@ def test_questions_that_were_not_asked_without_the_tool_are_neither_known_nor_un
     ]
     use = crop_use(seeds)
     assert (use["known"]["n"], use["unknown"]["n"], use["call_gain"]["n"]) == (3, 6, 9)
-    page = {"conditions": {"a": {"25": condition_results(seeds)}}}
-    (row,) = use_table(page, namer([("a", "25")])).rows
-    assert row[1].text == "9 to 20"  # accuracy of two seeds beside the tool's worth of one

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from reports import made_up_evidence
 
+from lfpc.evaluation import results
 from lfpc.evaluation.compare import compare_runs
 from lfpc.evaluation.result import EvaluationResult
 from lfpc.evaluation.results import condition_results
@@ -138,6 +139,16 @@ def test_several_training_seeds_count_as_runs_and_not_as_questions():
     assert row["low"] < 0 < row["high"]
     assert row["p"] > 0.05
     assert not crop_verdict(condition).startswith("Uses its crops")
+    assert crop_verdict(condition).endswith(
+        "300 pairs of question and seed about 100 pictures under 3 training seeds."
+    )
+    agree = [dataclasses.replace(one, seed=s) for s in range(3) for one in answers([0] * 100)]
+    known = crop_verdict(condition_results({"own": own, "noise": agree}))
+    assert known.startswith("Uses its crops: noise costs 50.0 points [")
+    assert known.endswith("] of 300 pairs of question and seed.")
+    assert results.lost(condition, "noise") == row, "as in tables and figures"
+    alone = condition_results({"own": own, "no-tool": noise})
+    assert not tool_verdict(alone).startswith("The tool is worth")
 
 
 def test_the_tool_is_worth_what_answers_lose_without_it():

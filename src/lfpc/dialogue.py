@@ -26,8 +26,10 @@ class Crop:
     """Number of the picture they refer to: 0 the first view or its original, n the nth shown
     crop."""
     exact: bool = field(default=True, compare=False)
-    """Whether the reply is what the family's prompt asks for: one closed call, in JSON that needed
-    no repair, with nothing beside it. A reward pays for exact calls; not stored."""
+    """Whether the reply is what the family's prompt asks for: one closed call after finished
+    thinking or none, with the keys of the prompt, in JSON that needed no repair, corners in order.
+    A reward pays for exact calls; not stored. As-released readings, which no training uses, leave
+    it as it is here."""
 
     @property
     def shown(self) -> Box:
@@ -41,7 +43,7 @@ class Answer:
 
     text: str
     exact: bool = field(default=True, compare=False)
-    """Whether it is closed and alone, after no call or unfinished thinking; see `Crop.exact`."""
+    """Whether it is closed and alone, after finished thinking or none; see `Crop.exact`."""
 
 
 class Reason(StrEnum):

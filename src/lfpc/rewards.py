@@ -30,7 +30,7 @@ class RewardConfig:
     """Reward of a right answer."""
     format: float = 1.0
     """Penalty of an episode that is not well-formed: without an answer, or with a reply that is
-    malformed, was ended by the token limit, or is not exactly one closed call or answer."""
+    malformed, was ended by the token limit, or is not exactly what the prompt asks for."""
     tool: float = 0.5
     """Reward of a right answer after at least one shown crop."""
     pay: Literal["crop", "information"] = "crop"

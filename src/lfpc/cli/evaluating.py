@@ -155,9 +155,10 @@ class Probe(BackendOptions):
         "lfpc probe out/run --probes noise other --replay",
         "lfpc probe out/run --gain",
         "lfpc probe out/run --search 2 3",
+        "lfpc probe out/run --attention",
     )
 
-    FIRST: ClassVar = ("probes", "replay", "draws", "gain", "search")
+    FIRST: ClassVar = ("probes", "replay", "draws", "gain", "search", "attention")
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder that `lfpc eval` wrote. Records and results of the probes go there too; questions with
@@ -180,25 +181,33 @@ class Probe(BackendOptions):
     """Search in place of the own crops: show each tile of overlapping grids (2: 2 x 2 tiles) and
     keep the answer that the model is surest of. Without a number: 2 3. For checkpoints and vLLM
     servers. Default: no search."""
+    attention: Annotated[tuple[str, ...] | None, arg(metavar="[LAYER ...]")] = None
+    """Show the window of the first view that the model attends to most in place of the own crops.
+    Numbers are layers of the language model, from 1; without one the 23rd of 36, or as deep. For
+    Qwen2.5-VL and Qwen3-VL checkpoints in this process. Default: no such crops."""
     processes: int | None = None
     """Worker processes that ask a server; see `lfpc eval --help`. Default: by the size of the
     pictures, at most one per core."""
 
     def run(self) -> str:
+        from lfpc.evaluation.attention import attend
         from lfpc.evaluation.gain import LOOKS, NoCropError, read_gain
         from lfpc.evaluation.places import find_places
         from lfpc.evaluation.probe import probe_run, recorded_backend
         from lfpc.evaluation.search import GRIDS, search
         from lfpc.evaluation.stored import RESULTS_FILE, names_below, results_root, update_results
-        from lfpc.evaluation.terminal import gain_lines, search_lines
+        from lfpc.evaluation.terminal import attention_lines, gain_lines, search_lines
         from lfpc.evaluation.verdict import named_verdicts
 
-        searches = self.search is not None
         grids = whole_numbers("--search", self.search or ()) or list(GRIDS)
-        if searches and not self.gain and self.probes != DEFAULT_PROBES:
-            raise ConfigError("--search has its own tiles; give --probes in a second command")
-        reads = self.gain or searches
-        self._check_options("--gain" if self.gain else "--search" if searches else "")
+        layers = whole_numbers("--attention", self.attention or ())
+        options = ("--gain", self.gain), ("--search", self.search), ("--attention", self.attention)
+        reads = [option for option, value in options if value not in (False, None)]
+        if reads and not self.gain and self.probes != DEFAULT_PROBES:
+            raise ConfigError(
+                f"{reads[0]} shows regions of its own; give --probes in a second command"
+            )
+        self._check_options(reads[0] if reads else "")
         root = results_root(self.run_folder)
         found: dict[str, Mapping[str, Any]] = {}
         lacks: dict[str, Shortfall | None] = {}
@@ -211,10 +220,14 @@ class Probe(BackendOptions):
                     looks = LOOKS if self.probes == DEFAULT_PROBES else several(self.probes)
                     gain = read_gain(place.path, looks, backend=backend)
                     print(place.path, *gain_lines(gain), sep="\n")
-                if searches:
+                if self.search is not None:
                     results = search(place.path, grids, backend=backend)
                     lacks[f"{name}/search"] = results["incomplete"]
                     print(place.path, *search_lines(results), sep="\n")
+                if self.attention is not None:
+                    results = attend(place.path, layers, backend=backend)
+                    lacks[f"{name}/attention"] = results["incomplete"]
+                    print(place.path, *attention_lines(results), sep="\n")
             except NoCropError as error:  # the other places may have some
                 without.append(error)
                 if len(without) == len(places):

@@ -22,7 +22,8 @@ UNLIMITED = 16_384
 """First-view budget if neither the caller nor the sample has one: Qwen2.5-VL's upper limit, in
 visual tokens."""
 VIEW_BYTES = 2**28
-"""Bytes of cached first views, which questions about one picture share."""
+"""Bytes of cached first views and of their data URLs, which live as long. Questions about one
+picture share them."""
 
 
 def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
@@ -34,7 +35,12 @@ def first_view(sample: Sample, budget: int | None, *, factor: int = 28) -> View:
     return _view(sample.image, budget or sample.budget or UNLIMITED, factor)
 
 
-@byte_cache(VIEW_BYTES, view_bytes)
+def _with_url(view: View) -> int:
+    """Bytes of a view, and of its data URL at most: base64 has four for a pixel too."""
+    return 2 * view_bytes(view)
+
+
+@byte_cache(VIEW_BYTES, _with_url)
 def _view(path: Path, budget: int, factor: int) -> View:
     return global_view(open_picture(path), budget, factor=factor)
 

@@ -12,42 +12,35 @@ whether a region suffices, which not every model can answer.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from lfpc.answers import check_answer
 from lfpc.answers.options import named_option
-from lfpc.boxes import Box, coverage
+from lfpc.boxes import Box
 from lfpc.errors import ConfigError, PictureError
-from lfpc.evaluation.differences import adjust, difference_row
-from lfpc.evaluation.gain import (
-    NoCropError,
-    Readout,
-    last_context,
-    new_readouts,
-    readouts,
-    scoring_policy,
+from lfpc.evaluation.gain import Readout, last_context, new_readouts, readouts, scoring_policy
+from lfpc.evaluation.places import Evaluation
+from lfpc.evaluation.replacing import (
+    Cropped,
+    Key,
+    Replacing,
+    by_rule,
+    holds_truth,
+    mean_of,
+    results_in_place,
+    row_in_place,
 )
-from lfpc.evaluation.incomplete import shortfall
-from lfpc.evaluation.opened import OpenEvaluation
-from lfpc.evaluation.places import Evaluation, own_evaluation
-from lfpc.evaluation.replay import prefixes
-from lfpc.evaluation.run import check_evaluation, evaluate, evaluation_inputs
 from lfpc.looks import fixed_look, original_look
-from lfpc.metrics.summary import Records
-from lfpc.policies.backends import Backend, backend_name
+from lfpc.policies.backends import Backend
 from lfpc.policies.config import ModelPolicy, ScoringPolicy
-from lfpc.policies.loading import any_policy
 from lfpc.records import EpisodeRecord
-from lfpc.samples import LETTERS, Sample
+from lfpc.samples import LETTERS
 from lfpc.storage.files import write_json
-from lfpc.storage.runs import Kind, RunFolder
+from lfpc.storage.runs import Kind
 
 SEARCH_FOLDER = "search"
 SEARCH_FILE = "search.json"
@@ -118,53 +111,22 @@ def search(
     """
     if wrong := [grid for grid in grids if not 1 <= grid <= LARGEST_GRID]:
         raise ConfigError(f"--search must be from 1 to {LARGEST_GRID}, got {wrong[0]}")
-    recorded = own_evaluation(place)
-    own = recorded.records()
-    turns = prefixes(own)
-    cropped = [record for record in own if record.sample.id in turns]
-    if not cropped:
-        raise NoCropError(f"{recorded.folder}: no question has a crop to show a tile in place of")
-    samples = [record.sample for record in cropped]
-    config = recorded.config
-    inputs = evaluation_inputs(config, backend)
-    check_evaluation(recorded.folder, config, samples, inputs)
-    policy = policy or any_policy(config, backend)
-    scoring = scoring_policy(policy, "--search")
+    cropped = Cropped.of(place, Kind.SEARCH, policy, backend)
+    scoring = scoring_policy(cropped.policy, "--search")
     boxes = {name: box for grid in grids for name, box in tiles(grid).items()}
+    config = cropped.recorded.config
     looks = {name: fixed_look(config.crop_rules, box) for name, box in boxes.items()}
-    pairs = {f"{one.sample.id}/{tile}": (one, tile) for one in cropped for tile in boxes}
-    opening = partial(
-        RunFolder.open,
-        kind=Kind.SEARCH,
-        config=config,
-        inputs=inputs,
-        samples=recorded.run.samples_file,
-        backend=backend_name(backend),
-    )
     folder = place / SEARCH_FOLDER
     with (
-        opening(folder / "answers") as answers,
-        opening(folder / "logprobs") as logprobs,
-        getattr(policy, "cached_views", nullcontext)(),
+        cropped.open_run(folder / "answers") as answers,
+        cropped.open_run(folder / "logprobs") as logprobs,
+        getattr(cropped.policy, "cached_views", nullcontext)(),
     ):
-        questions = OpenEvaluation(
-            protocol=config.chat,
-            budget=config.budget,
-            look=lambda sample, box: looks[pairs[sample.id][1]](sample, box),
-            max_turns=config.max_turns,
-            before={key: turns[one.sample.id] for key, (one, _) in pairs.items()},
-            samples=[replace(one.sample, id=key) for key, (one, _) in pairs.items()],
-            run=answers,
-            max_failures=20 * len(boxes),
-        )
-        if questions.todo:
-            _check_logprobs(scoring, cropped[0], recorded)
-        (played,) = evaluate([questions], policy, label="search", progress=progress)
-        records = {
-            (one.sample.id, tile): replace(found, sample=one.sample)
-            for (one, tile), found in zip(pairs.values(), played, strict=True)
-        }
-        known = readouts(logprobs, samples)
+        replacing = Replacing(cropped, list(boxes), lambda key: boxes[key[1]], answers)
+        if replacing.todo:
+            _check_logprobs(scoring, cropped.records[0], cropped.recorded)
+        records = replacing.answers("search", progress=progress)
+        known = readouts(logprobs, [one.sample for one in cropped.records])
         known |= new_readouts(
             scoring,
             [
@@ -173,7 +135,7 @@ def search(
                 if key not in known and (said := _said(one))
             ],
             looks,
-            recorded,
+            cropped.recorded,
             logprobs,
             batch=batch,
             label="confidence",
@@ -181,10 +143,12 @@ def search(
             progress=progress,
         )
     tried = {
-        key: Tried(_ruled(record), _sure(known.get(key)), _holds(boxes[key[1]], record.sample))
+        key: Tried(
+            by_rule(record), _sure(known.get(key)), holds_truth(boxes[key[1]], record.sample)
+        )
         for key, record in records.items()
     }
-    results = {"questions": len(own), **search_results(cropped, tried, list(boxes))}
+    results = search_results(cropped, tried, list(boxes))
     write_json(place / SEARCH_FILE, results)
     return results
 
@@ -206,63 +170,56 @@ def _said(record: EpisodeRecord) -> str | None:
 
 
 def search_results(
-    own: Records, tried: Mapping[tuple[str, str], Tried], names: Sequence[str]
+    cropped: Cropped, tried: Mapping[Key, Tried], names: Sequence[str]
 ) -> dict[str, Any]:
     """The summary of a search. Verdicts are by rule on both sides, without a judge.
 
     Args:
-        own: the questions with a crop.
+        cropped: the questions.
         tried: answers by (sample id, tile).
         names: the tiles.
     Returns:
-        "n": questions; "accuracy" and "visual_tokens": means with their own crops; "grids": a row
-        for each grid, and for all of several, see `_row`; "incomplete": the `shortfall` of the
-        last.
+        See `results_in_place`, with a row in "grids" for each grid, and for all of several; see
+        `_row`.
     """
-    own = [_ruled(record) for record in own]
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[name.partition("-")[0]].append(name)
     if len(groups) > 1:
         groups[ALL] = list(names)
     rows = {
-        grid: _row(own, [[tried[record.sample.id, name] for name in some] for record in own])
+        grid: _row(
+            cropped,
+            [[tried[record.sample.id, name] for name in some] for record in cropped.records],
+        )
         for grid, some in groups.items()
     }
-    adjust([row["difference"] for row in rows.values() if row["difference"]])
-    return {
-        "n": len(own),
-        "accuracy": fmean(record.score for record in own),
-        "visual_tokens": fmean(record.visual_tokens or 0 for record in own),
-        "grids": rows,
-        "incomplete": list(rows.values())[-1]["incomplete"],
-    }
+    return results_in_place(cropped, rows, "grids")
 
 
-def _row(own: Records, tried: Sequence[Sequence[Tried]]) -> dict[str, Any]:
-    """A search over the tiles `tried` of each question in `own`.
+def search_rows(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The rows of `search_results` by their words."""
+    return {f"{name}: {row['tiles']} tiles": row for name, row in results["grids"].items()}
+
+
+def _row(cropped: Cropped, tried: Sequence[Sequence[Tried]]) -> dict[str, Any]:
+    """A search over the tiles `tried` of each question.
 
     Returns:
-        "tiles": their number; "accuracy", in which a question with a failed tile is wrong;
-        "difference": search - own crops, see `difference_row`; "incomplete": see `shortfall`; and
-        of the questions without a failed tile, "visual_tokens" of the first view and every tile,
-        "best": accuracy of the best tile in hindsight, "holds_truth": share of chosen tiles that
-        hold the truth, "random" and "random_holds_truth": the same of a tile at random.
+        "tiles": their number; see `row_in_place`, of the first view and every tile, where a
+        question with a failed tile is failed; and of the questions without one, "best": accuracy
+        of the best tile in hindsight, "holds_truth": share of chosen tiles that hold the truth,
+        "random" and "random_holds_truth": the same of a tile at random.
     """
     whole = [some for some in tried if not any(one.record.failed for one in some)]
-    chosen = [_surest(some) for some in whole]
-    found = [_searched(some) for some in tried]
     every = [one for some in whole for one in some]
     return {
         "tiles": len(tried[0]),
-        "accuracy": fmean(one.score for one in found),
-        "difference": difference_row(found, own),
-        "visual_tokens": _mean(one.visual_tokens for one in found if not one.failed),
-        "best": _mean(max(one.record.score for one in some) for some in whole),
-        "random": _mean(one.record.score for one in every),
-        "holds_truth": _mean(one.holds for one in chosen),
-        "random_holds_truth": _mean(one.holds for one in every),
-        "incomplete": shortfall(found),
+        **row_in_place(cropped, [_searched(some) for some in tried]),
+        "best": mean_of(max(one.record.score for one in some) for some in whole),
+        "random": mean_of(one.record.score for one in every),
+        "holds_truth": mean_of(_surest(some).holds for some in whole),
+        "random_holds_truth": mean_of(one.holds for one in every),
     }
 
 
@@ -283,17 +240,3 @@ def _sure(readout: Readout | None) -> float:
     if readout is None:
         return -inf
     return readout.logprob / (1 if readout.options else max(1, readout.tokens))
-
-
-def _holds(box: Box, sample: Sample) -> bool | None:
-    inside = [coverage(box, nested[0]) > 1 - 1e-6 for nested in sample.boxes]
-    return all(inside) if inside else None
-
-
-def _ruled(record: EpisodeRecord) -> EpisodeRecord:
-    return replace(record, correct=check_answer(record.said, record.sample).correct)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None

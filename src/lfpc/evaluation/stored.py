@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lfpc.errors import RunError
+from lfpc.evaluation.attention import ATTENTION_FILE
 from lfpc.evaluation.gain import GAIN_FILE
 from lfpc.evaluation.incomplete import shortfall, with_missing
 from lfpc.evaluation.places import (
@@ -46,7 +47,7 @@ from lfpc.storage.runs import EPISODES_FILE
 
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 2
-FURTHER = {"gain": GAIN_FILE, "search": SEARCH_FILE}
+FURTHER = {"gain": GAIN_FILE, "search": SEARCH_FILE, "attention": ATTENTION_FILE}
 """Files of a place with further results of its condition, by their key."""
 
 
@@ -287,7 +288,9 @@ def results_of(places: Sequence[Place], records: AllRecords) -> dict[str, Any]:
 
 
 def stored_further(place: Path) -> dict[str, Any]:
-    """The summaries that `lfpc probe --gain` and `--search` wrote, as far as they have run."""
+    """The summaries of `lfpc probe --gain`, `--search` and `--attention`, as far as they have
+    run.
+    """
     files = {name: place / file for name, file in FURTHER.items()}
     return {name: read_json(file) for name, file in files.items() if file.exists()}
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfpc.evaluation.attention import attention_rows
 from lfpc.evaluation.incomplete import Shortfall, share, shortfall_lines
+from lfpc.evaluation.search import search_rows
 from lfpc.evaluation.verdict import gain_verdict
 from lfpc.metrics.statistics import p_text
 from lfpc.metrics.summary import DECIDERS
@@ -125,32 +127,75 @@ def gain_lines(results: Mapping[str, Any]) -> list[str]:
 
 def search_lines(results: Mapping[str, Any]) -> list[str]:
     """The results of `lfpc.evaluation.search.search` as a table with notes."""
-    head = ("shown", "accuracy", "search - own", "p (Holm)", "visual tokens", "any tile right")
-    truth = any(row["holds_truth"] is not None for row in results["grids"].values())
-    more = ("chosen tile holds truth",) if truth else ()
-    own = (_percent(results["accuracy"]), "", "", _number(results["visual_tokens"]), "")
-    lines: list[tuple[str, ...]] = [(*head, *more), ("own crops", *own, *("" for _ in more))]
-    for name, row in results["grids"].items():
+    rows = search_rows(results)
+    last = list(rows.values())[-1]
+    chance = f"a tile at random is right in {_percent(last['random'])} %"
+    if last["holds_truth"] is not None:
+        chance += f" and holds the truth in {_percent(last['random_holds_truth'])} %"
+    return _lines_in_place(
+        "search",
+        results,
+        rows,
+        {"any tile right": "best", "chosen tile holds truth": "holds_truth"},
+        "the search shows every tile in its place and keeps the answer that the model is surest of",
+        chance,
+    )
+
+
+def attention_lines(results: Mapping[str, Any]) -> list[str]:
+    """The results of `lfpc.evaluation.attention.attend` as a table with notes."""
+    return _lines_in_place(
+        "attention",
+        results,
+        attention_rows(results),
+        {"area": "area", "window holds truth": "holds_truth"},
+        "shown in its place is the window of the first view that gets the most attention of the "
+        "question's tokens, or where the answer begins (relative: to a general question, whose "
+        "view is counted too)",
+    )
+
+
+def _lines_in_place(
+    name: str,
+    results: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    shares: Mapping[str, str],
+    about: str,
+    *notes: str,
+) -> list[str]:
+    """`results_in_place` as a table with notes.
+
+    Args:
+        name: what is compared with the own crops.
+        results: the results.
+        rows: their rows, by their words.
+        shares: further columns, as the keys of shares by their words.
+        about: what is shown.
+        notes: further notes.
+    """
+    known = {
+        word: key
+        for word, key in shares.items()
+        if any(row[key] is not None for row in rows.values())
+    }
+    own = (_percent(results["accuracy"]), "", "", _number(results["visual_tokens"]))
+    lines: list[tuple[str, ...]] = [
+        ("shown", "accuracy", f"{name} - own", "p (Holm)", "visual tokens", *known),
+        ("own crops", *own, *("" for _ in known)),
+    ]
+    for words, row in rows.items():
         accuracy = _percent(row["accuracy"]) + share(row["incomplete"])
         compared = (accuracy, _points(row["difference"]), _p(row["difference"]))
-        cells = (*compared, _number(row["visual_tokens"]), _percent(row["best"]))
-        held = (_percent(row["holds_truth"]),) if truth else ()
-        lines.append((f"{name}: {row['tiles']} tiles", *cells, *held))
-    about = (
-        f"{results['n']} of {results['questions']} questions have a crop; the search shows every "
-        f"tile in its place and keeps the answer that the model is surest of; points of accuracy "
-        f"by rule, with 95 % intervals"
-    )
-    last = list(results["grids"].values())[-1]
-    chance = f"a tile at random is right in {_percent(last['random'])} %"
-    if truth:
-        chance += f" and holds the truth in {_percent(last['random_holds_truth'])} %"
+        more = (_percent(row[key]) for key in known.values())
+        lines.append((words, *compared, _number(row["visual_tokens"]), *more))
+    last = list(rows.values())[-1]["difference"]
     return [
         *_columns(lines),
-        about,
-        chance,
-        *([last["difference"]["power"]] if last["difference"] else []),
-        *shortfall_lines({"search": results["incomplete"]}),
+        f"{results['n']} of {results['questions']} questions have a crop; {about}; points of "
+        f"accuracy by rule, with 95 % intervals",
+        *notes,
+        *([last["power"]] if last else []),
+        *shortfall_lines({name: results["incomplete"]}),
     ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.gain import NOTHING
 from lfpc.evaluation.probes import NO_TOOL, OWN, REPLAYED, SWAPPED, swapped_probe
+from lfpc.evaluation.results import lost
 
 RELEVANT = 0.05
 """A drop of this size matters: "no sign" needs pairs that would show it with 80 % power, and below
@@ -38,13 +39,16 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
         return f"No verdict: {found}."
     if not own["tool_rate"]:
         return f"Never crops: none of {own['n']} questions led to a crop{_malformed(own)}."
-    row = shown["all"]
-    if row is None:
+    row = lost(condition, probe)
+    if not row:
         return f"No verdict: no question was answered with own crops and under {probe}."
     low, high = row["low"], row["high"]
     pairs = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
+    if row.get("seeds"):
+        pairs = f"{row['n']} pairs of question and seed"
     if low is None or high is None or row["smallest"] is None:
-        return f"Too few questions to say: {pairs} about {row['clusters']} pictures."
+        runs = f" under {row['seeds']} training seeds" if row.get("seeds") else ""
+        return f"Too few questions to say: {pairs} about {row['clusters']} pictures{runs}."
     shown_name = probe.removesuffix(REPLAYED)
     what = _SHOWN[shown_name] + probe.removeprefix(shown_name)
     size = f"{_points(row['delta'])} points [{_points(low)}, {_points(high)}] of {pairs}"
@@ -66,8 +70,8 @@ def crop_verdict(condition: Mapping[str, Any]) -> str | None:
 
 def tool_verdict(condition: Mapping[str, Any]) -> str | None:
     """What the tool is worth, in one sentence; None: the probe no-tool did not run."""
-    row = condition["probes"].get(NO_TOOL, {}).get("all")
-    if row is None or row["low"] is None:
+    row = lost(condition, NO_TOOL)
+    if row.get("low") is None:
         return None
     size = f"{_points(row['delta'])} points [{_points(row['low'])}, {_points(row['high'])}]"
     if row["p"] < _LEVEL and row["low"] > 0:

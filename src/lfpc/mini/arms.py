@@ -6,11 +6,18 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lfpc.training.config import TrainConfig
-from lfpc.training.presets import preset
+from lfpc.training.presets import PRESETS, preset
 
 Data = Literal["selected", "lower", "higher", "some-full", "hard"]
 """Samples of a run. selected: easy samples with the budgets of selection; lower, higher: one level
 down or up; some-full: 30 % of them at the full budget; hard: hard samples, with theirs."""
+_DATA: Mapping[Data, str] = {
+    "selected": "on the easy samples",
+    "lower": "with budgets one level lower",
+    "higher": "with budgets one level higher",
+    "some-full": "with 30 % of the samples at the full budget",
+    "hard": "on the hard samples",
+}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -31,6 +38,14 @@ class Arm:
         """The preset with the arm's changes."""
         run = preset(self.preset)
         return replace(run, **self.change, reward=replace(run.reward, **self.reward))
+
+    @property
+    def text(self) -> str:
+        """Its preset and what differs from it, with options as they are typed."""
+        changes = {**self.change, **{f"reward.{key}": value for key, value in self.reward.items()}}
+        parts = [f"--{key.replace('_', '-')} {value}" for key, value in changes.items()]
+        usual: Data = "hard" if self.parent else "selected"
+        return ", ".join([self.preset, *parts, *([_DATA[self.data]] if self.data != usual else [])])
 
 
 def _stage2(data: Data = "hard", **reward: Any) -> Arm:
@@ -93,3 +108,8 @@ GROUPS: Mapping[str, Mapping[str, Arm]] = {
     "grounding": GROUNDING,
     "laziness": LAZINESS,
 }
+
+
+def described(arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Texts of the arms that are no presets."""
+    return {name: arm.text for name, arm in arms.items() if name not in PRESETS}

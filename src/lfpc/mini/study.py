@@ -18,7 +18,7 @@ from lfpc.evaluation.probes import NO_TOOL, OWN
 from lfpc.evaluation.results import score_drop, with_drop
 from lfpc.evaluation.stored import update_results
 from lfpc.metrics.summary import Records
-from lfpc.mini.arms import GROUPS, Data
+from lfpc.mini.arms import GROUPS, Data, described
 from lfpc.mini.config import StudyConfig
 from lfpc.mini.folders import base_checkpoint, write_split
 from lfpc.mini.trials import SELECTED, Asked, Trials, arm_run, select_budgets
@@ -121,7 +121,11 @@ def _study(config: StudyConfig, *, progress: bool) -> Path:
     table = comparison_table(rows)
     write_text(config.out / "study.md", table_markdown(table) + "\n" + results_markdown(results))
     return write_report(
-        config.out / "report", read_runs([config.out]), title="LFPC, the study", first=[table]
+        config.out / "report",
+        read_runs([config.out]),
+        title="LFPC, the study",
+        first=[table],
+        arms={BASE: "the checkpoint that every arm starts from", **described(GROUPS[config.group])},
     )
 
 

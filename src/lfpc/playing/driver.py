@@ -27,6 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from lfpc.episode import AsyncPolicy, Episode, Game, Policy, play, play_async, run_async
 from lfpc.errors import LfpcError, PictureError, PolicyError
+from lfpc.playing.memory import return_freed_blocks
 from lfpc.playing.threads import THREADS
 
 log = logging.getLogger(__name__)
@@ -256,6 +257,7 @@ async def play_concurrently(
     """Play every sample's item, `players` groups at a time, those of a group one after another; see
     `play_samples`. A group is taken as another ends.
     """
+    return_freed_blocks()
     todo = iter(groups)
 
     async def player() -> None:

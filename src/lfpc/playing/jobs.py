@@ -3,6 +3,7 @@ write.
 """
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lfpc.errors import RunError
-from lfpc.policies.spawning import be_worker, model_context, without_main
+from lfpc.policies.spawning import be_worker, model_context, sending, without_main
 
 _LINE_EVERY_S = 30.0
 
@@ -67,6 +68,8 @@ def run_jobs(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> d
                 tick()
         except BrokenProcessPool as error:
             _end(pool)
+            with sending("the jobs", "run them one by one"):
+                pickle.dumps(list(running.values()))
             raise RunError(
                 "a worker process was killed, perhaps because the machine ran out of memory; "
                 "the same command resumes, and fewer --processes need less memory"

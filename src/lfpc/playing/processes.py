@@ -8,7 +8,6 @@ here may be one with anything else, as in `lfpc.playing.driver`.
 import asyncio
 import multiprocessing
 import os
-import pickle
 import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -24,7 +23,7 @@ from lfpc.errors import ConfigError, LfpcError, PictureError, RunError
 from lfpc.images import PICTURE_BYTES, upright_size
 from lfpc.playing.driver import Item, OnPlayed, Played, play_concurrently
 from lfpc.policies.backends import Backend, Server
-from lfpc.policies.spawning import be_worker, without_main
+from lfpc.policies.spawning import be_worker, sending
 from lfpc.samples import Sample
 
 if TYPE_CHECKING:
@@ -178,14 +177,8 @@ def _started(
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     process = spawn.Process(target=_work, args=(there, samples, setup, players), daemon=True)
-    try:
-        with without_main():
-            process.start()
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"the samples cannot be sent to worker processes: {error}; use plain values, define "
-            f"their class in a module that can be imported, or set `processes` to 1"
-        ) from error
+    with sending("the samples", "set `processes` to 1"):
+        process.start()
     there.close()  # so that the end of the process is the end of the pipe
     return here, process
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol, Self, runtime_checkable
 
+import numpy as np
+
 from lfpc.dialogue import Context, Reply
 from lfpc.options import fields_of
 from lfpc.policies.backends import Backend
@@ -73,6 +75,42 @@ class ScoringPolicy(Protocol):
             answers: the answers to score in each of them.
         Raises:
             PolicyError: the backend gives no log-probabilities of prompts.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ViewAttention:
+    """Attention to the first view's visual tokens, averaged over heads. Each map is (layers, rows,
+    columns) float32; all tokens of the conversation together have 1.
+    """
+
+    question: np.ndarray
+    """Mean over the tokens between the view and the reply: the question, its options and what
+    follows them."""
+    answer: np.ndarray
+    """At the token where the answer begins, after the protocol's `answer_mark`."""
+
+
+@runtime_checkable
+class AttendingPolicy(Protocol):
+    """A policy that gives its attention."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers of the language model."""
+        ...
+
+    def view_attention(
+        self, contexts: Sequence[Context], layers: Sequence[int]
+    ) -> list[ViewAttention]:
+        """Attention to the first view, before any reply.
+
+        Args:
+            contexts: the first contexts of episodes.
+            layers: numbers of the layers, from 1 to `depth`.
+        Raises:
+            PolicyError: a single conversation needs more memory than there is.
         """
         ...
 

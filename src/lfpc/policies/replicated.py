@@ -5,6 +5,7 @@ keeps their pictures and first prompts. Replies do not depend on the number of d
 rounding, because each has its own random numbers.
 """
 
+import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +20,7 @@ from lfpc.errors import PolicyError
 from lfpc.images import View
 from lfpc.policies.backends import Backend, Transformers
 from lfpc.policies.config import PolicyConfig
-from lfpc.policies.spawning import be_worker, model_context, without_main
+from lfpc.policies.spawning import be_worker, model_context, sending, without_main
 
 if TYPE_CHECKING:
     from lfpc.policies.loading import LocalPolicy
@@ -33,7 +34,8 @@ class ReplicatedPolicy:
         engine: its devices and their precision.
         tools: whether to offer the tool.
     Raises:
-        CheckpointError, ConfigError: a process cannot load the checkpoint, or has no such device.
+        CheckpointError, ConfigError: a process cannot load the checkpoint, has no such device, or
+            cannot be sent the configuration.
     """
 
     def __init__(self, config: PolicyConfig, engine: Transformers, *, tools: bool = True) -> None:
@@ -46,6 +48,7 @@ class ReplicatedPolicy:
             for _ in engine.devices
         ]
         self._home: dict[str, int] = {}
+        _check_sent(config, "the settings")
         places = [replace(engine, device=device) for device in engine.devices]
         with without_main():  # a process starts with its first task
             loading = [
@@ -85,6 +88,7 @@ class ReplicatedPolicy:
 
         Raises:
             PolicyError: a process has ended, or a conversation does not fit into its device.
+            ConfigError: the questions cannot be sent to a process.
         """
         parts: dict[int, list[int]] = {}
         for number, context in enumerate(contexts):
@@ -95,7 +99,12 @@ class ReplicatedPolicy:
         }
         replies: dict[int, Reply] = {}
         for home, part in parts.items():
-            replies.update(zip(part, self._result(asked[home]), strict=True))
+            try:
+                found = self._result(asked[home])
+            except Exception:
+                _check_sent([contexts[n] for n in part], "the questions")
+                raise
+            replies.update(zip(part, found, strict=True))
         return [replies[number] for number in range(len(contexts))]
 
     @contextmanager
@@ -130,6 +139,11 @@ class ReplicatedPolicy:
                 f"a process with a copy of {self._config.model} has ended, perhaps for lack of "
                 f"memory; use fewer devices or a smaller --batch-tokens"
             ) from error
+
+
+def _check_sent(value: object, what: str) -> None:
+    with sending(what, "use one `device`"):
+        pickle.dumps(value)
 
 
 class _Worker:

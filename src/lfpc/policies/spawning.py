@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from lfpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -28,6 +31,29 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def sending(what: str, instead: str) -> Iterator[None]:
+    """`without_main`; what does not pickle in this block is an error in one sentence.
+
+    A process that cannot unpickle what it gets, such as an instance of a class of `__main__`, ends
+    at once, as if it had been killed. Pickling it in this block tells the cause.
+
+    Args:
+        what: what is sent, in the plural.
+        instead: what to do without other processes.
+    Raises:
+        ConfigError: it does not pickle.
+    """
+    try:
+        with without_main():
+            yield
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{what} cannot be sent to worker processes: {error}; use plain values, define their "
+            f"class in a module that can be imported, or {instead}"
+        ) from error
 
 
 def model_context(*, cuda: bool) -> "BaseContext":

@@ -15,13 +15,20 @@ from lfpc.dialogue import STOPPED, TRUNCATED, Context, Reply, Usage
 from lfpc.episode import all_together
 from lfpc.errors import ConfigError, PolicyError
 from lfpc.policies.backends import BATCH_TOKENS, Backend
-from lfpc.policies.config import PolicyConfig, TextLogprob, policy_config, reply_seed
+from lfpc.policies.config import (
+    PolicyConfig,
+    TextLogprob,
+    ViewAttention,
+    policy_config,
+    reply_seed,
+)
 from lfpc.policies.devices import out_of_memory, release_memory
 from lfpc.policies.qwen.architectures import architecture_of
 from lfpc.policies.qwen.encode import Encoded, Encoder
 from lfpc.policies.qwen.language import Prefixes, drop_oldest, prefix_key, read
 from lfpc.policies.qwen.sampling import ROOM, Writer, write
 from lfpc.policies.qwen.vision import ViewEncoder
+from lfpc.policies.qwen.watching import view_attention
 from lfpc.policies.sampling import GREEDY, Sampling
 from lfpc.protocols import PROTOCOLS, ChatProtocol
 
@@ -287,6 +294,28 @@ class TransformersPolicy:
             ids = torch.from_numpy(encoded.ids[len(encoded.ids) - length :]).to(logits.device)
             found.append(logits.log_softmax(-1).gather(1, ids[:, None])[:, 0])
         return found
+
+    @property
+    def depth(self) -> int:
+        """See `lfpc.policies.config.AttendingPolicy`."""
+        return len(self.model.model.language_model.layers)
+
+    @torch.no_grad()
+    def view_attention(
+        self, contexts: Sequence[Context], layers: Sequence[int]
+    ) -> list[ViewAttention]:
+        """See `lfpc.policies.config.AttendingPolicy`."""
+        mark = self.encoder.text_ids(self.encoder.protocol.answer_mark)
+        rows = [self.encoder.episode(context, Reply("", token_ids=mark)) for context in contexts]
+        numbers = [layer - 1 for layer in layers]
+
+        def compute(batch: list[int]) -> list[ViewAttention]:
+            some = [rows[n] for n in batch]
+            places = [self.encoder.first_view(row) for row in some]
+            features = row_features(self.views, some)
+            return view_attention(self.model, some, places, features, numbers)
+
+        return self._in_batches(rows, 0, compute)
 
     @contextmanager
     def cached_views(self) -> Iterator[None]:

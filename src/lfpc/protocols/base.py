@@ -12,6 +12,7 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Context, Malformed, Turn
 from lfpc.errors import ConfigError
 from lfpc.images import CropRules, View
+from lfpc.protocols.exact import exact_if
 
 if TYPE_CHECKING:
     from lfpc.protocols.files import ProtocolFile
@@ -161,7 +162,7 @@ class ChatProtocol:
 
     def parse(self, text: str, views: Sequence[View]) -> Action:
         """The action of the reply `text`, after the policy has seen `views`, first view first."""
-        return self.parser(text[:LONGEST_REPLY], views)
+        return exact_if(len(text) <= LONGEST_REPLY, self.parser(text[:LONGEST_REPLY], views))
 
     def observation(self, turn: Turn, number: int, asked: str) -> tuple[MessagePart, ...]:
         """The message after `turn`, whose crop is the `number`th shown."""

@@ -13,14 +13,22 @@ from typing import Any
 from lfpc.dialogue import Action, Answer, Malformed
 from lfpc.images import MAX_ASPECT, CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
-from lfpc.protocols.deepeyes import DIRECT_SYSTEM, SYSTEM, TOOL, TOOL_END, TOOL_START, write_call
+from lfpc.protocols.deepeyes import (
+    DIRECT_SYSTEM,
+    FORM,
+    SYSTEM,
+    TOOL,
+    TOOL_END,
+    TOOL_START,
+    write_call,
+)
+from lfpc.protocols.exact import is_exact
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
     call_or_answer,
     crop_of,
     four_numbers,
-    is_exact,
     tool_arguments,
 )
 from lfpc.protocols.released import FAILURES, filled, tool_crop, tool_size
@@ -49,7 +57,7 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first call or answer counts; a box is in pixels of the first view."""
-    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views), thinks=True)
+    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views))
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -127,7 +135,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     if isinstance(arguments, Malformed):
         return arguments
     numbers = four_numbers(arguments.get("bbox_2d"))
-    exact = is_exact(body, "arguments", "bbox_2d")
+    exact = is_exact(body, FORM)
     crop = crop_of(numbers, views[0].size, views, exact=exact)
     if isinstance(crop, Malformed):
         return crop

@@ -12,6 +12,7 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Answer, Malformed
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.exact import hermes_form, in_order, is_exact, text_or_absent
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
@@ -21,7 +22,6 @@ from lfpc.protocols.reading import (
     crop_of,
     four_numbers,
     hermes_call,
-    is_exact,
     tool_arguments,
 )
 from lfpc.protocols.released import (
@@ -42,6 +42,7 @@ SIDES_ABOVE = 30
 """Minimum side of a box in pixels (exclusive)."""
 ASPECT = 100
 """Maximum aspect ratio of a box."""
+FORM = hermes_form(TOOL, bbox_2d=in_order, label=text_or_absent)
 
 SCHEMA = {
     "type": "function",
@@ -91,9 +92,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: an answer anywhere wins, else the first call counts; its box is in pixels of
     the first view.
     """
-    return call_or_answer(
-        text, TOOL_CALL, lambda body: _read_call(body, views), answer_wins=True, thinks=True
-    )
+    return call_or_answer(text, TOOL_CALL, lambda body: _read_call(body, views), answer_wins=True)
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -129,7 +128,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     arguments = tool_arguments(body, TOOL)
     if isinstance(arguments, Malformed):
         return arguments
-    exact = is_exact(body, "arguments", "bbox_2d")
+    exact = is_exact(body, FORM)
     crop = crop_of(four_numbers(arguments.get("bbox_2d")), frame, views, exact=exact)
     return (
         crop

@@ -14,14 +14,13 @@ from lfpc.boxes import Box, Size
 from lfpc.dialogue import Action, Answer, Malformed, Reason
 from lfpc.images import CropRules, View, resized_size
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.exact import in_order, is_alone, is_exact
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
     call_or_answer,
     crop_of,
-    ends_reply,
     four_numbers,
-    is_exact,
     malformed,
     said,
 )
@@ -63,11 +62,11 @@ def parse(text: str, views: Sequence[View]) -> Action:
     if len(views) > 1:
         answered = ANSWER.search(text)
         return (
-            said(answered.group(1), exact=ends_reply(answered))
+            said(answered.group(1), exact=is_alone(answered, ZOOM))
             if answered
             else malformed(Reason.NO_ACTION, "There is no answer.")
         )
-    action = call_or_answer(text, ZOOM, lambda body: _read_zoom(body, views), thinks=True)
+    action = call_or_answer(text, ZOOM, lambda body: _read_zoom(body, views))
     return replace(action, detail=action.detail + LAST) if isinstance(action, Malformed) else action
 
 
@@ -132,7 +131,7 @@ def _read_zoom(body: str, views: Sequence[View]) -> Action:
             f"Between the zoom tags there must be one list [x1, y1, x2, y2]; there are "
             f"{len(lists)}.",
         )
-    return crop_of(four_numbers(lists[0]), views[0].size, views, exact=is_exact(body))
+    return crop_of(four_numbers(lists[0]), views[0].size, views, exact=is_exact(body, in_order))
 
 
 ERGO = ChatProtocol(

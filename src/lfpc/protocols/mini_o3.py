@@ -14,6 +14,7 @@ from lfpc.boxes import Box, Corners, Size
 from lfpc.dialogue import Action, Answer, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.exact import in_order, is_exact
 from lfpc.protocols.reading import (
     ANSWER,
     ask,
@@ -21,7 +22,6 @@ from lfpc.protocols.reading import (
     check_shape,
     crop_of,
     four_numbers,
-    is_exact,
     malformed,
     read_json,
 )
@@ -76,7 +76,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first grounding or answer counts. observation_1 is the first crop,
     observation_0 the original.
     """
-    return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views), thinks=True)
+    return call_or_answer(text, GROUNDING, lambda body: _read_call(body, views))
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
@@ -190,6 +190,10 @@ def _full_size(view: View) -> Size:
     return max(1, round(width * (x1 - x0))), max(1, round(height * (y1 - y0)))
 
 
+def _is_shown_name(source: Any) -> bool:
+    return source == ORIGINAL or re.fullmatch("observation_[1-9][0-9]*", source) is not None
+
+
 def _read_call(body: str, views: Sequence[View]) -> Action:
     try:
         call: Any = read_json(body)
@@ -208,7 +212,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
         FRAME,
         views,
         int(numbered.group(1)) if numbered else 0,
-        exact=is_exact(body, "bbox_2d"),
+        exact=is_exact(body, {"bbox_2d": in_order, "source": _is_shown_name}),
     )
     return (
         crop

@@ -16,6 +16,7 @@ from lfpc.dialogue import Action, Answer, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.exact import exact_if, hermes_form, in_order, is_alone, is_exact, is_number
 from lfpc.protocols.reading import (
     BAD_BOX,
     TOOL_CALL,
@@ -23,12 +24,10 @@ from lfpc.protocols.reading import (
     boxed_answer,
     check_shape,
     crop_of,
-    ends_reply,
-    exact_if,
     four_numbers,
     hermes_call,
     inline_call_text,
-    is_exact,
+    is_only_boxed,
     malformed,
     said,
     tool_arguments,
@@ -79,7 +78,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
     called = TOOL_CALL.search(text)
     boxed = boxed_answer(text[: called.start()] if called else text)
     if boxed is not None:
-        return said(boxed)
+        return said(boxed, exact=is_only_boxed(text, TOOL_CALL))
     if called is None:
         return malformed(
             Reason.NO_ACTION, "There is neither a tool call nor an answer in \\boxed{}."
@@ -95,7 +94,7 @@ def parse(text: str, views: Sequence[View]) -> Action:
         return malformed(
             Reason.BAD_SOURCE, f"target_image must be a number from 1 to {len(views)}."
         )
-    exact = ends_reply(called) and is_exact(called.group(1), "arguments", "bbox_2d")
+    exact = is_alone(called) and is_exact(called.group(1), _FORM)
     return exact_if(exact, _crop(numbers, views, target - 1))
 
 
@@ -117,6 +116,13 @@ def write_call(box: Box, first_view: View) -> str:
     return hermes_call(
         TOOL, {"bbox_2d": [round(corner, 4) for corner in box.corners], "target_image": 1}
     )
+
+
+def _is_in_fractions(box: Any) -> bool:
+    return in_order(box) and max(box) <= 1
+
+
+_FORM = hermes_form(TOOL, bbox_2d=_is_in_fractions, target_image=is_number)
 
 
 def _crop(numbers: tuple[float, float, float, float], views: Sequence[View], source: int) -> Action:

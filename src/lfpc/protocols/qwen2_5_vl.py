@@ -9,6 +9,7 @@ from lfpc.dialogue import Action, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import View
 from lfpc.protocols.base import ChatProtocol
+from lfpc.protocols.exact import hermes_form, in_order, is_exact
 from lfpc.protocols.reading import (
     TOOL_CALL,
     ask,
@@ -16,13 +17,13 @@ from lfpc.protocols.reading import (
     four_numbers,
     hermes_call,
     inline_call_text,
-    is_exact,
     malformed,
     observe_tagged,
     tool_arguments,
 )
 
 TOOL = "image_zoom_in_tool"
+_FORM = hermes_form(TOOL, bbox_2d=in_order)
 
 SYSTEM = (
     "You answer questions about a picture.\n\n# Tool\n"
@@ -61,7 +62,7 @@ def _read_call(body: str, shown: View) -> Action:
         return malformed(Reason.BAD_BOX, "bbox_2d must be four numbers [x1, y1, x2, y2].")
     try:
         box = Box.from_pixels(numbers, shown.size)
-        return Crop(box, emitted=numbers, exact=is_exact(body, "arguments", "bbox_2d"))
+        return Crop(box, emitted=numbers, exact=is_exact(body, _FORM))
     except BoxError:
         width, height = shown.size
         return malformed(

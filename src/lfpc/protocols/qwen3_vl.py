@@ -18,18 +18,25 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.images import CropRules, View
 from lfpc.protocols.base import ChatProtocol, MessagePart, Released
+from lfpc.protocols.exact import (
+    exact_if,
+    hermes_form,
+    in_order,
+    is_alone,
+    is_closed,
+    is_exact,
+    only_thought,
+    text_or_absent,
+)
 from lfpc.protocols.qwen_agent import LEAST_SIDE, RELEASED_CROP, TOOL, parse_as_released
 from lfpc.protocols.reading import (
     ANSWER,
+    TOOL_CALL,
     ask,
     call_text,
     crop_of,
-    ends_reply,
-    exact_if,
     four_numbers,
     from_text,
-    is_closed,
-    is_exact,
     malformed,
     observe_tagged,
     read_json,
@@ -100,16 +107,17 @@ def parse(text: str, views: Sequence[View]) -> Action:
         views: pictures shown so far; boxes refer to the original, as `img_idx` counts only the
             user's picture, which is one.
     """
-    text = text.rpartition("</think>")[2]
+    thought, end, text = text.rpartition("</think>")
+    exact = only_thought(thought + end)
     called = _CALL.search(text)
     answered = ANSWER.search(text)
-    thinking = "<think>" in text
     if answered and (called is None or answered.start() < called.start()):
-        return said(answered.group(1), exact=ends_reply(answered) and not thinking)
+        return said(answered.group(1), exact=exact and is_alone(answered, _CALL))
     if called is not None:
-        tagged = called.group(1) is not None and ends_reply(called) and not thinking
-        return exact_if(tagged, _read_call(called.group(1) or called.group(2) or "", views))
-    if thinking:
+        tagged = TOOL_CALL.match(text, called.start())
+        exact = exact and tagged is not None and is_alone(tagged)
+        return exact_if(exact, _read_call(called.group(1) or called.group(2) or "", views))
+    if "<think>" in text:
         return malformed(
             Reason.NO_ACTION,
             "The thinking has no end, and there is neither a tool call nor an answer.",
@@ -117,7 +125,14 @@ def parse(text: str, views: Sequence[View]) -> Action:
     bare = _FENCED.match(text)
     if bare and _is_call(bare.group(1)):
         return exact_if(False, _read_call(bare.group(1), views))
-    return said(text)
+    return said(text, exact=exact and only_thought(text))
+
+
+def _is_original(picture: Any) -> bool:
+    return picture is ... or picture == 0
+
+
+_ARGUMENTS = {"bbox_2d": in_order, "label": text_or_absent, "img_idx": _is_original}
 
 
 def write_call(box: Box, first_view: View) -> str:
@@ -141,7 +156,7 @@ def _read_call(body: str, views: Sequence[View]) -> Action:
     picture = arguments.get("img_idx")
     if picture is not None and whole_number(picture) != 0:
         return malformed(Reason.BAD_SOURCE, "img_idx must be 0: there is one picture.")
-    exact = _is_exact_xml(body) if xml else is_exact(body, "arguments", "bbox_2d")
+    exact = _is_exact_xml(body) if xml else is_exact(body, hermes_form(TOOL, **_ARGUMENTS))
     crop = crop_of(four_numbers(arguments.get("bbox_2d")), FRAME, views, exact=exact)
     if isinstance(crop, Malformed):
         return crop
@@ -163,7 +178,7 @@ def _xml_arguments(body: str) -> dict[str, Any] | Malformed:
 
 
 def _is_exact_xml(body: str) -> bool:
-    """Whether `body` is one closed function of closed parameters, none twice, with four numbers."""
+    """Whether `body` is one closed function of closed parameters, all of the tool, none twice."""
     function = _FUNCTION.fullmatch(body.rstrip())
     if function is None or not is_closed(function, 2):
         return False
@@ -173,7 +188,10 @@ def _is_exact_xml(body: str) -> bool:
         len(values) == len(given)
         and all(is_closed(one, 2) for one in given)
         and not _PARAMETER.sub("", function.group(2)).strip()
-        and is_exact(values.get("bbox_2d", ""))
+        and all(
+            name == "label" or (name in _ARGUMENTS and is_exact(text, _ARGUMENTS[name]))
+            for name, text in values.items()
+        )
     )
 
 

@@ -8,7 +8,6 @@ its docstring.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from lfpc.boxes import Box, Size
@@ -16,6 +15,7 @@ from lfpc.dialogue import Action, Answer, Crop, Malformed, Reason
 from lfpc.errors import BoxError
 from lfpc.images import View
 from lfpc.protocols.base import MessagePart
+from lfpc.protocols.exact import exact_if, is_alone, only_thought
 
 TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL)
@@ -58,19 +58,37 @@ def boxed_answer(text: str) -> str | None:
     r"""The content of the last \boxed{}, with matched braces; None without one. An unclosed one
     ends with the text.
     """
-    start = 0
-    for found in _BOXED.finditer(text):
-        start = found.end()
-    if not start:
+    boxes = list(_BOXED.finditer(text))
+    if not boxes:
         return None
-    depth = 1
-    end = start
-    while end < len(text) and depth:
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        end += 1
-    inner = text[start : end - 1 if depth == 0 else end].strip()
+    start = boxes[-1].end()
+    end = _closing_brace(text, start)
+    inner = text[start:end].strip()
     worded = _TEXT.fullmatch(inner)
     return worded.group(1) if worded else inner
+
+
+def is_only_boxed(text: str, call: re.Pattern[str]) -> bool:
+    r"""Whether a reply has one \boxed{}, closed, no call and no unfinished thinking. Words may
+    follow it.
+    """
+    boxes = list(_BOXED.finditer(text))
+    return (
+        len(boxes) == 1
+        and _closing_brace(text, boxes[0].end()) is not None
+        and only_thought(text)
+        and call.search(text) is None
+    )
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """The place of the brace that closes the one before `start`; None: it is not closed."""
+    depth = 1
+    for end in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if depth == 0:
+            return end
+    return None
 
 
 def call_or_answer(
@@ -79,46 +97,24 @@ def call_or_answer(
     read_call: Callable[[str], Action],
     *,
     answer_wins: bool = False,
-    thinks: bool = False,
+    calls_in_thinking: bool = False,
 ) -> Action:
     """The first call or answer of a reply; with `answer_wins` an answer anywhere wins.
 
     Args:
         text: the reply.
         call: pattern of a call, whose first group goes to `read_call`.
-        thinks: whether the prompt asks for thinking between tags, which then must be closed before
-            an exact call or answer.
+        answer_wins: see above.
+        calls_in_thinking: whether the prompt asks for calls inside the thinking.
     """
     called = call.search(text)
     answered = ANSWER.search(text)
     if answered and (called is None or answer_wins or answered.start() < called.start()):
-        only = called is None or answered.start() < called.start()
-        thought = not thinks or has_thought(text[: answered.start()])
-        return said(answered.group(1), exact=only and thought and ends_reply(answered))
+        return said(answered.group(1), exact=is_alone(answered, call))
     if called is None:
         return malformed(Reason.NO_ACTION, "There is neither a tool call nor an answer.")
-    thought = not thinks or has_thought(text[: called.start()])
-    return exact_if(thought and ends_reply(called), read_call(called.group(1)))
-
-
-def is_closed(tagged: re.Match[str], group: int = 1) -> bool:
-    """Whether a closing tag follows the `group` of a match."""
-    return tagged.end(group) < tagged.end()
-
-
-def ends_reply(tagged: re.Match[str]) -> bool:
-    """Whether a match is closed, and nothing follows it."""
-    return is_closed(tagged) and not tagged.string[tagged.end() :].strip()
-
-
-def has_thought(text: str) -> bool:
-    """Whether thinking that begins in `text` ends there."""
-    return text.rfind("<think>") <= text.rfind("</think>")
-
-
-def exact_if(sound: bool, action: Action) -> Action:
-    """`action`, which is not exact unless `sound`."""
-    return action if sound or isinstance(action, Malformed) else replace(action, exact=False)
+    alone = is_alone(called, thinking=calls_in_thinking)
+    return exact_if(alone, read_call(called.group(1)))
 
 
 def read_json(text: str, *, repair: bool = True) -> Any:
@@ -142,30 +138,6 @@ def read_json(text: str, *, repair: bool = True) -> Any:
         return json.JSONDecoder().raw_decode(_repaired(text[text.index("{") :]))[0]
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON, nor with repair") from error
-
-
-def is_exact(text: str, *keys: str) -> bool:
-    """Whether `text` is one value of JSON as it stands, without a key twice, that holds a list of
-    four numbers under `keys`.
-    """
-    try:
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        return False
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return four_numbers(value, lenient=False) is not None
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key twice")
-    return found
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"JSON has no {name}")
 
 
 def _repaired(text: str) -> str:

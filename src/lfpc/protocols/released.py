@@ -6,6 +6,7 @@ text to the model. What they pass to `eval` is read as a literal and never evalu
 """
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from math import isfinite
@@ -35,6 +36,8 @@ LONGEST_LITERAL = 4_000
 MOST_CUT = 178_956_970
 """Maximum pixels of a cut: twice Pillow's limit, beyond which its `crop` fails."""
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""An object's place in memory in an error, which differs from run to run."""
 FURTHEST = 2**30
 """Maximum distance of a cut's corner from the picture's, in pixels, which Pillow's `crop` takes."""
 
@@ -74,7 +77,7 @@ def attempt(
             reason = Reason.BAD_SOURCE if isinstance(error, IndexError) else Reason.BAD_BOX
         elif isinstance(error, SyntaxError) or type(error).__name__ == "JSONDecodeError":
             reason = Reason.BAD_JSON
-        return Malformed(reason, worded(error)[:LONGEST_ERROR])
+        return Malformed(reason, _ADDRESS.sub("", worded(error))[:LONGEST_ERROR])
 
 
 def pil_corners(box: Sequence[Any]) -> Corners:

@@ -12,16 +12,23 @@ from lfpc.boxes import Box
 from lfpc.dialogue import Action, Malformed, Reason
 from lfpc.errors import ConfigError
 from lfpc.images import View
+from lfpc.protocols.exact import (
+    Form,
+    exact_if,
+    in_order,
+    is_alone,
+    is_exact,
+    is_plain,
+    only_thought,
+)
 from lfpc.protocols.reading import (
     BAD_BOX,
     boxed_answer,
     check_shape,
     crop_of,
-    ends_reply,
-    exact_if,
     four_numbers,
     from_text,
-    is_exact,
+    is_only_boxed,
     malformed,
     read_json,
     said,
@@ -117,23 +124,25 @@ class ReplyFormat:
 
     def parser(self, text: str, views: Sequence[View]) -> Action:
         """The action of a reply; see `lfpc.protocols.base.Parser`."""
-        called = _between(self.call).search(text)
+        calls = _between(self.call)
+        called = calls.search(text)
         if self.answer[0] == BOXED:
             before = text if called is None or self.answer_wins else text[: called.start()]
-            answer, answered, comes_first = boxed_answer(before), None, True
+            answer, comes_first = boxed_answer(before), True
+            alone = is_only_boxed(text, calls)
         else:
             answered = _between(self.answer).search(text)
             answer = answered and answered.group(1)
+            alone = answered is not None and is_alone(answered, calls)
             comes_first = (
                 answered is not None and called is not None and answered.start() < called.start()
             )
         if answer is not None and (called is None or self.answer_wins or comes_first):
-            only = called is None or comes_first
-            return said(answer, exact=only and (answered is None or ends_reply(answered)))
+            return said(answer, exact=alone)
         if called is not None:
-            return exact_if(ends_reply(called), self._read(called.group(1), views))
+            return exact_if(is_alone(called), self._read(called.group(1), views))
         if self.free_answer:
-            return said(text.rpartition("</think>")[2])
+            return said(text.rpartition("</think>")[2], exact=only_thought(text))
         return malformed(Reason.NO_ACTION, "There is neither a tool call nor an answer.")
 
     def write_call(self, box: Box, first_view: View) -> str:
@@ -173,9 +182,8 @@ class ReplyFormat:
             return malformed(Reason.BAD_SOURCE, "The call names no picture that was shown.")
         numbers = four_numbers(self._at(call, self.box), lenient=self.repair)
         frame = self._frame(views[source if source < len(views) else 0])
-        crop = crop_of(
-            numbers, frame, views, source, exact=is_exact(body, *filter(None, self.box.split(".")))
-        )
+        exact = is_exact(body, self._form(), further=is_plain)
+        crop = crop_of(numbers, frame, views, source, exact=exact)
         if isinstance(crop, Malformed):
             return crop
         size = views[0].size if self.coordinates == "shown" else views[0].original_size
@@ -185,6 +193,20 @@ class ReplyFormat:
         if isinstance(crop, Malformed) or self.widen == 1:
             return crop
         return replace(crop, wider=crop.box.grown((self.widen - 1) / 2))
+
+    def _form(self) -> Form:
+        """The form of a call that names its picture as the prompt does."""
+        if not self.box:
+            return in_order
+        form: dict[str, Any] = {"name": self.tool} if self.tool else {}
+        _put(form, self.box, in_order)
+        if self.picture:
+            _put(form, self.picture, self._is_name)
+        return form
+
+    def _is_name(self, named: Any) -> bool:
+        source = self._source(named)
+        return source is not None and str(named) in (self.original_name, self._name(source))
 
     def _at(self, value: Any, keys: str) -> Any:
         for key in filter(None, keys.split(".")):

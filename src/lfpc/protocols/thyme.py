@@ -7,7 +7,7 @@ is shown; other effects of the code (rotation, contrast, drawing, printed result
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lfpc.boxes import Box
@@ -53,15 +53,16 @@ def observe(view: View, number: int, asked: str) -> tuple[MessagePart, ...]:
 
 def parse(text: str, views: Sequence[View]) -> Action:
     """Parse a reply: the first code or answer counts. Errors are worded as the sandbox's."""
-    return _tagged(call_or_answer(text, CODE, lambda body: _read_code(body, views)))
+    return _parsed(text, lambda body: _read_code(body, views))
 
 
 def parse_as_released(text: str, views: Sequence[View]) -> Action:
     """As `parse`, with the last picture that the code saves."""
-    return _tagged(call_or_answer(text, CODE, lambda body: _saved_by(body, views[0])))
+    return _parsed(text, lambda body: _saved_by(body, views[0]))
 
 
-def _tagged(action: Action) -> Action:
+def _parsed(text: str, read_code: Callable[[str], Action]) -> Action:
+    action = call_or_answer(text, CODE, read_code, calls_in_thinking=True)
     return (
         replace(action, detail=f"<sandbox_output>{action.detail}</sandbox_output>")
         if isinstance(action, Malformed)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from lfpc.evaluation.incomplete import Shortfall
 from lfpc.evaluation.probes import REPLAYED
 from lfpc.evaluation.results import lost
-from lfpc.report.numbers import with_interval
+from lfpc.report.numbers import NOTHING, with_interval
 
 PROBE_NAMES = {
     "noise": "noise",
@@ -118,6 +118,17 @@ def conditions(results: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[s
 def incomplete(found: Mapping[str, Any], probe: str) -> Shortfall | None:
     """What the records of a probe lack; None: nothing, or a probe that did not run."""
     return found["probes"].get(probe, {}).get("incomplete")
+
+
+def filled(table: Table) -> Table:
+    """The table without columns that are empty in every row."""
+    kept = [
+        n
+        for n in range(len(table.columns))
+        if n == 0 or any(row[n].text != NOTHING for row in table.rows)
+    ]
+    rows = tuple(tuple(row[n] for n in kept) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[n] for n in kept), rows=rows)
 
 
 def marked(

@@ -1,7 +1,7 @@
 """Figures as SVG and CSV files, tables as Markdown and LaTeX, for a paper or a repository."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -12,14 +12,26 @@ from lfpc.report.markup import table_latex, table_markdown
 from lfpc.report.pages import templates
 
 
-def write_exports(out: Path, tables: Sequence[Table], drawn: Sequence[Figure]) -> None:
-    """Write `out`/figures/NAME.svg and .csv, `out`/tables/NAME.md and .tex."""
+def write_exports(
+    out: Path,
+    tables: Sequence[Table],
+    drawn: Sequence[Figure],
+    hues: Mapping[str, int] | None = None,
+) -> None:
+    """Write `out`/figures/NAME.svg and .csv, `out`/tables/NAME.md and .tex.
+
+    Args:
+        out: folder of the report.
+        tables: what to write as tables.
+        drawn: what to write as figures.
+        hues: number of the colour of each series. None: its place in the figure.
+    """
     for folder, some in (("figures", drawn), ("tables", tables)):
         if some:
             (out / folder).mkdir(parents=True, exist_ok=True)
     template = templates().get_template("figure.svg.j2")
     for figure in drawn:
-        svg = template.render(figure=figure, canvas=canvas)
+        svg = template.render(figure=figure, canvas=canvas, hues=hues)
         (out / "figures" / f"{figure.name}.svg").write_text(svg, encoding="utf-8", errors="replace")
         (out / "figures" / f"{figure.name}.csv").write_text(
             figure_csv(figure), encoding="utf-8", errors="replace", newline=""

@@ -80,25 +80,30 @@ def head_of(results: Mapping[str, Any]) -> Head | None:
 
 
 def headline(results: Mapping[str, Any]) -> ArmBudget:
-    """The condition that a report opens with: Stage II at the small budget in a study of it, else
-    the first with noise, else the first.
+    """The condition that a report opens with: in a study of Stage II that at the small budget or
+    the first, else the first with noise, else the first.
     """
     cells = [(arm, budget) for arm, budget, _ in conditions(results)]
     probed = [cell for cell in cells if lost(_at(results, cell), "noise")]
-    return next((cell for cell in [RATIOS[0], *probed] if cell in cells), cells[0])
+    ours, theirs = RATIOS
+    study = [cell for cell in probed if cell[0] == ours[0] and theirs[0] in results["conditions"]]
+    return next((cell for cell in [ours, *study, *probed] if cell in cells), cells[0])
 
 
 def _reference(results: Mapping[str, Any], cell: ArmBudget) -> ArmBudget | None:
-    """What a condition compares to: the baseline at full budget for Stage II, else the largest
-    budget of the same arm and task, else another arm at the same budget; never an incomplete one.
+    """What a condition compares to: the matched baseline at full budget for Stage II, else the
+    largest budget of the same arm and task, else another arm at the same budget; never an
+    incomplete one.
     """
     cells = [
         (arm, budget)
         for arm, budget, found in conditions(results)
         if (arm, budget) != cell and not found["summary"]["incomplete"]
     ]
-    if cell == RATIOS[0] and RATIOS[1] in cells:
-        return RATIOS[1]
+    ours, theirs = RATIOS
+    matched = [one for one in cells if one[0] == theirs[0]]
+    if cell[0] == ours[0] and matched:
+        return theirs if theirs in matched else matched[-1]
     task = split_budget(cell[1])[0]
     same = [one for one in cells if one[0] == cell[0] and split_budget(one[1])[0] == task]
     others = [one for one in cells if one[1] == cell[1]]

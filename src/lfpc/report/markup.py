@@ -40,8 +40,8 @@ def results_markdown(results: Mapping[str, Any]) -> str:
     text = markdown(columns, rows, left=2)
     comparisons = results.get("comparisons", {})
     if rows := comparisons.get("differences"):
-        table = difference_table("differences", "Differences", rows, results_namer(results))
-        text += "\n" + table_markdown(table)
+        found = difference_table("differences", "Differences", rows, results_namer(results))
+        text += "\n" + table_markdown(found)
     ratios = comparisons.get("ratios", {})
     names = {
         "visual_tokens": "visual tokens",

@@ -9,6 +9,7 @@ figures, tables  the same as SVG and CSV, Markdown and LaTeX
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lfpc.errors import ConfigError, RunError
@@ -34,6 +35,10 @@ SHOWN = 200
 """Default number of questions with pictures."""
 
 
+MOST_ROWS = 20
+"""Maximum rows of an open table, but for the first and the main results."""
+BESIDE = 500
+"""Maximum height of the two figures that stand beside the first, in SVG units."""
 KEPT = ("samples.jsonl", "results.json", "config.json", "episodes.jsonl")
 """Files of other commands, beside which no report is written."""
 
@@ -47,6 +52,7 @@ def write_report(
     first: Sequence[Table] = (),
     shown: int = SHOWN,
     live: bool = False,
+    arms: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write the pages and their files into `out`; returns the path of `index.html`.
 
@@ -58,6 +64,7 @@ def write_report(
         first: tables above those of the results.
         shown: number of questions with pictures, drawn from all kinds; the others have their texts.
         live: whether the page follows unfinished runs.
+        arms: what arms are that are no presets, or differ from one.
     Raises:
         RunError: the folder holds a run or samples, or cannot be written.
         ConfigError: `shown` is negative.
@@ -68,8 +75,15 @@ def write_report(
     results = {"questions": 0, "seeds": [], "conditions": {}, **evidence.results}
     between_runs = comparisons(evidence.records, planned=evidence.run_comparisons)
     tables = [*first, *page_tables(results, between_runs)]
+    folded = {
+        table.name
+        for table in tables[1:]
+        if len(table.rows) > MOST_ROWS and table.name != "accuracy"
+    }
     curves = training_figures(evidence.curves)
     charts = result_figures(results)
+    series = dict.fromkeys(label for figure in (*charts, *curves) for label in figure.series)
+    hues = {label: number for number, label in enumerate(series)}
     data = data_figures(evidence.data)
     ratios = results.get("comparisons", {}).get("ratios", {})
     short, faults = _faults(results)
@@ -77,6 +91,7 @@ def write_report(
     trained = [(arm, seed, len(some)) for (arm, seed), some in evidence.training.items()]
     recorded = {origin.config.get("arm") for origin in evidence.origins.values()}
     presets = PRESETS.keys() & recorded  # a folder may have the name of a preset by chance
+    described = {**{arm: PRESETS[arm][0] for arm in presets}, **arms}
     sets = episode_sets(evidence)
     picked = pick_questions(sets, shown)
     try:
@@ -95,8 +110,11 @@ def write_report(
                 head=head_of(results),
                 example=example_of(evidence, results, sets, picked, pictures),
                 tables=tables,
+                folded=folded,
                 ratios={"visual_tokens": None, "seconds_alone": None, **ratios},
                 charts=charts,
+                beside=sum(figure.height for figure in charts[1:3]) <= BESIDE,
+                hues=hues,
                 curves=curves,
                 progress=progress_of(evidence),
                 resolution=resolution_note(evidence),
@@ -108,11 +126,11 @@ def write_report(
                 trained=trained,
                 episodes=sum(len(one.own) for one in sets),
                 notes=notes,
-                arms={arm: PRESETS[arm][0] for arm in results["conditions"] if arm in presets},
+                arms={arm: described[arm] for arm in results["conditions"] if arm in described},
                 live=live,
             )
         )
-        write_exports(out, tables, [*charts, *curves, *data])
+        write_exports(out, tables, [*charts, *curves, *data], hues)
         write_browser(out, evidence, pictures, picked)
         browser = templates().get_template("episodes.html.j2").render(title=title, alone=False)
         for name, text in (("episodes.html", browser), ("index.html", page)):

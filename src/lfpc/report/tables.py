@@ -5,7 +5,7 @@ from typing import Any
 
 from lfpc.evaluation.gain import NOTHING as NO_GAIN
 from lfpc.evaluation.incomplete import share
-from lfpc.evaluation.probes import NO_TOOL, REPEAT, REPLAYED
+from lfpc.evaluation.probes import REPEAT, REPLAYED
 from lfpc.evaluation.results import lost
 from lfpc.report.cells import (
     METRIC_NAMES,
@@ -15,6 +15,7 @@ from lfpc.report.cells import (
     conditions,
     episodes_link,
     estimate,
+    filled,
     incomplete,
     interval_text,
     lost_kind,
@@ -29,8 +30,9 @@ from lfpc.report.numbers import (
     p_value,
     percent,
     points,
-    with_interval,
 )
+from lfpc.report.replaced_table import replaced_table
+from lfpc.report.use_tables import known_table, use_table
 
 
 def page_tables(
@@ -48,7 +50,9 @@ def page_tables(
         results_table(results, name),
         probe_table(results, name),
         gain_table(results, name),
+        replaced_table(results, name),
         use_table(results, name),
+        known_table(results, name),
         localisation_table(results, name),
         efficiency_table(results, name),
         difference_table("differences", "Differences", compared.get("differences", ()), name),
@@ -56,7 +60,8 @@ def page_tables(
         difference_table("runs", "Run against run", run_comparisons, name),
         category_table(results, name),
     ]
-    return [table for table in tables if table.rows]
+    kept = [filled(table) for table in tables if table.rows]
+    return [table for table in kept if len(table.columns) > 1]
 
 
 def results_table(results: Mapping[str, Any], name: Namer) -> Table:
@@ -119,7 +124,8 @@ def probe_table(results: Mapping[str, Any], name: Namer) -> Table:
     rows = tuple(tuple(cells(*one)) for one in conditions(results)) if ran else ()
     note = (
         "Accuracy lost, in points, when something else is shown for every crop, with its 95 % "
-        "interval; pairs of answers to the same question, fewer where only some have boxes."
+        "interval over questions, and over training seeds if there are several; pairs of answers "
+        "to the same question, fewer where only some have boxes."
     )
     if any(REPLAYED in probe for probe in ran):
         note += (
@@ -177,56 +183,6 @@ def gain_table(results: Mapping[str, Any], name: Namer) -> Table:
         "questions",
     )
     return Table("gain", "Gain of a crop", note, columns, rows)
-
-
-def use_table(results: Mapping[str, Any], name: Namer) -> Table:
-    """One view of what each policy does with its crops; without rows if no probe tells."""
-
-    def cells(arm: str, budget: str, one: Mapping[str, Any]) -> Iterable[Cell]:
-        use, summary = one["use"], one["summary"]
-        alone = one["probes"].get(NO_TOOL, {}).get("accuracy")
-        first = (one.get("gain") or {"looks": {}})["looks"].get("noise", {})
-        asked = [summary["n"], *(row["n"] for row in (use.get("call_gain"), first) if row)]
-        yield Cell(name(arm, budget))
-        yield Cell(_range(asked))
-        yield Cell(percent(summary["accuracy"]), episodes_link(arm, budget, "right"))
-        yield Cell(percent(alone))
-        for key in ("call_gain", "call_harm", "unlooked"):
-            row = use.get(key) or {}
-            yield Cell(with_interval(row.get("share"), [row.get("low"), row.get("high")]))
-        for key in ("known", "unknown"):
-            yield Cell(points(use.get(key) or {}))
-        early = episodes_link(arm, budget, "early")
-        told = summary["answered_before_crop"]
-        yield Cell(percent(told), early if told else "")
-        yield Cell(nats(first))
-
-    found = [one for one in conditions(results) if one[2].get("use")]
-    swapped = {one["use"].get("swapped") for *_, one in found} - {None}
-    shown = ", ".join(sorted(map(probe_name, swapped))) or "something else"
-    note = (
-        "Of all questions: wrong without the tool and right with it (gained), and the reverse "
-        f"(harmed). Of questions with a crop: same answer with {shown} for the crop. Points lost "
-        "that way where the answer is right without the tool, and where it is wrong. Text that "
-        "already answers before the first crop. Gain of the own crop over noise, in nats. Fewer "
-        "answers where a seed was not asked without the tool, or only some answers have a gain."
-    )
-    columns = (
-        "condition",
-        "answers",
-        "accuracy",
-        "without the tool",
-        "gained",
-        "harmed",
-        "same answer",
-        "lost, known",
-        "lost, unknown",
-        "answered first",
-        "gain, nats",
-    )
-    return Table(
-        "use", "Use of the crops", note, columns, tuple(tuple(cells(*one)) for one in found)
-    )
 
 
 def localisation_table(results: Mapping[str, Any], name: Namer) -> Table:
@@ -289,9 +245,13 @@ def efficiency_table(results: Mapping[str, Any], name: Namer) -> Table:
     note = (
         "Means per question; visual tokens are those of the first view and of all crops together. "
         "Seconds as played: each question's share of its batch, or its own with others at the same "
-        "time; alone: median of questions that were asked once more, one at a time; "
-        "CPU: of all threads of this process."
+        "time."
     )
+    if any(found["seconds_alone"] is not None for *_, found in conditions(results)):
+        note += (
+            " Alone: median of questions that were asked once more, one at a time; CPU: of all "
+            "threads of this process."
+        )
     return Table(
         "cost",
         "Cost",
@@ -345,6 +305,13 @@ def category_table(results: Mapping[str, Any], name: Namer) -> Table:
     )
 
 
+def _difference(left: str, right: str) -> str:
+    """The names of two conditions, a shared budget once."""
+    arm, _, budget = left.rpartition(", ")
+    shared = arm and right.endswith(f", {budget}")
+    return f"{arm if shared else left} \u2212 {right}"
+
+
 def difference_table(
     file: str, title: str, differences: Sequence[Mapping[str, Any]], name: Namer
 ) -> Table:
@@ -352,7 +319,7 @@ def difference_table(
     rows = tuple(
         (
             Cell(
-                f"{name(*row['left'])} \u2212 {name(*row['right'])}: "
+                f"{_difference(name(*row['left']), name(*row['right']))}: "
                 f"{METRIC_NAMES.get(row['metric'], row['metric'])}"
             ),
             Cell(

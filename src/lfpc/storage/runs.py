@@ -51,6 +51,7 @@ RESULTS = {
     "hashes": (".",),
     "gain": (EPISODES_FILE,),
     "search": (EPISODES_FILE,),
+    "attention": (EPISODES_FILE,),
 }
 """Files of a run's results, by its kind."""
 Inputs = Mapping[str, str]
@@ -69,6 +70,8 @@ class Kind(StrEnum):
     """Log-probabilities of the right answers of an evaluation, under several looks."""
     SEARCH = "search"
     """Answers after each tile of a search, or their log-probabilities."""
+    ATTENTION = "attention"
+    """Answers after the windows of the model's attention."""
     SELECTION = "selection"
     ANSWERS = "answers"
     """Answers of a model, which selections may share."""

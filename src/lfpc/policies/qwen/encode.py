@@ -137,6 +137,11 @@ class Encoder:
             reply.token_ids or self._text_ids(harmless_text(reply.text)), dtype=np.int64
         )
 
+    def first_view(self, row: Encoded) -> np.ndarray:
+        """(rows, columns) places of the first view's visual tokens in `row`."""
+        rows, columns = _grid(row.views[0], self.merge)
+        return np.flatnonzero(row.ids == self.image_pad)[: rows * columns].reshape(rows, columns)
+
     def text_ids(self, text: str) -> tuple[int, ...]:
         """The tokens of a text without a template."""
         return self._text_ids(harmless_text(text))
