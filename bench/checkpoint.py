@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import trange
 
-from bench.task import CROP, PROTOCOL, TURNS, first_view
+from bench.task import CROP, TURNS, first_view, protocol
 from lfpc.dialogue import Context, Reply
 from lfpc.episode import Game, episode, play
 from lfpc.looks import original_look
@@ -79,8 +79,8 @@ def _teach(folder: Path, samples: Sequence[Sample]) -> None:
     tokenizer = mini_model.build_tokenizer()
     model = mini_model.build_model(tokenizer).eval()
     speed_up_vision(model)
-    policy = TransformersPolicy(model, tokenizer, PROTOCOLS[PROTOCOL])
-    learner = Learner(policy, TrainConfig(protocol=PROTOCOL, freeze_vision=True))
+    policy = TransformersPolicy(model, tokenizer, PROTOCOLS[protocol()])
+    learner = Learner(policy, TrainConfig(protocol=protocol(), freeze_vision=True))
     rng = np.random.default_rng(0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(learner.optimizer, 3e-3, total_steps=STEPS)
     with policy.cached_views():
@@ -115,7 +115,7 @@ def _dialogues(
                 sample,
                 view,
                 look=original_look(CROP),
-                protocol=PROTOCOLS[PROTOCOL],
+                protocol=PROTOCOLS[protocol()],
                 max_turns=TURNS,
             )
         )

@@ -10,7 +10,7 @@ import torch
 
 from bench.limit import step_limit
 from bench.side_by_side import Channel
-from bench.task import CROP, MAX_NEW_TOKENS, PROTOCOL, TEMPERATURE, TURNS, Setup, score
+from bench.task import CROP, MAX_NEW_TOKENS, TEMPERATURE, TURNS, Setup, protocol, score
 from lfpc.episode import Episode
 from lfpc.images import visual_tokens
 from lfpc.rewards import RewardTerms
@@ -67,7 +67,7 @@ def _config(setup: Setup) -> TrainConfig:
         first_view="fixed",
         fixed_budget=setup.budget,
         crop=CROP,
-        protocol=PROTOCOL,
+        protocol=protocol(),
         max_turns=TURNS,
         prompts_per_step=setup.prompts,
         group_size=setup.group,

@@ -27,9 +27,15 @@ hold up its batch on either side."""
 TEMPERATURE = 0.5
 """Of sampling on either side: the tiny model slips in the format once in a few hundred tokens, and
 far more rarely at this."""
-PROTOCOL = "bench"
-PROTOCOLS[PROTOCOL] = replace(QWEN2_5_VL, name=PROTOCOL, stop=())
-"""Replies run to the end-of-turn token, where TRL stops too."""
+
+
+def protocol() -> str:
+    """Name of the protocol of both sides, which `lfpc` knows from then on: replies run to the
+    end-of-turn token, where TRL stops too.
+    """
+    name = "bench"
+    PROTOCOLS[name] = replace(QWEN2_5_VL, name=name, stop=())
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

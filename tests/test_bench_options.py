@@ -4,7 +4,9 @@ import pytest
 
 from bench.__main__ import BENCHMARKS, main
 from bench.side_by_side import BenchError
+from bench.task import protocol
 from lfpc.errors import SampleError
+from lfpc.protocols import PROTOCOLS
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,9 @@ def test_a_benchmark_that_fails_leaves_the_others(tmp_path, capsys, monkeypatch)
     said = capsys.readouterr()
     assert said.err.splitlines() == ["selection: different work", "eval_large: --data is empty"]
     assert "eval_overhead" in said.out
+
+
+def test_the_benchmarks_own_protocol_is_known_while_they_run_alone():
+    assert "bench" not in PROTOCOLS
+    assert protocol() == "bench"
+    assert PROTOCOLS.pop("bench").stop == ()

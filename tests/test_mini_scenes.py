@@ -102,8 +102,11 @@ def test_split_is_an_ordinary_samples_folder_and_is_not_written_twice(tmp_path):
     assert write_split(tmp_path / "a", "test", 6) == first == read_samples(tmp_path / "a")
     assert (tmp_path / "a" / "samples.jsonl").stat().st_mtime_ns == written
     assert write_split(tmp_path / "a", "test", 7)[:6] == first
-    with pytest.raises(SampleError, match="7 of 7 rows would be changed or removed"):
-        write_split(tmp_path / "a", "train", 2)
+    with pytest.raises(SampleError, match="holds 7 samples, not 2; ask for 7 or more"):
+        write_split(tmp_path / "a", "test", 2)
+    for count in (2, 7, 8):
+        with pytest.raises(SampleError, match="holds samples of 'lfpc-mini/test', not of"):
+            write_split(tmp_path / "a", "train", count)
     assert {
         sample.category for sample in write_split(tmp_path / "b", "test", 8, relations=1.0)
     } == {"relation"}

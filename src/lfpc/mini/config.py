@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lfpc.errors import ConfigError
-from lfpc.images import check_budget
 from lfpc.options import NotAnOption
 from lfpc.selection.config import SelectConfig
 
 FACTOR = 28
 """Side of the miniature's visual tokens, in pixels."""
+
+
+def _check_budget(budget: int, name: str) -> None:
+    from lfpc.images import check_budget  # here: `lfpc --help` opens no picture
+
+    check_budget(budget, FACTOR, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ class ArmsConfig:
         if not 0 <= self.learning_rate < inf:
             raise ConfigError(f"`learning_rate` must be at least 0, got {self.learning_rate}")
         SelectConfig(ladder=self.ladder)
-        check_budget(self.ladder[-1], FACTOR, "the last budget of `ladder`")
+        _check_budget(self.ladder[-1], "the last budget of `ladder`")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -124,7 +129,7 @@ class StudyConfig(ArmsConfig):
             raise ConfigError(f"`first_seed` must be at least 0, got {self.first_seed}")
         if len(self.budgets) < 2 or any(b <= a for a, b in pairwise(self.budgets)):
             raise ConfigError(f"`budgets` must be at least two rising budgets, got {self.budgets}")
-        check_budget(self.budgets[0], FACTOR, "the first budget of `budgets`")
+        _check_budget(self.budgets[0], "the first budget of `budgets`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

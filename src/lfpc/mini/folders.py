@@ -85,6 +85,12 @@ def write_split(
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     there = read_samples(folder) if (folder / SAMPLES_FILE).is_file() else []
+    for sample in there:
+        if sample.source != source_of(split):
+            raise SampleError(
+                f"{folder} holds samples of {sample.source!r}, not of {source_of(split)!r}; use "
+                f"another folder"
+            )
     if len(there) == count:
         return there
     if len(there) > count or (there and not more):
