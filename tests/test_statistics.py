@@ -7,18 +7,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from lfpc.metrics.power import power_line, smallest_difference
+from lfpc.metrics.resampling import bootstrap_interval, crossed_bootstrap, sign_flip_p
 from lfpc.metrics.statistics import (
-    bootstrap_interval,
     clustered_se,
     clustered_wilson,
-    crossed_bootstrap,
     effective_size,
     holm,
     mcnemar,
     newcombe_interval,
     p_text,
     paired_difference,
-    sign_flip_p,
     wilson,
 )
 

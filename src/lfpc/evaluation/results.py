@@ -14,7 +14,7 @@ from lfpc.evaluation.differences import adjust, difference_row, field, score
 from lfpc.evaluation.incomplete import shortfall
 from lfpc.evaluation.probes import OWN, REPEAT, REPLAYED, paired
 from lfpc.evaluation.use import crop_use
-from lfpc.metrics.statistics import bootstrap_interval, mean_interval
+from lfpc.metrics.resampling import bootstrap_interval, mean_interval
 from lfpc.metrics.summary import Records, Timing, truncated_questions
 from lfpc.published.benchmarks import score_task
 from lfpc.records import EpisodeRecord
